@@ -1,0 +1,88 @@
+// Package contract is all that the operator and the runtime share: environment
+// names, ports, HTTP paths and bodies, the layout of a volume, and the JSON
+// that Jobs read and write.
+//
+// The operator compiles against this package and nothing else of the runtime;
+// the runtime compiles against this package and nothing of Kubernetes. A field
+// added here is added for both sides in one commit. It needs the standard
+// library only.
+package contract
+
+// EnvSpec names the environment variable that carries a subcommand's JSON
+// specification (FetchSpec, DecomposeSpec, TrainSpec, ServeSpec) into a pod. On
+// a command line the same JSON is read from the file given by --spec.
+const EnvSpec = "T2_SPEC"
+
+// EnvAdminToken names the environment variable that carries the bearer token
+// the operator must present to change a serving pod's expert set.
+const EnvAdminToken = "T2_ADMIN_TOKEN" //nolint:gosec // The name of a variable, not a credential.
+
+// EnvSourceToken names the environment variable that carries a bearer token
+// for the HTTP source of a fetch; it is set from the user's Secret.
+const EnvSourceToken = "T2_SOURCE_TOKEN" //nolint:gosec // The name of a variable, not a credential.
+
+// EnvTerminationLog overrides where a Job writes its Termination.
+const EnvTerminationLog = "T2_TERMINATION_LOG"
+
+// DefaultTerminationLog is Kubernetes' default terminationMessagePath.
+const DefaultTerminationLog = "/dev/termination-log"
+
+// MaxTerminationBytes is the size to which the kubelet truncates a termination
+// message; a Termination is kept below it so that it always parses.
+const MaxTerminationBytes = 4096
+
+// Ports of a runtime pod.
+const (
+	// PortAPI serves the OpenAI-compatible API of `t2 serve`.
+	PortAPI = 8000
+	// PortAdmin serves health, readiness, metrics, progress and the expert set,
+	// in serving pods as well as in Jobs.
+	PortAdmin = 8081
+)
+
+// HTTP paths on PortAdmin.
+const (
+	// PathHealth answers 200 while the process works.
+	PathHealth = "/healthz"
+	// PathReady answers 200 when the pod may receive requests.
+	PathReady = "/readyz"
+	// PathMetrics serves Prometheus metrics.
+	PathMetrics = "/metrics"
+	// PathProgress serves a Progress (Jobs only).
+	PathProgress = "/progress"
+	// PathExpertSet takes an ExpertSet by PUT (bearer token) and answers
+	// with a ServingStatus; GET answers with the ServingStatus alone.
+	PathExpertSet = "/experts"
+)
+
+// HTTP paths on PortAPI, as OpenAI names them.
+const (
+	PathChatCompletions = "/v1/chat/completions"
+	PathCompletions     = "/v1/completions"
+	PathModels          = "/v1/models"
+)
+
+// Layout of the volume that belongs to one BaseModel, and of a pod.
+const (
+	// MountData is where a pod mounts the BaseModel's volume.
+	MountData = "/data"
+	// MountSource is where a fetch pod mounts a source PersistentVolumeClaim
+	// (read-only).
+	MountSource = "/source"
+	// MountDataset is where a train pod mounts its data sets (read-only), one
+	// folder each: train, validation.
+	MountDataset = "/dataset"
+	// MountExperts is where a serving pod mounts the ConfigMap whose key
+	// ExpertSetKey holds its ExpertSet.
+	MountExperts = "/etc/t2/experts"
+	// ExpertSetKey is that key.
+	ExpertSetKey = "set.json"
+
+	// DirModels, DirDecompositions and DirExperts hold content-addressed
+	// artifacts, one folder each, named by DigestDir. DirRuns holds the
+	// checkpoints of training runs, one folder per run.
+	DirModels         = "models"
+	DirDecompositions = "decompositions"
+	DirExperts        = "experts"
+	DirRuns           = "runs"
+)

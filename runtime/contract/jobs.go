@@ -1,0 +1,237 @@
+package contract
+
+// FetchSpec tells `t2 fetch` where a model is and where it goes. Exactly one of
+// HTTP and Path is set.
+type FetchSpec struct {
+	HTTP *HTTPSource `json:"http,omitempty"`
+	// Path is a folder in Hugging Face layout, such as MountSource/llama.
+	Path string `json:"path,omitempty"`
+	// Digest, when set, is what the fetched model's digest must be.
+	Digest string `json:"digest,omitempty"`
+	// DataDir is the root under which DirModels lies.
+	DataDir string `json:"dataDir"`
+}
+
+// HTTPSource is an http(s) address: of a .tar, .tar.gz or .tgz archive of a
+// folder in Hugging Face layout, or of such a folder itself (its files are then
+// asked for by name). A token comes by EnvSourceToken.
+type HTTPSource struct {
+	URL string `json:"url"`
+}
+
+// DecomposeSpec tells `t2 decompose` which matrices of which model to factor.
+type DecomposeSpec struct {
+	// ModelDigest names the model under DataDir. Empty means the one that the
+	// fetch before it recorded in DataDir (see FetchedFile).
+	ModelDigest string `json:"modelDigest,omitempty"`
+	// Modules are the projections to factor: q_proj, k_proj, v_proj, o_proj,
+	// gate_proj, up_proj, down_proj.
+	Modules []string `json:"modules"`
+	// DType in which factors are stored: F32 or BF16.
+	DType   string `json:"dtype"`
+	DataDir string `json:"dataDir"`
+}
+
+// FetchedFile is the name of the file in the pod's scratch volume MountScratch
+// through which fetch (an init container) hands its Termination to decompose,
+// which merges both into the pod's one result.
+const FetchedFile = "fetched.json"
+
+// MountScratch is an emptyDir shared by the containers of one pod.
+const MountScratch = "/scratch"
+
+// Data set formats.
+const (
+	FormatGSM8K = "GSM8K"
+	FormatMBPP  = "MBPP"
+	FormatARC   = "ARC"
+	FormatMATH  = "MATH"
+	FormatChat  = "Chat"
+	FormatPairs = "Pairs"
+)
+
+// Rewards.
+const (
+	RewardExactMatch     = "ExactMatch"
+	RewardNumeric        = "Numeric"
+	RewardMultipleChoice = "MultipleChoice"
+	RewardUnitTests      = "UnitTests"
+)
+
+// DatasetSpec is one JSONL file and how to read it.
+type DatasetSpec struct {
+	// Exactly one of Path and URL is set.
+	Path string `json:"path,omitempty"`
+	URL  string `json:"url,omitempty"`
+	// Digest, when set, is the SHA-256 that the file must have.
+	Digest string `json:"digest,omitempty"`
+	Format string `json:"format"`
+	// PromptTemplate turns a record into the user's message: {question},
+	// {choices} and {tests} are replaced. Empty means the format's default.
+	PromptTemplate string `json:"promptTemplate,omitempty"`
+	// Limit bounds the number of records used; 0 means all.
+	Limit int `json:"limit,omitempty"`
+}
+
+// TrainSpec tells `t2 train` everything about one run.
+type TrainSpec struct {
+	// Name of the ExpertVector, for logs and the learning-curve picture.
+	Name  string `json:"name"`
+	Skill string `json:"skill"`
+	// RunID names the folder under DirRuns that holds this run's checkpoints;
+	// the operator derives it from the object and the digest of the run's spec.
+	RunID               string      `json:"runID"`
+	DataDir             string      `json:"dataDir"`
+	ModelDigest         string      `json:"modelDigest"`
+	DecompositionDigest string      `json:"decompositionDigest"`
+	Modules             []string    `json:"modules,omitempty"` // subset of the decomposition's; empty means all
+	Objective           string      `json:"objective"`         // Reinforce
+	Train               DatasetSpec `json:"train"`
+	Validation          DatasetSpec `json:"validation"`
+	Reward              string      `json:"reward"`
+	Hyperparameters     Hyper       `json:"hyperparameters"`
+}
+
+// Values of Hyper's enumerations.
+const (
+	ParameterizationSigmoid = "Sigmoid"
+	ParameterizationDirect  = "Direct"
+	RolloutGreedy           = "Greedy"
+	RolloutSample           = "Sample"
+	BaselineNone            = "None"
+	BaselineMean            = "Mean"
+	ObjectiveReinforce      = "Reinforce"
+)
+
+// Hyper holds a run's hyperparameters; DefaultHyper has the paper's values.
+type Hyper struct {
+	Parameterization string `json:"parameterization"`
+	// Iterations is the number of optimiser steps.
+	Iterations   int     `json:"iterations"`
+	BatchSize    int     `json:"batchSize"`
+	LearningRate float64 `json:"learningRate"`
+	// MaxGradNorm clips the global gradient norm.
+	MaxGradNorm float64 `json:"maxGradNorm"`
+	// KLWeight is λ of λ·KL(π'‖π).
+	KLWeight    float64 `json:"klWeight"`
+	Rollout     string  `json:"rollout"`
+	Temperature float64 `json:"temperature"` // of Sample rollouts
+	Baseline    string  `json:"baseline"`
+	// MaxNewTokens bounds an answer.
+	MaxNewTokens int `json:"maxNewTokens"`
+	// ValidationInterval and CheckpointInterval are in iterations.
+	ValidationInterval int `json:"validationInterval"`
+	CheckpointInterval int `json:"checkpointInterval"`
+	// Patience ends the run after that many validations without a better
+	// score; 0 never does.
+	Patience int    `json:"patience"`
+	Seed     uint64 `json:"seed"`
+}
+
+// DefaultHyper returns the hyperparameters of the paper (section 4 and
+// appendix A) and of its reference implementation.
+func DefaultHyper() Hyper {
+	return Hyper{
+		Parameterization: ParameterizationSigmoid, Iterations: 200, BatchSize: 256,
+		LearningRate: 2e-3, MaxGradNorm: 1e-3, KLWeight: 0.1,
+		Rollout: RolloutGreedy, Temperature: 1, Baseline: BaselineNone,
+		MaxNewTokens: 512, ValidationInterval: 10, CheckpointInterval: 10, Patience: 0, Seed: 0,
+	}
+}
+
+// Progress is what a Job answers on PathProgress while it runs.
+type Progress struct {
+	// Phase is a word: Fetching, Decomposing, Baseline, Training, Validating, Saving.
+	Phase string `json:"phase"`
+	// Done of Total units (bytes, matrices or iterations, by Phase).
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+	// EstimatedRemainingSeconds is negative while unknown.
+	EstimatedRemainingSeconds int64          `json:"estimatedRemainingSeconds"`
+	Training                  *TrainProgress `json:"training,omitempty"`
+}
+
+// TrainProgress is the part of Progress that only training has.
+type TrainProgress struct {
+	Iteration  int     `json:"iteration"`
+	Iterations int     `json:"iterations"`
+	Reward     float64 `json:"reward"` // mean of the last batch, −1 to 1
+	KL         float64 `json:"kl"`     // mean per token of the last batch
+	// Scores are 0 to 1; a score not known yet is negative.
+	ValidationScore float64 `json:"validationScore"`
+	BestScore       float64 `json:"bestScore"`
+	BaselineScore   float64 `json:"baselineScore"`
+}
+
+// Termination is the JSON a Job leaves as its termination message. Reason and
+// Message are empty on success.
+type Termination struct {
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Permanent says that trying again cannot help until somebody changes the
+	// object or its inputs.
+	Permanent     bool                   `json:"permanent,omitempty"`
+	Model         *ModelResult           `json:"model,omitempty"`
+	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
+	Expert        *ExpertResult          `json:"expert,omitempty"`
+}
+
+// ModelResult is what a fetch found.
+type ModelResult struct {
+	Digest       string       `json:"digest"`
+	SizeBytes    int64        `json:"sizeBytes"`
+	FileCount    int          `json:"fileCount"`
+	Architecture Architecture `json:"architecture"`
+}
+
+// ExpertResult is what a training or import produced.
+type ExpertResult struct {
+	Digest              string         `json:"digest"`
+	SizeBytes           int64          `json:"sizeBytes"`
+	BaseDigest          string         `json:"baseDigest"`
+	DecompositionDigest string         `json:"decompositionDigest"`
+	Training            *TrainProgress `json:"training,omitempty"`
+}
+
+// ImportSpec tells `t2 import` where an expert file is. It must scale the
+// decomposition that DecompositionDigest names. Exactly one of HTTP and Path.
+type ImportSpec struct {
+	HTTP                *HTTPSource `json:"http,omitempty"`
+	Path                string      `json:"path,omitempty"`
+	Digest              string      `json:"digest"` // of the expert, required
+	DataDir             string      `json:"dataDir"`
+	BaseDigest          string      `json:"baseDigest"`
+	DecompositionDigest string      `json:"decompositionDigest"`
+}
+
+// Reasons in a Termination; the operator uses them as condition reasons.
+const (
+	ReasonUsage                 = "InvalidSpec"             // permanent
+	ReasonDigestMismatch        = "DigestMismatch"          // permanent
+	ReasonInvalidModel          = "InvalidModel"            // permanent: hostile, truncated or unsupported files
+	ReasonUnsupported           = "UnsupportedArchitecture" // permanent
+	ReasonInvalidDataset        = "InvalidDataset"          // permanent
+	ReasonInvalidExpert         = "InvalidExpert"           // permanent
+	ReasonDecompositionMismatch = "DecompositionMismatch"   // permanent
+	ReasonSourceUnreachable     = "SourceUnreachable"       // retried
+	ReasonSourceNotFound        = "SourceNotFound"          // retried
+	ReasonUnauthorized          = "Unauthorized"            // permanent
+	ReasonDiskFull              = "DiskFull"                // retried
+	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
+	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
+	ReasonInternal              = "RuntimeError"            // retried
+)
+
+// Exit statuses of `t2`.
+const (
+	ExitOK     = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+	// ExitPermanent ends a Job whose Termination is Permanent: the pod failure
+	// policy fails the Job at once. It is used only where a specification came
+	// by EnvSpec; a person at a terminal sees ExitFailed.
+	ExitPermanent = 42
+	// ExitInterrupted ends a Job that SIGTERM interrupted after a checkpoint;
+	// the pod failure policy does not count it.
+	ExitInterrupted = 43
+)
