@@ -1,0 +1,132 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both do all set-up.
+# `make help` lists the rest.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN      := $(CURDIR)/bin
+CLUSTER  := $(BIN)/cluster
+T2C      := $(BIN)/t2cluster
+KUBECTL  := $(CLUSTER)/kubectl
+TAG      ?= dev
+# Where images are pushed for a cluster that is not ours; ours imports them.
+IMG_REGISTRY ?=
+IMG_BASE := $(if $(IMG_REGISTRY),$(IMG_REGISTRY),transformersquared.dev)
+IMAGES   := manager t2 demo-assets
+# KUBECONFIG given on the command line means "use that cluster"; one that only
+# stands in the environment does not, so that nobody's cluster is used by accident.
+EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
+DEMO_CLUSTER ?= t2
+E2E_CLUSTER  ?= t2-e2e
+DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
+
+GOTOOL := go -C $(CURDIR)/hack/tools tool
+DEBS   := runc containernetworking-plugins iptables iproute2 conntrack
+
+##@ Main
+.PHONY: help
+help: ## Print the targets.
+	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup $(if $(EXTERNAL),,cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
+	@$(MAKE) --no-print-directory load-images CLUSTER_NAME=$(DEMO_CLUSTER)
+	@go build -o $(BIN)/demo ./hack/demo
+	@KUBECONFIG=$(if $(EXTERNAL),$(KUBECONFIG),$$($(T2C) kubeconfig --name $(DEMO_CLUSTER))) \
+	  $(BIN)/demo --kubectl $(KUBECTL) --t2 $(BIN)/t2 --images $(IMG_BASE) --tag $(TAG) $(if $(EXTERNAL),--external)
+
+.PHONY: demo-down
+demo-down: ## Remove the demo's cluster and everything it left on this machine.
+	@[ -x $(T2C) ] || go -C hack/cluster build -o $(T2C) ./t2cluster
+	@$(T2C) down --name $(DEMO_CLUSTER)
+
+.PHONY: test
+test: setup lint unit envtest e2e ## Set up everything and run every layer of tests.
+
+##@ Layers of tests
+.PHONY: unit
+unit: ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
+	@echo "==> unit tests (race detector)"
+	T2_SHARED_DATA=$(DATA) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+	go -C hack/cluster test -timeout 5m ./t2cluster/...
+
+.PHONY: envtest
+envtest: cluster-bin ## Controllers against a real API server.
+	@echo "==> controllers against a real API server"
+	KUBEBUILDER_ASSETS=$(CLUSTER) go test -race -timeout 15m ./test/envtest/...
+
+.PHONY: e2e
+e2e: cluster-bin images ## The whole chain on a local cluster of its own.
+	@echo "==> end to end on a local cluster"
+	@$(T2C) down --name $(E2E_CLUSTER)
+	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
+	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
+	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 \
+	    go test -count=1 -timeout 30m ./test/e2e/... -v -ginkgo.v
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
+	@hack/fuzz.sh $(or $(FUZZTIME),20s)
+
+.PHONY: bench
+bench: ## Benchmarks of the numeric core.
+	go test -run '^$$' -bench . -benchtime 1s ./runtime/...
+
+##@ Checks
+.PHONY: lint
+lint: verify ## go vet, golangci-lint, kube-api-linter, govulncheck, and generated code is current.
+	@echo "==> go vet"; go vet ./...
+	@hack/lint.sh
+
+.PHONY: generate
+generate: ## Regenerate deepcopy, CRDs, RBAC and apply configurations.
+	hack/generate.sh
+
+.PHONY: verify
+verify: ## Fail if generated code or formatting is not current.
+	@hack/verify.sh
+
+##@ Pieces
+.PHONY: setup
+setup: ## Install Debian packages and build the local cluster's binaries (idempotent).
+	@hack/setup.sh $(DEBS)
+	@$(MAKE) --no-print-directory cluster-bin
+
+.PHONY: cluster-bin
+cluster-bin:
+	@mkdir -p $(BIN)
+	@go -C hack/cluster build -o $(T2C) ./t2cluster
+	@$(T2C) build --bin $(CLUSTER)
+
+.PHONY: cluster-up
+cluster-up: cluster-bin
+	@$(T2C) up --name $(DEMO_CLUSTER) --bin $(CLUSTER)
+
+.PHONY: build
+build: ## Build manager and t2 (static, no cgo).
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/manager .
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
+
+.PHONY: images
+images: build ## Build the images as tarballs in bin/images, without Docker.
+	@mkdir -p $(BIN)/images
+	@[ -x $(T2C) ] || go -C hack/cluster build -o $(T2C) ./t2cluster
+	$(T2C) image --out $(BIN)/images/manager.tar --name $(IMG_BASE)/manager:$(TAG) --add $(BIN)/manager:/manager --entrypoint /manager
+	$(T2C) image --out $(BIN)/images/t2.tar --name $(IMG_BASE)/t2:$(TAG) --add $(BIN)/t2:/t2 --entrypoint /t2
+	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
+
+.PHONY: load-images
+load-images:
+ifeq ($(EXTERNAL),yes)
+	@for i in $(IMAGES); do echo "==> pushing $(IMG_BASE)/$$i:$(TAG)"; $(GOTOOL) crane push $(BIN)/images/$$i.tar $(IMG_BASE)/$$i:$(TAG); done
+else
+	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
+endif
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf $(BIN)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Fuzzes every Fuzz function of the module for the given time each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+time=${1:-20s}
+grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do
+  grep -oE '^func Fuzz[A-Za-z0-9_]+' "$file" | cut -d' ' -f2 | while read -r name; do
+    echo "==> $name ($(dirname "$file"), $time)"
+    go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "$(dirname "$file")"
+  done
+done
