@@ -1,0 +1,281 @@
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+// Families of models that the runtime computes.
+const (
+	FamilyLlama   = "llama"
+	FamilyMistral = "mistral"
+)
+
+// RopeLlama3 is the frequency scaling of Llama 3.1 and later.
+const RopeLlama3 = "llama3"
+
+// Config is what the runtime needs of a Hugging Face config.json.
+type Config struct {
+	// Family is the config's model_type.
+	Family string
+	// HiddenSize is the width of the residual stream, IntermediateSize that of
+	// the MLP.
+	HiddenSize       int
+	IntermediateSize int
+	Layers           int
+	// Heads query heads share KVHeads key-value heads, each HeadDim wide.
+	Heads   int
+	KVHeads int
+	HeadDim int
+	// VocabSize is the number of rows of the embedding.
+	VocabSize int
+	// MaxPositions is the longest sequence the model was made for.
+	MaxPositions int
+	RMSNormEps   float64
+	RopeTheta    float64
+	// RopeScaling is nil for plain rotary embeddings.
+	RopeScaling *RopeScaling
+	// TieEmbeddings says that the output projection is the embedding.
+	TieEmbeddings bool
+	// BOS is the token that begins a sequence, -1 if there is none.
+	BOS int
+	// EOS are the tokens that end a sequence; may be empty.
+	EOS []int
+}
+
+// RopeScaling stretches rotary frequencies as Llama 3.1 does: wavelengths
+// longer than OriginalMaxPositions/LowFreqFactor are divided by Factor, those
+// shorter than OriginalMaxPositions/HighFreqFactor stay, between is blended.
+type RopeScaling struct {
+	Type                 string // RopeLlama3
+	Factor               float64
+	LowFreqFactor        float64
+	HighFreqFactor       float64
+	OriginalMaxPositions int
+}
+
+// Limits that no model of these families comes near; they keep a hostile
+// config from asking for absurd amounts of memory.
+const (
+	maxWidth     = 1 << 18
+	maxLayers    = 1 << 12
+	maxVocab     = 1 << 22
+	maxPositions = 1 << 26
+)
+
+// rawConfig mirrors config.json. Pointers tell an absent field from a zero.
+type rawConfig struct {
+	ModelType           string          `json:"model_type"`
+	Architectures       []string        `json:"architectures"`
+	HiddenSize          int             `json:"hidden_size"`
+	IntermediateSize    int             `json:"intermediate_size"`
+	Layers              int             `json:"num_hidden_layers"`
+	Heads               int             `json:"num_attention_heads"`
+	KVHeads             *int            `json:"num_key_value_heads"`
+	HeadDim             *int            `json:"head_dim"`
+	VocabSize           int             `json:"vocab_size"`
+	MaxPositions        int             `json:"max_position_embeddings"`
+	RMSNormEps          *float64        `json:"rms_norm_eps"`
+	RopeTheta           *float64        `json:"rope_theta"`
+	RopeScaling         *rawRope        `json:"rope_scaling"`
+	RopeParameters      *rawRope        `json:"rope_parameters"` // newer spelling of both
+	TieEmbeddings       bool            `json:"tie_word_embeddings"`
+	BOS                 *int            `json:"bos_token_id"`
+	EOS                 json.RawMessage `json:"eos_token_id"`
+	HiddenAct           *string         `json:"hidden_act"`
+	AttentionBias       bool            `json:"attention_bias"`
+	MLPBias             bool            `json:"mlp_bias"`
+	SlidingWindow       *int            `json:"sliding_window"`
+	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
+	Quantization        json.RawMessage `json:"quantization_config"`
+}
+
+type rawRope struct {
+	RopeType       string   `json:"rope_type"`
+	Type           string   `json:"type"` // older spelling
+	RopeTheta      *float64 `json:"rope_theta"`
+	Factor         float64  `json:"factor"`
+	LowFreqFactor  float64  `json:"low_freq_factor"`
+	HighFreqFactor float64  `json:"high_freq_factor"`
+	OriginalMax    int      `json:"original_max_position_embeddings"`
+}
+
+func (r *rawRope) kind() string {
+	if r.RopeType != "" {
+		return r.RopeType
+	}
+	return r.Type
+}
+
+// ParseConfig reads a config.json. What the runtime cannot compute it refuses
+// by name (contract.ReasonUnsupported), because a model that loads and computes
+// something else is worse than one that does not load; a config that makes no
+// sense is contract.ReasonInvalidModel.
+func ParseConfig(b []byte) (Config, error) {
+	var raw rawConfig
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return Config{}, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %w", err)
+	}
+	if problems := unsupported(raw); len(problems) > 0 {
+		return Config{}, failure.Permanentf(contract.ReasonUnsupported,
+			"config.json: this runtime cannot compute %s; it computes the Llama and Mistral families in plain form", strings.Join(problems, ", "))
+	}
+	c := Config{
+		Family: raw.ModelType, HiddenSize: raw.HiddenSize, IntermediateSize: raw.IntermediateSize,
+		Layers: raw.Layers, Heads: raw.Heads, KVHeads: raw.Heads, VocabSize: raw.VocabSize,
+		MaxPositions: raw.MaxPositions, RMSNormEps: 1e-6, RopeTheta: 10000,
+		TieEmbeddings: raw.TieEmbeddings, BOS: -1,
+	}
+	if raw.KVHeads != nil {
+		c.KVHeads = *raw.KVHeads
+	}
+	if raw.HeadDim != nil {
+		c.HeadDim = *raw.HeadDim
+	} else if raw.Heads > 0 {
+		c.HeadDim = raw.HiddenSize / raw.Heads
+	}
+	if raw.RMSNormEps != nil {
+		c.RMSNormEps = *raw.RMSNormEps
+	}
+	if raw.BOS != nil {
+		c.BOS = *raw.BOS
+	}
+	if c.MaxPositions == 0 {
+		c.MaxPositions = 2048 // The families' default.
+	}
+	setRope(&c, raw)
+	eos, err := parseEOS(raw.EOS)
+	if err != nil {
+		return Config{}, err
+	}
+	c.EOS = eos
+	if problems := c.problems(raw); len(problems) > 0 {
+		return Config{}, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %s", strings.Join(problems, "; "))
+	}
+	return c, nil
+}
+
+func setRope(c *Config, raw rawConfig) {
+	if raw.RopeTheta != nil {
+		c.RopeTheta = *raw.RopeTheta
+	}
+	for _, r := range []*rawRope{raw.RopeScaling, raw.RopeParameters} {
+		if r == nil {
+			continue
+		}
+		if r.RopeTheta != nil {
+			c.RopeTheta = *r.RopeTheta
+		}
+		if r.kind() == RopeLlama3 {
+			c.RopeScaling = &RopeScaling{
+				Type: RopeLlama3, Factor: r.Factor, LowFreqFactor: r.LowFreqFactor,
+				HighFreqFactor: r.HighFreqFactor, OriginalMaxPositions: r.OriginalMax,
+			}
+		}
+	}
+}
+
+// unsupported lists what config.json asks for that the runtime has not.
+func unsupported(raw rawConfig) []string {
+	var p []string
+	add := func(bad bool, format string, args ...any) {
+		if bad {
+			p = append(p, fmt.Sprintf(format, args...))
+		}
+	}
+	add(raw.ModelType != FamilyLlama && raw.ModelType != FamilyMistral, "model_type %q", raw.ModelType)
+	add(raw.HiddenAct != nil && *raw.HiddenAct != "silu" && *raw.HiddenAct != "swish", "hidden_act %q", deref(raw.HiddenAct))
+	add(raw.AttentionBias, "attention_bias")
+	add(raw.MLPBias, "mlp_bias")
+	// A window at least as long as the model is no window.
+	add(raw.SlidingWindow != nil && *raw.SlidingWindow < max(raw.MaxPositions, 1), "sliding_window %d", deref(raw.SlidingWindow))
+	add(raw.PartialRotaryFactor != nil && *raw.PartialRotaryFactor != 1, "partial_rotary_factor %g", deref(raw.PartialRotaryFactor))
+	add(len(raw.Quantization) > 0 && !bytes.Equal(raw.Quantization, []byte("null")), "quantization_config (use the unquantized weights)")
+	for _, r := range []*rawRope{raw.RopeScaling, raw.RopeParameters} {
+		if r != nil {
+			k := r.kind()
+			add(k != "" && k != "default" && k != RopeLlama3, "rope scaling %q", k)
+		}
+	}
+	return p
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+func parseEOS(raw json.RawMessage) ([]int, error) {
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		return nil, nil
+	}
+	var one int
+	if json.Unmarshal(raw, &one) == nil {
+		return []int{one}, nil
+	}
+	var many []int
+	if err := json.Unmarshal(raw, &many); err != nil {
+		return nil, failure.Permanentf(contract.ReasonInvalidModel, "config.json: eos_token_id is neither a token id nor a list of them: %w", err)
+	}
+	return many, nil
+}
+
+// problems lists what is senseless in a config of a supported family.
+func (c Config) problems(raw rawConfig) []string {
+	var p []string
+	between := func(name string, v, low, high int) {
+		if v < low || v > high {
+			p = append(p, fmt.Sprintf("%s is %d, must be %d to %d", name, v, low, high))
+		}
+	}
+	positive := func(name string, v float64) {
+		if !(v > 0) || math.IsInf(v, 0) {
+			p = append(p, fmt.Sprintf("%s is %g, must be positive", name, v))
+		}
+	}
+	between("hidden_size", c.HiddenSize, 1, maxWidth)
+	between("intermediate_size", c.IntermediateSize, 1, maxWidth)
+	between("num_hidden_layers", c.Layers, 1, maxLayers)
+	between("num_attention_heads", c.Heads, 1, maxWidth)
+	between("num_key_value_heads", c.KVHeads, 1, maxWidth)
+	between("head_dim", c.HeadDim, 2, maxWidth)
+	between("vocab_size", c.VocabSize, 1, maxVocab)
+	between("max_position_embeddings", c.MaxPositions, 1, maxPositions)
+	positive("rms_norm_eps", c.RMSNormEps)
+	positive("rope_theta", c.RopeTheta)
+	if len(p) > 0 {
+		return p
+	}
+	if raw.HeadDim == nil && c.HiddenSize%c.Heads != 0 {
+		p = append(p, fmt.Sprintf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is not given", c.HiddenSize, c.Heads))
+	}
+	if c.Heads%c.KVHeads != 0 {
+		p = append(p, fmt.Sprintf("num_attention_heads %d is no multiple of num_key_value_heads %d", c.Heads, c.KVHeads))
+	}
+	if c.HeadDim%2 != 0 {
+		p = append(p, fmt.Sprintf("head_dim %d is odd: rotary embeddings turn pairs", c.HeadDim))
+	}
+	between("num_attention_heads × head_dim", c.Heads*c.HeadDim, 1, maxWidth)
+	for _, id := range c.EOS {
+		between("eos_token_id", id, 0, c.VocabSize-1)
+	}
+	between("bos_token_id", c.BOS, -1, c.VocabSize-1)
+	if s := c.RopeScaling; s != nil {
+		positive("rope_scaling.factor", s.Factor)
+		positive("rope_scaling.low_freq_factor", s.LowFreqFactor)
+		positive("rope_scaling.high_freq_factor", s.HighFreqFactor)
+		between("rope_scaling.original_max_position_embeddings", s.OriginalMaxPositions, 1, maxPositions)
+		if s.LowFreqFactor >= s.HighFreqFactor {
+			p = append(p, fmt.Sprintf("rope_scaling.low_freq_factor %g is not below high_freq_factor %g", s.LowFreqFactor, s.HighFreqFactor))
+		}
+	}
+	return p
+}
