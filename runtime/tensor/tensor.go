@@ -37,7 +37,9 @@ func FromSlice(data []float32, shape ...int) (*Tensor, error) {
 		if d < 0 {
 			return nil, fmt.Errorf("shape %v has a negative dimension", shape)
 		}
-		if d != 0 && n > len(data)/d {
+	}
+	for _, d := range shape {
+		if d > 0 && n > len(data)/d && !slices.Contains(shape, 0) {
 			return nil, fmt.Errorf("shape %v needs more than the %d elements given", shape, len(data))
 		}
 		n *= d

@@ -1,0 +1,222 @@
+// Package cpu computes on the processor, in float32, without cgo. It is the
+// specification of package backend and at the same time the fast CPU path:
+// matrix products and the transcendental functions run in AVX-512 or AVX2
+// kernels where the processor has them, and in plain Go elsewhere.
+//
+// The environment variable T2_CPU (plain, avx2 or avx512) forces one path, for
+// tests and for comparing machines. Results are the same on every run of one
+// path, whatever the number of threads; between paths they differ by rounding.
+package cpu
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// EnvPath names the environment variable that forces an instruction path.
+const EnvPath = "T2_CPU"
+
+// maxIdleFloats bounds what freed buffers may hold on to: 64 Mi elements, so
+// 256 MiB. Beyond it the memory goes back to Go's collector.
+const maxIdleFloats = 64 << 20
+
+var errClosed = errors.New("the cpu backend is closed")
+
+// Backend is a backend.Backend on the processor.
+type Backend struct {
+	pool    *pool
+	kernels *kernels
+
+	mu     sync.Mutex
+	closed bool
+	idle   map[int][][]float32 // By capacity.
+	held   int                 // Elements in idle.
+}
+
+// buffer is memory of the process. data is nil after Free.
+type buffer struct {
+	data []float32
+}
+
+// Len implements backend.Buffer.
+func (b *buffer) Len() int { return len(b.data) }
+
+var _ backend.Backend = (*Backend)(nil)
+
+// New starts a backend with this many threads: the caller's goroutine and
+// threads−1 workers, which sleep when there is nothing to do. Zero or less
+// means as many as GOMAXPROCS. It fails when EnvPath names a path that does not
+// exist or that this processor lacks.
+func New(threads int) (*Backend, error) {
+	return newWithPath(threads, os.Getenv(EnvPath))
+}
+
+func newWithPath(threads int, path string) (*Backend, error) {
+	k, err := chooseKernels(path)
+	if err != nil {
+		return nil, err
+	}
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return &Backend{pool: newPool(threads), kernels: k, idle: map[int][][]float32{}}, nil
+}
+
+// Name implements backend.Device.
+func (b *Backend) Name() string {
+	return fmt.Sprintf("cpu (%s, %d threads)", b.kernels.name, b.pool.threads)
+}
+
+// Capabilities implements backend.Device.
+func (b *Backend) Capabilities() backend.Capabilities {
+	return backend.Capabilities{Backward: true}
+}
+
+// Close implements backend.Device. It waits for the workers to end.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	already := b.closed
+	b.closed = true
+	b.idle = nil
+	b.held = 0
+	b.mu.Unlock()
+	if !already {
+		b.pool.close()
+	}
+	return nil
+}
+
+// Alloc implements backend.Device.
+func (b *Backend) Alloc(n int) (backend.Buffer, error) {
+	if n < 0 {
+		return nil, fmt.Errorf("allocate %d elements: the number is negative", n)
+	}
+	capacity := sizeClass(n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if free := b.idle[capacity]; len(free) > 0 {
+		data := free[len(free)-1]
+		b.idle[capacity] = free[:len(free)-1]
+		b.held -= capacity
+		return &buffer{data: data[:n]}, nil
+	}
+	return &buffer{data: make([]float32, n, capacity)}, nil
+}
+
+// Free implements backend.Device.
+func (b *Backend) Free(buf backend.Buffer) {
+	own, ok := buf.(*buffer)
+	if !ok || own == nil || own.data == nil {
+		return
+	}
+	data := own.data
+	own.data = nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.held+cap(data) > maxIdleFloats {
+		return
+	}
+	b.idle[cap(data)] = append(b.idle[cap(data)], data)
+	b.held += cap(data)
+}
+
+// sizeClass rounds up to one of four capacities an octave, so that buffers of
+// slightly different batches reuse each other's memory.
+func sizeClass(n int) int {
+	const smallest = 64
+	if n <= smallest {
+		return smallest
+	}
+	step := 1 << (bits.Len(uint(n-1)) - 3)
+	return (n + step - 1) / step * step
+}
+
+// Upload implements backend.Device.
+func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
+	data, err := floats("dst", dst, len(src))
+	if err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	copy(data, src)
+	return nil
+}
+
+// Download implements backend.Device.
+func (b *Backend) Download(dst []float32, src backend.Buffer) error {
+	data, err := floats("src", src, len(dst))
+	if err != nil {
+		return fmt.Errorf("download: %w", err)
+	}
+	copy(dst, data)
+	return nil
+}
+
+// Copy implements backend.Device.
+func (b *Backend) Copy(dst, src backend.Buffer) error {
+	args, err := operands("copy", operand{"dst", dst, -1}, operand{"src", src, length(dst)})
+	if err != nil {
+		return err
+	}
+	copy(args[0], args[1])
+	return nil
+}
+
+// Zero implements backend.Device.
+func (b *Backend) Zero(buf backend.Buffer) error {
+	data, err := floats("the buffer", buf, -1)
+	if err != nil {
+		return fmt.Errorf("zero: %w", err)
+	}
+	clear(data)
+	return nil
+}
+
+// length is b.Len() for a live buffer and 0 for nil.
+func length(b backend.Buffer) int {
+	if b == nil {
+		return 0
+	}
+	return b.Len()
+}
+
+// floats returns a buffer's memory, or an error when it is not this backend's,
+// was freed, or does not hold want elements (any number if want is negative).
+func floats(name string, b backend.Buffer, want int) ([]float32, error) {
+	own, ok := b.(*buffer)
+	if !ok || own == nil || own.data == nil {
+		return nil, fmt.Errorf("%s is no live buffer of the cpu backend", name)
+	}
+	if want >= 0 && len(own.data) != want {
+		return nil, fmt.Errorf("%s has %d elements, want %d", name, len(own.data), want)
+	}
+	return own.data, nil
+}
+
+// operand is one buffer argument of an operation with the size it must have.
+type operand struct {
+	name string
+	buf  backend.Buffer
+	want int
+}
+
+// operands resolves several buffers at once; the error names the operation.
+func operands(op string, args ...operand) ([][]float32, error) {
+	out := make([][]float32, len(args))
+	for i, a := range args {
+		data, err := floats(a.name, a.buf, a.want)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", op, err)
+		}
+		out[i] = data
+	}
+	return out, nil
+}

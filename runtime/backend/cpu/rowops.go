@@ -1,0 +1,217 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// Add implements backend.RowOps.
+func (b *Backend) Add(y, x backend.Buffer) error {
+	args, err := operands("add", operand{"y", y, -1}, operand{"x", x, length(y)})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(len(args[0]), 1, func(from, to int) {
+		b.kernels.axpy(args[0][from:to], 1, args[1][from:to])
+	})
+	return nil
+}
+
+// columns returns the length of a row of a buffer with n rows.
+func columns(op string, buf backend.Buffer, n int) (int, error) {
+	if n < 0 || (n == 0 && length(buf) != 0) || (n > 0 && length(buf)%n != 0) {
+		return 0, fmt.Errorf("%s: %d elements do not make %d equal rows", op, length(buf), n)
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	return length(buf) / n, nil
+}
+
+// ScaleColumns implements backend.RowOps.
+func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
+	const op = "scale columns"
+	c := length(s)
+	args, err := operands(op, operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"s", s, c})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, c, func(from, to int) {
+		for r := from; r < to; r++ {
+			b.kernels.mul(args[0][r*c:][:c], args[1][r*c:][:c], args[2])
+		}
+	})
+	return nil
+}
+
+// ColumnDots implements backend.RowOps. It is parallel over columns, so that
+// each column's sum runs over the rows in order.
+func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
+	const op = "column dots"
+	c := length(d)
+	args, err := operands(op, operand{"d", d, c}, operand{"a", x, n * c}, operand{"b", y, n * c})
+	if err != nil {
+		return err
+	}
+	const strip = 16 // Columns at a time: a cache line, and a multiple of any vector.
+	b.pool.rows((c+strip-1)/strip, n*strip, func(from, to int) {
+		from, to = from*strip, min(c, to*strip)
+		sums := args[0][from:to]
+		clear(sums)
+		for r := range n {
+			b.kernels.mulAdd(sums, args[1][r*c+from:r*c+to], args[2][r*c+from:r*c+to])
+		}
+	})
+	return nil
+}
+
+// SelectRows implements backend.RowOps.
+func (b *Backend) SelectRows(y, x backend.Buffer, rows []int32, c int) error {
+	args, err := rowCopy("select rows", y, x, len(rows), c)
+	if err != nil {
+		return err
+	}
+	if err := checkRows("select rows", rows, len(args[1]), c); err != nil {
+		return err
+	}
+	for i, r := range rows {
+		copy(args[0][i*c:(i+1)*c], args[1][int(r)*c:])
+	}
+	return nil
+}
+
+// ScatterRows implements backend.RowOps.
+func (b *Backend) ScatterRows(y, x backend.Buffer, rows []int32, c int) error {
+	args, err := rowCopy("scatter rows", x, y, len(rows), c)
+	if err != nil {
+		return err
+	}
+	if err := checkRows("scatter rows", rows, len(args[1]), c); err != nil {
+		return err
+	}
+	for i, r := range rows {
+		copy(args[1][int(r)*c:(int(r)+1)*c], args[0][i*c:])
+	}
+	return nil
+}
+
+// rowCopy resolves the packed and the indexed side of a copy of n rows.
+func rowCopy(op string, dense, indexed backend.Buffer, n, c int) ([][]float32, error) {
+	if c <= 0 {
+		return nil, fmt.Errorf("%s: rows of %d elements", op, c)
+	}
+	return operands(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1})
+}
+
+func checkRows(op string, rows []int32, elements, c int) error {
+	have := elements / c
+	for _, r := range rows {
+		if r < 0 || int(r) >= have {
+			return fmt.Errorf("%s: row %d of a buffer with %d", op, r, have)
+		}
+	}
+	return nil
+}
+
+// RMSNorm implements backend.RowOps.
+func (b *Backend) RMSNorm(y, x, gain backend.Buffer, n int, eps float32) error {
+	c := length(gain)
+	args, err := operands("rmsnorm", operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, 3*c, func(from, to int) {
+		for r := from; r < to; r++ {
+			row := args[1][r*c:][:c]
+			b.kernels.mulScaled(args[0][r*c:][:c], row, args[2], b.inverseRMS(row, eps))
+		}
+	})
+	return nil
+}
+
+// inverseRMS returns 1/√(mean(x²) + eps).
+func (b *Backend) inverseRMS(x []float32, eps float32) float32 {
+	return 1 / float32(math.Sqrt(float64(b.kernels.dot(x, x)/float32(len(x))+eps)))
+}
+
+// RMSNormBackward implements backend.RowOps. With i = inverseRMS(x) and
+// y = x·i ⊙ g, dx = i·(g ⊙ dy) − x·i³·⟨g ⊙ dy, x⟩/C.
+func (b *Backend) RMSNormBackward(dx, dy, x, gain backend.Buffer, n int, eps float32) error {
+	c := length(gain)
+	args, err := operands("rmsnorm backward", operand{"dx", dx, n * c}, operand{"dy", dy, n * c},
+		operand{"x", x, n * c}, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, 6*c, func(from, to int) {
+		scaled := make([]float32, c) // g ⊙ dy·i
+		for r := from; r < to; r++ {
+			row := args[2][r*c:][:c]
+			inverse := b.inverseRMS(row, eps)
+			b.kernels.mulScaled(scaled, args[1][r*c:][:c], args[3], inverse)
+			along := b.kernels.dot(scaled, row) * inverse * inverse / float32(c)
+			out := args[0][r*c:][:c]
+			b.kernels.axpy(out, 1, scaled)
+			b.kernels.axpy(out, -along, row)
+		}
+	})
+	return nil
+}
+
+// SwiGLU implements backend.RowOps.
+func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
+	n := length(y)
+	args, err := operands("swiglu", operand{"y", y, n}, operand{"gate", gate, n}, operand{"up", up, n})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, costExp, func(from, to int) {
+		b.kernels.swiglu(args[0][from:to], args[1][from:to], args[2][from:to])
+	})
+	return nil
+}
+
+// costExp is what an exponential weighs in pool.rows' estimate of work.
+const costExp = 8
+
+// SwiGLUBackward implements backend.RowOps.
+func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error {
+	n := length(dy)
+	args, err := operands("swiglu backward", operand{"dGate", dGate, n}, operand{"dUp", dUp, n},
+		operand{"dy", dy, n}, operand{"gate", gate, n}, operand{"up", up, n})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, costExp, func(from, to int) {
+		b.kernels.swigluBackward(args[0][from:to], args[1][from:to], args[2][from:to], args[3][from:to], args[4][from:to])
+	})
+	return nil
+}
+
+// LogSoftmax implements backend.RowOps.
+func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
+	const op = "log softmax"
+	c, err := columns(op, x, n)
+	if err != nil {
+		return err
+	}
+	args, err := operands(op, operand{"y", y, n * c}, operand{"x", x, n * c})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, costExp*c, func(from, to int) {
+		scratch := make([]float32, c)
+		for r := from; r < to; r++ {
+			row := args[1][r*c:][:c]
+			top := b.kernels.maximum(row)
+			sum := b.kernels.expShifted(scratch, row, top)
+			shift := top + float32(math.Log(float64(sum)))
+			for i, v := range row {
+				args[0][r*c+i] = v - shift
+			}
+		}
+	})
+	return nil
+}
