@@ -112,7 +112,8 @@ type RowOps interface {
 	RMSNorm(y, x, gain Buffer, n int, eps float32) error
 	// RMSNormBackward adds the gradient with respect to x to dx.
 	RMSNormBackward(dx, dy, x, gain Buffer, n int, eps float32) error
-	// SwiGLU computes y = silu(gate) ⊙ up, with silu(a) = a / (1 + e⁻ᵃ).
+	// SwiGLU computes y = silu(gate) ⊙ up, with silu(a) = a / (1 + e⁻ᵃ). y may be
+	// one of its operands.
 	SwiGLU(y, gate, up Buffer) error
 	// SwiGLUBackward writes the gradients with respect to gate and up.
 	SwiGLUBackward(dGate, dUp, dy, gate, up Buffer) error

@@ -1,0 +1,96 @@
+package model_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// sharedModel opens a model of the shared test data, which is not part of the
+// repository.
+func sharedModel(tb testing.TB, name string) (*model.Model, string) {
+	tb.Helper()
+	root := os.Getenv("T2_SHARED_DATA")
+	if root == "" {
+		tb.Skip("T2_SHARED_DATA is not set: it names the folder with models/" + name)
+	}
+	dir := filepath.Join(root, "models", name)
+	ck, err := checkpoint.OpenDir(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer ck.Close()
+	m, err := model.Load(tb.Context(), newCPU(tb, 0), ck)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m, dir
+}
+
+func newCPU(tb testing.TB, threads int) *cpu.Backend {
+	tb.Helper()
+	be, err := cpu.New(threads)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := be.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return be
+}
+
+func argmax(row []float32) int32 {
+	best := 0
+	for i, v := range row {
+		if v > row[best] {
+			best = i
+		}
+	}
+	return int32(best)
+}
+
+// TestGreedyTextOfAPretrainedModelIsTheReferences decodes the same 100 tokens
+// as llama2.c does on the same weights in float32.
+func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
+	m, dir := sharedModel(t, "tinystories-656k")
+	raw, err := os.ReadFile(filepath.Join(dir, "greedy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		BOS int32   `json:"bos"`
+		IDs []int32 `json:"ids_after_bos"`
+	}
+	if err := json.Unmarshal(raw, &want); err != nil {
+		t.Fatal(err)
+	}
+	const prompt = 4 // "Once upon a time" is the first four of the ids.
+	c, err := m.NewCache(1, len(want.IDs)+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tokens := append([]int32{want.BOS}, want.IDs[:prompt]...)
+	got := append([]int32(nil), want.IDs[:prompt]...)
+	for len(got) < len(want.IDs) {
+		logits, err := m.Step(t.Context(), c, []model.Segment{{Tokens: tokens}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := argmax(logits.Row(0))
+		got = append(got, next)
+		tokens = []int32{next}
+	}
+	if diff := cmp.Diff(want.IDs, got); diff != "" {
+		t.Errorf("greedy tokens differ from the reference (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,120 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// linear is a projection, dense or factored: exactly one of dense and u is set.
+// The scale's buffer belongs to this linear alone.
+type linear struct {
+	info  LinearInfo
+	dense backend.Weight // [Out, In]
+
+	u, vt backend.Weight // [Out, R], [R, In]
+	scale backend.Buffer // [R]
+}
+
+func (l *linear) factored() bool { return l.dense == nil }
+
+func (l *linear) rank() int { return l.u.In() }
+
+func newFactored(be backend.Backend, info LinearInfo, f Factors) (*linear, error) {
+	rank := len(f.S)
+	if f.U == nil || f.Vt == nil || rank == 0 || !f.U.HasShape(info.Out, rank) || !f.Vt.HasShape(rank, info.In) {
+		return nil, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",
+			shapeOf(f.U), rank, shapeOf(f.Vt), info.Out, info.In)
+	}
+	u, err := be.NewWeight(info.Out, rank, f.U.Data)
+	if err != nil {
+		return nil, err
+	}
+	vt, err := be.NewWeight(rank, info.In, f.Vt.Data)
+	if err != nil {
+		return nil, err
+	}
+	scale, err := upload(be, f.S)
+	if err != nil {
+		return nil, err
+	}
+	return &linear{info: info, u: u, vt: vt, scale: scale}, nil
+}
+
+// forward computes y [n, Out] = W·x, or adds it to y. With keep it returns
+// h = Vᵀ·x [n, R] of a factored projection, which backward needs.
+func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) backend.Buffer {
+	if !l.factored() {
+		p.do(func() error { return p.be.MatMul(y, x, n, l.dense, add) })
+		return nil
+	}
+	h := p.alloc(n * l.rank())
+	p.do(func() error { return p.be.MatMul(h, x, n, l.vt, false) })
+	scaled := h
+	if keep {
+		scaled = p.alloc(n * l.rank())
+	}
+	p.do(func() error { return p.be.ScaleColumns(scaled, h, l.scale, n) })
+	p.do(func() error { return p.be.MatMul(y, scaled, n, l.u, add) })
+	p.free(scaled)
+	if keep {
+		return h
+	}
+	return nil
+}
+
+// backward takes dy [n, Out] back through the projection. It adds to dx [n, In]
+// (unless dx is nil) and returns the gradient with respect to the scale,
+// ds[i] = Σₙ (uᵢᵀdyₙ)(vᵢᵀxₙ), or nil for a dense projection.
+func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int) []float32 {
+	if !l.factored() {
+		if dx != nil {
+			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, true) })
+		}
+		return nil
+	}
+	dh := p.alloc(n * l.rank())
+	p.do(func() error { return p.be.MatMulBackward(dh, dy, n, l.u, false) })
+	ds := p.alloc(l.rank())
+	p.do(func() error { return p.be.ColumnDots(ds, dh, h, n) })
+	gradient := make([]float32, l.rank())
+	p.do(func() error { return p.be.Download(gradient, ds) })
+	if dx != nil {
+		p.do(func() error { return p.be.ScaleColumns(dh, dh, l.scale, n) })
+		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, true) })
+	}
+	p.free(dh, ds)
+	return gradient
+}
+
+// matrix returns a host copy of W, composing U·diag(s)·Vᵀ on the device when
+// the projection is factored: the rows of U·diag(s) times Vᵀ, which is the
+// backward product with the weight Vᵀ.
+func (l *linear) matrix(be backend.Backend) ([]float32, error) {
+	if !l.factored() {
+		return be.WeightData(l.dense)
+	}
+	left, err := be.WeightData(l.u)
+	if err != nil {
+		return nil, err
+	}
+	p := &pass{be: be}
+	us := p.alloc(l.info.Out * l.rank())
+	w := p.alloc(l.info.Out * l.info.In)
+	defer p.free(us, w)
+	data := make([]float32, l.info.Out*l.info.In)
+	p.do(func() error { return be.Upload(us, left) })
+	p.do(func() error { return be.ScaleColumns(us, us, l.scale, l.info.Out) })
+	p.do(func() error { return be.MatMulBackward(w, us, l.info.Out, l.vt, false) })
+	p.do(func() error { return be.Download(data, w) })
+	return data, p.err
+}
+
+// shapeOf describes a tensor that may be missing.
+func shapeOf(t *tensor.Tensor) []int {
+	if t == nil {
+		return nil
+	}
+	return t.Shape
+}

@@ -1,0 +1,181 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// modules names the projections by their index, with the part of the layer that
+// they belong to.
+var modules = [projections]struct{ part, name string }{
+	qProj:    {"self_attn", "q_proj"},
+	kProj:    {"self_attn", "k_proj"},
+	vProj:    {"self_attn", "v_proj"},
+	oProj:    {"self_attn", "o_proj"},
+	gateProj: {"mlp", "gate_proj"},
+	upProj:   {"mlp", "up_proj"},
+	downProj: {"mlp", "down_proj"},
+}
+
+func projectionIndex(module string) int {
+	for i, m := range modules {
+		if m.name == module {
+			return i
+		}
+	}
+	return -1
+}
+
+const (
+	embedName = "model.embed_tokens.weight"
+	normName  = "model.norm.weight"
+	headName  = "lm_head.weight"
+)
+
+// Load reads a model's weights onto a backend. The checkpoint may be closed
+// afterwards. When tensors are missing or have another shape than the
+// configuration says, the error names every one of them.
+func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*Model, error) {
+	c := ck.Config()
+	width := c.Heads * c.HeadDim
+	keys := c.KVHeads * c.HeadDim
+	m := &Model{
+		config: c, be: be,
+		rope:   newRopeTable(be, c),
+		layers: make([]layer, c.Layers),
+		attention: backend.AttentionShape{
+			Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
+			Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+		},
+		eps:    float32(c.RMSNormEps),
+		hidden: c.HiddenSize, inner: c.IntermediateSize, keys: keys,
+	}
+	shapes := [projections][2]int{
+		qProj: {width, m.hidden}, kProj: {keys, m.hidden}, vProj: {keys, m.hidden}, oProj: {m.hidden, width},
+		gateProj: {m.inner, m.hidden}, upProj: {m.inner, m.hidden}, downProj: {m.hidden, m.inner},
+	}
+	for i := range c.Layers {
+		for j, module := range modules {
+			m.infos = append(m.infos, LinearInfo{
+				Name:  fmt.Sprintf("model.layers.%d.%s.%s", i, module.part, module.name),
+				Layer: i, Module: module.name, Out: shapes[j][0], In: shapes[j][1],
+			})
+		}
+	}
+	l := &loader{ctx: ctx, be: be, ck: ck}
+	if err := l.check(m); err != nil {
+		return nil, err
+	}
+	m.embed = l.matrix(l.embedName(c))
+	m.head = m.embed
+	if !c.TieEmbeddings {
+		m.head = l.matrix(headName)
+	}
+	m.norm = l.vector(normName)
+	for i := range m.layers {
+		m.layers[i].attentionNorm = l.vector(normOf(i, "input_layernorm"))
+		m.layers[i].mlpNorm = l.vector(normOf(i, "post_attention_layernorm"))
+		for j := range projections {
+			info := m.infos[i*projections+j]
+			m.layers[i].linears[j] = &linear{info: info, dense: l.matrix(info.Name + ".weight")}
+		}
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	return m, nil
+}
+
+func normOf(layer int, name string) string {
+	return fmt.Sprintf("model.layers.%d.%s.weight", layer, name)
+}
+
+// loader reads tensors one after the other and keeps the first error.
+type loader struct {
+	ctx context.Context //nolint:containedctx // Lives for one call of Load.
+	be  backend.Backend
+	ck  *checkpoint.Checkpoint
+	err error
+}
+
+// embedName returns the name of the token embedding. A tied matrix is stored
+// once, and some writers keep it under the name of the output projection.
+func (l *loader) embedName(c checkpoint.Config) string {
+	if c.TieEmbeddings && !l.ck.Has(embedName) && l.ck.Has(headName) {
+		return headName
+	}
+	return embedName
+}
+
+// check compares every tensor the model needs with what the checkpoint has,
+// before anything is read.
+func (l *loader) check(m *Model) error {
+	var problems []error
+	want := func(name string, shape ...int) {
+		info, ok := l.ck.Info(name)
+		switch {
+		case !ok:
+			problems = append(problems, fmt.Errorf("tensor %s is missing", name))
+		case !slices.Equal(info.Shape, shape):
+			problems = append(problems, fmt.Errorf("tensor %s has shape %v, want %v", name, info.Shape, shape))
+		}
+	}
+	want(l.embedName(m.config), m.config.VocabSize, m.hidden)
+	if !m.config.TieEmbeddings {
+		want(headName, m.config.VocabSize, m.hidden)
+	}
+	want(normName, m.hidden)
+	for i := range m.layers {
+		want(normOf(i, "input_layernorm"), m.hidden)
+		want(normOf(i, "post_attention_layernorm"), m.hidden)
+		for _, info := range m.infos[i*projections : (i+1)*projections] {
+			want(info.Name+".weight", info.Out, info.In)
+		}
+	}
+	if len(problems) > 0 {
+		return failure.Permanent(contract.ReasonInvalidModel,
+			fmt.Errorf("the weights do not fit config.json: %w", errors.Join(problems...)))
+	}
+	return nil
+}
+
+func (l *loader) read(name string) *tensor.Tensor {
+	if l.err == nil {
+		l.err = l.ctx.Err()
+	}
+	if l.err != nil {
+		return nil
+	}
+	t, err := l.ck.Tensor(name)
+	l.err = err
+	return t
+}
+
+func (l *loader) matrix(name string) backend.Weight {
+	t := l.read(name)
+	if l.err != nil {
+		return nil
+	}
+	w, err := l.be.NewWeight(t.Shape[0], t.Shape[1], t.Data)
+	l.err = err
+	return w
+}
+
+func (l *loader) vector(name string) backend.Buffer {
+	t := l.read(name)
+	if l.err != nil {
+		return nil
+	}
+	b, err := upload(l.be, t.Data)
+	l.err = err
+	return b
+}

@@ -1,0 +1,210 @@
+// Package model computes Llama-family transformers: loading, batched inference
+// over a key-value cache, and the forward and backward pass that trains
+// singular-value scales.
+//
+// It reads like the papers it implements. A layer is
+//
+//	x += Wo·attention(rope(Wq·n), rope(Wk·n), Wv·n)   with n = RMSNorm(x)
+//	x += Wdown·(silu(Wgate·m) ⊙ Wup·m)                with m = RMSNorm(x)
+//
+// and each of the seven projections is either dense, y = W·x, or factored after
+// Transformer² (section 3.1), y = U·(s ⊙ (Vᵀ·x)), where s are the singular
+// values as scaled by an expert vector. Only s has gradients: activations are
+// propagated back, and no dense weight gradient is ever formed.
+//
+// Tokens of all sequences are packed in one matrix without padding. A row's
+// result does not depend on which other rows share the batch (package backend).
+package model
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// Model is a loaded model. It is immutable but for SetScale, so it may be used
+// by several goroutines as long as none of them calls SetScale meanwhile.
+type Model struct {
+	config checkpoint.Config
+	be     backend.Backend
+	rope   *ropeTable
+
+	embed, head         backend.Weight // [V, H]; one and the same when tied.
+	norm                backend.Buffer // [H], before the head.
+	layers              []layer
+	infos               []LinearInfo
+	attention           backend.AttentionShape
+	eps                 float32
+	hidden, inner, keys int // H, the MLP's width, and the width of k and v.
+}
+
+// layer is one transformer block.
+type layer struct {
+	attentionNorm, mlpNorm backend.Buffer // [H]
+	linears                [projections]*linear
+}
+
+// The seven projections of a layer, in the order of LinearInfo and of the
+// computation.
+const (
+	qProj = iota
+	kProj
+	vProj
+	oProj
+	gateProj
+	upProj
+	downProj
+	projections
+)
+
+// LinearInfo describes a projection.
+type LinearInfo struct {
+	// Name is the tensor's name without ".weight":
+	// "model.layers.0.mlp.up_proj".
+	Name string
+	// Layer counts from 0.
+	Layer int
+	// Module is the last part of the name: "up_proj".
+	Module string
+	// Out and In are the matrix' shape: y [Out] = W [Out, In]·x [In].
+	Out, In int
+}
+
+// Config returns the configuration the model was loaded with.
+func (m *Model) Config() checkpoint.Config { return m.config }
+
+// Backend returns what the model computes on.
+func (m *Model) Backend() backend.Backend { return m.be }
+
+// Linears lists the seven projections of every layer, in the order in which
+// they are computed.
+func (m *Model) Linears() []LinearInfo { return slices.Clone(m.infos) }
+
+// find returns the projection with this name.
+func (m *Model) find(name string) (*linear, error) {
+	for _, info := range m.infos {
+		if info.Name == name {
+			return m.layers[info.Layer].linears[projectionIndex(info.Module)], nil
+		}
+	}
+	return nil, fmt.Errorf("the model has no projection %q", name)
+}
+
+// Weight returns a host copy [Out, In] of the matrix that the projection
+// multiplies with: W, or U·diag(s)·Vᵀ when it is factored.
+func (m *Model) Weight(name string) (*tensor.Tensor, error) {
+	l, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := l.matrix(m.be)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return tensor.FromSlice(data, l.info.Out, l.info.In)
+}
+
+// WithDense returns a model that multiplies with other matrices [Out, In] in
+// the named projections and shares everything else with m.
+func (m *Model) WithDense(weights map[string]*tensor.Tensor) (*Model, error) {
+	return replaced(m, weights, func(info LinearInfo, w *tensor.Tensor) (*linear, error) {
+		if !w.HasShape(info.Out, info.In) {
+			return nil, fmt.Errorf("the matrix has shape %v, want [%d %d]", w.Shape, info.Out, info.In)
+		}
+		dense, err := m.be.NewWeight(info.Out, info.In, w.Data)
+		if err != nil {
+			return nil, err
+		}
+		return &linear{info: info, dense: dense}, nil
+	})
+}
+
+// Factors are a matrix' singular value decomposition, W = U·diag(S)·Vᵀ, of any
+// rank R.
+type Factors struct {
+	// U is [Out, R].
+	U *tensor.Tensor
+	// S are the R singular values, scaled or not.
+	S []float32
+	// Vt is [R, In].
+	Vt *tensor.Tensor
+}
+
+// WithFactors returns a model that computes the named projections factored,
+// y = U·(S ⊙ (Vᵀ·x)), and shares everything else with m. Their scales can be
+// changed by SetScale and are what Backward differentiates by.
+func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
+	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
+		return newFactored(m.be, info, f)
+	})
+}
+
+// Merged returns a model in which every factored projection is dense, with the
+// matrix U·diag(s)·Vᵀ of its present scale. Later calls of SetScale on m do not
+// change it.
+func (m *Model) Merged(ctx context.Context) (*Model, error) {
+	named := map[string]*linear{}
+	for _, info := range m.infos {
+		if l := m.layers[info.Layer].linears[projectionIndex(info.Module)]; l.factored() {
+			named[info.Name] = l
+		}
+	}
+	return replaced(m, named, func(info LinearInfo, l *linear) (*linear, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		data, err := l.matrix(m.be)
+		if err != nil {
+			return nil, err
+		}
+		dense, err := m.be.NewWeight(info.Out, info.In, data)
+		if err != nil {
+			return nil, err
+		}
+		return &linear{info: info, dense: dense}, nil
+	})
+}
+
+// SetScale replaces the scale s of a factored projection: its effective
+// singular values, σ ⊙ z. s is copied. It must not run at the same time as a
+// computation of this model, nor between Forward and Backward.
+func (m *Model) SetScale(name string, s []float32) error {
+	l, err := m.find(name)
+	if err != nil {
+		return err
+	}
+	if !l.factored() {
+		return fmt.Errorf("set the scale of %s: it is not factored", name)
+	}
+	if len(s) != l.rank() {
+		return fmt.Errorf("set the scale of %s: %d values, its rank is %d", name, len(s), l.rank())
+	}
+	if err := m.be.Upload(l.scale, s); err != nil {
+		return fmt.Errorf("set the scale of %s: %w", name, err)
+	}
+	return nil
+}
+
+// replaced returns a copy of m in which the named projections are what build
+// makes of the given values.
+func replaced[T any](m *Model, values map[string]T, build func(LinearInfo, T) (*linear, error)) (*Model, error) {
+	other := *m
+	other.layers = slices.Clone(m.layers)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		l, err := m.find(name)
+		if err != nil {
+			return nil, err
+		}
+		made, err := build(l.info, values[name])
+		if err != nil {
+			return nil, fmt.Errorf("replace %s: %w", name, err)
+		}
+		other.layers[l.info.Layer].linears[projectionIndex(l.info.Module)] = made
+	}
+	return &other, nil
+}

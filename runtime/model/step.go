@@ -1,0 +1,174 @@
+package model
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// Segment is the next run of tokens of one sequence in a cache: a whole prompt,
+// or the token sampled last.
+type Segment struct {
+	// Seq is the sequence in the cache.
+	Seq int
+	// Tokens continue it; there is at least one.
+	Tokens []int32
+	// AllLogits asks for the logits after every token instead of the last.
+	AllLogits bool
+}
+
+// batch is a set of segments as rows.
+type batch struct {
+	tokens    []int32
+	positions []int32
+	cacheRows []int32        // Where each row's key and value go.
+	spans     []backend.Span // What each row attends to.
+	wanted    []int32        // Rows whose logits are wanted.
+	longest   int            // Highest position + 1.
+}
+
+// Step appends the segments to their sequences in one ragged batch, prefill and
+// decode alike, and returns logits [rows, V]: for each segment in order, one row
+// after its last token, or one after each token if AllLogits. On an error the
+// cache's sequences keep their lengths.
+func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
+	b, err := m.plan(c, segments)
+	if err != nil {
+		return nil, err
+	}
+	table, err := m.rope.upTo(b.longest)
+	if err != nil {
+		return nil, err
+	}
+	p := &pass{be: m.be}
+	defer p.release()
+	n := len(b.tokens)
+	x := p.alloc(n * m.hidden)
+	p.do(func() error { return m.be.Gather(x, m.embed, b.tokens) })
+	for i := range m.layers {
+		p.check(ctx)
+		m.layers[i].step(p, m, x, b, table, c.k[i], c.v[i])
+	}
+	if len(b.wanted) < n {
+		last := p.alloc(len(b.wanted) * m.hidden)
+		p.do(func() error { return m.be.SelectRows(last, x, b.wanted, m.hidden) })
+		p.free(x)
+		x = last
+	}
+	logits := p.host(m.logits(p, x, len(b.wanted)), len(b.wanted), m.config.VocabSize)
+	if p.err != nil {
+		return nil, fmt.Errorf("model step of %d tokens: %w", n, p.err)
+	}
+	for _, s := range segments {
+		c.lengths[s.Seq] += len(s.Tokens)
+	}
+	return logits, nil
+}
+
+// plan validates the segments and lays them out as rows.
+func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
+	if len(segments) == 0 {
+		return nil, fmt.Errorf("a model step without segments")
+	}
+	if !c.fits(m) {
+		return nil, fmt.Errorf("the cache was made for another model, or is closed")
+	}
+	b := &batch{}
+	seen := map[int]bool{}
+	for _, s := range segments {
+		if err := c.checkSeq(s.Seq); err != nil {
+			return nil, err
+		}
+		if seen[s.Seq] {
+			return nil, fmt.Errorf("sequence %d has two segments in one step", s.Seq)
+		}
+		seen[s.Seq] = true
+		from := c.lengths[s.Seq]
+		if len(s.Tokens) == 0 {
+			return nil, fmt.Errorf("the segment of sequence %d is empty", s.Seq)
+		}
+		if len(s.Tokens) > c.maxLen-from {
+			return nil, fmt.Errorf("%d tokens more than sequence %d can take: %d of %d are used",
+				len(s.Tokens), s.Seq, from, c.maxLen)
+		}
+		if err := m.checkTokens(s.Tokens); err != nil {
+			return nil, fmt.Errorf("sequence %d: %w", s.Seq, err)
+		}
+		for i := range s.Tokens {
+			if s.AllLogits || i == len(s.Tokens)-1 {
+				b.wanted = append(b.wanted, int32(len(b.positions)))
+			}
+			b.positions = append(b.positions, int32(from+i))
+			b.spans = append(b.spans, backend.Span{First: int32(s.Seq * c.maxLen), Count: int32(from + i + 1)})
+		}
+		b.tokens = append(b.tokens, s.Tokens...)
+		b.cacheRows = append(b.cacheRows, c.rows(s.Seq, from, len(s.Tokens))...)
+		b.longest = max(b.longest, from+len(s.Tokens))
+	}
+	return b, nil
+}
+
+func (m *Model) checkTokens(tokens []int32) error {
+	for i, t := range tokens {
+		if t < 0 || int(t) >= m.config.VocabSize {
+			return fmt.Errorf("token %d is %d; the model has the tokens 0 to %d", i, t, m.config.VocabSize-1)
+		}
+	}
+	return nil
+}
+
+// step computes one layer in place on x [n, H], writing this batch's keys and
+// values into the cache first.
+func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cacheK, cacheV backend.Buffer) {
+	n := len(b.positions)
+	normed := p.alloc(n * m.hidden)
+	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
+	q, k, v := l.project(p, m, normed, b.positions, table, nil)
+	p.do(func() error { return p.be.ScatterRows(cacheK, k, b.cacheRows, m.keys) })
+	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
+	p.free(k, v)
+	attended := p.alloc(n * m.width())
+	p.do(func() error { return p.be.Attention(attended, nil, q, cacheK, cacheV, b.spans, m.attention) })
+	p.free(q)
+	l.linears[oProj].forward(p, x, attended, n, true, false)
+	p.free(attended)
+
+	p.do(func() error { return p.be.RMSNorm(normed, x, l.mlpNorm, n, m.eps) })
+	gate, up := p.alloc(n*m.inner), p.alloc(n*m.inner)
+	l.linears[gateProj].forward(p, gate, normed, n, false, false)
+	l.linears[upProj].forward(p, up, normed, n, false, false)
+	p.do(func() error { return p.be.SwiGLU(gate, gate, up) })
+	l.linears[downProj].forward(p, x, gate, n, true, false)
+	p.free(normed, gate, up)
+}
+
+// project computes queries, keys and values of normed [n, H] and turns the
+// former two by their positions. With a tape it keeps what backward needs.
+func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) (q, k, v backend.Buffer) {
+	n := len(positions)
+	q, k, v = p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
+	for i, y := range []backend.Buffer{q, k, v} {
+		h := l.linears[qProj+i].forward(p, y, normed, n, false, t != nil)
+		if t != nil {
+			t.inner[qProj+i] = h
+		}
+	}
+	c := m.config
+	p.do(func() error { return p.be.RoPE(q, positions, c.Heads, table, c.HeadDim, false) })
+	p.do(func() error { return p.be.RoPE(k, positions, c.KVHeads, table, c.HeadDim, false) })
+	return q, k, v
+}
+
+// logits computes the output projection [n, V] of x [n, H].
+func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
+	normed, out := p.alloc(n*m.hidden), p.alloc(n*m.config.VocabSize)
+	p.do(func() error { return m.be.RMSNorm(normed, x, m.norm, n, m.eps) })
+	p.do(func() error { return m.be.MatMul(out, normed, n, m.head, false) })
+	p.free(normed)
+	return out
+}
+
+// width is Heads·HeadDim, the width of queries; it need not be H.
+func (m *Model) width() int { return m.config.Heads * m.config.HeadDim }

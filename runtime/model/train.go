@@ -1,0 +1,140 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// Sequence is one training sequence: a prompt and its answer.
+type Sequence struct {
+	// Tokens are all tokens of the sequence, at least two.
+	Tokens []int32
+	// From is the first position whose logits are wanted. Logits of position i
+	// predict token i+1, so From is the prompt's length minus one, and the last
+	// position wanted is len(Tokens)−2.
+	From int
+}
+
+// Tape remembers a forward pass for Backward. It holds device memory until
+// Backward or Release.
+type Tape struct {
+	pass      *pass
+	model     *Model
+	n         int // Rows.
+	positions []int32
+	spans     []backend.Span
+	wanted    []int32
+	table     backend.Buffer
+	final     backend.Buffer // x after the last layer.
+	layers    []layerTape
+}
+
+// layerTape is what one layer's backward pass reads.
+type layerTape struct {
+	x, middle     backend.Buffer // Residual stream: before attention, before the MLP.
+	q, k, v       backend.Buffer // After rotation.
+	attended, lse backend.Buffer
+	gate, up      backend.Buffer
+	inner         [projections]backend.Buffer // Vᵀ·x of the factored projections.
+}
+
+// Forward computes the logits [N, V] of all sequences: for each sequence in
+// order, one row for each of the positions From to len−2. The sequences are
+// packed, not padded. The tape must be given to Backward or released.
+func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tensor, *Tape, error) {
+	if !m.be.Capabilities().Backward {
+		return nil, nil, fmt.Errorf("train on %s: %w", m.be.Name(), backend.ErrUnsupported)
+	}
+	t, tokens, err := m.newTape(sequences)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := t.pass
+	x := p.alloc(t.n * m.hidden)
+	p.do(func() error { return m.be.Gather(x, m.embed, tokens) })
+	for i := range m.layers {
+		p.check(ctx)
+		x = m.layers[i].forward(p, m, x, t, &t.layers[i])
+	}
+	t.final = x
+	selected := p.alloc(len(t.wanted) * m.hidden)
+	p.do(func() error { return m.be.SelectRows(selected, x, t.wanted, m.hidden) })
+	out := m.logits(p, selected, len(t.wanted))
+	logits := p.host(out, len(t.wanted), m.config.VocabSize)
+	p.free(selected, out)
+	if p.err != nil {
+		p.release()
+		return nil, nil, fmt.Errorf("forward pass of %d tokens: %w", t.n, p.err)
+	}
+	return logits, t, nil
+}
+
+func (m *Model) newTape(sequences []Sequence) (*Tape, []int32, error) {
+	if len(sequences) == 0 {
+		return nil, nil, errors.New("a forward pass without sequences")
+	}
+	t := &Tape{pass: &pass{be: m.be}, model: m, layers: make([]layerTape, len(m.layers))}
+	var tokens []int32
+	longest := 0
+	for i, s := range sequences {
+		if len(s.Tokens) < 2 || s.From < 0 || s.From > len(s.Tokens)-2 {
+			return nil, nil, fmt.Errorf("sequence %d: logits from position %d of %d tokens", i, s.From, len(s.Tokens))
+		}
+		if err := m.checkTokens(s.Tokens); err != nil {
+			return nil, nil, fmt.Errorf("sequence %d: %w", i, err)
+		}
+		first := int32(len(tokens))
+		inputs := s.Tokens[:len(s.Tokens)-1] // Nothing follows the last one.
+		for j := range inputs {
+			if j >= s.From {
+				t.wanted = append(t.wanted, first+int32(j))
+			}
+			t.positions = append(t.positions, int32(j))
+			t.spans = append(t.spans, backend.Span{First: first, Count: int32(j + 1)})
+		}
+		tokens = append(tokens, inputs...)
+		longest = max(longest, len(inputs))
+	}
+	table, err := m.rope.upTo(longest)
+	if err != nil {
+		return nil, nil, err
+	}
+	t.n, t.table = len(tokens), table
+	return t, tokens, nil
+}
+
+// forward computes one layer of x [n, H] into a new buffer.
+func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerTape) backend.Buffer {
+	n := t.n
+	lt.x = x
+	normed := p.alloc(n * m.hidden)
+	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
+	lt.q, lt.k, lt.v = l.project(p, m, normed, t.positions, t.table, lt)
+	lt.attended, lt.lse = p.alloc(n*m.width()), p.alloc(n*m.config.Heads)
+	p.do(func() error { return p.be.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, t.spans, m.attention) })
+	lt.middle = p.clone(x)
+	lt.inner[oProj] = l.linears[oProj].forward(p, lt.middle, lt.attended, n, true, true)
+
+	p.do(func() error { return p.be.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
+	lt.gate, lt.up = p.alloc(n*m.inner), p.alloc(n*m.inner)
+	lt.inner[gateProj] = l.linears[gateProj].forward(p, lt.gate, normed, n, false, true)
+	lt.inner[upProj] = l.linears[upProj].forward(p, lt.up, normed, n, false, true)
+	p.free(normed)
+	activated := p.alloc(n * m.inner)
+	p.do(func() error { return p.be.SwiGLU(activated, lt.gate, lt.up) })
+	out := p.clone(lt.middle)
+	lt.inner[downProj] = l.linears[downProj].forward(p, out, activated, n, true, true)
+	p.free(activated)
+	return out
+}
+
+// Release frees a tape that no Backward will use. It may be called again, and
+// after Backward.
+func (t *Tape) Release() {
+	t.pass.release()
+	t.layers = nil
+}
