@@ -1,0 +1,172 @@
+package reward
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+func TestAnswersAreJudged(t *testing.T) {
+	tests := []struct {
+		name   string
+		kind   string
+		ref    Reference
+		answer string
+		want   bool
+	}{
+		{name: "the number after the mark counts", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "2+3=5\n#### 5"}, answer: "It is 2+3 = 5.\n#### 5", want: true},
+		{name: "the number after the last mark counts", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 5"}, answer: "#### 4\nno,\n#### 5", want: true},
+		{name: "after a mark an earlier number does not count", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 5"}, answer: "5 #### I think", want: false},
+		{name: "without a mark the last number counts", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "5"}, answer: "First 7, then 5.", want: true},
+		{name: "without a mark an earlier number does not count", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "7"}, answer: "First 7, then 5.", want: false},
+		{name: "thousands' commas are tolerated", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 1,234,567"}, answer: "#### 1234567", want: true},
+		{name: "currency and a trailing dot are tolerated", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 18"}, answer: "#### $18.", want: true},
+		{name: "equal decimals are equal", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "2.50"}, answer: "#### 2.5", want: true},
+		{name: "a near miss is a miss", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 0.1"}, answer: "#### 0.10000000000000001", want: false},
+		{name: "a negative number keeps its sign", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### -3"}, answer: "so it is -3", want: true},
+		{name: "a negative amount keeps its sign", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### -3"}, answer: "so we lost: -$3", want: true},
+		{name: "a difference is not a negative number", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "4"}, answer: "7-4", want: true},
+		{name: "the sign after the mark counts", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 3"}, answer: "####-3", want: false},
+		{name: "no number is wrong", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 5"}, answer: "five", want: false},
+		{name: "an empty answer is wrong", kind: contract.RewardNumeric, ref: Reference{Answer: "#### 0"}, want: false},
+
+		{name: "a bare letter", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "B", want: true},
+		{name: "a letter and its text", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "B. a cat", want: true},
+		{name: "a letter in brackets", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "C", Choices: 4}, answer: "It must be (C)!", want: true},
+		{name: "the first letter decides", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "C or B", want: false},
+		{name: "a stated answer decides before the first letter", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "Not C. The answer is B.", want: true},
+		{name: "a stated answer may be in brackets", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "D", Choices: 4}, answer: "answer: (D) a fish", want: true},
+		{name: "the article is no answer", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "A", Choices: 4}, answer: "A cat is an animal", want: false},
+		{name: "the article does not hide the answer", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "A cat is an animal, so B", want: true},
+		{name: "the article after the words is no answer", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "A", Choices: 4}, answer: "The answer is a cat", want: false},
+		{name: "a letter inside a word is no answer", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "Bob did", want: false},
+		{name: "a letter that was not offered is no answer", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 2}, answer: "D, no: B", want: true},
+		{name: "letters side by side are found one after another", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 2}, answer: "Z B", want: true},
+
+		{name: "blanks do not matter", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: "hello  world"}, answer: " hello\nworld ", want: true},
+		{name: "case matters", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: "Hello"}, answer: "hello", want: false},
+		{name: "a boxed answer counts", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: `\frac{1}{2}`}, answer: `so it is \boxed{\frac{1}{2}}.`, want: true},
+		{name: "the last box counts", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: "2"}, answer: `\boxed{2} or \boxed{3}`, want: false},
+		{name: "an open box does not count", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: "2"}, answer: `\boxed{2`, want: false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			judge, err := New(test.kind, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := judge.Check(test.ref); err != nil {
+				t.Fatalf("Check refused a good reference: %v", err)
+			}
+			got, err := judge.Correct(t.Context(), test.answer, test.ref)
+			if err != nil || got != test.want {
+				t.Errorf("Correct(%q) = %v, %v, want %v", test.answer, got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestReferencesThatNoAnswerCouldMeetAreRefused(t *testing.T) {
+	tests := []struct {
+		name, kind string
+		ref        Reference
+	}{
+		{"no number", contract.RewardNumeric, Reference{Answer: "five"}},
+		{"no number after the mark", contract.RewardNumeric, Reference{Answer: "5 #### five"}},
+		{"no letter", contract.RewardMultipleChoice, Reference{Answer: "the second", Choices: 4}},
+		{"a letter not offered", contract.RewardMultipleChoice, Reference{Answer: "E", Choices: 4}},
+		{"nothing", contract.RewardExactMatch, Reference{Answer: " \n"}},
+		{"no tests", contract.RewardUnitTests, Reference{}},
+		{"a test that is no assertion", contract.RewardUnitTests, Reference{Tests: []string{"print(1)"}}},
+		{"a test that is no condition", contract.RewardUnitTests, Reference{Tests: []string{"assert f("}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			judge, err := New(test.kind, []string{"unused"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if judge.Check(test.ref) == nil {
+				t.Errorf("Check accepted %+v", test.ref)
+			}
+		})
+	}
+	if _, err := New("Guess", nil); err == nil {
+		t.Error("an unknown reward was accepted")
+	}
+}
+
+func TestJudgingEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, kind := range []string{contract.RewardNumeric, contract.RewardUnitTests} {
+		judge, err := New(kind, []string{"unused"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := judge.Correct(ctx, "1", Reference{Answer: "1", Tests: []string{"assert 1"}}); !errors.Is(err, context.Canceled) {
+			// UnitTests may get as far as starting a child, which "unused" cannot.
+			if kind == contract.RewardNumeric {
+				t.Errorf("%s returned %v, want context.Canceled", kind, err)
+			}
+		}
+	}
+}
+
+func FuzzAnswers(f *testing.F) {
+	for _, s := range []string{"", "#### 5", "A. x", "\\boxed{{}", "```python\nx\n```", "assert (1)", "−$1,2.3", "####", "B\xff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, ok := Number(s); ok && n == nil {
+			t.Errorf("Number(%q) is a number and none", s)
+		}
+		if c, ok := Letter(s, 4); ok && (c < 'A' || c > 'D') {
+			t.Errorf("Letter(%q) = %q, which was not offered", s, c)
+		}
+		if c, ok := Letter(s, 0); ok && (c < 'A' || c > 'Z') {
+			t.Errorf("Letter(%q) = %q", s, c)
+		}
+		if b, ok := Boxed(s); ok && len(b) >= len(s) {
+			t.Errorf("Boxed(%q) = %q", s, b)
+		}
+		if len(Code(s)) > len(s) {
+			t.Errorf("Code(%q) grew", s)
+		}
+		_, _ = parseTest(s)
+		_, _ = parseTest("assert " + s)
+	})
+}

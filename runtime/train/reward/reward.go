@@ -1,0 +1,83 @@
+// Package reward judges a model's answers: is this one right? The answers are
+// text, the judgement is exact and deterministic, and nothing a model writes
+// can hurt the process that judges it.
+//
+//   - Numeric compares the number after the last "####" (as in GSM8K), or else
+//     the last number of the answer.
+//   - MultipleChoice compares the letter that the answer names.
+//   - ExactMatch compares the text, blanks aside.
+//   - UnitTests runs the answer's program against assertions, in a child
+//     process (see UnitTests for the language and its limits).
+package reward
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// Reference is what an answer is judged by.
+type Reference struct {
+	// Answer is the right answer, for all rewards but UnitTests.
+	Answer string
+	// Choices is the number of answers on offer, "A" to the Choices-th letter;
+	// 0 where it is not a question of choice.
+	Choices int
+	// Setup is a program to run before the answer's, Tests are assertions in
+	// Python's syntax ("assert f(2) == 4"), for UnitTests.
+	Setup string
+	Tests []string
+}
+
+// Judge decides about answers. Implementations are safe for concurrent use.
+type Judge interface {
+	// Check reports what makes ref unusable for this reward, such as a
+	// reference without a number; callers check every record once, before the
+	// first answer.
+	Check(ref Reference) error
+	// Correct reports whether answer is right. An error means that it could
+	// not be judged (such as ctx's end), never that it is wrong.
+	Correct(ctx context.Context, answer string, ref Reference) (bool, error)
+	// Close ends what the judge has started.
+	Close() error
+}
+
+// New returns the judge for one of contract's Reward constants. command is the
+// argument vector that starts a process which calls ServeTests on its standard
+// input and output, such as ["/t2", "run-tests"]; only UnitTests needs it.
+func New(kind string, command []string) (Judge, error) {
+	switch kind {
+	case contract.RewardNumeric:
+		return pure{check: checkNumeric, correct: numericCorrect}, nil
+	case contract.RewardMultipleChoice:
+		return pure{check: checkChoice, correct: choiceCorrect}, nil
+	case contract.RewardExactMatch:
+		return pure{check: checkExact, correct: exactCorrect}, nil
+	case contract.RewardUnitTests:
+		return NewUnitTests(command, DefaultLimits())
+	default:
+		return nil, fmt.Errorf("reward %q is unknown: use one of %s", kind, strings.Join([]string{
+			contract.RewardExactMatch, contract.RewardNumeric,
+			contract.RewardMultipleChoice, contract.RewardUnitTests,
+		}, ", "))
+	}
+}
+
+// pure is a judge made of functions without state.
+type pure struct {
+	check   func(Reference) error
+	correct func(answer string, ref Reference) bool
+}
+
+func (p pure) Check(ref Reference) error { return p.check(ref) }
+
+func (p pure) Correct(ctx context.Context, answer string, ref Reference) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	return p.correct(answer, ref), nil
+}
+
+func (pure) Close() error { return nil }
