@@ -1,0 +1,79 @@
+package expert
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// Compose returns a model in which every matrix that z scales is the dense
+// W' = U·diag(σ⊙z)·Vᵀ; everything else is shared with m. It holds the factors
+// of one matrix at a time, so that it needs little more memory than the result.
+func Compose(ctx context.Context, m *model.Model, d *Decomposition, z map[string][]float32) (*model.Model, error) {
+	composed := m
+	for _, name := range slices.SortedFunc(maps.Keys(z), compareMatrices) {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("composing: %w", context.Cause(ctx))
+		}
+		f, err := d.Factors(name)
+		if err != nil {
+			return nil, fmt.Errorf("composing: %w", err)
+		}
+		if f.S, err = ScaledSigma(f.S, z[name]); err != nil {
+			return nil, fmt.Errorf("composing %s: %w", name, err)
+		}
+		factored, err := composed.WithFactors(map[string]model.Factors{name: f})
+		if err != nil {
+			return nil, fmt.Errorf("composing: %w", err)
+		}
+		if composed, err = factored.Merged(ctx); err != nil {
+			return nil, fmt.Errorf("composing: %w", err)
+		}
+	}
+	return composed, nil
+}
+
+// Attach returns a model that computes the named matrices factored, with z = 1,
+// so that their scales can be set and differentiated by; everything else is
+// shared with m. No names mean all matrices of the decomposition.
+func Attach(m *model.Model, d *Decomposition, matrices []string) (*model.Model, error) {
+	if len(matrices) == 0 {
+		matrices = d.Matrices()
+	}
+	factors := make(map[string]model.Factors, len(matrices))
+	for _, name := range matrices {
+		f, err := d.Factors(name)
+		if err != nil {
+			return nil, fmt.Errorf("attaching factors: %w", err)
+		}
+		factors[name] = f
+	}
+	attached, err := m.WithFactors(factors)
+	if err != nil {
+		return nil, fmt.Errorf("attaching factors: %w", err)
+	}
+	return attached, nil
+}
+
+// Select lists the matrices of these modules, all of them if there are no
+// modules. A module that was not decomposed is an error.
+func (d *Decomposition) Select(modules []string) ([]string, error) {
+	if len(modules) == 0 {
+		return d.Matrices(), nil
+	}
+	canonical, err := canonicalModules(modules)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range canonical {
+		if !slices.Contains(d.manifest.Modules, m) {
+			return nil, fmt.Errorf("module %s is not decomposed: decomposition %s has %v", m, d.manifest.Digest, d.manifest.Modules)
+		}
+	}
+	return slices.DeleteFunc(d.Matrices(), func(name string) bool {
+		return !slices.Contains(canonical, ModuleOf(name))
+	}), nil
+}

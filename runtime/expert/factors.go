@@ -1,0 +1,222 @@
+package expert
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// Decomposition is an opened decomposition. Its methods may be called
+// concurrently.
+type Decomposition struct {
+	dir      string
+	manifest contract.DecompositionManifest
+	names    []string
+	ranks    map[string]int
+
+	mu   sync.Mutex
+	keep bool
+	kept map[string]model.Factors
+}
+
+// OpenDecomposition opens the decomposition in dir. It checks that the manifest
+// is whole, has the digest that it claims, and that every file is there with
+// the right structure; the files' own digests are checked as they are read.
+func OpenDecomposition(dir string) (*Decomposition, error) {
+	m, err := artifact.ReadManifest[contract.DecompositionManifest](dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is no decomposition (t2 decompose makes one): %w", dir, err)
+	}
+	if err != nil {
+		return nil, failure.Content(contract.ReasonInvalidModel, err)
+	}
+	if err := checkManifest(dir, m); err != nil {
+		return nil, failure.Permanent(contract.ReasonInvalidModel, err)
+	}
+	d := &Decomposition{dir: dir, manifest: m, ranks: map[string]int{}}
+	for _, entry := range m.Files {
+		name := strings.TrimSuffix(entry.Path, ".safetensors")
+		rank, err := d.peek(entry, name)
+		if err != nil {
+			return nil, err
+		}
+		d.names = append(d.names, name)
+		d.ranks[name] = rank
+	}
+	slices.SortFunc(d.names, compareMatrices)
+	return d, nil
+}
+
+// checkManifest verifies that a manifest agrees with itself.
+func checkManifest(dir string, m contract.DecompositionManifest) error {
+	for _, f := range m.Files {
+		if f.Path != filepath.Base(f.Path) || !strings.HasSuffix(f.Path, ".safetensors") {
+			return fmt.Errorf("manifest of %s names %q, which is no factor file", dir, f.Path)
+		}
+	}
+	if got := decompositionDigest(m); got != m.Digest {
+		return fmt.Errorf("manifest of %s says its digest is %s, but it is %s: the manifest was changed", dir, m.Digest, got)
+	}
+	return nil
+}
+
+// peek reads the header of a factor file.
+func (d *Decomposition) peek(entry contract.FileEntry, name string) (rank int, err error) {
+	path := filepath.Join(d.dir, entry.Path)
+	stat, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("opening decomposition: %w", err)
+	}
+	if stat.Size() != entry.SizeBytes {
+		return 0, failure.Permanentf(contract.ReasonInvalidModel, "%s has %d bytes, its manifest says %d", path, stat.Size(), entry.SizeBytes)
+	}
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	u, _ := f.Info(tensorU)
+	vt, _ := f.Info(tensorVt)
+	if len(u.Shape) != 2 || len(vt.Shape) != 2 {
+		return 0, failure.Permanentf(contract.ReasonInvalidModel, "%s is no factor file", path)
+	}
+	if err := checkFactorFile(f, name, u.Shape[0], vt.Shape[1]); err != nil {
+		return 0, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err))
+	}
+	return min(u.Shape[0], vt.Shape[1]), nil
+}
+
+// checkFactorFile verifies the structure of a factor file of a matrix [out, in].
+func checkFactorFile(f *checkpoint.File, name string, out, in int) error {
+	if got := f.Metadata()[metaFormat]; got != factorFormat {
+		return fmt.Errorf("has format %q, want %q", got, factorFormat)
+	}
+	if got := f.Metadata()[metaMatrix]; got != name {
+		return fmt.Errorf("holds the factors of %q, want %q", got, name)
+	}
+	r := min(out, in)
+	for tensorName, want := range map[string][]int{tensorU: {out, r}, tensorS: {r}, tensorVt: {r, in}} {
+		if info, ok := f.Info(tensorName); !ok || !slices.Equal(info.Shape, want) {
+			return fmt.Errorf("%s has shape %v, want %v", tensorName, info.Shape, want)
+		}
+	}
+	return nil
+}
+
+// Manifest describes the decomposition.
+func (d *Decomposition) Manifest() contract.DecompositionManifest { return d.manifest }
+
+// Matrices lists the decomposed matrices, by layer and then by module.
+func (d *Decomposition) Matrices() []string { return slices.Clone(d.names) }
+
+// Rank returns the number of singular values of a matrix, 0 if it is not
+// decomposed.
+func (d *Decomposition) Rank(name string) int { return d.ranks[name] }
+
+// Keep makes d hold the factors that it reads in memory from now on. Training
+// composes in each iteration and wants that; serving composes seldom.
+func (d *Decomposition) Keep() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.keep = true
+	if d.kept == nil {
+		d.kept = map[string]model.Factors{}
+	}
+}
+
+// Factors reads the factors of a matrix after verifying its file's digest. The
+// caller must not change them: they may be shared.
+func (d *Decomposition) Factors(name string) (model.Factors, error) {
+	d.mu.Lock()
+	f, ok := d.kept[name]
+	keep := d.keep
+	d.mu.Unlock()
+	if ok {
+		return f, nil
+	}
+	f, err := d.read(name)
+	if err != nil {
+		return model.Factors{}, err
+	}
+	if keep {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.kept[name] = f
+	}
+	return f, nil
+}
+
+func (d *Decomposition) read(name string) (model.Factors, error) {
+	i := slices.IndexFunc(d.manifest.Files, func(f contract.FileEntry) bool { return f.Path == factorFile(name) })
+	if i < 0 {
+		return model.Factors{}, failure.Permanentf(contract.ReasonDecompositionMismatch,
+			"%s is not among the %d matrices of decomposition %s (modules %s)", name, len(d.names), d.manifest.Digest, strings.Join(d.manifest.Modules, ", "))
+	}
+	if err := artifact.Verify(d.dir, d.manifest.Files[i:i+1]); err != nil {
+		return model.Factors{}, failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("decomposition: %w", err))
+	}
+	file, err := checkpoint.Open(filepath.Join(d.dir, factorFile(name)))
+	if err != nil {
+		return model.Factors{}, err
+	}
+	defer file.Close()
+	u, err := file.Tensor(tensorU)
+	if err != nil {
+		return model.Factors{}, err
+	}
+	s, err := file.Tensor(tensorS)
+	if err != nil {
+		return model.Factors{}, err
+	}
+	vt, err := file.Tensor(tensorVt)
+	if err != nil {
+		return model.Factors{}, err
+	}
+	for k, v := range s.Data {
+		if v < 0 || math.IsInf(float64(v), 0) {
+			return model.Factors{}, failure.Permanentf(contract.ReasonInvalidModel, "%s: singular value %d is %v", factorFile(name), k, v)
+		}
+	}
+	return model.Factors{U: u, S: s.Data, Vt: vt}, nil
+}
+
+// Sigma returns the singular values of a matrix, in descending order.
+func (d *Decomposition) Sigma(name string) ([]float32, error) {
+	f, err := d.Factors(name)
+	return f.S, err
+}
+
+// compareMatrices orders "model.layers.2.…" before "model.layers.10.…", and
+// modules canonically within a layer.
+func compareMatrices(a, b string) int {
+	la, lb := layerOf(a), layerOf(b)
+	if la != lb {
+		return la - lb
+	}
+	order := Modules()
+	if c := slices.Index(order, ModuleOf(a)) - slices.Index(order, ModuleOf(b)); c != 0 {
+		return c
+	}
+	return strings.Compare(a, b)
+}
+
+// layerOf returns the layer number in a matrix' name, or -1.
+func layerOf(name string) int {
+	var layer int
+	if _, err := fmt.Sscanf(name, "model.layers.%d.", &layer); err != nil {
+		return -1
+	}
+	return layer
+}
