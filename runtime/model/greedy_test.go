@@ -73,7 +73,7 @@ func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
 	if err := json.Unmarshal(raw, &want); err != nil {
 		t.Fatal(err)
 	}
-	const prompt = 4 // "Once upon a time" is the first four of the ids.
+	const prompt = 5 // "Once upon a time" is the first five of the ids.
 	c, err := m.NewCache(1, len(want.IDs)+1)
 	if err != nil {
 		t.Fatal(err)
