@@ -1,0 +1,269 @@
+package adapt_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// bytesEncoder has a token a byte, and token 1000 ends a turn.
+type bytesEncoder struct{}
+
+func (bytesEncoder) Prompt(message string) ([]int32, error) { return tokens(message), nil }
+
+func (bytesEncoder) Answer(text string) ([]int32, error) { return append(tokens(text), 1000), nil }
+
+func tokens(s string) []int32 {
+	out := make([]int32, 0, len(s))
+	for _, b := range []byte(s) {
+		out = append(out, int32(b))
+	}
+	return out
+}
+
+// scorer answers given scores and remembers what it was asked.
+type scorer struct {
+	scores []float64
+	err    error
+	prompt string
+	labels []string
+	calls  int
+}
+
+func (s *scorer) Score(_ context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
+	s.calls++
+	text := func(ids []int32) string {
+		var b strings.Builder
+		for _, id := range ids {
+			if id == 1000 {
+				b.WriteString("<end>")
+				continue
+			}
+			b.WriteByte(byte(id))
+		}
+		return b.String()
+	}
+	s.prompt, s.labels = text(prompt), nil
+	for _, l := range labels {
+		s.labels = append(s.labels, text(l))
+	}
+	return s.scores, s.err
+}
+
+func digest(c string) string { return contract.DigestPrefix + strings.Repeat(c, 64) }
+
+func demoSet() contract.ExpertSet {
+	return contract.ExpertSet{
+		Strategy: contract.StrategyPrompt,
+		Experts: []contract.ExpertRef{
+			{Name: "demo-math", Skill: "math", Description: "word problems\nand arithmetic", Digest: digest("a")},
+			{Name: "demo-code", Skill: "code", Digest: digest("b")},
+		},
+	}
+}
+
+var errBusy = errors.New("engine is full")
+
+func decide(t *testing.T, set contract.ExpertSet, s *scorer, request string) (adapt.Decision, error) {
+	t.Helper()
+	strategy, err := adapt.New(set, bytesEncoder{}, s, func(err error) bool { return errors.Is(err, errBusy) })
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	return strategy.Decide(t.Context(), request)
+}
+
+func TestPromptShowsSkillsAndRequest(t *testing.T) {
+	s := &scorer{scores: []float64{-1, -2, -3}}
+	if _, err := decide(t, demoSet(), s, "What is {skills} {prompt}?"); err != nil {
+		t.Fatal(err)
+	}
+	want := "Classify the request into one category.\n" +
+		"- math: word problems and arithmetic\n- code\n- others: none of the above\n" +
+		"Request: What is {skills} {prompt}?\nCategory:"
+	if diff := cmp.Diff(want, s.prompt); diff != "" {
+		t.Errorf("prompt of pass 1 (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"math<end>", "code<end>", "others<end>"}, s.labels); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+}
+
+func TestPromptDecides(t *testing.T) {
+	inf := math.Inf(-1)
+	for name, c := range map[string]struct {
+		scores   []float64
+		err      error
+		fallback string
+		want     adapt.Decision
+		wantErr  error
+		failed   bool
+	}{
+		"the most likely label wins": {
+			scores: []float64{math.Log(0.2), math.Log(0.6), math.Log(0.2)},
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1},
+				Probabilities: map[string]float64{"demo-math": 0.2, "demo-code": 0.6, "others": 0.2},
+			},
+		},
+		"probabilities are among the labels alone and survive tiny likelihoods": {
+			scores: []float64{-2000, -2000 - math.Log(3), inf},
+			want: adapt.Decision{
+				Expert: "demo-math", Weights: map[string]float64{"demo-math": 1},
+				Probabilities: map[string]float64{"demo-math": 0.75, "demo-code": 0.25, "others": 0},
+			},
+		},
+		"others means the base weights, whatever the fallback": {
+			scores: []float64{inf, inf, -1}, fallback: "demo-math",
+			want: adapt.Decision{
+				Expert: "base", Fallback: true,
+				Probabilities: map[string]float64{"demo-math": 0, "demo-code": 0, "others": 1},
+			},
+		},
+		"a tie goes to the fallback": {
+			scores: []float64{-1, -1, inf}, fallback: "demo-code",
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1}, Fallback: true,
+				Probabilities: map[string]float64{"demo-math": 0.5, "demo-code": 0.5, "others": 0},
+			},
+		},
+		"a tie below the best is none": {
+			scores: []float64{inf, inf, -1},
+			want: adapt.Decision{
+				Expert: "base", Fallback: true,
+				Probabilities: map[string]float64{"demo-math": 0, "demo-code": 0, "others": 1},
+			},
+		},
+		"a failed pass 1 goes to the fallback": {
+			err: errors.New("prompt too long"), fallback: "demo-math",
+			want:   adapt.Decision{Expert: "demo-math", Weights: map[string]float64{"demo-math": 1}, Fallback: true},
+			failed: true,
+		},
+		"not a number counts as failed": {
+			scores: []float64{math.NaN(), -1, -1},
+			want:   adapt.Decision{Expert: "base", Fallback: true}, failed: true,
+		},
+		"impossible labels count as failed": {
+			scores: []float64{inf, inf, inf},
+			want:   adapt.Decision{Expert: "base", Fallback: true}, failed: true,
+		},
+		"a full engine ends the request":    {err: errBusy, wantErr: errBusy},
+		"cancellation ends the request":     {err: context.Canceled, wantErr: context.Canceled},
+		"missing scores count as failed":    {scores: []float64{-1}, want: adapt.Decision{Expert: "base", Fallback: true}, failed: true},
+		"base may be named as fallback too": {err: errors.New("no"), fallback: "base", want: adapt.Decision{Expert: "base", Fallback: true}, failed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := demoSet()
+			set.Fallback = c.fallback
+			got, err := decide(t, set, &scorer{scores: c.scores, err: c.err}, "x")
+			if !errors.Is(err, c.wantErr) {
+				t.Fatalf("error %v, want %v", err, c.wantErr)
+			}
+			if (got.Cause != nil) != c.failed {
+				t.Errorf("cause %v, want one: %v", got.Cause, c.failed)
+			}
+			got.Cause = nil
+			if diff := cmp.Diff(c.want, got, cmpopts.EquateApprox(0, 1e-12)); diff != "" {
+				t.Errorf("decision (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPromptWithoutExpertsComputesNothing(t *testing.T) {
+	s := &scorer{}
+	got, err := decide(t, contract.ExpertSet{Strategy: contract.StrategyPrompt}, s, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Expert != contract.BaseName || !got.Fallback || s.calls != 0 {
+		t.Errorf("got %+v after %d calls, want base without a call", got, s.calls)
+	}
+}
+
+func TestFixed(t *testing.T) {
+	for name, c := range map[string]struct {
+		weights []float64
+		want    adapt.Decision
+	}{
+		"weights are relative": {
+			weights: []float64{3, 1},
+			want:    adapt.Decision{Expert: "demo-math+demo-code", Weights: map[string]float64{"demo-math": 0.75, "demo-code": 0.25}},
+		},
+		"all zero is uniform": {
+			weights: []float64{0, 0},
+			want:    adapt.Decision{Expert: "demo-math+demo-code", Weights: map[string]float64{"demo-math": 0.5, "demo-code": 0.5}},
+		},
+		"an expert of no weight takes no part": {
+			weights: []float64{0, 2},
+			want:    adapt.Decision{Expert: "demo-code", Weights: map[string]float64{"demo-code": 1}},
+		},
+		"no experts is the base": {
+			want: adapt.Decision{Expert: "base", Weights: map[string]float64{}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := demoSet()
+			set.Strategy, set.Experts = contract.StrategyFixed, set.Experts[:len(c.weights)]
+			for i, w := range c.weights {
+				set.Experts[i].Weight = w
+			}
+			s := &scorer{}
+			got, err := decide(t, set, s, "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("decision (-want +got):\n%s", diff)
+			}
+			if s.calls != 0 {
+				t.Errorf("%d calls of the model, want none", s.calls)
+			}
+		})
+	}
+}
+
+func TestValidateNamesWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*contract.ExpertSet)
+		want   string
+	}{
+		"unknown strategy": {func(s *contract.ExpertSet) { s.Strategy = "Magic" }, `strategy "Magic" is unknown`},
+		"no name":          {func(s *contract.ExpertSet) { s.Experts[1].Name = "" }, "expert 1 has no name"},
+		"reserved name":    {func(s *contract.ExpertSet) { s.Experts[0].Name = "base" }, `expert "base": the name is reserved`},
+		"twice":            {func(s *contract.ExpertSet) { s.Experts[1].Name = "demo-math" }, `"demo-math" is listed twice`},
+		"no digest":        {func(s *contract.ExpertSet) { s.Experts[0].Digest = "sha256:../../etc" }, "is no digest"},
+		"negative weight":  {func(s *contract.ExpertSet) { s.Experts[0].Weight = -1 }, "must be 0 or more"},
+		"no skill":         {func(s *contract.ExpertSet) { s.Experts[0].Skill = " " }, "has no skill"},
+		"skill others":     {func(s *contract.ExpertSet) { s.Experts[0].Skill = "Others" }, "reserved for the base"},
+		"same skill":       {func(s *contract.ExpertSet) { s.Experts[1].Skill = "math" }, "could not tell them apart"},
+		"unknown fallback": {func(s *contract.ExpertSet) { s.Fallback = "law" }, `fallback "law" is none`},
+		"blind template":   {func(s *contract.ExpertSet) { s.PromptTemplate = "{skills}?" }, "would not see the request"},
+		"too many": {func(s *contract.ExpertSet) {
+			s.Experts = make([]contract.ExpertRef, adapt.MaxExperts+1)
+		}, "at most 64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := demoSet()
+			c.change(&set)
+			err := adapt.Validate(set)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want it to contain %q", err, c.want)
+			}
+			if _, newErr := adapt.New(set, bytesEncoder{}, &scorer{}, nil); newErr == nil {
+				t.Error("New took an invalid set")
+			}
+		})
+	}
+	if err := adapt.Validate(demoSet()); err != nil {
+		t.Errorf("the demo's set: %v", err)
+	}
+}
