@@ -1,0 +1,315 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// BaseModel is a language model whose weight matrices are decomposed once, so
+// that expert vectors can scale their singular values.
+//
+// +genclient
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=bmodel,categories=t2
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Singular-Values",type=integer,JSONPath=`.status.decomposition.singularValues`
+// +kubebuilder:printcolumn:name="Parameters",type=integer,JSONPath=`.status.architecture.parameters`,priority=1
+// +kubebuilder:printcolumn:name="Digest",type=string,JSONPath=`.status.artifact.digest`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label that begins with a letter and has at most 52 characters"
+type BaseModel struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says which model it is and how it is decomposed.
+	// +required
+	Spec BaseModelSpec `json:"spec,omitzero"`
+
+	// status says what has been fetched and decomposed.
+	// +optional
+	Status BaseModelStatus `json:"status,omitzero"`
+}
+
+// BaseModelList is a list of BaseModels.
+//
+// +kubebuilder:object:root=true
+type BaseModelList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []BaseModel `json:"items"`
+}
+
+// BaseModelSpec says which model it is and how it is decomposed.
+type BaseModelSpec struct {
+	// source is where the model comes from, in Hugging Face layout.
+	// +required
+	Source ModelSource `json:"source,omitzero"`
+	// decomposition says which matrices are factored and how the factors are kept.
+	// +optional
+	// +kubebuilder:default={}
+	Decomposition DecompositionSpec `json:"decomposition,omitzero"`
+	// storage is the volume for the model, its factors and its experts.
+	// +required
+	Storage StorageSpec `json:"storage,omitzero"`
+	// runtime says which image the pods of this model run and where.
+	// +optional
+	// +kubebuilder:default={}
+	Runtime RuntimeSpec `json:"runtime,omitzero"`
+}
+
+// ModelSource is where a model comes from: exactly one of http and
+// persistentVolumeClaim.
+// +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
+type ModelSource struct {
+	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
+	// folder, or of that folder itself.
+	// +optional
+	HTTP *HTTPSource `json:"http,omitempty"`
+	// persistentVolumeClaim holds the model's folder.
+	// +optional
+	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
+	// digest is what the model must have; without it, what is fetched is trusted
+	// and its digest is reported in the status.
+	// +optional
+	Digest Digest `json:"digest,omitempty"`
+}
+
+// DecompositionSpec says which matrices are factored.
+type DecompositionSpec struct {
+	// modules are the projections to factor, all seven by default.
+	// +optional
+	// +listType=set
+	// +kubebuilder:default={q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj}
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=7
+	Modules []Module `json:"modules,omitempty"`
+	// dtype in which the factors are stored. BF16 halves the volume and costs
+	// accuracy (see status.decomposition.maxRelativeError).
+	// +optional
+	// +kubebuilder:default=F32
+	DType DType `json:"dtype,omitempty"`
+}
+
+// DType is a number format.
+// +kubebuilder:validation:Enum=F32;BF16
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type DType string
+
+// Number formats of stored factors.
+const (
+	DTypeF32  DType = "F32"
+	DTypeBF16 DType = "BF16"
+)
+
+// StorageSpec is the volume of a BaseModel: one that is made (size) or one
+// that is there (existingClaim).
+// +kubebuilder:validation:ExactlyOneOf=size;existingClaim
+// +kubebuilder:validation:XValidation:rule="!has(self.existingClaim) || (!has(self.storageClassName) && !has(self.accessModes))",message="storageClassName and accessModes are of a claim that is made; they cannot be given with existingClaim"
+// +kubebuilder:validation:XValidation:rule="has(self.existingClaim) == has(oldSelf.existingClaim) && (!has(self.existingClaim) || self.existingClaim == oldSelf.existingClaim)",message="existingClaim cannot change: make a new BaseModel"
+// +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="storageClassName cannot change: make a new BaseModel"
+// +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: make a new BaseModel"
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="size cannot shrink"
+type StorageSpec struct {
+	// size of the volume that is made. It holds the model, its factors (about
+	// twice the model in F32) and every expert. It can grow where the storage
+	// class allows it.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be a quantity greater than 0, such as 20Gi"
+	Size *resource.Quantity `json:"size,omitempty"`
+	// storageClassName of the volume; the cluster's default class without it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	StorageClassName string `json:"storageClassName,omitempty"`
+	// accessModes of the volume, ReadWriteOnce without it. Training and serving
+	// on several nodes at once needs ReadWriteMany.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=3
+	AccessModes []AccessMode `json:"accessModes,omitempty"`
+	// existingClaim names a PersistentVolumeClaim that is used instead, and kept
+	// when the BaseModel is deleted.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ExistingClaim string `json:"existingClaim,omitempty"`
+}
+
+// AccessMode of a volume, as Kubernetes names them.
+// +kubebuilder:validation:Enum=ReadWriteOnce;ReadWriteMany;ReadWriteOncePod
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=32
+type AccessMode string
+
+// BaseModelStatus says what has been fetched and decomposed.
+// +kubebuilder:validation:MinProperties=0
+type BaseModelStatus struct {
+	// conditions are Ready, Fetched, Decomposed and, while they hold, Reconciling
+	// or Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// observedGeneration is the generation that the conditions are about.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// run is the Job that fetches and decomposes, or did last.
+	// +optional
+	Run *RunStatus `json:"run,omitempty"`
+	// progress of the run while it goes on.
+	// +optional
+	Progress *StepProgress `json:"progress,omitempty"`
+	// artifact is the fetched model.
+	// +optional
+	Artifact *ModelArtifact `json:"artifact,omitempty"`
+	// architecture is what the model says it is.
+	// +optional
+	Architecture *Architecture `json:"architecture,omitempty"`
+	// decomposition describes the factors.
+	// +optional
+	Decomposition *DecompositionStatus `json:"decomposition,omitempty"`
+	// referencedBy says which objects use this model; it is not deleted while
+	// there are any.
+	// +optional
+	ReferencedBy *ReferencedBy `json:"referencedBy,omitempty"`
+}
+
+// StepProgress is how far a Job is.
+type StepProgress struct {
+	// step is what the Job does now: Fetching, Decomposing or Saving.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	Step string `json:"step,omitempty"`
+	// done of total units: bytes while fetching, matrices while decomposing.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Done *int64 `json:"done,omitempty"`
+	// total units; 0 while it is not known.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Total *int64 `json:"total,omitempty"`
+	// estimatedRemainingSeconds of this step, once it is known.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	EstimatedRemainingSeconds *int64 `json:"estimatedRemainingSeconds,omitempty"`
+}
+
+// ModelArtifact is a fetched model.
+type ModelArtifact struct {
+	// digest of the model's files.
+	// +required
+	Digest Digest `json:"digest,omitempty"`
+	// sizeBytes of the model's files together.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	SizeBytes int64 `json:"sizeBytes,omitempty"`
+	// files is their number.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Files int32 `json:"files,omitempty"`
+}
+
+// Architecture is what a model says it is.
+type Architecture struct {
+	// family of the model, such as llama.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Family string `json:"family,omitempty"`
+	// layers is the number of transformer blocks.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Layers int32 `json:"layers,omitempty"`
+	// hiddenSize is the width of the residual stream.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	HiddenSize int32 `json:"hiddenSize,omitempty"`
+	// parameters is their number.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Parameters int64 `json:"parameters,omitempty"`
+	// vocabularySize is the number of tokens.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	VocabularySize int32 `json:"vocabularySize,omitempty"`
+}
+
+// DecompositionStatus describes the factors of a model's matrices.
+type DecompositionStatus struct {
+	// digest of the factors; an expert vector fits exactly one.
+	// +required
+	Digest Digest `json:"digest,omitempty"`
+	// matrices is the number of matrices factored.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Matrices int32 `json:"matrices,omitempty"`
+	// singularValues is the length of an expert vector.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	SingularValues int64 `json:"singularValues,omitempty"`
+	// maxRelativeError is the largest ‖W − U·diag(σ)·Vᵀ‖/‖W‖ of a matrix.
+	// +required
+	MaxRelativeError Decimal `json:"maxRelativeError,omitempty"`
+	// modules that are factored.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=7
+	Modules []Module `json:"modules,omitempty"`
+}
+
+// ReferencedBy says which objects use a BaseModel.
+type ReferencedBy struct {
+	// count of the objects.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Count int32 `json:"count,omitempty"`
+	// objects are the first 20 of them, as Kind/name.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MaxLength=128
+	Objects []string `json:"objects,omitempty"`
+}
+
+// RunStatus is one run: a Job and the pods that tried.
+type RunStatus struct {
+	// id of the run: the hash of the object and of everything that its result
+	// depends on.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+	// jobName is the Job that works on it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	JobName string `json:"jobName,omitempty"`
+	// startTime is when the Job was made.
+	// +required
+	StartTime metav1.Time `json:"startTime,omitempty,omitzero"`
+	// completionTime is when it ended.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// failures counts the pods that failed and were replaced, or were the last.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Failures *int32 `json:"failures,omitempty"`
+	// result of the run, once it ended: Succeeded, or the reason of its failure.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Result string `json:"result,omitempty"`
+}

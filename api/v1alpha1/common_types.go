@@ -1,0 +1,155 @@
+package v1alpha1
+
+import corev1 "k8s.io/api/core/v1"
+
+// Decimal is a non-negative decimal number written as a string, such as
+// "0.002" or "2e-3": the API has no floats, because they do not survive every
+// encoder.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=24
+// +kubebuilder:validation:Pattern=`^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$`
+type Decimal string
+
+// Digest is the digest of an artifact: "sha256:" and 64 lower-case hex digits.
+// +kubebuilder:validation:MinLength=71
+// +kubebuilder:validation:MaxLength=71
+// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+type Digest string
+
+// Score is a share between 0 and 1 written as a string with four decimals,
+// such as "0.5312".
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Score string
+
+// Module is a projection of a transformer block.
+// +kubebuilder:validation:Enum=q_proj;k_proj;v_proj;o_proj;gate_proj;up_proj;down_proj
+// +kubebuilder:validation:MaxLength=16
+// +kubebuilder:validation:MinLength=1
+type Module string
+
+// Modules of a Llama-family block.
+const (
+	ModuleQ    Module = "q_proj"
+	ModuleK    Module = "k_proj"
+	ModuleV    Module = "v_proj"
+	ModuleO    Module = "o_proj"
+	ModuleGate Module = "gate_proj"
+	ModuleUp   Module = "up_proj"
+	ModuleDown Module = "down_proj"
+)
+
+// LocalRef names another object in the same namespace.
+type LocalRef struct {
+	// name of the object. It need not exist yet: until it does, a condition says
+	// so.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+}
+
+// SecretKeyRef names a key of a Secret in the same namespace.
+type SecretKeyRef struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// key within the Secret.
+	// +optional
+	// +kubebuilder:default=token
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// ConfigMapKeyRef names a key of a ConfigMap in the same namespace.
+type ConfigMapKeyRef struct {
+	// name of the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// key within the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+}
+
+// HTTPSource is an address to download from.
+type HTTPSource struct {
+	// url is an http or https address.
+	// +required
+	// +kubebuilder:validation:MinLength=8
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
+	URL string `json:"url,omitempty"`
+	// tokenSecretRef names the Secret whose value is sent as bearer token.
+	// +optional
+	TokenSecretRef *SecretKeyRef `json:"tokenSecretRef,omitempty"`
+}
+
+// HTTPFile is the address of a file that needs no credentials.
+type HTTPFile struct {
+	// url is an http or https address.
+	// +required
+	// +kubebuilder:validation:MinLength=8
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
+	URL string `json:"url,omitempty"`
+}
+
+// ClaimSource is a file or folder in a PersistentVolumeClaim of the same
+// namespace. It is mounted read-only.
+type ClaimSource struct {
+	// claimName is the name of the PersistentVolumeClaim.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ClaimName string `json:"claimName,omitempty"`
+	// path within the volume, relative to its root, without "..".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="path must be relative to the volume's root and must not contain '..'"
+	Path string `json:"path,omitempty"`
+}
+
+// RuntimeSpec says which image the pods of a model run and where. Training and
+// serving pods inherit it.
+type RuntimeSpec struct {
+	// image of the runtime `t2`. The operator's --runtime-image is used where it
+	// is not set.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+	// imagePullPolicy of that image.
+	// +optional
+	// +kubebuilder:default=IfNotPresent
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// resources of the pods that fetch and decompose, and of training and serving
+	// pods that do not name their own.
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// nodeSelector restricts the nodes.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=32
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// tolerations of the pods.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+	// runtimeClassName of the pods.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	RuntimeClassName string `json:"runtimeClassName,omitempty"`
+}

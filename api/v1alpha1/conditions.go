@@ -1,0 +1,129 @@
+package v1alpha1
+
+// Condition types. Ready, Reconciling and Stalled have the meaning that
+// kstatus gives them: Ready is True exactly when the object as it is now
+// written has been realised; Reconciling is there (True) while the operator
+// works on it or waits for something that may still come; Stalled is there
+// (True) when nothing more happens until somebody acts. Reconciling and Stalled
+// are never there together, and neither is there when Ready is True.
+//
+// An object that is replaced by a changed specification is not Ready until the
+// new one is realised, while what it had before goes on being served: so
+// `kubectl wait --for=condition=Ready` after a change waits for the change.
+const (
+	// ConditionReady is on every kind.
+	ConditionReady = "Ready"
+	// ConditionReconciling is on every kind while work goes on.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is on every kind when somebody must act.
+	ConditionStalled = "Stalled"
+	// ConditionFetched of a BaseModel: its files are in the volume and verified.
+	ConditionFetched = "Fetched"
+	// ConditionDecomposed of a BaseModel: its matrices are factored.
+	ConditionDecomposed = "Decomposed"
+)
+
+// Condition reasons that every kind uses.
+const (
+	// ReasonSucceeded says that the object is realised.
+	ReasonSucceeded = "Succeeded"
+	// ReasonProgressing says that work has been started.
+	ReasonProgressing = "Progressing"
+	// ReasonError says that a call to the API failed; it is repeated.
+	ReasonError = "ReconcileError"
+	// ReasonRejected says that the API server refused an object that the
+	// operator needs, such as a Job that a quota or a policy forbids.
+	ReasonRejected = "Rejected"
+	// ReasonPending says that a pod has not started yet.
+	ReasonPending = "PodPending"
+	// ReasonUnschedulable says that no node takes the pod.
+	ReasonUnschedulable = "Unschedulable"
+	// ReasonImagePull says that the runtime's image cannot be pulled.
+	ReasonImagePull = "ImagePullFailed"
+	// ReasonContainerConfig says that a Secret or ConfigMap which the pod refers
+	// to is missing or lacks a key.
+	ReasonContainerConfig = "ContainerConfigError"
+	// ReasonOOMKilled says that the kernel killed a container at its memory limit.
+	ReasonOOMKilled = "OOMKilled"
+	// ReasonEvicted says that the node evicted the pod.
+	ReasonEvicted = "Evicted"
+	// ReasonCrashed says that a container ended without saying why.
+	ReasonCrashed = "Crashed"
+	// ReasonPreviousRun says that a superseded Job must end before the next
+	// begins, because both would write to the same volume.
+	ReasonPreviousRun = "WaitingForPreviousRun"
+	// ReasonClaimNotFound says that a PersistentVolumeClaim is not there.
+	ReasonClaimNotFound = "VolumeClaimNotFound"
+	// ReasonClaimPending says that a PersistentVolumeClaim has no volume yet.
+	ReasonClaimPending = "VolumeClaimPending"
+	// ReasonClaimLost says that a PersistentVolumeClaim lost its volume.
+	ReasonClaimLost = "VolumeClaimLost"
+)
+
+// Condition reasons of a BaseModel. Those that the
+// runtime reports (package contract) appear too.
+const (
+	// ReasonFetching and ReasonDecomposing say what its Job does now.
+	ReasonFetching    = "Fetching"
+	ReasonDecomposing = "Decomposing"
+	// ReasonInUse says that it is being deleted but objects still refer to it.
+	ReasonInUse = "InUse"
+	// ReasonTerminating says that it is being deleted.
+	ReasonTerminating = "Terminating"
+)
+
+// Condition reasons of an ExpertVector. Those that the
+// runtime reports (package contract) appear too.
+const (
+	// ReasonTraining and ReasonImporting say what its Job does now.
+	ReasonTraining  = "Training"
+	ReasonImporting = "Importing"
+	// ReasonSuspended says that spec.training.suspend holds the run.
+	ReasonSuspended = "Suspended"
+	// ReasonBaseNotFound says that the BaseModel is not there.
+	ReasonBaseNotFound = "BaseModelNotFound"
+	// ReasonBaseNotReady says that the BaseModel is not decomposed yet.
+	ReasonBaseNotReady = "BaseModelNotReady"
+	// ReasonBaseTerminating says that the BaseModel is being deleted.
+	ReasonBaseTerminating = "BaseModelTerminating"
+	// ReasonDatasetNotFound says that a ConfigMap with a data set, or its key, is
+	// not there.
+	ReasonDatasetNotFound = "DatasetNotFound"
+	// ReasonModulesNotDecomposed says that spec.training.modules asks for modules
+	// that the BaseModel does not decompose.
+	ReasonModulesNotDecomposed = "ModulesNotDecomposed"
+)
+
+// Condition reasons of an AdaptivePolicy.
+const (
+	// ReasonServing says that every replica serves the expected expert set.
+	ReasonServing = "Serving"
+	// ReasonScaledToZero says that no replica is asked for.
+	ReasonScaledToZero = "ScaledToZero"
+	// ReasonExpertNotFound says that a named ExpertVector is not there.
+	ReasonExpertNotFound = "ExpertNotFound"
+	// ReasonExpertsNotReady says that an ExpertVector is not Ready.
+	ReasonExpertsNotReady = "ExpertsNotReady"
+	// ReasonExpertOfAnotherBase says that a named ExpertVector belongs to another
+	// BaseModel.
+	ReasonExpertOfAnotherBase = "ExpertOfAnotherBaseModel"
+	// ReasonDuplicateSkill says that two experts have the same skill, so that
+	// pass 1 could not tell them apart.
+	ReasonDuplicateSkill = "DuplicateSkill"
+	// ReasonFallbackNotFound says that spec.fallback names no expert of the policy.
+	ReasonFallbackNotFound = "FallbackNotFound"
+	// ReasonBaseChanged says that the BaseModel has new digests: the previous
+	// ones are served until every expert fits the new ones.
+	ReasonBaseChanged = "BaseModelChanged"
+	// ReasonRollingOut says that pods are starting or being replaced.
+	ReasonRollingOut = "RollingOut"
+	// ReasonLoadingExperts says that a pod does not report the expected expert
+	// set yet.
+	ReasonLoadingExperts = "LoadingExperts"
+	// ReasonExpertSetRefused says that a pod refused the expert set.
+	ReasonExpertSetRefused = "ExpertSetRefused"
+)
+
+// ReasonDecompositionMismatch says that an expert scales another decomposition
+// than the BaseModel has. The runtime uses the same word.
+const ReasonDecompositionMismatch = "DecompositionMismatch"

@@ -1,0 +1,44 @@
+package v1alpha1
+
+// Labels of the objects that the operator makes. Every one of them carries
+// LabelManagedBy, by which the operator's caches are bounded.
+const (
+	// LabelManagedBy is the recommended Kubernetes label, with ManagedBy as value.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	// LabelName is the recommended Kubernetes label, with AppName as value.
+	LabelName = "app.kubernetes.io/name"
+	// LabelComponent is the recommended Kubernetes label, with one of the
+	// Component values.
+	LabelComponent = "app.kubernetes.io/component"
+	// LabelBaseModel names the BaseModel that an object belongs to.
+	LabelBaseModel = GroupName + "/base-model"
+	// LabelExpert names the ExpertVector that a Job or pod works for.
+	LabelExpert = GroupName + "/expert"
+	// LabelPolicy names the AdaptivePolicy that an object serves.
+	LabelPolicy = GroupName + "/policy"
+	// LabelRun is the identity of the run that a Job or pod works on.
+	LabelRun = GroupName + "/run"
+)
+
+// Values of those labels.
+const (
+	ManagedBy = "transformersquared-operator"
+	AppName   = "transformersquared"
+	// ComponentDecompose fetches and decomposes a model.
+	ComponentDecompose = "decompose"
+	// ComponentTrain trains or imports an expert.
+	ComponentTrain = "train"
+	// ComponentServe serves a policy.
+	ComponentServe = "serve"
+)
+
+// AnnotationApplied holds the hash of the configuration that the operator last
+// applied to an object: an object with the right hash, whose fields are still
+// as applied, needs no write.
+const AnnotationApplied = GroupName + "/applied"
+
+// FinalizerInUse holds a deleted BaseModel while objects refer to it.
+const FinalizerInUse = GroupName + "/in-use"
+
+// FieldOwner is the operator's field manager in server-side apply.
+const FieldOwner = ManagedBy
