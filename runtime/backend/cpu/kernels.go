@@ -6,8 +6,14 @@ import (
 	"strings"
 )
 
-// maxTile is the largest mr·nr of any path.
-const maxTile = 12 * 32
+//go:generate go run ./gen
+
+const (
+	// maxTile is the largest mr·nr of any path.
+	maxTile = 12 * 32
+	// widePanels is the number of panels that kernels.wide takes.
+	widePanels = 4
+)
 
 // kernels is one instruction path: the inner loops that the operations are made
 // of. Each is deterministic in its arguments; the order of a sum depends on its
@@ -18,6 +24,8 @@ type kernels struct {
 	mr, nr int
 	// tile computes one tile of a product.
 	tile func(t *tileArgs)
+	// wide computes one row of widePanels adjacent panels, or is nil.
+	wide func(t *tileArgs)
 	// dot returns Σ a·b over len(a) elements.
 	dot func(a, b []float32) float32
 	// axpy computes y += alpha·x over len(y) elements.
@@ -39,11 +47,13 @@ type kernels struct {
 }
 
 // tileArgs describes c [rows, nr] (+)= a [rows, k]·panel [k, nr]; rows is 1 to mr.
-// Every element is one chain of multiply-adds over k, whatever rows is.
+// Every element is one chain of multiply-adds over k, whatever rows is. The
+// assembly reads the fields by name.
 type tileArgs struct {
 	c, a, panel []float32
 	ldc, lda    int
 	k, rows     int
+	panelStride int // Elements from panel to panel, for wide.
 	add         bool
 }
 

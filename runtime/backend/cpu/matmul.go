@@ -109,7 +109,18 @@ func (b *Backend) block(c, a []float32, p *packed, add bool, row, rowEnd, panel,
 		for g := panel; g < panelEnd; g += group {
 			for r := row; r < rowEnd; r += b.kernels.mr {
 				rows := min(b.kernels.mr, rowEnd-r)
-				for q := g; q < min(panelEnd, g+group); q++ {
+				end := min(panelEnd, g+group)
+				q := g
+				if rows == 1 && b.kernels.wide != nil {
+					for ; q+widePanels <= end && (q+widePanels)*p.nr <= p.out; q += widePanels {
+						b.kernels.wide(&tileArgs{
+							c: c[r*p.out+q*p.nr:][:widePanels*p.nr], a: a[r*p.k+k:][:depth],
+							panel: p.panels[(q*p.k+k)*p.nr:], panelStride: p.k * p.nr,
+							k: depth, add: add || k > 0,
+						})
+					}
+				}
+				for ; q < end; q++ {
 					b.tile(c, a, p, add || k > 0, r, rows, q, k, depth)
 				}
 			}

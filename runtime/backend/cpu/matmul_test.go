@@ -1,0 +1,145 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/gonum"
+)
+
+func random(n int, seed uint64) []float32 {
+	r := rand.New(rand.NewPCG(seed, 1))
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(r.NormFloat64())
+	}
+	return out
+}
+
+// paths lists every instruction path of this machine.
+func paths() []string {
+	var names []string
+	for _, k := range append(accelerated(), plainKernels()) {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func newTest(tb testing.TB, threads int, path string) *Backend {
+	tb.Helper()
+	b, err := newWithPath(threads, path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return b
+}
+
+// TestProductRowsDoNotDependOnTheirBatch computes each row alone and in batches
+// of several sizes, with several numbers of threads, and wants the same bits.
+func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
+	shapes := []struct{ n, out, in int }{
+		{25, 33, 7}, {13, 1, 1}, {40, 96, 130}, {300, 257, 65}, {7, 300, 1100}, {24, 128, 512},
+	}
+	for _, path := range paths() {
+		for _, s := range shapes {
+			t.Run(fmt.Sprintf("%s/%dx%dx%d", path, s.n, s.out, s.in), func(t *testing.T) {
+				x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)
+				for _, add := range []bool{false, true} {
+					want := slices.Clone(y0)
+					for r := range s.n {
+						multiply(t, newTest(t, 1, path), want[r*s.out:][:s.out], x[r*s.in:][:s.in], w, 1, s.out, s.in, add)
+					}
+					for _, threads := range []int{1, 2, 3, 5} {
+						got := slices.Clone(y0)
+						multiply(t, newTest(t, threads, path), got, x, w, s.n, s.out, s.in, add)
+						if !slices.Equal(got, want) {
+							t.Errorf("add %v, %d threads: the batch differs from its rows computed alone", add, threads)
+						}
+					}
+					for i := range want {
+						if e := math.Abs(float64(want[i]) - exact(x, w, y0, i, s.out, s.in, add)); e > 1e-5*float64(s.in)+1e-5 {
+							t.Fatalf("add %v: element %d is off by %g", add, i, e)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+func exact(x, w, y0 []float32, i, out, in int, add bool) float64 {
+	var sum float64
+	if add {
+		sum = float64(y0[i])
+	}
+	for k := range in {
+		sum += float64(x[i/out*in+k]) * float64(w[i%out*in+k])
+	}
+	return sum
+}
+
+func multiply(tb testing.TB, b *Backend, y, x, w []float32, n, out, in int, add bool) {
+	tb.Helper()
+	weight, err := b.NewWeight(out, in, w)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := b.MatMul(&buffer{y}, &buffer{x}, n, weight, add); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// BenchmarkMatMul reports GFLOP/s, and how many times that is of gonum's Sgemm
+// on the same shape in the same run.
+func BenchmarkMatMul(b *testing.B) {
+	shapes := []struct{ n, out, in int }{
+		{1, 384, 128}, {1, 2048, 2048}, {1, 8192, 2048},
+		{8, 384, 128}, {64, 128, 128}, {64, 384, 128}, {64, 128, 384}, {64, 512, 128},
+		{512, 384, 128}, {2000, 384, 128}, {2000, 128, 384}, {2000, 128, 128},
+		{512, 1536, 576}, {512, 2048, 2048},
+	}
+	for _, path := range paths() {
+		for _, s := range shapes {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", path, s.n, s.out, s.in), func(b *testing.B) {
+				be := newTest(b, 0, path)
+				w, err := be.NewWeight(s.out, s.in, random(s.out*s.in, 1))
+				if err != nil {
+					b.Fatal(err)
+				}
+				x, y := &buffer{random(s.n*s.in, 2)}, &buffer{make([]float32, s.n*s.out)}
+				work := 2 * float64(s.n) * float64(s.out) * float64(s.in)
+				for b.Loop() {
+					if err := be.MatMul(y, x, s.n, w, false); err != nil {
+						b.Fatal(err)
+					}
+				}
+				ours := work * float64(b.N) / b.Elapsed().Seconds() / 1e9
+				b.ReportMetric(ours, "GFLOP/s")
+				b.ReportMetric(ours/gonumSpeed(s.n, s.out, s.in), "×gonum")
+			})
+		}
+	}
+}
+
+// gonumSpeed measures gonum's Sgemm for y = x·Wᵀ, in GFLOP/s.
+func gonumSpeed(n, out, in int) float64 {
+	x, w, y := random(n*in, 2), random(out*in, 1), make([]float32, n*out)
+	var impl gonum.Implementation
+	var runs int
+	start := time.Now()
+	for time.Since(start) < 100*time.Millisecond {
+		impl.Sgemm(blas.NoTrans, blas.Trans, n, out, in, 1, x, in, w, in, 0, y, out)
+		runs++
+	}
+	return 2 * float64(n) * float64(out) * float64(in) * float64(runs) / time.Since(start).Seconds() / 1e9
+}
