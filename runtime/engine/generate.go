@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
+)
+
+// Request asks for an answer to a prompt.
+type Request struct {
+	Mixture Mixture
+	Prompt  []int32
+	// MaxTokens bounds the answer; 0 means what the context length leaves.
+	MaxTokens int
+	Sampling  sample.Params
+	// Seed names the random draws: the same request with the same seed gets the
+	// same answer, whatever else is running.
+	Seed uint64
+	// Stop are texts that end the answer; they are not part of it.
+	Stop []string
+	// Logprobs asks for each token's log-probability and those of this many most
+	// likely tokens; negative asks for none.
+	Logprobs int
+	// Continues says that the request has been admitted already and has done its
+	// pass 1: it is not refused with ErrBusy.
+	Continues bool
+}
+
+// MaxLogprobs bounds Request.Logprobs.
+const MaxLogprobs = 20
+
+// Reasons why an answer ended.
+const (
+	// FinishStop: a stop token or a stop text.
+	FinishStop = "stop"
+	// FinishLength: MaxTokens or the context length.
+	FinishLength = "length"
+)
+
+// Delta is a piece of an answer: one token, and the text that has become
+// certain with it.
+type Delta struct {
+	// Token is the token, -1 for text alone at the end of an answer.
+	Token int32
+	Text  string
+	// Logprob is set if it was asked for and Token is one.
+	Logprob *Logprob
+}
+
+// Logprob is the log-probability of a token, and of the most likely tokens in
+// its place, under the model's distribution before temperature and truncation.
+type Logprob struct {
+	Token int32
+	Value float64
+	Top   []Logprob
+}
+
+// Result is how an answer went.
+type Result struct {
+	Finish string
+	// PromptTokens and Tokens count what was read and sampled, the stop token
+	// included.
+	PromptTokens, Tokens int
+	// Waited is the time until the request got its place, FirstToken until its
+	// first token and Total until its last, all since it was made.
+	Waited, FirstToken, Total time.Duration
+}
+
+// Generate answers a request, calling emit for each piece, in the caller's
+// goroutine. An error of emit, or the end of ctx, ends the request at the next
+// token.
+func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error) (Result, error) {
+	begun := time.Now()
+	if err := r.Sampling.Validate(); err != nil {
+		return Result{}, err
+	}
+	if r.Logprobs > MaxLogprobs || r.MaxTokens < 0 || slices.Contains(r.Stop, "") {
+		return Result{}, fmt.Errorf("a request with %d log-probabilities, at most %d tokens and stop texts %q", r.Logprobs, r.MaxTokens, r.Stop)
+	}
+	if err := e.checkPrompt(r.Prompt, max(r.MaxTokens, 1)); err != nil {
+		return Result{}, err
+	}
+	if r.MaxTokens == 0 {
+		r.MaxTokens = e.o.ContextLength - len(r.Prompt)
+	}
+	m, err := e.weights.get(ctx, r.Mixture)
+	if err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := &answer{
+		engine: e, request: r, begun: begun, out: newOutbox(), text: e.o.Text(), stop: stopper{texts: r.Stop},
+		sampler: sample.New(r.Sampling, sample.Stream(r.Seed)),
+		result:  Result{PromptTokens: len(r.Prompt)},
+	}
+	if err := e.enqueue(&job{ctx: ctx, model: m, prompt: r.Prompt, work: a}, r.Continues); err != nil {
+		return Result{}, err
+	}
+	for {
+		deltas, ended, err := a.out.take(ctx)
+		if err != nil {
+			return Result{PromptTokens: len(r.Prompt)}, err
+		}
+		for _, d := range deltas {
+			if err := emit(d); err != nil {
+				return Result{PromptTokens: len(r.Prompt)}, err
+			}
+		}
+		if ended {
+			return a.result, a.out.failure()
+		}
+	}
+}
+
+// answer is the work of a Request. The loop owns it until the outbox is closed.
+type answer struct {
+	engine  *Engine
+	request Request
+	begun   time.Time
+	sampler *sample.Sampler
+	text    TextStream
+	stop    stopper
+	out     *outbox
+
+	last   int32
+	result Result
+}
+
+func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
+
+func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
+	return []model.Segment{{Seq: j.place, Tokens: []int32{a.last}}}, nil
+}
+
+// take samples one token.
+func (a *answer) take(rows [][]float32) (done bool, err error) {
+	logits := rows[0]
+	id, err := a.sampler.Next(logits)
+	if err != nil {
+		return false, err
+	}
+	if a.result.Tokens++; a.result.Tokens == 1 {
+		a.result.FirstToken = time.Since(a.begun)
+	}
+	a.engine.tokens.Add(1)
+	a.last = id
+	if slices.Contains(a.engine.o.StopTokens, id) {
+		a.finish(FinishStop)
+		return true, nil
+	}
+	d := Delta{Token: id}
+	if a.request.Logprobs >= 0 {
+		if d.Logprob, err = logprob(logits, id, a.request.Logprobs); err != nil {
+			return false, err
+		}
+	}
+	var stopped bool
+	d.Text, stopped = a.stop.push(a.text.Push(id))
+	a.out.push(d)
+	if stopped {
+		a.result.Finish = FinishStop
+		return true, nil
+	}
+	if a.result.Tokens == a.request.MaxTokens {
+		a.finish(FinishLength)
+		return true, nil
+	}
+	return false, nil
+}
+
+// finish emits the text that was held back.
+func (a *answer) finish(reason string) {
+	a.result.Finish = reason
+	text, stopped := a.stop.push(a.text.Flush())
+	if stopped {
+		a.result.Finish = FinishStop
+	} else {
+		text += a.stop.rest()
+	}
+	if text != "" {
+		a.out.push(Delta{Token: -1, Text: text})
+	}
+}
+
+func (a *answer) end(err error) {
+	a.result.Total = time.Since(a.begun)
+	a.out.close(err)
+}
+
+// logprob returns the log-probability of a token, and the n most likely.
+func logprob(logits []float32, id int32, n int) (*Logprob, error) {
+	normaliser, err := logSum(logits)
+	if err != nil {
+		return nil, err
+	}
+	at := func(id int32) Logprob { return Logprob{Token: id, Value: float64(logits[id]) - normaliser} }
+	own := at(id)
+	// top is sorted, the most likely first; n is small.
+	top := make([]int32, 0, n+1)
+	for i := range logits {
+		candidate := int32(i)
+		place := len(top)
+		for place > 0 && logits[candidate] > logits[top[place-1]] {
+			place--
+		}
+		if place == n {
+			continue
+		}
+		top = slices.Insert(top, place, candidate)
+		top = top[:min(len(top), n)]
+	}
+	for _, id := range top {
+		own.Top = append(own.Top, at(id))
+	}
+	return &own, nil
+}

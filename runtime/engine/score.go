@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
+)
+
+// ScoreRequest asks how likely a prompt is followed by each of some labels.
+type ScoreRequest struct {
+	Mixture Mixture
+	Prompt  []int32
+	// Labels are token sequences of at least one token.
+	Labels [][]int32
+	// Continues says that the request has been admitted already; see Request.
+	Continues bool
+}
+
+// Score returns for each label Σᵢ log p(labelᵢ | prompt, label₍<ᵢ₎). The prompt
+// is read once, and of a prompt that begins like the last one only the rest;
+// the labels are then computed side by side.
+func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
+	longest := 0
+	for i, label := range r.Labels {
+		if len(label) == 0 {
+			return nil, fmt.Errorf("label %d has no tokens", i)
+		}
+		if err := e.checkTokens(label); err != nil {
+			return nil, fmt.Errorf("label %d: %w", i, err)
+		}
+		longest = max(longest, len(label))
+	}
+	if longest == 0 {
+		return nil, nil
+	}
+	if err := e.checkPrompt(r.Prompt, longest); err != nil {
+		return nil, err
+	}
+	m, err := e.weights.get(ctx, r.Mixture)
+	if err != nil {
+		return nil, err
+	}
+	s := &scoring{
+		labels: r.Labels, scores: make([]float64, len(r.Labels)), done: make(chan error, 1),
+	}
+	if err := e.enqueue(&job{ctx: ctx, model: m, prompt: r.Prompt, work: s}, r.Continues); err != nil {
+		return nil, err
+	}
+	select {
+	case err := <-s.done:
+		if err != nil {
+			return nil, err
+		}
+		return s.scores, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// scoring is the work of a ScoreRequest. The scores belong to the loop until
+// done has a value.
+type scoring struct {
+	labels [][]int32
+	scores []float64
+	done   chan error
+
+	prompted bool // The prompt's row has been taken.
+	next     int  // Labels before it are finished or in wave.
+	wave     []int
+}
+
+func (s *scoring) admitted() {}
+
+// segments forks the prompt for as many labels as there are forks left in this
+// turn. The last token of a label predicts nothing that is asked for, so a
+// label of one token needs no fork at all.
+func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
+	var out []model.Segment
+	s.wave = s.wave[:0]
+	for ; s.next < len(s.labels); s.next++ {
+		label := s.labels[s.next]
+		if len(label) == 1 {
+			continue
+		}
+		if l.forks == l.places.forks {
+			break
+		}
+		fork := l.places.fork(l.forks)
+		l.forks++
+		if err := l.cache.CopyPrefix(fork, j.place, len(j.prompt)); err != nil {
+			return nil, err
+		}
+		out = append(out, model.Segment{Seq: fork, Tokens: label[:len(label)-1], AllLogits: true})
+		s.wave = append(s.wave, s.next)
+	}
+	return out, nil
+}
+
+func (s *scoring) take(rows [][]float32) (done bool, err error) {
+	if !s.prompted {
+		s.prompted = true
+		normaliser, err := logSum(rows[0])
+		if err != nil {
+			return false, err
+		}
+		finished := true
+		for i, label := range s.labels {
+			s.scores[i] = float64(rows[0][label[0]]) - normaliser
+			finished = finished && len(label) == 1
+		}
+		return finished, nil
+	}
+	for _, i := range s.wave {
+		for _, id := range s.labels[i][1:] {
+			normaliser, err := logSum(rows[0])
+			if err != nil {
+				return false, err
+			}
+			s.scores[i] += float64(rows[0][id]) - normaliser
+			rows = rows[1:]
+		}
+	}
+	for _, label := range s.labels[s.next:] {
+		if len(label) > 1 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (s *scoring) end(err error) { s.done <- err }
+
+// logSum returns log Σ exp(logits).
+func logSum(logits []float32) (float64, error) {
+	best, err := sample.Argmax(logits)
+	if err != nil {
+		return 0, err
+	}
+	peak, sum := float64(logits[best]), 0.0
+	for _, l := range logits {
+		sum += math.Exp(float64(l) - peak)
+	}
+	return peak + math.Log(sum), nil
+}
