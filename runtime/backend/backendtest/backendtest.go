@@ -1,0 +1,223 @@
+// Package backendtest proves that a backend computes what package backend says.
+//
+// Every operation is compared with straightforward float64 loops
+// (reference.go), for odd sizes and large magnitudes, by the normalised mean
+// square error; every gradient with central differences of those loops; and
+// every row with the same row computed alone. Inputs must come back unchanged,
+// and wrong sizes must be refused.
+package backendtest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// Bounds of the normalised mean square error, Σ(got−want)²/Σ want². One float32
+// rounding is about 1e-15.
+const (
+	// boundSum is for sums of up to some thousands of float32 products.
+	boundSum = 1e-12
+	// boundExp is for exponentials on top of it.
+	boundExp = 1e-11
+)
+
+// Run tests a backend. Each variant opens one configuration of it, such as
+// another number of threads, and closes it by tb.Cleanup: all must give the same
+// bits. Results are compared with the reference for the first.
+func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	s := &suite{}
+	for _, open := range variants {
+		s.variants = append(s.variants, open(t))
+	}
+	t.Run("Memory", s.memory)
+	t.Run("MatMul", s.matMul)
+	t.Run("Gather", s.gather)
+	t.Run("Elementwise", s.elementwise)
+	t.Run("ColumnDots", s.columnDots)
+	t.Run("Rows", s.rows)
+	t.Run("RMSNorm", s.rmsNorm)
+	t.Run("SwiGLU", s.swiglu)
+	t.Run("LogSoftmax", s.logSoftmax)
+	t.Run("RoPE", s.rope)
+	t.Run("Attention", s.attention)
+	t.Run("Refusals", s.refusals)
+}
+
+type suite struct {
+	variants []backend.Backend
+}
+
+// operation works on the buffers that compute made of its values.
+type operation func(be backend.Backend, b []backend.Buffer) error
+
+// compute uploads the values, runs the operation on every variant, and returns
+// what the buffers hold afterwards. A nil value makes a nil buffer. Values whose
+// index is not in outputs must not change; outputs must be the same bits on
+// every variant.
+func (s *suite) compute(t *testing.T, outputs []int, values [][]float32, op operation) [][]float32 {
+	t.Helper()
+	var first [][]float32
+	for _, be := range s.variants {
+		got := runOn(t, be, values, op)
+		for i := range got {
+			if !slices.Contains(outputs, i) && !sameBits(got[i], values[i]) {
+				t.Errorf("%s changed input %d", be.Name(), i)
+			}
+		}
+		if first == nil {
+			first = got
+			continue
+		}
+		for _, i := range outputs {
+			if !sameBits(got[i], first[i]) {
+				t.Errorf("output %d of %s differs from that of %s", i, be.Name(), s.variants[0].Name())
+			}
+		}
+	}
+	return first
+}
+
+func runOn(t *testing.T, be backend.Backend, values [][]float32, op operation) [][]float32 {
+	t.Helper()
+	buffers := make([]backend.Buffer, len(values))
+	for i, v := range values {
+		if v != nil {
+			buffers[i] = newBuffer(t, be, v)
+		}
+	}
+	if err := op(be, buffers); err != nil {
+		t.Fatalf("%s: %v", be.Name(), err)
+	}
+	out := make([][]float32, len(values))
+	for i, v := range values {
+		if v == nil {
+			continue
+		}
+		out[i] = make([]float32, len(v))
+		if err := be.Download(out[i], buffers[i]); err != nil {
+			t.Fatal(err)
+		}
+		be.Free(buffers[i])
+	}
+	return out
+}
+
+func newBuffer(t *testing.T, be backend.Backend, v []float32) backend.Buffer {
+	t.Helper()
+	b, err := be.Alloc(len(v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := be.Upload(b, v); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func newWeight(t *testing.T, be backend.Backend, out, in int, data []float32) backend.Weight {
+	t.Helper()
+	w, err := be.NewWeight(out, in, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func sameBits(a, b []float32) bool {
+	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
+}
+
+// near fails when the normalised mean square error is beyond the bound.
+func near(t *testing.T, what string, got []float32, want []float64, bound float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	var wrong, power float64
+	for i, w := range want {
+		d := float64(got[i]) - w
+		wrong += d * d
+		power += w * w
+	}
+	if e := wrong / max(power, math.SmallestNonzeroFloat64); !(e <= bound) && wrong != 0 { // Also true of NaN.
+		t.Errorf("%s: normalised mean square error %.3g, want at most %.3g", what, e, bound)
+	}
+}
+
+// random returns normally distributed numbers, the same for the same seed.
+func random(n int, seed uint64) []float32 {
+	r := rand.New(rand.NewPCG(seed, 99))
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(r.NormFloat64())
+	}
+	return out
+}
+
+func scaled(v []float32, by float32) []float32 {
+	out := slices.Clone(v)
+	for i := range out {
+		out[i] *= by
+	}
+	return out
+}
+
+// garbage fills output buffers, so that an element left unwritten shows.
+func garbage(n int) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(math.NaN())
+	}
+	return out
+}
+
+// numeric returns the gradient of loss by central differences at x.
+func numeric(x []float32, loss func(x []float64) float64) []float64 {
+	const h = 1e-5
+	at := widen(x)
+	out := make([]float64, len(x))
+	for i := range at {
+		v := at[i]
+		at[i] = v + h
+		up := loss(at)
+		at[i] = v - h
+		down := loss(at)
+		at[i] = v
+		out[i] = (up - down) / (2 * h)
+	}
+	return out
+}
+
+func widen(x []float32) []float64 {
+	out := make([]float64, len(x))
+	for i, v := range x {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+func dot(a, b []float64) float64 {
+	var sum float64
+	for i := range a {
+		sum += a[i] * b[i]
+	}
+	return sum
+}
+
+func sum(a, b []float64) []float64 {
+	out := make([]float64, len(a))
+	for i := range a {
+		out[i] = a[i] + b[i]
+	}
+	return out
+}
+
+func name(parts ...any) string {
+	return fmt.Sprint(parts...)
+}

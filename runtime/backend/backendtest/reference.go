@@ -1,0 +1,115 @@
+package backendtest
+
+import (
+	"math"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// The operations in float64, as plainly as they can be written.
+
+// refMatMul returns y [n, out] = x [n, in]·Wᵀ.
+func refMatMul(x, w []float64, n, out, in int) []float64 {
+	y := make([]float64, n*out)
+	for r := range n {
+		for o := range out {
+			y[r*out+o] = dot(x[r*in:(r+1)*in], w[o*in:(o+1)*in])
+		}
+	}
+	return y
+}
+
+func refTranspose(w []float64, rows, cols int) []float64 {
+	out := make([]float64, len(w))
+	for r := range rows {
+		for c := range cols {
+			out[c*rows+r] = w[r*cols+c]
+		}
+	}
+	return out
+}
+
+func refRMSNorm(x, gain []float64, n int, eps float64) []float64 {
+	c := len(gain)
+	y := make([]float64, len(x))
+	for r := range n {
+		row := x[r*c : (r+1)*c]
+		scale := 1 / math.Sqrt(dot(row, row)/float64(c)+eps)
+		for i, v := range row {
+			y[r*c+i] = v * scale * gain[i]
+		}
+	}
+	return y
+}
+
+func refSwiGLU(gate, up []float64) []float64 {
+	y := make([]float64, len(gate))
+	for i, g := range gate {
+		y[i] = g / (1 + math.Exp(-g)) * up[i]
+	}
+	return y
+}
+
+func refLogSoftmax(x []float64, n int) []float64 {
+	c := len(x) / n
+	y := make([]float64, len(x))
+	for r := range n {
+		row := x[r*c : (r+1)*c]
+		top := math.Inf(-1)
+		for _, v := range row {
+			top = max(top, v)
+		}
+		var total float64
+		for _, v := range row {
+			total += math.Exp(v - top)
+		}
+		for i, v := range row {
+			y[r*c+i] = v - top - math.Log(total)
+		}
+	}
+	return y
+}
+
+// refRoPE rotates by the table's angles; sign −1 turns back.
+func refRoPE(x []float64, positions []int32, heads int, table []float64, headDim int, sign float64) []float64 {
+	y := make([]float64, len(x))
+	half := headDim / 2
+	for r, p := range positions {
+		for h := range heads {
+			at := (r*heads + h) * headDim
+			for i := range half {
+				cos := table[int(p)*headDim+i]
+				sin := sign * table[int(p)*headDim+half+i]
+				y[at+i] = x[at+i]*cos - x[at+half+i]*sin
+				y[at+half+i] = x[at+half+i]*cos + x[at+i]*sin
+			}
+		}
+	}
+	return y
+}
+
+// refAttention returns the output and the logarithms of the denominators.
+func refAttention(q, k, v []float64, keys []backend.Span, s backend.AttentionShape) (out, lse []float64) {
+	d, group := s.HeadDim, s.Heads/s.KVHeads
+	out, lse = make([]float64, len(q)), make([]float64, len(keys)*s.Heads)
+	for n, span := range keys {
+		for h := range s.Heads {
+			query := q[(n*s.Heads+h)*d:][:d]
+			row := func(x []float64, j int) []float64 {
+				return x[((int(span.First)+j)*s.KVHeads+h/group)*d:][:d]
+			}
+			scores := make([]float64, span.Count)
+			for j := range scores {
+				scores[j] = float64(s.Scale) * dot(query, row(k, j))
+			}
+			logs := refLogSoftmax(scores, 1)
+			lse[n*s.Heads+h] = scores[0] - logs[0]
+			for j, l := range logs {
+				for i, value := range row(v, j) {
+					out[(n*s.Heads+h)*d+i] += math.Exp(l) * value
+				}
+			}
+		}
+	}
+	return out, lse
+}

@@ -1,0 +1,120 @@
+package backendtest
+
+import (
+	"math"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+func (s *suite) rope(t *testing.T) {
+	const heads, d, limit = 3, 10, 20
+	table := make([]float32, limit*d)
+	for p := range limit {
+		for i := range d / 2 {
+			table[p*d+i] = float32(math.Cos(float64(p) / float64(i+1)))
+			table[p*d+d/2+i] = float32(math.Sin(float64(p) / float64(i+1)))
+		}
+	}
+	positions := []int32{0, 19, 3, 3}
+	x := random(len(positions)*heads*d, 1)
+	for _, inverse := range []bool{false, true} {
+		sign := 1.0
+		if inverse {
+			sign = -1
+		}
+		got := s.compute(t, []int{0}, [][]float32{x, table}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.RoPE(b[0], positions, heads, b[1], d, inverse)
+		})[0]
+		near(t, name("rope, inverse ", inverse), got, refRoPE(widen(x), positions, heads, widen(table), d, sign), boundSum)
+	}
+}
+
+// packed lists the spans of causal sequences of these lengths, one behind the
+// other.
+func packed(lengths ...int) []backend.Span {
+	var out []backend.Span
+	for _, n := range lengths {
+		first := int32(len(out))
+		for i := range n {
+			out = append(out, backend.Span{First: first, Count: int32(i + 1)})
+		}
+	}
+	return out
+}
+
+func (s *suite) attention(t *testing.T) {
+	cases := []struct {
+		name      string
+		shape     backend.AttentionShape
+		keys      []backend.Span
+		rows      int // Of k and v.
+		magnitude float32
+	}{
+		{"one token", backend.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 2}, packed(1), 1, 1},
+		{"packed sequences", backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 6}, packed(5, 1, 9, 70), 85, 1},
+		{"a ragged cache", backend.AttentionShape{Heads: 6, KVHeads: 2, HeadDim: 16},
+			[]backend.Span{{First: 40, Count: 33}, {First: 0, Count: 7}, {First: 0, Count: 8}}, 80, 1},
+		{"wide heads, long spans", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 128},
+			[]backend.Span{{First: 3, Count: 517}, {First: 0, Count: 1}}, 520, 1},
+		{"wide odd heads", backend.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 138}, packed(40), 40, 1},
+		{"saturated", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 32}, packed(20), 20, 12},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			c.shape.Scale = float32(1 / math.Sqrt(float64(c.shape.HeadDim)))
+			width, kvWidth := c.shape.Heads*c.shape.HeadDim, c.shape.KVHeads*c.shape.HeadDim
+			q := scaled(random(len(c.keys)*width, 1), c.magnitude)
+			k, v := random(c.rows*kvWidth, 2), random(c.rows*kvWidth, 3)
+			op := func(keys []backend.Span) operation {
+				return func(be backend.Backend, b []backend.Buffer) error {
+					return be.Attention(b[0], b[1], b[2], b[3], b[4], keys, c.shape)
+				}
+			}
+			out, lse := refAttention(widen(q), widen(k), widen(v), c.keys, c.shape)
+			got := s.compute(t, []int{0, 1}, [][]float32{garbage(len(q)), garbage(len(lse)), q, k, v}, op(c.keys))
+			near(t, "output", got[0], out, boundExp)
+			near(t, "log of the denominator", got[1], lse, boundExp)
+			for n := range c.keys {
+				alone := s.compute(t, []int{0}, [][]float32{garbage(width), nil, q[n*width:][:width], k, v}, op(c.keys[n:n+1]))[0]
+				if !sameBits(alone, got[0][n*width:][:width]) {
+					t.Fatalf("row %d differs from the row computed alone", n)
+				}
+			}
+		})
+	}
+	t.Run("Backward", s.attentionBackward)
+}
+
+func (s *suite) attentionBackward(t *testing.T) {
+	for _, headDim := range []int{3, 16, 24} {
+		shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: headDim, Scale: 0.3}
+		keys := packed(3, 1, 6)
+		const spare = 2 // Rows of k and v that nobody attends to.
+		width, kvWidth := shape.Heads*headDim, shape.KVHeads*headDim
+		n, rows := len(keys), len(keys)+spare
+		q, k, v := random(n*width, 1), random(rows*kvWidth, 2), random(rows*kvWidth, 3)
+		dOut := random(n*width, 4)
+		loss := func(q, k, v []float64) float64 {
+			out, _ := refAttention(q, k, v, keys, shape)
+			return dot(out, widen(dOut))
+		}
+		out64, lse64 := refAttention(widen(q), widen(k), widen(v), keys, shape)
+		got := s.compute(t, []int{0, 1, 2}, [][]float32{
+			garbage(len(q)), garbage(len(k)), garbage(len(v)), dOut, narrow(out64), narrow(lse64), q, k, v,
+		}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.AttentionBackward(b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], keys, shape)
+		})
+		near(t, name("dq, head dimension ", headDim), got[0], numeric(q, func(x []float64) float64 { return loss(x, widen(k), widen(v)) }), boundExp)
+		near(t, name("dk, head dimension ", headDim), got[1], numeric(k, func(x []float64) float64 { return loss(widen(q), x, widen(v)) }), boundExp)
+		near(t, name("dv, head dimension ", headDim), got[2], numeric(v, func(x []float64) float64 { return loss(widen(q), widen(k), x) }), boundExp)
+	}
+}
+
+func narrow(x []float64) []float32 {
+	out := make([]float32, len(x))
+	for i, v := range x {
+		out[i] = float32(v)
+	}
+	return out
+}

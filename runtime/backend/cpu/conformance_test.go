@@ -1,0 +1,127 @@
+package cpu
+
+import (
+	"math"
+	"sync"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/backendtest"
+)
+
+// guarded puts sentinels before and behind every buffer and checks them when the
+// buffer is freed and at the end of the test.
+type guarded struct {
+	*Backend
+	tb   testing.TB
+	mu   sync.Mutex
+	live map[*buffer][]float32
+}
+
+const guard = 64
+
+var sentinel = float32(-1.2345e33)
+
+func (g *guarded) Alloc(n int) (backend.Buffer, error) {
+	inner, err := g.Backend.Alloc(n)
+	if err != nil {
+		return nil, err
+	}
+	g.Backend.Free(inner)
+	whole := make([]float32, n+2*guard)
+	for i := range whole {
+		whole[i] = sentinel
+	}
+	b := &buffer{whole[guard : guard+n : guard+n]}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.live[b] = whole
+	return b, nil
+}
+
+func (g *guarded) Free(b backend.Buffer) {
+	own, ok := b.(*buffer)
+	if !ok {
+		return
+	}
+	g.check(own)
+	own.data = nil
+}
+
+func (g *guarded) check(b *buffer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	whole := g.live[b]
+	delete(g.live, b)
+	for i, v := range whole {
+		if (i < guard || i >= len(whole)-guard) && v != sentinel {
+			g.tb.Errorf("element %d of a buffer of %d was overwritten", i-guard, len(whole)-2*guard)
+			return
+		}
+	}
+}
+
+// TestEveryPathConforms runs the conformance suite on each instruction path with
+// several numbers of threads.
+func TestEveryPathConforms(t *testing.T) {
+	for _, path := range paths() {
+		t.Run(path, func(t *testing.T) {
+			open := func(threads int) func(testing.TB) backend.Backend {
+				return func(tb testing.TB) backend.Backend {
+					g := &guarded{Backend: newTest(tb, threads, path), tb: tb, live: map[*buffer][]float32{}}
+					tb.Cleanup(func() {
+						for b := range g.live {
+							g.check(b)
+						}
+					})
+					return g
+				}
+			}
+			backendtest.Run(t, open(1), open(2), open(5))
+		})
+	}
+}
+
+func TestUnknownPathIsRefusedByName(t *testing.T) {
+	t.Setenv(EnvPath, "mmx")
+	if b, err := New(1); err == nil {
+		t.Errorf("New returned %s, want an error that names %s", b.Name(), EnvPath)
+	}
+}
+
+func TestClosedBackendRefusesMemory(t *testing.T) {
+	b, err := New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Alloc(1); err == nil {
+		t.Error("Alloc after Close: no error")
+	}
+}
+
+func TestFreedMemoryIsUsedAgain(t *testing.T) {
+	b := newTest(t, 1, "")
+	for range 100 {
+		for _, n := range []int{1000, 1010, 1020} {
+			buf, err := b.Alloc(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Free(buf)
+		}
+	}
+	if b.held > 2*sizeClass(1020) {
+		t.Errorf("%d elements are held for buffers of about 1000", b.held)
+	}
+	if got := testing.AllocsPerRun(20, func() {
+		buf, _ := b.Alloc(1 << 20)
+		b.Free(buf)
+	}); got > 3 {
+		t.Errorf("%v allocations for a buffer that was free", math.Round(got))
+	}
+}
