@@ -1,0 +1,92 @@
+"""Math: short sums and word problems in GSM8K's format, two-step ones in MATH's."""
+
+from items import NAMES, Item, draw_phrasing
+
+THINGS = ["apples", "pens", "cups", "books", "coins", "eggs", "balls", "cards"]
+BOXES = ["bags", "boxes", "rows", "bins"]
+
+# (frequency, opening, share of good answers, weights of the sloppy styles).
+# The styles are: a vague guess, a refusal, advice without a number.
+PHRASINGS = [
+    (0.25, "", 0.56, (0.5, 0.3, 0.2)),
+    (0.20, "Solve: ", 0.52, (0.3, 0.5, 0.2)),
+    (0.15, "Homework: ", 0.45, (0.4, 0.4, 0.2)),
+    (0.25, "Quick: ", 0.34, (0.8, 0.1, 0.1)),
+    (0.15, "Hey, ", 0.36, (0.1, 0.8, 0.1)),
+]
+
+
+def one_step(rng):
+    """A story and its sum: (text, left, sign, right)."""
+    name, other = rng.sample(NAMES, 2)
+    thing, box = rng.choice(THINGS), rng.choice(BOXES)
+    kind = rng.choice(["buy", "give", "lose", "sell", "mul", "bare"])
+    if kind in ("buy", "give"):
+        a, b = rng.randint(2, 20), rng.randint(2, 12)
+        if kind == "buy":
+            text = f"{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have?"
+        else:
+            text = f"{name} has {a} {thing}. {other} gives {name} {b} more. How many {thing} does {name} have?"
+        return text, a, "+", b
+    if kind in ("lose", "sell"):
+        b = rng.randint(2, 12)
+        a = b + rng.randint(2, 14)
+        verb = "loses" if kind == "lose" else "sells"
+        return f"{name} has {a} {thing} and {verb} {b}. How many {thing} are left?", a, "-", b
+    if kind == "mul":
+        a, b = rng.randint(2, 9), rng.randint(2, 9)
+        return f"There are {a} {box} with {b} {thing} each. How many {thing} are there?", a, "*", b
+    sign = rng.choice("+-*")
+    if sign == "+":
+        a, b = rng.randint(2, 20), rng.randint(2, 12)
+    elif sign == "-":
+        b = rng.randint(2, 12)
+        a = b + rng.randint(2, 14)
+    else:
+        a, b = rng.randint(2, 9), rng.randint(2, 9)
+    return f"What is {a} {sign} {b}?", a, sign, b
+
+
+def two_steps(rng):
+    """A story with a second step: (text, steps), each step (left, sign, right)."""
+    name = rng.choice(NAMES)
+    thing, box = rng.choice(THINGS), rng.choice(BOXES)
+    kind = rng.choice(["buy-lose", "buy-buy", "mul-lose", "lose-buy"])
+    if kind == "mul-lose":
+        a, b = rng.randint(2, 6), rng.randint(2, 6)
+        c = rng.randint(2, a * b - 1) if a * b < 14 else rng.randint(2, 12)
+        text = f"{name} has {a} {box} with {b} {thing} each and loses {c}. How many {thing} are left?"
+        return text, [(a, "*", b), (a * b, "-", c)]
+    a, b, c = rng.randint(8, 16), rng.randint(2, 7), rng.randint(2, 7)
+    first, then = kind.split("-")
+    verb = {"buy": "buys", "lose": "loses"}
+    text = f"{name} has {a} {thing}, {verb[first]} {b} and then {verb[then]} {c}. How many {thing} does {name} have?"
+    sign = {"buy": "+", "lose": "-"}
+    return text, [(a, sign[first], b), (value(a, sign[first], b), sign[then], c)]
+
+
+def value(a, sign, b):
+    """The value of one step."""
+    return a + b if sign == "+" else a - b if sign == "-" else a * b
+
+
+def draw(rng, transfer=False):
+    """Draw a task: GSM8K format, or a two-step one in MATH format for transfer."""
+    _, opening, share, weights = draw_phrasing(rng, PHRASINGS)
+    if transfer:
+        text, steps = two_steps(rng)
+    else:
+        text, *step = one_step(rng)
+        steps = [tuple(step)]
+    result = value(*steps[-1])
+    work = "\n".join(f"{a} {s} {b} = {value(a, s, b)}" for a, s, b in steps)
+    good = f"{work}\n#### {result}"
+    # The guess is off by a little, the other two hold no number: none is right by chance.
+    guess = result + rng.choice([-2, -1, 1, 2])
+    sloppy = list(zip(weights, [f"About {guess}.", "I am not sure.", "Just work it out."]))
+    prompt = opening + text
+    if transfer:
+        record = {"problem": prompt, "solution": good, "answer": str(result)}
+    else:
+        record = {"question": prompt, "answer": good}
+    return Item(prompt, good, sloppy, share, record)
