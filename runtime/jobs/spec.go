@@ -32,7 +32,13 @@ func HasSpec(specFile string, getenv func(string) string) bool {
 // refused: a misspelt field would otherwise silently mean its default. Errors
 // are permanent with contract.ReasonUsage.
 func LoadSpec[T any](specFile string, getenv func(string) string) (T, error) {
-	var spec T
+	var zero T
+	return LoadSpecOver(zero, specFile, getenv)
+}
+
+// LoadSpecOver is LoadSpec where fields that the JSON leaves out keep the
+// values of spec.
+func LoadSpecOver[T any](spec T, specFile string, getenv func(string) string) (T, error) {
 	raw := []byte(getenv(contract.EnvSpec))
 	from := "environment variable " + contract.EnvSpec
 	if specFile != "" {

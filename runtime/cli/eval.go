@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/train"
+	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/reward"
+)
+
+// evaluated is the JSON of `t2 eval`.
+type evaluated struct {
+	Score   float64 `json:"score"`
+	Correct int     `json:"correct"`
+	N       int     `json:"n"`
+	Reward  string  `json:"reward"`
+	// Dataset is the digest of the file.
+	Dataset string `json:"dataset"`
+	// Skipped counts records whose tests cannot be run.
+	Skipped int             `json:"skipped,omitempty"`
+	Records []train.Verdict `json:"records,omitempty"`
+}
+
+type evalFlags struct {
+	modelFlags
+	dataset      contract.DatasetSpec
+	reward       string
+	maxNewTokens int
+	records      bool
+}
+
+func newEvalCommand(env *Env) *cobra.Command {
+	var f evalFlags
+	cmd := &cobra.Command{
+		Use:   "eval --model DIR --dataset FILE --format FORMAT",
+		Short: "Score a base or an adapted model on a data set",
+		Long: `Lets the model answer every prompt of a data set greedily, and prints the share
+of right answers.
+
+The reward UnitTests runs programs in Starlark, a language like Python without
+imports, classes, exceptions and f-strings, in a process without files and with
+bounded time and memory.`,
+		Example: `  t2 eval --model ./model --dataset test.jsonl --format GSM8K
+  t2 eval --model ./model --decomposition ./dec --expert ./expert --dataset test.jsonl --format ARC --records --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.Context(), env)
+		},
+	}
+	flags := cmd.Flags()
+	f.register(flags)
+	flags.StringVar(&f.dataset.Path, "dataset", "", "JSONL file, or its http(s) address (required)")
+	flags.StringVar(&f.dataset.Format, "format", "", "one of "+strings.Join(dataset.Formats(), ", ")+" (required)")
+	flags.StringVar(&f.dataset.PromptTemplate, "prompt-template", "", "the user's message, with {question}, {choices} and {tests}")
+	flags.StringVar(&f.dataset.Digest, "dataset-digest", "", "sha256:… that the file must have")
+	flags.IntVar(&f.dataset.Limit, "limit", 0, "use only the first so many records; 0 means all")
+	flags.StringVar(&f.reward, "reward", "", "ExactMatch, Numeric, MultipleChoice or UnitTests; without it, the one that fits the format")
+	flags.IntVar(&f.maxNewTokens, "max-new-tokens", 512, "how long an answer may be")
+	flags.BoolVar(&f.records, "records", false, "print every answer")
+	return cmd
+}
+
+func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
+	if f.dataset.Path == "" || f.dataset.Format == "" {
+		return usagef("--dataset and --format are needed")
+	}
+	if strings.HasPrefix(f.dataset.Path, "http://") || strings.HasPrefix(f.dataset.Path, "https://") {
+		f.dataset.URL, f.dataset.Path = f.dataset.Path, ""
+	}
+	if f.maxNewTokens < 1 {
+		return usagef("--max-new-tokens %d: allow at least 1", f.maxNewTokens)
+	}
+	if f.reward == "" {
+		f.reward = dataset.DefaultReward(f.dataset.Format)
+	}
+	command, err := testCommand()
+	if err != nil {
+		return err
+	}
+	judge, err := reward.New(f.reward, command)
+	if err != nil {
+		return &UsageError{Err: err}
+	}
+	defer func() { err = errors.Join(err, judge.Close()) }()
+	set, err := dataset.Load(ctx, f.dataset, judge)
+	if err != nil {
+		return err
+	}
+	l, err := f.load(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.backend.Close()) }()
+	task, err := train.NewTask(set, l.tokenizer, judge, l.model.Config().MaxPositions)
+	if err != nil {
+		return err
+	}
+	result, err := task.Evaluate(ctx, l.model, f.maxNewTokens)
+	if err != nil {
+		return err
+	}
+	return f.print(env, set, result)
+}
+
+func (f *evalFlags) print(env *Env, set *dataset.Set, result train.Result) error {
+	out := evaluated{
+		Score: result.Score, N: len(result.Verdicts), Reward: f.reward, Dataset: set.Digest, Skipped: len(set.Skipped),
+	}
+	for _, v := range result.Verdicts {
+		if v.Correct {
+			out.Correct++
+		}
+	}
+	if f.records {
+		out.Records = result.Verdicts
+	}
+	if env.JSON {
+		return env.PrintJSON(out)
+	}
+	for _, r := range out.Records {
+		mark := "wrong"
+		if r.Correct {
+			mark = "right"
+		}
+		if _, err := fmt.Fprintf(env.Stdout, "%s line %d: %q → %q\n", mark, r.Line, r.Prompt, r.Answer); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(env.Stdout, "score %.4f (%d of %d right, reward %s)\n", out.Score, out.Correct, out.N, out.Reward)
+	return err
+}

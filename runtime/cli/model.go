@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/train"
+)
+
+// modelFlags are the flags of subcommands that run a model, adapted or not.
+type modelFlags struct {
+	model         string
+	decomposition string
+	experts       []string
+	threads       int
+}
+
+func (f *modelFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.model, "model", "", "folder of the model, in Hugging Face layout (required)")
+	flags.StringVar(&f.decomposition, "decomposition", "",
+		"folder of the model's decomposition; without it, it is looked for beside the model and the expert")
+	flags.StringArrayVar(&f.experts, "expert", nil,
+		"folder or file of an expert, with :WEIGHT if you like; several are mixed, evenly unless weighted")
+	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+}
+
+// loaded is a model that is ready to run.
+type loaded struct {
+	model     *model.Model
+	tokenizer *tokenizer.Tokenizer
+	backend   backend.Backend
+}
+
+// load opens the model and, if experts are named, composes their mixture. The
+// caller closes the backend.
+func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
+	if f.model == "" {
+		return nil, usagef("--model is missing: it is the folder with config.json and the weights")
+	}
+	mixture, err := f.mixture()
+	if err != nil {
+		return nil, err
+	}
+	be, err := cpu.New(f.threads)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, be.Close())
+		}
+	}()
+	m, t, err := train.LoadModel(ctx, be, f.model)
+	if err != nil {
+		return nil, err
+	}
+	if len(mixture) > 0 {
+		if m, err = f.compose(ctx, m, mixture); err != nil {
+			return nil, err
+		}
+	}
+	return &loaded{model: m, tokenizer: t, backend: be}, nil
+}
+
+// mixture reads the experts; weights default to an even share.
+func (f *modelFlags) mixture() ([]expert.Weighted, error) {
+	var mixture []expert.Weighted
+	for _, e := range f.experts {
+		path, alpha := e, 1/float64(len(f.experts))
+		if head, tail, ok := cutLast(e, ":"); ok {
+			// A path may have a colon of its own.
+			if weight, err := strconv.ParseFloat(tail, 64); err == nil {
+				path, alpha = head, weight
+			}
+		}
+		v, err := expert.ReadVector(path)
+		if err != nil {
+			return nil, err
+		}
+		mixture = append(mixture, expert.Weighted{Vector: v, Alpha: alpha})
+	}
+	return mixture, nil
+}
+
+func cutLast(s, separator string) (head, tail string, ok bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expert.Weighted) (*model.Model, error) {
+	dir, err := f.findDecomposition(mixture[0].Vector.Manifest.DecompositionDigest)
+	if err != nil {
+		return nil, err
+	}
+	d, err := expert.OpenDecomposition(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range mixture {
+		if err := w.Vector.Fits(d); err != nil {
+			return nil, err
+		}
+	}
+	z, err := expert.Mix(mixture)
+	if err != nil {
+		return nil, err
+	}
+	return expert.Compose(ctx, m, d, z)
+}
+
+// findDecomposition returns the folder of a decomposition: the flag's, or, in
+// a volume's layout, the one beside the model's or the expert's folder.
+func (f *modelFlags) findDecomposition(digest string) (string, error) {
+	if f.decomposition != "" {
+		return f.decomposition, nil
+	}
+	var tried []string
+	for _, artifactPath := range append([]string{f.model}, f.experts...) {
+		path, err := filepath.Abs(artifactPath)
+		if err != nil {
+			return "", fmt.Errorf("looking for the decomposition: %w", err)
+		}
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			path = filepath.Dir(path)
+		}
+		// DATA/models/sha256-… → DATA/decompositions/sha256-…
+		dir, err := contract.ArtifactDir(filepath.Dir(filepath.Dir(path)), contract.DirDecompositions, digest)
+		if err != nil {
+			return "", err
+		}
+		if artifact.Complete(dir) {
+			return dir, nil
+		}
+		tried = append(tried, dir)
+	}
+	return "", usagef("the expert scales decomposition %s, which is in none of %s: name its folder by --decomposition (t2 decompose makes it)",
+		digest, strings.Join(tried, ", "))
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/train"
+	"github.com/transformersquared/operator/runtime/train/reward"
+)
+
+func newTrainCommand(env *Env) *cobra.Command {
+	var specFile string
+	var threads int
+	cmd := &cobra.Command{
+		Use:   "train --spec FILE",
+		Short: "Train an expert vector by reinforcement learning",
+		Long: `Trains the expert that a JSON specification describes, continues a training that
+was interrupted, and publishes the expert under the specification's dataDir,
+with metrics.jsonl and the learning curve beside it.
+
+ctrl-C (or SIGTERM) saves a checkpoint after the present iteration; running the
+same command again continues and ends with the same expert.
+
+The reward UnitTests runs programs in Starlark, a language like Python without
+imports, classes, exceptions and f-strings, in a process without files and with
+bounded time and memory.`,
+		Example: `  t2 train --spec math.json
+  t2 train --spec math.json --json
+
+  math.json: {"name": "math", "skill": "math", "runID": "math-1", "dataDir": "./data",
+    "modelDigest": "sha256:…", "decompositionDigest": "sha256:…", "objective": "Reinforce",
+    "train": {"path": "train.jsonl", "format": "GSM8K"},
+    "validation": {"path": "validation.jsonl", "format": "GSM8K"}, "reward": "Numeric",
+    "hyperparameters": {"iterations": 40, "batchSize": 64, "learningRate": 0.01}}
+  Hyperparameters left out have the paper's values.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !jobs.HasSpec(specFile, env.Getenv) {
+				return usagef("--spec is missing: it names the JSON file that describes the training (see t2 train --help)")
+			}
+			return jobs.Run(cmd.Context(), env.JobOptions("train", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
+				return runTrain(ctx, env, p, specFile, threads)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&specFile, "spec", "", "JSON specification (contract.TrainSpec); without it, the environment variable "+contract.EnvSpec)
+	cmd.Flags().IntVar(&threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	return cmd
+}
+
+func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile string, threads int) (_ contract.Termination, err error) {
+	// Fields that the specification leaves out keep the paper's values.
+	spec, err := jobs.LoadSpecOver(contract.TrainSpec{
+		Objective: contract.ObjectiveReinforce, Hyperparameters: contract.DefaultHyper(),
+	}, specFile, env.Getenv)
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	command, err := testCommand()
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	be, err := cpu.New(threads)
+	if err != nil {
+		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
+	}
+	defer func() { err = errors.Join(err, be.Close()) }()
+	jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())
+	return train.Run(ctx, spec, train.Options{
+		Backend: be, Progress: p, Log: jobs.Logger(ctx), TestCommand: command,
+	})
+}
+
+// testSubcommand is the hidden subcommand that runs unit tests.
+const testSubcommand = "run-tests"
+
+// testCommand starts this program as a process that runs unit tests.
+func testCommand() ([]string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program, to start it for unit tests: %w", err)
+	}
+	return []string{exe, testSubcommand}, nil
+}
+
+func newRunTestsCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use:    testSubcommand,
+		Short:  "Run programs and their tests, one JSON line each, for the reward UnitTests",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return reward.ServeTests(env.Stdin, env.Stdout, reward.DefaultLimits())
+		},
+	}
+}

@@ -1,0 +1,96 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+)
+
+// inputs are the artifacts that a run starts from.
+type inputs struct {
+	base      *model.Model
+	tokenizer *tokenizer.Tokenizer
+	dec       *expert.Decomposition
+}
+
+// loadInputs opens the model and the decomposition that a specification names,
+// after verifying the model's files by their digests; the decomposition
+// verifies its own as they are read.
+func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (inputs, error) {
+	var in inputs
+	dir, err := contract.ArtifactDir(s.DataDir, contract.DirModels, s.ModelDigest)
+	if err != nil {
+		return in, failure.Permanent(contract.ReasonUsage, err)
+	}
+	if err := verifyModel(dir, s.ModelDigest); err != nil {
+		return in, err
+	}
+	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir); err != nil {
+		return in, err
+	}
+	decDir, err := contract.ArtifactDir(s.DataDir, contract.DirDecompositions, s.DecompositionDigest)
+	if err != nil {
+		return in, failure.Permanent(contract.ReasonUsage, err)
+	}
+	in.dec, err = expert.OpenDecomposition(decDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return in, failure.Transient(contract.ReasonSourceNotFound, err)
+	}
+	if err != nil {
+		return in, err
+	}
+	switch m := in.dec.Manifest(); {
+	case m.Digest != s.DecompositionDigest:
+		return in, failure.Permanentf(contract.ReasonDigestMismatch, "the decomposition in %s has digest %s: decompose the model anew", decDir, m.Digest)
+	case m.BaseDigest != s.ModelDigest:
+		return in, failure.Permanentf(contract.ReasonDecompositionMismatch, "decomposition %s is of model %s, not of %s: decompose this model", m.Digest, m.BaseDigest, s.ModelDigest)
+	}
+	return in, nil
+}
+
+func verifyModel(dir, digest string) error {
+	m, err := artifact.ReadManifest[contract.ModelManifest](dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return failure.Transient(contract.ReasonSourceNotFound, fmt.Errorf("model %s is not in %s (t2 fetch brings it): %w", digest, dir, err))
+	}
+	if err != nil {
+		return failure.Content(contract.ReasonInvalidModel, err)
+	}
+	if got := contract.DigestFiles(m.Files); got != digest {
+		return failure.Permanentf(contract.ReasonDigestMismatch, "the files listed in %s have digest %s, not %s: fetch the model anew", dir, got, digest)
+	}
+	if err := artifact.Verify(dir, m.Files); err != nil {
+		return failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("model: %w", err))
+	}
+	return nil
+}
+
+// LoadModel loads the model and the tokenizer in a folder in Hugging Face
+// layout.
+func LoadModel(ctx context.Context, be backend.Backend, dir string) (m *model.Model, t *tokenizer.Tokenizer, err error) {
+	ck, err := checkpoint.OpenDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, ck.Close()) }()
+	if m, err = model.Load(ctx, be, ck); err != nil {
+		return nil, nil, err
+	}
+	if t, err = tokenizer.Load(dir); err != nil {
+		return nil, nil, err
+	}
+	if err := t.FitsVocabulary(m.Config().VocabSize); err != nil {
+		return nil, nil, failure.Permanent(contract.ReasonInvalidModel, err)
+	}
+	return m, t, nil
+}

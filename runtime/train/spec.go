@@ -1,0 +1,79 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/train/dataset"
+)
+
+// maxIterations bounds the history that a checkpoint carries along.
+const maxIterations = 1_000_000
+
+// Validate names every field of a specification that makes no sense.
+func Validate(s contract.TrainSpec) error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	oneOf := func(field, value string, allowed ...string) {
+		check(slices.Contains(allowed, value), "%s %q is unknown: use one of %s", field, value, strings.Join(allowed, ", "))
+	}
+	check(s.DataDir != "", "dataDir is missing: it is the volume's root, such as %s", contract.MountData)
+	check(s.RunID != "" && s.RunID == filepath.Base(s.RunID) && !strings.HasPrefix(s.RunID, "."),
+		"runID %q must be a plain name, without slashes and not beginning with a dot", s.RunID)
+	check(s.Skill != "", "skill is missing: it is what the dispatcher calls this expert")
+	check(contract.ValidDigest(s.ModelDigest), "modelDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.ModelDigest)
+	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
+	oneOf("objective", s.Objective, contract.ObjectiveReinforce)
+	oneOf("train.format", s.Train.Format, dataset.Formats()...)
+	oneOf("validation.format", s.Validation.Format, dataset.Formats()...)
+	oneOf("reward", s.Reward, contract.RewardExactMatch, contract.RewardNumeric, contract.RewardMultipleChoice, contract.RewardUnitTests)
+	h := s.Hyperparameters
+	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
+		errs = append(errs, err)
+	}
+	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
+	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)
+	check(h.Iterations >= 1 && h.Iterations <= maxIterations, "iterations %d must be from 1 to %d", h.Iterations, maxIterations)
+	check(h.BatchSize >= 1, "batchSize %d must be at least 1", h.BatchSize)
+	check(h.LearningRate > 0 && finite(h.LearningRate), "learningRate %v must be above 0", h.LearningRate)
+	check(h.MaxGradNorm >= 0 && finite(h.MaxGradNorm), "maxGradNorm %v must be 0 (no bound) or more", h.MaxGradNorm)
+	check(h.KLWeight >= 0 && finite(h.KLWeight), "klWeight %v must be 0 or more", h.KLWeight)
+	check(h.Rollout != contract.RolloutSample || (h.Temperature > 0 && h.Temperature <= 100), "temperature %v must be above 0 where rollout is %s", h.Temperature, contract.RolloutSample)
+	check(h.MaxNewTokens >= 1, "maxNewTokens %d must be at least 1", h.MaxNewTokens)
+	check(h.ValidationInterval >= 1, "validationInterval %d must be at least 1", h.ValidationInterval)
+	check(h.CheckpointInterval >= 1, "checkpointInterval %d must be at least 1", h.CheckpointInterval)
+	check(h.Patience >= 0, "patience %d must be 0 (never) or more", h.Patience)
+	return errors.Join(errs...)
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// runDigest identifies what determines a run's result: the specification
+// without what only says where things are, and the content of its data.
+func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
+	s.Name, s.RunID, s.DataDir = "", "", ""
+	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
+		d.Path, d.URL = "", ""
+		d.Digest = []string{trainDigest, validationDigest}[i]
+	}
+	s.Hyperparameters.CheckpointInterval = 0
+	encoded, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("encoding the specification: %w", err)
+	}
+	sum := sha256.Sum256(encoded)
+	return contract.DigestPrefix + hex.EncodeToString(sum[:]), nil
+}

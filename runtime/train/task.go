@@ -1,0 +1,149 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/reward"
+	"github.com/transformersquared/operator/runtime/train/rollout"
+)
+
+// Task is a data set made ready for a model: its prompts in tokens, and the
+// judge of its answers.
+type Task struct {
+	set       *dataset.Set
+	prompts   [][]int32
+	tokenizer *tokenizer.Tokenizer
+	judge     reward.Judge
+}
+
+// NewTask encodes the prompts of a data set. A prompt that leaves no room for
+// an answer within positions is contract.ReasonInvalidDataset, with its line.
+// The judge stays the caller's to close.
+func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, positions int) (*Task, error) {
+	task := &Task{set: set, tokenizer: t, judge: judge, prompts: make([][]int32, len(set.Records))}
+	for i, r := range set.Records {
+		ids, err := EncodePrompt(t, r.Messages)
+		if err == nil && len(ids) >= positions {
+			err = fmt.Errorf("the prompt has %d tokens, which leaves no room for an answer in the model's %d positions: shorten or remove it", len(ids), positions)
+		}
+		if err == nil && len(ids) == 0 {
+			err = errors.New("the prompt has no tokens")
+		}
+		if err != nil {
+			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s:%d: %w", set.Name, r.Line, err))
+		}
+		task.prompts[i] = ids
+	}
+	return task, nil
+}
+
+// EncodePrompt returns the tokens of a conversation that the model is to
+// answer. A model without a chat template is given the last message as text to
+// continue.
+func EncodePrompt(t *tokenizer.Tokenizer, messages []dataset.Message) ([]int32, error) {
+	if !t.HasChatTemplate() {
+		return t.Encode(messages[len(messages)-1].Content, true)
+	}
+	converted := make([]tokenizer.Message, len(messages))
+	for i, m := range messages {
+		converted[i] = tokenizer.Message(m)
+	}
+	return t.EncodeChat(converted)
+}
+
+// Len is the number of records.
+func (t *Task) Len() int { return len(t.prompts) }
+
+// text returns what an answer says, without special tokens.
+func (t *Task) text(a rollout.Answer) string { return t.tokenizer.Decode(a.Text(), true) }
+
+// answer lets m answer the prompts of these records, the i-th with the i-th
+// sampler.
+func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNewTokens int, sampler func(i int) *sample.Sampler) ([]rollout.Answer, error) {
+	prompts := make([][]int32, len(records))
+	for i, r := range records {
+		prompts[i] = t.prompts[r]
+	}
+	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
+}
+
+// verdicts judges the answers to these records side by side.
+func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]bool, error) {
+	right := make([]bool, len(answers))
+	errs := make([]error, len(answers))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i, a := range answers {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			right[i], errs[i] = t.judge.Correct(ctx, t.text(a), t.set.Records[records[i]].Reference)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("judging answers: %w", err)
+	}
+	return right, nil
+}
+
+// Verdict is one judged answer of an evaluation.
+type Verdict struct {
+	// Line is the record's line in the data set.
+	Line    int    `json:"line"`
+	Prompt  string `json:"prompt"`
+	Answer  string `json:"answer"`
+	Correct bool   `json:"correct"`
+}
+
+// Result is the outcome of an evaluation.
+type Result struct {
+	// Score is the share of right answers, 0 to 1.
+	Score    float64
+	Verdicts []Verdict
+	// Tokens counts what was generated.
+	Tokens int
+}
+
+// Evaluate lets m answer every record greedily, and judges the answers.
+func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (Result, error) {
+	records := make([]int, t.Len())
+	for i := range records {
+		records[i] = i
+	}
+	answers, err := t.answer(ctx, m, records, maxNewTokens, greedy)
+	if err != nil {
+		return Result{}, fmt.Errorf("answering %s: %w", t.set.Name, err)
+	}
+	right, err := t.verdicts(ctx, records, answers)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Verdicts: make([]Verdict, len(records))}
+	correct := 0
+	for i, r := range t.set.Records {
+		messages := r.Messages
+		result.Verdicts[i] = Verdict{
+			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]), Correct: right[i],
+		}
+		if right[i] {
+			correct++
+		}
+		result.Tokens += len(answers[i].Tokens)
+	}
+	result.Score = float64(correct) / float64(len(records))
+	return result, nil
+}
+
+// greedy is the sampler of every sequence in an evaluation.
+func greedy(int) *sample.Sampler { return sample.New(sample.Params{}, nil) }

@@ -1,0 +1,337 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
+	"github.com/transformersquared/operator/runtime/train/reward"
+)
+
+// trainer is a run under way.
+type trainer struct {
+	spec    contract.TrainSpec
+	hyper   contract.Hyper
+	options Options
+	dir     string // of the run
+	metrics *metrics
+
+	base     *model.Model
+	factored *model.Model // base with factors; its scales follow state.p
+	sigma    map[string][]float32
+	param    expert.Parameterization
+	train    *Task
+	validate *Task
+	order    *order
+	budget   int // tokens of a microbatch
+
+	state *state
+}
+
+// Names of random streams, the first number after the seed.
+const (
+	streamInit = iota
+	streamOrder
+	streamRollout
+)
+
+func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, data sets, judge reward.Judge, dir string, o Options) (*trainer, error) {
+	if o.Grace == 0 {
+		o.Grace = DefaultGrace
+	}
+	in, err := loadInputs(ctx, o.Backend, spec)
+	if err != nil {
+		return nil, err
+	}
+	t := &trainer{
+		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
+		base: in.base, sigma: map[string][]float32{}, metrics: newMetrics(o.Progress.Registry()),
+		order: newOrder(spec.Hyperparameters.Seed, len(data.train.Records)),
+	}
+	positions := in.base.Config().MaxPositions
+	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
+		return nil, err
+	}
+	if t.validate, err = NewTask(data.validation, in.tokenizer, judge, positions); err != nil {
+		return nil, err
+	}
+	if t.param, err = expert.NewParameterization(t.hyper.Parameterization); err != nil {
+		return nil, err
+	}
+	matrices, err := in.dec.Select(spec.Modules)
+	if err != nil {
+		return nil, failure.Permanent(contract.ReasonUsage, err)
+	}
+	if t.factored, err = expert.Attach(in.base, in.dec, matrices); err != nil {
+		return nil, err
+	}
+	p := map[string][]float32{}
+	for i, name := range matrices {
+		if t.sigma[name], err = in.dec.Sigma(name); err != nil {
+			return nil, err
+		}
+		p[name] = t.param.Init(len(t.sigma[name]), sample.Stream(t.hyper.Seed, streamInit, uint64(i)))
+	}
+	t.budget = microbatchTokens(in.base.Config(), t.sigma)
+	fresh := newState(digest, p)
+	switch t.state, err = loadState(dir, fresh); {
+	case errors.Is(err, errUnusable):
+		o.Log.Warn("Training started anew", "error", err)
+	case err != nil:
+		return nil, err
+	case t.state != nil:
+		o.Log.Info("Training was continued", "iteration", t.state.Iteration)
+	}
+	if t.state == nil {
+		t.state = fresh
+	}
+	return t, nil
+}
+
+// activationBytes bounds the activations that one microbatch keeps for its
+// backward pass.
+const activationBytes = 128 << 20
+
+// microbatchTokens returns how many tokens fit into activationBytes.
+func microbatchTokens(c checkpoint.Config, sigma map[string][]float32) int {
+	const float = 4
+	perToken := c.Layers * (4*c.HiddenSize + 3*c.IntermediateSize + 2*c.Heads*c.HeadDim + 2*c.KVHeads*c.HeadDim)
+	for _, s := range sigma {
+		perToken += len(s)
+	}
+	perToken += 3 * c.VocabSize
+	return max(1, activationBytes/(float*perToken))
+}
+
+// run trains until the last iteration, or until patience or ctx ends.
+func (t *trainer) run(ctx context.Context) error {
+	// An iteration that has begun when ctx ends may finish within the grace; if
+	// it takes longer it is dropped, and done again after the restart.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(t.options.Grace, cancel) })()
+	if t.state.BaselineScore != unknownScore {
+		t.options.Progress.Phase("Training", int64(t.state.Iteration), int64(t.hyper.Iterations))
+	}
+	for {
+		t.report()
+		if t.finished() {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return t.interrupted(ctx)
+		}
+		err := t.advance(work)
+		if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return t.interrupted(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (t *trainer) finished() bool {
+	s := t.state
+	return s.BaselineScore != unknownScore &&
+		(s.Iteration >= t.hyper.Iterations || t.hyper.Patience > 0 && s.SinceBest >= t.hyper.Patience)
+}
+
+// interrupted saves what is done and says so.
+func (t *trainer) interrupted(ctx context.Context) error {
+	if err := t.state.save(t.dir); err != nil {
+		return err
+	}
+	t.options.Log.Info("Training was interrupted", "iteration", t.state.Iteration)
+	return failure.Transient(contract.ReasonInterrupted,
+		fmt.Errorf("interrupted after iteration %d of %d, which is saved: run it again to continue: %w", t.state.Iteration, t.hyper.Iterations, context.Cause(ctx)))
+}
+
+// advance does the next piece of work that is done whole or not at all: the
+// baseline's score, or an iteration with the validation and the checkpoint that
+// are due after it.
+func (t *trainer) advance(ctx context.Context) error {
+	p := t.options.Progress
+	if t.state.BaselineScore == unknownScore {
+		p.Phase("Baseline", 0, int64(t.validate.Len()))
+		r, err := t.validate.Evaluate(ctx, t.base, t.hyper.MaxNewTokens)
+		if err != nil {
+			return t.diverged(err)
+		}
+		t.state.BaselineScore = r.Score
+		p.Phase("Training", 0, int64(t.hyper.Iterations))
+		// It may have taken long: it is computed once, whatever happens next.
+		return t.state.save(t.dir)
+	}
+	began := time.Now()
+	next, err := t.iterate(ctx)
+	if err != nil {
+		return t.diverged(err)
+	}
+	tokens := next.History[len(next.History)-1].AnswerTokens
+	t.metrics.iteration(tokens, time.Since(began))
+	if next.Iteration%t.hyper.ValidationInterval == 0 || next.Iteration == t.hyper.Iterations {
+		if err := t.validation(ctx, next); err != nil {
+			return t.diverged(err)
+		}
+	}
+	t.state = next
+	if next.Iteration%t.hyper.CheckpointInterval == 0 && next.Iteration < t.hyper.Iterations {
+		return t.state.save(t.dir)
+	}
+	return nil
+}
+
+// diverged classifies numbers that are none; other errors pass.
+func (t *trainer) diverged(err error) error {
+	if !errors.Is(err, sample.ErrNotFinite) && !errors.Is(err, errNotFinite) {
+		return err
+	}
+	return failure.Permanent(contract.ReasonDiverged, fmt.Errorf(
+		"training diverged in iteration %d: %w: lower learningRate or maxGradNorm, or raise klWeight", t.state.Iteration+1, err))
+}
+
+var errNotFinite = errors.New("loss or gradient is not finite")
+
+// iterate does one iteration of REINFORCE: answers, rewards, gradient, step. It
+// returns the next state and leaves the present one as it is.
+func (t *trainer) iterate(ctx context.Context) (*state, error) {
+	iteration := t.state.Iteration // of the steps done, so from 0
+	if err := t.applyScales(t.state.p); err != nil {
+		return nil, err
+	}
+	merged, err := t.factored.Merged(ctx)
+	if err != nil {
+		return nil, err
+	}
+	records := t.order.batch(iteration, t.hyper.BatchSize)
+	answers, err := t.train.answer(ctx, merged, records, t.hyper.MaxNewTokens, func(i int) *sample.Sampler {
+		if t.hyper.Rollout == contract.RolloutGreedy {
+			return greedy(i)
+		}
+		return sample.New(sample.Params{Temperature: t.hyper.Temperature},
+			sample.Stream(t.hyper.Seed, streamRollout, uint64(iteration), uint64(i)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	right, err := t.train.verdicts(ctx, records, answers)
+	if err != nil {
+		return nil, err
+	}
+	episodes := make([]episode, len(records))
+	for i, r := range records {
+		prompt := t.train.prompts[r]
+		episodes[i] = episode{
+			tokens: append(prompt[:len(prompt):len(prompt)], answers[i].Tokens...),
+			prompt: len(prompt),
+		}
+	}
+	reward := advantages(episodes, right, t.hyper.Baseline)
+	return t.update(ctx, episodes, reward)
+}
+
+// advantages turns verdicts into r − b, and returns the mean reward: r is +1 or
+// −1, and b is 0 or the batch's mean.
+func advantages(episodes []episode, right []bool, baseline string) (mean float64) {
+	for i := range episodes {
+		episodes[i].advantage = -1
+		if right[i] {
+			episodes[i].advantage = 1
+		}
+		mean += episodes[i].advantage
+	}
+	mean /= float64(len(episodes))
+	if baseline == contract.BaselineMean {
+		for i := range episodes {
+			episodes[i].advantage -= mean
+		}
+	}
+	return mean
+}
+
+// update computes the gradient of the objective for these episodes and takes
+// one step of Adam. It returns the next state.
+func (t *trainer) update(ctx context.Context, episodes []episode, reward float64) (*state, error) {
+	o := objective{klWeight: t.hyper.KLWeight, batch: len(episodes)}
+	ds, s, err := o.gradients(ctx, t.factored, t.base, episodes, t.budget)
+	if err != nil {
+		return nil, err
+	}
+	names := t.state.names()
+	g := map[string][]float32{}
+	for _, name := range names {
+		rounded := make([]float32, len(ds[name]))
+		for i, d := range ds[name] {
+			rounded[i] = float32(d)
+		}
+		g[name] = t.param.Grad(t.sigma[name], t.state.p[name], rounded)
+	}
+	norm := globalNorm(names, g)
+	loss := s.loss / float64(len(episodes))
+	if !finite(norm) || !finite(loss) || !finite(s.kl) {
+		return nil, fmt.Errorf("%w: loss %v, gradient norm %v, KL %v", errNotFinite, loss, norm, s.kl)
+	}
+	clip(g, norm, t.hyper.MaxGradNorm)
+	next := t.state.clone()
+	next.Iteration++
+	for _, name := range names {
+		adamStep(next.p[name], g[name], next.moments[name], next.Iteration, t.hyper.LearningRate)
+	}
+	next.History = append(next.History, point{
+		Iteration: next.Iteration, Reward: reward, KL: s.kl / math.Max(1, float64(s.tokens)),
+		Loss: loss, GradNorm: norm, AnswerTokens: s.tokens,
+	})
+	return next, nil
+}
+
+// validation scores the expert of a state and keeps it if it is the best yet.
+func (t *trainer) validation(ctx context.Context, s *state) error {
+	t.options.Progress.Label("Validating")
+	defer t.options.Progress.Label("Training")
+	if err := t.applyScales(s.p); err != nil {
+		return err
+	}
+	merged, err := t.factored.Merged(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := t.validate.Evaluate(ctx, merged, t.hyper.MaxNewTokens)
+	if err != nil {
+		return err
+	}
+	s.History[len(s.History)-1].Score = &r.Score
+	s.keepBest(r.Score)
+	return nil
+}
+
+// effective returns the effective z of parameters p.
+func (t *trainer) effective(p map[string][]float32) map[string][]float32 {
+	z := make(map[string][]float32, len(p))
+	for name, values := range p {
+		z[name] = t.param.Z(t.sigma[name], values)
+	}
+	return z
+}
+
+// applyScales makes the factored model compute with parameters p.
+func (t *trainer) applyScales(p map[string][]float32) error {
+	for name, z := range t.effective(p) {
+		s, err := expert.ScaledSigma(t.sigma[name], z)
+		if err != nil {
+			return err
+		}
+		if err := t.factored.SetScale(name, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
