@@ -13,7 +13,7 @@ func (b *Backend) RoPE(x backend.Buffer, positions []int32, heads int, table bac
 	if heads <= 0 || headDim <= 0 || headDim%2 != 0 {
 		return fmt.Errorf("%s: %d heads of %d elements", op, heads, headDim)
 	}
-	n := len(positions)
+	n, half := len(positions), headDim/2
 	args, err := operands(op, operand{"x", x, n * heads * headDim}, operand{"table", table, -1})
 	if err != nil {
 		return err
@@ -26,26 +26,17 @@ func (b *Backend) RoPE(x backend.Buffer, positions []int32, heads int, table bac
 			angles := args[1][int(positions[r])*headDim:][:headDim]
 			row := args[0][r*heads*headDim:][:heads*headDim]
 			for h := range heads {
-				rotate(row[h*headDim:][:headDim], angles, inverse)
+				head := row[h*headDim:][:headDim]
+				// Turning (b, a) by an angle is turning (a, b) back by it.
+				first, second := head[:half], head[half:]
+				if inverse {
+					first, second = second, first
+				}
+				b.kernels.rotate(first, second, angles[:half], angles[half:])
 			}
 		}
 	})
 	return nil
-}
-
-// rotate turns the pairs (head[i], head[i+D/2]) by the angles whose cosines and
-// sines are given, or back.
-func rotate(head, angles []float32, inverse bool) {
-	half := len(head) / 2
-	a, b := head[:half], head[half:][:half]
-	cosines, sines := angles[:half], angles[half:][:half]
-	for i := range a {
-		cos, sin := cosines[i], sines[i]
-		if inverse {
-			sin = -sin
-		}
-		a[i], b[i] = a[i]*cos-b[i]*sin, b[i]*cos+a[i]*sin
-	}
 }
 
 // checkAttention validates what Attention and AttentionBackward share and
@@ -88,7 +79,7 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys []backend.Spa
 		}
 	}
 	b.pool.rows(n, 2*longest*width, func(from, to int) {
-		scores := make([]float32, longest)
+		scores := make([]float32, roundUp(longest, 4))
 		for r := from; r < to; r++ {
 			for h := range s.Heads {
 				at := r*width + h*s.HeadDim
@@ -107,16 +98,15 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys []backend.Spa
 func (b *Backend) attendHead(out, q, k, v []float32, keys backend.Span, head int, s backend.AttentionShape, scores []float32) float32 {
 	stride := s.KVHeads * s.HeadDim
 	offset := int(keys.First)*stride + head/(s.Heads/s.KVHeads)*s.HeadDim
-	scores = scores[:keys.Count]
-	for j := range scores {
-		scores[j] = s.Scale * b.kernels.dot(q, k[offset+j*stride:][:s.HeadDim])
-	}
+	count := int(keys.Count)
+	b.kernels.dots(scores, q, k[offset:], count, stride, s.Scale)
+	scores = scores[:count]
 	top := b.kernels.maximum(scores)
 	sum := b.kernels.expShifted(scores, scores, top)
+	b.kernels.combine(out, scores, v[offset:], count, stride)
 	inverse := 1 / sum
-	clear(out)
-	for j, p := range scores {
-		b.kernels.axpy(out, p*inverse, v[offset+j*stride:][:s.HeadDim])
+	for i := range out {
+		out[i] *= inverse
 	}
 	return top + float32(math.Log(float64(sum)))
 }

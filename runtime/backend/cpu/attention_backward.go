@@ -33,9 +33,10 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 		dq: args[0], dk: args[1], dv: args[2], dOut: args[3], out: args[4], lse: args[5],
 		q: args[6], k: args[7], v: args[8],
 	}
+	scratch := roundUp(longest, 4)
 	b.pool.run(len(groups)*s.KVHeads, func(task int) {
 		group := groups[task/s.KVHeads]
-		g.sequence(group, task%s.KVHeads, make([]float32, longest), make([]float32, longest))
+		g.sequence(group, task%s.KVHeads, make([]float32, scratch), make([]float32, scratch))
 	})
 	return nil
 }
@@ -84,19 +85,15 @@ func (g *attentionGradient) sequence(rows rowRange, kvHead int, p, dp []float32)
 			q, dq := g.q[at:][:s.HeadDim], g.dq[at:][:s.HeadDim]
 			dOut := g.dOut[at:][:s.HeadDim]
 			along := g.kernels.dot(dOut, g.out[at:][:s.HeadDim])
-			for j := range count {
-				row := offset + j*stride
-				p[j] = s.Scale * g.kernels.dot(q, g.k[row:][:s.HeadDim])
-				dp[j] = g.kernels.dot(dOut, g.v[row:][:s.HeadDim])
-			}
+			g.kernels.dots(p, q, g.k[offset:], count, stride, s.Scale)
+			g.kernels.dots(dp, dOut, g.v[offset:], count, stride, 1)
 			g.kernels.expShifted(p[:count], p[:count], g.lse[n*s.Heads+h])
-			for j := range count {
-				row := offset + j*stride
-				ds := p[j] * (dp[j] - along) * s.Scale
-				g.kernels.axpy(dq, ds, g.k[row:][:s.HeadDim])
-				g.kernels.axpy(g.dk[row:][:s.HeadDim], ds, q)
-				g.kernels.axpy(g.dv[row:][:s.HeadDim], p[j], dOut)
+			for j, probability := range p[:count] {
+				dp[j] = probability * (dp[j] - along) * s.Scale
 			}
+			g.kernels.combine(dq, dp, g.k[offset:], count, stride)
+			g.kernels.outer(g.dk[offset:], dp, q, count, stride)
+			g.kernels.outer(g.dv[offset:], p, dOut, count, stride)
 		}
 	}
 }

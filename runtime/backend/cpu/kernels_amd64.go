@@ -11,12 +11,14 @@ func accelerated() []*kernels {
 		k := plainKernels()
 		k.name, k.mr, k.nr = "avx512", 12, 32
 		k.tile, k.wide = tileAVX512, wideAVX512
+		useAVX512(k)
 		out = append(out, k)
 	}
 	if x.HasAVX2 && x.HasFMA {
 		k := plainKernels()
 		k.name, k.mr, k.nr = "avx2", 6, 16
 		k.tile, k.wide = tileAVX2, wideAVX2
+		useAVX2(k)
 		out = append(out, k)
 	}
 	return out

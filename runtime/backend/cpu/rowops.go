@@ -55,13 +55,14 @@ func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	const strip = 16 // Columns at a time: a cache line, and a multiple of any vector.
-	b.pool.rows((c+strip-1)/strip, n*strip, func(from, to int) {
-		from, to = from*strip, min(c, to*strip)
-		sums := args[0][from:to]
-		clear(sums)
-		for r := range n {
-			b.kernels.mulAdd(sums, args[1][r*c+from:r*c+to], args[2][r*c+from:r*c+to])
+	b.pool.rows((c+vectorStep-1)/vectorStep, n*vectorStep, func(from, to int) {
+		for strip := from; strip < to; strip++ {
+			at, end := strip*vectorStep, min(c, (strip+1)*vectorStep)
+			if n > 0 {
+				b.kernels.columnDots(args[0][at:end], args[1][at:], args[2][at:], n, c)
+			} else {
+				clear(args[0][at:end])
+			}
 		}
 	})
 	return nil
