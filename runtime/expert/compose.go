@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -70,7 +72,7 @@ func (d *Decomposition) Select(modules []string) ([]string, error) {
 	}
 	for _, m := range canonical {
 		if !slices.Contains(d.manifest.Modules, m) {
-			return nil, fmt.Errorf("module %s is not decomposed: decomposition %s has %v", m, d.manifest.Digest, d.manifest.Modules)
+			return nil, failure.Permanentf(contract.ReasonUsage, "module %s is not decomposed: decomposition %s has %v", m, d.manifest.Digest, d.manifest.Modules)
 		}
 	}
 	return slices.DeleteFunc(d.Matrices(), func(name string) bool {

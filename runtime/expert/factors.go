@@ -205,11 +205,19 @@ func compareMatrices(a, b string) int {
 	if la != lb {
 		return la - lb
 	}
-	order := Modules()
-	if c := slices.Index(order, ModuleOf(a)) - slices.Index(order, ModuleOf(b)); c != 0 {
+	if c := moduleOrder(a) - moduleOrder(b); c != 0 {
 		return c
 	}
 	return strings.Compare(a, b)
+}
+
+// moduleOrder numbers modules canonically; unknown ones come last.
+func moduleOrder(name string) int {
+	order := Modules()
+	if i := slices.Index(order, ModuleOf(name)); i >= 0 {
+		return i
+	}
+	return len(order)
 }
 
 // layerOf returns the layer number in a matrix' name, or -1.

@@ -129,6 +129,11 @@ func parseVector(path string) (Vector, error) {
 	return v, nil
 }
 
+// IsVector reports whether an open safetensors file says it is an expert.
+func IsVector(f *checkpoint.File) bool {
+	return strings.HasPrefix(f.Metadata()[metaFormat], "t2-expert/")
+}
+
 // asExpert turns "invalid model" of the safetensors reader into "invalid
 // expert".
 func asExpert(err error) error {

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/source"
+)
+
+// newImportCommand returns `t2 import`.
+func newImportCommand(env *Env) *cobra.Command {
+	var specFile string
+	var spec contract.ImportSpec
+	cmd := &cobra.Command{
+		Use:   "import [SOURCE]",
+		Short: "Bring an expert vector to a data folder, verified",
+		Long: `Import copies an expert to DATA/experts/sha256-… after checking that it has the
+digest that is asked for and scales the decomposition that is there.
+
+SOURCE is an expert's folder, an archive of one, an expert.safetensors file, or
+an http(s) address of any of them. A bearer token comes from the environment
+variable ` + contract.EnvSourceToken + `.`,
+		Example: `  t2 import ./math.safetensors --data-dir ./data --digest sha256:… --decomposition-digest sha256:…`,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if jobs.HasSpec(specFile, env.Getenv) {
+				if len(args) > 0 {
+					return usagef("give either SOURCE or a specification")
+				}
+			} else {
+				if len(args) == 0 || spec.DataDir == "" || spec.Digest == "" || spec.DecompositionDigest == "" {
+					return usagef("SOURCE, --data-dir, --digest and --decomposition-digest are needed")
+				}
+				spec.HTTP, spec.Path = sourceOf(args[0])
+			}
+			return jobs.Run(cmd.Context(), env.JobOptions("import", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
+				if jobs.HasSpec(specFile, env.Getenv) {
+					var err error
+					if spec, err = jobs.LoadSpec[contract.ImportSpec](specFile, env.Getenv); err != nil {
+						return contract.Termination{}, err
+					}
+				}
+				return importExpert(ctx, env, p, spec)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&specFile, "spec", "", "read the specification (JSON) from `FILE`")
+	flags.StringVar(&spec.DataDir, "data-dir", "", "`DIR` that holds models, decompositions and experts")
+	flags.StringVar(&spec.Digest, "digest", "", "what the expert's digest must be (`sha256:…`)")
+	flags.StringVar(&spec.DecompositionDigest, "decomposition-digest", "", "digest of the decomposition it scales (`sha256:…`)")
+	flags.StringVar(&spec.BaseDigest, "base-digest", "", "digest of the base model, checked if given (`sha256:…`)")
+	return cmd
+}
+
+func importExpert(ctx context.Context, env *Env, p *jobs.Progress, spec contract.ImportSpec) (contract.Termination, error) {
+	p.Phase("Fetching", 0, 0)
+	m, err := source.ImportExpert(ctx, spec, source.Options{Token: env.Getenv(contract.EnvSourceToken), Progress: byteProgress(p, "Fetching")})
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	jobs.Logger(ctx).Info("Imported expert", "digest", m.Digest, "skill", m.Skill)
+	return contract.Termination{Expert: &contract.ExpertResult{
+		Digest: m.Digest, SizeBytes: m.SizeBytes, BaseDigest: m.BaseDigest, DecompositionDigest: m.DecompositionDigest,
+	}}, nil
+}

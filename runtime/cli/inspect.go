@@ -1,0 +1,264 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/source"
+)
+
+// inspection is the result of `t2 inspect --json`. One of the parts after Path
+// is set.
+type inspection struct {
+	Kind          string                          `json:"kind"` // model, decomposition, expert or weights
+	Path          string                          `json:"path"`
+	Model         *contract.ModelManifest         `json:"model,omitempty"`
+	Decomposition *contract.DecompositionManifest `json:"decomposition,omitempty"`
+	Expert        *expertInspection               `json:"expert,omitempty"`
+	Weights       *weightsInspection              `json:"weights,omitempty"`
+	// Fit is set when something to compare with was given.
+	Fit *fit `json:"fit,omitempty"`
+}
+
+type expertInspection struct {
+	contract.ExpertManifest
+	// Matrices and Values count what the expert scales.
+	Matrices int                       `json:"matrices"`
+	Values   int                       `json:"values"`
+	Modules  []expert.ModuleStatistics `json:"modules"`
+}
+
+type weightsInspection struct {
+	Tensors  int               `json:"tensors"`
+	Elements int64             `json:"elements"`
+	DTypes   []string          `json:"dtypes"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+type fit struct {
+	Against string `json:"against"`
+	Fits    bool   `json:"fits"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// errNoFit makes `t2 inspect` end with status 1 after it has printed.
+var errNoFit = errors.New("it does not fit")
+
+// newInspectCommand returns `t2 inspect`.
+func newInspectCommand(env *Env) *cobra.Command {
+	var base, decomposition string
+	cmd := &cobra.Command{
+		Use:   "inspect PATH",
+		Short: "Say what a model, decomposition or expert is, and whether it fits",
+		Long: `Inspect opens a model folder, a decomposition, an expert (its folder or its
+expert.safetensors) or a safetensors file, verifies it, and describes it.
+
+With --base or --decomposition it also says whether it belongs to that, and ends
+with status 1 if it does not.`,
+		Example: `  t2 inspect ./expert.safetensors
+  t2 inspect ./data/experts/sha256-… --decomposition ./data/decompositions/sha256-… --json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, err := inspect(args[0], base, decomposition)
+			if err != nil {
+				return err
+			}
+			if env.JSON {
+				err = env.PrintJSON(found)
+			} else {
+				err = found.print(env.Stdout)
+			}
+			if err == nil && found.Fit != nil && !found.Fit.Fits {
+				return errNoFit
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&base, "base", "", "model folder `DIR` that it should belong to")
+	cmd.Flags().StringVar(&decomposition, "decomposition", "", "decomposition folder `DIR` that it should belong to")
+	return cmd
+}
+
+func inspect(path, base, decomposition string) (*inspection, error) {
+	found := &inspection{Path: path}
+	if err := found.read(path); err != nil {
+		return nil, err
+	}
+	var err error
+	switch {
+	case decomposition != "":
+		found.Fit, err = found.fitsDecomposition(decomposition)
+	case base != "":
+		found.Fit, err = found.fitsBase(base)
+	}
+	return found, err
+}
+
+// read finds out what is at path and opens it.
+func (i *inspection) read(path string) error {
+	stat, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("inspecting: %w", err)
+	}
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(path, name))
+		return err == nil
+	}
+	switch {
+	case !stat.IsDir():
+		return i.readFile(path)
+	case has(expert.VectorFile):
+		return i.readExpert(path)
+	case has(checkpoint.ConfigFile):
+		m, err := source.CheckModel(path)
+		i.Kind, i.Model = "model", &m
+		return err
+	case has(contract.ManifestFile):
+		d, err := expert.OpenDecomposition(path)
+		if err != nil {
+			return err
+		}
+		m := d.Manifest()
+		i.Kind, i.Decomposition = "decomposition", &m
+		return nil
+	default:
+		return fmt.Errorf("%s is neither a model (%s), nor a decomposition (%s), nor an expert (%s)", path, checkpoint.ConfigFile, contract.ManifestFile, expert.VectorFile)
+	}
+}
+
+func (i *inspection) readFile(path string) error {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if expert.IsVector(f) {
+		return i.readExpert(path)
+	}
+	w := &weightsInspection{Metadata: f.Metadata()}
+	for _, name := range f.Names() {
+		info, _ := f.Info(name)
+		w.Tensors++
+		w.Elements += info.Elements()
+		if !slices.Contains(w.DTypes, info.DType) {
+			w.DTypes = append(w.DTypes, info.DType)
+		}
+	}
+	i.Kind, i.Weights = "weights", w
+	return nil
+}
+
+func (i *inspection) readExpert(path string) error {
+	v, err := expert.ReadVector(path)
+	if err != nil {
+		return err
+	}
+	e := &expertInspection{ExpertManifest: v.Manifest, Matrices: len(v.Z), Modules: v.Statistics()}
+	for _, z := range v.Z {
+		e.Values += len(z)
+	}
+	i.Kind, i.Expert = "expert", e
+	return nil
+}
+
+func (i *inspection) fitsDecomposition(dir string) (*fit, error) {
+	d, err := expert.OpenDecomposition(dir)
+	if err != nil {
+		return nil, err
+	}
+	result := &fit{Against: d.Manifest().Digest}
+	switch {
+	case i.Expert != nil:
+		v, err := expert.ReadVector(i.Path)
+		if err != nil {
+			return nil, err
+		}
+		err = v.Fits(d)
+		if result.Fits = err == nil; err != nil {
+			result.Reason = err.Error()
+		}
+	case i.Model != nil:
+		result.compare("model", i.Model.Digest, "decomposition is of", d.Manifest().BaseDigest)
+	default:
+		return nil, usagef("only an expert or a model can be compared with a decomposition, this is %s", i.Kind)
+	}
+	return result, nil
+}
+
+func (i *inspection) fitsBase(dir string) (*fit, error) {
+	m, err := checkpoint.BuildManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	result := &fit{Against: m.Digest}
+	switch {
+	case i.Expert != nil:
+		result.compare("base model", m.Digest, "expert was made for", i.Expert.BaseDigest)
+	case i.Decomposition != nil:
+		result.compare("base model", m.Digest, "decomposition is of", i.Decomposition.BaseDigest)
+	default:
+		return nil, usagef("only an expert or a decomposition can be compared with a base model, this is %s", i.Kind)
+	}
+	return result, nil
+}
+
+func (f *fit) compare(what, digest, madeFor, want string) {
+	if f.Fits = digest == want; !f.Fits {
+		f.Reason = fmt.Sprintf("%s is %s, %s %s", what, digest, madeFor, want)
+	}
+}
+
+// print describes the finding for people.
+func (i *inspection) print(w io.Writer) error {
+	var b strings.Builder
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s %s\n", label, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case i.Model != nil:
+		a := i.Model.Architecture
+		line("Model", "%s", i.Model.Digest)
+		line("Architecture", "%s, %d layers, hidden size %d, vocabulary %d, %d parameters", a.Family, a.Layers, a.HiddenSize, a.VocabularySize, a.Parameters)
+		for _, f := range i.Model.Files {
+			line("", "%12d  %s", f.SizeBytes, f.Path)
+		}
+	case i.Decomposition != nil:
+		d := i.Decomposition
+		line("Decomposition", "%s", d.Digest)
+		line("Base model", "%s", d.BaseDigest)
+		line("Modules", "%s, stored as %s", strings.Join(d.Modules, ", "), d.DType)
+		line("Size", "%d matrices, %d singular values", d.Matrices, d.SingularValues)
+		line("Error", "at most %.3g of a matrix' norm", d.MaxRelativeError)
+	case i.Expert != nil:
+		e := i.Expert
+		line("Expert", "%s", e.Digest)
+		line("Skill", "%s", e.Skill)
+		line("Base model", "%s", e.BaseDigest)
+		line("Decomposition", "%s", e.DecompositionDigest)
+		line("Score", "%.4f on validation (base %.4f)", e.Score, e.BaselineScore)
+		line("Scales", "%d singular values of %d matrices", e.Values, e.Matrices)
+		line("z", "%-10s %8s %9s %9s %9s %9s", "module", "values", "min", "mean", "max", "rms(z-1)")
+		for _, s := range e.Modules {
+			line("", "%-10s %8d %9.5f %9.5f %9.5f %9.5f", s.Module, s.Values, s.Min, s.Mean, s.Max, s.Deviation)
+		}
+	case i.Weights != nil:
+		line("Weights", "%d tensors, %d elements, %s", i.Weights.Tensors, i.Weights.Elements, strings.Join(i.Weights.DTypes, ", "))
+	}
+	if f := i.Fit; f != nil && f.Fits {
+		line("Fits", "yes: %s", f.Against)
+	} else if f != nil {
+		line("Fits", "no: %s", f.Reason)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,161 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+// maxExpertFiles bounds the files of an expert's folder; training makes four.
+const maxExpertFiles = 64
+
+// ImportExpert brings an expert vector to spec.DataDir, where the decomposition
+// that it scales must be already, and returns its manifest. The source is an
+// expert's folder, an archive of one, or an expert.safetensors file alone; for
+// the latter spec.Digest may also be the file's own SHA-256.
+func ImportExpert(ctx context.Context, spec contract.ImportSpec, o Options) (contract.ExpertManifest, error) {
+	if spec.DataDir == "" {
+		return contract.ExpertManifest{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
+	}
+	dir, err := contract.ArtifactDir(spec.DataDir, contract.DirExperts, spec.Digest)
+	if err != nil {
+		return contract.ExpertManifest{}, failure.Permanent(contract.ReasonUsage, fmt.Errorf("digest of the expert: %w", err))
+	}
+	decomposition, err := openDecomposition(spec)
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	if _, ok, err := present[contract.ExpertManifest](dir, func(m contract.ExpertManifest) (string, []contract.FileEntry) {
+		return m.Digest, m.Files
+	}); err != nil {
+		return contract.ExpertManifest{}, err
+	} else if ok {
+		return checkExpert(dir, decomposition)
+	}
+	m, err := importExpert(ctx, spec, decomposition, o)
+	return m, failure.Content(contract.ReasonInvalidExpert, err)
+}
+
+func openDecomposition(spec contract.ImportSpec) (*expert.Decomposition, error) {
+	dir, err := contract.ArtifactDir(spec.DataDir, contract.DirDecompositions, spec.DecompositionDigest)
+	if err != nil {
+		return nil, failure.Permanent(contract.ReasonUsage, fmt.Errorf("digest of the decomposition: %w", err))
+	}
+	d, err := expert.OpenDecomposition(dir)
+	if err != nil {
+		return nil, err
+	}
+	if got := d.Manifest().BaseDigest; spec.BaseDigest != "" && got != spec.BaseDigest {
+		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch,
+			"decomposition %s is of base model %s, the specification says %s", spec.DecompositionDigest, got, spec.BaseDigest)
+	}
+	return d, nil
+}
+
+// checkExpert reads an expert's folder and checks that it fits.
+func checkExpert(dir string, d *expert.Decomposition) (contract.ExpertManifest, error) {
+	v, err := expert.ReadVector(dir)
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	return v.Manifest, v.Fits(d)
+}
+
+func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decomposition, o Options) (_ contract.ExpertManifest, err error) {
+	experts := filepath.Join(spec.DataDir, contract.DirExperts)
+	stage, err := artifact.Stage(experts)
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	published := false
+	defer func() {
+		if !published {
+			err = errors.Join(err, stage.Discard())
+		}
+	}()
+	from, err := open(ctx, spec.HTTP, spec.Path, experts, o, &meter{report: o.Progress})
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	m, err := takeExpert(ctx, from, stage.Dir())
+	if err = errors.Join(err, from.close()); err != nil {
+		return m, err
+	}
+	if m.Digest != spec.Digest && (len(m.Files) != 1 || m.Files[0].SHA256 != spec.Digest) {
+		return m, failure.Permanentf(contract.ReasonDigestMismatch, "expert from %s has digest %s, the specification asks for %s", from, m.Digest, spec.Digest)
+	}
+	if m, err = checkExpert(stage.Dir(), d); err != nil {
+		return m, fmt.Errorf("expert from %s: %w", from, err)
+	}
+	final, err := contract.ArtifactDir(spec.DataDir, contract.DirExperts, m.Digest)
+	if err != nil {
+		return m, err
+	}
+	if err := stage.Publish(final); err != nil {
+		return m, err
+	}
+	published = true
+	return m, nil
+}
+
+// takeExpert copies an expert's files to dir and leaves a manifest there.
+func takeExpert(ctx context.Context, from tree, dir string) (contract.ExpertManifest, error) {
+	manifestPath := filepath.Join(dir, contract.ManifestFile)
+	if one, ok := from.(single); ok {
+		if err := one.takeOnly(ctx, filepath.Join(dir, expert.VectorFile), maxExpertFile); err != nil {
+			return contract.ExpertManifest{}, noExpert(from, err)
+		}
+		return describe(dir)
+	}
+	err := from.take(ctx, contract.ManifestFile, manifestPath, maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := from.take(ctx, expert.VectorFile, filepath.Join(dir, expert.VectorFile), maxExpertFile); err != nil {
+			return contract.ExpertManifest{}, noExpert(from, err)
+		}
+		return describe(dir)
+	}
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	m, err := artifact.ReadManifest[contract.ExpertManifest](dir)
+	if err != nil {
+		return m, fmt.Errorf("expert from %s: %w", from, err)
+	}
+	if len(m.Files) > maxExpertFiles {
+		return m, fmt.Errorf("expert from %s: manifest lists %d files, at most %d are allowed", from, len(m.Files), maxExpertFiles)
+	}
+	for _, f := range m.Files {
+		if f.Path != filepath.Base(f.Path) || strings.HasPrefix(f.Path, ".") || f.Path == contract.ManifestFile {
+			return m, fmt.Errorf("expert from %s: manifest lists %q, which cannot be a file of an expert", from, f.Path)
+		}
+		if err := from.take(ctx, f.Path, filepath.Join(dir, f.Path), maxExpertFile); err != nil {
+			return m, noExpert(from, err)
+		}
+	}
+	return m, nil
+}
+
+// describe writes the manifest of a folder that has an expert.safetensors alone.
+func describe(dir string) (contract.ExpertManifest, error) {
+	v, err := expert.ReadVector(filepath.Join(dir, expert.VectorFile))
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	return v.Manifest, artifact.WriteManifest(dir, v.Manifest)
+}
+
+// noExpert classifies that a source has no expert.
+func noExpert(from tree, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no expert (%s): %w", from, expert.VectorFile, err)
+}

@@ -1,0 +1,197 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+)
+
+// FetchModel brings a model to spec.DataDir and returns its manifest.
+//
+// With spec.Digest the result is what was asked for or an error, and a model
+// that is on the volume already is verified instead of fetched. Without it the
+// source is always read, since nobody knows whether it has changed.
+func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (contract.ModelManifest, error) {
+	if spec.DataDir == "" {
+		return contract.ModelManifest{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
+	}
+	if spec.Digest != "" {
+		dir, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.Digest)
+		if err != nil {
+			return contract.ModelManifest{}, failure.Permanent(contract.ReasonUsage, err)
+		}
+		if m, ok, err := present[contract.ModelManifest](dir, func(m contract.ModelManifest) (string, []contract.FileEntry) {
+			return m.Digest, m.Files
+		}); ok || err != nil {
+			return m, err
+		}
+	}
+	m, err := fetchModel(ctx, spec, o)
+	return m, failure.Content(contract.ReasonInvalidModel, err)
+}
+
+// present verifies an artifact that is on the volume. A damaged one is removed,
+// so that it is made again.
+func present[M any](dir string, content func(M) (digest string, files []contract.FileEntry)) (M, bool, error) {
+	m, err := artifact.ReadManifest[M](dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, false, nil
+	}
+	if err == nil {
+		digest, files := content(m)
+		if name, nameErr := contract.DigestDir(digest); nameErr == nil && name == filepath.Base(dir) &&
+			contract.DigestFiles(files) == digest && artifact.Verify(dir, files) == nil {
+			return m, true, nil
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return m, false, fmt.Errorf("removing damaged artifact: %w", err)
+	}
+	return m, false, nil
+}
+
+func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ contract.ModelManifest, err error) {
+	models := filepath.Join(spec.DataDir, contract.DirModels)
+	stage, err := artifact.Stage(models)
+	if err != nil {
+		return contract.ModelManifest{}, err
+	}
+	published := false
+	defer func() {
+		if !published {
+			err = errors.Join(err, stage.Discard())
+		}
+	}()
+	count := &meter{report: o.Progress}
+	from, err := open(ctx, spec.HTTP, spec.Path, models, o, count)
+	if err != nil {
+		return contract.ModelManifest{}, err
+	}
+	err = takeModel(ctx, from, stage.Dir(), count)
+	if err = errors.Join(err, from.close()); err != nil {
+		return contract.ModelManifest{}, err
+	}
+	m, err := CheckModel(stage.Dir())
+	if err != nil {
+		return contract.ModelManifest{}, fmt.Errorf("model from %s: %w", from, err)
+	}
+	if spec.Digest != "" && m.Digest != spec.Digest {
+		return m, failure.Permanentf(contract.ReasonDigestMismatch,
+			"model from %s has digest %s, the specification asks for %s; if the source may change, remove the digest or set the new one", from, m.Digest, spec.Digest)
+	}
+	if err := artifact.WriteManifest(stage.Dir(), m); err != nil {
+		return m, err
+	}
+	final, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, m.Digest)
+	if err != nil {
+		return m, err
+	}
+	if err := stage.Publish(final); err != nil {
+		return m, err
+	}
+	published = true
+	return m, nil
+}
+
+// takeModel copies the files that make up a model to dir.
+func takeModel(ctx context.Context, from tree, dir string, count *meter) error {
+	if _, ok := from.(single); ok {
+		return failure.Permanentf(contract.ReasonInvalidModel, "%s is a single file: a model is a folder in Hugging Face layout or a .tar or .tar.gz of one", from)
+	}
+	take := func(name string, limit int64) error {
+		return from.take(ctx, name, filepath.Join(dir, name), limit)
+	}
+	for _, name := range checkpoint.RequiredFiles {
+		if err := take(name, maxSmallFile); err != nil {
+			return absentFrom(from, name, err)
+		}
+	}
+	if err := takeWeights(from, take, dir, count); err != nil {
+		return err
+	}
+	for _, name := range checkpoint.OptionalFiles {
+		if err := take(name, maxSmallFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func takeWeights(from tree, take func(name string, limit int64) error, dir string, count *meter) error {
+	err := take(checkpoint.WeightsFile, maxWeightFile)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := take(checkpoint.IndexFile, maxSmallFile); err != nil {
+		return absentFrom(from, checkpoint.WeightsFile+" or "+checkpoint.IndexFile, err)
+	}
+	b, err := artifact.ReadBounded(filepath.Join(dir, checkpoint.IndexFile), checkpoint.MaxIndexBytes)
+	if err != nil {
+		return fmt.Errorf("reading index: %w", err)
+	}
+	index, err := checkpoint.ParseIndex(b)
+	if err != nil {
+		return fmt.Errorf("model from %s: %w", from, err)
+	}
+	if _, remote := from.(*httpTree); remote {
+		count.expect(indexTotal(b))
+	}
+	for _, shard := range checkpoint.IndexShards(index) {
+		if err := take(shard, maxWeightFile); err != nil {
+			return absentFrom(from, shard, err)
+		}
+	}
+	return nil
+}
+
+// absentFrom classifies that a source has not what a model needs. It may be
+// uploading still, so it is tried again.
+func absentFrom(from tree, name string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return failure.Transientf(contract.ReasonSourceNotFound,
+		"%s has no %s: a model is a folder in Hugging Face layout with safetensors weights: %w", from, name, err)
+}
+
+// CheckModel opens everything of a model folder that can be checked without
+// reading all weights (config, tensor headers, tokenizer, and that they fit
+// together) and returns its manifest.
+func CheckModel(dir string) (contract.ModelManifest, error) {
+	config, err := checkpoint.ReadConfig(dir)
+	if err != nil {
+		return contract.ModelManifest{}, err
+	}
+	t, err := tokenizer.Load(dir)
+	if err != nil {
+		return contract.ModelManifest{}, err
+	}
+	if err := t.FitsVocabulary(config.VocabSize); err != nil {
+		return contract.ModelManifest{}, err
+	}
+	return checkpoint.BuildManifest(dir)
+}
+
+// indexTotal returns the bytes of weights that an index announces, 0 if it does
+// not or makes no sense.
+func indexTotal(b []byte) int64 {
+	var raw struct {
+		Metadata struct {
+			TotalSize float64 `json:"total_size"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(b, &raw) != nil || !(raw.Metadata.TotalSize > 0) || raw.Metadata.TotalSize > maxWeightFile {
+		return 0
+	}
+	return int64(raw.Metadata.TotalSize)
+}

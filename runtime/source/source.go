@@ -1,0 +1,260 @@
+// Package source brings models and experts from where users keep them to a data
+// volume: from an http(s) address or a mounted path, as a folder or an archive.
+//
+// What arrives is untrusted. It is staged out of sight, bounded in size, opened
+// and checked, compared with the digest that was asked for, and only then
+// published; whatever goes wrong, nothing partial is left or visible.
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+// Options are what a fetch may use besides its specification.
+type Options struct {
+	// Token is sent as a bearer token with every request to the source's host.
+	Token string
+	// Client replaces the HTTP client; nil means NewClient().
+	Client *http.Client
+	// Progress is called with the bytes that have arrived and the bytes
+	// expected in all, as far as known. It may be nil.
+	Progress func(done, total int64)
+	// StallTimeout ends a download that delivers nothing for so long; 0 means
+	// DefaultStallTimeout.
+	StallTimeout time.Duration
+}
+
+// DefaultStallTimeout is Options.StallTimeout's default.
+const DefaultStallTimeout = 60 * time.Second
+
+// Bounds of what is fetched.
+const (
+	maxSmallFile  = 64 << 20 // config, tokenizer, index, manifest
+	maxWeightFile = 1 << 40
+	maxExpertFile = 1 << 30
+)
+
+// tree is a source folder of files that can be had by name.
+type tree interface {
+	// take writes the named file to dst, which must not exist. If the source has
+	// no such file the error satisfies errors.Is(err, fs.ErrNotExist); with
+	// more than limit bytes it is refused.
+	take(ctx context.Context, name, dst string, limit int64) error
+	// String describes the source in messages, without secrets.
+	String() string
+	// close removes what was only needed to read the source.
+	close() error
+}
+
+// meter counts bytes for Options.Progress.
+type meter struct {
+	mu          sync.Mutex
+	report      func(done, total int64)
+	done, total int64
+	// promised are bytes of total whose sizes are yet to be announced one by one.
+	promised int64
+}
+
+// expect adds bytes to the total that later announcements will account for.
+func (m *meter) expect(total int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.promised += total
+	m.total += total
+}
+
+func (m *meter) add(done, total int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := min(total, m.promised)
+	m.promised -= kept
+	m.done += done
+	m.total = max(m.total+total-kept, m.done)
+	if m.report != nil {
+		m.report(m.done, m.total)
+	}
+}
+
+// Write counts what passes.
+func (m *meter) Write(p []byte) (int, error) {
+	m.add(int64(len(p)), 0)
+	return len(p), nil
+}
+
+// open returns the tree of a source: exactly one of h and path is set. scratch
+// is where an archive may be unpacked.
+func open(ctx context.Context, h *contract.HTTPSource, path, scratch string, o Options, m *meter) (tree, error) {
+	switch {
+	case h != nil && path != "":
+		return nil, failure.Permanentf(contract.ReasonUsage, "source has both http and path: give exactly one")
+	case h != nil:
+		return openHTTP(ctx, *h, scratch, o, m)
+	case path != "":
+		return openPath(ctx, path, scratch, m)
+	default:
+		return nil, failure.Permanentf(contract.ReasonUsage, "source has neither http nor path: give exactly one")
+	}
+}
+
+func openHTTP(ctx context.Context, h contract.HTTPSource, scratch string, o Options, m *meter) (tree, error) {
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		// The parser's error repeats the address, which may hold a password.
+		return nil, failure.Permanentf(contract.ReasonUsage, "source is no valid URL")
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, failure.Permanentf(contract.ReasonUsage, "source %s is no http or https address", u.Redacted())
+	}
+	d := newDownloader(o, m)
+	switch {
+	case strings.HasSuffix(u.Path, ".safetensors"):
+		return &httpFile{httpTree{downloader: d, base: u}}, nil
+	case !isArchive(u.Path):
+		return &httpTree{downloader: d, base: u}, nil
+	}
+	body, _, err := d.get(ctx, u)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, failure.Transient(contract.ReasonSourceNotFound, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t, err := unpack(ctx, body, u.Path, u.Redacted(), scratch)
+	return t, errors.Join(err, body.Close())
+}
+
+func openPath(ctx context.Context, path, scratch string, m *meter) (tree, error) {
+	stat, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, failure.Transientf(contract.ReasonSourceNotFound, "source %s does not exist: check the path within the volume: %w", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening source: %w", err)
+	}
+	if stat.IsDir() {
+		return newDirTree(path, m), nil
+	}
+	if !isArchive(path) {
+		return &localFile{dirTree: newDirTree(filepath.Dir(path), m), name: filepath.Base(path)}, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening source: %w", err)
+	}
+	m.add(0, stat.Size())
+	t, err := unpack(ctx, io.TeeReader(f, m), path, path, scratch)
+	return t, errors.Join(err, f.Close())
+}
+
+func isArchive(path string) bool {
+	lower := strings.ToLower(path)
+	return strings.HasSuffix(lower, ".tar") || strings.HasSuffix(lower, ".tar.gz") || strings.HasSuffix(lower, ".tgz")
+}
+
+// write copies r to a new file, at most limit bytes.
+func write(ctx context.Context, dst string, r io.Reader, limit int64) (err error) {
+	f, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, artifact.FileMode)
+	if err != nil {
+		return fmt.Errorf("fetching: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	n, err := io.Copy(f, io.LimitReader(&contextReader{ctx, r}, limit+1))
+	if err != nil {
+		return fmt.Errorf("fetching %s: %w", filepath.Base(dst), err)
+	}
+	if n > limit {
+		return fmt.Errorf("%s has more than %d bytes: too big for what it should be", filepath.Base(dst), limit)
+	}
+	return nil
+}
+
+// contextReader ends a copy when the context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (r *contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// dirTree is a folder of the file system.
+type dirTree struct {
+	dir   string
+	meter *meter
+	// within, when set, is where links must not lead out of: a mounted volume is
+	// the user's, the rest of the pod's file system is not.
+	within string
+}
+
+func newDirTree(dir string, m *meter) *dirTree {
+	t := &dirTree{dir: dir, meter: m}
+	if clean := filepath.Clean(dir); clean == contract.MountSource || strings.HasPrefix(clean, contract.MountSource+"/") {
+		t.within = contract.MountSource
+	}
+	return t
+}
+
+func (t *dirTree) take(ctx context.Context, name, dst string, limit int64) (err error) {
+	path, err := filepath.EvalSymlinks(filepath.Join(t.dir, name))
+	if err != nil {
+		return fmt.Errorf("fetching %s from %s: %w", name, t.dir, err)
+	}
+	if t.within != "" && !strings.HasPrefix(path, t.within+"/") {
+		return fmt.Errorf("%s in %s is a link out of the volume", name, t.dir)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("fetching: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stat, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("fetching: %w", err)
+	}
+	if !stat.Mode().IsRegular() {
+		return fmt.Errorf("%s in %s is no regular file", name, t.dir)
+	}
+	t.meter.add(0, stat.Size())
+	return write(ctx, dst, io.TeeReader(f, t.meter), limit)
+}
+
+func (t *dirTree) String() string { return t.dir }
+
+func (t *dirTree) close() error { return nil }
+
+// single is a source that is one file, whatever its name.
+type single interface {
+	takeOnly(ctx context.Context, dst string, limit int64) error
+}
+
+// localFile is a single file of the file system.
+type localFile struct {
+	*dirTree
+	name string
+}
+
+func (f *localFile) takeOnly(ctx context.Context, dst string, limit int64) error {
+	return f.take(ctx, f.name, dst, limit)
+}
+
+func (f *localFile) String() string { return filepath.Join(f.dir, f.name) }

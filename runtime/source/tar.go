@@ -1,0 +1,265 @@
+package source
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// Bounds of archives. Weights hardly compress; what expands a hundredfold is
+// made to fill disks.
+const (
+	maxEntries   = 100_000
+	maxExpansion = 100
+	freeBytes    = 64 << 20 // expansion below this is never held against an archive
+)
+
+// archiveTree is an unpacked archive; files are moved out of it.
+type archiveTree struct {
+	staging *artifact.Staging
+	dir     string // the folder within that holds the files
+	name    string
+}
+
+// unpack unpacks an archive of one folder into a staging folder of scratch.
+// Only files that a model or an expert can consist of are kept. name's suffix
+// says whether it is compressed.
+func unpack(ctx context.Context, r io.Reader, name, description, scratch string) (_ tree, err error) {
+	staging, err := artifact.Stage(scratch)
+	if err != nil {
+		return nil, err
+	}
+	t := &archiveTree{staging: staging, name: description}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, staging.Discard())
+		}
+	}()
+	counted := &countingReader{r: &contextReader{ctx, r}}
+	var plain io.Reader = counted
+	if lower := strings.ToLower(name); !strings.HasSuffix(lower, ".tar") {
+		z, err := gzip.NewReader(counted)
+		if err != nil {
+			return nil, badArchive(description, err)
+		}
+		plain = z
+	}
+	if err := extract(plain, counted, staging.Dir()); err != nil {
+		return nil, badArchive(description, err)
+	}
+	if t.dir, err = findRoot(staging.Dir()); err != nil {
+		return nil, badArchive(description, err)
+	}
+	return t, nil
+}
+
+func badArchive(description string, err error) error {
+	return fmt.Errorf("archive %s: %w", description, err)
+}
+
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+// Read implements io.Reader.
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// extract writes the wanted entries of a tar below dir.
+func extract(plain io.Reader, raw *countingReader, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("unpacking: %w", err)
+	}
+	defer root.Close()
+	budget := &expansion{raw: raw, r: plain}
+	archive := tar.NewReader(budget)
+	for entries := 0; ; entries++ {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return truncated(err)
+		}
+		if entries == maxEntries {
+			return fmt.Errorf("has more than %d entries", maxEntries)
+		}
+		name, err := entryName(header)
+		if err != nil {
+			return err
+		}
+		if name == "" || !wanted(name) {
+			continue
+		}
+		if header.Size > maxWeightFile {
+			return fmt.Errorf("entry %q has %d bytes", header.Name, header.Size)
+		}
+		if err := extractFile(root, name, archive, budget); err != nil {
+			return err
+		}
+	}
+}
+
+// truncated says what an unexpected end means.
+func truncated(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("is truncated: %w", err)
+	}
+	return err
+}
+
+// entryName checks an entry and returns its cleaned name, "" for a folder.
+func entryName(h *tar.Header) (string, error) {
+	name := path.Clean(strings.ReplaceAll(h.Name, `\`, "/"))
+	if path.IsAbs(name) || !filepath.IsLocal(filepath.FromSlash(name)) {
+		return "", fmt.Errorf("entry %q leads out of the archive", h.Name)
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse:
+		return name, nil
+	case tar.TypeDir, tar.TypeXGlobalHeader:
+		return "", nil
+	default:
+		return "", fmt.Errorf("entry %q is a link or device: an archive may hold folders and files only", h.Name)
+	}
+}
+
+// wanted reports whether a model or an expert can consist of a file of this
+// name; cards, licences and other formats of the weights stay behind.
+func wanted(name string) bool {
+	base := path.Base(name)
+	if strings.HasPrefix(base, ".") {
+		return false
+	}
+	switch path.Ext(base) {
+	case ".safetensors", ".json", ".jsonl", ".jinja", ".svg":
+		return true
+	}
+	return false
+}
+
+func extractFile(root *os.Root, name string, r io.Reader, budget *expansion) (err error) {
+	if dir := path.Dir(name); dir != "." {
+		if err := root.MkdirAll(dir, artifact.DirMode); err != nil {
+			return fmt.Errorf("unpacking: %w", err)
+		}
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, artifact.FileMode)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("has %q twice", name)
+	}
+	if err != nil {
+		return fmt.Errorf("unpacking: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// Sparse entries expand after the budget's reader, so count here too.
+	if _, err := io.Copy(f, &spender{r: r, budget: budget}); err != nil {
+		return fmt.Errorf("unpacking %s: %w", name, truncated(err))
+	}
+	return nil
+}
+
+// expansion refuses archives that grow out of proportion.
+type expansion struct {
+	raw   *countingReader
+	r     io.Reader
+	read  int64 // bytes of the tar
+	spent int64 // bytes of files
+}
+
+// Read implements io.Reader.
+func (e *expansion) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	e.read += int64(n)
+	if over := e.check(e.read); over != nil {
+		return n, over
+	}
+	return n, err
+}
+
+func (e *expansion) check(n int64) error {
+	if n > freeBytes+maxExpansion*e.raw.n {
+		return fmt.Errorf("expands to more than %d times its size: it is no archive of a model", maxExpansion)
+	}
+	return nil
+}
+
+// spender counts the bytes of an entry.
+type spender struct {
+	r      io.Reader
+	budget *expansion
+}
+
+// Read implements io.Reader.
+func (s *spender) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.budget.spent += int64(n)
+	if over := s.budget.check(s.budget.spent); over != nil {
+		return n, over
+	}
+	return n, err
+}
+
+// findRoot returns the folder of an unpacked archive that holds the files: the
+// one with a config.json or a manifest or, failing that, an expert file that is
+// nearest to the top.
+func findRoot(dir string) (string, error) {
+	best, depth := "", -1
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		switch e.Name() {
+		case "config.json", contract.ManifestFile, "expert.safetensors":
+		default:
+			return nil
+		}
+		d := strings.Count(p, string(filepath.Separator))
+		if depth >= 0 && d == depth && filepath.Dir(p) != best {
+			return fmt.Errorf("holds several models: %s and %s", filepath.Base(best), filepath.Base(filepath.Dir(p)))
+		}
+		if depth < 0 || d < depth {
+			best, depth = filepath.Dir(p), d
+		}
+		return nil
+	})
+	if err == nil && depth < 0 {
+		err = errors.New("holds neither a model (config.json) nor an expert (expert.safetensors)")
+	}
+	return best, err
+}
+
+func (t *archiveTree) take(_ context.Context, name, dst string, limit int64) error {
+	path := filepath.Join(t.dir, name)
+	stat, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", t.name, err)
+	}
+	if stat.Size() > limit {
+		return fmt.Errorf("%s in archive %s has %d bytes, at most %d are allowed", name, t.name, stat.Size(), limit)
+	}
+	if err := os.Rename(path, dst); err != nil {
+		return fmt.Errorf("fetching: %w", err)
+	}
+	return nil
+}
+
+func (t *archiveTree) String() string { return t.name }
+
+func (t *archiveTree) close() error { return t.staging.Discard() }
