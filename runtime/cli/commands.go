@@ -5,6 +5,10 @@ import "github.com/spf13/cobra"
 // commands lists every subcommand; each lives in the file of its name.
 func commands(env *Env) []*cobra.Command {
 	return []*cobra.Command{
+		newFetchCommand(env),
+		newDecomposeCommand(env),
+		newImportCommand(env),
+		newInspectCommand(env),
 		newTrainCommand(env),
 		newEvalCommand(env),
 		newGenerateCommand(env),
