@@ -171,9 +171,6 @@ func lastLines(text string, n int) string {
 	if n == 0 {
 		return text
 	}
-	at := len(strings.TrimSuffix(text, "\n"))
-	for ; n > 0 && at > 0; n-- {
-		at = strings.LastIndexByte(text[:at], '\n')
-	}
-	return text[at+1:]
+	lines := slices.Collect(strings.Lines(text))
+	return strings.Join(lines[max(0, len(lines)-n):], "")
 }

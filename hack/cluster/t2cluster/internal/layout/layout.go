@@ -34,8 +34,8 @@ const (
 
 	// maxName leaves room for "-host" in the kernel's 15 characters of an interface name.
 	maxName = 10
-	// maxDir leaves room for the socket path below it in the kernel's 107 characters.
-	maxDir = 70
+	// maxDir leaves room below it for the longest path of a socket, the kubelet's, in the kernel's 107 characters.
+	maxDir = 60
 	// Marker is the file that says that a folder is a cluster's: the Cluster itself.
 	Marker = "cluster.json"
 	// ParentName is the folder that the state folders of all clusters are in by default.
