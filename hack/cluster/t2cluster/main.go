@@ -53,7 +53,7 @@ func usagef(format string, args ...any) error {
 
 func commands() []command {
 	return []command{
-		buildCommand(), upCommand(), downCommand(), statusCommand(), kubeconfigCommand(), loadImageCommand(), logsCommand(),
+		buildCommand(), upCommand(), downCommand(), statusCommand(), kubeconfigCommand(), loadImageCommand(), logsCommand(), execCommand(),
 		imageCommand(), assetsCommand(), holdCommand(),
 	}
 }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/layout"
+	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/process"
+)
+
+func execCommand() command {
+	return command{
+		name:    "exec",
+		args:    " PROGRAM [ARG...]",
+		summary: "Run a program of this machine inside a node, to look around.",
+		detail:  "The program sees the node's network, and mounts and paths as the cluster's components do.",
+		example: "t2cluster exec --node 1 iptables -t nat -L",
+		prepare: func(flags *flag.FlagSet) func(context.Context, env, []string) error {
+			var w which
+			w.declare(flags)
+			node := flags.Int("node", 1, "`number` of the node")
+			return func(ctx context.Context, e env, args []string) error {
+				if len(args) == 0 {
+					return usagef("want a program to run")
+				}
+				return w.exec(ctx, e, *node, args)
+			}
+		},
+	}
+}
+
+func (w *which) exec(ctx context.Context, e env, node int, argv []string) error {
+	c, err := w.existing(e)
+	if err != nil {
+		return err
+	}
+	if node < 1 || node > c.Nodes {
+		return usagef("--node %d: cluster %s has nodes 1 to %d", node, c.Name, c.Nodes)
+	}
+	remembered, err := process.Recall(c.PidsDir())
+	if err != nil {
+		return err
+	}
+	var in process.Namespaces
+	for _, r := range remembered {
+		info, running := r.Running()
+		switch {
+		case !running:
+		case r.Name == layout.Switch:
+			in.Mount = info.PID
+		case r.Name == c.Node(node).Namespace():
+			in.Net = info.PID
+		}
+	}
+	if in.Mount == 0 || in.Net == 0 {
+		return fmt.Errorf("node %d of cluster %s is not running; see `t2cluster status`", node, c.Name)
+	}
+	line := in.Enter(argv...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, e.stdout, e.stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", argv[0], err)
+	}
+	return nil
+}
