@@ -27,10 +27,10 @@ type skillSet []skill
 
 // demoSkills says in which format and by which reward each skill is kept, as
 // config/samples does.
-var demoSkills = []struct{ name, format, reward, template string }{
-	{name: "math", format: contract.FormatGSM8K, reward: contract.RewardNumeric},
-	{name: "code", format: contract.FormatMBPP, reward: contract.RewardUnitTests, template: "{question}"},
-	{name: "reasoning", format: contract.FormatARC, reward: contract.RewardMultipleChoice},
+var demoSkills = []struct{ name, format, transferFormat, reward, template string }{
+	{"math", contract.FormatGSM8K, contract.FormatMATH, contract.RewardNumeric, ""},
+	{"code", contract.FormatMBPP, contract.FormatMBPP, contract.RewardUnitTests, "{question}"},
+	{"reasoning", contract.FormatARC, contract.FormatARC, contract.RewardMultipleChoice, ""},
 }
 
 // loadSkills reads the held-out sets.
@@ -43,21 +43,28 @@ func loadSkills(ctx context.Context, o options) (skillSet, error) {
 		}
 		s := skill{name: d.name, judge: judge}
 		skills = append(skills, s)
-		for suffix, records := range map[string]*[]dataset.Record{"test": &s.test, "transfer": &s.transfer} {
-			set, err := dataset.Load(ctx, contract.DatasetSpec{
-				Path:           filepath.Join(o.data, d.name+"-"+suffix+".jsonl"),
-				Format:         d.format,
-				PromptTemplate: d.template,
-				Limit:          o.limit,
-			}, judge)
-			if err != nil {
-				return nil, errors.Join(fmt.Errorf("skill %s: %w", d.name, err), skills.close())
-			}
-			*records = set.Records
+		if s.test, err = loadRecords(ctx, o, d.name, "test", d.format, d.template, judge); err == nil {
+			s.transfer, err = loadRecords(ctx, o, d.name, "transfer", d.transferFormat, d.template, judge)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("skill %s: %w", d.name, err), skills.close())
 		}
 		skills[len(skills)-1] = s
 	}
 	return skills, nil
+}
+
+func loadRecords(ctx context.Context, o options, skill, split, format, template string, judge reward.Judge) ([]dataset.Record, error) {
+	set, err := dataset.Load(ctx, contract.DatasetSpec{
+		Path:           filepath.Join(o.data, skill, split+".jsonl"),
+		Format:         format,
+		PromptTemplate: template,
+		Limit:          o.limit,
+	}, judge)
+	if err != nil {
+		return nil, fmt.Errorf("the %s set: %w", split, err)
+	}
+	return set.Records, nil
 }
 
 // close ends the judges.

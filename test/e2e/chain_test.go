@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -324,7 +323,7 @@ var _ = Describe("Bad input", Ordered, func() {
 func heldOut(ctx context.Context, skill string, n int) []string {
 	GinkgoHelper()
 	spec := contract.DatasetSpec{
-		Path:   fmt.Sprintf("%s/config/samples/demo/data/%s-test.jsonl", root, skill),
+		Path:   fmt.Sprintf("%s/config/samples/demo/data/%s/test.jsonl", root, skill),
 		Format: map[string]string{"math": contract.FormatGSM8K, "code": contract.FormatMBPP, "reasoning": contract.FormatARC}[skill],
 		Limit:  n,
 	}
