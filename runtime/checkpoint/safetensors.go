@@ -56,7 +56,8 @@ var elementBits = map[string]int64{
 
 // File is an open safetensors file. Its methods may be called concurrently.
 type File struct {
-	f        *os.File
+	data     io.ReaderAt
+	closer   io.Closer
 	path     string
 	names    []string // sorted
 	infos    map[string]Info
@@ -72,30 +73,49 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening weights: %w", err)
 	}
-	file, err := newFile(f, path)
+	file, err := openFile(f, path)
 	if err != nil {
-		return nil, errors.Join(failure.Content(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err)), f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return file, nil
 }
 
-func newFile(f *os.File, path string) (*File, error) {
+func openFile(f *os.File, path string) (*File, error) {
 	stat, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening weights: %w", err)
 	}
 	if !stat.Mode().IsRegular() {
-		return nil, errors.New("is no regular file")
+		return nil, failure.Permanentf(contract.ReasonInvalidModel, "%s is no regular file", path)
 	}
-	header, err := readHeader(f, stat.Size())
+	file, err := Read(f, stat.Size(), path)
 	if err != nil {
 		return nil, err
 	}
-	infos, metadata, err := parseHeader(header, stat.Size()-8-int64(len(header)))
+	file.closer = f
+	return file, nil
+}
+
+// Read is Open for size bytes of data that are somewhere else; path names them
+// in errors.
+func Read(data io.ReaderAt, size int64, path string) (*File, error) {
+	f, err := newFile(data, size, path)
+	if err != nil {
+		return nil, failure.Content(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err))
+	}
+	return f, nil
+}
+
+func newFile(data io.ReaderAt, size int64, path string) (*File, error) {
+	header, err := readHeader(data, size)
 	if err != nil {
 		return nil, err
 	}
 	base := 8 + int64(len(header))
+	infos, metadata, err := parseHeader(header, size-base)
+	if err != nil {
+		return nil, err
+	}
 	names := make([]string, 0, len(infos))
 	for name, info := range infos {
 		info.Offset += base
@@ -103,7 +123,7 @@ func newFile(f *os.File, path string) (*File, error) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return &File{f: f, path: path, names: names, infos: infos, metadata: metadata}, nil
+	return &File{data: data, path: path, names: names, infos: infos, metadata: metadata}, nil
 }
 
 func readHeader(r io.ReaderAt, size int64) ([]byte, error) {
@@ -141,7 +161,12 @@ func (f *File) Info(name string) (Info, bool) {
 func (f *File) Metadata() map[string]string { return f.metadata }
 
 // Close closes the file.
-func (f *File) Close() error { return f.f.Close() }
+func (f *File) Close() error {
+	if f.closer == nil {
+		return nil
+	}
+	return f.closer.Close()
+}
 
 // Tensor reads a tensor as float32. Only F32, BF16 and F16 are read; a NaN or
 // an infinity is refused with its place, because one of them makes every
@@ -171,7 +196,7 @@ func (f *File) read(info Info) (*tensor.Tensor, error) {
 	size := int64(dtype.Size())
 	for at := int64(0); at < info.Size; {
 		b := buf[:min(int64(len(buf)), info.Size-at)]
-		if _, err := f.f.ReadAt(b, info.Offset+at); err != nil {
+		if _, err := f.data.ReadAt(b, info.Offset+at); err != nil {
 			return nil, fmt.Errorf("reading: %w", err)
 		}
 		dst := t.Data[at/size : (at+int64(len(b)))/size]

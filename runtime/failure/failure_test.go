@@ -1,0 +1,68 @@
+package failure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
+	cause := errors.New("the cause")
+	for _, c := range []struct {
+		name          string
+		err           error
+		wantReason    string
+		wantPermanent bool
+	}{
+		{"no error", nil, "", false},
+		{"permanent, wrapped twice", fmt.Errorf("a: %w", fmt.Errorf("b: %w", failure.Permanent(contract.ReasonInvalidModel, cause))), contract.ReasonInvalidModel, true},
+		{"transient", failure.Transientf(contract.ReasonSourceUnreachable, "x: %w", cause), contract.ReasonSourceUnreachable, false},
+		{"a disk that is full behind an invalid model", failure.Permanent(contract.ReasonInvalidModel, &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}), contract.ReasonDiskFull, false},
+		{"a quota", &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, contract.ReasonDiskFull, false},
+		{"a cancelled context", fmt.Errorf("x: %w", context.Canceled), contract.ReasonInterrupted, false},
+		{"the network", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), contract.ReasonSourceUnreachable, false},
+		{"anything else", cause, contract.ReasonInternal, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			reason, permanent := failure.Of(c.err)
+			if reason != c.wantReason || permanent != c.wantPermanent {
+				t.Errorf("got %s, permanent %v; want %s, %v", reason, permanent, c.wantReason, c.wantPermanent)
+			}
+		})
+	}
+}
+
+func TestOnlyContentIsCalledInvalid(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		err         error
+		wantInvalid bool
+	}{
+		{"a parse error", errors.New("bad header"), true},
+		{"a file that ends too early", fmt.Errorf("reading: %w", io.ErrUnexpectedEOF), true},
+		{"an I/O error", &os.PathError{Op: "read", Path: "x", Err: syscall.EIO}, false},
+		{"a missing file", fs.ErrNotExist, false},
+		{"no rights", fs.ErrPermission, false},
+		{"an interruption", context.Canceled, false},
+		{"what is classified already", failure.Permanent(contract.ReasonUnauthorized, errors.New("x")), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			reason, _ := failure.Of(failure.Content(contract.ReasonInvalidModel, c.err))
+			if got := reason == contract.ReasonInvalidModel; got != c.wantInvalid {
+				t.Errorf("reason is %s", reason)
+			}
+		})
+	}
+	if failure.Content("x", nil) != nil || failure.Permanent("x", nil) != nil || failure.Transient("x", nil) != nil {
+		t.Error("no error became one")
+	}
+}
