@@ -28,6 +28,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 			for i := range 64 {
 				sequences = append(sequences, model.Sequence{Tokens: randomTokens(41, 512, uint64(i)), From: 28})
 			}
+			report := reportCPU(b)
 			for b.Loop() {
 				logits, tape, err := m.Forward(b.Context(), sequences)
 				if err != nil {
@@ -41,6 +42,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			report()
 			b.ReportMetric(float64(64*40*b.N)/b.Elapsed().Seconds(), "tok/s")
 		})
 	}
@@ -64,6 +66,7 @@ func BenchmarkDecode(b *testing.B) {
 			if _, err := m.Step(b.Context(), c, prompt); err != nil {
 				b.Fatal(err)
 			}
+			report := reportCPU(b)
 			for b.Loop() {
 				for i := range seqs {
 					if c.Len(i) == c.MaxLen() {
@@ -76,6 +79,7 @@ func BenchmarkDecode(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			report()
 			b.ReportMetric(float64(seqs*b.N)/b.Elapsed().Seconds(), "tok/s")
 		})
 	}
@@ -90,6 +94,7 @@ func BenchmarkPrefill(b *testing.B) {
 	}
 	defer c.Close()
 	prompt := []model.Segment{{Tokens: randomTokens(256, 512, 1)}}
+	report := reportCPU(b)
 	for b.Loop() {
 		if err := c.Truncate(0, 0); err != nil {
 			b.Fatal(err)
@@ -98,5 +103,6 @@ func BenchmarkPrefill(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	report()
 	b.ReportMetric(float64(256*b.N)/b.Elapsed().Seconds(), "tok/s")
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/model"
@@ -393,4 +394,40 @@ func step(tb testing.TB, m *model.Model, c *model.Cache, segments ...model.Segme
 		tb.Fatal(err)
 	}
 	return logits
+}
+
+// TestSiblingsComputeAtTheSameTime shares weights, rotary table and backend
+// between goroutines with a cache each.
+func TestSiblingsComputeAtTheSameTime(t *testing.T) {
+	base := newModel(t, newCPU(t, 3), demo())
+	factored, err := base.WithFactors(randomFactors(base, "up_proj"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prompts := [][]int32{randomTokens(30, 512, 1), randomTokens(20, 512, 2), randomTokens(25, 512, 3), randomTokens(1, 512, 4)}
+	models := []*model.Model{base, factored, base, factored}
+	var want [][]float32
+	for i, m := range models {
+		want = append(want, step(t, m, newCache(t, m, 1), model.Segment{Tokens: prompts[i]}).Data)
+	}
+	var done sync.WaitGroup
+	for i, m := range models {
+		c := newCache(t, m, 1)
+		done.Go(func() {
+			for range 5 {
+				logits, err := m.Step(t.Context(), c, []model.Segment{{Tokens: prompts[i]}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !slices.Equal(logits.Data, want[i]) {
+					t.Errorf("prompt %d has other logits beside other computations", i)
+				}
+				if err := c.Truncate(0, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done.Wait()
 }

@@ -104,7 +104,7 @@ func (s *suite) product(t *testing.T, p product) {
 	}
 	got := s.compute(t, []int{0}, [][]float32{y, p.x}, op(p.n))[0]
 	near(t, "product", got, want, boundSum)
-	for r := range p.n {
+	for r := 0; r < p.n; r += 1 + p.n/16 {
 		alone := s.compute(t, []int{0}, [][]float32{y[r*p.out:][:p.out], p.x[r*p.in:][:p.in]}, op(1))[0]
 		if !sameBits(alone, got[r*p.out:][:p.out]) {
 			t.Fatalf("row %d differs from the row computed alone", r)

@@ -26,12 +26,17 @@ const EnvPath = "T2_CPU"
 // 256 MiB. Beyond it the memory goes back to Go's collector.
 const maxIdleFloats = 64 << 20
 
+// maxFloats bounds one buffer: 4 TiB, past which Go's runtime would panic sooner
+// or later instead of failing.
+const maxFloats = 1 << 40
+
 var errClosed = errors.New("the cpu backend is closed")
 
 // Backend is a backend.Backend on the processor.
 type Backend struct {
 	pool    *pool
 	kernels *kernels
+	tilers  sync.Pool // Of *tiler.
 
 	mu     sync.Mutex
 	closed bool
@@ -94,8 +99,8 @@ func (b *Backend) Close() error {
 
 // Alloc implements backend.Device.
 func (b *Backend) Alloc(n int) (backend.Buffer, error) {
-	if n < 0 {
-		return nil, fmt.Errorf("allocate %d elements: the number is negative", n)
+	if n < 0 || n > maxFloats {
+		return nil, fmt.Errorf("allocate %d elements: not between 0 and %d", n, maxFloats)
 	}
 	capacity := sizeClass(n)
 	b.mu.Lock()

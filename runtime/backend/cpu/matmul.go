@@ -19,9 +19,9 @@ const (
 
 // MatMul implements backend.LinearOps.
 func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, add bool) error {
-	own, err := ownWeight(w)
+	own, err := b.weight("matmul", w)
 	if err != nil {
-		return fmt.Errorf("matmul: %w", err)
+		return err
 	}
 	args, err := operands("matmul", operand{"y", y, n * w.Out()}, operand{"x", x, n * w.In()})
 	if err != nil {
@@ -33,23 +33,23 @@ func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, add bool)
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight, add bool) error {
-	own, err := ownWeight(w)
+	own, err := b.weight("matmul backward", w)
 	if err != nil {
-		return fmt.Errorf("matmul backward: %w", err)
+		return err
 	}
 	args, err := operands("matmul backward", operand{"dx", dx, n * w.In()}, operand{"dy", dy, n * w.Out()})
 	if err != nil {
 		return err
 	}
-	b.product(args[0], args[1], n, own.backward(), add)
+	b.product(args[0], args[1], n, own.backward(b.pool), add)
 	return nil
 }
 
 // Gather implements backend.LinearOps.
 func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error {
-	own, err := ownWeight(w)
+	own, err := b.weight("gather", w)
 	if err != nil {
-		return fmt.Errorf("gather: %w", err)
+		return err
 	}
 	in := w.In()
 	args, err := operands("gather", operand{"y", y, len(ids) * in})
@@ -61,15 +61,9 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error 
 			return fmt.Errorf("gather: row %d of a matrix with %d", id, w.Out())
 		}
 	}
-	f := own.forward
 	b.pool.rows(len(ids), 4*in, func(from, to int) {
 		for i := from; i < to; i++ {
-			row := int(ids[i])
-			src := f.panels[row/f.nr*f.nr*f.k+row%f.nr:]
-			dst := args[0][i*in : (i+1)*in]
-			for c := range dst {
-				dst[c] = src[c*f.nr]
-			}
+			own.forward.copyRow(args[0][i*in:(i+1)*in], int(ids[i]))
 		}
 	})
 	return nil
@@ -103,56 +97,79 @@ func (b *Backend) product(c, a []float32, n int, p *packed, add bool) {
 
 // block computes rows [row, rowEnd) by panels [panel, panelEnd) of a product.
 func (b *Backend) block(c, a []float32, p *packed, add bool, row, rowEnd, panel, panelEnd int) {
+	t, _ := b.tilers.Get().(*tiler)
+	if t == nil {
+		t = &tiler{kernels: b.kernels}
+	}
+	t.c, t.a, t.p = c, a, p
 	for k := 0; k < p.k; k += blockK {
-		depth := min(blockK, p.k-k)
-		group := max(1, blockPanel/(depth*p.nr))
+		t.args.k = min(blockK, p.k-k)
+		t.args.add = add || k > 0
+		group := max(1, blockPanel/(t.args.k*p.nr))
 		for g := panel; g < panelEnd; g += group {
+			end := min(panelEnd, g+group)
 			for r := row; r < rowEnd; r += b.kernels.mr {
-				rows := min(b.kernels.mr, rowEnd-r)
-				end := min(panelEnd, g+group)
-				q := g
-				if rows == 1 && b.kernels.wide != nil {
-					for ; q+widePanels <= end && (q+widePanels)*p.nr <= p.out; q += widePanels {
-						b.kernels.wide(&tileArgs{
-							c: c[r*p.out+q*p.nr:][:widePanels*p.nr], a: a[r*p.k+k:][:depth],
-							panel: p.panels[(q*p.k+k)*p.nr:], panelStride: p.k * p.nr,
-							k: depth, add: add || k > 0,
-						})
-					}
-				}
-				for ; q < end; q++ {
-					b.tile(c, a, p, add || k > 0, r, rows, q, k, depth)
-				}
+				t.args.rows = min(b.kernels.mr, rowEnd-r)
+				t.row(r, g, end, k)
 			}
 		}
 	}
+	t.release()
+	b.tilers.Put(t)
 }
 
-// tile calls the kernel; a panel that sticks out of the matrix goes through a
-// scratch tile, so that the same kernel serves it.
-func (b *Backend) tile(c, a []float32, p *packed, add bool, row, rows, panel, k, depth int) {
-	t := tileArgs{
-		a: a[row*p.k+k:], lda: p.k,
-		panel: p.panels[(panel*p.k+k)*p.nr:][:depth*p.nr],
-		k:     depth, rows: rows, add: add,
-	}
-	first := panel * p.nr
-	if first+p.nr <= p.out {
-		t.c, t.ldc = c[row*p.out+first:], p.out
-		b.kernels.tile(&t)
-		return
-	}
-	var scratch [maxTile]float32
-	columns := p.out - first
-	if add {
-		for r := range rows {
-			copy(scratch[r*p.nr:][:columns], c[(row+r)*p.out+first:])
+// tiler computes the tiles of one block. It is kept for the next one, since what
+// a kernel is given lives on the heap.
+type tiler struct {
+	kernels *kernels
+	c, a    []float32
+	p       *packed
+	args    tileArgs
+	scratch [maxTile]float32
+}
+
+// release drops the references to memory that belongs to others.
+func (t *tiler) release() {
+	t.c, t.a, t.p, t.args = nil, nil, nil, tileArgs{}
+}
+
+// row computes one tile of rows by panels [q, end), from column k.
+func (t *tiler) row(row, q, end, k int) {
+	p := t.p
+	t.args.a, t.args.lda = t.a[row*p.k+k:], p.k
+	t.args.ldc, t.args.panelStride = p.out, p.k*p.nr
+	if t.args.rows == 1 && t.kernels.wide != nil {
+		for ; q+widePanels <= end && (q+widePanels)*p.nr <= p.out; q += widePanels {
+			t.args.c = t.c[row*p.out+q*p.nr:][:widePanels*p.nr]
+			t.args.panel = p.panels[(q*p.k+k)*p.nr:]
+			t.kernels.wide(&t.args)
 		}
 	}
-	t.c, t.ldc = scratch[:], p.nr
-	b.kernels.tile(&t)
-	for r := range rows {
-		copy(c[(row+r)*p.out+first:][:columns], scratch[r*p.nr:])
+	for ; q < end; q++ {
+		t.args.panel = p.panels[(q*p.k+k)*p.nr:][:t.args.k*p.nr]
+		if (q+1)*p.nr > p.out {
+			t.edge(row, q*p.nr)
+			return
+		}
+		t.args.c = t.c[row*p.out+q*p.nr:]
+		t.kernels.tile(&t.args)
+	}
+}
+
+// edge computes a tile that sticks out of the matrix, on scratch memory, so that
+// the same kernel serves it.
+func (t *tiler) edge(row, column int) {
+	out, nr := t.p.out, t.p.nr
+	columns := out - column
+	if t.args.add {
+		for r := range t.args.rows {
+			copy(t.scratch[r*nr:][:columns], t.c[(row+r)*out+column:])
+		}
+	}
+	t.args.c, t.args.ldc = t.scratch[:], nr
+	t.kernels.tile(&t.args)
+	for r := range t.args.rows {
+		copy(t.c[(row+r)*out+column:][:columns], t.scratch[r*nr:])
 	}
 }
 

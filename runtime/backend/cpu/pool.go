@@ -10,6 +10,7 @@ import (
 type pool struct {
 	threads int
 	jobs    chan *job
+	quit    chan struct{}
 	workers sync.WaitGroup
 }
 
@@ -24,20 +25,26 @@ type job struct {
 }
 
 func newPool(threads int) *pool {
-	p := &pool{threads: threads, jobs: make(chan *job, 4*threads)}
+	p := &pool{threads: threads, jobs: make(chan *job, 4*threads), quit: make(chan struct{})}
 	for range threads - 1 {
 		p.workers.Go(func() {
-			for j := range p.jobs {
-				j.work()
+			for {
+				select {
+				case j := <-p.jobs:
+					j.work()
+				case <-p.quit:
+					return
+				}
 			}
 		})
 	}
 	return p
 }
 
-// close ends the workers. No run may follow.
+// close ends the workers and waits for them. A later run works on the caller's
+// goroutine alone.
 func (p *pool) close() {
-	close(p.jobs)
+	close(p.quit)
 	p.workers.Wait()
 }
 

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -15,25 +16,66 @@ type packed struct {
 	out, k, nr int
 }
 
-func pack(out, k, nr int, at func(row, col int) float32) *packed {
-	count := (out + nr - 1) / nr
-	p := &packed{panels: make([]float32, count*nr*k), out: out, k: k, nr: nr}
-	for panel := range count {
-		base := panel * nr * k
-		rows := min(nr, out-panel*nr)
-		for i := range k {
-			dst := p.panels[base+i*nr:]
-			for r := range rows {
-				dst[r] = at(panel*nr+r, i)
+func newPacked(out, k, nr int) *packed {
+	return &packed{panels: make([]float32, (out+nr-1)/nr*nr*k), out: out, k: k, nr: nr}
+}
+
+// eachPanel calls body for every panel with its memory, its first row and how
+// many rows of the matrix it has.
+func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows int)) {
+	size := p.nr * p.k
+	workers.rows(len(p.panels)/size, size, func(from, to int) {
+		for i := from; i < to; i++ {
+			body(p.panels[i*size:][:size], i*p.nr, min(p.nr, p.out-i*p.nr))
+		}
+	})
+}
+
+// pack copies a matrix [out, k].
+func pack(workers *pool, data []float32, out, k, nr int) *packed {
+	p := newPacked(out, k, nr)
+	p.eachPanel(workers, func(panel []float32, first, rows int) {
+		for r := range rows {
+			row := data[(first+r)*k:][:k]
+			for i, v := range row {
+				panel[i*nr+r] = v
 			}
 		}
-	}
+	})
 	return p
 }
 
-// at returns W[row, col].
-func (p *packed) at(row, col int) float32 {
-	return p.panels[(row/p.nr*p.k+col)*p.nr+row%p.nr]
+// packTransposed copies the transpose [out, k] of a matrix [k, out].
+func packTransposed(workers *pool, data []float32, out, k, nr int) *packed {
+	p := newPacked(out, k, nr)
+	p.eachPanel(workers, func(panel []float32, first, rows int) {
+		for i := range k {
+			copy(panel[i*nr:][:rows], data[i*out+first:])
+		}
+	})
+	return p
+}
+
+// unpack returns the matrix [out, k].
+func (p *packed) unpack(workers *pool) []float32 {
+	data := make([]float32, p.out*p.k)
+	p.eachPanel(workers, func(panel []float32, first, rows int) {
+		for r := range rows {
+			row := data[(first+r)*p.k:][:p.k]
+			for i := range row {
+				row[i] = panel[i*p.nr+r]
+			}
+		}
+	})
+	return data
+}
+
+// copyRow copies row r of the matrix to dst.
+func (p *packed) copyRow(dst []float32, r int) {
+	column := p.panels[r/p.nr*p.nr*p.k+r%p.nr:]
+	for i := range dst {
+		dst[i] = column[i*p.nr]
+	}
 }
 
 // weight is a constant matrix. The layout for the backward product is made when
@@ -41,8 +83,8 @@ func (p *packed) at(row, col int) float32 {
 type weight struct {
 	forward *packed
 
-	backOnce sync.Once
-	back     *packed // Wᵀ.
+	once       sync.Once
+	transposed *packed
 }
 
 // Out implements backend.Weight.
@@ -51,12 +93,13 @@ func (w *weight) Out() int { return w.forward.out }
 // In implements backend.Weight.
 func (w *weight) In() int { return w.forward.k }
 
-func (w *weight) backward() *packed {
-	w.backOnce.Do(func() {
+// backward returns Wᵀ packed.
+func (w *weight) backward(workers *pool) *packed {
+	w.once.Do(func() {
 		f := w.forward
-		w.back = pack(f.k, f.out, f.nr, func(row, col int) float32 { return f.at(col, row) })
+		w.transposed = packTransposed(workers, f.unpack(workers), f.k, f.out, f.nr)
 	})
-	return w.back
+	return w.transposed
 }
 
 // NewWeight implements backend.Device.
@@ -64,31 +107,29 @@ func (b *Backend) NewWeight(out, in int, data []float32) (backend.Weight, error)
 	if out <= 0 || in <= 0 || len(data)/out != in || len(data)%out != 0 {
 		return nil, fmt.Errorf("new weight [%d, %d]: %d elements given", out, in, len(data))
 	}
-	return &weight{forward: pack(out, in, b.kernels.nr, func(row, col int) float32 {
-		return data[row*in+col]
-	})}, nil
+	return &weight{forward: pack(b.pool, data, out, in, b.kernels.nr)}, nil
 }
 
 // WeightData implements backend.Device.
 func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
-	own, err := ownWeight(w)
+	own, err := b.weight("weight data", w)
 	if err != nil {
-		return nil, fmt.Errorf("weight data: %w", err)
+		return nil, err
 	}
-	out, in := own.Out(), own.In()
-	data := make([]float32, out*in)
-	for r := range out {
-		for c := range in {
-			data[r*in+c] = own.forward.at(r, c)
-		}
-	}
-	return data, nil
+	return own.forward.unpack(b.pool), nil
 }
 
-func ownWeight(w backend.Weight) (*weight, error) {
+// weight returns an operation's weight argument, or an error when it is of
+// another backend, or of another path of this one with panels of another width.
+func (b *Backend) weight(op string, w backend.Weight) (*weight, error) {
 	own, ok := w.(*weight)
 	if !ok || own == nil {
-		return nil, fmt.Errorf("the weight is none of the cpu backend")
+		return nil, fmt.Errorf("%s: %w", op, errForeignWeight)
+	}
+	if own.forward.nr != b.kernels.nr {
+		return nil, fmt.Errorf("%s: %w", op, errForeignWeight)
 	}
 	return own, nil
 }
+
+var errForeignWeight = errors.New("the weight belongs to another backend")
