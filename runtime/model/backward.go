@@ -79,12 +79,10 @@ func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *laye
 	if attention {
 		l.attentionBackward(p, m, dx, t, lt, deeper, gradients)
 	}
-	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.attended, lt.lse, lt.gate, lt.up)
-	p.free(lt.inner[:]...)
-	*lt = layerTape{}
+	lt.free(p)
 }
 
-// project takes dy back through one projection and files its gradient.
+// back takes dy back through one projection and files its gradient.
 func (l *layer) back(p *pass, projection int, dx, dy backend.Buffer, n int, lt *layerTape, gradients map[string][]float32) {
 	linear := l.linears[projection]
 	if ds := linear.backward(p, dx, dy, lt.inner[projection], n); ds != nil {

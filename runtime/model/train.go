@@ -56,9 +56,13 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tens
 	p := t.pass
 	x := p.alloc(t.n * m.hidden)
 	p.do(func() error { return m.be.Gather(x, m.embed, tokens) })
+	lowest := m.lowestFactored()
 	for i := range m.layers {
 		p.check(ctx)
 		x = m.layers[i].forward(p, m, x, t, &t.layers[i])
+		if i < lowest { // Backward will not come here.
+			t.layers[i].free(p)
+		}
 	}
 	t.final = x
 	selected := p.alloc(len(t.wanted) * m.hidden)
@@ -132,9 +136,16 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	return out
 }
 
+// free gives back what the layer kept.
+func (lt *layerTape) free(p *pass) {
+	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.attended, lt.lse, lt.gate, lt.up)
+	p.free(lt.inner[:]...)
+	*lt = layerTape{}
+}
+
 // Release frees a tape that no Backward will use. It may be called again, and
 // after Backward.
 func (t *Tape) Release() {
 	t.pass.release()
-	t.layers = nil
+	t.layers, t.final = nil, nil
 }
