@@ -1,0 +1,285 @@
+package expert_test
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// vectorFor returns an expert that scales every matrix of d.
+func vectorFor(d *expert.Decomposition, by float32) expert.Vector {
+	v := expert.Vector{
+		Manifest: contract.ExpertManifest{
+			BaseDigest: d.Manifest().BaseDigest, DecompositionDigest: d.Manifest().Digest, Skill: "math", BaselineScore: 0.25, Score: 0.5,
+		},
+		Z: map[string][]float32{},
+	}
+	for _, name := range d.Matrices() {
+		z := make([]float32, d.Rank(name))
+		for i := range z {
+			z[i] = 1 + by*float32(i%3-1)
+		}
+		v.Z[name] = z
+	}
+	return v
+}
+
+func TestExpertsSurvivePublishing(t *testing.T) {
+	ck, digest := tiny(t, 1)
+	d, root := decomposed(t, ck, spec(digest))
+	v := vectorFor(d, 0.1)
+	m, err := expert.WriteVector(root, v, map[string]func(io.Writer) error{
+		"metrics.jsonl": func(w io.Writer) error { _, err := io.WriteString(w, "{}\n"); return err },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := artifactDir(t, root, contract.DirExperts, m.Digest)
+	if diff := cmp.Diff([]string{"expert.safetensors", "metrics.jsonl", contract.ManifestFile}, list(t, dir)); diff != "" {
+		t.Errorf("files -want +got\n%s", diff)
+	}
+	got, err := expert.ReadVector(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Manifest = m
+	if diff := cmp.Diff(v, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if err := got.Fits(d); err != nil {
+		t.Error(err)
+	}
+	// The file alone says what it is, too.
+	bare, err := expert.ReadVector(filepath.Join(dir, expert.VectorFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(v.Z, bare.Z); diff != "" {
+		t.Errorf("z -want +got\n%s", diff)
+	}
+	if b := bare.Manifest; b.Skill != "math" || b.BaselineScore != 0.25 || b.Score != 0.5 || len(b.Files) != 1 || b.Digest == m.Digest {
+		t.Errorf("manifest of the file alone: %+v", b)
+	}
+	// The same expert again is the same artifact.
+	again, err := expert.WriteVector(root, v, map[string]func(io.Writer) error{
+		"metrics.jsonl": func(w io.Writer) error { _, err := io.WriteString(w, "{}\n"); return err },
+	})
+	if err != nil || again.Digest != m.Digest {
+		t.Errorf("digest %s, then %s (%v)", m.Digest, again.Digest, err)
+	}
+	if names := list(t, filepath.Join(root, contract.DirExperts)); len(names) != 1 {
+		t.Errorf("folders %v", names)
+	}
+}
+
+func TestAFailedPublishLeavesNothing(t *testing.T) {
+	ck, digest := tiny(t, 1)
+	d, root := decomposed(t, ck, spec(digest))
+	v := vectorFor(d, 0.1)
+	for name, extra := range map[string]map[string]func(io.Writer) error{
+		"a file that cannot be written": {"a": func(io.Writer) error { return io.ErrClosedPipe }},
+		"a name that leads out":         {"../a": func(io.Writer) error { return nil }},
+		"the manifest's name":           {contract.ManifestFile: func(io.Writer) error { return nil }},
+	} {
+		if _, err := expert.WriteVector(root, v, extra); err == nil {
+			t.Errorf("%s: published", name)
+		}
+		if names := list(t, filepath.Join(root, contract.DirExperts)); len(names) != 0 {
+			t.Errorf("%s: left %v", name, names)
+		}
+	}
+}
+
+func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
+	ck, digest := tiny(t, 1)
+	d, root := decomposed(t, ck, spec(digest))
+	m, err := expert.WriteVector(root, vectorFor(d, 0.1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := artifactDir(t, root, contract.DirExperts, m.Digest)
+	flip(t, filepath.Join(dir, expert.VectorFile))
+	_, err = expert.ReadVector(dir)
+	if reason, permanent := failure.Of(err); reason != contract.ReasonDigestMismatch || !permanent {
+		t.Errorf("a flipped bit is %s, %v: %v", reason, permanent, err)
+	}
+
+	good := map[string]string{
+		"format": "t2-expert/1", "method": "SVF", "skill": "math", "baseDigest": digest, "decompositionDigest": digest,
+	}
+	vector := map[string]*tensor.Tensor{"model.layers.0.mlp.up_proj": {Shape: []int{2}, Data: []float32{1, 1}}}
+	for _, c := range []struct {
+		name    string
+		meta    map[string]string
+		tensors map[string]*tensor.Tensor
+		dtype   tensor.DType
+		want    string
+	}{
+		{"weights of a model", map[string]string{"format": "pt"}, vector, tensor.F32, `format "pt"`},
+		{"a later version", map[string]string{"format": "t2-expert/2"}, vector, tensor.F32, "another version"},
+		{"another method", map[string]string{"method": "LoRA"}, vector, tensor.F32, "LoRA"},
+		{"no base", map[string]string{"baseDigest": ""}, vector, tensor.F32, "baseDigest"},
+		{"a decomposition that is a path", map[string]string{"decompositionDigest": "../.."}, vector, tensor.F32, "decompositionDigest"},
+		{"an endless skill", map[string]string{"skill": strings.Repeat("x", 1000)}, vector, tensor.F32, "skill"},
+		{"a score beyond one", map[string]string{"score": "2"}, vector, tensor.F32, "score"},
+		{"a score that is no number", map[string]string{"score": "NaN"}, vector, tensor.F32, "score"},
+		{"no matrices", nil, map[string]*tensor.Tensor{}, tensor.F32, "no matrix"},
+		{"matrices", nil, map[string]*tensor.Tensor{"x": tensor.New(2, 2)}, tensor.F32, "one dimension"},
+		{"half precision", nil, vector, tensor.F16, "F16"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			meta := map[string]string{}
+			for k, v := range good {
+				meta[k] = v
+			}
+			for k, v := range c.meta {
+				meta[k] = v
+			}
+			path := filepath.Join(t.TempDir(), "e.safetensors")
+			if err := checkpoint.WriteSafetensors(path, c.tensors, c.dtype, meta); err != nil {
+				t.Fatal(err)
+			}
+			_, err := expert.ReadVector(path)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if reason, permanent := failure.Of(err); reason != contract.ReasonInvalidExpert || !permanent {
+				t.Errorf("classified as %s, %v", reason, permanent)
+			}
+		})
+	}
+}
+
+func TestAnExpertOfAnotherDecompositionSaysWhichTwoDiffer(t *testing.T) {
+	ck, digest := tiny(t, 1)
+	d, _ := decomposed(t, ck, spec(digest))
+	some := spec(digest)
+	some.Modules = []string{"up_proj"}
+	mlp, _ := decomposed(t, ck, some)
+	other, otherDigest := tiny(t, 2)
+	foreign, _ := decomposed(t, other, spec(otherDigest))
+
+	short := vectorFor(d, 0)
+	short.Z[d.Matrices()[0]] = []float32{1}
+	extra := vectorFor(mlp, 0)
+	extra.Z["model.layers.0.self_attn.q_proj"] = []float32{1}
+	for _, c := range []struct {
+		name   string
+		vector expert.Vector
+		onto   *expert.Decomposition
+		want   []string
+	}{
+		{"of another base", vectorFor(foreign, 0), d, []string{"base model", digest, otherDigest}},
+		{"of other modules", vectorFor(mlp, 0), d, []string{"decomposition", d.Manifest().Digest, mlp.Manifest().Digest}},
+		{"too short", short, d, []string{d.Matrices()[0], "by 1 numbers"}},
+		{"with a matrix that is not decomposed", extra, mlp, []string{"self_attn.q_proj", "has not"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.vector.Fits(c.onto)
+			for _, want := range c.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q", err, want)
+				}
+			}
+			if reason, permanent := failure.Of(err); reason != contract.ReasonDecompositionMismatch || !permanent {
+				t.Errorf("classified as %s, %v", reason, permanent)
+			}
+		})
+	}
+}
+
+func TestMixing(t *testing.T) {
+	of := func(decomposition string, z map[string][]float32) expert.Vector {
+		return expert.Vector{Manifest: contract.ExpertManifest{DecompositionDigest: decomposition}, Z: z}
+	}
+	a := of("d", map[string][]float32{"x": {1.5, 0.5}, "y": {2}})
+	b := of("d", map[string][]float32{"x": {0.5, 1}})
+	for _, c := range []struct {
+		name string
+		mix  []expert.Weighted
+		want map[string][]float32
+	}{
+		{"nothing", nil, map[string][]float32{}},
+		{"one expert alone is itself", []expert.Weighted{{a, 1}}, a.Z},
+		{"halves; what one does not scale it leaves at one", []expert.Weighted{{a, 0.5}, {b, 0.5}}, map[string][]float32{"x": {1, 0.75}, "y": {1.5}}},
+		{"a share of nothing changes nothing", []expert.Weighted{{a, 0}, {b, 1}}, map[string][]float32{"x": {0.5, 1}, "y": {1}}},
+	} {
+		got, err := expert.Mix(c.mix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: -want +got\n%s", c.name, diff)
+		}
+	}
+	for name, mix := range map[string][]expert.Weighted{
+		"of two decompositions": {{a, 0.5}, {of("e", a.Z), 0.5}},
+		"of two lengths":        {{a, 0.5}, {of("d", map[string][]float32{"x": {1}}), 0.5}},
+	} {
+		if _, err := expert.Mix(mix); err == nil {
+			t.Errorf("%s: mixed", name)
+		}
+	}
+}
+
+func TestStatisticsTellHowFarAnExpertIsFromTheBase(t *testing.T) {
+	v := expert.Vector{Z: map[string][]float32{
+		"model.layers.0.mlp.up_proj": {1, 2}, "model.layers.1.mlp.up_proj": {0, 1}, "model.layers.0.self_attn.q_proj": {1},
+	}}
+	want := []expert.ModuleStatistics{
+		{Module: "q_proj", Matrices: 1, Values: 1, Min: 1, Mean: 1, Max: 1},
+		{Module: "up_proj", Matrices: 2, Values: 4, Min: 0, Mean: 1, Max: 2, Deviation: 0.7071067811865476},
+	}
+	if diff := cmp.Diff(want, v.Statistics()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// FuzzVector: a file is no expert, or one whose every z is finite, not empty,
+// and of valid digests.
+func FuzzVector(f *testing.F) {
+	zero := "sha256:" + strings.Repeat("0", 64)
+	path := filepath.Join(f.TempDir(), "e.safetensors")
+	if err := expert.WriteVectorFile(path, expert.Vector{
+		Manifest: contract.ExpertManifest{BaseDigest: zero, DecompositionDigest: zero, Skill: "math"}, Z: map[string][]float32{"w": {1, 2}},
+	}); err != nil {
+		f.Fatal(err)
+	}
+	seed, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add(seed[:len(seed)-1])
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(dir, "e.safetensors")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v, err := expert.ReadVector(path)
+		if err != nil {
+			return
+		}
+		if !contract.ValidDigest(v.Manifest.BaseDigest) || !contract.ValidDigest(v.Manifest.DecompositionDigest) || len(v.Z) == 0 {
+			t.Fatalf("accepted %+v", v.Manifest)
+		}
+		for name, z := range v.Z {
+			for _, x := range z {
+				if x-x != 0 {
+					t.Fatalf("z of %s has %v", name, x)
+				}
+			}
+		}
+	})
+}
