@@ -1,0 +1,491 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/sample"
+	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/rollout"
+)
+
+// exercise is a volume with a random model, and a data set of prompts whose
+// right answer is a byte that the model gives now and then, but not greedily:
+// what reinforcement can teach it.
+type exercise struct {
+	volume *enginetest.Volume
+	spec   contract.TrainSpec
+}
+
+func newExercise(t *testing.T) exercise {
+	t.Helper()
+	v := enginetest.New(t)
+	m, _, tok := v.Load(t)
+	var lines bytes.Buffer
+	for i := 0; lines.Len() == 0 || i < 12; i++ {
+		question := fmt.Sprintf("question %d", i)
+		prompt, err := EncodePrompt(tok, []dataset.Message{{Role: "user", Content: question}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const draws = 24
+		prompts := make([][]int32, draws+1)
+		for j := range prompts {
+			prompts[j] = prompt
+		}
+		answers, err := rollout.Generate(t.Context(), m, prompts, func(j int) *sample.Sampler {
+			if j == draws {
+				return greedy(j)
+			}
+			return sample.New(sample.Params{Temperature: 1}, sample.Stream(5, uint64(i), uint64(j)))
+		}, rollout.Options{Stop: tok.EOS(), MaxNewTokens: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range answers[:draws] {
+			if b := a.Tokens[0]; b > ' ' && b < 0x7f && b != answers[draws].Tokens[0] {
+				if err := json.NewEncoder(&lines).Encode(map[string]string{"prompt": question, "answer": string(rune(b))}); err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+		}
+	}
+	path := filepath.Join(t.TempDir(), "pairs.jsonl")
+	if err := os.WriteFile(path, lines.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set := contract.DatasetSpec{Path: path, Format: contract.FormatPairs}
+	hyper := contract.DefaultHyper()
+	hyper.Iterations, hyper.BatchSize, hyper.LearningRate, hyper.MaxNewTokens = 12, 48, 0.1, 1
+	hyper.Rollout, hyper.Baseline, hyper.Seed = contract.RolloutSample, contract.BaselineMean, 3
+	hyper.KLWeight, hyper.ValidationInterval, hyper.CheckpointInterval = 0.01, 4, 5
+	return exercise{volume: v, spec: contract.TrainSpec{
+		Name: "bytes", Skill: "bytes", RunID: "run", DataDir: v.Root,
+		ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		Objective: contract.ObjectiveReinforce, Train: set, Validation: set,
+		Reward: contract.RewardExactMatch, Hyperparameters: hyper,
+	}}
+}
+
+// watcher is a log that calls back after each iteration.
+type watcher struct {
+	slog.Handler
+	after func(iteration int)
+}
+
+func (w watcher) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "Iteration was finished" {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "iteration" {
+				w.after(int(a.Value.Int64()))
+			}
+			return a.Key != "iteration"
+		})
+	}
+	return nil
+}
+
+func (watcher) Enabled(context.Context, slog.Level) bool { return true }
+
+func (w watcher) WithAttrs([]slog.Attr) slog.Handler { return w }
+
+func (w watcher) WithGroup(string) slog.Handler { return w }
+
+// train runs a specification; after (may be nil) is called after each iteration.
+func (e exercise) train(ctx context.Context, t *testing.T, threads int, after func(iteration int)) (contract.Termination, *jobs.Progress, error) {
+	t.Helper()
+	be, err := cpu.New(threads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := be.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	log := slog.New(slog.DiscardHandler)
+	if after != nil {
+		log = slog.New(watcher{after: after})
+	}
+	progress := jobs.NewProgress()
+	done, err := Run(ctx, e.spec, Options{Backend: be, Progress: progress, Log: log})
+	return done, progress, err
+}
+
+func (e exercise) mustTrain(t *testing.T, threads int) contract.Termination {
+	t.Helper()
+	done, _, err := e.train(t.Context(), t, threads, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
+	e := newExercise(t)
+	e.spec.Hyperparameters.Iterations = 40
+	done, progress, err := e.train(t.Context(), t, 2, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	training := done.Expert.Training
+	if training.BaselineScore != 0 {
+		t.Errorf("the base model scores %v, but no right answer is its greedy one", training.BaselineScore)
+	}
+	if training.BestScore < 0.3 {
+		t.Errorf("the expert scores %v, want at least 0.3", training.BestScore)
+	}
+	if diff := cmp.Diff(*training, *progress.Snapshot().Training); diff != "" {
+		t.Errorf("progress differs from the result (-result +progress):\n%s", diff)
+	}
+
+	v, err := expert.ReadVector(e.volume.ExpertDir(t, done.Expert.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Manifest.Score != training.BestScore || v.Manifest.Skill != "bytes" {
+		t.Errorf("manifest says skill %q, score %v", v.Manifest.Skill, v.Manifest.Score)
+	}
+	// What is published is what was validated.
+	m, dec, tok := e.volume.Load(t)
+	if err := v.Fits(dec); err != nil {
+		t.Fatal(err)
+	}
+	composed, err := expert.Compose(t.Context(), m, dec, v.Z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := dataset.Load(t.Context(), e.spec.Validation, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := NewTask(set, tok, mustJudge(t, e.spec.Reward), 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := task.Evaluate(t.Context(), composed, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Score != training.BestScore {
+		t.Errorf("the published expert scores %v, its manifest says %v", r.Score, training.BestScore)
+	}
+}
+
+func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
+	e := newExercise(t)
+	done := e.mustTrain(t, 2)
+	dir := e.volume.ExpertDir(t, done.Expert.Digest)
+	lines, err := os.ReadFile(filepath.Join(dir, MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores := 0
+	all := strings.Split(strings.TrimSpace(string(lines)), "\n")
+	for i, line := range all {
+		var p point
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			t.Fatal(err)
+		}
+		if p.Iteration != i+1 || p.Reward < -1 || p.Reward > 1 || p.KL < 0 || p.AnswerTokens != 48 {
+			t.Errorf("line %d is %+v", i+1, p)
+		}
+		if p.Score != nil {
+			scores++
+		}
+	}
+	if len(all) != 12 || scores != 3 {
+		t.Errorf("%d iterations and %d validations, want 12 and 3", len(all), scores)
+	}
+	curve, err := os.Open(filepath.Join(dir, CurveFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer curve.Close()
+	points := 0
+	for d := xml.NewDecoder(curve); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("the curve is no XML: %v", err)
+		}
+		if s, ok := token.(xml.StartElement); ok && s.Name.Local == "circle" {
+			points++
+		}
+	}
+	if points != 4 { // the base model and three validations
+		t.Errorf("the curve has %d validation points, want 4", points)
+	}
+}
+
+// TestAnInterruptedRunEndsWithTheSameBits stops a run at every iteration and
+// compares everything that it publishes with an undisturbed run's.
+func TestAnInterruptedRunEndsWithTheSameBits(t *testing.T) {
+	undisturbed := newExercise(t)
+	want := undisturbed.mustTrain(t, 2)
+
+	disturbed := newExercise(t)
+	var got contract.Termination
+	stops := 0
+	for attempt := 0; ; attempt++ {
+		if attempt > 20 {
+			t.Fatal("the run does not come to an end")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		resumedAt := -1
+		done, progress, err := disturbed.train(ctx, t, 1+attempt%2, func(iteration int) {
+			if resumedAt < 0 {
+				resumedAt = iteration
+			}
+			if iteration > resumedAt {
+				cancel()
+			}
+		})
+		cancel()
+		if err == nil {
+			got = done
+			break
+		}
+		if reason, permanent := failure.Of(err); reason != contract.ReasonInterrupted || permanent {
+			t.Fatalf("attempt %d: %v (%s, permanent %v), want an interruption", attempt, err, reason, permanent)
+		}
+		if s := progress.Snapshot(); s.Phase != "Training" || s.Done != int64(s.Training.Iteration) {
+			t.Errorf("attempt %d ended in progress %+v", attempt, s)
+		}
+		stops++
+	}
+	if stops < 5 {
+		t.Errorf("the run was interrupted %d times only", stops)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("results differ (-undisturbed +disturbed):\n%s", diff)
+	}
+	for _, name := range []string{expert.VectorFile, MetricsFile, CurveFile} {
+		a, errA := os.ReadFile(filepath.Join(undisturbed.volume.ExpertDir(t, want.Expert.Digest), name))
+		b, errB := os.ReadFile(filepath.Join(disturbed.volume.ExpertDir(t, got.Expert.Digest), name))
+		if err := errors.Join(errA, errB); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s differs", name)
+		}
+	}
+}
+
+// TestAKilledRunContinuesFromItsLastCheckpoint is the same without a chance to
+// save: the state on disk is what the interval left there.
+func TestAKilledRunContinuesFromItsLastCheckpoint(t *testing.T) {
+	undisturbed := newExercise(t)
+	want := undisturbed.mustTrain(t, 2)
+
+	e := newExercise(t)
+	state := filepath.Join(e.volume.Root, contract.DirRuns, e.spec.RunID, stateFile)
+	ctx, cancel := context.WithCancel(t.Context())
+	var saved []byte
+	_, _, err := e.train(ctx, t, 2, func(iteration int) {
+		if iteration == 7 {
+			var err error
+			if saved, err = os.ReadFile(state); err != nil {
+				t.Error(err)
+			}
+			cancel()
+		}
+	})
+	cancel()
+	if reason, _ := failure.Of(err); reason != contract.ReasonInterrupted {
+		t.Fatalf("the run ended with %v", err)
+	}
+	// Take back what the interruption saved.
+	if err := os.WriteFile(state, saved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := -1
+	got, _, err := e.train(t.Context(), t, 2, func(iteration int) {
+		if first < 0 {
+			first = iteration
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first != 5 {
+		t.Errorf("the run continued at iteration %d, want 5, its last checkpoint", first)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("results differ (-undisturbed +killed):\n%s", diff)
+	}
+}
+
+func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {
+	e := newExercise(t)
+	e.spec.Hyperparameters.BatchSize = 20000 // takes long
+	be, err := cpu.New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer be.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(1500*time.Millisecond, cancel)
+	start := time.Now()
+	_, err = Run(ctx, e.spec, Options{
+		Backend: be, Progress: jobs.NewProgress(), Log: slog.New(slog.DiscardHandler), Grace: time.Millisecond,
+	})
+	if reason, _ := failure.Of(err); reason != contract.ReasonInterrupted {
+		t.Fatalf("the run ended with %v", err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("ending took %v", took)
+	}
+	if !strings.Contains(err.Error(), "after iteration 0 ") {
+		t.Errorf("error is %q, want the iteration dropped", err)
+	}
+}
+
+func TestTheResultDoesNotDependOnThreads(t *testing.T) {
+	one, four := newExercise(t), newExercise(t)
+	a, b := one.mustTrain(t, 1), four.mustTrain(t, 4)
+	if diff := cmp.Diff(a, b); diff != "" {
+		t.Errorf("results differ (-1 thread +4 threads):\n%s", diff)
+	}
+}
+
+func TestAnotherSeedIsAnotherExpert(t *testing.T) {
+	a, b := newExercise(t), newExercise(t)
+	b.spec.Hyperparameters.Seed++
+	if x, y := a.mustTrain(t, 2), b.mustTrain(t, 2); x.Expert.Digest == y.Expert.Digest {
+		t.Error("two seeds gave one expert")
+	}
+}
+
+func TestAFinishedRunIsNotRunAgain(t *testing.T) {
+	e := newExercise(t)
+	want := e.mustTrain(t, 2)
+	iterations := 0
+	got, _, err := e.train(t.Context(), t, 2, func(int) { iterations++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" || iterations > 0 {
+		t.Errorf("run again for %d iterations, results differ (-first +second):\n%s", iterations, diff)
+	}
+	// When the expert has gone, it is made again.
+	if err := os.RemoveAll(e.volume.ExpertDir(t, want.Expert.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.mustTrain(t, 2); got.Expert.Digest != want.Expert.Digest {
+		t.Errorf("the expert made again is %s, want %s", got.Expert.Digest, want.Expert.Digest)
+	}
+}
+
+func TestPatienceEndsARun(t *testing.T) {
+	e := newExercise(t)
+	h := &e.spec.Hyperparameters
+	h.LearningRate, h.ValidationInterval, h.Patience, h.Iterations = 1e-9, 1, 2, 100
+	done := e.mustTrain(t, 2)
+	// The first validation is the best so far; two more are not better.
+	if got := done.Expert.Training.Iteration; got != 3 {
+		t.Errorf("the run ended after iteration %d, want 3", got)
+	}
+}
+
+func TestDivergenceIsPermanentAndPublishesNothing(t *testing.T) {
+	e := newExercise(t)
+	e.spec.Hyperparameters.Parameterization = contract.ParameterizationDirect
+	e.spec.Hyperparameters.LearningRate = 3e38
+	e.spec.Hyperparameters.Iterations = 50
+	_, _, err := e.train(t.Context(), t, 2, nil)
+	if reason, permanent := failure.Of(err); reason != contract.ReasonDiverged || !permanent {
+		t.Fatalf("%v is classified as %s, permanent %v; want permanent %s", err, reason, permanent, contract.ReasonDiverged)
+	}
+	if !strings.Contains(err.Error(), "learningRate") {
+		t.Errorf("error %q says no remedy", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(e.volume.Root, contract.DirExperts))
+	if err == nil && len(entries) > 0 {
+		t.Errorf("%d experts were published", len(entries))
+	}
+}
+
+func TestInputsThatDoNotFitAreRefused(t *testing.T) {
+	e := newExercise(t)
+	other := contract.DigestPrefix + strings.Repeat("0", 64)
+	tests := []struct {
+		name          string
+		change        func(t *testing.T, s *contract.TrainSpec)
+		wantReason    string
+		wantPermanent bool
+		wantText      string
+	}{
+		{name: "a model that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "t2 fetch",
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.ModelDigest = other }},
+		{name: "a decomposition that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "t2 decompose",
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.DecompositionDigest = other }},
+		{name: "a module that was not decomposed", wantReason: contract.ReasonUsage, wantPermanent: true, wantText: "q_proj",
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.Modules = []string{"q_proj"} }},
+		{name: "a data set that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "validation data",
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.Validation.Path = "/nonexistent.jsonl" }},
+		{name: "a prompt beyond the model's positions", wantReason: contract.ReasonInvalidDataset, wantPermanent: true, wantText: "long.jsonl:1: the prompt has",
+			change: func(t *testing.T, s *contract.TrainSpec) {
+				s.Train.Path = filepath.Join(t.TempDir(), "long.jsonl")
+				line := fmt.Sprintf("{\"prompt\": %q, \"answer\": \"a\"}\n", strings.Repeat("x", 600))
+				if err := os.WriteFile(s.Train.Path, []byte(line), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		{name: "a run identifier that is a path", wantReason: contract.ReasonUsage, wantPermanent: true, wantText: "runID",
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.RunID = "../../etc" }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			changed := e
+			test.change(t, &changed.spec)
+			_, _, err := changed.train(t.Context(), t, 2, nil)
+			reason, permanent := failure.Of(err)
+			if reason != test.wantReason || permanent != test.wantPermanent || !strings.Contains(err.Error(), test.wantText) {
+				t.Errorf("%v is classified as %s, permanent %v; want %q in it, %s, %v", err, reason, permanent, test.wantText, test.wantReason, test.wantPermanent)
+			}
+		})
+	}
+}
+
+func TestChangedModelFilesAreNoticed(t *testing.T) {
+	e := newExercise(t)
+	path := filepath.Join(e.volume.ModelDir, "model.safetensors")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-1] ^= 1
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = e.train(t.Context(), t, 2, nil)
+	if reason, permanent := failure.Of(err); reason != contract.ReasonDigestMismatch || !permanent {
+		t.Errorf("%v is classified as %s, permanent %v", err, reason, permanent)
+	}
+}
