@@ -57,7 +57,11 @@ func readFactors(t *testing.T, dir string, m *model.Model) map[string]model.Fact
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	read := func(name string) *tensor.Tensor {
 		x, err := f.Tensor(name)
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/transformersquared/operator/runtime/backend/cpu"
-	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -22,12 +21,7 @@ func sharedModel(tb testing.TB, name string) (*model.Model, string) {
 		tb.Skip("T2_SHARED_DATA is not set: it names the folder with models/" + name)
 	}
 	dir := filepath.Join(root, "models", name)
-	ck, err := checkpoint.OpenDir(dir)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer ck.Close()
-	m, err := model.Load(tb.Context(), newCPU(tb, 0), ck)
+	m, err := load(tb.Context(), newCPU(tb, 0), dir)
 	if err != nil {
 		tb.Fatal(err)
 	}

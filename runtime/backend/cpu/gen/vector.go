@@ -23,9 +23,8 @@ type vectorFunc struct {
 
 // assembler writes the body of one kernel for one instruction set.
 type assembler struct {
-	w      io.Writer
-	s      isa
-	labels int
+	w io.Writer
+	s isa
 }
 
 func (a *assembler) p(format string, args ...any) { fmt.Fprintf(a.w, "\t"+format+"\n", args...) }
