@@ -18,38 +18,41 @@ func EncodeTermination(t contract.Termination) ([]byte, error) {
 		d.Files = nil
 		t.Decomposition = &d
 	}
-	for {
+	whole := t.Message
+	for keep := len(whole); ; {
 		body, err := json.Marshal(t)
 		if err != nil {
 			return nil, fmt.Errorf("encoding termination message: %w", err)
 		}
-		if len(body) <= contract.MaxTerminationBytes {
+		excess := len(body) - contract.MaxTerminationBytes
+		if excess <= 0 {
 			return body, nil
 		}
-		if t.Message == "" {
-			return nil, fmt.Errorf("termination message has %d bytes, %d more than fit",
-				len(body), len(body)-contract.MaxTerminationBytes)
+		if keep == 0 {
+			return nil, fmt.Errorf("termination message has %d bytes more than fit, without its text", excess)
 		}
-		t.Message = shorten(t.Message, len(body)-contract.MaxTerminationBytes)
+		// A byte of the text takes up to six in JSON, so this cuts too little
+		// rather than too much, and comes again.
+		keep = max(0, keep-max(1, excess/jsonGrowth))
+		t.Message = cut(whole, keep)
 	}
 }
 
-const ellipsis = "…"
+const (
+	ellipsis   = "…"
+	jsonGrowth = 6
+)
 
-// shorten cuts at least excess bytes off the end of s, at a rune boundary, and
-// marks the cut; it always returns something shorter.
-func shorten(s string, excess int) string {
-	keep := len(s) - excess - len(ellipsis)
-	if keep <= 0 {
+// cut returns at most the first n bytes of s, to a rune's boundary, and marks
+// that something is missing.
+func cut(s string, n int) string {
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	if n == 0 {
 		return ""
 	}
-	for keep > 0 && !utf8.RuneStart(s[keep]) {
-		keep--
-	}
-	if keep == 0 {
-		return ""
-	}
-	return s[:keep] + ellipsis
+	return s[:n] + ellipsis
 }
 
 func writeTermination(t contract.Termination, getenv func(string) string) error {
