@@ -147,6 +147,7 @@ type ServingSpec struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// resources of a pod; the BaseModel's without it.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// contextLength bounds prompt and answer together, in tokens.
 	// +optional

@@ -56,7 +56,8 @@ type BaseModelSpec struct {
 	// +kubebuilder:default={}
 	Decomposition DecompositionSpec `json:"decomposition,omitzero"`
 	// storage is the volume for the model, its factors and its experts.
-	// +required
+	// +optional
+	// +kubebuilder:default={}
 	Storage StorageSpec `json:"storage,omitzero"`
 	// runtime says which image the pods of this model run and where.
 	// +optional
@@ -109,18 +110,18 @@ const (
 	DTypeBF16 DType = "BF16"
 )
 
-// StorageSpec is the volume of a BaseModel: one that is made (size) or one
+// StorageSpec is the volume of a BaseModel: one that is made (size), or one
 // that is there (existingClaim).
-// +kubebuilder:validation:ExactlyOneOf=size;existingClaim
+// +kubebuilder:validation:AtMostOneOf=size;existingClaim
 // +kubebuilder:validation:XValidation:rule="!has(self.existingClaim) || (!has(self.storageClassName) && !has(self.accessModes))",message="storageClassName and accessModes are of a claim that is made; they cannot be given with existingClaim"
 // +kubebuilder:validation:XValidation:rule="has(self.existingClaim) == has(oldSelf.existingClaim) && (!has(self.existingClaim) || self.existingClaim == oldSelf.existingClaim)",message="existingClaim cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="storageClassName cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="size cannot shrink"
 type StorageSpec struct {
-	// size of the volume that is made. It holds the model, its factors (about
-	// twice the model in F32) and every expert. It can grow where the storage
-	// class allows it.
+	// size of the volume that is made, 10Gi without it. It holds the model, its
+	// factors (about twice the model in F32) and every expert. It can grow where
+	// the storage class allows it.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be a quantity greater than 0, such as 20Gi"
 	Size *resource.Quantity `json:"size,omitempty"`

@@ -135,6 +135,7 @@ type RuntimeSpec struct {
 	// resources of the pods that fetch and decompose, and of training and serving
 	// pods that do not name their own.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// nodeSelector restricts the nodes.
 	// +optional

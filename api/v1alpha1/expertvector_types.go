@@ -139,6 +139,7 @@ type TrainingSpec struct {
 	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
 	// resources of the training pod; the BaseModel's without it.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 }
 

@@ -202,6 +202,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: storage
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.StorageSpec
+      default: {}
 - name: com.github.transformersquared.operator.api.v1alpha1.BaseModelStatus
   map:
     fields:

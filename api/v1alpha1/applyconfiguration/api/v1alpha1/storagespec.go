@@ -10,12 +10,12 @@ import (
 // StorageSpecApplyConfiguration represents a declarative configuration of the StorageSpec type for use
 // with apply.
 //
-// StorageSpec is the volume of a BaseModel: one that is made (size) or one
+// StorageSpec is the volume of a BaseModel: one that is made (size), or one
 // that is there (existingClaim).
 type StorageSpecApplyConfiguration struct {
-	// size of the volume that is made. It holds the model, its factors (about
-	// twice the model in F32) and every expert. It can grow where the storage
-	// class allows it.
+	// size of the volume that is made, 10Gi without it. It holds the model, its
+	// factors (about twice the model in F32) and every expert. It can grow where
+	// the storage class allows it.
 	Size *resource.Quantity `json:"size,omitempty"`
 	// storageClassName of the volume; the cluster's default class without it.
 	StorageClassName *string `json:"storageClassName,omitempty"`

@@ -1,0 +1,107 @@
+// Package adaptivepolicy realises AdaptivePolicies: a Deployment and a Service
+// of serving pods, and the expert set that every one of them is to serve.
+//
+// The expert set travels twice: in a ConfigMap, for pods that start, and by a
+// request to each running pod, which verifies, loads and swaps it without a
+// restart. A policy is Ready when every pod reports the set that is expected;
+// that is asked again and again, because a pod may be replaced at any time.
+package adaptivepolicy
+
+import (
+	"context"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/apply"
+	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/controllers/index"
+	"github.com/transformersquared/operator/controllers/podclient"
+	"github.com/transformersquared/operator/controllers/status"
+)
+
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/status,verbs=update
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/finalizers,verbs=update
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels;expertvectors,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=services,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create;patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// How often pods are asked what they serve.
+const (
+	idleInterval       = 30 * time.Second
+	convergingInterval = 3 * time.Second
+)
+
+// Reconciler realises one AdaptivePolicy at a time.
+type Reconciler struct {
+	Client   client.Client
+	Live     client.Reader
+	Status   status.Reporter
+	Applier  apply.Applier
+	Pods     *podclient.Client
+	Settings desired.Settings
+}
+
+// SetupWithManager starts the controller when the manager starts.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	c := mgr.GetClient()
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("adaptivepolicy").
+		For(&v1alpha1.AdaptivePolicy{}).
+		Owns(&appsv1.Deployment{}).
+		Owns(&corev1.Service{}).
+		Owns(&corev1.ConfigMap{}, builder.OnlyMetadata).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
+		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel)).
+		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c)).
+		WithOptions(options).
+		Complete(reconcile.AsReconciler(c, r))
+}
+
+// Reconcile brings an AdaptivePolicy a step further and reports how it stands.
+func (r *Reconciler) Reconcile(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (reconcile.Result, error) {
+	if !policy.DeletionTimestamp.IsZero() {
+		return reconcile.Result{}, nil
+	}
+	before := policy.DeepCopy()
+	ready, err := r.realise(ctx, policy)
+	return r.Status.Report(ctx, before, policy, ready, err)
+}
+
+func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (status.Ready, error) {
+	base, err := r.base(ctx, policy)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	found, err := r.experts(ctx, policy)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	chosen := choose(policy, base, found)
+
+	deployment, err := r.serve(ctx, policy, base, chosen)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	if deployment.held {
+		return status.Ready{}, status.First(chosen.problem, baseChanged(policy, base))
+	}
+	seen, err := r.converge(ctx, policy, deployment, chosen)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	summarise(policy, base, deployment, chosen, seen)
+	return conclude(policy, base, deployment, chosen, seen)
+}

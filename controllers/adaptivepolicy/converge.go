@@ -1,0 +1,106 @@
+package adaptivepolicy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/controllers/outcome"
+	"github.com/transformersquared/operator/controllers/podclient"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// memoryField is what a pod that is killed for its memory needs more of.
+const memoryField = "spec.serving.resources.limits.memory"
+
+// parallelPods is how many pods of one policy are asked at a time.
+const parallelPods = 16
+
+// observation is what a pod serves.
+type observation struct {
+	pod *corev1.Pod
+	// current says that the pod serves the base as it is now.
+	current bool
+	status  contract.ServingStatus
+	// trouble says why the pod could not be asked, or refused the set.
+	trouble string
+	// refused says that it is the latter.
+	refused bool
+	// reason and hindrance say what keeps the pod from starting.
+	reason, hindrance string
+}
+
+// converge asks every pod what it serves, and offers the expected set to each
+// that serves another one. Trouble with a pod is an observation, not an error.
+func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePolicy, d deployment, chosen choice) ([]observation, error) {
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, client.InNamespace(policy.Namespace),
+		client.MatchingLabels(desired.PolicySelector(policy))); err != nil {
+		return nil, fmt.Errorf("listing pods: %w", err)
+	}
+	var seen []observation
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+		if pod.DeletionTimestamp.IsZero() && !over {
+			seen = append(seen, observation{pod: pod, current: pod.Labels[v1alpha1.LabelRun] == d.run})
+		}
+	}
+	slices.SortFunc(seen, func(a, b observation) int { return cmp.Compare(a.pod.Name, b.pod.Name) })
+
+	var group errgroup.Group
+	group.SetLimit(parallelPods)
+	for i := range seen {
+		group.Go(func() error {
+			r.converse(ctx, &seen[i], d.token, chosen)
+			return nil
+		})
+	}
+	_ = group.Wait() // converse returns no errors: it writes them down.
+	return seen, nil
+}
+
+// converse asks one pod, and offers it the set if it serves another.
+func (r *Reconciler) converse(ctx context.Context, o *observation, token string, chosen choice) {
+	if o.reason, o.hindrance = outcome.Hindrance(o.pod, memoryField); o.hindrance != "" {
+		o.trouble = o.hindrance
+		return
+	}
+	if o.pod.Status.Phase != corev1.PodRunning {
+		o.trouble = "the pod is starting"
+		return
+	}
+	var err error
+	if o.status, err = r.Pods.ServingStatus(ctx, o.pod); err != nil {
+		o.trouble = unreachable(err)
+		return
+	}
+	if !o.current || o.status.ExpertSetDigest == chosen.digest {
+		return
+	}
+	answer, err := r.Pods.PutExpertSet(ctx, o.pod, token, chosen.set)
+	if err != nil {
+		o.trouble, o.refused = err.Error(), true
+		return
+	}
+	o.status = answer
+	if answer.ExpertSetDigest != chosen.digest {
+		o.refused = true
+		o.trouble = cmp.Or(answer.Error, fmt.Sprintf("it reports expert set %s after it was given %s", answer.ExpertSetDigest, chosen.digest))
+	}
+}
+
+func unreachable(err error) string {
+	if errors.Is(err, podclient.ErrNoAddress) {
+		return "the pod is starting"
+	}
+	return err.Error()
+}

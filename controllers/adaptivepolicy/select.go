@@ -1,0 +1,195 @@
+package adaptivepolicy
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/index"
+	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// base finds the BaseModel and makes sure that there is something to serve.
+func (r *Reconciler) base(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (*v1alpha1.BaseModel, error) {
+	base := &v1alpha1.BaseModel{}
+	key := client.ObjectKey{Namespace: policy.Namespace, Name: policy.Spec.BaseModelRef.Name}
+	err := r.Client.Get(ctx, key, base)
+	if apierrors.IsNotFound(err) {
+		return nil, status.Wait(v1alpha1.ReasonBaseNotFound, "BaseModel %s (spec.baseModelRef) is not there; make it", key.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading BaseModel %s: %w", key.Name, err)
+	}
+	if base.Status.Artifact == nil || base.Status.Decomposition == nil {
+		return nil, baseNotReady(base)
+	}
+	return base, nil
+}
+
+func baseNotReady(base *v1alpha1.BaseModel) error {
+	return status.Wait(v1alpha1.ReasonBaseNotReady, "Waiting for BaseModel %s: %s", base.Name, status.Explain(base))
+}
+
+// experts are the ExpertVectors of the namespace that a policy may want, by
+// name: one that it names may belong to another base, which is for choose to say.
+func (r *Reconciler) experts(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (map[string]*v1alpha1.ExpertVector, error) {
+	var list v1alpha1.ExpertVectorList
+	if err := r.Client.List(ctx, &list, client.InNamespace(policy.Namespace)); err != nil {
+		return nil, fmt.Errorf("listing ExpertVectors: %w", err)
+	}
+	found := make(map[string]*v1alpha1.ExpertVector, len(list.Items))
+	for i := range list.Items {
+		found[list.Items[i].Name] = &list.Items[i]
+	}
+	return found, nil
+}
+
+// candidate is an expert that the policy wants.
+type candidate struct {
+	name   string
+	weight v1alpha1.Decimal
+	expert *v1alpha1.ExpertVector // nil where there is none
+	state  v1alpha1.ExpertState
+	served bool
+}
+
+// choice is what a policy is to serve.
+type choice struct {
+	candidates []candidate
+	set        contract.ExpertSet
+	digest     string
+	// fits says that every wanted expert that has an artifact fits the base.
+	fits bool
+	// problem is what keeps the policy from being Ready, though it serves what
+	// there is; nil where nothing does.
+	problem error
+}
+
+// choose decides which experts a policy serves: pure, in the order in which the
+// user names them, then those that the selector adds, by name.
+func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map[string]*v1alpha1.ExpertVector) choice {
+	chosen := choice{candidates: candidates(policy, found), fits: true}
+	chosen.set = contract.ExpertSet{Strategy: string(policy.Spec.Strategy.Type), Experts: []contract.ExpertRef{}}
+	if chosen.set.Strategy == "" {
+		chosen.set.Strategy = contract.StrategyPrompt
+	}
+	if policy.Spec.Strategy.Prompt != nil {
+		chosen.set.PromptTemplate = policy.Spec.Strategy.Prompt.Template
+	}
+
+	var problems []error
+	skills := map[string]string{}
+	for i := range chosen.candidates {
+		c := &chosen.candidates[i]
+		problem := judge(c, policy, base)
+		if c.state == v1alpha1.ExpertMismatch {
+			chosen.fits = false
+		}
+		if c.served {
+			if other, taken := skills[c.expert.Spec.Skill]; taken {
+				c.served, c.state = false, v1alpha1.ExpertMismatch
+				problem = status.Stall(v1alpha1.ReasonDuplicateSkill,
+					"ExpertVectors %s and %s both have skill %q, so that pass 1 cannot tell them apart; take one out of the policy or give it another skill",
+					other, c.name, c.expert.Spec.Skill)
+			} else {
+				skills[c.expert.Spec.Skill] = c.name
+				chosen.set.Experts = append(chosen.set.Experts, reference(c))
+			}
+		}
+		problems = append(problems, problem)
+	}
+	problems = append(problems, setFallback(&chosen, policy))
+	chosen.problem = status.First(problems...)
+	digest, err := chosen.set.Digest()
+	if err != nil {
+		chosen.problem = status.First(err)
+	}
+	chosen.digest = digest
+	return chosen
+}
+
+func candidates(policy *v1alpha1.AdaptivePolicy, found map[string]*v1alpha1.ExpertVector) []candidate {
+	var list []candidate
+	named := map[string]bool{}
+	for _, e := range policy.Spec.Experts {
+		named[e.Name] = true
+		list = append(list, candidate{name: e.Name, weight: e.Weight, expert: found[e.Name]})
+	}
+	var selected []candidate
+	for name, expert := range found {
+		if !named[name] && expert.DeletionTimestamp.IsZero() &&
+			expert.Spec.BaseModelRef.Name == policy.Spec.BaseModelRef.Name && index.Selects(policy, expert) {
+			selected = append(selected, candidate{name: name, expert: expert})
+		}
+	}
+	slices.SortFunc(selected, func(a, b candidate) int { return cmp.Compare(a.name, b.name) })
+	return append(list, selected...)
+}
+
+// judge sets whether an expert is served and returns what is wrong with it.
+func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) error {
+	expert := c.expert
+	switch {
+	case expert == nil || !expert.DeletionTimestamp.IsZero():
+		c.state, c.expert = v1alpha1.ExpertMissing, nil
+		return status.Wait(v1alpha1.ReasonExpertNotFound, "ExpertVector %s (spec.experts) is not there; make it", c.name)
+	case expert.Spec.BaseModelRef.Name != policy.Spec.BaseModelRef.Name:
+		c.state = v1alpha1.ExpertMismatch
+		return status.Stall(v1alpha1.ReasonExpertOfAnotherBase,
+			"ExpertVector %s belongs to BaseModel %s, the policy to %s; take it out of spec.experts",
+			c.name, expert.Spec.BaseModelRef.Name, policy.Spec.BaseModelRef.Name)
+	case expert.Status.Artifact == nil:
+		c.state = v1alpha1.ExpertNotReady
+		return status.Wait(v1alpha1.ReasonExpertsNotReady, "Waiting for ExpertVector %s: %s", c.name, status.Explain(expert))
+	case expert.Status.DecompositionDigest != base.Status.Decomposition.Digest:
+		c.state = v1alpha1.ExpertMismatch
+		return status.Wait(v1alpha1.ReasonDecompositionMismatch,
+			"ExpertVector %s scales decomposition %s, but BaseModel %s has %s: waiting for its next run: %s",
+			c.name, expert.Status.DecompositionDigest, base.Name, base.Status.Decomposition.Digest, status.Explain(expert))
+	}
+	c.served = true
+	if !status.IsReady(expert) {
+		c.state = v1alpha1.ExpertUpdating
+		return status.Wait(v1alpha1.ReasonExpertsNotReady,
+			"ExpertVector %s is served with its previous artifact; waiting for the next: %s", c.name, status.Explain(expert))
+	}
+	c.state = v1alpha1.ExpertLoading
+	return nil
+}
+
+func reference(c *candidate) contract.ExpertRef {
+	ref := contract.ExpertRef{
+		Name: c.name, Skill: c.expert.Spec.Skill, Description: c.expert.Spec.Description,
+		Digest: string(c.expert.Status.Artifact.Digest),
+	}
+	// The schema has checked that a weight is a number.
+	ref.Weight, _ = strconv.ParseFloat(string(c.weight), 64)
+	return ref
+}
+
+// setFallback names the fallback in the set once it is served; until then the
+// base weights answer.
+func setFallback(chosen *choice, policy *v1alpha1.AdaptivePolicy) error {
+	name := policy.Spec.Fallback
+	if name == "" || name == contract.BaseName {
+		return nil
+	}
+	for _, c := range chosen.candidates {
+		if c.name != name {
+			continue
+		}
+		if c.served {
+			chosen.set.Fallback = name
+		}
+		return nil
+	}
+	return status.Stall(v1alpha1.ReasonFallbackNotFound,
+		"spec.fallback names %s, which is none of the policy's experts; name one of them, or base", name)
+}

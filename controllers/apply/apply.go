@@ -1,0 +1,211 @@
+// Package apply brings objects to the state that package desired computes, by
+// server-side apply, and writes nothing where nothing would change.
+package apply
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/status"
+)
+
+// ReasonNameTaken says that an object which the operator needs has the name of
+// one that somebody else made.
+const ReasonNameTaken = "NameTaken"
+
+// Applier applies configurations for one operator.
+type Applier struct {
+	// Client writes, and reads from the cache.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// skipCache is for kinds that the cache must not hold.
+	skipCache bool
+}
+
+// Uncached returns an Applier that reads from the API server only.
+func (a Applier) Uncached() Applier {
+	a.skipCache = true
+	return a
+}
+
+// Apply makes config true. live is an empty object of config's type; after the
+// call it is what the cache had (or the server, if the cache had nothing and
+// the object is there), and found says whether there was one. owner must be its
+// controller: an object of that name which is not owner's is left alone, and
+// the error stalls the owner.
+func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) (found bool, err error) {
+	want, err := toMap(config)
+	if err != nil {
+		return false, err
+	}
+	object := &unstructured.Unstructured{Object: want}
+	found, err = a.look(ctx, client.ObjectKeyFromObject(object), live)
+	if err != nil {
+		return false, err
+	}
+	if found && !metav1.IsControlledBy(live, owner) {
+		return true, status.Stall(ReasonNameTaken,
+			"%s %s is there and belongs to somebody else; delete or rename one of the two",
+			object.GetKind(), object.GetName())
+	}
+	hash, err := stamp(object)
+	if err != nil {
+		return found, err
+	}
+	if found {
+		same, err := asApplied(live, want, hash)
+		if err != nil || same {
+			return found, err
+		}
+	}
+	if err := a.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
+		client.FieldOwner(v1alpha1.FieldOwner), client.ForceOwnership); err != nil {
+		return found, fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	return found, nil
+}
+
+// look reads an object from the cache and, where that has nothing, from the
+// server: the cache knows only what carries the operator's labels.
+func (a Applier) look(ctx context.Context, key client.ObjectKey, live client.Object) (bool, error) {
+	reader := client.Reader(a.Client)
+	if a.skipCache {
+		reader = a.Live
+	}
+	err := reader.Get(ctx, key, live)
+	if apierrors.IsNotFound(err) && !a.skipCache {
+		err = a.Live.Get(ctx, key, live)
+	}
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading %T %s: %w", live, key, err)
+	}
+	return true, nil
+}
+
+// stamp writes the hash of an object into its annotation v1alpha1.AnnotationApplied
+// and returns it.
+func stamp(object *unstructured.Unstructured) (string, error) {
+	text, err := json.Marshal(object.Object)
+	if err != nil {
+		return "", fmt.Errorf("hashing %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	sum := sha256.Sum256(text)
+	hash := hex.EncodeToString(sum[:])[:16]
+	annotations := object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[v1alpha1.AnnotationApplied] = hash
+	object.SetAnnotations(annotations)
+	return hash, nil
+}
+
+// asApplied reports whether live was applied from the same configuration and
+// still has every field as it says.
+func asApplied(live client.Object, want map[string]any, hash string) (bool, error) {
+	if live.GetAnnotations()[v1alpha1.AnnotationApplied] != hash {
+		return false, nil
+	}
+	have, err := toMap(live)
+	if err != nil {
+		return false, err
+	}
+	for key, value := range want {
+		if key == "kind" || key == "apiVersion" { // A cache's objects have none.
+			continue
+		}
+		if !Contains(have[key], value) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Contains reports whether have has everything that want has: maps may have
+// more keys, lists of named maps more items; anything else must be equal.
+func Contains(have, want any) bool {
+	switch w := want.(type) {
+	case map[string]any:
+		h, ok := have.(map[string]any)
+		if !ok {
+			return len(w) == 0 && have == nil
+		}
+		for key, value := range w {
+			if !Contains(h[key], value) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		h, ok := have.([]any)
+		if !ok {
+			return len(w) == 0 && have == nil
+		}
+		return containsList(h, w)
+	default:
+		return have == want
+	}
+}
+
+func containsList(have, want []any) bool {
+	for i, value := range want {
+		if name, ok := nameOf(value); ok {
+			if !containsNamed(have, name, value) {
+				return false
+			}
+			continue
+		}
+		if i >= len(have) || !Contains(have[i], value) {
+			return false
+		}
+	}
+	return true
+}
+
+func containsNamed(have []any, name any, want any) bool {
+	for _, item := range have {
+		if n, ok := nameOf(item); ok && n == name && Contains(item, want) {
+			return true
+		}
+	}
+	return false
+}
+
+// nameOf is the key of an item of a Kubernetes list of maps, where it has one.
+func nameOf(item any) (any, bool) {
+	m, ok := item.(map[string]any)
+	if !ok {
+		return nil, false
+	}
+	name, ok := m["name"].(string)
+	return name, ok
+}
+
+// toMap encodes an object as the generic JSON that the API server sees, with
+// whole numbers as int64.
+func toMap(object any) (map[string]any, error) {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %T: %w", object, err)
+	}
+	var m map[string]any
+	if err := utiljson.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("decoding %T: %w", object, err)
+	}
+	return m, nil
+}

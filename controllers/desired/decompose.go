@@ -1,0 +1,82 @@
+package desired
+
+import (
+	"path"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// decomposeBackoff is how many failed pods of a BaseModel are replaced. Every
+// matrix that was factored stays, so that a retry goes on where it was.
+const decomposeBackoff = 3
+
+// AllModules are the projections of a Llama-family block: what is decomposed
+// where a BaseModel does not say (the schema has the same default).
+func AllModules() []v1alpha1.Module {
+	return []v1alpha1.Module{
+		v1alpha1.ModuleQ, v1alpha1.ModuleK, v1alpha1.ModuleV, v1alpha1.ModuleO,
+		v1alpha1.ModuleGate, v1alpha1.ModuleUp, v1alpha1.ModuleDown,
+	}
+}
+
+// Modules are those that a BaseModel decomposes.
+func Modules(base *v1alpha1.BaseModel) []v1alpha1.Module {
+	if len(base.Spec.Decomposition.Modules) > 0 {
+		return base.Spec.Decomposition.Modules
+	}
+	return AllModules()
+}
+
+// Decompose is the run that fetches and decomposes a BaseModel: one pod whose
+// init container fetches.
+func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
+	source := base.Spec.Source
+	fetch := contract.FetchSpec{Digest: string(source.Digest), DataDir: contract.MountData}
+	dtype := base.Spec.Decomposition.DType
+	if dtype == "" {
+		dtype = v1alpha1.DTypeF32
+	}
+	decompose := contract.DecomposeSpec{
+		Modules: moduleNames(Modules(base)), DType: string(dtype), DataDir: contract.MountData,
+	}
+
+	pod := newPod(base, settings)
+	scratch := pod.emptyDir(volumeScratch, contract.MountScratch)
+	switch {
+	case source.HTTP != nil:
+		fetch.HTTP = &contract.HTTPSource{URL: source.HTTP.URL}
+	case source.PersistentVolumeClaim != nil:
+		fetch.Path = inClaim(contract.MountSource, source.PersistentVolumeClaim)
+	}
+	claimName := ""
+	if source.PersistentVolumeClaim != nil {
+		claimName = source.PersistentVolumeClaim.ClaimName
+	}
+	id, err := Hash(base.UID, fetch, claimName, decompose)
+	if err != nil {
+		return Run{}, err
+	}
+
+	fetchContainer, err := pod.container(ContainerFetch, []string{"fetch"}, fetch, true, nil)
+	if err != nil {
+		return Run{}, err
+	}
+	fetchContainer.WithPorts(adminPort()).WithVolumeMounts(scratch)
+	bearer(fetchContainer, source.HTTP)
+	if source.PersistentVolumeClaim != nil {
+		fetchContainer.WithVolumeMounts(pod.claim(claimName, contract.MountSource))
+	}
+	fetched := path.Join(contract.MountScratch, contract.FetchedFile)
+	decomposeContainer, err := pod.container(ContainerDecompose, []string{"decompose", "--fetched", fetched}, decompose, true, nil)
+	if err != nil {
+		return Run{}, err
+	}
+	decomposeContainer.WithPorts(adminPort()).WithVolumeMounts(pod.emptyDir(volumeScratch, contract.MountScratch))
+
+	return job(jobParts{
+		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff,
+		labels: labels(v1alpha1.ComponentDecompose, base.Name, nil),
+		pod:    pod.spec(decomposeContainer).WithInitContainers(fetchContainer),
+	})
+}

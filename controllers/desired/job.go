@@ -1,0 +1,81 @@
+package desired
+
+import (
+	"maps"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	batchac "k8s.io/client-go/applyconfigurations/batch/v1"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// Run is one run of work for an object.
+type Run struct {
+	// ID is the hash of the object's UID and of all that the result depends on.
+	ID string
+	// JobName is the Job for it. It depends on the pod's whole specification, so
+	// that more memory, say, makes another Job that goes on with the same run.
+	JobName string
+	// Job is what is applied.
+	Job *batchac.JobApplyConfiguration
+}
+
+// jobParts are what differs between the Jobs of the operator.
+type jobParts struct {
+	kind         string
+	owner        metav1.Object
+	labels       map[string]string
+	runID        string
+	backoffLimit int32
+	suspend      bool
+	pod          *coreac.PodSpecApplyConfiguration
+}
+
+// job makes the Job of a run. Its pods are not restarted in place, so that
+// every try is a pod with its own termination message; the exit status says
+// whether another try can help.
+func job(parts jobParts) (Run, error) {
+	all := maps.Clone(parts.labels)
+	all[v1alpha1.LabelRun] = parts.runID
+	parts.pod.WithRestartPolicy(corev1.RestartPolicyNever)
+	template := coreac.PodTemplateSpec().WithLabels(all).WithSpec(parts.pod)
+	hash, err := Hash(template, parts.backoffLimit)
+	if err != nil {
+		return Run{}, err
+	}
+	name := JobName(parts.owner.GetName(), hash)
+	spec := batchac.JobSpec().
+		WithBackoffLimit(parts.backoffLimit).
+		WithSuspend(parts.suspend).
+		WithPodReplacementPolicy(batchv1.Failed).
+		WithPodFailurePolicy(batchac.PodFailurePolicy().WithRules(
+			batchac.PodFailurePolicyRule().
+				WithAction(batchv1.PodFailurePolicyActionFailJob).
+				WithOnExitCodes(batchac.PodFailurePolicyOnExitCodesRequirement().
+					WithOperator(batchv1.PodFailurePolicyOnExitCodesOpIn).
+					WithValues(contract.ExitPermanent)),
+			batchac.PodFailurePolicyRule().
+				WithAction(batchv1.PodFailurePolicyActionIgnore).
+				WithOnExitCodes(batchac.PodFailurePolicyOnExitCodesRequirement().
+					WithOperator(batchv1.PodFailurePolicyOnExitCodesOpIn).
+					WithValues(contract.ExitInterrupted)),
+			batchac.PodFailurePolicyRule().
+				WithAction(batchv1.PodFailurePolicyActionIgnore).
+				WithOnPodConditions(batchac.PodFailurePolicyOnPodConditionsPattern().
+					WithType(corev1.DisruptionTarget).
+					WithStatus(corev1.ConditionTrue)),
+		)).
+		WithTemplate(template)
+	return Run{
+		ID:      parts.runID,
+		JobName: name,
+		Job: batchac.Job(name, parts.owner.GetNamespace()).
+			WithLabels(all).
+			WithOwnerReferences(controlledBy(parts.kind, parts.owner)).
+			WithSpec(spec),
+	}, nil
+}

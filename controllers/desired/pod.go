@@ -1,0 +1,227 @@
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// userID is the user and group of every runtime process, and the group of the
+// volumes: "nonroot" of common base images.
+const userID = 65532
+
+// Containers of runtime pods.
+const (
+	ContainerFetch     = "fetch"
+	ContainerDecompose = "decompose"
+	ContainerTrain     = "train"
+	ContainerImport    = "import"
+	ContainerServe     = "serve"
+)
+
+// Volume names.
+const (
+	volumeData    = "data"
+	volumeTmp     = "tmp"
+	volumeScratch = "scratch"
+	volumeExperts = "experts"
+)
+
+// portAdmin is the name of contract.PortAdmin.
+const portAdmin = "admin"
+
+// graceSeconds is the time that a runtime process has for its checkpoint.
+const graceSeconds = 30
+
+// podBuilder collects what the containers of one pod need and makes its spec.
+type podBuilder struct {
+	base     *v1alpha1.BaseModel
+	settings Settings
+	volumes  []*coreac.VolumeApplyConfiguration
+	claims   map[string]string // claim name → volume name
+}
+
+func newPod(base *v1alpha1.BaseModel, settings Settings) *podBuilder {
+	p := &podBuilder{base: base, settings: settings, claims: map[string]string{}}
+	p.claims[ClaimName(base)] = volumeData
+	p.volumes = append(p.volumes,
+		coreac.Volume().WithName(volumeData).WithPersistentVolumeClaim(
+			coreac.PersistentVolumeClaimVolumeSource().WithClaimName(ClaimName(base))),
+		coreac.Volume().WithName(volumeTmp).WithEmptyDir(coreac.EmptyDirVolumeSource()),
+	)
+	return p
+}
+
+// claim mounts a PersistentVolumeClaim read-only. A pod has one volume per
+// claim, however often it is mounted: the kubelet handles no second one.
+func (p *podBuilder) claim(name, mountPath string) *coreac.VolumeMountApplyConfiguration {
+	volume, ok := p.claims[name]
+	if !ok {
+		volume = fmt.Sprintf("claim-%d", len(p.claims))
+		p.claims[name] = volume
+		p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithPersistentVolumeClaim(
+			coreac.PersistentVolumeClaimVolumeSource().WithClaimName(name)))
+	}
+	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath).WithReadOnly(true)
+}
+
+// configMapKey mounts one key of a ConfigMap as the file mountPath/file.
+func (p *podBuilder) configMapKey(volume, name, key, mountPath, file string) *coreac.VolumeMountApplyConfiguration {
+	p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithConfigMap(
+		coreac.ConfigMapVolumeSource().WithName(name).
+			WithItems(coreac.KeyToPath().WithKey(key).WithPath(file))))
+	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath).WithReadOnly(true)
+}
+
+// emptyDir mounts a folder that the containers of the pod share.
+func (p *podBuilder) emptyDir(volume, mountPath string) *coreac.VolumeMountApplyConfiguration {
+	if !slices.ContainsFunc(p.volumes, func(v *coreac.VolumeApplyConfiguration) bool { return *v.Name == volume }) {
+		p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithEmptyDir(coreac.EmptyDirVolumeSource()))
+	}
+	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath)
+}
+
+// container runs the runtime with arguments, spec in the environment, and the
+// model's volume (read-only unless it writes).
+func (p *podBuilder) container(name string, args []string, spec any, writes bool,
+	resources *corev1.ResourceRequirements,
+) (*coreac.ContainerApplyConfiguration, error) {
+	text, err := specJSON(spec)
+	if err != nil {
+		return nil, err
+	}
+	image := p.base.Spec.Runtime.Image
+	if image == "" {
+		image = p.settings.RuntimeImage
+	}
+	pull := p.base.Spec.Runtime.ImagePullPolicy
+	if pull == "" {
+		pull = corev1.PullIfNotPresent
+	}
+	data := coreac.VolumeMount().WithName(volumeData).WithMountPath(contract.MountData)
+	if !writes {
+		data.WithReadOnly(true)
+	}
+	c := coreac.Container().
+		WithName(name).
+		WithImage(image).
+		WithImagePullPolicy(pull).
+		WithArgs(args...).
+		WithEnv(coreac.EnvVar().WithName(contract.EnvSpec).WithValue(text)).
+		WithVolumeMounts(data, coreac.VolumeMount().WithName(volumeTmp).WithMountPath("/tmp")).
+		WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).
+		WithSecurityContext(coreac.SecurityContext().
+			WithAllowPrivilegeEscalation(false).
+			WithReadOnlyRootFilesystem(true).
+			WithCapabilities(coreac.Capabilities().WithDrop("ALL")))
+	if resources == nil {
+		resources = p.base.Spec.Runtime.Resources
+	}
+	if resources != nil {
+		c.WithResources(resourcesConfig(resources))
+	}
+	return c, nil
+}
+
+// spec makes the pod's specification under the restricted Pod Security standard
+// and without API credentials.
+func (p *podBuilder) spec(containers ...*coreac.ContainerApplyConfiguration) *coreac.PodSpecApplyConfiguration {
+	where := p.base.Spec.Runtime
+	spec := coreac.PodSpec().
+		WithAutomountServiceAccountToken(false).
+		WithEnableServiceLinks(false).
+		WithTerminationGracePeriodSeconds(graceSeconds).
+		WithSecurityContext(coreac.PodSecurityContext().
+			WithRunAsNonRoot(true).
+			WithRunAsUser(userID).
+			WithRunAsGroup(userID).
+			WithFSGroup(userID).
+			WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
+			WithSeccompProfile(coreac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithVolumes(p.volumes...).
+		WithContainers(containers...)
+	if len(where.NodeSelector) > 0 {
+		spec.WithNodeSelector(maps.Clone(where.NodeSelector))
+	}
+	for i := range where.Tolerations {
+		spec.WithTolerations(tolerationConfig(&where.Tolerations[i]))
+	}
+	if where.RuntimeClassName != "" {
+		spec.WithRuntimeClassName(where.RuntimeClassName)
+	}
+	return spec
+}
+
+// bearer puts a user's token into the environment of a container that fetches
+// by http. The operator never reads it.
+func bearer(c *coreac.ContainerApplyConfiguration, source *v1alpha1.HTTPSource) {
+	if source == nil || source.TokenSecretRef == nil {
+		return
+	}
+	key := source.TokenSecretRef.Key
+	if key == "" {
+		key = "token"
+	}
+	c.WithEnv(coreac.EnvVar().WithName(contract.EnvSourceToken).WithValueFrom(
+		coreac.EnvVarSource().WithSecretKeyRef(
+			coreac.SecretKeySelector().WithName(source.TokenSecretRef.Name).WithKey(key))))
+}
+
+// adminPort names the port of health, metrics and progress.
+func adminPort() *coreac.ContainerPortApplyConfiguration {
+	return coreac.ContainerPort().WithName(portAdmin).WithContainerPort(contract.PortAdmin).WithProtocol(corev1.ProtocolTCP)
+}
+
+// probe asks the admin port.
+func probe(urlPath string, period, failures int32) *coreac.ProbeApplyConfiguration {
+	return coreac.Probe().
+		WithHTTPGet(coreac.HTTPGetAction().WithPath(urlPath).WithPort(intstr.FromString(portAdmin)).
+			WithScheme(corev1.URISchemeHTTP)).
+		WithPeriodSeconds(period).
+		WithTimeoutSeconds(2).
+		WithFailureThreshold(failures)
+}
+
+// inClaim is the path of a source within the place where its claim is mounted.
+func inClaim(mountPath string, source *v1alpha1.ClaimSource) string {
+	return path.Join(mountPath, source.Path)
+}
+
+func resourcesConfig(r *corev1.ResourceRequirements) *coreac.ResourceRequirementsApplyConfiguration {
+	c := coreac.ResourceRequirements()
+	if len(r.Limits) > 0 {
+		c.WithLimits(r.Limits)
+	}
+	if len(r.Requests) > 0 {
+		c.WithRequests(r.Requests)
+	}
+	return c
+}
+
+func tolerationConfig(t *corev1.Toleration) *coreac.TolerationApplyConfiguration {
+	c := coreac.Toleration()
+	if t.Key != "" {
+		c.WithKey(t.Key)
+	}
+	if t.Operator != "" {
+		c.WithOperator(t.Operator)
+	}
+	if t.Value != "" {
+		c.WithValue(t.Value)
+	}
+	if t.Effect != "" {
+		c.WithEffect(t.Effect)
+	}
+	if t.TolerationSeconds != nil {
+		c.WithTolerationSeconds(*t.TolerationSeconds)
+	}
+	return c
+}

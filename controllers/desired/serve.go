@@ -1,0 +1,149 @@
+package desired
+
+import (
+	"encoding/json"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	appsac "k8s.io/client-go/applyconfigurations/apps/v1"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+const (
+	// servicePort is the port of a policy's Service.
+	servicePort = 80
+	// portAPI is the name of contract.PortAPI.
+	portAPI = "api"
+	// drainSeconds is what a serving pod has: the pause in which it disappears
+	// from the Service, and the time for requests in flight.
+	drainSeconds = pauseSeconds + 30
+	pauseSeconds = 5
+	// startSeconds is how long loading a model may take.
+	startSeconds, startPeriod = 1800, 2
+	// annotationAdmin makes pods start anew when the token's Secret is another.
+	annotationAdmin = v1alpha1.GroupName + "/admin-secret"
+)
+
+// ServeSpec is what a policy's pods serve.
+func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contract.ServeSpec {
+	serving := policy.Spec.Serving
+	spec := contract.ServeSpec{
+		Name: policy.Name, DataDir: contract.MountData,
+		ContextLength: int(serving.ContextLength), MaxBatch: int(serving.MaxBatch),
+	}
+	if spec.ContextLength == 0 {
+		spec.ContextLength = 2048
+	}
+	if spec.MaxBatch == 0 {
+		spec.MaxBatch = 16
+	}
+	if base.Status.Artifact != nil {
+		spec.ModelDigest = string(base.Status.Artifact.Digest)
+	}
+	if base.Status.Decomposition != nil {
+		spec.DecompositionDigest = string(base.Status.Decomposition.Digest)
+	}
+	return spec
+}
+
+// ServingRun is the identity of what pods serve: pods with another one cannot
+// take this policy's expert set.
+func ServingRun(spec contract.ServeSpec) (string, error) {
+	return Hash(spec.ModelDigest, spec.DecompositionDigest)
+}
+
+// Deployment serves a policy. adminSecretUID is the identity of the Secret with
+// the admin token.
+func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, adminSecretUID string, settings Settings,
+) (*appsac.DeploymentApplyConfiguration, error) {
+	spec := ServeSpec(policy, base)
+	run, err := ServingRun(spec)
+	if err != nil {
+		return nil, err
+	}
+	pod := newPod(base, settings)
+	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false, policy.Spec.Serving.Resources)
+	if err != nil {
+		return nil, err
+	}
+	container.
+		WithEnv(coreac.EnvVar().WithName(contract.EnvAdminToken).WithValueFrom(coreac.EnvVarSource().
+			WithSecretKeyRef(coreac.SecretKeySelector().WithName(AdminSecretName(policy)).WithKey(AdminTokenKey)))).
+		WithPorts(
+			coreac.ContainerPort().WithName(portAPI).WithContainerPort(contract.PortAPI).WithProtocol(corev1.ProtocolTCP),
+			adminPort()).
+		WithVolumeMounts(pod.configMapKey(volumeExperts, ExpertSetName(policy), contract.ExpertSetKey,
+			contract.MountExperts, contract.ExpertSetKey)).
+		WithStartupProbe(probe(contract.PathHealth, startPeriod, startSeconds/startPeriod)).
+		WithLivenessProbe(probe(contract.PathHealth, 10, 6)).
+		WithReadinessProbe(probe(contract.PathReady, 2, 2)).
+		WithLifecycle(coreac.Lifecycle().WithPreStop(coreac.LifecycleHandler().
+			WithSleep(coreac.SleepAction().WithSeconds(pauseSeconds))))
+
+	selector := PolicySelector(policy)
+	podLabels := labels(v1alpha1.ComponentServe, base.Name, map[string]string{
+		v1alpha1.LabelPolicy: policy.Name, v1alpha1.LabelRun: run,
+	})
+	return appsac.Deployment(policy.Name, policy.Namespace).
+		WithLabels(podLabels).
+		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
+		WithSpec(appsac.DeploymentSpec().
+			WithReplicas(ptr.Deref(policy.Spec.Serving.Replicas, 1)).
+			WithRevisionHistoryLimit(2).
+			WithSelector(metaac.LabelSelector().WithMatchLabels(selector)).
+			WithStrategy(appsac.DeploymentStrategy().
+				WithType(appsv1.RollingUpdateDeploymentStrategyType).
+				WithRollingUpdate(appsac.RollingUpdateDeployment().
+					WithMaxUnavailable(intstr.FromInt32(0)).
+					WithMaxSurge(intstr.FromInt32(1)))).
+			WithTemplate(coreac.PodTemplateSpec().
+				WithLabels(podLabels).
+				WithAnnotations(map[string]string{annotationAdmin: adminSecretUID}).
+				WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds)))), nil
+}
+
+// Service is where clients find a policy.
+func Service(policy *v1alpha1.AdaptivePolicy) *coreac.ServiceApplyConfiguration {
+	return coreac.Service(policy.Name, policy.Namespace).
+		WithLabels(policyLabels(policy)).
+		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
+		WithSpec(coreac.ServiceSpec().
+			WithType(corev1.ServiceTypeClusterIP).
+			WithSelector(PolicySelector(policy)).
+			WithPorts(coreac.ServicePort().WithName("http").WithProtocol(corev1.ProtocolTCP).
+				WithPort(servicePort).WithTargetPort(intstr.FromString(portAPI))))
+}
+
+// ExpertSet is the ConfigMap from which a pod that starts takes its experts.
+func ExpertSet(policy *v1alpha1.AdaptivePolicy, set contract.ExpertSet) (*coreac.ConfigMapApplyConfiguration, error) {
+	text, err := json.Marshal(set)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the expert set: %w", err)
+	}
+	return coreac.ConfigMap(ExpertSetName(policy), policy.Namespace).
+		WithLabels(policyLabels(policy)).
+		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
+		WithData(map[string]string{contract.ExpertSetKey: string(text)}), nil
+}
+
+// AdminSecret holds the token by which the operator may change a pod's experts.
+func AdminSecret(policy *v1alpha1.AdaptivePolicy, token string) *coreac.SecretApplyConfiguration {
+	return coreac.Secret(AdminSecretName(policy), policy.Namespace).
+		WithLabels(policyLabels(policy)).
+		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
+		WithType(corev1.SecretTypeOpaque).
+		WithImmutable(true).
+		WithStringData(map[string]string{AdminTokenKey: token})
+}
+
+func policyLabels(policy *v1alpha1.AdaptivePolicy) map[string]string {
+	return labels(v1alpha1.ComponentServe, policy.Spec.BaseModelRef.Name,
+		map[string]string{v1alpha1.LabelPolicy: policy.Name})
+}

@@ -1,0 +1,161 @@
+package expertvector
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/controllers/outcome"
+	"github.com/transformersquared/operator/controllers/runs"
+	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// maxRuns is how many runs the status remembers.
+const maxRuns = 5
+
+// run sees to the run's Job and writes what it came to.
+func (r *Reconciler) run(ctx context.Context, expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired.Run) (status.Ready, error) {
+	if latest(expert) == nil || latest(expert).ID != run.ID {
+		expert.Status.Progress = nil
+	}
+	job, pods, err := r.Runner.Ensure(ctx, expert, client.MatchingLabels{
+		v1alpha1.LabelComponent: v1alpha1.ComponentTrain, v1alpha1.LabelExpert: expert.Name,
+	}, run)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	out := outcome.Observe(job, pods, memoryField(expert))
+	r.progress(ctx, expert, out)
+	return r.conclude(ctx, expert, base, run, job, out)
+}
+
+func (r *Reconciler) conclude(ctx context.Context, expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel,
+	run desired.Run, job *batchv1.Job, out outcome.Outcome,
+) (status.Ready, error) {
+	if out.State == outcome.Succeeded {
+		result, ok := out.Results[container(expert)]
+		if !ok {
+			return status.Ready{}, r.Runner.Again(ctx, job)
+		}
+		if result.Expert == nil {
+			return status.Ready{}, status.Stall(contract.ReasonInternal,
+				"Job %s succeeded without saying what it made; is the runtime's image of another version than the operator?", job.Name)
+		}
+		if err := accept(expert, base, run, result.Expert); err != nil {
+			return status.Ready{}, err
+		}
+	}
+	remember(expert, runs.Record(latest(expert), run, job, out))
+	if out.State == outcome.Succeeded {
+		return ready(expert), nil
+	}
+	doing := v1alpha1.ReasonTraining
+	if expert.Spec.Source != nil {
+		doing = v1alpha1.ReasonImporting
+	}
+	return status.Ready{}, runs.Explain(job, out, doing, describe(expert.Status.Progress, doing))
+}
+
+// done reports whether the run's result is what the status has.
+func done(expert *v1alpha1.ExpertVector, run desired.Run) bool {
+	return expert.Status.Artifact != nil && expert.Status.Artifact.RunID == run.ID
+}
+
+// accept writes a result into the status, if it belongs to the model that the
+// run was made for.
+func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired.Run, result *contract.ExpertResult) error {
+	model, decomposition := string(base.Status.Artifact.Digest), string(base.Status.Decomposition.Digest)
+	if result.BaseDigest != model || result.DecompositionDigest != decomposition {
+		return status.Stall(v1alpha1.ReasonDecompositionMismatch,
+			"The expert scales decomposition %s of model %s, but BaseModel %s has decomposition %s of model %s",
+			result.DecompositionDigest, result.BaseDigest, base.Name, decomposition, model)
+	}
+	folder, err := contract.DigestDir(result.Digest)
+	if err != nil {
+		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest: %v", err)
+	}
+	expert.Status.Artifact = &v1alpha1.ExpertArtifact{
+		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID,
+		URI: "pvc://" + path.Join(desired.ClaimName(base), contract.DirExperts, folder),
+	}
+	expert.Status.BaseDigest = v1alpha1.Digest(model)
+	expert.Status.DecompositionDigest = v1alpha1.Digest(decomposition)
+	expert.Status.BaselineScore, expert.Status.Score, expert.Status.Progress = "", "", nil
+	if result.Training != nil {
+		expert.Status.Progress = progressOf(contract.Progress{Training: result.Training, EstimatedRemainingSeconds: -1})
+		expert.Status.BaselineScore = score(result.Training.BaselineScore)
+		expert.Status.Score = score(result.Training.BestScore)
+	}
+	return nil
+}
+
+func ready(expert *v1alpha1.ExpertVector) status.Ready {
+	message := fmt.Sprintf("Expert %s is there", expert.Status.Artifact.Digest)
+	if expert.Status.Score != "" {
+		message += fmt.Sprintf("; validation score %s, base model %s", expert.Status.Score, expert.Status.BaselineScore)
+	}
+	return status.Ready{Reason: v1alpha1.ReasonSucceeded, Message: message}
+}
+
+// meanwhile adds to what an expert waits for that its previous artifact is
+// served until then.
+func meanwhile(expert *v1alpha1.ExpertVector, err error) error {
+	if expert.Status.Artifact == nil {
+		return err
+	}
+	note := fmt.Sprintf(". The previous artifact %s is served meanwhile", expert.Status.Artifact.Digest)
+	switch e := err.(type) { //nolint:errorlint // Steps return these as they are; wrapped errors are left alone.
+	case *status.Waiting:
+		e.Message = strings.TrimSuffix(e.Message, ".") + note
+	case *status.Stalled:
+		e.Message = strings.TrimSuffix(e.Message, ".") + note
+	}
+	return err
+}
+
+func latest(expert *v1alpha1.ExpertVector) *v1alpha1.RunStatus {
+	if len(expert.Status.Runs) == 0 {
+		return nil
+	}
+	return &expert.Status.Runs[0]
+}
+
+// remember puts a run first in the list of runs, and forgets the oldest.
+func remember(expert *v1alpha1.ExpertVector, record v1alpha1.RunStatus) {
+	list := []v1alpha1.RunStatus{record}
+	for _, was := range expert.Status.Runs {
+		if was.ID == record.ID || len(list) == maxRuns {
+			continue
+		}
+		if was.Result == "" {
+			was.Result = resultSuperseded
+		}
+		list = append(list, was)
+	}
+	expert.Status.Runs = list
+}
+
+// resultSuperseded is the result of a run that another one replaced.
+const resultSuperseded = "Superseded"
+
+func container(expert *v1alpha1.ExpertVector) string {
+	if expert.Spec.Source != nil {
+		return desired.ContainerImport
+	}
+	return desired.ContainerTrain
+}
+
+// memoryField is what a pod that is killed for its memory needs more of.
+func memoryField(expert *v1alpha1.ExpertVector) string {
+	if expert.Spec.Training != nil {
+		return "spec.training.resources.limits.memory"
+	}
+	return "the BaseModel's spec.runtime.resources.limits.memory"
+}

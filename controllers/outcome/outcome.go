@@ -1,0 +1,301 @@
+// Package outcome reads from a Job and its pods what became of a run: pure
+// functions from the objects' status to a state, a reason and a message that
+// names the cause and the remedy.
+package outcome
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// State of a run.
+type State int
+
+// States, from first to last.
+const (
+	// Pending has no pod that runs, and nothing went wrong.
+	Pending State = iota
+	// Blocked has a pod that cannot start, for a reason that somebody may mend.
+	Blocked
+	// Suspended is held by its owner.
+	Suspended
+	// Running has a pod that runs.
+	Running
+	// Retrying had a pod that failed and will have another.
+	Retrying
+	// Failed is over.
+	Failed
+	// Succeeded is over.
+	Succeeded
+)
+
+// Outcome is what became of a run so far.
+type Outcome struct {
+	State   State
+	Reason  string
+	Message string
+	// Container is the one that runs or failed.
+	Container string
+	// Pod runs now; nil unless State is Running.
+	Pod *corev1.Pod
+	// Failures is the number of pods that failed.
+	Failures int32
+	// Results are the terminations that the newest pod's containers left, by
+	// container: one that succeeded may be there while a later one still runs.
+	Results map[string]contract.Termination
+	// CompletionTime is when the run ended; nil before.
+	CompletionTime *metav1.Time
+}
+
+// Observe looks at a Job and the pods that carry its labels. memoryField is the
+// field of the user's object that bounds the pod's memory, named in the remedy
+// of a run that was killed at the limit.
+func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
+	own := ownPods(job, pods)
+	out := Outcome{Failures: job.Status.Failed}
+	var newest *corev1.Pod
+	if len(own) > 0 {
+		newest = own[0]
+		out.Results = results(newest)
+	}
+
+	if done := condition(job, batchv1.JobComplete); done != nil {
+		out.State = Succeeded
+		out.CompletionTime = job.Status.CompletionTime
+		if pod := firstInPhase(own, corev1.PodSucceeded); pod != nil {
+			out.Results = results(pod)
+		}
+		return out
+	}
+	if failed := condition(job, batchv1.JobFailed); failed != nil {
+		out.State = Failed
+		out.CompletionTime = &failed.LastTransitionTime
+		out.Reason, out.Message = v1alpha1.ReasonCrashed, failed.Message
+		if pod := firstInPhase(own, corev1.PodFailed); pod != nil {
+			out.Results = results(pod)
+			f := explain(pod, memoryField)
+			out.Reason, out.Message, out.Container = f.reason, f.message, f.container
+		}
+		if failed.Reason == batchv1.JobReasonBackoffLimitExceeded {
+			out.Message = fmt.Sprintf("%s (given up after %d failed pods)", strings.TrimSuffix(out.Message, "."), job.Status.Failed)
+		}
+		return out
+	}
+	if job.Spec.Suspend != nil && *job.Spec.Suspend {
+		out.State, out.Reason = Suspended, v1alpha1.ReasonSuspended
+		return out
+	}
+	if newest == nil {
+		out.State, out.Reason, out.Message = Pending, v1alpha1.ReasonPending, "Waiting for the Job's pod"
+		return out
+	}
+	observePod(&out, newest, memoryField)
+	return out
+}
+
+func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
+	switch pod.Status.Phase {
+	case corev1.PodFailed:
+		f := explain(pod, memoryField)
+		out.State, out.Reason, out.Message, out.Container = Retrying, f.reason, f.message, f.container
+	case corev1.PodSucceeded:
+		out.State, out.Reason, out.Message = Pending, v1alpha1.ReasonPending, "The pod is done; waiting for the Job to end"
+	default:
+		if reason, message := Hindrance(pod, memoryField); reason != "" {
+			out.State, out.Reason, out.Message = Blocked, reason, message
+			return
+		}
+		if name := runningContainer(pod); name != "" {
+			out.State, out.Container, out.Pod = Running, name, pod
+			return
+		}
+		out.State, out.Reason = Pending, v1alpha1.ReasonPending
+		out.Message = fmt.Sprintf("Pod %s is starting", pod.Name)
+	}
+}
+
+// Hindrance says what keeps a pod from starting, or from going on, where
+// something does.
+func Hindrance(pod *corev1.Pod, memoryField string) (reason, message string) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+			return v1alpha1.ReasonUnschedulable, fmt.Sprintf("No node takes pod %s: %s", pod.Name, c.Message)
+		}
+	}
+	for _, s := range statuses(pod) {
+		if s.State.Waiting == nil {
+			continue
+		}
+		w := s.State.Waiting
+		switch w.Reason {
+		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable":
+			return v1alpha1.ReasonImagePull, fmt.Sprintf(
+				"Pod %s cannot have image %s (%s); set an image that the node has or can pull: %s", pod.Name, s.Image, w.Reason, w.Message)
+		case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
+			return v1alpha1.ReasonContainerConfig, fmt.Sprintf(
+				"Container %s of pod %s cannot be made (%s): %s", s.Name, pod.Name, w.Reason, w.Message)
+		case "CrashLoopBackOff":
+			if t := s.LastTerminationState.Terminated; t != nil {
+				f := ended(pod, s.Name, t, memoryField)
+				return f.reason, f.message
+			}
+		}
+	}
+	return "", ""
+}
+
+// failure is why a pod failed.
+type failure struct {
+	reason, message, container string
+}
+
+func explain(pod *corev1.Pod, memoryField string) failure {
+	if pod.Status.Reason == "Evicted" {
+		return failure{reason: v1alpha1.ReasonEvicted, message: fmt.Sprintf("Pod %s was evicted: %s", pod.Name, pod.Status.Message)}
+	}
+	for _, s := range statuses(pod) {
+		t := s.State.Terminated
+		if t == nil || t.ExitCode == contract.ExitOK {
+			continue
+		}
+		return ended(pod, s.Name, t, memoryField)
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return failure{contract.ReasonInterrupted, fmt.Sprintf("Pod %s was disrupted (%s): %s", pod.Name, c.Reason, c.Message), ""}
+		}
+	}
+	message := fmt.Sprintf("Pod %s failed", pod.Name)
+	if pod.Status.Message != "" {
+		message += ": " + pod.Status.Message
+	}
+	return failure{v1alpha1.ReasonCrashed, message, ""}
+}
+
+// ended is why a container ended: killed for its memory, by its own account, or
+// without one.
+func ended(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated, memoryField string) failure {
+	if t.Reason == "OOMKilled" {
+		return failure{v1alpha1.ReasonOOMKilled, fmt.Sprintf(
+			"Container %s of pod %s was killed at its memory limit%s; raise %s",
+			container, pod.Name, limitOf(pod, container), memoryField), container}
+	}
+	if result, ok := parse(t.Message); ok && result.Reason != "" {
+		return failure{result.Reason, result.Message, container}
+	}
+	return failure{v1alpha1.ReasonCrashed, crashMessage(pod, container, t), container}
+}
+
+// crashMessage tells of a container that left no Termination; its message is
+// then the end of its log.
+func crashMessage(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated) string {
+	message := fmt.Sprintf("Container %s of pod %s ended with status %d", container, pod.Name, t.ExitCode)
+	if t.Signal != 0 {
+		message = fmt.Sprintf("Container %s of pod %s was ended by signal %d", container, pod.Name, t.Signal)
+	}
+	if last := lastLine(t.Message); last != "" {
+		message += ": " + last
+	}
+	return message + fmt.Sprintf("; see kubectl logs %s -c %s", pod.Name, container)
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	last := []rune(strings.TrimSpace(lines[len(lines)-1]))
+	const most = 300
+	if len(last) > most {
+		last = last[:most]
+	}
+	return string(last)
+}
+
+func limitOf(pod *corev1.Pod, container string) string {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if limit, ok := c.Resources.Limits[corev1.ResourceMemory]; ok && c.Name == container {
+			return " of " + limit.String()
+		}
+	}
+	return ""
+}
+
+// ownPods are the pods that the Job made, newest first.
+func ownPods(job *batchv1.Job, pods []corev1.Pod) []*corev1.Pod {
+	own := make([]*corev1.Pod, 0, len(pods))
+	for i := range pods {
+		if owner := metav1.GetControllerOf(&pods[i]); owner != nil && owner.UID == job.UID {
+			own = append(own, &pods[i])
+		}
+	}
+	slices.SortFunc(own, func(a, b *corev1.Pod) int {
+		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return own
+}
+
+func firstInPhase(pods []*corev1.Pod, phase corev1.PodPhase) *corev1.Pod {
+	for _, pod := range pods {
+		if pod.Status.Phase == phase {
+			return pod
+		}
+	}
+	return nil
+}
+
+func condition(job *batchv1.Job, conditionType batchv1.JobConditionType) *batchv1.JobCondition {
+	for i := range job.Status.Conditions {
+		if c := &job.Status.Conditions[i]; c.Type == conditionType && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
+
+// statuses are those of all containers, in the order in which they run.
+func statuses(pod *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+}
+
+func runningContainer(pod *corev1.Pod) string {
+	for _, s := range statuses(pod) {
+		if s.State.Running != nil {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+// results are the terminations that a pod's containers left.
+func results(pod *corev1.Pod) map[string]contract.Termination {
+	found := map[string]contract.Termination{}
+	for _, s := range statuses(pod) {
+		if s.State.Terminated == nil {
+			continue
+		}
+		if result, ok := parse(s.State.Terminated.Message); ok {
+			found[s.Name] = result
+		}
+	}
+	return found
+}
+
+// parse reads a termination message. What is not one (the end of a log, say)
+// is no error: ok is false.
+func parse(message string) (result contract.Termination, ok bool) {
+	if !strings.HasPrefix(strings.TrimSpace(message), "{") {
+		return contract.Termination{}, false
+	}
+	if err := json.Unmarshal([]byte(message), &result); err != nil {
+		return contract.Termination{}, false
+	}
+	return result, true
+}

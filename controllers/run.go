@@ -1,0 +1,123 @@
+// Package controllers is the operator: one package a kind, and what they share.
+// Run starts all of it; the README says how it hangs together.
+package controllers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/transformersquared/operator/controllers/desired"
+)
+
+// leaseName is the Lease by which one of several managers leads.
+const leaseName = "operator.transformersquared.dev"
+
+// DefaultRuntimeImage is used where neither --runtime-image nor a BaseModel
+// names one.
+const DefaultRuntimeImage = "transformersquared.dev/t2:dev"
+
+// ErrUsage wraps what is wrong with the command line.
+var ErrUsage = errors.New("wrong usage")
+
+// flags of the manager.
+type flags struct {
+	metricsAddress string
+	probeAddress   string
+	certDir        string
+	leaderElect    bool
+	runtimeImage   string
+	zap            zap.Options
+}
+
+func parse(args []string, output io.Writer) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("manager", flag.ContinueOnError)
+	set.SetOutput(output)
+	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443",
+		"where metrics are served by HTTPS to those whom the API server authorises; 0 serves none")
+	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	set.StringVar(&f.certDir, "metrics-cert-dir", "",
+		"folder with tls.crt and tls.key for metrics; without it the manager makes a certificate of its own")
+	set.BoolVar(&f.leaderElect, "leader-elect", false, "let only one of several managers work")
+	set.StringVar(&f.runtimeImage, "runtime-image", DefaultRuntimeImage, "image of the runtime t2 where a BaseModel names none")
+	f.zap.BindFlags(set)
+	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return f, err
+		}
+		return f, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	if set.NArg() > 0 {
+		return f, fmt.Errorf("%w: unexpected argument %q", ErrUsage, set.Arg(0))
+	}
+	if f.runtimeImage == "" {
+		return f, fmt.Errorf("%w: --runtime-image is empty", ErrUsage)
+	}
+	return f, nil
+}
+
+// Run runs the operator with the arguments of a command line until ctx ends.
+// What it prints about usage goes to output.
+func Run(ctx context.Context, args []string, output io.Writer) error {
+	f, err := parse(args, output)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&f.zap)))
+	scheme, err := Scheme()
+	if err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding the cluster: %w", err)
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme,
+		Cache:  CacheOptions(),
+		Metrics: metricsserver.Options{
+			BindAddress:    f.metricsAddress,
+			SecureServing:  true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			CertDir:        f.certDir,
+			TLSOpts:        []func(*tls.Config){http1Only},
+		},
+		HealthProbeBindAddress:        f.probeAddress,
+		LeaderElection:                f.leaderElect,
+		LeaderElectionID:              leaseName,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("making the manager: %w", err)
+	}
+	if err := Add(ctx, mgr, Options{Settings: desired.Settings{RuntimeImage: f.runtimeImage}}); err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("healthz", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the health check: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("readyz", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the readiness check: %w", err)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the manager: %w", err)
+	}
+	return nil
+}
+
+// http1Only leaves HTTP/2 out, whose stream resets have been used to exhaust
+// servers.
+func http1Only(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }

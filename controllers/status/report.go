@@ -1,0 +1,80 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+)
+
+// conflictRetry is when to look again after somebody else wrote the object in
+// the meantime: the cache has the new one by then.
+const conflictRetry = 200 * time.Millisecond
+
+// maxNote is the size to which the API server bounds an event's note.
+const maxNote = 1024
+
+// action is the machine-readable action of every event.
+const action = "Reconcile"
+
+// Reporter writes status and events.
+type Reporter struct {
+	Client client.Client
+	Events events.EventRecorder
+}
+
+// Report ends a reconciliation: it writes conditions by what err says, writes
+// the status if anything in it changed against before, records an event if
+// Ready changed its status or reason, and returns what the work queue does
+// next. An idle object causes no write.
+func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: conflictRetry}, nil
+	}
+	verdict := Judge(ready, err)
+	SetConditions(obj, verdict)
+
+	if !equality.Semantic.DeepEqual(before, obj) {
+		switch err := r.Client.Status().Update(ctx, obj); {
+		case apierrors.IsNotFound(err):
+			return reconcile.Result{}, nil
+		case apierrors.IsConflict(err):
+			return reconcile.Result{RequeueAfter: conflictRetry}, nil
+		case err != nil:
+			return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
+		}
+	}
+	if turned(before, obj) {
+		r.Event(obj, verdict.Warning, verdict.Reason, verdict.Message)
+	}
+	return reconcile.Result{RequeueAfter: verdict.After}, verdict.Retry
+}
+
+// Event records an event about obj.
+func (r Reporter) Event(obj Object, warning bool, reason, message string) {
+	kind := corev1.EventTypeNormal
+	if warning {
+		kind = corev1.EventTypeWarning
+	}
+	r.Events.Eventf(obj, nil, kind, reason, action, "%s", Clip(message, maxNote))
+}
+
+// turned reports whether Ready has another status or reason than before.
+func turned(before, after Object) bool {
+	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionReady)
+	was := meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionReady)
+	if was == nil {
+		was = &metav1.Condition{}
+	}
+	return is.Status != was.Status || is.Reason != was.Reason
+}
