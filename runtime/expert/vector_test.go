@@ -2,7 +2,6 @@ package expert_test
 
 import (
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -243,43 +242,4 @@ func TestStatisticsTellHowFarAnExpertIsFromTheBase(t *testing.T) {
 	if diff := cmp.Diff(want, v.Statistics()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-}
-
-// FuzzVector: a file is no expert, or one whose every z is finite, not empty,
-// and of valid digests.
-func FuzzVector(f *testing.F) {
-	zero := "sha256:" + strings.Repeat("0", 64)
-	path := filepath.Join(f.TempDir(), "e.safetensors")
-	if err := expert.WriteVectorFile(path, expert.Vector{
-		Manifest: contract.ExpertManifest{BaseDigest: zero, DecompositionDigest: zero, Skill: "math"}, Z: map[string][]float32{"w": {1, 2}},
-	}); err != nil {
-		f.Fatal(err)
-	}
-	seed, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(seed)
-	f.Add(seed[:len(seed)-1])
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(dir, "e.safetensors")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		v, err := expert.ReadVector(path)
-		if err != nil {
-			return
-		}
-		if !contract.ValidDigest(v.Manifest.BaseDigest) || !contract.ValidDigest(v.Manifest.DecompositionDigest) || len(v.Z) == 0 {
-			t.Fatalf("accepted %+v", v.Manifest)
-		}
-		for name, z := range v.Z {
-			for _, x := range z {
-				if x-x != 0 {
-					t.Fatalf("z of %s has %v", name, x)
-				}
-			}
-		}
-	})
 }

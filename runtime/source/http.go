@@ -71,8 +71,9 @@ func (d *downloader) get(ctx context.Context, u *url.URL) (body io.ReadCloser, s
 	}
 	response, err := d.client.Do(request)
 	if err != nil {
+		err = unreachable(ctx, where, err) // Before the cancellation that it would report.
 		cancel(nil)
-		return nil, 0, unreachable(ctx, where, err)
+		return nil, 0, err
 	}
 	if err := checkStatus(response, where); err != nil {
 		cancel(nil)
