@@ -12,6 +12,7 @@ func commands(env *Env) []*cobra.Command {
 		newTrainCommand(env),
 		newEvalCommand(env),
 		newGenerateCommand(env),
+		newServeCommand(env),
 		newRunTestsCommand(env),
 	}
 }

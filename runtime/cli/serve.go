@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/server"
+)
+
+// podDrainDelay is how long a pod that is told to end still takes new
+// requests: endpoints and proxies need about that long to forget it.
+const podDrainDelay = 3 * time.Second
+
+type serveFlags struct {
+	modelFlags
+	spec, setFile      string
+	name               string
+	api, admin         string
+	strategy, fallback string
+	descriptions       []string
+	context, batch     int
+	queue              int
+	grace, drainDelay  time.Duration
+}
+
+// newServeCommand returns `t2 serve`.
+func newServeCommand(env *Env) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer an OpenAI-compatible API, adapting to each request",
+		Long: `Serve answers /v1/chat/completions, /v1/completions and /v1/models. As model,
+NAME means two passes: the first chooses the experts, the second answers.
+NAME:EXPERT pins one expert and NAME:base the base weights. What was chosen, and
+the time of each pass, is in the field "t2" of each answer.
+
+A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
+set there, with the bearer token in T2_ADMIN_TOKEN, exchanges the experts without
+losing a request.
+
+At SIGTERM or ctrl-C requests in flight are finished. With --json the counters
+are printed as JSON at the end.`,
+		Example: `  t2 serve --model ./model --decomposition ./data/decompositions/sha256-… \
+    --expert math=./data/experts/sha256-… --describe "math=word problems and arithmetic"
+  curl localhost:8000/v1/chat/completions -d '{"model":"demo","messages":[{"role":"user","content":"2+3?"}]}'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.Context(), env)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.spec, "spec", "", "read the specification (JSON) from `FILE`")
+	flags.StringVar(&f.setFile, "experts", "", "read the expert set (JSON) from `FILE`, by default where a pod has it mounted; for use with a specification")
+	flags.StringVar(&f.name, "name", "demo", "model `NAME` that means two passes")
+	flags.StringVar(&f.model, "model", "", "model folder `DIR`, in Hugging Face layout")
+	flags.StringVar(&f.decomposition, "decomposition", "", "`DIR` of the model's decomposition; without it, it is looked for beside the model and the experts")
+	flags.StringArrayVar(&f.experts, "expert", nil, "offer an expert, `NAME=DIR` with its folder or file, or NAME=DIR:WEIGHT for the strategy Fixed; may be repeated")
+	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
+	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: Prompt or Fixed")
+	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
+	flags.StringVar(&f.api, "listen", net.JoinHostPort("", strconv.Itoa(contract.PortAPI)), "`ADDRESS` of the API")
+	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
+	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
+	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
+	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for their turn, the next gets status 429; 0 means 256")
+	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
+	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
+	return cmd
+}
+
+func (f *serveFlags) run(ctx context.Context, env *Env) error {
+	managed := jobs.Managed(f.spec, env.Getenv)
+	config, err := f.config(env)
+	if err == nil {
+		s := server.New(config)
+		if err = s.Run(ctx); err == nil && env.JSON {
+			return env.PrintJSON(s.Status())
+		}
+	}
+	if err != nil && managed {
+		// The operator reads why a pod does not start where it reads it of Jobs.
+		return errors.Join(err, leaveTermination(err, env.Getenv))
+	}
+	return err
+}
+
+// config makes the server's configuration of a specification or of flags.
+func (f *serveFlags) config(env *Env) (server.Config, error) {
+	var c server.Config
+	var err error
+	if jobs.HasSpec(f.spec, env.Getenv) {
+		var spec contract.ServeSpec
+		if spec, err = jobs.LoadSpec[contract.ServeSpec](f.spec, env.Getenv); err != nil {
+			return c, err
+		}
+		if c, err = server.FromSpec(spec); err != nil {
+			return c, err
+		}
+		if f.setFile != "" {
+			c.SetFile = f.setFile
+		}
+		c.DrainDelay = podDrainDelay
+	} else if c, err = f.fromFlags(); err != nil {
+		return c, err
+	}
+	if f.drainDelay > 0 {
+		c.DrainDelay = f.drainDelay
+	}
+	c.Threads, c.MaxWaiting, c.Grace = f.threads, f.queue, f.grace
+	c.APIAddress, c.AdminAddress = f.api, f.admin
+	c.AdminToken = env.Getenv(contract.EnvAdminToken)
+	c.Log = serveLogger(env.Stderr)
+	return c, nil
+}
+
+// fromFlags describes what a person at a terminal asks for: experts are where
+// they say, and their skills are what the experts' own files say.
+func (f *serveFlags) fromFlags() (server.Config, error) {
+	c := server.Config{
+		Name: f.name, ModelDir: f.model, DecompositionDir: f.decomposition,
+		ContextLength: f.context, MaxBatch: f.batch,
+	}
+	switch {
+	case f.model == "":
+		return c, usagef("--model is missing: it is the folder with config.json and the weights")
+	case f.name == "" || strings.Contains(f.name, ":"):
+		return c, usagef("--name is %q: it must not be empty or have a colon, which pins an expert", f.name)
+	case f.setFile != "":
+		return c, usagef("--experts goes with a specification (--spec or %s); name experts by --expert", contract.EnvSpec)
+	}
+	descriptions := map[string]string{}
+	for _, d := range f.descriptions {
+		name, text, ok := strings.Cut(d, "=")
+		if !ok {
+			return c, usagef("--describe %q is not NAME=TEXT", d)
+		}
+		descriptions[name] = text
+	}
+	set := contract.ExpertSet{Strategy: f.strategy, Experts: []contract.ExpertRef{}, Fallback: f.fallback}
+	places := map[string]string{}
+	for i, e := range f.experts {
+		ref, path, err := expertRef(e)
+		if err != nil {
+			return c, err
+		}
+		v, err := expert.ReadVector(path)
+		if err != nil {
+			return c, err
+		}
+		f.experts[i] = path // Where findDecomposition looks.
+		if c.DecompositionDir == "" {
+			if c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest); err != nil {
+				return c, err
+			}
+		}
+		ref.Digest, ref.Skill, ref.Description = v.Manifest.Digest, v.Manifest.Skill, descriptions[ref.Name]
+		delete(descriptions, ref.Name)
+		places[ref.Digest] = path
+		set.Experts = append(set.Experts, ref)
+	}
+	for name := range descriptions {
+		return c, usagef("--describe names %q, which no --expert does", name)
+	}
+	c.Set = &set
+	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
+		path, ok := places[ref.Digest]
+		if !ok {
+			return "", failure.Permanentf(contract.ReasonUsage, "expert %q (%s) is none of those given by --expert", ref.Name, ref.Digest)
+		}
+		return path, nil
+	}
+	return c, nil
+}
+
+// expertRef parses NAME=PATH or NAME=PATH:WEIGHT.
+func expertRef(s string) (contract.ExpertRef, string, error) {
+	name, path, ok := strings.Cut(s, "=")
+	if !ok || name == "" || path == "" {
+		return contract.ExpertRef{}, "", usagef("--expert %q is not NAME=DIR", s)
+	}
+	ref := contract.ExpertRef{Name: name}
+	if head, tail, ok := cutLast(path, ":"); ok {
+		// A path may have a colon of its own.
+		if weight, err := strconv.ParseFloat(tail, 64); err == nil {
+			path, ref.Weight = head, weight
+		}
+	}
+	return ref, path, nil
+}
+
+// serveLogger writes a line a request: for machines, or legible at a terminal.
+func serveLogger(w io.Writer) *slog.Logger {
+	if jobs.IsTerminal(w) {
+		return slog.New(slog.NewTextHandler(w, nil))
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+// leaveTermination writes why the server could not start or go on to the
+// termination log.
+func leaveTermination(err error, getenv func(string) string) error {
+	reason, permanent := failure.Of(err)
+	body, encodeErr := jobs.EncodeTermination(contract.Termination{Reason: reason, Permanent: permanent, Message: err.Error()})
+	if encodeErr != nil {
+		return encodeErr
+	}
+	path := getenv(contract.EnvTerminationLog)
+	if path == "" {
+		path = contract.DefaultTerminationLog
+	}
+	if err := os.WriteFile(path, body, 0o600); err != nil {
+		return fmt.Errorf("leaving the termination message: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+)
+
+// strategyPinned is what contract.Adaptation.Strategy says of a request whose
+// model name chose the weights.
+const strategyPinned = "Pinned"
+
+// target is what a model name means at the moment a request comes in.
+type target struct {
+	set *servedSet // nil for the base before the first set.
+	// pinned is an expert's name or contract.BaseName; empty means two passes.
+	pinned string
+}
+
+// resolve finds the target of a model name.
+func (s *Server) resolve(name string) (target, error) {
+	t := target{set: s.set.Load()}
+	pinned, isPinned := strings.CutPrefix(name, s.config.Name+":")
+	switch {
+	case isPinned && pinned == contract.BaseName:
+		t.pinned = pinned
+		return t, nil
+	case t.set == nil && (isPinned || name == s.config.Name):
+		return t, newError(http.StatusServiceUnavailable, typeServer, "not_ready", "",
+			"no experts have been loaded yet: try again in a moment, or use model %q", s.config.Name+":"+contract.BaseName)
+	case name == s.config.Name:
+		return t, nil
+	case isPinned && t.set.experts[pinned] != nil:
+		t.pinned = pinned
+		return t, nil
+	}
+	return t, newError(http.StatusNotFound, typeInvalid, "model_not_found", "model",
+		"the model %q does not exist; there are %s", clip(name), strings.Join(s.modelNames(), ", "))
+}
+
+// modelNames lists the model names that requests can use now.
+func (s *Server) modelNames() []string {
+	names := []string{}
+	set := s.set.Load()
+	if set != nil {
+		names = append(names, s.config.Name)
+		for _, ref := range set.spec.Experts {
+			names = append(names, s.config.Name+":"+ref.Name)
+		}
+	}
+	return append(names, s.config.Name+":"+contract.BaseName)
+}
+
+// outcome is how a request was answered.
+type outcome struct {
+	result     engine.Result
+	adaptation contract.Adaptation
+}
+
+// answer runs the passes of a request: pass 1 unless its model name pins the
+// weights, then pass 2, whose pieces go to emit.
+func (s *Server) answer(ctx context.Context, q query, emit func(engine.Delta) error) (outcome, error) {
+	var out outcome
+	c := s.core.Load()
+	if c == nil {
+		return out, errNotLoaded
+	}
+	t, err := s.resolve(q.model)
+	if err != nil {
+		return out, err
+	}
+	r := q.request
+	if r.Prompt, err = encodePrompt(c, q); err != nil {
+		return out, err
+	}
+	// A prompt that pass 2 could not take is refused before pass 1 reads it.
+	if n := len(r.Prompt); n+max(r.MaxTokens, 1) > c.engine.ContextLength() {
+		return out, &engine.ContextError{Prompt: n, Answer: max(r.MaxTokens, 1), Limit: c.engine.ContextLength()}
+	}
+	decision, pass1, err := s.decide(ctx, c, t, q)
+	if err != nil {
+		return out, err
+	}
+	if r.Mixture, err = t.mixture(decision); err != nil {
+		return out, err
+	}
+	r.Continues = decision.Probabilities != nil
+	s.count(t, decision)
+	begun := time.Now()
+	out.result, err = c.engine.Generate(ctx, r, emit)
+	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
+	if err != nil {
+		return out, err
+	}
+	s.metrics.answered(out, pass1)
+	if t.pinned == "" {
+		s.mu.Lock()
+		s.lastSeen = &out.adaptation
+		s.mu.Unlock()
+	}
+	return out, nil
+}
+
+// encodePrompt returns the tokens that pass 2 continues.
+func encodePrompt(c *core, q query) ([]int32, error) {
+	var ids []int32
+	var err error
+	param := "prompt"
+	switch {
+	case q.messages != nil:
+		param = "messages"
+		ids, err = c.tok.EncodeChat(q.messages)
+	case q.tokens != nil:
+		for i, id := range q.tokens {
+			if id < 0 || int(id) >= c.tok.VocabSize() {
+				return nil, invalid(param, "invalid_value", "prompt[%d] is %d: the model has the tokens 0 to %d", i, id, c.tok.VocabSize()-1)
+			}
+		}
+		ids = q.tokens
+	default:
+		ids, err = c.tok.Encode(q.text, true)
+	}
+	if err != nil {
+		return nil, invalid(param, "invalid_value", "%s cannot be encoded: %s", param, err.Error())
+	}
+	if len(ids) == 0 {
+		return nil, invalid(param, "invalid_value", "%s has no tokens", param)
+	}
+	return ids, nil
+}
+
+// subject is the text that pass 1 judges: the last thing the user said, or the
+// text to be completed.
+func (q query) subject(c *core) string {
+	for _, m := range slices.Backward(q.messages) {
+		if m.Role == "user" {
+			return m.Content
+		}
+	}
+	if len(q.messages) > 0 {
+		return q.messages[len(q.messages)-1].Content
+	}
+	if q.tokens != nil {
+		return c.tok.Decode(q.tokens, true)
+	}
+	return q.text
+}
+
+// decide runs pass 1, or takes the decision from the model's name.
+func (s *Server) decide(ctx context.Context, c *core, t target, q query) (adapt.Decision, time.Duration, error) {
+	switch t.pinned {
+	case contract.BaseName:
+		return adapt.Decision{Expert: contract.BaseName}, 0, nil
+	case "":
+		begun := time.Now()
+		d, err := t.set.strategy.Decide(ctx, q.subject(c))
+		if err != nil {
+			return d, 0, err
+		}
+		if t.set.strategy.Name() == contract.StrategyFixed {
+			return d, 0, nil // There is no pass 1.
+		}
+		if d.Cause != nil {
+			s.log.Warn("Pass 1 failed, used the fallback", "request", requestID(ctx), "expert", d.Expert, "error", d.Cause)
+		}
+		return d, time.Since(begun), nil
+	default:
+		return adapt.Decision{Expert: t.pinned, Weights: map[string]float64{t.pinned: 1}}, 0, nil
+	}
+}
+
+func (t target) mixture(d adapt.Decision) (engine.Mixture, error) {
+	if len(d.Weights) == 0 {
+		return engine.Mixture{}, nil
+	}
+	if t.set == nil {
+		return engine.Mixture{}, errors.New("weights without an expert set")
+	}
+	m, err := t.set.mixture(d.Weights)
+	if err != nil {
+		return m, fmt.Errorf("mixing %s: %w", d.Expert, err)
+	}
+	return m, nil
+}
+
+// adaptation describes the passes for the client.
+func (t target) adaptation(d adapt.Decision, pass1, pass2 time.Duration) contract.Adaptation {
+	a := contract.Adaptation{
+		Strategy: strategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities,
+		Pass1Seconds: pass1.Seconds(), Pass2Seconds: pass2.Seconds(),
+	}
+	if t.set != nil {
+		a.ExpertSetDigest = t.set.digest
+		if t.pinned == "" {
+			a.Strategy = t.set.strategy.Name()
+		}
+	}
+	return a
+}
+
+// count keeps the numbers of Status.
+func (s *Server) count(t target, d adapt.Decision) {
+	s.requests.Add(1)
+	if t.pinned == "" && d.Fallback {
+		s.fallbacks.Add(1)
+	}
+	if t.set == nil {
+		return
+	}
+	for name := range d.Weights {
+		if e := t.set.experts[name]; e != nil {
+			e.requests.Add(1)
+		}
+	}
+}

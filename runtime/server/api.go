@@ -1,0 +1,293 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+)
+
+// Bounds of the body of a request: text for a full context, generously, since
+// a token may spell many bytes and JSON may escape each of them.
+const (
+	minBodyBytes   = 64 << 10
+	bytesPerToken  = 64
+	headerRequest  = "X-Request-Id"
+	endpointChat   = "chat"
+	endpointText   = "completions"
+	endpointModels = "models"
+	endpointNone   = "none"
+)
+
+// API is the handler of contract.PortAPI.
+func (s *Server) API() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, chatFormat{}, "messages")))
+	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, textFormat{}, "prompt")))
+	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
+	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
+	for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathModels} {
+		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
+			return newError(http.StatusMethodNotAllowed, typeInvalid, "method_not_allowed", "", "%s does not take %s", path, clip(r.Method))
+		}))
+	}
+	mux.Handle("/", s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
+		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s and %s",
+			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathModels)
+	}))
+	return mux
+}
+
+// record is what the log says of a request; its handler fills it in.
+type record struct {
+	id       string
+	query    query
+	outcome  outcome
+	answered bool
+	started  bool // The response has begun: its status cannot change any more.
+}
+
+type recordKey struct{}
+
+// requestID returns the id of the request that ctx belongs to.
+func requestID(ctx context.Context) string {
+	if rec, ok := ctx.Value(recordKey{}).(*record); ok {
+		return rec.id
+	}
+	return ""
+}
+
+func recordOf(r *http.Request) *record {
+	if rec, ok := r.Context().Value(recordKey{}).(*record); ok {
+		return rec
+	}
+	return &record{}
+}
+
+var validID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// newID returns a random id.
+func newID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // Never fails.
+	return hex.EncodeToString(b[:])
+}
+
+// observed turns a handler's error into a response, and writes the one line
+// and the metrics that a request leaves. Neither has any text of the user's.
+func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		rec := &record{id: r.Header.Get(headerRequest)}
+		if !validID.MatchString(rec.id) {
+			rec.id = newID()
+		}
+		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
+		w.Header().Set(headerRequest, rec.id)
+		status, err := http.StatusOK, handle(w, r)
+		if err != nil {
+			apiErr := asAPIError(err)
+			if status = apiErr.status; !rec.started {
+				writeError(w, apiErr)
+			}
+		}
+		s.metrics.request(endpoint, status, time.Since(begun))
+		if endpoint != endpointModels || err != nil {
+			s.logRequest(r.Context(), endpoint, rec, status, time.Since(begun), err)
+		}
+	})
+}
+
+func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, status int, took time.Duration, err error) {
+	attrs := []slog.Attr{
+		slog.String("request", rec.id), slog.String("endpoint", endpoint),
+		slog.Int("status", status), slog.Float64("seconds", took.Seconds()),
+	}
+	if rec.answered {
+		a, r := rec.outcome.adaptation, rec.outcome.result
+		attrs = append(attrs,
+			slog.String("strategy", a.Strategy), slog.String("expert", a.Expert), slog.Bool("stream", rec.query.stream),
+			slog.Float64("pass1", a.Pass1Seconds), slog.Float64("pass2", a.Pass2Seconds),
+			slog.Float64("waited", r.Waited.Seconds()), slog.Float64("firstToken", r.FirstToken.Seconds()),
+			slog.Int("promptTokens", r.PromptTokens), slog.Int("tokens", r.Tokens), slog.String("finish", r.Finish))
+	}
+	level, message := slog.LevelInfo, "Answered request"
+	if err != nil {
+		message = "Refused request"
+		attrs = append(attrs, slog.String("error", err.Error()))
+		if status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable {
+			level, message = slog.LevelError, "Failed request"
+		}
+	}
+	s.log.LogAttrs(ctx, level, message, attrs...)
+}
+
+// readBody reads a request's body up to what the context length could need.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	c := s.core.Load()
+	if c == nil {
+		return nil, errNotLoaded
+	}
+	return readAll(w, r, int64(minBodyBytes+bytesPerToken*c.engine.ContextLength()))
+}
+
+// bodyTimeout bounds how long a client may take to send a body. It is set for
+// the body alone, because a server's ReadTimeout also ends answers that take
+// longer than it.
+const bodyTimeout = time.Minute
+
+// readAll reads a body of at most limit bytes in at most bodyTimeout.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	control := http.NewResponseController(w)
+	deadline := func(at time.Time) error {
+		// Recorders in tests have no deadlines.
+		if err := control.SetReadDeadline(at); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return fmt.Errorf("reading the request: %w", err)
+		}
+		return nil
+	}
+	if err := deadline(time.Now().Add(bodyTimeout)); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return body, deadline(time.Time{})
+}
+
+// unreadable blames the client for a body that did not come as it should.
+func unreadable(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return newError(http.StatusRequestTimeout, typeInvalid, "timeout", "", "the request did not arrive within %v", bodyTimeout)
+	}
+	return invalid("", "unreadable_body", "the request could not be read: it ends too early")
+}
+
+// completions handles both endpoints that answer prompts.
+func (s *Server) completions(parse func([]byte) (query, error), f format, param string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		rec := recordOf(r)
+		body, err := s.readBody(w, r)
+		if err != nil {
+			return err
+		}
+		q, err := parse(body)
+		if err != nil {
+			return err
+		}
+		rec.query = q
+		a := &reply{server: s, format: f, query: q, w: w, record: rec, meta: meta{
+			id: f.prefix() + rec.id, created: time.Now().Unix(), model: q.model,
+		}}
+		if q.stream {
+			err = a.stream(r.Context())
+		} else {
+			err = a.whole(r.Context())
+		}
+		if e := asTooLong(err, param); e != nil {
+			return e
+		}
+		return err
+	}
+}
+
+// asTooLong names the parameter that makes a request too long, which is another
+// one in each endpoint.
+func asTooLong(err error, param string) error {
+	if err == nil {
+		return nil
+	}
+	if e := asAPIError(err); e.Code != nil && *e.Code == "context_length_exceeded" {
+		e.Param = &param
+		return e
+	}
+	return nil
+}
+
+// modelEntry is one model of contract.PathModels.
+type modelEntry struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+func (s *Server) entry(name string) modelEntry {
+	return modelEntry{ID: name, Object: "model", Created: s.created, OwnedBy: "t2"}
+}
+
+func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) error {
+	entries := []modelEntry{}
+	for _, name := range s.modelNames() {
+		entries = append(entries, s.entry(name))
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": entries})
+	return nil
+}
+
+func (s *Server) showModel(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("model")
+	if _, err := s.resolve(name); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.entry(name))
+	return nil
+}
+
+// reply sends one answer.
+type reply struct {
+	server *Server
+	format format
+	query  query
+	meta   meta
+	w      http.ResponseWriter
+	record *record
+}
+
+// whole sends the answer when it is complete.
+func (a *reply) whole(ctx context.Context) error {
+	text := ""
+	var probs []engine.Logprob
+	out, err := a.server.answer(ctx, a.query, func(d engine.Delta) error {
+		text += d.Text
+		if d.Logprob != nil {
+			probs = append(probs, *d.Logprob)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.answered(out)
+	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, text, a.logprobs(probs, 0), out))
+	return nil
+}
+
+func (a *reply) answered(out outcome) {
+	a.record.outcome, a.record.answered = out, true
+	a.meta.fingerprint = fingerprint(out.adaptation.ExpertSetDigest)
+}
+
+// fingerprint names, in OpenAI's field for it, the configuration that answered.
+func fingerprint(digest string) string {
+	const digits = 12
+	if len(digest) < len(contract.DigestPrefix)+digits {
+		return ""
+	}
+	return "fp_" + digest[len(contract.DigestPrefix):][:digits]
+}

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/transformersquared/operator/runtime/engine"
+)
+
+// apiError is an error as OpenAI's API words it: clients look at the status,
+// the code and the parameter.
+type apiError struct {
+	status int
+	// Message says what is wrong and what to do.
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+}
+
+// Error returns the message.
+func (e *apiError) Error() string { return e.Message }
+
+// Values of apiError.Type.
+const (
+	typeInvalid  = "invalid_request_error"
+	typeServer   = "server_error"
+	typeTooMany  = "rate_limit_error"
+	typeNotFound = "not_found_error"
+)
+
+// statusClientGone is nginx' status for a client that did not wait; it is only
+// logged and counted, never sent.
+const statusClientGone = 499
+
+func newError(status int, kind, code, param, format string, args ...any) *apiError {
+	e := &apiError{status: status, Message: fmt.Sprintf(format, args...), Type: kind}
+	if param != "" {
+		e.Param = &param
+	}
+	if code != "" {
+		e.Code = &code
+	}
+	return e
+}
+
+// invalid is a 400 about a parameter.
+func invalid(param, code, format string, args ...any) *apiError {
+	return newError(http.StatusBadRequest, typeInvalid, code, param, format, args...)
+}
+
+// asAPIError says in the API's words what went wrong. The details of what is
+// our fault go to the log, not to the client.
+func asAPIError(err error) *apiError {
+	var known *apiError
+	var tooLong *engine.ContextError
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &tooLong):
+		return invalid("messages", "context_length_exceeded", "%s", tooLong.Error())
+	case errors.As(err, &tooLarge):
+		return newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
+			"the request has more than %d bytes", tooLarge.Limit)
+	case errors.Is(err, engine.ErrBusy):
+		return newError(http.StatusTooManyRequests, typeTooMany, "rate_limit_exceeded", "",
+			"the server has as many requests waiting as it allows: try again in a moment")
+	case errors.Is(err, engine.ErrClosed):
+		return newError(http.StatusServiceUnavailable, typeServer, "shutting_down", "", "the server is shutting down: try again")
+	case errors.Is(err, errNotLoaded):
+		return newError(http.StatusServiceUnavailable, typeServer, "not_ready", "", "%s: try again in a moment", err.Error())
+	case errors.Is(err, context.Canceled):
+		return newError(statusClientGone, typeInvalid, "client_gone", "", "the client closed the connection")
+	default:
+		return newError(http.StatusInternalServerError, typeServer, "internal_error", "",
+			"the server failed to answer; its log has the details under this request's id")
+	}
+}
+
+// retryAfter is what clients that come too early are told to wait, in seconds.
+const retryAfter = 1
+
+// writeError sends an error object.
+func writeError(w http.ResponseWriter, e *apiError) {
+	if e.status == statusClientGone {
+		return
+	}
+	if e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	writeJSON(w, e.status, map[string]any{"error": e})
+}
+
+// writeJSON sends v. A client that has gone is no error of ours.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}

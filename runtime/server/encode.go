@@ -1,0 +1,61 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+)
+
+// encoder is pass 1's view of the tokenizer. A model that chats sees a
+// conversation of one message; one that only completes text sees the text.
+type encoder struct{ tok *tokenizer.Tokenizer }
+
+// Prompt implements adapt.Encoder.
+func (e encoder) Prompt(message string) ([]int32, error) {
+	if e.tok.HasChatTemplate() {
+		return e.tok.EncodeChat([]tokenizer.Message{{Role: "user", Content: message}})
+	}
+	ids, err := e.tok.EncodePlain(message)
+	if bos, ok := e.tok.BOS(); ok && err == nil {
+		ids = append([]int32{bos}, ids...)
+	}
+	return ids, err
+}
+
+// Answer implements adapt.Encoder. Where no token ends a turn, the end of the
+// line does, and the label is the next word of the text.
+func (e encoder) Answer(text string) ([]int32, error) {
+	if e.tok.HasChatTemplate() {
+		ids, err := e.tok.EncodePlain(text)
+		if err != nil {
+			return nil, err
+		}
+		eos := e.tok.EOS()
+		if len(eos) == 0 {
+			return nil, errors.New("the tokenizer names no token that ends a turn (eos_token)")
+		}
+		return append(ids, eos[0]), nil
+	}
+	before, err := e.tok.EncodePlain(":")
+	if err != nil {
+		return nil, err
+	}
+	ids, err := e.tok.EncodePlain(": " + text + "\n")
+	if err != nil {
+		return nil, err
+	}
+	for len(before) > 0 && len(ids) > 0 && before[0] == ids[0] {
+		before, ids = before[1:], ids[1:]
+	}
+	return ids, nil
+}
+
+// baseScorer scores labels on the base weights.
+type baseScorer struct{ engine *engine.Engine }
+
+// Score implements adapt.Scorer.
+func (b baseScorer) Score(ctx context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
+	return b.engine.Score(ctx, engine.ScoreRequest{Prompt: prompt, Labels: labels})
+}

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+)
+
+// metrics are the server's numbers. Labels have few values: names of experts
+// and policies come and go, so they are in Status and in the log instead.
+type metrics struct {
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	passes     *prometheus.HistogramVec
+	firstToken prometheus.Histogram
+	choices    *prometheus.CounterVec
+	swaps      *prometheus.CounterVec
+}
+
+func newMetrics(s *Server) *metrics {
+	// From a tiny model's milliseconds to a large one's minutes.
+	buckets := prometheus.ExponentialBuckets(0.001, 2, 18)
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "t2_requests_total", Help: "Requests by endpoint and HTTP status (499: the client did not wait).",
+		}, []string{"endpoint", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "t2_request_duration_seconds", Help: "Time from a request's arrival to its end.", Buckets: buckets,
+		}, []string{"endpoint"}),
+		passes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "t2_pass_duration_seconds", Help: "Time of each pass of answered requests, waiting included.", Buckets: buckets,
+		}, []string{"pass", "strategy"}),
+		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "t2_first_token_seconds", Help: "Time from the start of pass 2 to its first token.", Buckets: buckets,
+		}),
+		choices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "t2_adaptations_total", Help: "Answered requests by strategy and by what answered: expert, mixture or base.",
+		}, []string{"strategy", "choice"}),
+		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "t2_expert_set_offers_total", Help: "Expert sets offered to this pod, by result: taken or refused.",
+		}, []string{"result"}),
+	}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.swaps,
+		&engineCollector{server: s})
+	return m
+}
+
+func (m *metrics) request(endpoint string, status int, took time.Duration) {
+	m.requests.WithLabelValues(endpoint, strconv.Itoa(status)).Inc()
+	m.seconds.WithLabelValues(endpoint).Observe(took.Seconds())
+}
+
+func (m *metrics) answered(out outcome, pass1 time.Duration) {
+	a := out.adaptation
+	if a.Strategy == contract.StrategyPrompt {
+		m.passes.WithLabelValues("1", a.Strategy).Observe(pass1.Seconds())
+	}
+	m.passes.WithLabelValues("2", a.Strategy).Observe(a.Pass2Seconds)
+	m.firstToken.Observe(out.result.FirstToken.Seconds())
+	choice := "expert"
+	switch len(a.Weights) {
+	case 0:
+		choice = "base"
+	case 1:
+	default:
+		choice = "mixture"
+	}
+	m.choices.WithLabelValues(a.Strategy, choice).Inc()
+}
+
+func (m *metrics) swapped(err error) {
+	result := "taken"
+	if err != nil {
+		result = "refused"
+	}
+	m.swaps.WithLabelValues(result).Inc()
+}
+
+// engineCollector reads the engine's own numbers when they are asked for.
+type engineCollector struct{ server *Server }
+
+var (
+	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a place in the batch.", nil, nil)
+	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
+	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
+	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), reused (found in the cache), answer (written).", []string{"kind"}, nil)
+	descTurns     = prometheus.NewDesc("t2_engine_turns_total", "Turns of the engine's loop.", nil, nil)
+	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
+	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
+	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descWaiting, descActive, descComposed, descTokens, descTurns, descCancelled, descFailed, descReady} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	}
+	counter := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	ready := 0
+	if e.server.unready() == nil {
+		ready = 1
+	}
+	gauge(descReady, ready)
+	var st engine.Stats
+	if c := e.server.core.Load(); c != nil {
+		st = c.engine.Stats()
+	}
+	gauge(descWaiting, st.Waiting)
+	gauge(descActive, st.Active)
+	gauge(descComposed, st.Composed)
+	counter(descTokens, st.PromptTokens, "prompt")
+	counter(descTokens, st.ReusedTokens, "reused")
+	counter(descTokens, st.Tokens, "answer")
+	counter(descTurns, st.Turns)
+	counter(descCancelled, st.Cancelled)
+	counter(descFailed, st.Failed)
+}

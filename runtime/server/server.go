@@ -1,0 +1,218 @@
+// Package server is `t2 serve`: an OpenAI-compatible API over an engine, in
+// which a policy's name as model means two passes, and an admin API by which
+// the operator watches the pod and changes its experts while it serves.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+)
+
+// Config says what to serve, where and how.
+type Config struct {
+	// Name is the model name that means two passes.
+	Name string
+	// ModelDir is a folder in Hugging Face layout, DecompositionDir its
+	// decomposition; without the latter there are no experts, only the base.
+	ModelDir, DecompositionDir string
+	// ExpertDir returns the folder or file of an expert.
+	ExpertDir func(contract.ExpertRef) (string, error)
+	// Set is the first expert set. Without it, SetFile is read until it holds a
+	// set that can be served or one has come by contract.PathExpertSet.
+	Set     *contract.ExpertSet
+	SetFile string
+	// ContextLength, MaxBatch and MaxWaiting are the engine's; 0 means its
+	// defaults.
+	ContextLength, MaxBatch, MaxWaiting int
+	// Threads of the backend; 0 means as many as the process may use.
+	Threads int
+	// AdminToken is what changes of the expert set must present. Without one the
+	// set cannot be changed over HTTP.
+	AdminToken string
+	// APIAddress and AdminAddress are listened on.
+	APIAddress, AdminAddress string
+	// DrainDelay is how long new requests are still accepted after the process
+	// was told to end, because the cluster takes a moment to send them elsewhere.
+	// Grace bounds how long, all in all, requests in flight may take to finish;
+	// 0 means DefaultGrace.
+	DrainDelay, Grace time.Duration
+	Log               *slog.Logger
+}
+
+// DefaultGrace is below Kubernetes' default terminationGracePeriodSeconds, 30.
+const DefaultGrace = 25 * time.Second
+
+// FromSpec returns the configuration of a pod: artifacts where the contract
+// says that they are.
+func FromSpec(spec contract.ServeSpec) (Config, error) {
+	var c Config
+	if spec.Name == "" || spec.DataDir == "" {
+		return c, failure.Permanentf(contract.ReasonUsage, "the specification has no name or no dataDir")
+	}
+	var err error
+	if c.ModelDir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.ModelDigest); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("modelDigest: %w", err))
+	}
+	if c.DecompositionDir, err = contract.ArtifactDir(spec.DataDir, contract.DirDecompositions, spec.DecompositionDigest); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("decompositionDigest: %w", err))
+	}
+	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
+		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
+	}
+	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
+	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
+	return c, nil
+}
+
+// core is what exists once the model is loaded. It never changes.
+type core struct {
+	engine  *engine.Engine
+	tok     *tokenizer.Tokenizer
+	dec     *expert.Decomposition // nil without one.
+	backend backend.Backend
+}
+
+// Server serves one policy. New makes it, Load loads the model, API and Admin
+// are its two faces, and Run does all of that on real listeners.
+type Server struct {
+	config  Config
+	log     *slog.Logger
+	metrics *metrics
+	created int64
+
+	core     atomic.Pointer[core]
+	set      atomic.Pointer[servedSet]
+	draining atomic.Bool
+
+	// life ends when the server closes; swaps go on when the request that asked
+	// for them has given up, because the operator will ask again.
+	life context.Context //nolint:containedctx // See above.
+	end  context.CancelFunc
+
+	swapping  sync.Mutex // Held while a set is loaded.
+	requests  atomic.Int64
+	fallbacks atomic.Int64
+
+	mu       sync.Mutex
+	refused  string // Why the last set was refused.
+	lastSeen *contract.Adaptation
+}
+
+// New returns a server that answers health checks and nothing else yet.
+func New(config Config) *Server {
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Grace == 0 {
+		config.Grace = DefaultGrace
+	}
+	s := &Server{config: config, log: config.Log, created: time.Now().Unix()}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s)
+	return s
+}
+
+// Load loads the model and starts the engine. It is called once.
+func (s *Server) Load(ctx context.Context) (err error) {
+	begun := time.Now()
+	c := &core{}
+	defer func() {
+		if err != nil && c.backend != nil {
+			err = errors.Join(err, c.backend.Close())
+		}
+	}()
+	ck, err := checkpoint.OpenDir(s.config.ModelDir)
+	if err != nil {
+		return fmt.Errorf("opening the model: %w", err)
+	}
+	defer ck.Close()
+	if c.tok, err = tokenizer.Load(s.config.ModelDir); err != nil {
+		return err
+	}
+	if err := c.tok.FitsVocabulary(ck.Config().VocabSize); err != nil {
+		return failure.Content(contract.ReasonInvalidModel, fmt.Errorf("model %s: %w", s.config.ModelDir, err))
+	}
+	if c.dec, err = openDecomposition(s.config); err != nil {
+		return err
+	}
+	if c.backend, err = cpu.New(s.config.Threads); err != nil {
+		return fmt.Errorf("starting the backend: %w", err)
+	}
+	base, err := model.Load(ctx, c.backend, ck)
+	if err != nil {
+		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
+	}
+	o := engine.Options{
+		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
+		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,
+	}
+	if c.dec != nil {
+		o.Compose = engine.Composer(base, c.dec)
+	}
+	if c.engine, err = engine.New(ctx, o); err != nil {
+		return failure.Permanent(contract.ReasonUsage, err)
+	}
+	s.core.Store(c)
+	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
+		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(),
+		"contextLength", c.engine.ContextLength(), "seconds", time.Since(begun).Seconds())
+	return nil
+}
+
+// openDecomposition opens the decomposition and checks that it is of this
+// model.
+func openDecomposition(c Config) (*expert.Decomposition, error) {
+	if c.DecompositionDir == "" {
+		return nil, nil //nolint:nilnil // No decomposition is a way to serve.
+	}
+	d, err := expert.OpenDecomposition(c.DecompositionDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the decomposition: %w", err)
+	}
+	m, err := artifact.ReadManifest[contract.ModelManifest](c.ModelDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A folder that no fetch has made, on somebody's desk.
+		m, err = checkpoint.BuildManifest(c.ModelDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("identifying the model: %w", err)
+	}
+	if got := d.Manifest().BaseDigest; got != m.Digest {
+		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch,
+			"decomposition %s is of model %s, but the model in %s is %s; decompose this model, or serve that one",
+			d.Manifest().Digest, got, c.ModelDir, m.Digest)
+	}
+	return d, nil
+}
+
+// Close ends the engine; requests in flight fail.
+func (s *Server) Close() error {
+	s.end()
+	// A swap in progress uses the engine; it ends with s.life.
+	s.swapping.Lock()
+	defer s.swapping.Unlock()
+	c := s.core.Swap(nil)
+	if c == nil {
+		return nil
+	}
+	c.engine.Close()
+	return c.backend.Close()
+}

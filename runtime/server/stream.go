@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/engine"
+)
+
+// writeTimeout is how long a client may take to accept one piece of a stream
+// before its request is ended.
+const writeTimeout = 30 * time.Second
+
+// errClientGone wraps what a write to a client failed with.
+var errClientGone = fmt.Errorf("writing to the client: %w", context.Canceled)
+
+// stream sends the answer piece by piece, as server-sent events. Until the
+// first piece an error is a proper HTTP error; after it, an event.
+func (a *reply) stream(ctx context.Context) error {
+	events := &events{w: a.w, control: http.NewResponseController(a.w)}
+	offset := 0
+	begin := func() error {
+		if a.record.started {
+			return nil
+		}
+		a.record.started = true
+		h := a.w.Header()
+		h.Set("Content-Type", "text/event-stream; charset=utf-8")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no") // nginx would hold the pieces back.
+		a.w.WriteHeader(http.StatusOK)
+		return events.send(a.format.first(a.meta))
+	}
+	out, err := a.server.answer(ctx, a.query, func(d engine.Delta) error {
+		if err := begin(); err != nil {
+			return err
+		}
+		if d.Text == "" && d.Logprob == nil {
+			return nil
+		}
+		var probs []engine.Logprob
+		if d.Logprob != nil {
+			probs = append(probs, *d.Logprob)
+		}
+		defer func() { offset += len(d.Text) }()
+		return events.send(a.format.piece(a.meta, d.Text, a.logprobs(probs, offset)))
+	})
+	if err == nil {
+		err = begin() // An answer may be empty.
+	}
+	if err != nil {
+		if apiErr := asAPIError(err); a.record.started && apiErr.status != statusClientGone {
+			return errors.Join(err, events.send(map[string]any{"error": apiErr}))
+		}
+		return err
+	}
+	a.answered(out)
+	if err := events.send(a.format.last(a.meta, out)); err != nil {
+		return err
+	}
+	if a.query.includeUsage {
+		if err := events.send(a.format.usage(a.meta, out)); err != nil {
+			return err
+		}
+	}
+	return events.done()
+}
+
+// events writes server-sent events.
+type events struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// send writes one event; nil is none.
+func (e *events) send(v any) error {
+	if v == nil {
+		return nil
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding an event: %w", err)
+	}
+	return e.write(body)
+}
+
+func (e *events) done() error { return e.write([]byte("[DONE]")) }
+
+func (e *events) write(data []byte) error {
+	// A client that stops reading must not hold its place for ever. Recorders in
+	// tests have no deadlines.
+	if err := e.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return errors.Join(errClientGone, err)
+	}
+	if _, err := fmt.Fprintf(e.w, "data: %s\n\n", data); err != nil {
+		return errors.Join(errClientGone, err)
+	}
+	if err := e.control.Flush(); err != nil {
+		return errors.Join(errClientGone, err)
+	}
+	return nil
+}
