@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+"""Golden values for runtime/train: steps of the training algorithm.
+
+    /usr/bin/python3 hack/golden/train_step.py
+
+writes runtime/train/testdata/step-<case>.json, for the model in
+runtime/model/testdata/llama (made by model.py). Made with PyTorch 1.13 in
+float64.
+
+It is the algorithm as published: every matrix is composed densely,
+W' = U diag(sigma*z) Vt * sum(sigma)/sum(sigma*z), autograd goes through W' to
+the parameters p, gradients are clipped by clip_grad_norm_ and Adam takes the
+step. The runtime never forms W' for its gradients, so this checks the formulas
+that it uses instead.
+"""
+
+import json
+import os
+
+import numpy as np
+import torch
+
+import model_llama as llama
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODEL = os.path.join(HERE, "..", "..", "runtime", "model", "testdata", "llama")
+TESTDATA = os.path.join(HERE, "..", "..", "runtime", "train", "testdata")
+
+STEPS = 3
+CASES = {
+    "sigmoid": {
+        "parameterization": "Sigmoid",
+        "klWeight": 0.2,
+        "baseline": "Mean",
+        "maxGradNorm": 1e-3,
+        "learningRate": 2e-3,
+    },
+    "direct": {
+        "parameterization": "Direct",
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 0.0,
+        "learningRate": 1e-2,
+    },
+}
+# (prompt length, answer length, right?)
+EPISODES = [(5, 4, True), (3, 7, False), (8, 1, False), (2, 6, True), (4, 4, False)]
+
+
+def read_safetensors(path):
+    with open(path, "rb") as f:
+        raw = f.read()
+    n = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + n])
+    out = {}
+    for name, info in header.items():
+        if name == "__metadata__":
+            continue
+        a, b = (8 + n + o for o in info["data_offsets"])
+        out[name] = torch.from_numpy(np.frombuffer(raw[a:b], "<f4").reshape(info["shape"]).copy())
+    return out
+
+
+def rounded(values):
+    return [float("%.9g" % v) for v in values]
+
+
+def golden(case, hyper, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with open(os.path.join(MODEL, "config.json")) as f:
+        config = json.load(f)
+    weights = read_safetensors(os.path.join(MODEL, "model.safetensors"))
+    names = sorted(llama.shapes(config))
+    svd = {n: torch.linalg.svd(weights[n + ".weight"].double(), full_matrices=False) for n in names}
+    base = llama.Llama(config, weights)
+
+    p = {}
+    for n in names:
+        noise = torch.randn(len(svd[n][1]), generator=generator).double()
+        # Wider than the real initialisation, so that the normaliser matters.
+        start = 0.1 + 0.3 * noise if hyper["parameterization"] == "Sigmoid" else 1 + 0.1 * noise
+        p[n] = start.float().double().requires_grad_()
+
+    episodes = []
+    for prompt, answer, right in EPISODES:
+        tokens = torch.randint(config["vocab_size"], (prompt + answer,), generator=generator).tolist()
+        episodes.append({"tokens": tokens, "prompt": prompt, "right": right})
+    rewards = torch.tensor([1.0 if e["right"] else -1.0 for e in episodes]).double()
+    advantages = rewards - (rewards.mean() if hyper["baseline"] == "Mean" else 0)
+
+    def compose(name):
+        u, s, vt = svd[name]
+        if hyper["parameterization"] == "Direct":
+            return (u * (s * p[name])) @ vt
+        z = torch.sigmoid(p[name])
+        return (u * (s * z)) @ vt * (s.sum() / (s * z).sum())
+
+    optimizer = torch.optim.Adam([p[n] for n in names], lr=hyper["learningRate"])
+    out = {"hyper": hyper, "episodes": episodes, "initial": {n: rounded(p[n].tolist()) for n in names}, "steps": []}
+    for _ in range(STEPS):
+        adapted = llama.Llama(config, weights)
+        for n in names:
+            adapted.w[n + ".weight"] = compose(n)
+        loss, kl, tokens = 0.0, 0.0, 0
+        for e, advantage in zip(episodes, advantages):
+            answer = e["tokens"][e["prompt"] :]
+            wanted = slice(e["prompt"] - 1, -1)
+            new = adapted.logits(e["tokens"])[wanted].log_softmax(-1)
+            old = base.logits(e["tokens"])[wanted].log_softmax(-1)
+            divergence = (new.exp() * (new - old)).sum()
+            likelihood = new[range(len(answer)), answer].sum()
+            loss = loss + (-likelihood * advantage + hyper["klWeight"] * divergence) / len(episodes)
+            kl, tokens = kl + divergence.item(), tokens + len(answer)
+        optimizer.zero_grad()
+        loss.backward()
+        gradient = {n: rounded(p[n].grad.tolist()) for n in names}
+        limit = hyper["maxGradNorm"] or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_([p[n] for n in names], limit)
+        optimizer.step()
+        out["steps"].append({
+            "loss": loss.item(), "kl": kl / tokens, "gradNorm": norm.item(),
+            "gradient": gradient, "p": {n: rounded(p[n].tolist()) for n in names},
+        })
+
+    os.makedirs(TESTDATA, exist_ok=True)
+    with open(os.path.join(TESTDATA, "step-%s.json" % case), "w") as f:
+        json.dump(out, f, separators=(",", ":"))
+        f.write("\n")
+
+
+for i, (case, hyper) in enumerate(CASES.items()):
+    golden(case, hyper, 11 + i)

@@ -1,0 +1,187 @@
+package train
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// goldenSteps are three steps of the reference algorithm on the same batch,
+// computed by PyTorch in float64:
+//
+//	/usr/bin/python3 hack/golden/train_step.py
+type goldenSteps struct {
+	Hyper    contract.Hyper `json:"hyper"`
+	Episodes []struct {
+		Tokens []int32 `json:"tokens"`
+		Prompt int     `json:"prompt"`
+		Right  bool    `json:"right"`
+	} `json:"episodes"`
+	Initial map[string][]float32 `json:"initial"`
+	Steps   []struct {
+		Loss     float64              `json:"loss"`
+		KL       float64              `json:"kl"`
+		GradNorm float64              `json:"gradNorm"`
+		Gradient map[string][]float64 `json:"gradient"`
+		P        map[string][]float64 `json:"p"`
+	} `json:"steps"`
+}
+
+// Tolerances: float32 activations leave some 1e-6 in the loss and, relative to
+// the largest of a matrix, some 1e-5 in gradients. Adam divides each gradient by
+// its own size, so where one is as small as its rounding error its step may be
+// off by the learning rate; few may be.
+const (
+	lossTolerance     = 2e-5 // relative
+	gradientTolerance = 1e-4 // relative to the matrix' largest
+	stepTolerance     = 2e-3 // relative to the learning rate
+	mostOutliers      = 0.01 // of all parameters
+)
+
+// goldenTrainer is a trainer of the golden model, with no data.
+func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
+	t.Helper()
+	dir := filepath.Join("..", "model", "testdata", "llama")
+	ck, err := checkpoint.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	be, err := cpu.New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := be.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	base, err := model.Load(t.Context(), be, ck)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	m, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{
+		ModelDigest: contract.DigestPrefix + strings.Repeat("0", 64), Modules: expert.Modules(), DType: "F32",
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decDir, err := contract.ArtifactDir(root, contract.DirDecompositions, m.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := expert.OpenDecomposition(decDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	factored, err := expert.Attach(base, dec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	param, err := expert.NewParameterization(g.Hyper.Parameterization)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainer := &trainer{
+		hyper: g.Hyper, base: base, factored: factored, param: param,
+		sigma: map[string][]float32{}, budget: 16, state: newState("", g.Initial),
+	}
+	for _, name := range dec.Matrices() {
+		if trainer.sigma[name], err = dec.Sigma(name); err != nil {
+			t.Fatal(err)
+		}
+		if len(trainer.sigma[name]) != len(g.Initial[name]) {
+			t.Fatalf("%s has %d singular values and %d parameters", name, len(trainer.sigma[name]), len(g.Initial[name]))
+		}
+	}
+	return trainer
+}
+
+func TestTrainingStepsMatchTheReferenceAlgorithm(t *testing.T) {
+	for _, name := range []string{"sigmoid", "direct"} {
+		t.Run(name, func(t *testing.T) {
+			raw, err := os.ReadFile(filepath.Join("testdata", "step-"+name+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var g goldenSteps
+			if err := json.Unmarshal(raw, &g); err != nil {
+				t.Fatal(err)
+			}
+			trainer := goldenTrainer(t, g)
+			episodes := make([]episode, len(g.Episodes))
+			right := make([]bool, len(g.Episodes))
+			for i, e := range g.Episodes {
+				episodes[i], right[i] = episode{tokens: e.Tokens, prompt: e.Prompt}, e.Right
+			}
+			reward := advantages(episodes, right, g.Hyper.Baseline)
+			outliers, parameters := 0, 0
+			for i, want := range g.Steps {
+				if err := trainer.applyScales(trainer.state.p); err != nil {
+					t.Fatal(err)
+				}
+				checkGradient(t, trainer, episodes, want.Gradient)
+				next, err := trainer.update(t.Context(), episodes, reward)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := next.History[i]
+				for what, pair := range map[string][2]float64{
+					"loss": {got.Loss, want.Loss}, "KL": {got.KL, want.KL}, "gradient norm": {got.GradNorm, want.GradNorm},
+				} {
+					if math.Abs(pair[0]-pair[1]) > lossTolerance*(1+math.Abs(pair[1])) {
+						t.Errorf("step %d: %s is %v, the reference has %v", i+1, what, pair[0], pair[1])
+					}
+				}
+				for matrix, p := range want.P {
+					for j, v := range p {
+						parameters++
+						if math.Abs(float64(next.p[matrix][j])-v) > stepTolerance*g.Hyper.LearningRate {
+							outliers++
+						}
+					}
+				}
+				trainer.state = next
+			}
+			if float64(outliers) > mostOutliers*float64(parameters) {
+				t.Errorf("%d of %d parameters differ from the reference by more than %v learning rates", outliers, parameters, stepTolerance)
+			}
+		})
+	}
+}
+
+// checkGradient compares dL/dp before clipping.
+func checkGradient(t *testing.T, trainer *trainer, episodes []episode, want map[string][]float64) {
+	t.Helper()
+	o := objective{klWeight: trainer.hyper.KLWeight, batch: len(episodes)}
+	ds, _, err := o.gradients(t.Context(), trainer.factored, trainer.base, episodes, trainer.budget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for matrix, g := range want {
+		rounded := make([]float32, len(ds[matrix]))
+		for i, d := range ds[matrix] {
+			rounded[i] = float32(d)
+		}
+		got := trainer.param.Grad(trainer.sigma[matrix], trainer.state.p[matrix], rounded)
+		largest := 0.0
+		for _, v := range g {
+			largest = max(largest, math.Abs(v))
+		}
+		for i, v := range g {
+			if math.Abs(float64(got[i])-v) > gradientTolerance*largest {
+				t.Errorf("%s: gradient %d is %v, the reference has %v (largest %v)", matrix, i, got[i], v, largest)
+			}
+		}
+	}
+}
