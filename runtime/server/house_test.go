@@ -1,0 +1,272 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
+	"github.com/transformersquared/operator/runtime/server"
+)
+
+const token = "correct horse battery staple"
+
+// house is a server on a volume of its own, with math and code as experts.
+type house struct {
+	*server.Server
+	volume     *enginetest.Volume
+	math, code contract.ExpertManifest
+	api, admin *httptest.Server
+	log        *syncBuffer
+}
+
+// syncBuffer collects a log that several goroutines write.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// config serves a volume as a pod would.
+func config(t testing.TB, v *enginetest.Volume, log io.Writer) server.Config {
+	t.Helper()
+	c, err := server.FromSpec(contract.ServeSpec{
+		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		ContextLength: 400, MaxBatch: 4,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetFile = filepath.Join(v.Root, "set.json")
+	c.AdminToken, c.Threads = token, 2
+	c.Log = slog.New(slog.NewJSONHandler(log, nil))
+	return c
+}
+
+// open starts a server and gives it its experts.
+func open(t testing.TB, change func(*server.Config)) *house {
+	t.Helper()
+	h := &house{volume: enginetest.New(t), log: &syncBuffer{}}
+	h.math, h.code = h.volume.Expert(t, "math", 1), h.volume.Expert(t, "code", 2)
+	c := config(t, h.volume, h.log)
+	if change != nil {
+		change(&c)
+	}
+	h.Server = server.New(c)
+	if err := h.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := h.Swap(t.Context(), h.set()); err != nil {
+		t.Fatal(err)
+	}
+	h.api, h.admin = httptest.NewServer(h.API()), httptest.NewServer(h.Admin())
+	t.Cleanup(h.api.Close)
+	t.Cleanup(h.admin.Close)
+	return h
+}
+
+func (h *house) set() contract.ExpertSet {
+	return contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{
+		{Name: "demo-math", Skill: "math", Description: "word problems and arithmetic", Digest: h.math.Digest},
+		{Name: "demo-code", Skill: "code", Description: "writing Python functions", Digest: h.code.Digest},
+	}}
+}
+
+// answer is what a client reads of a response of either endpoint.
+type answer struct {
+	ID          string `json:"id"`
+	Object      string `json:"object"`
+	Model       string `json:"model"`
+	Fingerprint string `json:"system_fingerprint"`
+	Choices     []struct {
+		Message  *struct{ Role, Content string } `json:"message"`
+		Delta    *struct{ Role, Content string } `json:"delta"`
+		Text     string                          `json:"text"`
+		Logprobs *struct {
+			Content []struct {
+				Token   string
+				Logprob float64
+				Bytes   []int
+				Top     []struct{ Token string } `json:"top_logprobs"`
+			}
+			Tokens  []string
+			Values  []float64 `json:"token_logprobs"`
+			Offsets []int     `json:"text_offset"`
+		}
+		Finish *string `json:"finish_reason"`
+	}
+	Usage      *usage               `json:"usage"`
+	Adaptation *contract.Adaptation `json:"t2"`
+	Error      *apiError            `json:"error"`
+}
+
+type usage struct {
+	Prompt     int `json:"prompt_tokens"`
+	Completion int `json:"completion_tokens"`
+	Total      int `json:"total_tokens"`
+}
+
+type apiError struct{ Message, Type, Param, Code string }
+
+func post(ctx context.Context, url string, body any) (*http.Response, error) {
+	raw, isText := body.(string)
+	if !isText {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		raw = string(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	return http.DefaultClient.Do(r)
+}
+
+// ask posts to an endpoint and decodes a whole answer.
+func (h *house) ask(t testing.TB, path string, body any) (answer, *http.Response) {
+	t.Helper()
+	var a answer
+	r, err := post(t.Context(), h.api.URL+path, body)
+	if err != nil {
+		t.Error(err)
+		return a, &http.Response{}
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+		t.Errorf("decoding the answer: %v", err)
+	}
+	return a, r
+}
+
+type fields map[string]any
+
+func chat(model, message string, more fields) fields {
+	f := fields{"model": model, "messages": []fields{{"role": "user", "content": message}}, "seed": 1, "max_tokens": 12}
+	for k, v := range more {
+		f[k] = v
+	}
+	return f
+}
+
+// stream posts and decodes the events of a stream; done says that it ended as
+// it should.
+func (h *house) stream(t testing.TB, path string, body any) (pieces []answer, done bool) {
+	t.Helper()
+	r, err := post(t.Context(), h.api.URL+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if got := r.Header.Get("Content-Type"); !strings.HasPrefix(got, "text/event-stream") {
+		t.Fatalf("content type %q, status %s", got, r.Status)
+	}
+	lines := bufio.NewScanner(r.Body)
+	for lines.Scan() {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		switch {
+		case lines.Text() == "":
+		case !ok:
+			t.Errorf("line %q is no event", lines.Text())
+		case data == "[DONE]":
+			done = true
+		case done:
+			t.Errorf("%q follows the end", data)
+		default:
+			var a answer
+			if err := json.Unmarshal([]byte(data), &a); err != nil {
+				t.Errorf("event %q: %v", data, err)
+			}
+			pieces = append(pieces, a)
+		}
+	}
+	return pieces, done
+}
+
+func (h *house) put(t testing.TB, bearer string, body any) (contract.ServingStatus, int) {
+	t.Helper()
+	b, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, h.admin.URL+contract.PathExpertSet, bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bearer != "" {
+		r.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	return status(t, r)
+}
+
+func status(t testing.TB, r *http.Request) (contract.ServingStatus, int) {
+	t.Helper()
+	var s contract.ServingStatus
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An error object is no status, and is not looked at.
+	_ = json.Unmarshal(body, &s)
+	return s, resp.StatusCode
+}
+
+func get(t testing.TB, url string) (string, int) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body), resp.StatusCode
+}
+
+func waitFor(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
