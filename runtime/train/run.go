@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/artifact"
@@ -70,7 +71,7 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
 	}
 	defer func() { err = errors.Join(err, judge.Close()) }()
-	o.Progress.Phase("Loading", 0, 0)
+	o.Progress.Phase("Fetching", 0, 0)
 	sets, err := loadSets(ctx, spec, judge, o.Log)
 	if err != nil {
 		return contract.Termination{}, err
@@ -79,7 +80,7 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	stage, err := artifact.StageAt(filepath.Join(spec.DataDir, contract.DirRuns), spec.RunID)
+	stage, err := occupy(ctx, filepath.Join(spec.DataDir, contract.DirRuns), spec.RunID, o.Log)
 	if err != nil {
 		return contract.Termination{}, err
 	}
@@ -99,6 +100,26 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 		return contract.Termination{}, err
 	}
 	return t.publish(digest)
+}
+
+// patience is how long a run waits for another process that has its folder: a
+// pod that is being replaced may still be saving.
+const patience = time.Minute
+
+// occupy takes a run's folder for this process alone.
+func occupy(ctx context.Context, root, runID string, log *slog.Logger) (*artifact.Staging, error) {
+	for deadline := time.Now().Add(patience); ; {
+		stage, err := artifact.StageAt(root, runID)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return stage, err
+		}
+		log.Info("Waited for another process that trains the same expert", "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the run's folder: %w", context.Cause(ctx))
+		}
+	}
 }
 
 // sets are a run's data.

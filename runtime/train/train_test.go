@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
@@ -397,6 +398,25 @@ func TestAFinishedRunIsNotRunAgain(t *testing.T) {
 	if got := e.mustTrain(t, 2); got.Expert.Digest != want.Expert.Digest {
 		t.Errorf("the expert made again is %s, want %s", got.Expert.Digest, want.Expert.Digest)
 	}
+}
+
+func TestARunWaitsForAnotherProcessAtTheSameRun(t *testing.T) {
+	e := newExercise(t)
+	other, err := artifact.StageAt(filepath.Join(e.volume.Root, contract.DirRuns), e.spec.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, _, err := e.train(ctx, t, 2, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a run whose folder is taken ended with %v, want it to wait", err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() {
+		if err := other.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+	e.mustTrain(t, 2)
 }
 
 func TestPatienceEndsARun(t *testing.T) {
