@@ -92,6 +92,9 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 			return env.PrintJSON(s.Status())
 		}
 	}
+	if reason, _ := failure.Of(err); err != nil && reason == contract.ReasonUsage && !managed {
+		return &UsageError{Err: err}
+	}
 	if err != nil && managed {
 		// The operator reads why a pod does not start where it reads it of Jobs.
 		return errors.Join(err, leaveTermination(err, env.Getenv))

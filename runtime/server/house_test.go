@@ -270,3 +270,21 @@ func waitFor(t testing.TB, what string, condition func() bool) {
 		}
 	}
 }
+
+// postTo asks a handler without a network between.
+func postTo(t testing.TB, h http.Handler, path string, body any) (a answer) {
+	t.Helper()
+	b, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(b)))
+	if w.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

@@ -1,0 +1,174 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/cli"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
+)
+
+// serving runs `t2 serve` until stop is called, which returns how it ended.
+func serving(t *testing.T, vars map[string]string, args ...string) (api, admin string, stop func() (code int, stdout, stderr string)) {
+	t.Helper()
+	addresses := make([]string, 2)
+	for i := range addresses {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses[i] = l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var stdout, stderr bytes.Buffer
+	env := &cli.Env{Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Getenv: func(k string) string { return vars[k] }}
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cli.Execute(ctx, env, append([]string{"serve", "--listen", addresses[0], "--admin", addresses[1]}, args...))
+	}()
+	stop = func() (int, string, string) {
+		cancel()
+		code := <-ended
+		ended <- code
+		return code, stdout.String(), stderr.String()
+	}
+	t.Cleanup(func() { stop() })
+	for deadline := time.Now().Add(30 * time.Second); body(t, "http://"+addresses[1]+contract.PathReady) != "ok\n"; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			code, _, log := stop()
+			t.Fatalf("t2 serve did not become ready; it ended with %d:\n%s", code, log)
+		}
+	}
+	return "http://" + addresses[0], "http://" + addresses[1], stop
+}
+
+// body returns a body, "" while nobody answers.
+func body(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func TestServeByFlags(t *testing.T) {
+	v := enginetest.New(t)
+	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
+	// The decomposition is found beside the experts.
+	api, _, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed",
+		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
+	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
+		t.Errorf("models %s", models)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, api+contract.PathChatCompletions,
+		strings.NewReader(`{"model":"mine","messages":[{"role":"user","content":"x"}],"max_tokens":3}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"weights":{"c":0.25,"m":0.75}`) {
+		t.Errorf("answer %s, %v", answer, err)
+	}
+	exit, stdout, stderr := stop()
+	var status contract.ServingStatus
+	if err := json.Unmarshal([]byte(stdout), &status); err != nil || exit != contract.ExitOK || status.Requests != 1 {
+		t.Errorf("exit status %d, output %q, %v; log:\n%s", exit, stdout, err, stderr)
+	}
+	if !strings.Contains(stderr, `"msg":"Answered request"`) {
+		t.Errorf("log:\n%s", stderr)
+	}
+}
+
+func TestServeAsAPod(t *testing.T) {
+	v := enginetest.New(t)
+	math := v.Expert(t, "math", 1)
+	set := filepath.Join(t.TempDir(), contract.ExpertSetKey)
+	write := func(path string, value any) string {
+		b, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path != "" {
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return string(b)
+	}
+	write(set, contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{{Name: "m", Skill: "math", Digest: math.Digest}}})
+	spec := contract.ServeSpec{
+		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
+	}
+	_, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
+	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) {
+		t.Errorf("status %s", status)
+	}
+	if exit, _, log := stop(); exit != contract.ExitOK {
+		t.Errorf("exit status %d:\n%s", exit, log)
+	}
+
+	// A pod whose model is not on the volume says so where the operator looks.
+	termination := filepath.Join(t.TempDir(), "termination")
+	spec.ModelDigest = contract.DigestPrefix + strings.Repeat("0", 64)
+	got := t2(t, map[string]string{contract.EnvSpec: write("", spec), contract.EnvTerminationLog: termination}, "",
+		"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	b, err := os.ReadFile(termination)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left contract.Termination
+	if err := json.Unmarshal(b, &left); err != nil || left.Reason == "" || !strings.Contains(left.Message, "config.json") || got.code != contract.ExitFailed {
+		t.Errorf("exit status %d, termination %+v, %v", got.code, left, err)
+	}
+}
+
+func TestServeUsage(t *testing.T) {
+	v := enginetest.New(t)
+	math := v.ExpertDir(t, v.Expert(t, "math", 1).Digest)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no model":               {nil, "--model is missing"},
+		"an expert without name": {[]string{"--model", v.ModelDir, "--expert", math}, "is not NAME=DIR"},
+		"a name with a colon":    {[]string{"--model", v.ModelDir, "--name", "a:b"}, "colon"},
+		"describing nobody":      {[]string{"--model", v.ModelDir, "--describe", "x=y"}, `names "x"`},
+		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
+		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
+		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := t2(t, nil, "", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, c.args...)...)
+			if got.code != contract.ExitUsage || !strings.Contains(got.stderr, c.want) {
+				t.Errorf("exit status %d, %q; want %d and %q", got.code, got.stderr, contract.ExitUsage, c.want)
+			}
+		})
+	}
+}
