@@ -80,7 +80,7 @@ func runEtcd() int {
 
 // runKubectl sets the log level before the command exists, because building it already logs (plugins, .kuberc).
 func runKubectl() int {
-	if err := logs.GlogSetter(kubectl.GetLogVerbosity(os.Args)); err != nil {
+	if _, err := logs.GlogSetter(kubectl.GetLogVerbosity(os.Args)); err != nil {
 		fmt.Fprintf(os.Stderr, "kubectl: setting the log verbosity: %v\n", err)
 		return 1
 	}

@@ -58,6 +58,9 @@ func (r *run) logTail(component string) string {
 	if err != nil {
 		return ""
 	}
+	if len(text) == 0 {
+		return fmt.Sprintf("\n%s is empty", path)
+	}
 	return fmt.Sprintf("\nthe last lines of %s:\n%s", path, tail(string(text), tailLines))
 }
 

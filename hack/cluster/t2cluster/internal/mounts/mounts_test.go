@@ -55,3 +55,14 @@ func TestTableHasARoot(t *testing.T) {
 	}
 	t.Errorf("no root among %v", got)
 }
+
+func FuzzParse(f *testing.F) {
+	f.Add(table)
+	f.Add("24 1 254:0 / / rw -")
+	f.Fuzz(func(t *testing.T, text string) {
+		table, err := Parse(text)
+		if err != nil && table != nil {
+			t.Errorf("an error and a table: %v, %v", table, err)
+		}
+	})
+}

@@ -71,11 +71,19 @@ func TestReadSeesThisProcess(t *testing.T) {
 func TestStartRememberAndEnd(t *testing.T) {
 	dir := t.TempDir()
 	started, err := Start(Program{
-		Name: "sleeper", Argv: []string{"sh", "-c", "echo hello; sleep 1000"},
+		Name: "sleeper", Argv: []string{"sh", "-c", "echo hello; exec sleep 1000"},
 		LogsDir: filepath.Join(dir, "logs"), PidsDir: filepath.Join(dir, "pids"),
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for log := ""; log != "hello\n"; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(started.Log)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("log: got %q, %v, want hello", text, err)
+		}
+		log = string(text)
 	}
 	// A pid file that a crash cut short, and one of a process long gone.
 	for name, text := range map[string]string{"torn.pid": "12", "gone.pid": "1073741824 5\n", "note.txt": "not a pid file"} {
@@ -109,10 +117,6 @@ func TestStartRememberAndEnd(t *testing.T) {
 	case <-started.Exited:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the process survived")
-	}
-	log, err := os.ReadFile(started.Log)
-	if err != nil || string(log) != "hello\n" {
-		t.Errorf("log: got %q, %v, want hello", log, err)
 	}
 }
 

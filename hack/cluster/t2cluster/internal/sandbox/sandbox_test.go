@@ -168,3 +168,19 @@ func TestArrangeMountsRefusesTheMachinesOwnNamespace(t *testing.T) {
 		t.Fatalf("arrangeMounts() = %v, want a refusal", err)
 	}
 }
+
+func FuzzParseRoutes(f *testing.F) {
+	f.Add("Iface\tDestination\neth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n")
+	f.Add("Iface\neth0\tFF\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		routes, err := parseRoutes(text)
+		if err != nil {
+			return
+		}
+		for _, r := range routes {
+			if !r.IsValid() || r != r.Masked() {
+				t.Errorf("parseRoutes(%q) gave %v, which is no network", text, r)
+			}
+		}
+	})
+}
