@@ -8,15 +8,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 	"unicode/utf8"
 
-	"github.com/nikolalohinski/gonja/v2/builtins"
-	gonjaconfig "github.com/nikolalohinski/gonja/v2/config"
-	"github.com/nikolalohinski/gonja/v2/exec"
-	"github.com/nikolalohinski/gonja/v2/loaders"
-
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/tokenizer/jinja"
 )
 
 // Message is one turn of a conversation.
@@ -29,13 +24,16 @@ type Message struct {
 // ErrNoChatTemplate is what a tokenizer without a chat template answers.
 var ErrNoChatTemplate = errors.New("the model has no chat template (chat_template in tokenizer_config.json): it completes text, but does not chat")
 
-// Bounds of chat templates: they come with a model and are programs.
+// maxMessages bounds a conversation.
+const maxMessages = 10_000
+
+// What a template may do: so much, and so much for each message and byte of the
+// conversation. Published templates need a twentieth of it.
 const (
-	maxTemplate    = 1 << 20
-	maxMessages    = 10_000
-	maxLoopRange   = 10_000
-	growthPerRune  = 64      // output per byte of input …
-	growthConstant = 1 << 20 // … and beyond
+	templateWork    = 2_000_000
+	workPerMessage  = 2_000
+	workPerByte     = 64
+	maxTemplateFile = 1 << 20
 )
 
 // mark is put into users' text where it spells a special token, so that the
@@ -47,7 +45,7 @@ var validRole = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 // chatTemplateSource finds the chat template: chat_template.jinja, or the one
 // in tokenizer_config.json, "default" if it has several.
 func chatTemplateSource(dir string, c tokenizerConfig) (string, error) {
-	b, err := artifact.ReadBounded(filepath.Join(dir, "chat_template.jinja"), maxTemplate)
+	b, err := artifact.ReadBounded(filepath.Join(dir, "chat_template.jinja"), maxTemplateFile)
 	if err == nil {
 		return string(b), nil
 	}
@@ -76,120 +74,24 @@ func chatTemplateSource(dir string, c tokenizerConfig) (string, error) {
 	return "", nil
 }
 
-// chatTemplate is a compiled chat template. It runs without files, without
-// includes, and with bounded output and loops.
-type chatTemplate struct{ template *exec.Template }
-
-func newChatTemplate(source string) (*chatTemplate, error) {
-	if len(source) > maxTemplate {
-		return nil, fmt.Errorf("has %d bytes, at most %d are allowed", len(source), maxTemplate)
-	}
-	const name = "/chat_template"
-	loader, err := loaders.NewMemoryLoader(map[string]string{name: source})
-	if err != nil {
-		return nil, err
-	}
-	// As Hugging Face renders them.
-	config := gonjaconfig.New()
-	config.TrimBlocks, config.LeftStripBlocks = true, true
-	globals := exec.EmptyContext().Update(builtins.GlobalFunctions).Update(builtins.GlobalVariables).
-		Update(exec.NewContext(map[string]any{
-			"raise_exception": raiseException, "strftime_now": strftimeNow, "range": boundedRange,
-		}))
-	t, err := exec.NewTemplate(name, config, loader, &exec.Environment{
-		Context: globals, Filters: builtins.Filters, Tests: builtins.Tests,
-		ControlStructures: builtins.ControlStructures, Methods: builtins.Methods,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &chatTemplate{t}, nil
-}
-
-// raiseException is how templates refuse a conversation.
-func raiseException(message string) (string, error) {
-	return "", fmt.Errorf("the chat template refuses the conversation: %s", message)
-}
-
-// strftimeNow formats the present date as templates that state it ask for.
-func strftimeNow(format string) string {
-	layout := strings.NewReplacer("%d", "02", "%b", "Jan", "%B", "January", "%m", "01", "%Y", "2006", "%y", "06",
-		"%H", "15", "%M", "04", "%S", "05", "%A", "Monday", "%a", "Mon").Replace(format)
-	return time.Now().UTC().Format(layout)
-}
-
-// boundedRange is Jinja's range as a list of bounded length.
-func boundedRange(_ *exec.Evaluator, args *exec.VarArgs) ([]int, error) {
-	var n []int
-	for _, a := range args.Args {
-		if !a.IsInteger() {
-			return nil, errors.New("range takes integers")
-		}
-		n = append(n, a.Integer())
-	}
-	start, stop, step := 0, 0, 1
-	switch len(n) {
-	case 1:
-		stop = n[0]
-	case 2:
-		start, stop = n[0], n[1]
-	case 3:
-		start, stop, step = n[0], n[1], n[2]
-	default:
-		return nil, errors.New("range takes one to three integers")
-	}
-	if step == 0 {
-		return nil, errors.New("range with step 0")
-	}
-	var list []int
-	for i := start; step > 0 && i < stop || step < 0 && i > stop; i += step {
-		if len(list) == maxLoopRange {
-			return nil, fmt.Errorf("range of more than %d numbers", maxLoopRange)
-		}
-		list = append(list, i)
-	}
-	return list, nil
-}
-
-// boundedText collects output up to a limit.
-type boundedText struct {
-	// Not embedded: its WriteString would be called past the limit.
-	text  strings.Builder
-	limit int
-}
-
-// Write fails when the limit is passed, which ends the template.
-func (b *boundedText) Write(p []byte) (int, error) {
-	if b.text.Len()+len(p) > b.limit {
-		return 0, fmt.Errorf("the chat template writes more than %d bytes", b.limit)
-	}
-	return b.text.Write(p)
-}
-
 // render runs the template on messages whose text was marked.
-func (c *chatTemplate) render(t *Tokenizer, messages []Message, addGenerationPrompt bool) (text string, err error) {
-	// The engine is reflective; a template that confuses it must not end the
-	// process.
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("rendering chat template: %v", r)
-		}
-	}()
-	size := 0
-	list := make([]any, len(messages))
+func (t *Tokenizer) render(messages []Message, addGenerationPrompt bool) (string, error) {
+	work := templateWork
+	turns := make(jinja.List, len(messages))
 	for i, m := range messages {
-		size += len(m.Content)
-		list[i] = map[string]any{"role": m.Role, "content": m.Content}
+		work += workPerMessage + workPerByte*len(m.Content)
+		turns[i] = jinja.NewDict("role", m.Role, "content", m.Content)
 	}
-	data := map[string]any{"messages": list, "add_generation_prompt": addGenerationPrompt}
+	// Hugging Face always passes these, and templates ask whether they are none.
+	variables := map[string]any{"messages": turns, "add_generation_prompt": addGenerationPrompt, "tools": nil, "documents": nil}
 	for name, token := range t.specialNames {
-		data[name] = token
+		variables[name] = token
 	}
-	out := &boundedText{limit: growthPerRune*size + growthConstant}
-	if err := c.template.Execute(out, exec.NewContext(data)); err != nil {
+	text, err := t.chat.Render(variables, work)
+	if err != nil {
 		return "", fmt.Errorf("rendering chat template: %w", err)
 	}
-	return out.text.String(), nil
+	return text, nil
 }
 
 // HasChatTemplate reports whether the model can chat.
@@ -236,7 +138,7 @@ func (t *Tokenizer) renderMarked(messages []Message, addGenerationPrompt bool) (
 		}
 		marked[i] = Message{Role: m.Role, Content: t.markSpecials(m.Content)}
 	}
-	return t.chat.render(t, marked, addGenerationPrompt)
+	return t.render(marked, addGenerationPrompt)
 }
 
 // markSpecials puts marks into text so that, wherever a template puts it, it

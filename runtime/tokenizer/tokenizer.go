@@ -20,6 +20,7 @@ import (
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/tokenizer/jinja"
 )
 
 // Bounds of the files read.
@@ -45,7 +46,7 @@ type Tokenizer struct {
 	eos          []int32
 	specialText  []string // spellings that users must not inject
 	specialNames map[string]string
-	chat         *chatTemplate // nil if there is none
+	chat         *jinja.Template // nil if there is none
 }
 
 // Load reads the tokenizer of a model folder: tokenizer.json and, where they
@@ -81,8 +82,8 @@ func load(dir string) (*Tokenizer, error) {
 		return nil, err
 	}
 	if source != "" {
-		if t.chat, err = newChatTemplate(source); err != nil {
-			return nil, fmt.Errorf("chat template: %w", err)
+		if t.chat, err = jinja.Parse(source); err != nil {
+			return nil, failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("chat template: %w", err))
 		}
 	}
 	return t, nil

@@ -1,0 +1,112 @@
+// Package jinja renders chat templates: the part of Jinja2 that the templates
+// of published models use, with the settings Hugging Face renders them with
+// (trim_blocks and lstrip_blocks on, autoescape off, loop controls).
+//
+// A template is a program that comes with a model, so it is run as one that is
+// not trusted: there are no includes, no attributes but those of plain data, no
+// way to change what it is given, and a budget bounds its time and memory.
+package jinja
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Limits of any template.
+const (
+	maxSource = 1 << 20
+	maxNested = 200 // statements, parentheses and macro calls within each other
+)
+
+// Template is a parsed template. It may be rendered concurrently.
+type Template struct{ body []statement }
+
+// Parse parses a template. What it does not know (a statement, a filter, a
+// test) is an error that names it and its line.
+func Parse(source string) (*Template, error) {
+	if len(source) > maxSource {
+		return nil, fmt.Errorf("template has %d bytes, at most %d are allowed", len(source), maxSource)
+	}
+	chunks, err := scan(source)
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{chunks: chunks}
+	body, _, err := p.statements(nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Template{body: body}, nil
+}
+
+// Render runs the template with these variables: strings, booleans, integers,
+// floats, nil, List, *Dict and Func. budget bounds the work it may do, counted
+// in evaluated nodes and in bytes made.
+func (t *Template) Render(variables map[string]any, budget int) (string, error) {
+	r := &run{budget: budget}
+	top := &scope{vars: map[string]any{}}
+	for name, f := range globals() {
+		top.vars[name] = f
+	}
+	for name, v := range variables {
+		top.vars[name] = v
+	}
+	// Variables of the template are in a scope of their own, above the given.
+	var out strings.Builder
+	err := r.execute(t.body, &scope{parent: top, vars: map[string]any{}}, &out)
+	if errors.Is(err, errBreak) || errors.Is(err, errContinue) {
+		err = errors.New("break or continue outside of a loop")
+	}
+	if err != nil {
+		return "", err
+	}
+	return out.String(), nil
+}
+
+// run is one rendering.
+type run struct {
+	budget int
+	depth  int
+}
+
+// errBudget ends a template that does too much.
+var errBudget = errors.New("the template does more than it should: its budget of work is used up")
+
+// spend takes n from the budget.
+func (r *run) spend(n int) error {
+	if n > r.budget {
+		r.budget = 0
+		return errBudget
+	}
+	r.budget -= n
+	return nil
+}
+
+// enter bounds recursion; leave must be called after it.
+func (r *run) enter() error {
+	if r.depth++; r.depth > maxNested {
+		return fmt.Errorf("macros call each other more than %d deep", maxNested)
+	}
+	return nil
+}
+
+func (r *run) leave() { r.depth-- }
+
+// scope holds variables; what it has not is looked for in its parent.
+type scope struct {
+	parent *scope
+	vars   map[string]any
+}
+
+func (s *scope) get(name string) (any, bool) {
+	for ; s != nil; s = s.parent {
+		if v, ok := s.vars[name]; ok {
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// inner returns a scope within s.
+func (s *scope) inner() *scope { return &scope{parent: s, vars: map[string]any{}} }
