@@ -31,13 +31,25 @@ func parseDecoder(raw json.RawMessage) (decoder, error) {
 	}
 	return func(tokens []string) ([]string, error) {
 		var err error
+		before := totalLen(tokens)
 		for _, step := range steps {
-			if tokens, err = step(tokens); err != nil {
+			if tokens, err = step(tokens); err == nil {
+				err = checkGrowth(before, totalLen(tokens))
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
 		return tokens, nil
 	}, nil
+}
+
+func totalLen(tokens []string) int {
+	n := 0
+	for _, t := range tokens {
+		n += len(t)
+	}
+	return n
 }
 
 func decoderOf(c component) (decoder, error) {

@@ -90,3 +90,13 @@ func (r regex) find(s string) ([][2]int, error) {
 	}
 	return spans, nil
 }
+
+// checkGrowth refuses components that blow a text up: each step of a tokenizer
+// may lengthen it a little (a byte spelled as two, a ligature decomposed), but a
+// file can chain steps that double it.
+func checkGrowth(before, after int) error {
+	if after > 16*before+4096 {
+		return fmt.Errorf("the tokenizer makes %d bytes of %d: it is no tokenizer of a model", after, before)
+	}
+	return nil
+}

@@ -27,8 +27,12 @@ func parseNormalizer(raw json.RawMessage) (normalizer, error) {
 	}
 	return func(s string) (string, error) {
 		var err error
+		before := len(s)
 		for _, step := range steps {
-			if s, err = step(s); err != nil {
+			if s, err = step(s); err == nil {
+				err = checkGrowth(before, len(s))
+			}
+			if err != nil {
 				return "", err
 			}
 		}
@@ -36,7 +40,13 @@ func parseNormalizer(raw json.RawMessage) (normalizer, error) {
 	}, nil
 }
 
+// maxInsert bounds what a component inserts at one place.
+const maxInsert = 1024
+
 func normalizerOf(c component) (normalizer, error) {
+	if len(c.Prepend) > maxInsert {
+		return nil, fmt.Errorf("prepend has %d bytes", len(c.Prepend))
+	}
 	plain := func(f func(string) string) (normalizer, error) {
 		return func(s string) (string, error) { return f(s), nil }, nil
 	}
@@ -77,6 +87,9 @@ func normalizerOf(c component) (normalizer, error) {
 
 // replacer is the Replace of normalisers and decoders.
 func replacer(c component) (normalizer, error) {
+	if len(c.Content) > maxInsert {
+		return nil, fmt.Errorf("replace: content has %d bytes", len(c.Content))
+	}
 	m, err := c.Pattern.compile()
 	if err != nil {
 		return nil, fmt.Errorf("replace: %w", err)

@@ -39,13 +39,25 @@ func parsePreTokenizer(raw json.RawMessage) (preTokenizer, error) {
 	}
 	return func(pieces []piece) ([]piece, error) {
 		var err error
+		before := totalText(pieces)
 		for _, step := range steps {
-			if pieces, err = step(pieces); err != nil {
+			if pieces, err = step(pieces); err == nil {
+				err = checkGrowth(before, totalText(pieces))
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
 		return pieces, nil
 	}, nil
+}
+
+func totalText(pieces []piece) int {
+	n := 0
+	for _, p := range pieces {
+		n += len(p.text)
+	}
+	return n
 }
 
 func preTokenizerOf(c component) (preTokenizer, error) {
@@ -195,6 +207,9 @@ func metaspace(c component) (preTokenizer, error) {
 		if c.AddPrefixSpace != nil && !*c.AddPrefixSpace {
 			scheme = "never"
 		}
+	}
+	if len(replacement) > maxInsert {
+		return nil, fmt.Errorf("metaspace: replacement has %d bytes", len(replacement))
 	}
 	if scheme != "always" && scheme != "first" && scheme != "never" {
 		return nil, fmt.Errorf("metaspace: prepend_scheme %q is not supported", scheme)
