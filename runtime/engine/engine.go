@@ -70,7 +70,7 @@ type Options struct {
 	// DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many composed models are kept, besides the base and
-	// those in use; 0 means DefaultMaxComposed.
+	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
 	MaxComposed int
 	// StepTokens bounds how many tokens of prompts are read in one turn, so that
 	// a long prompt does not hold up the answers beside it; 0 means
@@ -80,11 +80,21 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultMaxBatch    = 16
-	DefaultMaxWaiting  = 256
-	DefaultMaxComposed = 8
-	DefaultStepTokens  = 512
+	DefaultMaxBatch   = 16
+	DefaultMaxWaiting = 256
+	DefaultStepTokens = 512
 )
+
+// composedThatFit is the default of Options.MaxComposed. A composed model
+// shares all but its projections with the base.
+func composedThatFit(m *model.Model) int {
+	const gigabyte, bytesPerNumber, least, most = 1 << 30, 4, 8, 64
+	bytes := 0
+	for _, l := range m.Linears() {
+		bytes += l.Out * l.In * bytesPerNumber
+	}
+	return min(max(gigabyte/max(bytes, 1), least), most)
+}
 
 func (o *Options) setDefaults() error {
 	if o.Base == nil || o.Text == nil {
@@ -107,7 +117,7 @@ func (o *Options) setDefaults() error {
 		positive("the context length", &o.ContextLength, limit),
 		positive("the batch size", &o.MaxBatch, DefaultMaxBatch),
 		positive("the number of waiting requests", &o.MaxWaiting, DefaultMaxWaiting),
-		positive("the number of composed models", &o.MaxComposed, DefaultMaxComposed),
+		positive("the number of composed models", &o.MaxComposed, composedThatFit(o.Base)),
 		positive("the number of tokens a step", &o.StepTokens, DefaultStepTokens),
 	)
 }

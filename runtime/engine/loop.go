@@ -16,7 +16,7 @@ type places struct {
 }
 
 func newPlaces(batch int) places {
-	return places{batch: batch, forks: min(max(2*batch, 8), 64)}
+	return places{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
 func (p places) total() int { return p.batch + 1 + p.forks }

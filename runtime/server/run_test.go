@@ -55,7 +55,7 @@ func TestLifeOfAPod(t *testing.T) {
 	log := &syncBuffer{}
 	c := config(t, v, log)
 	c.APIAddress, c.AdminAddress = freeAddress(t), freeAddress(t)
-	c.DrainDelay, c.Grace = 300*time.Millisecond, 20*time.Second
+	c.DrainDelay, c.Grace = 1500*time.Millisecond, 20*time.Second
 	api, admin := "http://"+c.APIAddress, "http://"+c.AdminAddress
 
 	ctx, stop := context.WithCancel(t.Context())
