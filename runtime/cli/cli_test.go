@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,7 @@ func t2(t *testing.T, vars map[string]string, stdin string, args ...string) outc
 func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 	tests := map[string][]string{
 		"an unknown subcommand":     {"tarin"},
-		"an unknown flag":           {"generate", "--modle", "x"},
+		"an unknown flag":           {"generate", "--module", "x"},
 		"a bad value":               {"generate", "--max-tokens", "many"},
 		"a superfluous argument":    {"eval", "x"},
 		"a missing model":           {"generate", "--prompt", "x"},
@@ -250,10 +251,7 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 	}
 	run := func(t *testing.T, change func(map[string]any)) (outcome, contract.Termination) {
 		t.Helper()
-		changed := map[string]any{}
-		for k, value := range spec {
-			changed[k] = value
-		}
+		changed := maps.Clone(spec)
 		change(changed)
 		encoded, err := json.Marshal(changed)
 		if err != nil {

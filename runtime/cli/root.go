@@ -81,15 +81,14 @@ func Execute(ctx context.Context, env *Env, args []string) int {
 	}
 	// Before a subcommand has started, whatever went wrong is the command line's
 	// fault: cobra's errors have no type of their own.
-	var usage *UsageError
-	isUsage := errors.As(err, &usage) || !*started
+	_, isUsage := errors.AsType[*UsageError](err)
+	isUsage = isUsage || !*started
 	_, _ = fmt.Fprintf(env.Stderr, "t2: %v\n", err)
 	if isUsage {
 		_, _ = fmt.Fprintln(env.Stderr, "Run 't2 --help' or 't2 COMMAND --help' for how to use it.")
 		return contract.ExitUsage
 	}
-	var exit *jobs.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*jobs.ExitError](err); ok {
 		return exit.Code
 	}
 	return contract.ExitFailed

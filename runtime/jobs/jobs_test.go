@@ -166,7 +166,7 @@ func TestSpecificationsAreReadStrictly(t *testing.T) {
 		{name: "from a file, which comes first", file: file, env: `{"name": "env"}`, want: testSpec{"file", 7}},
 		{name: "what is left out keeps its value", env: `{"name": "env"}`, want: testSpec{"env", 7}},
 		{name: "no JSON", env: `{`, wantErr: contract.EnvSpec},
-		{name: "an unknown field", env: `{"nmae": "x"}`, wantErr: "nmae"},
+		{name: "an unknown field", env: `{"title": "x"}`, wantErr: "title"},
 		{name: "two objects", env: `{} {}`, wantErr: "exactly one"},
 		{name: "a missing file", file: "/nonexistent", wantErr: "/nonexistent"},
 		{name: "too much", env: `{"name": "` + strings.Repeat("x", maxSpecBytes) + `"}`, wantErr: "longer than"},
@@ -247,7 +247,7 @@ func TestAdminListenerAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		body, err := io.ReadAll(response.Body)
 		if err != nil {
 			t.Fatal(err)

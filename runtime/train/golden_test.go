@@ -55,7 +55,7 @@ func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ck.Close()
+	defer func() { _ = ck.Close() }()
 	be, err := cpu.New(2)
 	if err != nil {
 		t.Fatal(err)

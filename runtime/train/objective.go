@@ -19,9 +19,6 @@ type episode struct {
 	advantage float64
 }
 
-// answerTokens is the number of tokens that the model chose.
-func (e episode) answerTokens() int { return len(e.tokens) - e.prompt }
-
 // sequence asks for the logits that predict the answer.
 func (e episode) sequence() model.Sequence {
 	return model.Sequence{Tokens: e.tokens, From: e.prompt - 1}

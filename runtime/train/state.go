@@ -105,17 +105,16 @@ func (s *state) clone() *state {
 
 // keepBest records a validation score. Among equals the earlier stays: it is
 // nearer to the base model.
-func (s *state) keepBest(score float64) (better bool) {
+func (s *state) keepBest(score float64) {
 	if score <= s.BestScore {
 		s.SinceBest++
-		return false
+		return
 	}
 	s.BestScore, s.BestIteration, s.SinceBest = score, s.Iteration, 0
 	s.bestP = map[string][]float32{}
 	for name, p := range s.p {
 		s.bestP[name] = slices.Clone(p)
 	}
-	return true
 }
 
 // save writes the state to dir, whole or not at all.

@@ -64,7 +64,7 @@ func newExercise(t *testing.T) exercise {
 		}
 		for _, a := range answers[:draws] {
 			if b := a.Tokens[0]; b > ' ' && b < 0x7f && b != answers[draws].Tokens[0] {
-				if err := json.NewEncoder(&lines).Encode(map[string]string{"prompt": question, "answer": string(rune(b))}); err != nil {
+				if err := json.NewEncoder(&lines).Encode(map[string]string{"prompt": question, "answer": string(b)}); err != nil {
 					t.Fatal(err)
 				}
 				break
@@ -222,7 +222,7 @@ func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer curve.Close()
+	defer func() { _ = curve.Close() }()
 	points := 0
 	for d := xml.NewDecoder(curve); ; {
 		token, err := d.Token()
@@ -346,7 +346,7 @@ func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer be.Close()
+	defer func() { _ = be.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(1500*time.Millisecond, cancel)
 	start := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -231,7 +232,7 @@ func (t *trainer) iterate(ctx context.Context) (*state, error) {
 	for i, r := range records {
 		prompt := t.train.prompts[r]
 		episodes[i] = episode{
-			tokens: append(prompt[:len(prompt):len(prompt)], answers[i].Tokens...),
+			tokens: slices.Concat(prompt, answers[i].Tokens),
 			prompt: len(prompt),
 		}
 	}

@@ -73,8 +73,7 @@ func download(ctx context.Context, address string) (name string, content []byte,
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // without the address
 		}
 		return name, nil, unreachable(ctx, fmt.Errorf("getting data set %s: %w", name, err))

@@ -3,6 +3,7 @@ package reward
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"regexp"
 	"strings"
@@ -75,19 +76,14 @@ func passes(job testJob, steps uint64) bool {
 			return false
 		}
 		env := starlark.StringDict{}
-		for _, known := range []starlark.StringDict{predeclared, globals} {
-			for name, v := range known {
-				env[name] = v
-			}
-		}
+		maps.Copy(env, predeclared)
+		maps.Copy(env, globals)
 		// Init, unlike ExecFile, leaves globals mutable, as Python does.
 		defined, err := program.Init(thread, env)
 		if err != nil {
 			return false
 		}
-		for name, v := range defined {
-			globals[name] = v
-		}
+		maps.Copy(globals, defined)
 	}
 	for name, v := range predeclared {
 		if !globals.Has(name) {
@@ -114,7 +110,7 @@ var predeclared = starlark.StringDict{
 	"pow":  starlark.NewBuiltin("pow", builtinPow),
 }
 
-func builtinSum(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+func builtinSum(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	var items starlark.Iterable
 	var total starlark.Value = starlark.MakeInt(0)
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "iterable", &items, "start?", &total); err != nil {
