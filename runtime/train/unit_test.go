@@ -20,7 +20,7 @@ import (
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
-func mustJudge(t *testing.T, kind string) reward.Judge {
+func mustJudge(t testing.TB, kind string) reward.Judge {
 	t.Helper()
 	j, err := reward.New(kind, nil)
 	if err != nil {
