@@ -34,15 +34,19 @@ func (r *Reconciler) decompose(ctx context.Context, base *v1alpha1.BaseModel, cl
 	if base.Status.Run != nil && base.Status.Run.ID != run.ID {
 		base.Status.Run = nil
 	}
-	job, pods, err := r.Runner.Ensure(ctx, base, client.MatchingLabels{
+	selector := client.MatchingLabels{
 		v1alpha1.LabelComponent: v1alpha1.ComponentDecompose, v1alpha1.LabelBaseModel: base.Name,
-	}, run)
+	}
+	job, pods, err := r.Runner.Ensure(ctx, base, selector, run)
 	if err != nil {
 		base.Status.Progress = nil
 		setSteps(base, outcome.Outcome{})
 		return status.Ready{}, err
 	}
-	out := outcome.Observe(job, pods, memoryField)
+	out, err := r.Runner.Observe(ctx, job, pods, selector, memoryField)
+	if err != nil {
+		return status.Ready{}, err
+	}
 	r.progress(ctx, base, out)
 	return r.conclude(ctx, base, claim, run, job, out)
 }
@@ -51,8 +55,8 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 	run desired.Run, job *batchv1.Job, out outcome.Outcome,
 ) (status.Ready, error) {
 	if out.State == outcome.Succeeded {
-		result, ok := out.Results[desired.ContainerDecompose]
-		if !ok {
+		result := out.Results[desired.ContainerDecompose]
+		if !out.Seen {
 			return status.Ready{}, r.Runner.Again(ctx, job)
 		}
 		if result.Model == nil || result.Decomposition == nil {

@@ -62,7 +62,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	fetchContainer.WithPorts(adminPort()).WithVolumeMounts(scratch)
+	fetchContainer.WithVolumeMounts(scratch) // The port is named once, by the container that follows.
 	bearer(fetchContainer, source.HTTP)
 	if source.PersistentVolumeClaim != nil {
 		fetchContainer.WithVolumeMounts(pod.claim(claimName, contract.MountSource))

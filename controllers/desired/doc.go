@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
@@ -106,11 +107,13 @@ func moduleNames(modules []v1alpha1.Module) []string {
 	return names
 }
 
-// specJSON encodes a runtime specification.
+// specJSON encodes a runtime specification as the value of an environment
+// variable. Kubernetes expands $(NAME) and $$ in such values; a prompt template
+// may have both, so that every dollar is doubled here.
 func specJSON(spec any) (string, error) {
 	b, err := json.Marshal(spec)
 	if err != nil {
 		return "", fmt.Errorf("encoding %s: %w", contract.EnvSpec, err)
 	}
-	return string(b), nil
+	return strings.ReplaceAll(string(b), "$", "$$"), nil
 }

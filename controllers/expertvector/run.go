@@ -25,13 +25,17 @@ func (r *Reconciler) run(ctx context.Context, expert *v1alpha1.ExpertVector, bas
 	if latest(expert) == nil || latest(expert).ID != run.ID {
 		expert.Status.Progress = nil
 	}
-	job, pods, err := r.Runner.Ensure(ctx, expert, client.MatchingLabels{
+	selector := client.MatchingLabels{
 		v1alpha1.LabelComponent: v1alpha1.ComponentTrain, v1alpha1.LabelExpert: expert.Name,
-	}, run)
+	}
+	job, pods, err := r.Runner.Ensure(ctx, expert, selector, run)
 	if err != nil {
 		return status.Ready{}, err
 	}
-	out := outcome.Observe(job, pods, memoryField(expert))
+	out, err := r.Runner.Observe(ctx, job, pods, selector, memoryField(expert))
+	if err != nil {
+		return status.Ready{}, err
+	}
 	r.progress(ctx, expert, out)
 	return r.conclude(ctx, expert, base, run, job, out)
 }
@@ -40,8 +44,8 @@ func (r *Reconciler) conclude(ctx context.Context, expert *v1alpha1.ExpertVector
 	run desired.Run, job *batchv1.Job, out outcome.Outcome,
 ) (status.Ready, error) {
 	if out.State == outcome.Succeeded {
-		result, ok := out.Results[container(expert)]
-		if !ok {
+		result := out.Results[container(expert)]
+		if !out.Seen {
 			return status.Ready{}, r.Runner.Again(ctx, job)
 		}
 		if result.Expert == nil {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -53,9 +54,14 @@ type Outcome struct {
 	// Results are the terminations that the newest pod's containers left, by
 	// container: one that succeeded may be there while a later one still runs.
 	Results map[string]contract.Termination
+	// Seen says that the pod by which the run ended is there to be read.
+	Seen bool
 	// CompletionTime is when the run ended; nil before.
 	CompletionTime *metav1.Time
 }
+
+// Over reports whether the run has ended.
+func (o Outcome) Over() bool { return o.State == Succeeded || o.State == Failed }
 
 // Observe looks at a Job and the pods that carry its labels. memoryField is the
 // field of the user's object that bounds the pod's memory, named in the remedy
@@ -72,8 +78,9 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 	if done := condition(job, batchv1.JobComplete); done != nil {
 		out.State = Succeeded
 		out.CompletionTime = job.Status.CompletionTime
+		out.Results = nil
 		if pod := firstInPhase(own, corev1.PodSucceeded); pod != nil {
-			out.Results = results(pod)
+			out.Seen, out.Results = true, results(pod)
 		}
 		return out
 	}
@@ -82,7 +89,7 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 		out.CompletionTime = &failed.LastTransitionTime
 		out.Reason, out.Message = v1alpha1.ReasonCrashed, failed.Message
 		if pod := firstInPhase(own, corev1.PodFailed); pod != nil {
-			out.Results = results(pod)
+			out.Seen, out.Results = true, results(pod)
 			f := explain(pod, memoryField)
 			out.Reason, out.Message, out.Container = f.reason, f.message, f.container
 		}
@@ -108,6 +115,10 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 	case corev1.PodFailed:
 		f := explain(pod, memoryField)
 		out.State, out.Reason, out.Message, out.Container = Retrying, f.reason, f.message, f.container
+		if out.Results[f.container].Permanent {
+			out.State, out.Reason = Pending, v1alpha1.ReasonPending
+			out.Message = fmt.Sprintf("Pod %s failed for good; waiting for the Job to end", pod.Name)
+		}
 	case corev1.PodSucceeded:
 		out.State, out.Reason, out.Message = Pending, v1alpha1.ReasonPending, "The pod is done; waiting for the Job to end"
 	default:
@@ -182,6 +193,10 @@ func explain(pod *corev1.Pod, memoryField string) failure {
 	return failure{v1alpha1.ReasonCrashed, message, ""}
 }
 
+// reasonPattern is what a condition's reason may be; a pod's word for it is
+// checked, because the API server would refuse a status with another.
+var reasonPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,63}$`)
+
 // ended is why a container ended: killed for its memory, by its own account, or
 // without one.
 func ended(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated, memoryField string) failure {
@@ -190,7 +205,7 @@ func ended(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated
 			"Container %s of pod %s was killed at its memory limit%s; raise %s",
 			container, pod.Name, limitOf(pod, container), memoryField), container}
 	}
-	if result, ok := parse(t.Message); ok && result.Reason != "" {
+	if result, ok := parse(t.Message); ok && reasonPattern.MatchString(result.Reason) && result.Message != "" {
 		return failure{result.Reason, result.Message, container}
 	}
 	return failure{v1alpha1.ReasonCrashed, crashMessage(pod, container, t), container}

@@ -29,13 +29,16 @@ const ResultSucceeded = v1alpha1.ReasonSucceeded
 
 // Runner takes care of Jobs.
 type Runner struct {
-	Client  client.Client
+	// Client writes, and reads from the cache.
+	Client client.Client
+	// Live reads from the API server.
+	Live    client.Reader
 	Applier apply.Applier
 }
 
 // Ensure makes the run's Job and returns it with the pods that carry its
 // labels. Jobs of other runs are deleted first, and the next begins only when
-// their pods are gone, because both would write to the same volume; until then,
+// none of their pods lives any more, because both would write to the same volume; until then,
 // and until the new Job is in the cache, the error is a *status.Waiting.
 func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client.MatchingLabels, run desired.Run) (*batchv1.Job, []corev1.Pod, error) {
 	jobs, pods, err := r.list(ctx, owner, selector)
@@ -60,6 +63,21 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 	// now counts.
 	job.Spec.Suspend = run.Job.Spec.Suspend
 	return job, pods, nil
+}
+
+// Observe is outcome.Observe for a run's Job. The caches of Jobs and pods are
+// not in step: a Job may be seen to be over before its pod is. Then the pods are
+// read from the API server before anything is concluded.
+func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod, selector client.MatchingLabels, memoryField string) (outcome.Outcome, error) {
+	out := outcome.Observe(job, pods, memoryField)
+	if !out.Over() || out.Seen {
+		return out, nil
+	}
+	var list corev1.PodList
+	if err := r.Live.List(ctx, &list, client.InNamespace(job.Namespace), selector); err != nil {
+		return out, fmt.Errorf("listing pods: %w", err)
+	}
+	return outcome.Observe(job, list.Items, memoryField), nil
 }
 
 // Again deletes a finished Job whose result cannot be read any more (its pod
@@ -98,7 +116,9 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 		if job.Name == current {
 			continue
 		}
-		ending = "Job " + job.Name
+		if !finished(job) {
+			ending = "Job " + job.Name
+		}
 		if job.DeletionTimestamp.IsZero() {
 			if err := r.delete(ctx, job); err != nil {
 				return err
@@ -116,6 +136,16 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 		return nil
 	}
 	return status.Wait(v1alpha1.ReasonPreviousRun, "Waiting for %s of the previous run to end", ending)
+}
+
+// finished reports whether a Job is over: what it wrote stays as it is.
+func finished(job *batchv1.Job) bool {
+	for _, c := range job.Status.Conditions {
+		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
 }
 
 // delete deletes a Job and, before it disappears, its pods.

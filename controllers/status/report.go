@@ -35,7 +35,7 @@ type Reporter struct {
 
 // Report ends a reconciliation: it writes conditions by what err says, writes
 // the status if anything in it changed against before, records an event if
-// Ready changed its status or reason, and returns what the work queue does
+// Ready changed its status or reason or the object stalled, and returns what the work queue does
 // next. An idle object causes no write.
 func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, err error) (reconcile.Result, error) {
 	if apierrors.IsConflict(err) {
@@ -69,8 +69,15 @@ func (r Reporter) Event(obj Object, warning bool, reason, message string) {
 	r.Events.Eventf(obj, nil, kind, reason, action, "%s", Clip(message, maxNote))
 }
 
-// turned reports whether Ready has another status or reason than before.
+// turned reports whether Ready has another status or reason than before, or
+// the object stalled for the reason for which it was tried again until now.
 func turned(before, after Object) bool {
+	stalled := func(o Object) bool {
+		return meta.IsStatusConditionTrue(*o.StatusConditions(), v1alpha1.ConditionStalled)
+	}
+	if stalled(after) && !stalled(before) {
+		return true
+	}
 	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionReady)
 	was := meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionReady)
 	if was == nil {

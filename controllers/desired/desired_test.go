@@ -1,0 +1,363 @@
+package desired
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// update rewrites the golden files: go test ./controllers/desired -update, then
+// read the difference.
+var update = flag.Bool("update", false, "rewrite testdata")
+
+var settings = Settings{RuntimeImage: "transformersquared.dev/t2:dev"}
+
+func digest(digit string) string { return contract.DigestPrefix + strings.Repeat(digit, 64) }
+
+func baseModel(change ...func(*v1alpha1.BaseModel)) *v1alpha1.BaseModel {
+	base := &v1alpha1.BaseModel{
+		ObjectMeta: metav1.ObjectMeta{Name: "tiny", Namespace: "demo", UID: "base-uid"},
+		Spec: v1alpha1.BaseModelSpec{
+			Source: v1alpha1.ModelSource{PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "assets", Path: "model"}},
+		},
+		Status: v1alpha1.BaseModelStatus{
+			Artifact:      &v1alpha1.ModelArtifact{Digest: v1alpha1.Digest(digest("a"))},
+			Decomposition: &v1alpha1.DecompositionStatus{Digest: v1alpha1.Digest(digest("b"))},
+		},
+	}
+	for _, c := range change {
+		c(base)
+	}
+	return base
+}
+
+func expertVector(change ...func(*v1alpha1.ExpertVector)) *v1alpha1.ExpertVector {
+	expert := &v1alpha1.ExpertVector{
+		ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", UID: "expert-uid"},
+		Spec: v1alpha1.ExpertVectorSpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Skill: "math", Description: "sums",
+			Training: &v1alpha1.TrainingSpec{
+				Dataset: v1alpha1.TrainingDataset{
+					Train:      v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "sums", Key: "train.jsonl"}, Format: v1alpha1.FormatGSM8K},
+					Validation: v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/v.jsonl"}, Format: v1alpha1.FormatGSM8K, Limit: 64},
+				},
+				Reward: v1alpha1.RewardNumeric,
+			},
+		},
+	}
+	for _, c := range change {
+		c(expert)
+	}
+	return expert
+}
+
+func policy(change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
+	p := &v1alpha1.AdaptivePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "assistant", Namespace: "demo", UID: "policy-uid"},
+		Spec: v1alpha1.AdaptivePolicySpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"},
+			Experts:      []v1alpha1.PolicyExpert{{Name: "math"}},
+			Serving:      v1alpha1.ServingSpec{Replicas: ptr.To[int32](2)},
+		},
+	}
+	for _, c := range change {
+		c(p)
+	}
+	return p
+}
+
+func everywhere(base *v1alpha1.BaseModel) {
+	base.Spec.Runtime = v1alpha1.RuntimeSpec{
+		Image: "example.org/t2:1", ImagePullPolicy: corev1.PullAlways, RuntimeClassName: "nvidia",
+		Resources: &corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m")},
+			Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
+		},
+		NodeSelector: map[string]string{"disk": "fast"},
+		Tolerations: []corev1.Toleration{{
+			Key: "gpu", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule, TolerationSeconds: ptr.To[int64](60),
+		}},
+	}
+}
+
+// TestWholeConfigurations compares everything that the operator applies with
+// golden files, field by field.
+func TestWholeConfigurations(t *testing.T) {
+	httpBase := func(base *v1alpha1.BaseModel) {
+		base.Spec.Source = v1alpha1.ModelSource{
+			HTTP: &v1alpha1.HTTPSource{
+				URL:            "https://example.org/model.tar.gz",
+				TokenSecretRef: &v1alpha1.SecretKeyRef{Name: "hub"},
+			},
+			Digest: v1alpha1.Digest(digest("c")),
+		}
+		base.Spec.Decomposition = v1alpha1.DecompositionSpec{Modules: []v1alpha1.Module{v1alpha1.ModuleUp}, DType: v1alpha1.DTypeBF16}
+	}
+	imported := func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training = nil
+		e.Spec.Source = &v1alpha1.ExpertSource{
+			PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "experts", Path: "math/expert.safetensors"},
+			Digest:                v1alpha1.Digest(digest("d")),
+		}
+	}
+	sameClaim := func(e *v1alpha1.ExpertVector) {
+		set := func(file string) v1alpha1.Dataset {
+			return v1alpha1.Dataset{
+				PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "sets", Path: file},
+				Format:                v1alpha1.FormatARC, PromptTemplate: "Earn $$ or $(HOME): {question}", Digest: v1alpha1.Digest(digest("f")),
+			}
+		}
+		e.Spec.Training.Dataset = v1alpha1.TrainingDataset{Train: set("train.jsonl"), Validation: set("validation.jsonl")}
+		e.Spec.Training.Reward = v1alpha1.RewardMultipleChoice
+		e.Spec.Training.Suspend = ptr.To(true)
+		e.Spec.Training.BackoffLimit = ptr.To[int32](0)
+		e.Spec.Training.Modules = []v1alpha1.Module{v1alpha1.ModuleGate}
+		e.Spec.Training.Resources = &corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("2Gi")},
+		}
+		e.Spec.Training.Hyperparameters = v1alpha1.Hyperparameters{LearningRate: "1e-2", Seed: ptr.To[int64](7), Rollout: "Sample"}
+	}
+	set := contract.ExpertSet{
+		Strategy: contract.StrategyPrompt,
+		Experts:  []contract.ExpertRef{{Name: "math", Skill: "math", Description: "sums", Digest: digest("e")}},
+	}
+	job := func(run Run, err error) any {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run.Job
+	}
+	config := func(config any, err error) any {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	for name, got := range map[string]any{
+		"claim-default": Claim(baseModel()),
+		"claim-full": Claim(baseModel(func(b *v1alpha1.BaseModel) {
+			b.Spec.Storage = v1alpha1.StorageSpec{
+				Size: ptr.To(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+			}
+		})),
+		"decompose-claim":    job(Decompose(baseModel(), settings)),
+		"decompose-http":     job(Decompose(baseModel(httpBase, everywhere), settings)),
+		"train-configmap":    job(Expert(expertVector(), baseModel(), map[string]string{RoleTrain: digest("9")}, settings)),
+		"train-claim":        job(Expert(expertVector(sameClaim), baseModel(everywhere), nil, settings)),
+		"import-claim":       job(Expert(expertVector(imported), baseModel(), nil, settings)),
+		"serve-deployment":   config(Deployment(policy(), baseModel(), "secret-uid", settings)),
+		"serve-service":      Service(policy()),
+		"serve-expert-set":   config(ExpertSet(policy(), set)),
+		"serve-admin-secret": AdminSecret(policy(), "0123456789abcdef"),
+	} {
+		t.Run(name, func(t *testing.T) { compareGolden(t, name, got) })
+	}
+}
+
+func compareGolden(t *testing.T, name string, got any) {
+	t.Helper()
+	text, err := yaml.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", name+".yaml")
+	if *update {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(text)); diff != "" {
+		t.Errorf("%s is not as its golden file says (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
+	digests := map[string]string{RoleTrain: digest("9")}
+	first, err := Expert(expertVector(), baseModel(), digests, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moreMemory := func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Resources = &corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("4Gi")},
+		}
+	}
+	for _, tc := range []struct {
+		name             string
+		expert           *v1alpha1.ExpertVector
+		base             *v1alpha1.BaseModel
+		digests          map[string]string
+		settings         Settings
+		sameRun, sameJob bool
+	}{
+		{name: "nothing changed", sameRun: true, sameJob: true},
+		{name: "description and labels", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Description, e.Labels, e.Annotations = "arithmetic", map[string]string{"a": "b"}, map[string]string{"c": "d"}
+		})},
+		{name: "suspended", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Suspend = ptr.To(true)
+		})},
+		{name: "defaults written out", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Method, e.Spec.Training.Objective = v1alpha1.MethodSVF, v1alpha1.ObjectiveReinforce
+			e.Spec.Training.Hyperparameters.LearningRate = "2e-3"
+		})},
+		{name: "more memory goes on with the run in another pod", sameRun: true, expert: expertVector(moreMemory)},
+		{name: "another backoff limit", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.BackoffLimit = ptr.To[int32](9)
+		})},
+		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
+		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](1)
+		})},
+		{name: "another object of the same name", expert: expertVector(func(e *v1alpha1.ExpertVector) { e.UID = "other" })},
+		{name: "other content of the ConfigMap", digests: map[string]string{RoleTrain: digest("8")}},
+		{name: "another decomposition", base: baseModel(func(b *v1alpha1.BaseModel) {
+			b.Status.Decomposition.Digest = v1alpha1.Digest(digest("1"))
+		})},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.expert == nil {
+				tc.expert = expertVector()
+			}
+			if tc.base == nil {
+				tc.base = baseModel()
+			}
+			if tc.digests == nil {
+				tc.digests = digests
+			}
+			if tc.settings == (Settings{}) {
+				tc.settings = settings
+			}
+			run, err := Expert(tc.expert, tc.base, tc.digests, tc.settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if same := run.ID == first.ID; same != tc.sameRun {
+				t.Errorf("same run: %v, want %v", same, tc.sameRun)
+			}
+			if same := run.JobName == first.JobName; same != tc.sameJob {
+				t.Errorf("same Job: %v, want %v", same, tc.sameJob)
+			}
+		})
+	}
+}
+
+func TestLongestNamesAreValidLabels(t *testing.T) {
+	expert := expertVector(func(e *v1alpha1.ExpertVector) { e.Name = strings.Repeat("e", 52) })
+	run, err := Expert(expert, baseModel(), nil, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(run.JobName) > 63 {
+		t.Errorf("Job name %q has %d characters; the label of its pods takes 63", run.JobName, len(run.JobName))
+	}
+}
+
+func TestWhatCannotBeRunIsAnError(t *testing.T) {
+	undecomposed := baseModel(func(b *v1alpha1.BaseModel) { b.Status = v1alpha1.BaseModelStatus{} })
+	if _, err := Expert(expertVector(), undecomposed, nil, settings); err == nil {
+		t.Error("an expert of a base that is not decomposed has a run")
+	}
+	neither := expertVector(func(e *v1alpha1.ExpertVector) { e.Spec.Training = nil })
+	if _, err := Expert(neither, baseModel(), nil, settings); err == nil {
+		t.Error("an expert without training and source has a run")
+	}
+	bad := expertVector(func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "much" })
+	if _, err := Expert(bad, baseModel(), nil, settings); err == nil || !strings.Contains(err.Error(), "klWeight") {
+		t.Errorf("got error %v, want one that names klWeight", err)
+	}
+}
+
+// TestSchemaDefaultsAreThePaper keeps the defaults of the CRD and those of the
+// runtime's contract equal.
+func TestSchemaDefaultsAreThePaper(t *testing.T) {
+	text, err := os.ReadFile("../../config/crd/bases/transformersquared.dev_expertvectors.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd map[string]any
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	version := dig(t, crd, "spec", "versions").([]any)[0].(map[string]any)
+	properties := dig(t, version, "schema", "openAPIV3Schema", "properties", "spec", "properties",
+		"training", "properties", "hyperparameters", "properties").(map[string]any)
+	defaults := map[string]any{}
+	for name, property := range properties {
+		value, ok := property.(map[string]any)["default"]
+		if !ok {
+			t.Errorf("%s has no default", name)
+		}
+		defaults[name] = value
+	}
+	encoded, err := json.Marshal(defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hyper v1alpha1.Hyperparameters
+	if err := json.Unmarshal(encoded, &hyper); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Hyper(hyper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(contract.DefaultHyper(), got); diff != "" {
+		t.Errorf("defaults of the schema differ from contract.DefaultHyper (-contract +schema):\n%s", diff)
+	}
+	var fields map[string]any
+	encoded, err = json.Marshal(contract.DefaultHyper())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(encoded, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name := range fields {
+		if _, ok := defaults[name]; !ok {
+			t.Errorf("contract.Hyper has %s, the schema has not", name)
+		}
+	}
+}
+
+func TestHyperWithoutValuesIsThePaper(t *testing.T) {
+	got, err := Hyper(v1alpha1.Hyperparameters{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(contract.DefaultHyper(), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func dig(t *testing.T, m map[string]any, keys ...string) any {
+	t.Helper()
+	var at any = m
+	for _, key := range keys {
+		object, ok := at.(map[string]any)
+		if !ok || object[key] == nil {
+			t.Fatalf("the CRD has no %s of %v", key, keys)
+		}
+		at = object[key]
+	}
+	return at
+}

@@ -1,0 +1,282 @@
+package outcome
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+const memoryField = "spec.training.resources.limits.memory"
+
+var t0 = metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+
+func job(change ...func(*batchv1.Job)) *batchv1.Job {
+	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "math-1", UID: "job"}}
+	for _, c := range change {
+		c(j)
+	}
+	return j
+}
+
+func failedJob(reason, message string, failures int32) *batchv1.Job {
+	return job(func(j *batchv1.Job) {
+		j.Status.Failed = failures
+		j.Status.Conditions = []batchv1.JobCondition{{
+			Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: t0,
+		}}
+	})
+}
+
+// pod makes a pod of the Job that was created the given number of seconds after t0.
+func pod(name string, second int, phase corev1.PodPhase, change ...func(*corev1.Pod)) corev1.Pod {
+	p := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, CreationTimestamp: metav1.NewTime(t0.Add(time.Duration(second) * time.Second)),
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "math-1", UID: "job", Controller: ptr.To(true)}},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "train", Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")},
+		}}}},
+		Status: corev1.PodStatus{Phase: phase},
+	}
+	for _, c := range change {
+		c(&p)
+	}
+	return p
+}
+
+func terminated(container string, code int32, reason, message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: container, State: corev1.ContainerState{
+				Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message},
+			},
+		})
+	}
+}
+
+func waiting(container, reason, message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: container, Image: "example.org/t2:1",
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}},
+		})
+	}
+}
+
+func running(container string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: container, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		})
+	}
+}
+
+func termination(t *testing.T, result contract.Termination) string {
+	t.Helper()
+	text, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestObserve(t *testing.T) {
+	mismatch := contract.Termination{Reason: contract.ReasonDigestMismatch, Message: "model.safetensors has another digest; correct spec.source.digest", Permanent: true}
+	success := contract.Termination{Expert: &contract.ExpertResult{Digest: "sha256:e"}}
+	fetched := contract.Termination{Model: &contract.ModelResult{Digest: "sha256:a"}}
+	complete := job(func(j *batchv1.Job) {
+		j.Status.CompletionTime = &t0
+		j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	})
+
+	for _, tc := range []struct {
+		name        string
+		job         *batchv1.Job
+		pods        []corev1.Pod
+		want        Outcome
+		wantMessage []string
+	}{
+		{
+			name: "a Job that was just made has no pod", job: job(),
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonPending}, wantMessage: []string{"Waiting"},
+		},
+		{
+			name: "pods of other Jobs do not count", job: job(),
+			pods: []corev1.Pod{pod("other", 0, corev1.PodRunning, running("train"), func(p *corev1.Pod) { p.OwnerReferences[0].UID = "another" })},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonPending},
+		},
+		{
+			name: "no node takes the pod", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, func(p *corev1.Pod) {
+				p.Status.Conditions = []corev1.PodCondition{{
+					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "Insufficient memory",
+				}}
+			})},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonUnschedulable}, wantMessage: []string{"pod p", "Insufficient memory"},
+		},
+		{
+			name: "the image cannot be pulled", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, waiting("train", "ImagePullBackOff", "not found"))},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonImagePull}, wantMessage: []string{"example.org/t2:1", "not found"},
+		},
+		{
+			name: "a Secret is missing", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, waiting("fetch", "CreateContainerConfigError", `secret "hub" not found`))},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonContainerConfig}, wantMessage: []string{"hub", "fetch"},
+		},
+		{
+			name: "the pod is starting", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, waiting("train", "ContainerCreating", ""))},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonPending}, wantMessage: []string{"p is starting"},
+		},
+		{
+			name: "the pod runs, and its init container left a result", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, func(p *corev1.Pod) {
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "fetch", State: corev1.ContainerState{
+					Terminated: &corev1.ContainerStateTerminated{Message: termination(t, fetched)},
+				}}}
+			}, running("decompose"))},
+			want: Outcome{State: Running, Container: "decompose", Results: map[string]contract.Termination{"fetch": fetched}},
+		},
+		{
+			name: "the newest pod counts: a second try runs", job: job(func(j *batchv1.Job) { j.Status.Failed = 1 }),
+			pods: []corev1.Pod{pod("second", 9, corev1.PodRunning, running("train")), pod("first", 0, corev1.PodFailed, terminated("train", 1, "Error", "x"))},
+			want: Outcome{State: Running, Container: "train", Failures: 1},
+		},
+		{
+			name: "killed for its memory, to be tried again", job: job(func(j *batchv1.Job) { j.Status.Failed = 1 }),
+			pods:        []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 137, "OOMKilled", ""))},
+			want:        Outcome{State: Retrying, Reason: v1alpha1.ReasonOOMKilled, Container: "train", Failures: 1},
+			wantMessage: []string{"512Mi", memoryField},
+		},
+		{
+			name: "a permanent failure in the runtime's words", job: failedJob(batchv1.JobReasonPodFailurePolicy, "exit code 42", 1),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 42, "Error", termination(t, mismatch)))},
+			want: Outcome{State: Failed, Reason: contract.ReasonDigestMismatch, Container: "train", Failures: 1, CompletionTime: &t0, Seen: true,
+				Results: map[string]contract.Termination{"train": mismatch}},
+			wantMessage: []string{mismatch.Message},
+		},
+		{
+			name: "the pod failed for good, which the Job does not say yet", job: job(),
+			pods:        []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 42, "Error", termination(t, mismatch)))},
+			want:        Outcome{State: Pending, Reason: v1alpha1.ReasonPending, Container: "train", Results: map[string]contract.Termination{"train": mismatch}},
+			wantMessage: []string{"failed for good"},
+		},
+		{
+			name: "given up", job: failedJob(batchv1.JobReasonBackoffLimitExceeded, "too many", 4),
+			pods: []corev1.Pod{
+				pod("old", 0, corev1.PodFailed, terminated("train", 1, "Error", "x")),
+				pod("new", 5, corev1.PodFailed, terminated("train", 137, "OOMKilled", "")),
+			},
+			want:        Outcome{State: Failed, Reason: v1alpha1.ReasonOOMKilled, Container: "train", Failures: 4, CompletionTime: &t0, Seen: true},
+			wantMessage: []string{"given up after 4 failed pods"},
+		},
+		{
+			name: "failed, and its pods are gone", job: failedJob(batchv1.JobReasonDeadlineExceeded, "was active longer than specified deadline", 0),
+			want:        Outcome{State: Failed, Reason: v1alpha1.ReasonCrashed, CompletionTime: &t0},
+			wantMessage: []string{"longer than"},
+		},
+		{
+			name: "a crash tells the end of the log", job: job(),
+			pods:        []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 2, "Error", "goroutine 1\nfatal error: all is lost\n"))},
+			want:        Outcome{State: Retrying, Reason: v1alpha1.ReasonCrashed, Container: "train"},
+			wantMessage: []string{"status 2", "all is lost", "kubectl logs p -c train"},
+		},
+		{
+			name: "evicted", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, func(p *corev1.Pod) {
+				p.Status.Reason, p.Status.Message = "Evicted", "The node was low on resource: memory"
+			})},
+			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonEvicted}, wantMessage: []string{"low on resource"},
+		},
+		{
+			name: "disrupted before a container said anything", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, func(p *corev1.Pod) {
+				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "PreemptionByScheduler"}}
+			})},
+			want: Outcome{State: Retrying, Reason: contract.ReasonInterrupted}, wantMessage: []string{"PreemptionByScheduler"},
+		},
+		{
+			name: "suspended", job: job(func(j *batchv1.Job) { j.Spec.Suspend = ptr.To(true) }),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, running("train"))},
+			want: Outcome{State: Suspended, Reason: v1alpha1.ReasonSuspended},
+		},
+		{
+			name: "done, with a result", job: complete,
+			pods: []corev1.Pod{
+				pod("late", 9, corev1.PodFailed, terminated("train", 1, "Error", "x")),
+				pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", termination(t, success))),
+			},
+			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true, Results: map[string]contract.Termination{"train": success}},
+		},
+		{
+			name: "done, but the pod is gone", job: complete,
+			want: Outcome{State: Succeeded, CompletionTime: &t0},
+		},
+		{
+			name: "done, but what it said is no JSON", job: complete,
+			pods: []corev1.Pod{pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", `{"expert":`))},
+			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true},
+		},
+		{
+			name: "the pod is done, the Job not yet", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", ""))},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonPending},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := Observe(tc.job, tc.pods, memoryField)
+			if (got.Pod != nil) != (tc.want.State == Running) {
+				t.Errorf("a pod is there: %v, in state %v", got.Pod != nil, tc.want.State)
+			}
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Outcome{}, "Message", "Pod"), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, part := range tc.wantMessage {
+				if !strings.Contains(got.Message, part) {
+					t.Errorf("message %q does not say %q", got.Message, part)
+				}
+			}
+		})
+	}
+}
+
+func TestHindranceOfAServingPodThatCrashes(t *testing.T) {
+	p := pod("serve", 0, corev1.PodRunning, waiting("train", "CrashLoopBackOff", "back-off"), func(p *corev1.Pod) {
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}
+	})
+	reason, message := Hindrance(&p, "spec.serving.resources.limits.memory")
+	if reason != v1alpha1.ReasonOOMKilled || !strings.Contains(message, "spec.serving.resources.limits.memory") {
+		t.Errorf("got %s: %s", reason, message)
+	}
+	healthy := pod("serve", 0, corev1.PodRunning, running("train"))
+	if reason, message := Hindrance(&healthy, ""); reason != "" {
+		t.Errorf("a healthy pod is hindered by %s: %s", reason, message)
+	}
+}
+
+func FuzzTerminationMessage(f *testing.F) {
+	for _, seed := range []string{"", "{", `{"reason":"DiskFull"}`, "panic: x\n", "{}\x00", `{"expert":{"digest":1}}`, `{"reason":"no reason!","message":"x"}`, strings.Repeat("{", 5000)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, message string) {
+		p := pod("p", 0, corev1.PodFailed, terminated("train", 1, "Error", message))
+		out := Observe(job(), []corev1.Pod{p}, memoryField)
+		if (out.State != Retrying && out.State != Pending) || !reasonPattern.MatchString(out.Reason) || out.Message == "" {
+			t.Errorf("%q became %+v", message, out)
+		}
+	})
+}

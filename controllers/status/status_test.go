@@ -1,0 +1,221 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+)
+
+var resource = schema.GroupResource{Group: "batch", Resource: "jobs"}
+
+func TestJudge(t *testing.T) {
+	unknown := errors.New("connection refused")
+	forbidden := apierrors.NewForbidden(resource, "math-1", errors.New("exceeded quota"))
+	for _, tc := range []struct {
+		name string
+		err  error
+		want Verdict
+	}{
+		{name: "realised", want: Verdict{Ready: true, Reason: "Serving", Message: "fine", After: time.Minute}},
+		{
+			name: "somebody must act", err: fmt.Errorf("step: %w", Stall("DigestMismatch", "correct %s", "it")),
+			want: Verdict{Stalled: true, Reason: "DigestMismatch", Message: "correct it", Warning: true},
+		},
+		{
+			name: "waiting for something", err: Wait("Training", "12/40").Again(5 * time.Second),
+			want: Verdict{Reason: "Training", Message: "12/40", After: 5 * time.Second},
+		},
+		{
+			name: "waiting after something went wrong", err: Wait("OOMKilled", "again").Warn(),
+			want: Verdict{Reason: "OOMKilled", Message: "again", Warning: true},
+		},
+		{
+			name: "refused by the API server", err: fmt.Errorf("applying: %w", forbidden),
+			want: Verdict{Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true, Message: fmt.Sprintf("applying: %v", forbidden)},
+		},
+		{
+			name: "anything else", err: unknown,
+			want: Verdict{Reason: v1alpha1.ReasonError, Message: unknown.Error(), Warning: true, Retry: unknown},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := Judge(Ready{Reason: "Serving", Message: "fine", After: time.Minute}, tc.err)
+			if diff := cmp.Diff(tc.want, got, cmpopts.EquateErrors()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFirst(t *testing.T) {
+	wait, stall, other := Wait("A", "a"), Stall("B", "b"), errors.New("c")
+	for _, tc := range []struct {
+		name string
+		errs []error
+		want error
+	}{
+		{name: "nothing"},
+		{name: "only nils", errs: []error{nil, nil}},
+		{name: "stalled before waiting", errs: []error{wait, nil, stall}, want: stall},
+		{name: "unknown before stalled", errs: []error{wait, stall, other}, want: other},
+		{name: "the earlier of two", errs: []error{wait, Wait("Z", "z")}, want: wait},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := First(tc.errs...); !errors.Is(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func types(conditions []metav1.Condition) map[string]string {
+	all := map[string]string{}
+	for _, c := range conditions {
+		all[c.Type] = string(c.Status) + " " + c.Reason
+	}
+	return all
+}
+
+func TestConditionsExcludeEachOther(t *testing.T) {
+	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Generation: 3}}
+	for _, step := range []struct {
+		name    string
+		verdict Verdict
+		want    map[string]string
+	}{
+		{"work", Verdict{Reason: "Training"}, map[string]string{"Ready": "False Training", "Reconciling": "True Training"}},
+		{"stall", Verdict{Stalled: true, Reason: "Bad"}, map[string]string{"Ready": "False Bad", "Stalled": "True Bad"}},
+		{"realise", Verdict{Ready: true, Reason: "Succeeded"}, map[string]string{"Ready": "True Succeeded"}},
+		{"work again", Verdict{Reason: "Training"}, map[string]string{"Ready": "False Training", "Reconciling": "True Training"}},
+	} {
+		SetConditions(expert, step.verdict)
+		if diff := cmp.Diff(step.want, types(expert.Status.Conditions)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", step.name, diff)
+		}
+		if expert.Status.ObservedGeneration != 3 {
+			t.Errorf("%s: observedGeneration is %d", step.name, expert.Status.ObservedGeneration)
+		}
+	}
+}
+
+func TestReadyOfAnOldGenerationIsNotReady(t *testing.T) {
+	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
+	if IsReady(expert) || Explain(expert) == "" {
+		t.Error("an object without conditions is ready, or nothing explains it")
+	}
+	SetConditions(expert, Verdict{Ready: true, Reason: "Succeeded", Message: "there"})
+	if !IsReady(expert) {
+		t.Error("a ready object is not ready")
+	}
+	expert.Generation = 2
+	if IsReady(expert) {
+		t.Error("an object that was changed since is ready")
+	}
+	if got := Explain(expert); !strings.Contains(got, "changed") {
+		t.Errorf("it is explained by %q", got)
+	}
+}
+
+func TestClipKeepsRunesWhole(t *testing.T) {
+	for _, s := range []string{"", "short", strings.Repeat("ä", 40), strings.Repeat("😀", 20)} {
+		for limit := 8; limit < 30; limit++ {
+			got := Clip(s, limit)
+			if len(got) > limit || !utf8.ValidString(got) {
+				t.Errorf("Clip(%q, %d) is %q", s, limit, got)
+			}
+			if len(s) <= limit && got != s {
+				t.Errorf("Clip(%q, %d) shortened it to %q", s, limit, got)
+			}
+		}
+	}
+}
+
+// reporter counts the status writes of a Reporter and keeps its events.
+func reporter(t *testing.T, objects ...client.Object) (Reporter, *int, chan string) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	writes := new(int)
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(objects...).
+		WithInterceptorFuncs(interceptor.Funcs{
+			SubResourceUpdate: func(ctx context.Context, c client.Client, name string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+				*writes++
+				return c.SubResource(name).Update(ctx, o, opts...)
+			},
+		}).Build()
+	recorder := events.NewFakeRecorder(10)
+	return Reporter{Client: c, Events: recorder}, writes, recorder.Events
+}
+
+func TestReportWritesAndTellsOnlyWhatChanged(t *testing.T) {
+	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", Generation: 1}}
+	r, writes, told := reporter(t, expert.DeepCopy())
+	ctx := t.Context()
+	report := func(err error) {
+		t.Helper()
+		var now v1alpha1.ExpertVector
+		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(expert), &now); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Report(ctx, now.DeepCopy(), &now, Ready{Reason: "Succeeded"}, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report(Wait("Training", "1/40"))
+	report(Wait("Training", "1/40"))
+	report(Wait("Training", "2/40"))
+	report(nil)
+	report(nil)
+	report(Wait("OOMKilled", "raise the limit").Warn())
+	report(Stall("OOMKilled", "raise the limit"))
+	report(Stall("OOMKilled", "raise the limit"))
+	if *writes != 5 {
+		t.Errorf("%d status writes, want 5: one for each change", *writes)
+	}
+	if len(told) != 4 {
+		t.Errorf("%d events, want 4: Training, Succeeded, OOMKilled, and OOMKilled for good", len(told))
+	}
+}
+
+func TestReportTellsTheQueue(t *testing.T) {
+	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", Generation: 1}}
+	r, _, _ := reporter(t, expert.DeepCopy())
+	ctx := t.Context()
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(expert), expert); err != nil {
+		t.Fatal(err)
+	}
+	conflict := apierrors.NewConflict(resource, "math", errors.New("changed"))
+	result, err := r.Report(ctx, expert.DeepCopy(), expert, Ready{}, fmt.Errorf("applying: %w", conflict))
+	if err != nil || result.RequeueAfter != conflictRetry || meta.FindStatusCondition(expert.Status.Conditions, "Ready") != nil {
+		t.Errorf("a conflict gave %v, %v and conditions %v", result, err, expert.Status.Conditions)
+	}
+	failure := errors.New("no connection")
+	if _, err := r.Report(ctx, expert.DeepCopy(), expert, Ready{}, failure); !errors.Is(err, failure) {
+		t.Errorf("got %v, want the error for the backoff", err)
+	}
+	gone := expert.DeepCopy()
+	gone.Name = "gone"
+	if _, err := r.Report(ctx, gone.DeepCopy(), gone, Ready{}, Wait("A", "a")); err != nil {
+		t.Errorf("an object that was deleted meanwhile gave %v", err)
+	}
+}

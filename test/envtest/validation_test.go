@@ -1,0 +1,262 @@
+package envtest
+
+import (
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+)
+
+// checked is what the API server says to an object: nothing, or an error that
+// has this text.
+func checked[T client.Object](make func(world) T, change func(T), want string) {
+	GinkgoHelper()
+	obj := make(world{namespace: "default"})
+	change(obj)
+	err := k8s.Create(GinkgoT().Context(), obj, client.DryRunAll)
+	expectVerdict(err, want)
+}
+
+func expectVerdict(err error, want string) {
+	GinkgoHelper()
+	if want == "" {
+		Expect(err).NotTo(HaveOccurred())
+		return
+	}
+	Expect(err).To(MatchError(ContainSubstring(want)))
+}
+
+const accepted = ""
+
+var claim = &v1alpha1.ClaimSource{ClaimName: "c", Path: "models/llama"}
+
+var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseModel), want string) {
+	checked(func(w world) *v1alpha1.BaseModel { return w.base("tiny") }, change, want)
+},
+	Entry("takes the least", func(*v1alpha1.BaseModel) {}, accepted),
+	Entry("takes http with a token", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HTTP: &v1alpha1.HTTPSource{
+			URL: "https://example.org/m.tgz", TokenSecretRef: &v1alpha1.SecretKeyRef{Name: "hub"},
+		}, Digest: v1alpha1.Digest(digest("a"))}
+	}, accepted),
+	Entry("wants a source", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{Digest: v1alpha1.Digest(digest("a"))}
+	}, "exactly one of"),
+	Entry("wants one source", func(b *v1alpha1.BaseModel) { b.Spec.Source.HTTP = &v1alpha1.HTTPSource{URL: "https://example.org"} }, "exactly one of"),
+	Entry("knows addresses", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HTTP: &v1alpha1.HTTPSource{URL: "file:///etc/passwd"}}
+	}, "spec.source.http.url"),
+	Entry("knows digests", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = "sha256:abc" }, "spec.source.digest"),
+	Entry("knows digests in lower case", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = v1alpha1.Digest(digest("A")) }, "spec.source.digest"),
+	Entry("takes names of folders with dots", func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "a..b/.c" }, accepted),
+	Entry("stays in the volume", func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "a/../../etc" }, "must not contain '..'"),
+	Entry("stays below the volume's root", func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "/etc" }, "must be relative"),
+	Entry("takes a choice of modules", func(b *v1alpha1.BaseModel) {
+		b.Spec.Decomposition.Modules = []v1alpha1.Module{v1alpha1.ModuleUp, v1alpha1.ModuleDown}
+	}, accepted),
+	Entry("knows modules", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"lm_head"} }, "Unsupported value"),
+	Entry("takes each module once", func(b *v1alpha1.BaseModel) {
+		b.Spec.Decomposition.Modules = []v1alpha1.Module{v1alpha1.ModuleUp, v1alpha1.ModuleUp}
+	}, "Duplicate value"),
+	Entry("takes BF16", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = v1alpha1.DTypeBF16 }, accepted),
+	Entry("knows number formats", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = "F64" }, "Unsupported value"),
+	Entry("takes a volume of its own", func(b *v1alpha1.BaseModel) {
+		b.Spec.Storage = v1alpha1.StorageSpec{
+			Size: ptr.To(resource.MustParse("20Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+		}
+	}, accepted),
+	Entry("takes a claim that is there", func(b *v1alpha1.BaseModel) { b.Spec.Storage.ExistingClaim = "mine" }, accepted),
+	Entry("takes one or the other", func(b *v1alpha1.BaseModel) {
+		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", Size: ptr.To(resource.MustParse("1Gi"))}
+	}, "at most one of"),
+	Entry("gives no class to a claim that is there", func(b *v1alpha1.BaseModel) {
+		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", StorageClassName: "fast"}
+	}, "cannot be given with existingClaim"),
+	Entry("gives no modes to a claim that is there", func(b *v1alpha1.BaseModel) {
+		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"}}
+	}, "cannot be given with existingClaim"),
+	Entry("wants a size of something", func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = ptr.To(resource.MustParse("0")) }, "greater than 0"),
+	Entry("writes only where it can", func(b *v1alpha1.BaseModel) { b.Spec.Storage.AccessModes = []v1alpha1.AccessMode{"ReadOnlyMany"} }, "Unsupported value"),
+	Entry("knows pull policies", func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = "Sometimes" }, "Unsupported value"),
+	Entry("takes resources", func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = memory("1Gi") }, accepted),
+	Entry("takes no claims of resources", func(b *v1alpha1.BaseModel) {
+		b.Spec.Runtime.Resources = &corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "gpu"}}}
+	}, "not supported"),
+	Entry("takes the longest name", func(b *v1alpha1.BaseModel) { b.Name = "b" + strings.Repeat("x", 51) }, accepted),
+	Entry("leaves room for what it derives from the name", func(b *v1alpha1.BaseModel) { b.Name = "b" + strings.Repeat("x", 52) }, "DNS label"),
+	Entry("wants a name that is a label", func(b *v1alpha1.BaseModel) { b.Name = "a.b" }, "DNS label"),
+	Entry("wants a name that begins with a letter", func(b *v1alpha1.BaseModel) { b.Name = "1b" }, "DNS label"),
+)
+
+func memory(limit string) *corev1.ResourceRequirements {
+	return &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}}
+}
+
+var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.ExpertVector), want string) {
+	checked(func(w world) *v1alpha1.ExpertVector { return w.expert("math") }, change, want)
+},
+	Entry("takes the least", func(*v1alpha1.ExpertVector) {}, accepted),
+	Entry("takes an import", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training = nil
+		e.Spec.Source = &v1alpha1.ExpertSource{PersistentVolumeClaim: claim, Digest: v1alpha1.Digest(digest("a"))}
+	}, accepted),
+	Entry("wants training or source", func(e *v1alpha1.ExpertVector) { e.Spec.Training = nil }, "exactly one of"),
+	Entry("wants training or source, not both", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Source = &v1alpha1.ExpertSource{PersistentVolumeClaim: claim, Digest: v1alpha1.Digest(digest("a"))}
+	}, "exactly one of"),
+	Entry("wants an import's digest", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training = nil
+		e.Spec.Source = &v1alpha1.ExpertSource{PersistentVolumeClaim: claim}
+	}, "digest"),
+	Entry("wants an import's place", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training = nil
+		e.Spec.Source = &v1alpha1.ExpertSource{Digest: v1alpha1.Digest(digest("a"))}
+	}, "exactly one of"),
+	Entry("wants a base", func(e *v1alpha1.ExpertVector) { e.Spec.BaseModelRef.Name = "" }, "baseModelRef"),
+	Entry("takes a skill with dashes", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "Grade-school_math.2" }, accepted),
+	Entry("wants a skill of one word", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "grade school" }, "spec.skill"),
+	Entry("keeps others for the base", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "others" }, "cannot name a skill"),
+	Entry("keeps base for the base", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "base" }, "cannot name a skill"),
+	Entry("keeps base as a name too", func(e *v1alpha1.ExpertVector) { e.Name = "base" }, "cannot name an expert"),
+	Entry("wants a description of one line", func(e *v1alpha1.ExpertVector) { e.Spec.Description = "a\n- others: b" }, "spec.description"),
+	Entry("wants a name that is a label", func(e *v1alpha1.ExpertVector) { e.Name = strings.Repeat("x", 53) }, "DNS label"),
+	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method = "LoRA" }, "Unsupported value"),
+	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective = "NextToken" }, "Unsupported value"),
+	Entry("knows rewards", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Reward = "Applause" }, "Unsupported value"),
+	Entry("knows formats", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Format = "CSV" }, "Unsupported value"),
+	Entry("wants one place for a data set", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.PersistentVolumeClaim = claim }, "exactly one of"),
+	Entry("wants a place for a data set", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Validation.ConfigMap = nil }, "exactly one of"),
+	Entry("takes a limit", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Limit = 1 }, accepted),
+	Entry("wants a limit of something", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Limit = -1 }, "limit"),
+	Entry("takes scientific notation", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "2e-3" }, accepted),
+	Entry("wants numbers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "fast" }, "learningRate"),
+	Entry("wants no negative numbers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "-1" }, "klWeight"),
+	Entry("takes no KL penalty", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "0" }, accepted),
+	Entry("wants a KL weight within reason", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "1001" }, "at most 1000"),
+	Entry("wants a learning rate that learns", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "0.0" }, "greater than 0"),
+	Entry("wants a learning rate within reason", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "1.5" }, "at most 1"),
+	Entry("wants a gradient norm", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.MaxGradNorm = "0" }, "greater than 0"),
+	Entry("wants a temperature", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Temperature = "0" }, "greater than 0"),
+	Entry("knows parameterizations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Parameterization = "Tanh" }, "Unsupported value"),
+	Entry("knows rollouts", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Rollout = "Beam" }, "Unsupported value"),
+	Entry("knows baselines", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Baseline = "Critic" }, "Unsupported value"),
+	Entry("wants iterations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Iterations = -1 }, "iterations"),
+	Entry("wants a seed from 0", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](-1) }, "seed"),
+	Entry("takes no retries", func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = ptr.To[int32](0) }, accepted),
+	Entry("takes no negative retries", func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = ptr.To[int32](-1) }, "backoffLimit"),
+	Entry("takes no claims of resources", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Resources = &corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "gpu"}}}
+	}, "not supported"),
+)
+
+var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.AdaptivePolicy), want string) {
+	checked(func(w world) *v1alpha1.AdaptivePolicy { return w.policy("assistant", "math", "code") }, change, want)
+},
+	Entry("takes the least", func(*v1alpha1.AdaptivePolicy) {}, accepted),
+	Entry("takes a selector", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Experts, p.Spec.ExpertSelector = nil, &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+	}, accepted),
+	Entry("wants experts", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = nil }, "at least one of"),
+	Entry("takes each expert once", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[1].Name = "math" }, "Duplicate value"),
+	Entry("takes weights of a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "0.7"
+	}, accepted),
+	Entry("takes weights only of a fixed mixture", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.7" }, "weights are for strategy Fixed"),
+	Entry("takes weights up to 1", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "1.5"
+	}, "at most 1"),
+	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "FewShot" }, "Unsupported value"),
+	Entry("takes a template", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
+	}, accepted),
+	Entry("wants a template with both places", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{prompt}"}
+	}, "must contain {skills}"),
+	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
+	}, "prompt is for strategy Prompt"),
+	Entry("falls back on an expert", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Fallback = "code" }, accepted),
+	Entry("falls back on nobody else", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Fallback = "law" }, "fallback must be base or one of the experts"),
+	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.ExpertSelector, p.Spec.Fallback = &metav1.LabelSelector{}, "law"
+	}, accepted),
+	Entry("scales to nothing", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](0) }, accepted),
+	Entry("scales no further", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](-1) }, "replicas"),
+	Entry("wants a context", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = 1 }, "contextLength"),
+	Entry("wants a batch", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = -1 }, "maxBatch"),
+	Entry("wants a name that is a label", func(p *v1alpha1.AdaptivePolicy) { p.Name = "a.b" }, "DNS label"),
+	Entry("takes no claims of resources", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Resources = &corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "gpu"}}}
+	}, "not supported"),
+)
+
+var _ = Describe("What cannot change", func() {
+	It("is the place of a model's volume, and its size downwards", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		b := w.base("tiny")
+		b.Spec.Storage = v1alpha1.StorageSpec{
+			Size: ptr.To(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+		}
+		Expect(k8s.Create(ctx, b)).To(Succeed())
+		for _, tc := range []struct {
+			change func(*v1alpha1.StorageSpec)
+			want   string
+		}{
+			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("3Gi")) }, accepted},
+			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("2048Mi")) }, accepted},
+			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("1Gi")) }, "size cannot shrink"},
+			{func(s *v1alpha1.StorageSpec) { s.StorageClassName = "slow" }, "storageClassName cannot change"},
+			{func(s *v1alpha1.StorageSpec) { s.StorageClassName = "" }, "storageClassName cannot change"},
+			{func(s *v1alpha1.StorageSpec) { s.AccessModes = nil }, "accessModes cannot change"},
+			{func(s *v1alpha1.StorageSpec) { *s = v1alpha1.StorageSpec{ExistingClaim: "mine"} }, "existingClaim cannot change"},
+		} {
+			Eventually(func(g Gomega) {
+				w.get(ctx, "tiny", b)
+				tc.change(&b.Spec.Storage)
+				err := k8s.Update(ctx, b, client.DryRunAll)
+				if tc.want == accepted {
+					g.Expect(err).NotTo(HaveOccurred())
+				} else {
+					g.Expect(err).To(MatchError(ContainSubstring(tc.want)))
+				}
+			}).Should(Succeed())
+		}
+	})
+
+	It("is the base of an expert and of a policy", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		e, p := w.expert("math"), w.policy("assistant", "math")
+		Expect(k8s.Create(ctx, e)).To(Succeed())
+		Expect(k8s.Create(ctx, p)).To(Succeed())
+		other := []byte(`{"spec":{"baseModelRef":{"name":"other"}}}`)
+		expectVerdict(k8s.Patch(ctx, e, client.RawPatch("application/merge-patch+json", other)), "baseModelRef cannot change")
+		expectVerdict(k8s.Patch(ctx, p, client.RawPatch("application/merge-patch+json", other)), "baseModelRef cannot change")
+	})
+})
+
+var _ = Describe("What the schema fills in", func() {
+	It("is the paper's hyperparameters and the least surprising rest", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		b, e, p := w.base("tiny"), w.expert("math"), w.policy("assistant", "math")
+		for _, o := range []client.Object{b, e, p} {
+			Expect(k8s.Create(ctx, o, client.DryRunAll)).To(Succeed())
+		}
+		Expect(b.Spec.Decomposition.Modules).To(HaveLen(7))
+		Expect(b.Spec.Decomposition.DType).To(Equal(v1alpha1.DTypeF32))
+		Expect(b.Spec.Runtime.ImagePullPolicy).To(Equal(corev1.PullIfNotPresent))
+		Expect(e.Spec.Training.Method).To(Equal(v1alpha1.MethodSVF))
+		Expect(e.Spec.Training.Hyperparameters.BatchSize).To(Equal(int32(256)))
+		Expect(e.Spec.Training.Hyperparameters.LearningRate).To(Equal(v1alpha1.Decimal("0.002")))
+		Expect(p.Spec.Strategy.Type).To(Equal(v1alpha1.StrategyPrompt))
+		Expect(p.Spec.Fallback).To(Equal("base"))
+		Expect(p.Spec.Serving.Replicas).To(HaveValue(Equal(int32(1))))
+	})
+})
