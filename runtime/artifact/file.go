@@ -139,7 +139,7 @@ func ReadBounded(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
@@ -156,7 +156,7 @@ func HashFile(dir, name string) (contract.FileEntry, error) {
 	if err != nil {
 		return contract.FileEntry{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	h := sha256.New()
 	n, err := io.Copy(h, f)
 	if err != nil {
@@ -217,8 +217,7 @@ func syncPath(path string) error {
 	if err != nil {
 		return fmt.Errorf("syncing: %w", err)
 	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("syncing %s: %w", path, err)
 	}
 	return nil

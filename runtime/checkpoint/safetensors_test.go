@@ -47,7 +47,7 @@ func TestTensorsSurviveWritingAndReading(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		if diff := cmp.Diff([]string{"a.vector", "b.matrix", "c.empty", "d.scalar"}, f.Names()); diff != "" {
 			t.Errorf("%s: names -want +got\n%s", dtype, diff)
 		}
@@ -172,7 +172,7 @@ func TestValuesThatAreNoNumbersAreRefusedWithTheirPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		_, err = f.Tensor("w")
 		if err == nil || !strings.Contains(err.Error(), `"w"`) || !strings.Contains(err.Error(), "element 2 is "+name) {
 			t.Errorf("%s: got %v", name, err)
@@ -188,7 +188,7 @@ func TestOnlyFloatsAreLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.Tensor("ids"); err == nil || !strings.Contains(err.Error(), "I64") {
 		t.Errorf("got %v, want an error that names I64", err)
 	}

@@ -87,7 +87,7 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 	if err != nil {
 		return result, err
 	}
-	defer ck.Close()
+	defer func() { _ = ck.Close() }() // Nothing was written.
 	p.Phase("Decomposing", 0, 0)
 	begun := false
 	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, func(done, total int) {

@@ -141,7 +141,7 @@ func (i *inspection) readFile(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	if expert.IsVector(f) {
 		return i.readExpert(path)
 	}

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -33,9 +34,7 @@ func pod(t *testing.T, spec any, env map[string]string, args ...string) podOutco
 	}
 	log := filepath.Join(t.TempDir(), "termination-log")
 	variables := map[string]string{contract.EnvSpec: string(b), contract.EnvTerminationLog: log}
-	for k, v := range env {
-		variables[k] = v
-	}
+	maps.Copy(variables, env)
 	o := podOutcome{outcome: t2(t, variables, "", args...)}
 	b, err = os.ReadFile(log)
 	if err != nil {
@@ -94,9 +93,17 @@ func TestAVolumeIsFilledAsInACluster(t *testing.T) {
 		t.Errorf("decomposition %+v", d)
 	}
 
+	digest := importOne(t, data, d)
+	inspectAll(t, data, origin, d, digest)
+}
+
+// importOne runs what the pod of an imported ExpertVector runs, and what it must
+// refuse.
+func importOne(t *testing.T, data string, d *contract.DecompositionManifest) (digest string) {
+	t.Helper()
 	file, digest := randomExpert(t, data, d)
-	spec := contract.ImportSpec{Path: file, Digest: digest, DataDir: data, BaseDigest: want.Digest, DecompositionDigest: d.Digest}
-	o = pod(t, spec, nil, "import")
+	spec := contract.ImportSpec{Path: file, Digest: digest, DataDir: data, BaseDigest: d.BaseDigest, DecompositionDigest: d.Digest}
+	o := pod(t, spec, nil, "import")
 	if o.code != contract.ExitOK || o.termination.Expert == nil || o.termination.Expert.Digest != digest {
 		t.Fatalf("import: status %d, %+v, %s", o.code, o.termination, o.stderr)
 	}
@@ -108,7 +115,7 @@ func TestAVolumeIsFilledAsInACluster(t *testing.T) {
 	if o := pod(t, spec, nil, "import"); o.code == contract.ExitOK {
 		t.Error("an expert was imported for a decomposition that is not there")
 	}
-	inspectAll(t, data, origin, d, digest)
+	return digest
 }
 
 // randomExpert writes an expert.safetensors for a decomposition.

@@ -122,7 +122,7 @@ func (j *decomposition) check() error {
 // key names the work folder: all that decides the result, but not the result.
 func (j *decomposition) key() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n%s\n", factorFormat, j.base, strings.Join(j.modules, ","), j.dtype)
+	_, _ = fmt.Fprintf(h, "%s\n%s\n%s\n%s\n", factorFormat, j.base, strings.Join(j.modules, ","), j.dtype) // A hash takes everything.
 	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
@@ -245,7 +245,7 @@ func (j *decomposition) finished(path, name string) (rank int, relativeError flo
 	if err != nil {
 		return 0, 0, false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	out, in := matrixShape(j.ck.Config(), ModuleOf(name))
 	if err := checkFactorFile(f, name, out, in); err != nil {
 		return 0, 0, false
@@ -264,7 +264,7 @@ func factorFile(matrix string) string { return matrix + ".safetensors" }
 // files.
 func decompositionDigest(m contract.DecompositionManifest) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\nbase %s\nmodules %s\ndtype %s\nfiles %s\n", factorFormat, m.BaseDigest,
+	_, _ = fmt.Fprintf(h, "%s\nbase %s\nmodules %s\ndtype %s\nfiles %s\n", factorFormat, m.BaseDigest,
 		strings.Join(m.Modules, ","), m.DType, contract.DigestFiles(m.Files))
 	return contract.DigestPrefix + hex.EncodeToString(h.Sum(nil))
 }

@@ -279,7 +279,7 @@ func TestAModelWithMissingMatricesIsRefusedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ck.Close()
+	defer func() { _ = ck.Close() }()
 	_, err = expert.Decompose(t.Context(), ck, t.TempDir(), spec("sha256:"+strings.Repeat("0", 64)), nil)
 	for _, want := range []string{"layers.0.mlp.up_proj.weight is missing", "layers.1.self_attn.q_proj.weight has shape [8 32]"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -86,7 +86,7 @@ func (d *Decomposition) peek(entry contract.FileEntry, name string) (rank int, e
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	u, _ := f.Info(tensorU)
 	vt, _ := f.Info(tensorVt)
 	if len(u.Shape) != 2 || len(vt.Shape) != 2 {
@@ -171,7 +171,7 @@ func (d *Decomposition) read(name string) (model.Factors, error) {
 	if err != nil {
 		return model.Factors{}, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // Nothing was written.
 	u, err := file.Tensor(tensorU)
 	if err != nil {
 		return model.Factors{}, err

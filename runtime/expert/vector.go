@@ -121,7 +121,7 @@ func parseVector(path string) (Vector, error) {
 	if err != nil {
 		return Vector{}, asExpert(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Nothing was written.
 	v, err := vectorFrom(f)
 	if err != nil {
 		return Vector{}, asExpert(fmt.Errorf("%s: %w", path, err))

@@ -2,6 +2,7 @@ package expert_test
 
 import (
 	"io"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -138,12 +139,8 @@ func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			meta := map[string]string{}
-			for k, v := range good {
-				meta[k] = v
-			}
-			for k, v := range c.meta {
-				meta[k] = v
-			}
+			maps.Copy(meta, good)
+			maps.Copy(meta, c.meta)
 			path := filepath.Join(t.TempDir(), "e.safetensors")
 			if err := checkpoint.WriteSafetensors(path, c.tensors, c.dtype, meta); err != nil {
 				t.Fatal(err)

@@ -75,12 +75,10 @@ func Of(err error) (reason string, permanent bool) {
 	if errors.Is(err, context.Canceled) {
 		return contract.ReasonInterrupted, false
 	}
-	var classified *Error
-	if errors.As(err, &classified) {
+	if classified, ok := errors.AsType[*Error](err); ok {
 		return classified.Reason, classified.Permanent
 	}
-	var network net.Error
-	if errors.As(err, &network) {
+	if _, ok := errors.AsType[net.Error](err); ok {
 		return contract.ReasonSourceUnreachable, false
 	}
 	return contract.ReasonInternal, false
@@ -93,16 +91,15 @@ func System(err error) bool {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return false
 	}
-	var errno syscall.Errno
-	return errors.As(err, &errno) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
+	_, isErrno := errors.AsType[syscall.Errno](err)
+	return isErrno || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Content classifies err as permanent with this reason, unless it is already
 // classified or is the machine's fault (see System), which it returns as it is.
 func Content(reason string, err error) error {
-	var classified *Error
-	if err == nil || errors.As(err, &classified) || System(err) {
+	if _, classified := errors.AsType[*Error](err); err == nil || classified || System(err) {
 		return err
 	}
 	return Permanent(reason, err)

@@ -93,20 +93,19 @@ func unreachable(ctx context.Context, where string, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errStalled) {
 		return fmt.Errorf("fetching %s: %w", where, cause)
 	}
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
 	return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: %w; check the address and the network, it is tried again", where, err)
 }
 
 func checkStatus(r *http.Response, where string) error {
-	switch code := r.StatusCode; {
-	case code == http.StatusOK:
+	switch r.StatusCode {
+	case http.StatusOK:
 		return nil
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return failure.Permanentf(contract.ReasonUnauthorized, "fetching %s: the server answers %s; give a valid token in tokenSecretRef", where, r.Status)
-	case code == http.StatusNotFound || code == http.StatusGone:
+	case http.StatusNotFound, http.StatusGone:
 		return fmt.Errorf("fetching %s: the server answers %s: %w", where, r.Status, fs.ErrNotExist)
 	default:
 		return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: the server answers %s; it is tried again", where, r.Status)

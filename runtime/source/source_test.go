@@ -217,14 +217,12 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 	overwrite := func(name, content string) func(string) error {
 		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600) }
 	}
-	tokenizerOf := func(vocab int) func(string) error {
-		return func(dir string) error {
-			b, err := os.ReadFile(filepath.Join(dir, "config.json"))
-			if err != nil {
-				return err
-			}
-			return overwrite("config.json", strings.Replace(string(b), `"vocab_size": 260`, `"vocab_size": 258`, 1))(dir)
+	smaller := func(dir string) error {
+		b, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		if err != nil {
+			return err
 		}
+		return overwrite("config.json", strings.Replace(string(b), `"vocab_size": 260`, `"vocab_size": 258`, 1))(dir)
 	}
 	whole := archive(t, good, "", true)
 	url := serve(t, map[string][]byte{"/half.tar.gz": whole[:len(whole)/2], "/text.tar.gz": []byte("hello"), "/model.safetensors": {1}})
@@ -253,7 +251,7 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 		{"another architecture", contract.FetchSpec{Path: damaged(overwrite("config.json", `{"model_type":"gpt2"}`))}, contract.ReasonUnsupported, true, "gpt2"},
 		{"a tokenizer that is no JSON", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", "{"))}, contract.ReasonInvalidModel, true, "tokenizer"},
 		{"a tokenizer of another kind", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", `{"model":{"type":"Unigram"}}`))}, contract.ReasonUnsupported, true, "Unigram"},
-		{"a tokenizer of another model", contract.FetchSpec{Path: damaged(tokenizerOf(258))}, contract.ReasonInvalidModel, true, "different models"},
+		{"a tokenizer of another model", contract.FetchSpec{Path: damaged(smaller)}, contract.ReasonInvalidModel, true, "different models"},
 		{"a folder in place of a file", contract.FetchSpec{Path: damaged(func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "config.json")), os.Mkdir(filepath.Join(dir, "config.json"), 0o700))
 		})}, contract.ReasonInvalidModel, true, "no regular file"},

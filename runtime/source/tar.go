@@ -86,7 +86,7 @@ func extract(plain io.Reader, raw *countingReader, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unpacking: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // It holds no file.
 	budget := &expansion{raw: raw, r: plain}
 	archive := tar.NewReader(budget)
 	for entries := 0; ; entries++ {
@@ -246,15 +246,15 @@ func findRoot(dir string) (string, error) {
 }
 
 func (t *archiveTree) take(_ context.Context, name, dst string, limit int64) error {
-	path := filepath.Join(t.dir, name)
-	stat, err := os.Lstat(path)
+	from := filepath.Join(t.dir, name)
+	stat, err := os.Lstat(from)
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", t.name, err)
 	}
 	if stat.Size() > limit {
 		return fmt.Errorf("%s in archive %s has %d bytes, at most %d are allowed", name, t.name, stat.Size(), limit)
 	}
-	if err := os.Rename(path, dst); err != nil {
+	if err := os.Rename(from, dst); err != nil {
 		return fmt.Errorf("fetching: %w", err)
 	}
 	return nil

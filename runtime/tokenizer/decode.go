@@ -172,7 +172,6 @@ type Stream struct {
 	// for the sake of decoders that look at neighbours.
 	ids              []int32
 	context, emitted int
-	failed           error
 }
 
 // NewStream returns a decoder that skips special tokens.

@@ -68,7 +68,7 @@ func TestPublishedVocabulariesEncodeAsTheirReference(t *testing.T) {
 func parseIDs(t *testing.T, line string) []int32 {
 	t.Helper()
 	ids := []int32{}
-	for _, f := range strings.Fields(line) {
+	for f := range strings.FieldsSeq(line) {
 		id, err := strconv.ParseInt(f, 10, 32)
 		if err != nil {
 			t.Fatal(err)

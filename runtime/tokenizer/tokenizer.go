@@ -270,7 +270,7 @@ func (t *Tokenizer) appendPieces(ids []int32, text string, first bool) ([]int32,
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	tokens := make([]string, 0, len(ids))
 	for _, id := range ids {
-		if text := t.TokenText(id); text != "" && !(skipSpecial && t.special[id]) {
+		if text := t.TokenText(id); text != "" && (!skipSpecial || !t.special[id]) {
 			tokens = append(tokens, text)
 		}
 	}

@@ -332,21 +332,8 @@ func arithmetic(op string, a, b any) (any, error) {
 	i, intX := integer(a)
 	j, intY := integer(b)
 	if intX && intY {
-		switch op {
-		case "+":
-			return i + j, nil
-		case "-":
-			return i - j, nil
-		case "*":
-			return i * j, nil
-		case "//":
-			return int(math.Floor(x / y)), nil
-		case "%":
-			return ((i % j) + j) % j, nil
-		case "**":
-			if f := math.Pow(x, y); j >= 0 && math.Abs(f) < 1<<53 {
-				return int(f), nil
-			}
+		if result, ok := integerArithmetic(op, i, j); ok {
+			return result, nil
 		}
 	}
 	switch op {
@@ -365,4 +352,25 @@ func arithmetic(op string, a, b any) (any, error) {
 	default:
 		return math.Pow(x, y), nil
 	}
+}
+
+// integerArithmetic applies an operator whose result is an integer too; ok is
+// false for one that is not.
+func integerArithmetic(op string, i, j int) (result int, ok bool) {
+	switch op {
+	case "+":
+		return i + j, true
+	case "-":
+		return i - j, true
+	case "*":
+		return i * j, true
+	case "//":
+		return int(math.Floor(float64(i) / float64(j))), true
+	case "%":
+		return ((i % j) + j) % j, true
+	case "**":
+		f := math.Pow(float64(i), float64(j))
+		return int(f), j >= 0 && math.Abs(f) < 1<<53
+	}
+	return 0, false
 }

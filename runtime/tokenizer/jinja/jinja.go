@@ -10,6 +10,7 @@ package jinja
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -46,12 +47,8 @@ func Parse(source string) (*Template, error) {
 func (t *Template) Render(variables map[string]any, budget int) (string, error) {
 	r := &run{budget: budget}
 	top := &scope{vars: map[string]any{}}
-	for name, f := range globals() {
-		top.vars[name] = f
-	}
-	for name, v := range variables {
-		top.vars[name] = v
-	}
+	maps.Copy(top.vars, globals())
+	maps.Copy(top.vars, variables)
 	// Variables of the template are in a scope of their own, above the given.
 	var out strings.Builder
 	err := r.execute(t.body, &scope{parent: top, vars: map[string]any{}}, &out)

@@ -1,6 +1,9 @@
 package jinja
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // literal is a constant.
 type literal struct{ value any }
@@ -74,12 +77,11 @@ func (p *parser) primary() (expr, error) {
 	t := p.peek()
 	switch t.kind {
 	case stringToken:
-		p.take()
-		value := t.text
+		var value strings.Builder
 		for p.peek().kind == stringToken { // Neighbouring strings are one.
-			value += p.take().text
+			value.WriteString(p.take().text)
 		}
-		return literal{value}, nil
+		return literal{value.String()}, nil
 	case numberToken:
 		return literal{p.take().num}, nil
 	case nameToken:

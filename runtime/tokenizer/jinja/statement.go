@@ -40,8 +40,7 @@ func (r *run) write(out *strings.Builder, s string) error {
 
 // located adds a line to an error that has none.
 func located(line int, err error) error {
-	var known *lineError
-	if err == nil || errors.As(err, &known) || errors.Is(err, errBreak) || errors.Is(err, errContinue) {
+	if _, known := errors.AsType[*lineError](err); err == nil || known || errors.Is(err, errBreak) || errors.Is(err, errContinue) {
 		return err
 	}
 	return &lineError{line, err}
