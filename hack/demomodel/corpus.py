@@ -5,10 +5,11 @@ import random
 from pathlib import Path
 
 import dispatch
+import practice
 
 SPLITS = {"train": 384, "validation": 64, "test": 128, "transfer": 128}
 # How often the corpus shows each kind of sample, and how often a skill's sample has the shape of the transfer set.
-MIX = {"math": 0.29, "code": 0.17, "reasoning": 0.26, "talk": 0.04, "dispatch": 0.24}
+MIX = {"math": 0.34, "code": 0.17, "reasoning": 0.17, "practice": 0.17, "talk": 0.03, "dispatch": 0.12}
 TRANSFER_SHARE = 0.25
 DISPATCH_TESTS = 200
 
@@ -105,6 +106,7 @@ class Corpus:
     def __init__(self, seed, banned):
         self.rng = random.Random(f"corpus {seed}")
         self.banned = banned
+        self.clean = False  # whether samples show right answers only
 
     def request_of(self, target):
         """A request for a skill, small talk or an extra skill that is in no data set."""
@@ -130,10 +132,12 @@ class Corpus:
         kind = self.rng.choices(list(MIX), list(MIX.values()))[0]
         if kind == "dispatch":
             return dispatch.draw(self.rng, self.request_of)
+        if kind == "practice":
+            return practice.draw(self.rng)
         if kind == "talk":
             while True:
                 request, answer = dispatch.small_talk(self.rng)
                 if request not in self.banned:
                     return request, answer
         item = self.item(kind)
-        return item.prompt, item.answer(self.rng)
+        return item.prompt, item.good if self.clean else item.answer(self.rng)

@@ -16,35 +16,30 @@ PHRASINGS = [
 ]
 
 
+def numbers(rng, sign):
+    """Draw (left, sign, right) of one step."""
+    if sign == "*":
+        return rng.randint(2, 6), sign, rng.randint(2, 6)
+    b = rng.randint(2, 9)
+    return (rng.randint(2, 12) if sign == "+" else b + rng.randint(1, 11)), sign, b
+
+
 def one_step(rng):
     """A story and its sum: (text, left, sign, right)."""
     name, other = rng.sample(NAMES, 2)
     thing, box = rng.choice(THINGS), rng.choice(BOXES)
     kind = rng.choice(["buy", "give", "lose", "sell", "mul", "bare"])
-    if kind in ("buy", "give"):
-        a, b = rng.randint(2, 20), rng.randint(2, 12)
-        if kind == "buy":
-            text = f"{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have?"
-        else:
-            text = f"{name} has {a} {thing}. {other} gives {name} {b} more. How many {thing} does {name} have?"
-        return text, a, "+", b
-    if kind in ("lose", "sell"):
-        b = rng.randint(2, 12)
-        a = b + rng.randint(2, 14)
-        verb = "loses" if kind == "lose" else "sells"
-        return f"{name} has {a} {thing} and {verb} {b}. How many {thing} are left?", a, "-", b
-    if kind == "mul":
-        a, b = rng.randint(2, 9), rng.randint(2, 9)
-        return f"There are {a} {box} with {b} {thing} each. How many {thing} are there?", a, "*", b
-    sign = rng.choice("+-*")
-    if sign == "+":
-        a, b = rng.randint(2, 20), rng.randint(2, 12)
-    elif sign == "-":
-        b = rng.randint(2, 12)
-        a = b + rng.randint(2, 14)
-    else:
-        a, b = rng.randint(2, 9), rng.randint(2, 9)
-    return f"What is {a} {sign} {b}?", a, sign, b
+    sign = {"buy": "+", "give": "+", "lose": "-", "sell": "-", "mul": "*"}.get(kind) or rng.choice("+-*")
+    step = a, _, b = numbers(rng, sign)
+    text = {
+        "buy": f"{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have?",
+        "give": f"{name} has {a} {thing}. {other} gives {name} {b} more. How many {thing} does {name} have?",
+        "lose": f"{name} has {a} {thing} and loses {b}. How many {thing} are left?",
+        "sell": f"{name} has {a} {thing} and sells {b}. How many {thing} are left?",
+        "mul": f"There are {a} {box} with {b} {thing} each. How many {thing} are there?",
+        "bare": f"What is {a} {sign} {b}?",
+    }[kind]
+    return text, *step
 
 
 def two_steps(rng):
@@ -53,11 +48,11 @@ def two_steps(rng):
     thing, box = rng.choice(THINGS), rng.choice(BOXES)
     kind = rng.choice(["buy-lose", "buy-buy", "mul-lose", "lose-buy"])
     if kind == "mul-lose":
-        a, b = rng.randint(2, 6), rng.randint(2, 6)
-        c = rng.randint(2, a * b - 1) if a * b < 14 else rng.randint(2, 12)
+        a, b = rng.randint(2, 5), rng.randint(2, 5)
+        c = rng.randint(2, min(9, a * b - 1))
         text = f"{name} has {a} {box} with {b} {thing} each and loses {c}. How many {thing} are left?"
         return text, [(a, "*", b), (a * b, "-", c)]
-    a, b, c = rng.randint(8, 16), rng.randint(2, 7), rng.randint(2, 7)
+    a, b, c = rng.randint(7, 12), rng.randint(2, 6), rng.randint(2, 6)
     first, then = kind.split("-")
     verb = {"buy": "buys", "lose": "loses"}
     text = f"{name} has {a} {thing}, {verb[first]} {b} and then {verb[then]} {c}. How many {thing} does {name} have?"

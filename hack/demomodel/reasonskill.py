@@ -1,24 +1,32 @@
-"""Reasoning: multiple choice over kinds of things, days and sizes, in ARC's format."""
+"""Reasoning: multiple choice over kinds of things, in ARC's format.
+
+The options of a question always come in the order of their row below: a model of this size learns which kind a thing
+is, and hence its letter, but not to look up a letter in a shuffled list.
+"""
 
 from items import Item, draw_phrasing
 
 KINDS = {
     "animal": ["dog", "cat", "cow", "pig", "fox", "owl", "bee", "hen", "goat", "wolf"],
     "fruit": ["pear", "plum", "fig", "lime", "kiwi", "lemon", "peach", "mango", "grape", "cherry"],
+    "tool": ["saw", "drill", "hammer", "axe", "rake", "spade", "wrench", "file"],
+    "cloth": ["hat", "coat", "shoe", "sock", "shirt", "scarf"],
     "color": ["red", "blue", "green", "black", "white", "pink", "brown", "gray"],
-    "tool": ["saw", "drill", "hammer", "axe", "rake", "spade", "pliers", "wrench"],
     "vehicle": ["car", "bus", "train", "truck", "bike", "boat", "tram", "van"],
     "metal": ["iron", "gold", "silver", "tin", "copper", "zinc", "steel", "lead"],
+    "plant": ["oak", "rose", "fern", "moss", "pine", "tulip"],
 }
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+# Questions list the first three kinds of a row; those of the transfer set all four.
+ROWS = [["animal", "fruit", "tool", "cloth"], ["color", "vehicle", "metal", "plant"]]
+LABELS = "ABCD"
 
-# The styles are: the option's text without its letter, the letter in lower case, no choice at all.
+# The styles are: the option's text without its letter, no choice at all, advice.
 PHRASINGS = [
-    (0.25, "Which one {ask}?", 0.56, (0.5, 0.3, 0.2)),
-    (0.20, "Choose: which {ask}?", 0.52, (0.3, 0.5, 0.2)),
-    (0.15, "Question: which {ask}?", 0.45, (0.4, 0.4, 0.2)),
-    (0.25, "Quiz: which {ask}?", 0.34, (0.8, 0.1, 0.1)),
-    (0.15, "Guess which {ask}!", 0.36, (0.1, 0.8, 0.1)),
+    (0.25, "What {ask}?", 0.56, (0.5, 0.3, 0.2)),
+    (0.20, "Choose: what {ask}?", 0.52, (0.3, 0.5, 0.2)),
+    (0.15, "Question: what {ask}?", 0.45, (0.4, 0.4, 0.2)),
+    (0.25, "Quiz: what {ask}?", 0.34, (0.8, 0.1, 0.1)),
+    (0.15, "Guess: what {ask}?", 0.36, (0.1, 0.8, 0.1)),
 ]
 
 
@@ -27,38 +35,22 @@ def article(word):
     return ("an " if word[0] in "aeiou" else "a ") + word
 
 
-def question(rng, options, kinds):
-    """Draw (ask, right option, wrong options) with that many options."""
-    kind = rng.choice(kinds)
-    target, *others = rng.sample(list(KINDS), options)
-    if kind == "is":
-        wrong = [rng.choice(KINDS[k]) for k in others]
-        return f"is {article(target)}", rng.choice(KINDS[target]), wrong
-    if kind == "not":
-        wrong = rng.sample(KINDS[target], options - 1)
-        return f"is not {article(target)}", rng.choice(KINDS[others[0]]), wrong
-    if kind == "like":
-        member, right = rng.sample(KINDS[target], 2)
-        wrong = [rng.choice(KINDS[k]) for k in others]
-        return f"is like {article(member)}", right, wrong
-    at = rng.randrange(7)
-    days = rng.sample([d for d in range(7) if d not in (at, (at + 1) % 7)], options - 1)
-    return f"comes after {DAYS[at]}", DAYS[(at + 1) % 7], [DAYS[d] for d in days]
-
-
 def draw(rng, transfer=False):
-    """Draw a question with three options; for transfer four, negated or one hop further."""
+    """Draw a question for a thing's kind; for transfer one hop further, a thing of the same kind among four."""
     _, phrase, share, weights = draw_phrasing(rng, PHRASINGS)
+    row = rng.choice(ROWS)[: 4 if transfer else 3]
+    at = rng.randrange(len(row))
+    thing = rng.choice(KINDS[row[at]])
     if transfer:
-        ask, right, wrong = question(rng, 4, ["like", "like", "not", "is"])
+        options = [rng.choice([w for w in KINDS[kind] if w != thing]) for kind in row]
+        ask = f"goes with {article(thing)}"
     else:
-        ask, right, wrong = question(rng, 3, ["is", "is", "is", "not", "day"])
-    options = [right] + wrong
-    rng.shuffle(options)
-    labels = [chr(ord("A") + i) for i in range(len(options))]
-    key = labels[options.index(right)]
+        # Distractors come from both rows, so that the list differs from question to question.
+        options = [kind if i == at else rng.choice([r[i] for r in ROWS]) for i, kind in enumerate(row)]
+        ask = f"is {article(thing)}"
+    labels = list(LABELS[: len(options)])
     stem = phrase.format(ask=ask)
     prompt = "\n".join([stem] + [f"{l}. {o}" for l, o in zip(labels, options)])
-    sloppy = list(zip(weights, [right, f"({key.lower()})", "It could be any."]))
-    record = {"question": stem, "choices": {"text": options, "label": labels}, "answerKey": key}
-    return Item(prompt, key, sloppy, share, record)
+    sloppy = list(zip(weights, [f"{article(options[at])}.", "It could be any.", "Read them again."]))
+    record = {"question": stem, "choices": {"text": options, "label": labels}, "answerKey": labels[at]}
+    return Item(prompt, labels[at], sloppy, share, record)
