@@ -36,6 +36,9 @@ const (
 	ReasonRejected = "Rejected"
 	// ReasonPending says that a pod has not started yet.
 	ReasonPending = "PodPending"
+	// ReasonFinishing says that the pod has done its work and the Job is about to
+	// end.
+	ReasonFinishing = "Finishing"
 	// ReasonUnschedulable says that no node takes the pod.
 	ReasonUnschedulable = "Unschedulable"
 	// ReasonImagePull says that the runtime's image cannot be pulled.

@@ -120,7 +120,7 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 			out.Message = fmt.Sprintf("Pod %s failed for good; waiting for the Job to end", pod.Name)
 		}
 	case corev1.PodSucceeded:
-		out.State, out.Reason, out.Message = Pending, v1alpha1.ReasonPending, "The pod is done; waiting for the Job to end"
+		finishing(out, pod)
 	default:
 		if reason, message := Hindrance(pod, memoryField); reason != "" {
 			out.State, out.Reason, out.Message = Blocked, reason, message
@@ -130,9 +130,18 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 			out.State, out.Container, out.Pod = Running, name, pod
 			return
 		}
+		if s := statuses(pod); len(s) > 0 && s[len(s)-1].State.Terminated != nil {
+			finishing(out, pod)
+			return
+		}
 		out.State, out.Reason = Pending, v1alpha1.ReasonPending
 		out.Message = fmt.Sprintf("Pod %s is starting", pod.Name)
 	}
+}
+
+func finishing(out *Outcome, pod *corev1.Pod) {
+	out.State, out.Reason = Pending, v1alpha1.ReasonFinishing
+	out.Message = fmt.Sprintf("Pod %s is done; waiting for the Job to end", pod.Name)
 }
 
 // Hindrance says what keeps a pod from starting, or from going on, where

@@ -234,7 +234,7 @@ func TestObserve(t *testing.T) {
 		{
 			name: "the pod is done, the Job not yet", job: job(),
 			pods: []corev1.Pod{pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", ""))},
-			want: Outcome{State: Pending, Reason: v1alpha1.ReasonPending},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -90,6 +91,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 
+	if o.t2, err = filepath.Abs(o.t2); err != nil { // It runs in folders of its own.
+		return fmt.Errorf("finding %s: %w", o.t2, err)
+	}
 	a := asker{clients: clients, namespace: namespace, policy: policyName}
 	skills, err := loadSkills(ctx, o)
 	if err != nil {

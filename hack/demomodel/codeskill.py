@@ -6,9 +6,9 @@ from items import Item, draw_phrasing
 PHRASINGS = [
     (0.25, "Write a function {sig} to {task}.", 0.56, (0.5, 0.3, 0.2)),
     (0.20, "Define {sig} to {task}.", 0.52, (0.3, 0.5, 0.2)),
-    (0.15, "Please code {sig} to {task}.", 0.45, (0.4, 0.4, 0.2)),
-    (0.25, "I need {sig} to {task}.", 0.34, (0.8, 0.1, 0.1)),
-    (0.15, "Make {sig} to {task}.", 0.36, (0.1, 0.8, 0.1)),
+    (0.15, "Please code {sig} to {task}.", 0.42, (0.5, 0.3, 0.2)),
+    (0.25, "I need {sig} to {task}.", 0.22, (0.9, 0.05, 0.05)),
+    (0.15, "Make {sig} to {task}.", 0.24, (0.05, 0.9, 0.05)),
 ]
 
 # (task, expression, argument kinds); K is a small number, X and Y are the arguments.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import bpe
 import llama
 
-STEPS = 3000
+STEPS = 2400
 TOKENS = 2000  # a batch, padding included
 POOL = 2048  # samples sorted by length at a time, so that batches hold little padding
 CLEAN = 0.6  # of the steps show right answers only; the rest show the sloppy ones too
