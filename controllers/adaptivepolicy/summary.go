@@ -22,8 +22,8 @@ const maxError = 1024
 // summarise writes what was seen into the policy's status.
 func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deployment, chosen choice, seen []observation) {
 	s := &policy.Status
-	s.Replicas = ptr.To(d.object.Status.Replicas)
-	s.ReadyReplicas = ptr.To(d.object.Status.ReadyReplicas)
+	s.Replicas = new(d.object.Status.Replicas)
+	s.ReadyReplicas = new(d.object.Status.ReadyReplicas)
 	s.Selector = apilabels.SelectorFromSet(desired.PolicySelector(policy)).String()
 	s.URL = desired.URL(policy)
 	s.BaseDigest = base.Status.Artifact.Digest
@@ -62,7 +62,7 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 		if c.served {
 			e.Digest = c.expert.Status.Artifact.Digest
 			e.Score, e.Baseline = c.expert.Status.Score, c.expert.Status.BaselineScore
-			e.Requests = ptr.To(requests[c.name])
+			e.Requests = new(requests[c.name])
 			if everywhere && c.state == v1alpha1.ExpertLoading {
 				e.State = v1alpha1.ExpertServed
 			}
@@ -85,7 +85,7 @@ func adaptation(chosen choice, seen []observation) *v1alpha1.AdaptationStatus {
 		}
 	}
 	if requests > 0 {
-		a.Requests = ptr.To(requests)
+		a.Requests = new(requests)
 		a.FallbackRate = v1alpha1.Score(strconv.FormatFloat(float64(fallbacks)/float64(requests), 'f', 4, 64))
 	}
 	if last != nil {

@@ -7,7 +7,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -65,7 +64,7 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 		}
 		accept(base, result)
 	}
-	base.Status.Run = ptr.To(runs.Record(base.Status.Run, run, job, out))
+	base.Status.Run = new(runs.Record(base.Status.Run, run, job, out))
 	setSteps(base, out)
 	if out.State == outcome.Succeeded {
 		return ready(base), nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -30,10 +29,10 @@ func (r *Reconciler) progress(ctx context.Context, base *v1alpha1.BaseModel, out
 		return
 	}
 	base.Status.Progress = &v1alpha1.StepProgress{
-		Step: status.Clip(progress.Phase, 32), Done: ptr.To(max(progress.Done, 0)), Total: ptr.To(max(progress.Total, 0)),
+		Step: status.Clip(progress.Phase, 32), Done: new(max(progress.Done, 0)), Total: new(max(progress.Total, 0)),
 	}
 	if progress.EstimatedRemainingSeconds >= 0 {
-		base.Status.Progress.EstimatedRemainingSeconds = ptr.To(progress.EstimatedRemainingSeconds)
+		base.Status.Progress.EstimatedRemainingSeconds = new(progress.EstimatedRemainingSeconds)
 	}
 }
 

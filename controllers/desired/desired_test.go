@@ -122,7 +122,7 @@ func TestWholeConfigurations(t *testing.T) {
 		}
 		e.Spec.Training.Dataset = v1alpha1.TrainingDataset{Train: set("train.jsonl"), Validation: set("validation.jsonl")}
 		e.Spec.Training.Reward = v1alpha1.RewardMultipleChoice
-		e.Spec.Training.Suspend = ptr.To(true)
+		e.Spec.Training.Suspend = new(true)
 		e.Spec.Training.BackoffLimit = ptr.To[int32](0)
 		e.Spec.Training.Modules = []v1alpha1.Module{v1alpha1.ModuleGate}
 		e.Spec.Training.Resources = &corev1.ResourceRequirements{
@@ -152,7 +152,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"claim-default": Claim(baseModel()),
 		"claim-full": Claim(baseModel(func(b *v1alpha1.BaseModel) {
 			b.Spec.Storage = v1alpha1.StorageSpec{
-				Size: ptr.To(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+				Size: new(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
 			}
 		})),
 		"decompose-claim":    job(Decompose(baseModel(), settings)),
@@ -214,7 +214,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			e.Spec.Description, e.Labels, e.Annotations = "arithmetic", map[string]string{"a": "b"}, map[string]string{"c": "d"}
 		})},
 		{name: "suspended", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
-			e.Spec.Training.Suspend = ptr.To(true)
+			e.Spec.Training.Suspend = new(true)
 		})},
 		{name: "defaults written out", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Method, e.Spec.Training.Objective = v1alpha1.MethodSVF, v1alpha1.ObjectiveReinforce

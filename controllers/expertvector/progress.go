@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -46,7 +45,7 @@ func progressOf(p contract.Progress) *v1alpha1.TrainingProgress {
 	progress := &v1alpha1.TrainingProgress{
 		Summary:         fmt.Sprintf("%d/%d", t.Iteration, t.Iterations),
 		Step:            status.Clip(p.Phase, 32),
-		Iteration:       ptr.To(int32(max(t.Iteration, 0))),
+		Iteration:       new(int32(max(t.Iteration, 0))),
 		Iterations:      int32(t.Iterations),
 		ValidationScore: score(t.ValidationScore),
 		BestScore:       score(t.BestScore),
@@ -56,7 +55,7 @@ func progressOf(p contract.Progress) *v1alpha1.TrainingProgress {
 		progress.KL = strconv.FormatFloat(t.KL, 'f', 6, 64)
 	}
 	if p.EstimatedRemainingSeconds >= 0 {
-		progress.EstimatedRemainingSeconds = ptr.To(p.EstimatedRemainingSeconds)
+		progress.EstimatedRemainingSeconds = new(p.EstimatedRemainingSeconds)
 	}
 	return progress
 }

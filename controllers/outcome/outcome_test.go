@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -44,7 +43,7 @@ func pod(name string, second int, phase corev1.PodPhase, change ...func(*corev1.
 	p := corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, CreationTimestamp: metav1.NewTime(t0.Add(time.Duration(second) * time.Second)),
-			OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "math-1", UID: "job", Controller: ptr.To(true)}},
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "math-1", UID: "job", Controller: new(true)}},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "train", Resources: corev1.ResourceRequirements{
 			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")},
@@ -210,7 +209,7 @@ func TestObserve(t *testing.T) {
 			want: Outcome{State: Retrying, Reason: contract.ReasonInterrupted}, wantMessage: []string{"PreemptionByScheduler"},
 		},
 		{
-			name: "suspended", job: job(func(j *batchv1.Job) { j.Spec.Suspend = ptr.To(true) }),
+			name: "suspended", job: job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }),
 			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, running("train"))},
 			want: Outcome{State: Suspended, Reason: v1alpha1.ReasonSuspended},
 		},

@@ -169,7 +169,7 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 	record.Result, record.CompletionTime = "", nil
 	record.Failures = nil
 	if out.Failures > 0 {
-		record.Failures = ptr.To(out.Failures)
+		record.Failures = new(out.Failures)
 	}
 	if out.CompletionTime != nil {
 		record.CompletionTime = out.CompletionTime.DeepCopy()

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/transformersquared/operator/runtime/contract"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // answer is the part of a chat completion that the demo shows.

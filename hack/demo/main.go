@@ -15,12 +15,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/transformersquared/operator/api/v1alpha1"
 	"golang.org/x/term"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
 )
 
 const (
@@ -83,7 +84,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	headline("Waiting for all of them to be Ready")
-	w := watcher{objects: objects, namespace: namespace, terminal: term.IsTerminal(int(os.Stdout.Fd()))} //nolint:gosec // File descriptors are small.
+	w := watcher{objects: objects, namespace: namespace, terminal: term.IsTerminal(int(os.Stdout.Fd()))}
 	if err := w.untilReady(ctx, o.timeout); err != nil {
 		return err
 	}

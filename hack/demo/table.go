@@ -8,8 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/transformersquared/operator/runtime/train/dataset"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/transformersquared/operator/runtime/train/dataset"
 )
 
 // askAloud asks two held-out questions of each skill and prints what happened.

@@ -6,10 +6,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/transformersquared/operator/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
 )
 
 // watcher shows what the operator says of the demo's objects.

@@ -181,7 +181,7 @@ func seal(dir string) error {
 		} else if !e.Type().IsRegular() {
 			return fmt.Errorf("%s is no regular file: an artifact has files and folders only", path)
 		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err := os.Chmod(path, mode); err != nil { //nolint:gosec // Only this process knows the staging folder; links are refused above.
 			return fmt.Errorf("sealing: %w", err)
 		}
 		return syncPath(path)

@@ -13,7 +13,7 @@ import (
 
 // Names of further files of a model folder.
 const (
-	TokenizerFile = "tokenizer.json"
+	TokenizerFile = "tokenizer.json" //nolint:gosec // A file name.
 )
 
 // RequiredFiles are those without which a folder is no model, besides weights.

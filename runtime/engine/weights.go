@@ -73,11 +73,9 @@ func (w *weights) entry(m Mixture) (*composed, error) {
 	entry := &composed{ready: make(chan struct{}), used: w.clock}
 	w.entries[m.key] = entry
 	w.evict()
-	w.running.Add(1)
-	go func() {
-		defer w.running.Done()
+	w.running.Go(func() {
 		w.fill(entry, m)
-	}()
+	})
 	return entry, nil
 }
 

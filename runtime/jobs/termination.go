@@ -64,7 +64,7 @@ func writeTermination(t contract.Termination, getenv func(string) string) error 
 	if path == "" {
 		path = contract.DefaultTerminationLog
 	}
-	if err := os.WriteFile(path, body, 0o644); err != nil { //nolint:gosec // The kubelet reads it.
+	if err := os.WriteFile(path, body, 0o644); err != nil {
 		return fmt.Errorf("writing termination message: %w", err)
 	}
 	return nil

@@ -37,7 +37,7 @@ func (s *Server) API() http.Handler {
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
 	for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathModels} {
-		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
+		mux.Handle(path, s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
 			return newError(http.StatusMethodNotAllowed, typeInvalid, "method_not_allowed", "", "%s does not take %s", path, clip(r.Method))
 		}))
 	}
@@ -168,8 +168,7 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 
 // unreadable blames the client for a body that did not come as it should.
 func unreadable(err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {

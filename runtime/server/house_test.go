@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -171,9 +172,7 @@ type fields map[string]any
 
 func chat(model, message string, more fields) fields {
 	f := fields{"model": model, "messages": []fields{{"role": "user", "content": message}}, "seed": 1, "max_tokens": 12}
-	for k, v := range more {
-		f[k] = v
-	}
+	maps.Copy(f, more)
 	return f
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/sample"
@@ -100,7 +101,7 @@ func parseCommon(f *fields) query {
 	if n, ok := f.integer("max_tokens", 1, math.MaxInt32); ok {
 		r.MaxTokens = int(n)
 	}
-	r.Seed = rand.Uint64()
+	r.Seed = rand.Uint64() //nolint:gosec // Sampling hides nothing.
 	if seed, ok := f.integer("seed", math.MinInt64, math.MaxInt64); ok {
 		r.Seed = uint64(seed)
 	}
@@ -164,7 +165,7 @@ func parseContent(o *fields) string {
 		o.wrongType("content", "a string or an array of parts")
 		return ""
 	}
-	text := ""
+	var text strings.Builder
 	for i, raw := range o.list("content") {
 		part := o.element("content", i, raw)
 		if part == nil {
@@ -173,10 +174,10 @@ func parseContent(o *fields) string {
 		if kind := part.text("type"); kind != "text" {
 			part.fail(invalid(part.prefix+"type", "invalid_value", "%stype is %q: this server reads text only", part.prefix, clip(kind)))
 		}
-		text += part.text("text")
+		text.WriteString(part.text("text"))
 		o.adopt(part)
 	}
-	return text
+	return text.String()
 }
 
 // parsePrompt reads the text or tokens to complete: a string, an array of one

@@ -143,7 +143,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("opening the model: %w", err)
 	}
-	defer ck.Close()
+	defer func() { err = errors.Join(err, ck.Close()) }()
 	if c.tok, err = tokenizer.Load(s.config.ModelDir); err != nil {
 		return err
 	}

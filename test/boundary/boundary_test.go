@@ -38,8 +38,7 @@ func list(t *testing.T, deps bool, patterns ...string) []pkg {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	out, err := cmd.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("%v: %v\n%s", cmd, err, exit.Stderr)
 		}
 		t.Fatalf("%v: %v", cmd, err)

@@ -31,7 +31,7 @@ var _ = Describe("An AdaptivePolicy", func() {
 		w.decompose(ctx, "tiny")
 		w.train(ctx, w.expert("math"), "1")
 		w.train(ctx, w.expert("code"), "2")
-		policy.Spec.Serving.Replicas = ptr.To(replicas)
+		policy.Spec.Serving.Replicas = new(replicas)
 		Expect(k8s.Create(ctx, policy)).To(Succeed())
 		servers := w.roll(ctx, "assistant")
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
@@ -291,7 +291,7 @@ var _ = Describe("An AdaptivePolicy", func() {
 		ready(ctx, 1)
 		d := w.deployed(ctx, "assistant")
 		d.Spec.Template.Spec.Containers[0].Image = "example.org/miner"
-		d.Spec.Template.Spec.AutomountServiceAccountToken = ptr.To(true)
+		d.Spec.Template.Spec.AutomountServiceAccountToken = new(true)
 		Expect(k8s.Update(ctx, d)).To(Succeed())
 		Eventually(func(g Gomega) {
 			var d appsv1.Deployment

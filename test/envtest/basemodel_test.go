@@ -22,14 +22,14 @@ var _ = Describe("A BaseModel", func() {
 		w = newWorld(ctx)
 		base = w.base("tiny")
 	})
-	make := func(ctx SpecContext) *batchv1.Job {
+	begin := func(ctx SpecContext) *batchv1.Job {
 		GinkgoHelper()
 		Expect(k8s.Create(ctx, base)).To(Succeed())
 		return w.job(ctx, v1alpha1.LabelBaseModel, "tiny")
 	}
 
 	It("is fetched and decomposed, and says at every step how far it is", func(ctx SpecContext) {
-		job := make(ctx)
+		job := begin(ctx)
 		w.becomes(ctx, base, metav1.ConditionFalse, v1alpha1.ReasonPending)
 		Expect(base.Finalizers).To(ConsistOf(v1alpha1.FinalizerInUse))
 
@@ -70,7 +70,7 @@ var _ = Describe("A BaseModel", func() {
 
 	It("stalls on a permanent failure, with the runtime's words, until it is mended", func(ctx SpecContext) {
 		base.Spec.Source.Digest = v1alpha1.Digest(digest("c"))
-		job := make(ctx)
+		job := begin(ctx)
 		pod := w.pod(ctx, job, "one")
 		w.setPod(ctx, pod, corev1.PodFailed, ended("fetch", contract.ExitPermanent, "Error", &contract.Termination{
 			Reason: contract.ReasonDigestMismatch, Message: "the model has another digest; correct spec.source.digest", Permanent: true,
@@ -89,7 +89,7 @@ var _ = Describe("A BaseModel", func() {
 	})
 
 	It("says what keeps its pod from starting", func(ctx SpecContext) {
-		job := make(ctx)
+		job := begin(ctx)
 		pod := w.pod(ctx, job, "one")
 		pod.Status.Phase = corev1.PodPending
 		pod.Status.Conditions = []corev1.PodCondition{{
@@ -136,7 +136,7 @@ var _ = Describe("A BaseModel", func() {
 	})
 
 	It("runs again when its Job is deleted, and when its result was lost", func(ctx SpecContext) {
-		job := make(ctx)
+		job := begin(ctx)
 		Expect(k8s.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground))).To(Succeed())
 		Eventually(func() bool {
 			again := &batchv1.Job{}

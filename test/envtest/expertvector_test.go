@@ -204,7 +204,7 @@ var _ = Describe("An ExpertVector", func() {
 	It("is suspended and goes on", func(ctx SpecContext) {
 		w.dataset(ctx, "{}")
 		w.decompose(ctx, "tiny")
-		math.Spec.Training.Suspend = ptr.To(true)
+		math.Spec.Training.Suspend = new(true)
 		Expect(k8s.Create(ctx, math)).To(Succeed())
 		w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
 		job := w.job(ctx, v1alpha1.LabelExpert, "math")

@@ -83,7 +83,7 @@ type running struct {
 // start starts an operator whose pods are those of the registry.
 func start() *running {
 	GinkgoHelper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // It outlives the node that starts it.
+	ctx, cancel := context.WithCancel(context.Background()) // It outlives the node that starts it.
 	scheme, err := controllers.Scheme()
 	Expect(err).NotTo(HaveOccurred())
 	mgr, err := ctrl.NewManager(config, ctrl.Options{

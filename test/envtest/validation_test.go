@@ -16,9 +16,9 @@ import (
 
 // checked is what the API server says to an object: nothing, or an error that
 // has this text.
-func checked[T client.Object](make func(world) T, change func(T), want string) {
+func checked[T client.Object](build func(world) T, change func(T), want string) {
 	GinkgoHelper()
-	obj := make(world{namespace: "default"})
+	obj := build(world{namespace: "default"})
 	change(obj)
 	err := k8s.Create(GinkgoT().Context(), obj, client.DryRunAll)
 	expectVerdict(err, want)
@@ -69,12 +69,12 @@ var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseMod
 	Entry("knows number formats", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = "F64" }, "Unsupported value"),
 	Entry("takes a volume of its own", func(b *v1alpha1.BaseModel) {
 		b.Spec.Storage = v1alpha1.StorageSpec{
-			Size: ptr.To(resource.MustParse("20Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+			Size: new(resource.MustParse("20Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
 		}
 	}, accepted),
 	Entry("takes a claim that is there", func(b *v1alpha1.BaseModel) { b.Spec.Storage.ExistingClaim = "mine" }, accepted),
 	Entry("takes one or the other", func(b *v1alpha1.BaseModel) {
-		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", Size: ptr.To(resource.MustParse("1Gi"))}
+		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", Size: new(resource.MustParse("1Gi"))}
 	}, "at most one of"),
 	Entry("gives no class to a claim that is there", func(b *v1alpha1.BaseModel) {
 		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", StorageClassName: "fast"}
@@ -82,7 +82,7 @@ var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseMod
 	Entry("gives no modes to a claim that is there", func(b *v1alpha1.BaseModel) {
 		b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"}}
 	}, "cannot be given with existingClaim"),
-	Entry("wants a size of something", func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = ptr.To(resource.MustParse("0")) }, "greater than 0"),
+	Entry("wants a size of something", func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = new(resource.MustParse("0")) }, "greater than 0"),
 	Entry("writes only where it can", func(b *v1alpha1.BaseModel) { b.Spec.Storage.AccessModes = []v1alpha1.AccessMode{"ReadOnlyMany"} }, "Unsupported value"),
 	Entry("knows pull policies", func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = "Sometimes" }, "Unsupported value"),
 	Entry("takes resources", func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = memory("1Gi") }, accepted),
@@ -203,16 +203,16 @@ var _ = Describe("What cannot change", func() {
 		w := newWorld(ctx)
 		b := w.base("tiny")
 		b.Spec.Storage = v1alpha1.StorageSpec{
-			Size: ptr.To(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
+			Size: new(resource.MustParse("2Gi")), StorageClassName: "fast", AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"},
 		}
 		Expect(k8s.Create(ctx, b)).To(Succeed())
 		for _, tc := range []struct {
 			change func(*v1alpha1.StorageSpec)
 			want   string
 		}{
-			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("3Gi")) }, accepted},
-			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("2048Mi")) }, accepted},
-			{func(s *v1alpha1.StorageSpec) { s.Size = ptr.To(resource.MustParse("1Gi")) }, "size cannot shrink"},
+			{func(s *v1alpha1.StorageSpec) { s.Size = new(resource.MustParse("3Gi")) }, accepted},
+			{func(s *v1alpha1.StorageSpec) { s.Size = new(resource.MustParse("2048Mi")) }, accepted},
+			{func(s *v1alpha1.StorageSpec) { s.Size = new(resource.MustParse("1Gi")) }, "size cannot shrink"},
 			{func(s *v1alpha1.StorageSpec) { s.StorageClassName = "slow" }, "storageClassName cannot change"},
 			{func(s *v1alpha1.StorageSpec) { s.StorageClassName = "" }, "storageClassName cannot change"},
 			{func(s *v1alpha1.StorageSpec) { s.AccessModes = nil }, "accessModes cannot change"},

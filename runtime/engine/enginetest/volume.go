@@ -55,7 +55,7 @@ func New(t testing.TB) *Volume {
 	v.makeModel(t)
 	ck, err := checkpoint.OpenDir(v.ModelDir)
 	check(t, err)
-	defer ck.Close()
+	defer func() { check(t, ck.Close()) }()
 	m, err := expert.Decompose(t.Context(), ck, v.Root, contract.DecomposeSpec{
 		ModelDigest: v.ModelDigest, Modules: []string{"up_proj", "down_proj", "o_proj"}, DType: "F32",
 	}, nil)
@@ -194,7 +194,7 @@ func (v *Volume) Load(t testing.TB) (*model.Model, *expert.Decomposition, *token
 	t.Cleanup(func() { check(t, be.Close()) })
 	ck, err := checkpoint.OpenDir(v.ModelDir)
 	check(t, err)
-	defer ck.Close()
+	defer func() { check(t, ck.Close()) }()
 	m, err := model.Load(t.Context(), be, ck)
 	check(t, err)
 	d, err := expert.OpenDecomposition(v.DecompositionDir)

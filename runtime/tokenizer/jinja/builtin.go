@@ -41,7 +41,8 @@ func rangeFunc(args []any, _ map[string]any) (any, error) {
 		}
 		n = append(n, i)
 	}
-	start, stop, step := 0, 0, 1
+	var start, stop int
+	step := 1
 	switch len(n) {
 	case 1:
 		stop = n[0]

@@ -147,11 +147,11 @@ func selector(byAttribute, keep bool) filterFunc {
 		}
 		test := func(v any, _ parameters) (bool, error) { return truth(v), nil }
 		if len(args) > 0 {
-			known := false
-			if test, known = tests[text(args[0])]; !known {
+			named, known := tests[text(args[0])]
+			if !known {
 				return nil, fmt.Errorf("test %q is not supported", text(args[0]))
 			}
-			args = args[1:]
+			test, args = named, args[1:]
 		}
 		out := List{}
 		for _, x := range list {

@@ -278,7 +278,9 @@ func (s *scanner) number(rest string) (token, error) {
 		n++
 	}
 	if n+1 < len(rest) && rest[n] == '.' && rest[n+1] >= '0' && rest[n+1] <= '9' {
-		for n++; n < len(rest) && rest[n] >= '0' && rest[n] <= '9'; n++ {
+		n++
+		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
+			n++
 		}
 		f, err := strconv.ParseFloat(rest[:n], 64)
 		s.pos += n

@@ -132,7 +132,7 @@ type child struct {
 // startChild starts a child and has it run a trivial test, so that a command
 // that cannot work is an error and not a wrong answer.
 func startChild(command []string) (*child, error) {
-	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec // The caller's own executable.
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // The caller's own executable, which lives as long as the judge.
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	in, err := cmd.StdinPipe()
@@ -154,9 +154,12 @@ func startChild(command []string) (*child, error) {
 	}
 	// A loaded machine may take long to start a process.
 	result, err := c.run(context.Background(), hello, time.Minute)
-	if err != nil || !result.Passed {
+	if err == nil && !result.Passed {
+		err = errors.New("it says that 1 is not 1")
+	}
+	if err != nil {
 		c.stop()
-		return nil, fmt.Errorf("%q runs no tests (%v): it should call reward.ServeTests", command, err)
+		return nil, fmt.Errorf("%q runs no tests: %w: it should call reward.ServeTests", command, err)
 	}
 	return c, nil
 }
