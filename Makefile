@@ -42,14 +42,18 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 .PHONY: unit
 unit: ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
 	T2_SHARED_DATA=$(DATA) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
-	go -C hack/cluster test -timeout 5m ./t2cluster/...
+
+.PHONY: cluster-test
+cluster-test: cluster-bin ## The local cluster itself: two nodes, real workloads, killed half-way, nothing left.
+	@echo "==> the local cluster"
+	T2CLUSTER_BIN=$(CLUSTER) go -C hack/cluster test -count=1 -timeout 10m ./t2cluster/...
 
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.

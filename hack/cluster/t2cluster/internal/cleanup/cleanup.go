@@ -126,6 +126,12 @@ func returnBorrowed(c layout.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("reading which folders were made: %w", err)
 	}
+	made := strings.Fields(string(text))
+	for _, dir := range made {
+		if !slices.Contains(layout.BorrowedDirs, dir) {
+			return fmt.Errorf("%s names %q, which is none of %v", note, dir, layout.BorrowedDirs)
+		}
+	}
 	all, err := process.Snapshot()
 	if err != nil {
 		return err
@@ -144,10 +150,7 @@ func returnBorrowed(c layout.Cluster) error {
 		}
 		return nil
 	}
-	for _, dir := range strings.Fields(string(text)) {
-		if !slices.Contains(layout.BorrowedDirs, dir) {
-			return fmt.Errorf("%s names %q, which is none of %v", note, dir, layout.BorrowedDirs)
-		}
+	for _, dir := range made {
 		err := syscall.Rmdir(dir) // and only if it is empty: what others put there is theirs
 		if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return fmt.Errorf("removing the mount point %s: %w", dir, err)

@@ -172,7 +172,7 @@ func TestLoadRefusesWhatIsNoCluster(t *testing.T) {
 func TestDefaultDir(t *testing.T) {
 	tests := []struct{ name, home, want string }{
 		{name: "no state home", want: "/var/lib/t2cluster/x"},
-		{name: "a state home", home: "/root/.local/state", want: "/root/.local/state/t2cluster/x"},
+		{name: "a state home", home: "/home/ada/.local/state", want: "/home/ada/.local/state/t2cluster/x"},
 		{name: "a relative state home, which its standard says to ignore", home: "state", want: "/var/lib/t2cluster/x"},
 	}
 	for _, tt := range tests {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -110,8 +109,13 @@ func hold(ctx context.Context, c layout.Cluster, exe, name string, in process.Na
 	return started, nil
 }
 
-// ForwardFile turns routing on in the network namespace of whoever writes to it.
-var forwardFile = filepath.Join("/proc/sys/net/ipv4", "ip_forward")
+// Settings of the network namespace of whoever writes to them.
+const (
+	forwardFile = "/proc/sys/net/ipv4/ip_forward"
+	// The kernel sends few refusals a second to one address. A pod that asks for a name sends a dozen queries at once,
+	// and would wait seconds for each that is not refused.
+	refusalsFile = "/proc/sys/net/ipv4/icmp_ratelimit"
+)
 
 // join links machine, switch and nodes. The machine gets one interface and one address, nothing else.
 func (s *Sandbox) join(ctx context.Context, c layout.Cluster) error {
@@ -131,7 +135,7 @@ func (s *Sandbox) join(ctx context.Context, c layout.Cluster) error {
 		if err := ipBatch(ctx, in, nodeLinks(c, n)); err != nil {
 			return fmt.Errorf("setting up the network of %s: %w", n.Name, err)
 		}
-		if err := process.Run(ctx, in, nil, "sh", "-c", "echo 1 > "+forwardFile); err != nil {
+		if err := process.Run(ctx, in, nil, "sh", "-c", "echo 1 > "+forwardFile+" && echo 0 > "+refusalsFile); err != nil {
 			return fmt.Errorf("turning routing on in %s: %w", n.Name, err)
 		}
 		if err := process.Run(ctx, in, nil, masquerade()...); err != nil {
