@@ -9,7 +9,7 @@ import practice
 
 SPLITS = {"train": 384, "validation": 64, "test": 128, "transfer": 128}
 # How often the corpus shows each kind of sample, and how often a skill's sample has the shape of the transfer set.
-MIX = {"math": 0.34, "code": 0.17, "reasoning": 0.17, "practice": 0.17, "talk": 0.03, "dispatch": 0.12}
+MIX = {"math": 0.33, "code": 0.17, "reasoning": 0.21, "practice": 0.14, "talk": 0.03, "dispatch": 0.12}
 TRANSFER_SHARE = 0.25
 DISPATCH_TESTS = 200
 

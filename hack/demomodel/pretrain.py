@@ -9,10 +9,10 @@ import torch.nn.functional as F
 import bpe
 import llama
 
-STEPS = 2400
+STEPS = 2800
 TOKENS = 2000  # a batch, padding included
 POOL = 2048  # samples sorted by length at a time, so that batches hold little padding
-CLEAN = 0.6  # of the steps show right answers only; the rest show the sloppy ones too
+CLEAN = 0.5  # of the steps show right answers only; the rest show the sloppy ones too
 MATRIX_PEAK = 0.02  # learning rate of the projections, by Muon
 PEAK = 4e-3  # learning rate of everything else, by Adam
 WARMUP = 60

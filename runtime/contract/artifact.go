@@ -34,7 +34,7 @@ func DigestFiles(files []FileEntry) string {
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Path < sorted[j].Path })
 	h := sha256.New()
 	for _, f := range sorted {
-		_, _ = fmt.Fprintf(h, "%s %d %s\n", f.SHA256, f.SizeBytes, f.Path)
+		fmt.Fprintf(h, "%s %d %s\n", f.SHA256, f.SizeBytes, f.Path)
 	}
 	return DigestPrefix + hex.EncodeToString(h.Sum(nil))
 }

@@ -55,7 +55,7 @@ func newRig(t *testing.T) *rig {
 	if bin == "" {
 		t.Skipf("%s is not set: it names the folder of executables that `t2cluster build` made", binVariable)
 	}
-	parent, err := os.MkdirTemp("", "t2")
+	parent, err := os.MkdirTemp("", "t2") //nolint:usetesting // Sockets want short paths.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 func call(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	home, err := os.MkdirTemp("", "t2") // shorter than the test's own
+	home, err := os.MkdirTemp("", "t2") //nolint:usetesting // shorter than the test's own
 	if err != nil {
 		t.Fatal(err)
 	}

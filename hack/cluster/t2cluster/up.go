@@ -36,7 +36,7 @@ Afterwards the cluster runs on by itself; t2cluster down removes it with everyth
 		example: "t2cluster up --name t2\nexport KUBECONFIG=$(t2cluster kubeconfig --name t2)\nbin/cluster/kubectl get nodes",
 		prepare: func(flags *flag.FlagSet) func(context.Context, env, []string) error {
 			var f upFlags
-			f.which.declare(flags)
+			f.declare(flags)
 			f.declareBin(flags)
 			flags.IntVar(&f.nodes, "nodes", 1, "`number` of nodes, each a network namespace with a kubelet and containerd of its own")
 			flags.StringVar(&f.subnet, "subnet", "", "IPv4 `network` that joins machine and nodes (default: the first free one of 10.99.0.0/24, 10.99.1.0/24, …)")

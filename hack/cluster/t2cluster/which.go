@@ -70,7 +70,7 @@ func (w *which) described(e env) (layout.Cluster, error) {
 // lock makes sure that one call at a time changes the cluster in dir. The lock is a name that the kernel forgets with
 // the process that holds it, so that nothing is left of it after a crash.
 func lock(dir string) (unlock func(), err error) {
-	listener, err := net.Listen("unix", "@t2cluster"+dir)
+	listener, err := net.Listen("unix", "@t2cluster"+dir) //nolint:noctx // A name, not a conversation.
 	if err != nil {
 		return nil, fmt.Errorf("another t2cluster is bringing the cluster in %s up or down: wait for it or end it (%w)", dir, err)
 	}

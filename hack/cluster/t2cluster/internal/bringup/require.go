@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -43,10 +44,8 @@ func Require(c layout.Cluster) (render.Host, error) {
 	var problems []error
 	var packages []string
 	need := func(pkg string) {
-		for _, p := range packages {
-			if p == pkg {
-				return
-			}
+		if slices.Contains(packages, pkg) {
+			return
 		}
 		packages = append(packages, pkg)
 	}

@@ -46,7 +46,7 @@ func members(t *testing.T, file, reference string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer content.Close() //nolint:errcheck // only read from
+	defer content.Close()
 	got := map[string]string{}
 	for r := tar.NewReader(content); ; {
 		header, err := r.Next()

@@ -124,7 +124,7 @@ func TestFirstFreeSkipsWhatTheMachineUses(t *testing.T) {
 }
 
 func TestSaveAndLoad(t *testing.T) {
-	dir, err := os.MkdirTemp("", "t2") // shorter than the test's own
+	dir, err := os.MkdirTemp("", "t2") //nolint:usetesting // shorter than the test's own
 	if err != nil {
 		t.Fatal(err)
 	}

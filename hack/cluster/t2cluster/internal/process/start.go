@@ -80,7 +80,7 @@ func Start(p Program) (*Started, error) {
 	defer log.Close() //nolint:errcheck // the program has its own copy; this one was never written to
 
 	argv := p.In.Enter(p.Argv...)
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // It outlives the call.
 	cmd.Env = Environment
 	cmd.Dir = "/"
 	cmd.Stderr = log
