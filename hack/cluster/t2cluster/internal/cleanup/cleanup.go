@@ -126,11 +126,12 @@ func returnBorrowed(c layout.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("reading which folders were made: %w", err)
 	}
-	made := strings.Fields(string(text))
-	for _, dir := range made {
-		if !slices.Contains(layout.BorrowedDirs, dir) {
-			return fmt.Errorf("%s names %q, which is none of %v", note, dir, layout.BorrowedDirs)
-		}
+	// A damaged note must neither cost somebody a folder nor keep the cluster from being removed.
+	made := slices.DeleteFunc(strings.Fields(string(text)), func(dir string) bool {
+		return !slices.Contains(layout.BorrowedDirs, dir)
+	})
+	if len(made) == 0 {
+		return nil
 	}
 	all, err := process.Snapshot()
 	if err != nil {
@@ -144,7 +145,7 @@ func returnBorrowed(c layout.Cluster) error {
 		if err != nil {
 			continue // that cluster is going away itself
 		}
-		_, err = heir.Write(text)
+		_, err = heir.WriteString(strings.Join(made, "\n") + "\n")
 		if err := errors.Join(err, heir.Close()); err != nil {
 			return fmt.Errorf("handing the folders made over to the cluster in %s: %w", dir, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/layout"
@@ -106,8 +105,8 @@ func TestReturnBorrowedRemovesOnlyWhatIsOnItsList(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, victim+"\n", c.Dir, sandbox.BorrowedFile)
-	if err := returnBorrowed(c); err == nil || !strings.Contains(err.Error(), victim) {
-		t.Errorf("a note that names a strange folder: got %v, want an error that names it", err)
+	if err := returnBorrowed(c); err != nil {
+		t.Errorf("a note that names a strange folder: %v", err)
 	}
 	if !exists(victim) {
 		t.Error("the strange folder was removed")
