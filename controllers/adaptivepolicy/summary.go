@@ -128,7 +128,7 @@ func conclude(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deplo
 	}
 	return status.Ready{
 		Reason: v1alpha1.ReasonServing, After: idleInterval,
-		Message: fmt.Sprintf("%d pods serve %d experts at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
+		Message: fmt.Sprintf("All pods (%d) serve the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
 	}, nil
 }
 

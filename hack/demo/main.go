@@ -166,7 +166,11 @@ func applySamples(ctx context.Context, k kubectl, o options) error {
 }
 
 func headline(format string, args ...any) {
-	fmt.Printf("\n\033[1m==> "+format+"\033[0m\n", args...)
+	text := fmt.Sprintf("==> "+format, args...)
+	if term.IsTerminal(int(os.Stdout.Fd())) {
+		text = "\033[1m" + text + "\033[0m"
+	}
+	fmt.Printf("\n%s\n", text)
 }
 
 func closing(o options, took time.Duration) {

@@ -74,7 +74,7 @@ func printTable(ctx context.Context, a asker, skills skillSet) error {
 	}
 	fmt.Printf("%12s", "mixture")
 	for _, s := range skills {
-		fmt.Printf("%16s", s.name+"→harder")
+		fmt.Printf("%18s", s.name+"→harder")
 	}
 	fmt.Println()
 	for _, r := range rows {
@@ -94,7 +94,7 @@ func printTable(ctx context.Context, a asker, skills skillSet) error {
 			if err != nil {
 				return err
 			}
-			fmt.Printf("%15.1f%%", percent(n, len(s.transfer)))
+			fmt.Printf("%17.1f%%", percent(n, len(s.transfer)))
 		}
 		fmt.Println()
 	}
