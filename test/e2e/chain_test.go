@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // named returns object metadata in the suite's namespace.
@@ -27,20 +29,20 @@ func named(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }
 
-// ask sends a chat completion through the API server's proxy and returns how it
-// was adapted to.
-func ask(ctx context.Context, model, question string) (contract.Adaptation, error) {
+// ask sends a chat completion through the API server's proxy and returns the
+// answer and how it was adapted to.
+func ask(ctx context.Context, model, question string) (string, contract.Adaptation, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": model, "temperature": 0, "max_tokens": 24,
 		"messages": []map[string]string{{"role": "user", "content": question}},
 	})
 	if err != nil {
-		return contract.Adaptation{}, err
+		return "", contract.Adaptation{}, err
 	}
 	path := fmt.Sprintf("/api/v1/namespaces/%s/services/http:demo:80/proxy%s", namespace, contract.PathChatCompletions)
 	out, err := try(ctx, string(body), "create", "--raw", path, "-f", "-")
 	if err != nil {
-		return contract.Adaptation{}, fmt.Errorf("%w: %s", err, out)
+		return "", contract.Adaptation{}, fmt.Errorf("%w: %s", err, out)
 	}
 	var reply struct {
 		Choices []struct {
@@ -49,12 +51,12 @@ func ask(ctx context.Context, model, question string) (contract.Adaptation, erro
 		T2 contract.Adaptation
 	}
 	if err := json.Unmarshal([]byte(out), &reply); err != nil {
-		return contract.Adaptation{}, fmt.Errorf("%w in %s", err, out)
+		return "", contract.Adaptation{}, fmt.Errorf("%w in %s", err, out)
 	}
 	if len(reply.Choices) != 1 {
-		return contract.Adaptation{}, fmt.Errorf("%d choices in %s", len(reply.Choices), out)
+		return "", contract.Adaptation{}, fmt.Errorf("%d choices in %s", len(reply.Choices), out)
 	}
-	return reply.T2, nil
+	return reply.Choices[0].Message.Content, reply.T2, nil
 }
 
 // shortTraining is a run of the demo's math skill that takes seconds.
@@ -85,7 +87,15 @@ func shortTraining(name, skill string, iterations int32) *v1alpha1.ExpertVector 
 	}
 }
 
-var _ = Describe("The chain", Ordered, func() {
+// The specs build on each other: what the chain made is what bad input must not
+// harm.
+var _ = Describe("Transformer²", Ordered, func() {
+	Describe("The operator", operator)
+	Describe("The chain", chain)
+	Describe("Bad input", badInput)
+})
+
+func chain() {
 	var experts = []string{"math", "code", "reasoning"}
 
 	It("reaches Ready from samples applied all at once, in an unhelpful order", func(ctx SpecContext) {
@@ -132,23 +142,36 @@ var _ = Describe("The chain", Ordered, func() {
 	})
 
 	It("adapts to each question and says what it chose", func(ctx SpecContext) {
-		pinned, err := ask(ctx, "demo:base", "Hello!")
+		_, pinned, err := ask(ctx, "demo:base", "Hello!")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(pinned.Expert).To(Equal(contract.BaseName))
 
+		right := map[string]int{}
 		for _, name := range experts {
 			chosen, asked := 0, 10
-			for _, question := range heldOut(ctx, name, asked) {
-				adaptation, err := ask(ctx, "demo", question)
-				Expect(err).NotTo(HaveOccurred())
-				Expect(adaptation.Pass1Seconds).To(BeNumerically(">", 0))
-				Expect(adaptation.Pass2Seconds).To(BeNumerically(">", 0))
-				if adaptation.Expert == name {
-					chosen++
+			set, judge := heldOut(ctx, name, asked)
+			for _, record := range set {
+				question := record.Messages[len(record.Messages)-1].Content
+				for _, model := range []string{"demo", "demo:base"} {
+					text, adaptation, err := ask(ctx, model, question)
+					Expect(err).NotTo(HaveOccurred())
+					Expect(adaptation.Pass2Seconds).To(BeNumerically(">", 0))
+					correct, err := judge.Correct(ctx, text, record.Reference)
+					Expect(err).NotTo(HaveOccurred())
+					if correct {
+						right[model]++
+					}
+					if model == "demo" {
+						Expect(adaptation.Pass1Seconds).To(BeNumerically(">", 0))
+						if adaptation.Expert == name {
+							chosen++
+						}
+					}
 				}
 			}
 			Expect(chosen).To(BeNumerically(">", asked/2), "pass 1 chose %s for %d of %d of its own questions", name, chosen, asked)
 		}
+		Expect(right["demo"]).To(BeNumerically(">", right["demo:base"]), "right answers on the mixture: %v", right)
 		Eventually(func(g Gomega) {
 			var p v1alpha1.AdaptivePolicy
 			g.Expect(cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "demo"}, &p)).To(Succeed())
@@ -173,7 +196,7 @@ var _ = Describe("The chain", Ordered, func() {
 		go func() {
 			defer close(done)
 			for asking.Err() == nil {
-				_, err := ask(ctx, "demo", "What is 3 plus 4?")
+				_, _, err := ask(ctx, "demo", "What is 3 plus 4?")
 				asked.Add(1)
 				if err != nil {
 					failed.Add(1)
@@ -184,7 +207,7 @@ var _ = Describe("The chain", Ordered, func() {
 		kubectl(ctx, "", "-n", namespace, "patch", "adaptivepolicy", "demo", "--type=json",
 			`-p=[{"op":"add","path":"/spec/experts/-","value":{"name":"sums"}}]`)
 		Eventually(func(g Gomega) {
-			adaptation, err := ask(ctx, "demo:sums", "What is 3 plus 4?")
+			_, adaptation, err := ask(ctx, "demo:sums", "What is 3 plus 4?")
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(adaptation.Expert).To(Equal("sums"))
 		}).Should(Succeed())
@@ -202,7 +225,7 @@ var _ = Describe("The chain", Ordered, func() {
 	}, SpecTimeout(6*time.Minute))
 
 	It("resumes a killed training run to the same expert, bit for bit, also while the operator restarts", func(ctx SpecContext) {
-		undisturbed, disturbed := shortTraining("undisturbed", "steady", 12), shortTraining("disturbed", "steady", 12)
+		undisturbed, disturbed := shortTraining("undisturbed", "steady", 150), shortTraining("disturbed", "steady", 150)
 		Expect(cluster.Create(ctx, disturbed)).To(Succeed())
 		Eventually(func(g Gomega) {
 			g.Expect(cluster.Get(ctx, client.ObjectKeyFromObject(disturbed), disturbed)).To(Succeed())
@@ -230,7 +253,7 @@ var _ = Describe("The chain", Ordered, func() {
 			g.Expect(condition(ctx, &e, v1alpha1.ConditionReconciling).Status).To(Equal(metav1.ConditionTrue))
 		}).WithPolling(100 * time.Millisecond).Should(Succeed())
 		Expect(e.Status.Artifact.Digest).To(Equal(old))
-		adaptation, err := ask(ctx, "demo:sums", "What is 3 plus 4?")
+		_, adaptation, err := ask(ctx, "demo:sums", "What is 3 plus 4?")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(adaptation.Expert).To(Equal("sums"))
 
@@ -245,9 +268,9 @@ var _ = Describe("The chain", Ordered, func() {
 		GinkgoWriter.Println(story)
 		Expect(story).To(And(ContainSubstring("Succeeded"), ContainSubstring("Events:"), ContainSubstring("Baseline Score")))
 	})
-})
+}
 
-var _ = Describe("Bad input", Ordered, func() {
+func badInput() {
 	stalls := func(ctx context.Context, obj client.Object, reason, inMessage string) {
 		GinkgoHelper()
 		Eventually(func(g Gomega) {
@@ -310,7 +333,7 @@ var _ = Describe("Bad input", Ordered, func() {
 		Eventually(func(g Gomega) {
 			g.Expect(condition(ctx, base, v1alpha1.ConditionReady)).To(haveCondition(metav1.ConditionFalse, v1alpha1.ReasonInUse))
 		}).Should(Succeed())
-		_, err := ask(ctx, "demo", "What is 3 plus 4?")
+		_, _, err := ask(ctx, "demo", "What is 3 plus 4?")
 		Expect(err).NotTo(HaveOccurred(), "it goes on serving")
 
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy,expertvector", "--all", "--timeout=60s")
@@ -319,27 +342,28 @@ var _ = Describe("Bad input", Ordered, func() {
 			g.Expect(apierrors.IsNotFound(err)).To(BeTrue(), "%v", err)
 		}).Should(Succeed())
 	})
-})
+}
 
-// heldOut returns questions of a skill's test set.
-func heldOut(ctx context.Context, skill string, n int) []string {
+// heldOut returns records of a skill's test set and what judges their answers.
+func heldOut(ctx context.Context, skill string, n int) ([]dataset.Record, reward.Judge) {
 	GinkgoHelper()
-	spec := contract.DatasetSpec{
-		Path:   fmt.Sprintf("%s/config/samples/demo/data/%s/test.jsonl", root, skill),
-		Format: map[string]string{"math": contract.FormatGSM8K, "code": contract.FormatMBPP, "reasoning": contract.FormatARC}[skill],
-		Limit:  n,
-	}
-	if skill == "code" {
-		spec.PromptTemplate = "{question}"
-	}
-	set, err := dataset.Load(ctx, spec, nil)
+	kind := map[string]struct{ format, reward, template string }{
+		"math":      {contract.FormatGSM8K, contract.RewardNumeric, ""},
+		"code":      {contract.FormatMBPP, contract.RewardUnitTests, "{question}"},
+		"reasoning": {contract.FormatARC, contract.RewardMultipleChoice, ""},
+	}[skill]
+	judge, err := reward.New(kind.reward, []string{os.Getenv("T2"), "run-tests"})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(judge.Close)
+	set, err := dataset.Load(ctx, contract.DatasetSpec{
+		Path:           fmt.Sprintf("%s/config/samples/demo/data/%s/test.jsonl", root, skill),
+		Format:         kind.format,
+		PromptTemplate: kind.template,
+		Limit:          n,
+	}, judge)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(set.Records).To(HaveLen(n))
-	var questions []string
-	for _, r := range set.Records {
-		questions = append(questions, r.Messages[len(r.Messages)-1].Content)
-	}
-	return questions
+	return set.Records, judge
 }
 
 func memoryLimit(limit string) *corev1.ResourceRequirements {
