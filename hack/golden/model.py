@@ -64,6 +64,38 @@ CASES = {
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     },
+    # Biases on queries, keys and values, and a sliding window that is off.
+    "qwen2": {
+        **COMMON,
+        "model_type": "qwen2",
+        "hidden_size": 16,
+        "intermediate_size": 28,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "vocab_size": 37,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "sliding_window": 32,
+        "use_sliding_window": False,
+    },
+    # A norm on each head of queries and keys.
+    "qwen3": {
+        **COMMON,
+        "model_type": "qwen3",
+        "hidden_size": 20,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "vocab_size": 41,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "layer_types": ["full_attention", "full_attention"],
+    },
 }
 
 # Sequences of different lengths, and from which position logits are wanted.

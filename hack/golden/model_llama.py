@@ -54,6 +54,14 @@ def random_weights(c, generator):
             w[f"model.layers.{i}.{norm}.weight"] = normal(h, mean=1.0, deviation=0.1)
     for name, (out, inputs) in shapes(c).items():
         w[name + ".weight"] = normal(out, inputs, deviation=1 / math.sqrt(inputs))
+    if c["model_type"] == "qwen2":
+        for name, (out, _) in shapes(c).items():
+            if name[-6:] in ("q_proj", "k_proj", "v_proj"):
+                w[name + ".bias"] = normal(out, deviation=0.5)
+    if c["model_type"] == "qwen3":
+        for i in range(c["num_hidden_layers"]):
+            for norm in ("q_norm", "k_norm"):
+                w[f"model.layers.{i}.self_attn.{norm}.weight"] = normal(c["head_dim"], mean=1.0, deviation=0.3)
     return w
 
 
@@ -83,14 +91,19 @@ class Llama:
         self.factors = factors or {}  # name -> (U, s, Vt), float64
 
     def linear(self, name, x):
+        bias = self.w.get(name + ".bias", 0)
         if name in self.factors:
             u, s, vt = self.factors[name]
-            return (x @ vt.T * s) @ u.T
-        return x @ self.w[name + ".weight"].T
+            return (x @ vt.T * s) @ u.T + bias
+        return x @ self.w[name + ".weight"].T + bias
 
     def norm(self, name, x):
         scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.c["rms_norm_eps"])
         return x * scale * self.w[name + ".weight"]
+
+    def head_norm(self, name, x):
+        """Qwen3's norm of each head; nothing in other families."""
+        return self.norm(name, x) if name + ".weight" in self.w else x
 
     def rotate(self, x):
         t, d = x.shape[0], self.c["head_dim"]
@@ -109,8 +122,10 @@ class Llama:
         for i in range(c["num_hidden_layers"]):
             p = f"model.layers.{i}."
             n = self.norm(p + "input_layernorm", x)
-            q = self.rotate(self.linear(p + "self_attn.q_proj", n).view(t, heads, d))
-            k = self.rotate(self.linear(p + "self_attn.k_proj", n).view(t, kv, d))
+            q = self.linear(p + "self_attn.q_proj", n).view(t, heads, d)
+            k = self.linear(p + "self_attn.k_proj", n).view(t, kv, d)
+            q = self.rotate(self.head_norm(p + "self_attn.q_norm", q))
+            k = self.rotate(self.head_norm(p + "self_attn.k_norm", k))
             v = self.linear(p + "self_attn.v_proj", n).view(t, kv, d)
             k, v = (y.repeat_interleave(heads // kv, 1) for y in (k, v))
             scores = torch.einsum("thd,shd->hts", q, k) / math.sqrt(d) + mask

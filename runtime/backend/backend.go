@@ -97,6 +97,8 @@ type LinearOps interface {
 type RowOps interface {
 	// Add computes y += x, element by element.
 	Add(y, x Buffer) error
+	// AddToRows computes y [N, C] += x, where x [C] is added to every row.
+	AddToRows(y, x Buffer, n int) error
 	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
 	// y and x may be the same buffer.
 	ScaleColumns(y, x, s Buffer, n int) error

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/contract"
@@ -15,7 +16,11 @@ import (
 const (
 	FamilyLlama   = "llama"
 	FamilyMistral = "mistral"
+	FamilyQwen2   = "qwen2" // Qwen 2.5 too.
+	FamilyQwen3   = "qwen3"
 )
+
+var families = []string{FamilyLlama, FamilyMistral, FamilyQwen2, FamilyQwen3}
 
 // RopeLlama3 is the frequency scaling of Llama 3.1 and later.
 const RopeLlama3 = "llama3"
@@ -41,6 +46,11 @@ type Config struct {
 	RopeTheta    float64
 	// RopeScaling is nil for plain rotary embeddings.
 	RopeScaling *RopeScaling
+	// AttentionBias says that queries, keys and values have a bias (Qwen2).
+	AttentionBias bool
+	// QKNorm says that each head of queries and keys is normalised before it is
+	// rotated (Qwen3).
+	QKNorm bool
 	// TieEmbeddings says that the output projection is the embedding.
 	TieEmbeddings bool
 	// BOS is the token that begins a sequence, -1 if there is none.
@@ -92,6 +102,8 @@ type rawConfig struct {
 	AttentionBias       bool            `json:"attention_bias"`
 	MLPBias             bool            `json:"mlp_bias"`
 	SlidingWindow       *int            `json:"sliding_window"`
+	UseSlidingWindow    *bool           `json:"use_sliding_window"` // Qwen
+	LayerTypes          []string        `json:"layer_types"`
 	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
 	Quantization        json.RawMessage `json:"quantization_config"`
 }
@@ -124,19 +136,22 @@ func ParseConfig(b []byte) (Config, error) {
 	}
 	if problems := unsupported(raw); len(problems) > 0 {
 		return Config{}, failure.Permanentf(contract.ReasonUnsupported,
-			"config.json: this runtime cannot compute %s; it computes the Llama and Mistral families in plain form", strings.Join(problems, ", "))
+			"config.json: this runtime cannot compute %s; it computes the families %s in plain form", strings.Join(problems, ", "), strings.Join(families, ", "))
 	}
 	c := Config{
 		Family: raw.ModelType, HiddenSize: raw.HiddenSize, IntermediateSize: raw.IntermediateSize,
 		Layers: raw.Layers, Heads: raw.Heads, KVHeads: raw.Heads, VocabSize: raw.VocabSize,
 		MaxPositions: raw.MaxPositions, RMSNormEps: 1e-6, RopeTheta: 10000,
 		TieEmbeddings: raw.TieEmbeddings, BOS: -1,
+		AttentionBias: raw.ModelType == FamilyQwen2, QKNorm: raw.ModelType == FamilyQwen3,
 	}
 	if raw.KVHeads != nil {
 		c.KVHeads = *raw.KVHeads
 	}
 	if raw.HeadDim != nil {
 		c.HeadDim = *raw.HeadDim
+	} else if raw.ModelType == FamilyQwen3 {
+		c.HeadDim = 128 // The family's default, whatever the hidden size.
 	} else if raw.Heads > 0 {
 		c.HeadDim = raw.HiddenSize / raw.Heads
 	}
@@ -189,12 +204,20 @@ func unsupported(raw rawConfig) []string {
 			p = append(p, fmt.Sprintf(format, args...))
 		}
 	}
-	add(raw.ModelType != FamilyLlama && raw.ModelType != FamilyMistral, "model_type %q", raw.ModelType)
+	add(!slices.Contains(families, raw.ModelType), "model_type %q", raw.ModelType)
 	add(raw.HiddenAct != nil && *raw.HiddenAct != "silu" && *raw.HiddenAct != "swish", "hidden_act %q", deref(raw.HiddenAct))
 	add(raw.AttentionBias, "attention_bias")
 	add(raw.MLPBias, "mlp_bias")
-	// A window at least as long as the model is no window.
-	add(raw.SlidingWindow != nil && *raw.SlidingWindow < max(raw.MaxPositions, 1), "sliding_window %d", deref(raw.SlidingWindow))
+	// A window at least as long as the model is no window, nor is one that is
+	// switched off, as Qwen's are.
+	off := raw.UseSlidingWindow != nil && !*raw.UseSlidingWindow
+	add(!off && raw.SlidingWindow != nil && *raw.SlidingWindow < max(raw.MaxPositions, 1), "sliding_window %d", deref(raw.SlidingWindow))
+	for _, kind := range raw.LayerTypes {
+		if kind != "full_attention" {
+			add(true, "layer_types %q", kind)
+			break
+		}
+	}
 	add(raw.PartialRotaryFactor != nil && *raw.PartialRotaryFactor != 1, "partial_rotary_factor %g", deref(raw.PartialRotaryFactor))
 	add(len(raw.Quantization) > 0 && !bytes.Equal(raw.Quantization, []byte("null")), "quantization_config (use the unquantized weights)")
 	for _, r := range []*rawRope{raw.RopeScaling, raw.RopeParameters} {
@@ -254,7 +277,7 @@ func (c Config) problems(raw rawConfig) []string {
 	if len(p) > 0 {
 		return p
 	}
-	if raw.HeadDim == nil && c.HiddenSize%c.Heads != 0 {
+	if raw.HeadDim == nil && c.Family != FamilyQwen3 && c.HiddenSize%c.Heads != 0 {
 		p = append(p, fmt.Sprintf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is not given", c.HiddenSize, c.Heads))
 	}
 	if c.Heads%c.KVHeads != 0 {

@@ -42,6 +42,12 @@ func TestConfigsOfTheFamiliesAreRead(t *testing.T) {
 	}{
 		{"plain Llama", nil, func(*checkpoint.Config) {}},
 		{"Mistral without a window", map[string]any{"model_type": "mistral", "sliding_window": nil}, func(c *checkpoint.Config) { c.Family = "mistral" }},
+		{"Qwen 2.5, its window switched off", map[string]any{"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": false},
+			func(c *checkpoint.Config) { c.Family, c.AttentionBias = "qwen2", true }},
+		{"Qwen 3", map[string]any{"model_type": "qwen3", "head_dim": 16, "attention_bias": false, "layer_types": []string{"full_attention"}},
+			func(c *checkpoint.Config) { c.Family, c.QKNorm, c.HeadDim = "qwen3", true, 16 }},
+		{"Qwen 3's heads are 128 wide unless it says otherwise", map[string]any{"model_type": "qwen3"},
+			func(c *checkpoint.Config) { c.Family, c.QKNorm, c.HeadDim = "qwen3", true, 128 }},
 		{"a window longer than the model", map[string]any{"sliding_window": 4096}, func(*checkpoint.Config) {}},
 		{"no key-value heads means as many as heads", map[string]any{"num_key_value_heads": nil}, func(c *checkpoint.Config) { c.KVHeads = 8 }},
 		{"heads of a width of their own", map[string]any{"head_dim": 16}, func(c *checkpoint.Config) { c.HeadDim = 16 }},
@@ -81,6 +87,8 @@ func TestWhatCannotBeComputedIsRefusedByName(t *testing.T) {
 		{"biases", map[string]any{"attention_bias": true}, contract.ReasonUnsupported, "attention_bias"},
 		{"biases of the MLP", map[string]any{"mlp_bias": true}, contract.ReasonUnsupported, "mlp_bias"},
 		{"a sliding window", map[string]any{"sliding_window": 128}, contract.ReasonUnsupported, "sliding_window 128"},
+		{"a sliding window of Qwen", map[string]any{"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": true}, contract.ReasonUnsupported, "sliding_window 128"},
+		{"some layers with a window", map[string]any{"layer_types": []string{"full_attention", "sliding_attention"}}, contract.ReasonUnsupported, `layer_types "sliding_attention"`},
 		{"quantised weights", map[string]any{"quantization_config": map[string]any{"bits": 4}}, contract.ReasonUnsupported, "quantization_config"},
 		{"other frequencies", map[string]any{"rope_scaling": map[string]any{"type": "yarn", "factor": 2}}, contract.ReasonUnsupported, `rope scaling "yarn"`},
 		{"partly rotated heads", map[string]any{"partial_rotary_factor": 0.5}, contract.ReasonUnsupported, "partial_rotary_factor"},
@@ -118,6 +126,7 @@ func TestWhatCannotBeComputedIsRefusedByName(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add(plain(f, nil))
 	f.Add(plain(f, map[string]any{"rope_scaling": map[string]any{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}}))
+	f.Add(plain(f, map[string]any{"model_type": "qwen3", "hidden_size": 63}))
 	f.Add([]byte(`{"model_type":"llama","num_attention_heads":0}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := checkpoint.ParseConfig(b)

@@ -117,6 +117,13 @@ func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape,
 	})
 	p.do(func() error { return p.be.RoPE(dq, t.positions, c.Heads, t.table, c.HeadDim, true) })
 	p.do(func() error { return p.be.RoPE(dk, t.positions, c.KVHeads, t.table, c.HeadDim, true) })
+	if l.headNorms[0] != nil {
+		dRotatedQ, dRotatedK := dq, dk
+		dq, dk = p.zeros(n*m.width()), p.zeros(n*m.keys)
+		p.do(func() error { return p.be.RMSNormBackward(dq, dRotatedQ, lt.plainQ, l.headNorms[0], n*c.Heads, m.eps) })
+		p.do(func() error { return p.be.RMSNormBackward(dk, dRotatedK, lt.plainK, l.headNorms[1], n*c.KVHeads, m.eps) })
+		p.free(dRotatedQ, dRotatedK)
+	}
 	var dNormed backend.Buffer
 	if deeper {
 		dNormed = p.zeros(n * m.hidden)

@@ -89,7 +89,7 @@ func wantNear(t *testing.T, what string, got []float32, want []float64, toleranc
 }
 
 func TestLogitsEqualPyTorch(t *testing.T) {
-	for _, name := range []string{"llama", "mistral"} {
+	for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 		t.Run(name, func(t *testing.T) {
 			g, dir := readGolden(t, name)
 			m, err := load(t.Context(), newCPU(t, 2), dir)
@@ -121,7 +121,7 @@ func TestLogitsEqualPyTorch(t *testing.T) {
 }
 
 func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
-	for _, name := range []string{"llama", "mistral"} {
+	for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 		t.Run(name, func(t *testing.T) {
 			g, dir := readGolden(t, name)
 			base, err := load(t.Context(), newCPU(t, 2), dir)

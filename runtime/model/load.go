@@ -84,6 +84,16 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*
 	for i := range m.layers {
 		m.layers[i].attentionNorm = l.vector(normOf(i, "input_layernorm"))
 		m.layers[i].mlpNorm = l.vector(normOf(i, "post_attention_layernorm"))
+		for j := range m.layers[i].biases {
+			if c.AttentionBias {
+				m.layers[i].biases[j] = l.vector(m.infos[i*projections+qProj+j].Name + ".bias")
+			}
+		}
+		for j, name := range headNorms {
+			if c.QKNorm {
+				m.layers[i].headNorms[j] = l.vector(normOf(i, name))
+			}
+		}
 		for j := range projections {
 			info := m.infos[i*projections+j]
 			m.layers[i].linears[j] = &linear{info: info, dense: l.matrix(info.Name + ".weight")}
@@ -94,6 +104,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*
 	}
 	return m, nil
 }
+
+// headNorms are the norms of single heads, of queries and of keys.
+var headNorms = [2]string{"self_attn.q_norm", "self_attn.k_norm"}
 
 func normOf(layer int, name string) string {
 	return fmt.Sprintf("model.layers.%d.%s.weight", layer, name)
@@ -137,8 +150,16 @@ func (l *loader) check(m *Model) error {
 	for i := range m.layers {
 		want(normOf(i, "input_layernorm"), m.hidden)
 		want(normOf(i, "post_attention_layernorm"), m.hidden)
-		for _, info := range m.infos[i*projections : (i+1)*projections] {
+		for j, info := range m.infos[i*projections : (i+1)*projections] {
 			want(info.Name+".weight", info.Out, info.In)
+			if m.config.AttentionBias && j < len(m.layers[i].biases) {
+				want(info.Name+".bias", info.Out)
+			}
+		}
+		if m.config.QKNorm {
+			for _, name := range headNorms {
+				want(normOf(i, name), m.config.HeadDim)
+			}
 		}
 	}
 	if len(problems) > 0 {

@@ -7,6 +7,9 @@
 //	x += Wo·attention(rope(Wq·n), rope(Wk·n), Wv·n)   with n = RMSNorm(x)
 //	x += Wdown·(silu(Wgate·m) ⊙ Wup·m)                with m = RMSNorm(x)
 //
+// where Qwen2 adds a bias to queries, keys and values, and Qwen3 normalises each
+// head of queries and keys before it is rotated,
+//
 // and each of the seven projections is either dense, y = W·x, or factored after
 // Transformer² (section 3.1), y = U·(s ⊙ (Vᵀ·x)), where s are the singular
 // values as scaled by an expert vector. Only s has gradients: activations are
@@ -45,7 +48,9 @@ type Model struct {
 
 // layer is one transformer block.
 type layer struct {
-	attentionNorm, mlpNorm backend.Buffer // [H]
+	attentionNorm, mlpNorm backend.Buffer    // [H]
+	biases                 [3]backend.Buffer // Of q, k and v: [Out]; nil where the family has none.
+	headNorms              [2]backend.Buffer // Of q and k: [D]; likewise.
 	linears                [projections]*linear
 }
 

@@ -144,18 +144,32 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cache
 	p.free(normed, gate, up)
 }
 
-// project computes queries, keys and values of normed [n, H] and turns the
-// former two by their positions. With a tape it keeps what backward needs.
+// project computes queries, keys and values of normed [n, H], and normalises
+// (where the family does) and turns the former two by their positions. With a tape it keeps what backward needs.
 func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) (q, k, v backend.Buffer) {
 	n := len(positions)
 	q, k, v = p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
 	for i, y := range []backend.Buffer{q, k, v} {
 		h := l.linears[qProj+i].forward(p, y, normed, n, false, t != nil)
+		if bias := l.biases[i]; bias != nil {
+			p.do(func() error { return p.be.AddToRows(y, bias, n) })
+		}
 		if t != nil {
 			t.inner[qProj+i] = h
 		}
 	}
 	c := m.config
+	if l.headNorms[0] != nil {
+		plainQ, plainK := q, k
+		q, k = p.alloc(n*m.width()), p.alloc(n*m.keys)
+		p.do(func() error { return p.be.RMSNorm(q, plainQ, l.headNorms[0], n*c.Heads, m.eps) })
+		p.do(func() error { return p.be.RMSNorm(k, plainK, l.headNorms[1], n*c.KVHeads, m.eps) })
+		if t != nil {
+			t.plainQ, t.plainK = plainQ, plainK
+		} else {
+			p.free(plainQ, plainK)
+		}
+	}
 	p.do(func() error { return p.be.RoPE(q, positions, c.Heads, table, c.HeadDim, false) })
 	p.do(func() error { return p.be.RoPE(k, positions, c.KVHeads, table, c.HeadDim, false) })
 	return q, k, v

@@ -37,6 +37,8 @@ type Tape struct {
 type layerTape struct {
 	x, middle     backend.Buffer // Residual stream: before attention, before the MLP.
 	q, k, v       backend.Buffer // After rotation.
+	plainQ        backend.Buffer // Before their norm, where there is one.
+	plainK        backend.Buffer
 	attended, lse backend.Buffer
 	gate, up      backend.Buffer
 	inner         [projections]backend.Buffer // Vᵀ·x of the factored projections.
@@ -138,7 +140,7 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 
 // free gives back what the layer kept.
 func (lt *layerTape) free(p *pass) {
-	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.attended, lt.lse, lt.gate, lt.up)
+	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.plainQ, lt.plainK, lt.attended, lt.lse, lt.gate, lt.up)
 	p.free(lt.inner[:]...)
 	*lt = layerTape{}
 }

@@ -142,6 +142,7 @@ func (s *suite) refusals(t *testing.T) {
 			"gather of a negative row":   be.Gather(small, w, []int32{-1}),
 			"gather past the end":        be.Gather(small, w, []int32{4}),
 			"add of another size":        be.Add(small, large),
+			"add to rows of another n":   be.AddToRows(large, small, 1),
 			"scale of another size":      be.ScaleColumns(small, small, large, 1),
 			"dots of another size":       be.ColumnDots(small, small, large, 1),
 			"select past the end":        be.SelectRows(small, large, []int32{2}, 4),

@@ -17,10 +17,15 @@ func (s *suite) elementwise(t *testing.T) {
 	}
 	for _, c := range []struct{ n, c int }{{1, 1}, {3, 5}, {9, 130}, {513, 129}} {
 		x, scale := random(c.n*c.c, 1), random(c.c, 2)
-		want := widen(x)
+		want, shifted := widen(x), widen(x)
 		for i := range want {
 			want[i] *= float64(scale[i%c.c])
+			shifted[i] += float64(scale[i%c.c])
 		}
+		added := s.compute(t, []int{0}, [][]float32{x, scale}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.AddToRows(b[0], b[1], c.n)
+		})[0]
+		near(t, name("add to rows ", c), added, shifted, boundSum)
 		got := s.compute(t, []int{0}, [][]float32{garbage(c.n * c.c), x, scale}, func(be backend.Backend, b []backend.Buffer) error {
 			return be.ScaleColumns(b[0], b[1], b[2], c.n)
 		})[0]

@@ -19,6 +19,21 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 	return nil
 }
 
+// AddToRows implements backend.RowOps.
+func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
+	c := length(x)
+	args, err := operands("add to rows", operand{"y", y, n * c}, operand{"x", x, c})
+	if err != nil {
+		return err
+	}
+	b.pool.rows(n, c, func(from, to int) {
+		for r := from; r < to; r++ {
+			b.kernels.axpy(args[0][r*c:][:c], 1, args[1])
+		}
+	})
+	return nil
+}
+
 // columns returns the length of a row of a buffer with n rows.
 func columns(op string, buf backend.Buffer, n int) (int, error) {
 	if n < 0 || (n == 0 && length(buf) != 0) || (n > 0 && length(buf)%n != 0) {
