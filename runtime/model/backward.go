@@ -121,7 +121,9 @@ func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape,
 		dRotatedQ, dRotatedK := dq, dk
 		dq, dk = p.zeros(n*m.width()), p.zeros(n*m.keys)
 		p.do(func() error { return p.be.RMSNormBackward(dq, dRotatedQ, lt.plainQ, l.headNorms[0], n*c.Heads, m.eps) })
-		p.do(func() error { return p.be.RMSNormBackward(dk, dRotatedK, lt.plainK, l.headNorms[1], n*c.KVHeads, m.eps) })
+		p.do(func() error {
+			return p.be.RMSNormBackward(dk, dRotatedK, lt.plainK, l.headNorms[1], n*c.KVHeads, m.eps)
+		})
 		p.free(dRotatedQ, dRotatedK)
 	}
 	var dNormed backend.Buffer

@@ -3,8 +3,8 @@
 // batch, and generators are streams named by numbers (Stream), so that a
 // sequence's draws do not depend on when it is scheduled.
 //
-// The order of transforms is fixed: temperature, then top-k, then top-p, then
-// one draw.
+// The order of transforms is fixed: penalties, then temperature, then top-k, then
+// top-p, then one draw.
 package sample
 
 import (
@@ -26,7 +26,13 @@ type Params struct {
 	// TopP keeps the fewest most likely tokens whose probabilities sum to at
 	// least TopP; 0 or 1 keeps all.
 	TopP float64
+	// FrequencyPenalty is subtracted from a token's logit for each time that the
+	// sampler has chosen it, PresencePenalty once if it ever has (OpenAI's
+	// definition). Negative ones encourage.
+	FrequencyPenalty, PresencePenalty float64
 }
+
+func (p Params) penalises() bool { return p.FrequencyPenalty != 0 || p.PresencePenalty != 0 }
 
 // Validate names the parameter that is out of range.
 func (p Params) Validate() error {
@@ -37,9 +43,16 @@ func (p Params) Validate() error {
 		return fmt.Errorf("top-k %d is negative: it must be 0 (all tokens) or more", p.TopK)
 	case math.IsNaN(p.TopP) || p.TopP < 0 || p.TopP > 1:
 		return fmt.Errorf("top-p %v is out of range: it must be from 0 to 1", p.TopP)
+	case !(math.Abs(p.FrequencyPenalty) <= maxPenalty):
+		return fmt.Errorf("frequency penalty %v is out of range: it must be from -%d to %d", p.FrequencyPenalty, maxPenalty, maxPenalty)
+	case !(math.Abs(p.PresencePenalty) <= maxPenalty):
+		return fmt.Errorf("presence penalty %v is out of range: it must be from -%d to %d", p.PresencePenalty, maxPenalty, maxPenalty)
 	}
 	return nil
 }
+
+// maxPenalty is far beyond what makes sense, and keeps logits finite.
+const maxPenalty = 100
 
 // ErrNotFinite says that no token can be chosen because the model's logits are
 // not numbers.
@@ -74,6 +87,9 @@ type Sampler struct {
 	rng    *rand.Rand
 	probs  []float64
 	ids    []int32
+	// counts are how often each token was chosen, where penalties ask for it.
+	counts    map[int32]int
+	penalised []float32
 }
 
 // New returns a sampler; params must be valid. A greedy one never draws, so
@@ -85,6 +101,29 @@ func New(params Params, rng *rand.Rand) *Sampler {
 // Next chooses the next token from the logits [V] of one position. It returns
 // ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf.
 func (s *Sampler) Next(logits []float32) (int32, error) {
+	if !s.params.penalises() {
+		return s.choose(logits)
+	}
+	token, err := s.choose(s.penalise(logits))
+	if err == nil {
+		if s.counts == nil {
+			s.counts = map[int32]int{}
+		}
+		s.counts[token]++
+	}
+	return token, err
+}
+
+// penalise returns a copy of the logits, less the penalties.
+func (s *Sampler) penalise(logits []float32) []float32 {
+	s.penalised = append(s.penalised[:0], logits...)
+	for token, n := range s.counts {
+		s.penalised[token] -= float32(s.params.PresencePenalty + float64(n)*s.params.FrequencyPenalty)
+	}
+	return s.penalised
+}
+
+func (s *Sampler) choose(logits []float32) (int32, error) {
 	best, err := Argmax(logits)
 	if err != nil || s.params.Temperature == 0 {
 		return best, err

@@ -85,6 +85,41 @@ func TestDrawsFollowTheProbabilities(t *testing.T) {
 	}
 }
 
+func TestPenaltiesCountWhatWasChosen(t *testing.T) {
+	logits := []float32{0, 3, 2.5, 1}
+	tests := []struct {
+		name   string
+		params Params
+		want   []int32
+	}{
+		{name: "none", want: []int32{1, 1, 1, 1}},
+		{name: "presence counts once", params: Params{PresencePenalty: 1}, want: []int32{1, 2, 1, 1}},
+		{name: "frequency counts each time", params: Params{FrequencyPenalty: 1}, want: []int32{1, 2, 1, 2}},
+		{name: "both add up", params: Params{PresencePenalty: 2, FrequencyPenalty: .1}, want: []int32{1, 2, 3, 1}},
+		{name: "a negative one encourages", params: Params{FrequencyPenalty: -1}, want: []int32{1, 1, 1, 1}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := New(test.params, nil)
+			before := append([]float32(nil), logits...)
+			var got []int32
+			for range test.want {
+				token, err := s.Next(logits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, token)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+			if diff := cmp.Diff(before, logits); diff != "" {
+				t.Errorf("the logits changed: %s", diff)
+			}
+		})
+	}
+}
+
 func TestStreamsAreReproducibleAndDifferent(t *testing.T) {
 	names := [][]uint64{{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0}, {1 << 40}, {0, 1 << 40}}
 	seen := map[uint64][]uint64{}

@@ -248,7 +248,7 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"options of odd type":   {body: with(fields{"stream": true, "stream_options": fields{"include_usage": 1}}), status: 400, param: "stream_options.include_usage"},
 		"two choices":           {body: with(fields{"n": 2}), status: 400, param: "n", code: "unsupported_parameter"},
 		"tools":                 {body: with(fields{"tools": []fields{{}}}), status: 400, param: "tools", code: "unsupported_parameter"},
-		"a penalty":             {body: with(fields{"presence_penalty": 1}), status: 400, param: "presence_penalty"},
+		"a penalty too large":   {body: with(fields{"presence_penalty": 2.5}), status: 400, param: "presence_penalty"},
 		"too many logprobs":     {body: with(fields{"logprobs": true, "top_logprobs": 21}), status: 400, param: "top_logprobs"},
 		"top without logprobs":  {body: with(fields{"top_logprobs": 2}), status: 400, param: "top_logprobs"},
 		"prompt too long":       {body: with(fields{"messages": []fields{{"role": "user", "content": strings.Repeat("x", 500)}}}), status: 400, param: "messages", code: "context_length_exceeded", message: "503 of the prompt and 12"},

@@ -26,6 +26,7 @@ type query struct {
 // Bounds of what a request may ask for.
 const (
 	maxTemperature    = 2
+	maxPenalty        = 2
 	maxStops          = 16
 	maxStopBytes      = 256
 	defaultCompletion = 16 // OpenAI's default of max_tokens for completions.
@@ -94,6 +95,9 @@ func parseCommon(f *fields) query {
 	r.Sampling = sample.Params{
 		Temperature: f.number("temperature", 0, maxTemperature, 1),
 		TopP:        f.number("top_p", 0, 1, 1),
+
+		FrequencyPenalty: f.number("frequency_penalty", -maxPenalty, maxPenalty, 0),
+		PresencePenalty:  f.number("presence_penalty", -maxPenalty, maxPenalty, 0),
 	}
 	if k, ok := f.integer("top_k", -1, math.MaxInt32); ok {
 		r.Sampling.TopK = int(max(k, 0)) // −1 means all to other servers.
@@ -114,9 +118,6 @@ func parseCommon(f *fields) query {
 		}
 	}
 	f.unsupported("n", "1")
-	for _, penalty := range []string{"presence_penalty", "frequency_penalty"} {
-		f.unsupported(penalty, "0", "0.0")
-	}
 	f.unsupported("logit_bias", "{}")
 	return q
 }
