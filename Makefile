@@ -11,7 +11,6 @@ export GOTOOLCHAIN := auto
 BIN      := $(CURDIR)/bin
 CLUSTER  := $(BIN)/cluster
 T2C      := $(BIN)/t2cluster
-KUBECTL  := $(CLUSTER)/kubectl
 TAG      ?= dev
 # Where images are pushed for a cluster that is not ours; ours imports them.
 IMG_REGISTRY ?=
@@ -20,6 +19,8 @@ IMAGES   := manager t2 demo-assets
 # KUBECONFIG given on the command line means "use that cluster"; one that only
 # stands in the environment does not, so that nobody's cluster is used by accident.
 EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
+# A cluster of yours comes with a kubectl of yours; ours are built together.
+KUBECTL := $(if $(EXTERNAL),kubectl,$(CLUSTER)/kubectl)
 DEMO_CLUSTER ?= t2
 E2E_CLUSTER  ?= t2-e2e
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
@@ -33,11 +34,16 @@ help: ## Print the targets.
 	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup $(if $(EXTERNAL),,cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
+demo: $(if $(EXTERNAL),need-kubectl,setup cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
 	@$(MAKE) --no-print-directory load-images CLUSTER_NAME=$(DEMO_CLUSTER)
 	@go build -o $(BIN)/demo ./hack/demo
 	@KUBECONFIG=$(if $(EXTERNAL),$(KUBECONFIG),$$($(T2C) kubeconfig --name $(DEMO_CLUSTER))) \
 	  $(BIN)/demo --kubectl $(KUBECTL) --t2 $(BIN)/t2 --images $(IMG_BASE) --tag $(TAG) $(if $(EXTERNAL),--external)
+
+.PHONY: need-kubectl
+need-kubectl:
+	@command -v $(KUBECTL) >/dev/null || { echo "demo: KUBECONFIG=… needs kubectl on PATH" >&2; exit 1; }
+	@[ -n "$(IMG_REGISTRY)" ] || { echo "demo: KUBECONFIG=… needs IMG_REGISTRY=…, a registry that the cluster pulls from and you may push to" >&2; exit 1; }
 
 .PHONY: demo-down
 demo-down: ## Remove the demo's cluster and everything it left on this machine.
