@@ -23,7 +23,11 @@ go build -C hack/tools -o "$bin/govulncheck" golang.org/x/vuln/cmd/govulncheck
 # the dependencies; GOVULNDB=https://vuln.go.dev asks today's.
 vulndb=golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
 if [ -z "${GOVULNDB:-}" ]; then
-  dir=$(cd / && go mod download -json "$vulndb" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$/\1/p')
+  if ! answer=$(cd / && go mod download -json "$vulndb"); then
+    echo "lint: downloading $vulndb: $answer" >&2
+    exit 1
+  fi
+  dir=$(sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$/\1/p' <<<"$answer")
   GOVULNDB="file://$dir/data/osv"
 fi
 "$bin/govulncheck" -db "$GOVULNDB" "${packages[@]}"

@@ -208,15 +208,13 @@ func unsupported(raw rawConfig) []string {
 	add(raw.HiddenAct != nil && *raw.HiddenAct != "silu" && *raw.HiddenAct != "swish", "hidden_act %q", deref(raw.HiddenAct))
 	add(raw.AttentionBias, "attention_bias")
 	add(raw.MLPBias, "mlp_bias")
-	// A window at least as long as the model is no window, nor is one that is
-	// switched off, as Qwen's are.
-	off := raw.UseSlidingWindow != nil && !*raw.UseSlidingWindow
+	// A window at least as long as the model is no window, nor is one of Qwen that
+	// is switched off; other families know no switch.
+	qwen := raw.ModelType == FamilyQwen2 || raw.ModelType == FamilyQwen3
+	off := qwen && raw.UseSlidingWindow != nil && !*raw.UseSlidingWindow
 	add(!off && raw.SlidingWindow != nil && *raw.SlidingWindow < max(raw.MaxPositions, 1), "sliding_window %d", deref(raw.SlidingWindow))
-	for _, kind := range raw.LayerTypes {
-		if kind != "full_attention" {
-			add(true, "layer_types %q", kind)
-			break
-		}
+	if i := slices.IndexFunc(raw.LayerTypes, func(kind string) bool { return kind != "full_attention" }); i >= 0 {
+		add(true, "layer_types %q", raw.LayerTypes[i])
 	}
 	add(raw.PartialRotaryFactor != nil && *raw.PartialRotaryFactor != 1, "partial_rotary_factor %g", deref(raw.PartialRotaryFactor))
 	add(len(raw.Quantization) > 0 && !bytes.Equal(raw.Quantization, []byte("null")), "quantization_config (use the unquantized weights)")

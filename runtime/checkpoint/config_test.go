@@ -88,6 +88,7 @@ func TestWhatCannotBeComputedIsRefusedByName(t *testing.T) {
 		{"biases of the MLP", map[string]any{"mlp_bias": true}, contract.ReasonUnsupported, "mlp_bias"},
 		{"a sliding window", map[string]any{"sliding_window": 128}, contract.ReasonUnsupported, "sliding_window 128"},
 		{"a sliding window of Qwen", map[string]any{"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": true}, contract.ReasonUnsupported, "sliding_window 128"},
+		{"a switch that Mistral does not have", map[string]any{"model_type": "mistral", "sliding_window": 128, "use_sliding_window": false}, contract.ReasonUnsupported, "sliding_window 128"},
 		{"some layers with a window", map[string]any{"layer_types": []string{"full_attention", "sliding_attention"}}, contract.ReasonUnsupported, `layer_types "sliding_attention"`},
 		{"quantised weights", map[string]any{"quantization_config": map[string]any{"bits": 4}}, contract.ReasonUnsupported, "quantization_config"},
 		{"other frequencies", map[string]any{"rope_scaling": map[string]any{"type": "yarn", "factor": 2}}, contract.ReasonUnsupported, `rope scaling "yarn"`},

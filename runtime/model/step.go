@@ -145,7 +145,8 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cache
 }
 
 // project computes queries, keys and values of normed [n, H], and normalises
-// (where the family does) and turns the former two by their positions. With a tape it keeps what backward needs.
+// (where the family does) and turns the former two by their positions. With a
+// tape it keeps what backward needs.
 func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) (q, k, v backend.Buffer) {
 	n := len(positions)
 	q, k, v = p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
