@@ -9,6 +9,7 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 )
@@ -135,6 +136,8 @@ func startChild(command []string) (*child, error) {
 	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // The caller's own executable, which lives as long as the judge.
 	cmd.Env = []string{}
 	cmd.Dir = "/"
+	complaint := &head{limit: maxComplaintBytes}
+	cmd.Stderr = complaint
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("starting a process to run tests: %w", err)
@@ -159,9 +162,28 @@ func startChild(command []string) (*child, error) {
 	}
 	if err != nil {
 		c.stop()
+		if said := complaint.String(); said != "" {
+			err = fmt.Errorf("%w (it ended with %v and said %q)", err, cmd.ProcessState, said)
+		}
 		return nil, fmt.Errorf("%q runs no tests: %w: it should call reward.ServeTests", command, err)
 	}
 	return c, nil
+}
+
+// maxComplaintBytes bounds what is kept of a child's standard error, where it
+// says why it dies.
+const maxComplaintBytes = 2048
+
+// head keeps the first limit bytes written to it and drops the rest. It may be
+// read once the process that writes has been waited for.
+type head struct {
+	strings.Builder
+	limit int
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.Builder.Write(p[:min(len(p), h.limit-h.Len())])
+	return len(p), nil
 }
 
 // maxResultBytes bounds the answer of a child.

@@ -1,6 +1,7 @@
 package reward
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -13,9 +14,12 @@ const childArgument = "run-tests"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == childArgument {
+		// The race detector's own allocator takes address space in large pieces,
+		// and ends the process if it gets none.
 		limits := DefaultLimits()
-		limits.Memory = 128 << 20
+		limits.Memory += 512 << 20
 		if err := ServeTests(os.Stdin, os.Stdout, limits); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
