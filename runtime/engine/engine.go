@@ -245,14 +245,14 @@ func (e *Engine) checkPrompt(tokens []int32, answer int) error {
 	if len(tokens)+answer > e.o.ContextLength {
 		return &ContextError{Prompt: len(tokens), Answer: answer, Limit: e.o.ContextLength}
 	}
-	return e.checkTokens(tokens)
+	return e.checkTokens("the prompt", tokens)
 }
 
-func (e *Engine) checkTokens(tokens []int32) error {
+func (e *Engine) checkTokens(of string, tokens []int32) error {
 	vocabulary := e.o.Base.Config().VocabSize
 	for i, id := range tokens {
 		if id < 0 || int(id) >= vocabulary {
-			return fmt.Errorf("token %d of the prompt is %d: the model has the tokens 0 to %d", i, id, vocabulary-1)
+			return fmt.Errorf("token %d of %s is %d: the model has the tokens 0 to %d", i, of, id, vocabulary-1)
 		}
 	}
 	return nil

@@ -360,12 +360,13 @@ func TestRequestsThatDoNotFit(t *testing.T) {
 		t.Errorf("without a limit: %+v, %v; want at most the 2 tokens that fit", got.result, err)
 	}
 	for name, r := range map[string]engine.Request{
-		"no prompt":        {MaxTokens: 1},
-		"unknown token":    {Prompt: []int32{99999}, MaxTokens: 1},
-		"negative token":   {Prompt: []int32{-1}, MaxTokens: 1},
-		"bad temperature":  {Prompt: []int32{1}, Sampling: sample.Params{Temperature: -1}},
-		"empty stop text":  {Prompt: []int32{1}, Stop: []string{""}},
-		"too many choices": {Prompt: []int32{1}, Logprobs: 1000},
+		"no prompt":          {MaxTokens: 1},
+		"unknown token":      {Prompt: []int32{99999}, MaxTokens: 1},
+		"negative token":     {Prompt: []int32{-1}, MaxTokens: 1},
+		"a bias of no token": {Prompt: []int32{1}, Sampling: sample.Params{Bias: map[int32]float64{1 << 30: 1}}},
+		"bad temperature":    {Prompt: []int32{1}, Sampling: sample.Params{Temperature: -1}},
+		"empty stop text":    {Prompt: []int32{1}, Stop: []string{""}},
+		"too many choices":   {Prompt: []int32{1}, Logprobs: 1000},
 	} {
 		if _, err := h.ask(t.Context(), r); err == nil {
 			t.Errorf("%s: no error", name)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -80,6 +81,9 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	}
 	if r.Logprobs > MaxLogprobs || r.MaxTokens < 0 || slices.Contains(r.Stop, "") {
 		return Result{}, fmt.Errorf("a request with %d log-probabilities, at most %d tokens and stop texts %q", r.Logprobs, r.MaxTokens, r.Stop)
+	}
+	if err := e.checkTokens("the logit bias", slices.Sorted(maps.Keys(r.Sampling.Bias))); err != nil {
+		return Result{}, err
 	}
 	if err := e.checkPrompt(r.Prompt, max(r.MaxTokens, 1)); err != nil {
 		return Result{}, err

@@ -28,7 +28,7 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 		if len(label) == 0 {
 			return nil, fmt.Errorf("label %d has no tokens", i)
 		}
-		if err := e.checkTokens(label); err != nil {
+		if err := e.checkTokens("a label", label); err != nil {
 			return nil, fmt.Errorf("label %d: %w", i, err)
 		}
 		longest = max(longest, len(label))

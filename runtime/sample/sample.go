@@ -3,7 +3,7 @@
 // batch, and generators are streams named by numbers (Stream), so that a
 // sequence's draws do not depend on when it is scheduled.
 //
-// The order of transforms is fixed: penalties, then temperature, then top-k, then
+// The order of transforms is fixed: penalties and bias, then temperature, then top-k, then
 // top-p, then one draw.
 package sample
 
@@ -30,9 +30,16 @@ type Params struct {
 	// sampler has chosen it, PresencePenalty once if it ever has (OpenAI's
 	// definition). Negative ones encourage.
 	FrequencyPenalty, PresencePenalty float64
+	// Bias is added to the logits of these tokens: −100 as good as bans a token,
+	// 100 as good as forces it (OpenAI's logit_bias). Every token must be in the
+	// vocabulary.
+	Bias map[int32]float64
 }
 
-func (p Params) penalises() bool { return p.FrequencyPenalty != 0 || p.PresencePenalty != 0 }
+// changesLogits reports whether any logit is changed before the choice.
+func (p Params) changesLogits() bool {
+	return p.FrequencyPenalty != 0 || p.PresencePenalty != 0 || len(p.Bias) > 0
+}
 
 // Validate names the parameter that is out of range.
 func (p Params) Validate() error {
@@ -48,10 +55,15 @@ func (p Params) Validate() error {
 	case !(math.Abs(p.PresencePenalty) <= maxPenalty):
 		return fmt.Errorf("presence penalty %v is out of range: it must be from -%d to %d", p.PresencePenalty, maxPenalty, maxPenalty)
 	}
+	for token, bias := range p.Bias {
+		if !(math.Abs(bias) <= maxPenalty) {
+			return fmt.Errorf("the bias of token %d is %v: it must be from -%d to %d", token, bias, maxPenalty, maxPenalty)
+		}
+	}
 	return nil
 }
 
-// maxPenalty is far beyond what makes sense, and keeps logits finite.
+// maxPenalty, which bounds a bias too, is far beyond what makes sense, and keeps logits finite.
 const maxPenalty = 100
 
 // ErrNotFinite says that no token can be chosen because the model's logits are
@@ -88,8 +100,8 @@ type Sampler struct {
 	probs  []float64
 	ids    []int32
 	// counts are how often each token was chosen, where penalties ask for it.
-	counts    map[int32]int
-	penalised []float32
+	counts  map[int32]int
+	changed []float32
 }
 
 // New returns a sampler; params must be valid. A greedy one never draws, so
@@ -101,10 +113,10 @@ func New(params Params, rng *rand.Rand) *Sampler {
 // Next chooses the next token from the logits [V] of one position. It returns
 // ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf.
 func (s *Sampler) Next(logits []float32) (int32, error) {
-	if !s.params.penalises() {
+	if !s.params.changesLogits() {
 		return s.choose(logits)
 	}
-	token, err := s.choose(s.penalise(logits))
+	token, err := s.choose(s.change(logits))
 	if err == nil {
 		if s.counts == nil {
 			s.counts = map[int32]int{}
@@ -114,13 +126,16 @@ func (s *Sampler) Next(logits []float32) (int32, error) {
 	return token, err
 }
 
-// penalise returns a copy of the logits, less the penalties.
-func (s *Sampler) penalise(logits []float32) []float32 {
-	s.penalised = append(s.penalised[:0], logits...)
-	for token, n := range s.counts {
-		s.penalised[token] -= float32(s.params.PresencePenalty + float64(n)*s.params.FrequencyPenalty)
+// change returns a copy of the logits with the bias, less the penalties.
+func (s *Sampler) change(logits []float32) []float32 {
+	s.changed = append(s.changed[:0], logits...)
+	for token, bias := range s.params.Bias {
+		s.changed[token] += float32(bias)
 	}
-	return s.penalised
+	for token, n := range s.counts {
+		s.changed[token] -= float32(s.params.PresencePenalty + float64(n)*s.params.FrequencyPenalty)
+	}
+	return s.changed
 }
 
 func (s *Sampler) choose(logits []float32) (int32, error) {

@@ -85,7 +85,7 @@ func TestDrawsFollowTheProbabilities(t *testing.T) {
 	}
 }
 
-func TestPenaltiesCountWhatWasChosen(t *testing.T) {
+func TestPenaltiesAndBiasChangeTheChoice(t *testing.T) {
 	logits := []float32{0, 3, 2.5, 1}
 	tests := []struct {
 		name   string
@@ -96,6 +96,8 @@ func TestPenaltiesCountWhatWasChosen(t *testing.T) {
 		{name: "presence counts once", params: Params{PresencePenalty: 1}, want: []int32{1, 2, 1, 1}},
 		{name: "frequency counts each time", params: Params{FrequencyPenalty: 1}, want: []int32{1, 2, 1, 2}},
 		{name: "both add up", params: Params{PresencePenalty: 2, FrequencyPenalty: .1}, want: []int32{1, 2, 3, 1}},
+		{name: "a bias bans and lifts", params: Params{Bias: map[int32]float64{1: -100, 3: 2}}, want: []int32{3, 3, 3, 3}},
+		{name: "a bias and a penalty add up", params: Params{Bias: map[int32]float64{3: 2.25}, PresencePenalty: 1}, want: []int32{3, 1, 2, 3}},
 		{name: "a negative one encourages", params: Params{FrequencyPenalty: -1}, want: []int32{1, 1, 1, 1}},
 	}
 	for _, test := range tests {
@@ -164,6 +166,7 @@ func TestParamsOutOfRangeAreNamed(t *testing.T) {
 	for name, p := range map[string]Params{
 		"negative temperature": {Temperature: -1}, "NaN temperature": {Temperature: math.NaN()},
 		"negative top-k": {TopK: -1}, "top-p above one": {TopP: 1.1}, "NaN top-p": {TopP: math.NaN()},
+		"NaN bias": {Bias: map[int32]float64{1: math.NaN()}}, "a bias too large": {Bias: map[int32]float64{1: 1e9}},
 	} {
 		if p.Validate() == nil {
 			t.Errorf("%s was accepted", name)

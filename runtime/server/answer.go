@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -81,6 +82,9 @@ func (s *Server) answer(ctx context.Context, q query, emit func(engine.Delta) er
 	if r.Prompt, err = encodePrompt(c, q); err != nil {
 		return out, err
 	}
+	if err := checkBias(c, r.Sampling.Bias); err != nil {
+		return out, err
+	}
 	// A prompt that pass 2 could not take is refused before pass 1 reads it.
 	if n := len(r.Prompt); n+max(r.MaxTokens, 1) > c.engine.ContextLength() {
 		return out, &engine.ContextError{Prompt: n, Answer: max(r.MaxTokens, 1), Limit: c.engine.ContextLength()}
@@ -135,6 +139,16 @@ func encodePrompt(c *core, q query) ([]int32, error) {
 		return nil, invalid(param, "invalid_value", "%s has no tokens", param)
 	}
 	return ids, nil
+}
+
+// checkBias refuses a bias of tokens that the model does not have.
+func checkBias(c *core, bias map[int32]float64) error {
+	for _, id := range slices.Sorted(maps.Keys(bias)) {
+		if id < 0 || int(id) >= c.tok.VocabSize() {
+			return invalid("logit_bias", "invalid_value", "logit_bias has the token %d: the model has the tokens 0 to %d", id, c.tok.VocabSize()-1)
+		}
+	}
+	return nil
 }
 
 // subject is the text that pass 1 judges: the last thing the user said, or the

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/openai/openai-go/v3"
@@ -61,6 +63,34 @@ func TestOpenAIsClientChats(t *testing.T) {
 	}
 	if adaptation.Expert == "" || len(adaptation.Probabilities) == 0 || adaptation.Pass1Seconds <= 0 {
 		t.Errorf("adaptation %+v", adaptation)
+	}
+}
+
+func TestOpenAIsClientForcesAndBansTokens(t *testing.T) {
+	h := open(t, nil)
+	client := h.client()
+	ask := func(bias map[string]int64) string {
+		t.Helper()
+		got, err := client.Completions.New(t.Context(), openai.CompletionNewParams{
+			Model: "demo:base", Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("3 + 4 =")},
+			MaxTokens: openai.Int(4), Temperature: openai.Float(0), LogitBias: bias,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Choices[0].Text
+	}
+	_, _, tok := h.volume.Load(t)
+	x, err := tok.Encode("x", false)
+	if err != nil || len(x) != 1 {
+		t.Fatalf("the token of x: %v, %v", x, err)
+	}
+	token := strconv.Itoa(int(x[0]))
+	if got := ask(map[string]int64{token: 100}); got != "xxxx" {
+		t.Errorf("with x forced the answer is %q", got)
+	}
+	if got := ask(map[string]int64{token: -100}); strings.Contains(got, "x") {
+		t.Errorf("with x banned the answer is %q", got)
 	}
 }
 

@@ -2,8 +2,11 @@ package server
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/engine"
@@ -27,6 +30,8 @@ type query struct {
 const (
 	maxTemperature    = 2
 	maxPenalty        = 2
+	maxBias           = 100
+	maxBiased         = 1024 // Tokens with a bias.
 	maxStops          = 16
 	maxStopBytes      = 256
 	defaultCompletion = 16 // OpenAI's default of max_tokens for completions.
@@ -118,8 +123,33 @@ func parseCommon(f *fields) query {
 		}
 	}
 	f.unsupported("n", "1")
-	f.unsupported("logit_bias", "{}")
+	r.Sampling.Bias = parseBias(f)
 	return q
+}
+
+// parseBias reads logit_bias: an object of token ids and what is added to their
+// logits. Whether the model has the tokens is known later (checkBias).
+func parseBias(f *fields) map[int32]float64 {
+	o := f.object("logit_bias")
+	if o == nil || len(o.raw) == 0 {
+		return nil
+	}
+	if len(o.raw) > maxBiased {
+		f.fail(invalid("logit_bias", "invalid_value", "logit_bias has %d tokens, at most %d are allowed", len(o.raw), maxBiased))
+		return nil
+	}
+	bias := make(map[int32]float64, len(o.raw))
+	// In order, so that of several mistakes the same one is always told.
+	for _, key := range slices.Sorted(maps.Keys(o.raw)) {
+		id, err := strconv.ParseInt(key, 10, 32)
+		if err != nil || strconv.FormatInt(id, 10) != key {
+			o.fail(invalid("logit_bias", "invalid_value", "logit_bias has the key %q: keys are token ids, such as \"42\"", clip(key)))
+			break
+		}
+		bias[int32(id)] = o.number(key, -maxBias, maxBias, 0)
+	}
+	f.adopt(o)
+	return bias
 }
 
 // parseMessages reads the conversation.
