@@ -236,6 +236,17 @@ func (e *Engine) enqueue(j *job, continues bool) error {
 	return nil
 }
 
+// HasRoom reports whether n requests that come together would be admitted now,
+// ErrBusy otherwise. An idle engine has room for any number.
+func (e *Engine) HasRoom(n int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if busy := len(e.waiting) + int(e.active.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
+		return ErrBusy
+	}
+	return nil
+}
+
 // checkPrompt validates what comes from outside before it reaches the batch,
 // where a bad token would fail its neighbours too.
 func (e *Engine) checkPrompt(tokens []int32, answer int) error {

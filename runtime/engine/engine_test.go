@@ -418,6 +418,9 @@ func TestReaderThatGivesUpEndsItsRequest(t *testing.T) {
 func TestFullQueueIsBusyButContinuesWhatItAdmitted(t *testing.T) {
 	h := start(t, func(o *engine.Options) { o.MaxBatch = 1; o.MaxWaiting = 1; o.StopTokens = nil })
 	ctx, cancel := context.WithCancel(t.Context())
+	if err := h.HasRoom(3); err != nil {
+		t.Errorf("an idle engine has no room: %v", err)
+	}
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
@@ -432,6 +435,9 @@ func TestFullQueueIsBusyButContinuesWhatItAdmitted(t *testing.T) {
 	}
 	if _, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}}); !errors.Is(err, engine.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
+	}
+	if err := h.HasRoom(1); !errors.Is(err, engine.ErrBusy) {
+		t.Errorf("HasRoom = %v, want ErrBusy", err)
 	}
 	continued := make(chan error, 1)
 	go func() {

@@ -8,11 +8,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/sample"
 )
 
 // strategyPinned is what contract.Adaptation.Strategy says of a request whose
@@ -62,13 +66,17 @@ func (s *Server) modelNames() []string {
 
 // outcome is how a request was answered.
 type outcome struct {
-	result     engine.Result
+	// result sums up the choices: tokens of all, the earliest first token, the
+	// latest end. Its Finish is the first choice's.
+	result engine.Result
+	// finishes says why each choice ended.
+	finishes   []string
 	adaptation contract.Adaptation
 }
 
 // answer runs the passes of a request: pass 1 unless its model name pins the
-// weights, then pass 2, whose pieces go to emit.
-func (s *Server) answer(ctx context.Context, q query, emit func(engine.Delta) error) (outcome, error) {
+// weights, then pass 2 for each choice, whose pieces go to emit, one at a time.
+func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d engine.Delta) error) (outcome, error) {
 	var out outcome
 	c := s.core.Load()
 	if c == nil {
@@ -89,6 +97,14 @@ func (s *Server) answer(ctx context.Context, q query, emit func(engine.Delta) er
 	if n := len(r.Prompt); n+max(r.MaxTokens, 1) > c.engine.ContextLength() {
 		return out, &engine.ContextError{Prompt: n, Answer: max(r.MaxTokens, 1), Limit: c.engine.ContextLength()}
 	}
+	if q.choices > 1 {
+		// All choices or none: a queue that is full in the middle would leave half
+		// an answer.
+		if err := c.engine.HasRoom(q.choices); err != nil {
+			return out, err
+		}
+		r.Continues = true
+	}
 	decision, pass1, err := s.decide(ctx, c, t, q)
 	if err != nil {
 		return out, err
@@ -96,10 +112,11 @@ func (s *Server) answer(ctx context.Context, q query, emit func(engine.Delta) er
 	if r.Mixture, err = t.mixture(decision); err != nil {
 		return out, err
 	}
-	r.Continues = decision.Probabilities != nil
+	r.Continues = r.Continues || decision.Probabilities != nil
 	s.count(t, decision)
 	begun := time.Now()
-	out.result, err = c.engine.Generate(ctx, r, emit)
+	results, err := generate(ctx, c.engine, r, q.choices, emit)
+	out.sum(results)
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
 	if err != nil {
 		return out, err
@@ -139,6 +156,45 @@ func encodePrompt(c *core, q query) ([]int32, error) {
 		return nil, invalid(param, "invalid_value", "%s has no tokens", param)
 	}
 	return ids, nil
+}
+
+// generate answers a request n times at once. The first choice is what the
+// request alone would get; each of the others draws from a seed of its own. An
+// error of one ends all.
+func generate(ctx context.Context, e *engine.Engine, r engine.Request, n int, emit func(int, engine.Delta) error) ([]engine.Result, error) {
+	results := make([]engine.Result, n)
+	group, ctx := errgroup.WithContext(ctx)
+	var turn sync.Mutex
+	for i := range n {
+		r := r
+		if i > 0 {
+			r.Seed = sample.Stream(r.Seed, uint64(i)).Uint64()
+		}
+		group.Go(func() (err error) {
+			results[i], err = e.Generate(ctx, r, func(d engine.Delta) error {
+				turn.Lock()
+				defer turn.Unlock()
+				return emit(i, d)
+			})
+			return err
+		})
+	}
+	return results, group.Wait()
+}
+
+// sum fills in what the results of all choices say together.
+func (o *outcome) sum(results []engine.Result) {
+	o.result = results[0]
+	for i, r := range results {
+		o.finishes = append(o.finishes, r.Finish)
+		if i == 0 {
+			continue
+		}
+		o.result.Tokens += r.Tokens
+		o.result.Waited = max(o.result.Waited, r.Waited)
+		o.result.FirstToken = min(o.result.FirstToken, r.FirstToken)
+		o.result.Total = max(o.result.Total, r.Total)
+	}
 }
 
 // checkBias refuses a bias of tokens that the model does not have.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/contract"
@@ -260,12 +261,12 @@ type reply struct {
 
 // whole sends the answer when it is complete.
 func (a *reply) whole(ctx context.Context) error {
-	text := ""
-	var probs []engine.Logprob
-	out, err := a.server.answer(ctx, a.query, func(d engine.Delta) error {
-		text += d.Text
+	texts := make([]strings.Builder, a.query.choices)
+	probs := make([][]engine.Logprob, a.query.choices)
+	out, err := a.server.answer(ctx, a.query, func(i int, d engine.Delta) error {
+		texts[i].WriteString(d.Text)
 		if d.Logprob != nil {
-			probs = append(probs, *d.Logprob)
+			probs[i] = append(probs[i], *d.Logprob)
 		}
 		return nil
 	})
@@ -273,7 +274,11 @@ func (a *reply) whole(ctx context.Context) error {
 		return err
 	}
 	a.answered(out)
-	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, text, a.logprobs(probs, 0), out))
+	parts := make([]part, a.query.choices)
+	for i := range parts {
+		parts[i] = part{index: i, text: texts[i].String(), probs: a.logprobs(probs[i], 0)}
+	}
+	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, parts, out))
 	return nil
 }
 

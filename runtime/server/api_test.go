@@ -246,7 +246,8 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"stream is text":        {body: with(fields{"stream": "yes"}), status: 400, param: "stream"},
 		"options, no stream":    {body: with(fields{"stream_options": fields{}}), status: 400, param: "stream_options"},
 		"options of odd type":   {body: with(fields{"stream": true, "stream_options": fields{"include_usage": 1}}), status: 400, param: "stream_options.include_usage"},
-		"two choices":           {body: with(fields{"n": 2}), status: 400, param: "n", code: "unsupported_parameter"},
+		"no choices":            {body: with(fields{"n": 0}), status: 400, param: "n", message: "between 1 and 16"},
+		"choices by the dozen":  {body: with(fields{"n": 24}), status: 400, param: "n", message: "between 1 and 16"},
 		"tools":                 {body: with(fields{"tools": []fields{{}}}), status: 400, param: "tools", code: "unsupported_parameter"},
 		"a penalty too large":   {body: with(fields{"presence_penalty": 2.5}), status: 400, param: "presence_penalty"},
 		"a bias of a word":      {body: with(fields{"logit_bias": fields{"cat": 1}}), status: 400, param: "logit_bias", message: "keys are token ids"},
@@ -365,7 +366,7 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	h := open(t, nil)
 	secret := "my password is hunter2"
 	h.ask(t, contract.PathChatCompletions, chat("demo", secret, nil))
-	h.ask(t, contract.PathCompletions, fields{"model": "demo", "prompt": secret, "stream": true, "n": 7})
+	h.ask(t, contract.PathCompletions, fields{"model": "demo", "prompt": secret, "stream": true, "n": 70})
 	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
 	for name, text := range map[string]string{"log": h.log.String(), "metrics": metrics} {
 		if strings.Contains(text, "hunter2") {

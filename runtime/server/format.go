@@ -20,11 +20,18 @@ type meta struct {
 // format is how an endpoint words an answer. Logprobs are in its own form.
 type format interface {
 	prefix() string
-	whole(m meta, text string, probs *logprobs, out outcome) any
-	first(m meta) any // nil if a stream begins with its first piece.
-	piece(m meta, text string, probs *logprobs) any
-	last(m meta, out outcome) any
+	whole(m meta, choices []part, out outcome) any
+	first(m meta, choice int) any // nil if a stream begins with its first piece.
+	piece(m meta, p part) any
+	last(m meta, choice int, out outcome) any
 	usage(m meta, out outcome) any
+}
+
+// part is the text of one choice, or a piece of it.
+type part struct {
+	index int
+	text  string
+	probs *logprobs
 }
 
 // response is an answer, or a piece of one, in either endpoint.
@@ -58,11 +65,16 @@ func (m meta) response(object string, choices ...any) response {
 	return response{ID: m.id, Object: object, Created: m.created, Model: m.model, Fingerprint: m.fingerprint, Choices: choices}
 }
 
-// finished adds what only a complete answer has.
-func (r response) finished(out outcome, withUsage bool) response {
-	r.Adaptation = &out.adaptation
-	if withUsage {
-		r.Usage = usageOf(out)
+// complete adds what only a complete answer has.
+func (r response) complete(out outcome) response {
+	r.Adaptation, r.Usage = &out.adaptation, usageOf(out)
+	return r
+}
+
+// ended adds what a stream says at its end, with the last of its choices.
+func (r response) ended(choice int, out outcome) response {
+	if choice == len(out.finishes)-1 {
+		r.Adaptation = &out.adaptation
 	}
 	return r
 }
@@ -96,24 +108,28 @@ type chatDelta struct {
 
 func (chatFormat) prefix() string { return "chatcmpl-" }
 
-func (chatFormat) whole(m meta, text string, probs *logprobs, out outcome) any {
-	return m.response(chatObject, chatChoice{
-		Message:  &chatMessage{Role: "assistant", Content: text},
-		Logprobs: probs.chat(), Finish: &out.result.Finish,
-	}).finished(out, true)
+func (chatFormat) whole(m meta, choices []part, out outcome) any {
+	list := make([]any, len(choices))
+	for i, p := range choices {
+		list[i] = chatChoice{
+			Index: p.index, Message: &chatMessage{Role: "assistant", Content: p.text},
+			Logprobs: p.probs.chat(), Finish: &out.finishes[p.index],
+		}
+	}
+	return m.response(chatObject, list...).complete(out)
 }
 
-func (chatFormat) first(m meta) any {
+func (chatFormat) first(m meta, choice int) any {
 	empty := ""
-	return m.response(chatChunk, chatChoice{Delta: &chatDelta{Role: "assistant", Content: &empty}})
+	return m.response(chatChunk, chatChoice{Index: choice, Delta: &chatDelta{Role: "assistant", Content: &empty}})
 }
 
-func (chatFormat) piece(m meta, text string, probs *logprobs) any {
-	return m.response(chatChunk, chatChoice{Delta: &chatDelta{Content: &text}, Logprobs: probs.chat()})
+func (chatFormat) piece(m meta, p part) any {
+	return m.response(chatChunk, chatChoice{Index: p.index, Delta: &chatDelta{Content: &p.text}, Logprobs: p.probs.chat()})
 }
 
-func (chatFormat) last(m meta, out outcome) any {
-	return m.response(chatChunk, chatChoice{Delta: &chatDelta{}, Finish: &out.result.Finish}).finished(out, false)
+func (chatFormat) last(m meta, choice int, out outcome) any {
+	return m.response(chatChunk, chatChoice{Index: choice, Delta: &chatDelta{}, Finish: &out.finishes[choice]}).ended(choice, out)
 }
 
 func (chatFormat) usage(m meta, out outcome) any {
@@ -136,18 +152,22 @@ type textChoice struct {
 
 func (textFormat) prefix() string { return "cmpl-" }
 
-func (textFormat) whole(m meta, text string, probs *logprobs, out outcome) any {
-	return m.response(textObject, textChoice{Text: text, Logprobs: probs.text(), Finish: &out.result.Finish}).finished(out, true)
+func (textFormat) whole(m meta, choices []part, out outcome) any {
+	list := make([]any, len(choices))
+	for i, p := range choices {
+		list[i] = textChoice{Index: p.index, Text: p.text, Logprobs: p.probs.text(), Finish: &out.finishes[p.index]}
+	}
+	return m.response(textObject, list...).complete(out)
 }
 
-func (textFormat) first(meta) any { return nil }
+func (textFormat) first(meta, int) any { return nil }
 
-func (textFormat) piece(m meta, text string, probs *logprobs) any {
-	return m.response(textObject, textChoice{Text: text, Logprobs: probs.text()})
+func (textFormat) piece(m meta, p part) any {
+	return m.response(textObject, textChoice{Index: p.index, Text: p.text, Logprobs: p.probs.text()})
 }
 
-func (textFormat) last(m meta, out outcome) any {
-	return m.response(textObject, textChoice{Finish: &out.result.Finish}).finished(out, false)
+func (textFormat) last(m meta, choice int, out outcome) any {
+	return m.response(textObject, textChoice{Index: choice, Finish: &out.finishes[choice]}).ended(choice, out)
 }
 
 func (textFormat) usage(m meta, out outcome) any {

@@ -122,6 +122,69 @@ func TestOpenAIsClientStreamsWhatItWouldGetWhole(t *testing.T) {
 	}
 }
 
+func TestOpenAIsClientGetsSeveralChoices(t *testing.T) {
+	h := open(t, nil)
+	client := h.client()
+	alone, err := client.Chat.Completions.New(t.Context(), chatParams())
+	if err != nil {
+		t.Fatal(err)
+	}
+	params := chatParams()
+	params.N = openai.Int(4)
+	whole, err := client.Chat.Completions.New(t.Context(), params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(whole.Choices) != 4 || whole.Choices[0].Message.Content != alone.Choices[0].Message.Content {
+		t.Fatalf("four choices %s, alone %s", whole.RawJSON(), alone.RawJSON())
+	}
+	if whole.Usage.PromptTokens != alone.Usage.PromptTokens || whole.Usage.CompletionTokens <= alone.Usage.CompletionTokens {
+		t.Errorf("usage %s, alone %s", whole.Usage.RawJSON(), alone.Usage.RawJSON())
+	}
+	texts := map[string]bool{}
+	for i, c := range whole.Choices {
+		texts[c.Message.Content] = true
+		if c.Index != int64(i) || c.FinishReason == "" {
+			t.Errorf("choice %d: %s", i, c.RawJSON())
+		}
+	}
+	if len(texts) == 1 {
+		t.Error("all choices are the same")
+	}
+	stream := client.Chat.Completions.NewStreaming(t.Context(), params)
+	var all openai.ChatCompletionAccumulator
+	adaptations := 0
+	for stream.Next() {
+		if !all.AddChunk(stream.Current()) {
+			t.Fatalf("the client cannot add %s", stream.Current().RawJSON())
+		}
+		if stream.Current().JSON.ExtraFields[contract.AdaptationField].Raw() != "" {
+			adaptations++
+		}
+	}
+	if err := stream.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if len(all.Choices) != 4 || adaptations != 1 {
+		t.Fatalf("streamed %d choices, and %d times what was chosen", len(all.Choices), adaptations)
+	}
+	for i, c := range all.Choices {
+		if want := whole.Choices[i]; c.Message.Content != want.Message.Content || c.FinishReason != want.FinishReason {
+			t.Errorf("choice %d: streamed %q (%s), whole %q (%s)", i, c.Message.Content, c.FinishReason, want.Message.Content, want.FinishReason)
+		}
+	}
+	two, err := client.Completions.New(t.Context(), openai.CompletionNewParams{
+		Model: "demo:base", Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("3 + 4 =")},
+		MaxTokens: openai.Int(8), N: openai.Int(2), Logprobs: openai.Int(1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(two.Choices) != 2 || two.Choices[1].Index != 1 || len(two.Choices[1].Logprobs.Tokens) == 0 {
+		t.Errorf("completion %s", two.RawJSON())
+	}
+}
+
 func TestOpenAIsClientCompletesAndLists(t *testing.T) {
 	h := open(t, nil)
 	client := h.client()

@@ -23,7 +23,9 @@ type query struct {
 	tokens   []int32
 
 	stream, includeUsage bool
-	request              engine.Request // Without prompt and weights.
+	// choices is how many answers are wanted, each with draws of its own.
+	choices int
+	request engine.Request // Without prompt and weights.
 }
 
 // Bounds of what a request may ask for.
@@ -33,6 +35,7 @@ const (
 	maxBias           = 100
 	maxBiased         = 1024 // Tokens with a bias.
 	maxStops          = 16
+	maxChoices        = 16
 	maxStopBytes      = 256
 	defaultCompletion = 16 // OpenAI's default of max_tokens for completions.
 )
@@ -122,7 +125,10 @@ func parseCommon(f *fields) query {
 			f.fail(invalid("stream_options", "invalid_value", "stream_options needs stream to be true"))
 		}
 	}
-	f.unsupported("n", "1")
+	q.choices = 1
+	if n, ok := f.integer("n", 1, maxChoices); ok {
+		q.choices = int(n)
+	}
 	r.Sampling.Bias = parseBias(f)
 	return q
 }

@@ -22,7 +22,7 @@ var errClientGone = fmt.Errorf("writing to the client: %w", context.Canceled)
 // first piece an error is a proper HTTP error; after it, an event.
 func (a *reply) stream(ctx context.Context) error {
 	events := &events{w: a.w, control: http.NewResponseController(a.w)}
-	offset := 0
+	offsets := make([]int, a.query.choices)
 	begin := func() error {
 		if a.record.started {
 			return nil
@@ -33,9 +33,14 @@ func (a *reply) stream(ctx context.Context) error {
 		h.Set("Cache-Control", "no-cache")
 		h.Set("X-Accel-Buffering", "no") // nginx would hold the pieces back.
 		a.w.WriteHeader(http.StatusOK)
-		return events.send(a.format.first(a.meta))
+		for i := range a.query.choices {
+			if err := events.send(a.format.first(a.meta, i)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	out, err := a.server.answer(ctx, a.query, func(d engine.Delta) error {
+	out, err := a.server.answer(ctx, a.query, func(i int, d engine.Delta) error {
 		if err := begin(); err != nil {
 			return err
 		}
@@ -46,8 +51,8 @@ func (a *reply) stream(ctx context.Context) error {
 		if d.Logprob != nil {
 			probs = append(probs, *d.Logprob)
 		}
-		defer func() { offset += len(d.Text) }()
-		return events.send(a.format.piece(a.meta, d.Text, a.logprobs(probs, offset)))
+		defer func() { offsets[i] += len(d.Text) }()
+		return events.send(a.format.piece(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, offsets[i])}))
 	})
 	if err == nil {
 		err = begin() // An answer may be empty.
@@ -59,8 +64,10 @@ func (a *reply) stream(ctx context.Context) error {
 		return err
 	}
 	a.answered(out)
-	if err := events.send(a.format.last(a.meta, out)); err != nil {
-		return err
+	for i := range a.query.choices {
+		if err := events.send(a.format.last(a.meta, i, out)); err != nil {
+			return err
+		}
 	}
 	if a.query.includeUsage {
 		if err := events.send(a.format.usage(a.meta, out)); err != nil {
