@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -141,8 +142,9 @@ func TestAModelHasOneDigestWhereverItLies(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	checkpointtest.Write(t, a, checkpointtest.Tiny())
 	checkpointtest.Write(t, b, checkpointtest.Tiny())
-	// A card and another format of the weights are no part of the model.
-	for name, content := range map[string]string{"README.md": "card", "pytorch_model.bin": "weights"} {
+	// A card, another format of the weights and a second vocabulary are no part
+	// of the model.
+	for name, content := range map[string]string{"README.md": "card", "pytorch_model.bin": "weights", "tokenizer.model": "vocabulary"} {
 		if err := overwrite(name, content)(b); err != nil {
 			t.Fatal(err)
 		}
@@ -167,5 +169,12 @@ func TestAModelHasOneDigestWhereverItLies(t *testing.T) {
 	}
 	if mb, err = checkpoint.BuildManifest(b); err != nil || mb.Digest == ma.Digest {
 		t.Errorf("another tokenizer config gives the same digest (%v)", err)
+	}
+	if err := os.Remove(filepath.Join(b, "tokenizer.json")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := checkpoint.ModelFiles(b)
+	if err != nil || !slices.Contains(files, "tokenizer.model") || slices.Contains(files, "tokenizer.json") {
+		t.Errorf("with a SentencePiece model alone the files are %v (%v)", files, err)
 	}
 }

@@ -6,18 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 )
-
-// Names of further files of a model folder.
-const (
-	TokenizerFile = "tokenizer.json" //nolint:gosec // A file name.
-)
-
-// RequiredFiles are those without which a folder is no model, besides weights.
-var RequiredFiles = []string{ConfigFile, TokenizerFile}
 
 // OptionalFiles are those that belong to a model if they are there.
 var OptionalFiles = []string{
@@ -33,8 +26,11 @@ func ModelFiles(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := append([]string(nil), RequiredFiles...)
-	files = append(files, weights...)
+	vocabulary, err := vocabularyFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := append([]string{ConfigFile, vocabulary}, weights...)
 	if index != nil {
 		files = append(files, IndexFile)
 	}
@@ -47,6 +43,20 @@ func ModelFiles(dir string) ([]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// vocabularyFile returns the one of contract.TokenizerFiles that the model uses.
+func vocabularyFile(dir string) (string, error) {
+	for _, name := range contract.TokenizerFiles {
+		_, err := os.Stat(filepath.Join(dir, name))
+		if err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("listing model: %w", err)
+		}
+	}
+	return "", fmt.Errorf("listing model: %s has none of %s: %w", dir, strings.Join(contract.TokenizerFiles, ", "), fs.ErrNotExist)
 }
 
 // BuildManifest hashes the files of a model folder and describes it. The folder

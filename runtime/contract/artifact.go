@@ -67,6 +67,11 @@ func ArtifactDir(root, kind, digest string) (string, error) {
 	return path.Join(root, kind, dir), nil
 }
 
+// TokenizerFiles are the files that a model's vocabulary is read from, the
+// preferred one first: Hugging Face's, a SentencePiece model, and Mistral's own
+// name for one. Only the first that is there belongs to the model.
+var TokenizerFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer.model.v3"}
+
 // ModelManifest describes a fetched model. Digest is DigestFiles(Files).
 type ModelManifest struct {
 	Digest       string       `json:"digest"`

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -111,10 +112,11 @@ func takeModel(ctx context.Context, from tree, dir string, count *meter) error {
 	take := func(name string, limit int64) error {
 		return from.take(ctx, name, filepath.Join(dir, name), limit)
 	}
-	for _, name := range checkpoint.RequiredFiles {
-		if err := take(name, maxSmallFile); err != nil {
-			return absentFrom(from, name, err)
-		}
+	if err := take(checkpoint.ConfigFile, maxSmallFile); err != nil {
+		return absentFrom(from, checkpoint.ConfigFile, err)
+	}
+	if err := takeVocabulary(from, take); err != nil {
+		return err
 	}
 	if err := takeWeights(from, take, dir, count); err != nil {
 		return err
@@ -125,6 +127,16 @@ func takeModel(ctx context.Context, from tree, dir string, count *meter) error {
 		}
 	}
 	return nil
+}
+
+// takeVocabulary takes the first of the tokenizer's files that the source has.
+func takeVocabulary(from tree, take func(name string, limit int64) error) error {
+	for _, name := range contract.TokenizerFiles {
+		if err := take(name, maxSmallFile); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return absentFrom(from, strings.Join(contract.TokenizerFiles, ", "), fs.ErrNotExist)
 }
 
 func takeWeights(from tree, take func(name string, limit int64) error, dir string, count *meter) error {

@@ -251,6 +251,11 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 		{"another architecture", contract.FetchSpec{Path: damaged(overwrite("config.json", `{"model_type":"gpt2"}`))}, contract.ReasonUnsupported, true, "gpt2"},
 		{"a tokenizer that is no JSON", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", "{"))}, contract.ReasonInvalidModel, true, "tokenizer"},
 		{"a tokenizer of another kind", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", `{"model":{"type":"Unigram"}}`))}, contract.ReasonUnsupported, true, "Unigram"},
+		{"no tokenizer", contract.FetchSpec{Path: damaged(func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.json")) })},
+			contract.ReasonSourceNotFound, false, "tokenizer.model"},
+		{"a SentencePiece model that is none", contract.FetchSpec{Path: damaged(func(dir string) error {
+			return os.Rename(filepath.Join(dir, "tokenizer.json"), filepath.Join(dir, "tokenizer.model"))
+		})}, contract.ReasonInvalidModel, true, "tokenizer.model"},
 		{"a tokenizer of another model", contract.FetchSpec{Path: damaged(smaller)}, contract.ReasonInvalidModel, true, "different models"},
 		{"a folder in place of a file", contract.FetchSpec{Path: damaged(func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "config.json")), os.Mkdir(filepath.Join(dir, "config.json"), 0o700))

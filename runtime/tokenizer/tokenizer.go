@@ -1,7 +1,7 @@
 // Package tokenizer turns text into token ids and back, as Hugging Face's
-// tokenizer.json says: byte-pair encoding, byte-level (GPT-2, Llama 3, Qwen)
-// or in the manner of SentencePiece (Llama 2, Mistral), with added tokens and
-// chat templates.
+// tokenizer.json or a SentencePiece model says: byte-pair encoding, byte-level
+// (GPT-2, Llama 3, Qwen) or in the manner of SentencePiece (Llama 2, Mistral),
+// with added tokens and chat templates.
 //
 // Two kinds of text are kept apart. Text of the model's own making (a chat
 // template) may contain special tokens; text of users may not, whatever it
@@ -49,10 +49,10 @@ type Tokenizer struct {
 	chat         *jinja.Template // nil if there is none
 }
 
-// Load reads the tokenizer of a model folder: tokenizer.json and, where they
-// are, tokenizer_config.json, chat_template.jinja, config.json and
-// generation_config.json (for the tokens that end a sequence). What cannot be
-// read is contract.ReasonInvalidModel or, where this package has not what the
+// Load reads the tokenizer of a model folder: the first of
+// contract.TokenizerFiles that is there and, where they are, tokenizer_config.json, chat_template.jinja, config.json
+// and generation_config.json (for the tokens that end a sequence). What cannot
+// be read is contract.ReasonInvalidModel or, where this package has not what the
 // file asks for, contract.ReasonUnsupported.
 func Load(dir string) (*Tokenizer, error) {
 	t, err := load(dir)
@@ -63,11 +63,11 @@ func Load(dir string) (*Tokenizer, error) {
 }
 
 func load(dir string) (*Tokenizer, error) {
-	b, err := artifact.ReadBounded(filepath.Join(dir, "tokenizer.json"), maxTokenizerFile)
+	t, err := loadVocabulary(dir)
 	if err != nil {
 		return nil, err
 	}
-	t, config, err := parseWithConfig(b, dir)
+	config, err := readTokenizerConfig(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +89,27 @@ func load(dir string) (*Tokenizer, error) {
 	return t, nil
 }
 
-func parseWithConfig(b []byte, dir string) (*Tokenizer, tokenizerConfig, error) {
-	t, err := Parse(b)
-	if err != nil {
-		return nil, tokenizerConfig{}, fmt.Errorf("tokenizer.json: %w", err)
+// loadVocabulary reads the first of contract.TokenizerFiles that is there.
+func loadVocabulary(dir string) (*Tokenizer, error) {
+	for _, name := range contract.TokenizerFiles {
+		b, err := artifact.ReadBounded(filepath.Join(dir, name), maxTokenizerFile)
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		parse := ParseSentencePiece
+		if strings.HasSuffix(name, ".json") {
+			parse = Parse
+		}
+		t, err := parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return t, nil
 	}
-	config, err := readTokenizerConfig(dir)
-	return t, config, err
+	return nil, fmt.Errorf("none of %s is there: %w", strings.Join(contract.TokenizerFiles, ", "), fs.ErrNotExist)
 }
 
 // Parse reads a tokenizer.json.
@@ -104,11 +118,15 @@ func Parse(b []byte) (*Tokenizer, error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, err
 	}
-	t := &Tokenizer{special: map[int32]bool{}, added: map[string]int32{}, bos: -1, specialNames: map[string]string{}}
+	t := newTokenizer()
 	if err := t.build(f); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+func newTokenizer() *Tokenizer {
+	return &Tokenizer{special: map[int32]bool{}, added: map[string]int32{}, bos: -1, specialNames: map[string]string{}}
 }
 
 func (t *Tokenizer) build(f tokenizerFile) error {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
@@ -137,7 +138,7 @@ func WriteTokenizer(tb testing.TB, dir string) {
 	for i, content := range []string{"<|end|>", "<|user|>", "<|assistant|>", "<|system|>"} {
 		added = append(added, map[string]any{"id": End + i, "content": content, "special": true})
 	}
-	writeJSON(tb, dir, checkpoint.TokenizerFile, map[string]any{
+	writeJSON(tb, dir, contract.TokenizerFiles[0], map[string]any{
 		"version": "1.0", "added_tokens": added, "normalizer": nil, "post_processor": nil,
 		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
 		"decoder":       map[string]any{"type": "ByteLevel"},
