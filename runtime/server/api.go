@@ -264,7 +264,8 @@ func (a *reply) whole(ctx context.Context) error {
 	texts := make([]strings.Builder, a.query.choices)
 	probs := make([][]engine.Logprob, a.query.choices)
 	out, err := a.server.answer(ctx, a.query, func(i int, d engine.Delta) error {
-		texts[i].WriteString(d.Text)
+		text := &texts[i]
+		text.WriteString(d.Text)
 		if d.Logprob != nil {
 			probs[i] = append(probs[i], *d.Logprob)
 		}
