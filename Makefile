@@ -26,7 +26,9 @@ E2E_CLUSTER  ?= t2-e2e
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
 
 GOTOOL := go -C $(CURDIR)/hack/tools tool
-DEBS   := runc containernetworking-plugins iptables iproute2 conntrack
+DEBS   := runc containernetworking-plugins iptables iproute2 conntrack $(if $(shell command -v node && command -v npm),,nodejs npm)
+# OpenAI's client for Node, which the API is tested with.
+NODE_CLIENT := test/clients/node
 
 ##@ Main
 .PHONY: help
@@ -55,9 +57,13 @@ test: setup lint unit cluster-test envtest e2e ## Set up everything and run ever
 
 ##@ Layers of tests
 .PHONY: unit
-unit: ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
+unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
-	T2_SHARED_DATA=$(DATA) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+
+$(NODE_CLIENT)/node_modules: $(NODE_CLIENT)/package-lock.json
+	@echo "==> Node packages: installing what $(NODE_CLIENT)/package-lock.json pins (seconds)"
+	@cd $(NODE_CLIENT) && npm ci --silent && touch node_modules
 
 .PHONY: cluster-test
 cluster-test: cluster-bin ## The local cluster itself: two nodes, real workloads, killed half-way, nothing left.

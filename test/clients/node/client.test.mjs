@@ -1,0 +1,125 @@
+// The API as OpenAI's Node client uses it. OPENAI_BASE_URL names a server of
+// which demo is the policy, with the experts demo-math and demo-code.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI from "openai";
+
+const client = new OpenAI({ apiKey: "none", maxRetries: 0 });
+
+const chat = {
+  model: "demo",
+  messages: [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: [{ type: "text", text: "What is 3 plus 4?" }] },
+  ],
+  seed: 7,
+  max_completion_tokens: 12,
+  temperature: 0.8,
+  top_p: 0.9,
+  frequency_penalty: 0.5,
+  presence_penalty: -0.5,
+};
+
+test("chats, with log-probabilities and what was adapted", async () => {
+  const got = await client.chat.completions.create({ ...chat, logprobs: true, top_logprobs: 3 });
+  assert.equal(got.object, "chat.completion");
+  assert.equal(got.choices.length, 1);
+  const [choice] = got.choices;
+  assert.equal(choice.message.role, "assistant");
+  assert.ok(["stop", "length"].includes(choice.finish_reason));
+  assert.ok(got.usage.completion_tokens > 0);
+  assert.equal(got.usage.total_tokens, got.usage.prompt_tokens + got.usage.completion_tokens);
+  assert.ok(choice.logprobs.content.length > 0);
+  for (const p of choice.logprobs.content) {
+    assert.ok(p.logprob <= 0);
+    assert.equal(p.top_logprobs.length, 3);
+  }
+  const adaptation = got["t2"];
+  assert.ok(adaptation.expert);
+  assert.ok(adaptation.pass1Seconds > 0);
+});
+
+test("streams what it would get whole, with usage at the end", async () => {
+  const whole = await client.chat.completions.create(chat);
+  const stream = await client.chat.completions.create({
+    ...chat,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  let text = "";
+  let finish, usage;
+  for await (const chunk of stream) {
+    assert.equal(chunk.object, "chat.completion.chunk");
+    for (const choice of chunk.choices) {
+      text += choice.delta.content ?? "";
+      finish = choice.finish_reason ?? finish;
+    }
+    usage = chunk.usage ?? usage;
+  }
+  assert.equal(text, whole.choices[0].message.content);
+  assert.equal(finish, whole.choices[0].finish_reason);
+  assert.deepEqual(usage, whole.usage);
+});
+
+test("streams through the client's own accumulator", async () => {
+  const whole = await client.chat.completions.create({ ...chat, n: 3 });
+  assert.equal(whole.choices.length, 3);
+  const final = await client.chat.completions.stream({ ...chat, n: 3 }).finalChatCompletion();
+  assert.deepEqual(
+    final.choices.map((c) => c.message.content),
+    whole.choices.map((c) => c.message.content),
+  );
+});
+
+test("gives the same answer for the same seed", async () => {
+  const ask = async (seed) => (await client.chat.completions.create({ ...chat, seed })).choices[0].message.content;
+  assert.equal(await ask(11), await ask(11));
+});
+
+test("completes text, stops at a text and tells where tokens begin", async () => {
+  const base = { model: "demo:base", prompt: "3 + 4 =", temperature: 0, max_tokens: 12 };
+  const got = await client.completions.create({ ...base, logprobs: 2 });
+  assert.equal(got.object, "text_completion");
+  const { text, logprobs } = got.choices[0];
+  assert.ok(text.length > 1);
+  assert.equal(logprobs.tokens.length, logprobs.text_offset.length);
+  assert.equal(logprobs.text_offset[0], 0);
+  const stop = text[1];
+  const cut = await client.completions.create({ ...base, stop: [stop] });
+  assert.equal(cut.choices[0].text, text.slice(0, text.indexOf(stop)));
+  assert.equal(cut.choices[0].finish_reason, "stop");
+});
+
+test("lists policy, base and experts, and shows one", async () => {
+  const ids = [];
+  for await (const model of client.models.list()) ids.push(model.id);
+  for (const id of ["demo", "demo:base", "demo:demo-math", "demo:demo-code"]) assert.ok(ids.includes(id), `${id} of ${ids}`);
+  assert.equal((await client.models.retrieve("demo:demo-math")).id, "demo:demo-math");
+});
+
+test("reads errors as the client's own classes", async () => {
+  await assert.rejects(client.chat.completions.create({ ...chat, model: "gpt" }), (e) => {
+    assert.ok(e instanceof OpenAI.NotFoundError);
+    assert.equal(e.status, 404);
+    assert.equal(e.param, "model");
+    assert.match(e.message, /gpt/);
+    return true;
+  });
+  await assert.rejects(client.chat.completions.create({ ...chat, temperature: 9 }), (e) => {
+    assert.ok(e instanceof OpenAI.BadRequestError);
+    assert.equal(e.type, "invalid_request_error");
+    assert.equal(e.param, "temperature");
+    return true;
+  });
+  await assert.rejects(client.chat.completions.create({ ...chat, messages: [] }), OpenAI.BadRequestError);
+});
+
+test("gives up a stream that it no longer wants", async () => {
+  const stream = await client.chat.completions.create({ ...chat, stream: true });
+  for await (const chunk of stream) {
+    assert.ok(chunk.id);
+    break;
+  }
+  assert.ok(stream.controller.signal.aborted);
+  assert.ok(await client.chat.completions.create(chat));
+});
