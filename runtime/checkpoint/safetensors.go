@@ -54,7 +54,8 @@ var elementBits = map[string]int64{
 	"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64,
 }
 
-// File is an open safetensors file. Its methods may be called concurrently.
+// File is an open safetensors file, mapped into memory where that is possible.
+// Its methods may be called concurrently.
 type File struct {
 	data     io.ReaderAt
 	closer   io.Closer
@@ -88,12 +89,22 @@ func openFile(f *os.File, path string) (*File, error) {
 	if !stat.Mode().IsRegular() {
 		return nil, failure.Permanentf(contract.ReasonInvalidModel, "%s is no regular file", path)
 	}
-	file, err := Read(f, stat.Size(), path)
+	mapped, err := mapFile(f, stat.Size())
 	if err != nil {
-		return nil, err
+		// Some file systems cannot map; they can be read.
+		file, err := Read(f, stat.Size(), path)
+		if err != nil {
+			return nil, err
+		}
+		file.closer = f
+		return file, nil
 	}
-	file.closer = f
-	return file, nil
+	file, err := Read(mapped, stat.Size(), path)
+	if err != nil {
+		return nil, errors.Join(err, mapped.Close())
+	}
+	file.closer = mapped
+	return file, f.Close() // The mapping stays.
 }
 
 // Read is Open for size bytes of data that are somewhere else; path names them
@@ -183,8 +194,9 @@ func (f *File) Tensor(name string) (*tensor.Tensor, error) {
 	return t, nil
 }
 
-// chunk is how much is converted at a time; a multiple of every element size.
-const chunk = 1 << 20
+// chunk is how much is converted at a time, so that it is checked while it is
+// in a cache; a multiple of every element size.
+const chunk = 128 << 10
 
 func (f *File) read(info Info) (*tensor.Tensor, error) {
 	dtype := tensor.DType(info.DType)
@@ -192,23 +204,48 @@ func (f *File) read(info Info) (*tensor.Tensor, error) {
 		return nil, fmt.Errorf("has dtype %s; F32, BF16 and F16 can be loaded", info.DType)
 	}
 	t := tensor.New(info.Shape...)
-	buf := make([]byte, min(chunk, info.Size))
 	size := int64(dtype.Size())
-	for at := int64(0); at < info.Size; {
-		b := buf[:min(int64(len(buf)), info.Size-at)]
-		if _, err := f.data.ReadAt(b, info.Offset+at); err != nil {
-			return nil, fmt.Errorf("reading: %w", err)
-		}
+	err := f.eachChunk(info, func(at int64, b []byte) error {
 		dst := t.Data[at/size : (at+int64(len(b)))/size]
 		if err := tensor.Decode(dst, b, dtype); err != nil {
-			return nil, err
+			return err
 		}
 		if i := firstNonFinite(dst); i >= 0 {
-			return nil, fmt.Errorf("element %d is %v: the weights are damaged", at/size+int64(i), dst[i])
+			return fmt.Errorf("element %d is %v: the weights are damaged", at/size+int64(i), dst[i])
 		}
-		at += int64(len(b))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return t, nil
+}
+
+// eachChunk calls use with the bytes of a tensor, a chunk at a time, and where
+// in the tensor each begins: in place where the file is mapped, in a buffer
+// where it is not.
+func (f *File) eachChunk(info Info, use func(at int64, b []byte) error) error {
+	mapped, _ := f.data.(*mapping)
+	var buf []byte
+	if mapped == nil {
+		buf = make([]byte, min(chunk, info.Size))
+	}
+	for at := int64(0); at < info.Size; at += chunk {
+		n := min(chunk, info.Size-at)
+		if mapped != nil {
+			if err := mapped.with(info.Offset+at, n, func(b []byte) error { return use(at, b) }); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := f.data.ReadAt(buf[:n], info.Offset+at); err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		if err := use(at, buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // firstNonFinite returns the index of the first NaN or infinity, or -1.

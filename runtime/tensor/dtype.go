@@ -43,15 +43,28 @@ func Decode(dst []float32, src []byte, d DType) error {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
 	case BF16:
-		for i := range dst {
-			dst[i] = BF16ToF32(binary.LittleEndian.Uint16(src[2*i:]))
-		}
+		decodeBF16(dst, src)
 	case F16:
 		for i := range dst {
 			dst[i] = F16ToF32(binary.LittleEndian.Uint16(src[2*i:]))
 		}
 	}
 	return nil
+}
+
+// decodeBF16 widens four at a time: most published weights are read here.
+func decodeBF16(dst []float32, src []byte) {
+	for len(dst) >= 4 && len(src) >= 8 {
+		four := binary.LittleEndian.Uint64(src)
+		dst[0] = math.Float32frombits(uint32(four) << 16)
+		dst[1] = math.Float32frombits(uint32(four) & 0xffff0000)
+		dst[2] = math.Float32frombits(uint32(four>>16) & 0xffff0000)
+		dst[3] = math.Float32frombits(uint32(four>>32) & 0xffff0000)
+		dst, src = dst[4:], src[8:]
+	}
+	for i := range dst {
+		dst[i] = BF16ToF32(binary.LittleEndian.Uint16(src[2*i:]))
+	}
 }
 
 // Encode converts float32 to little-endian elements of format d, rounding to
