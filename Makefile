@@ -89,8 +89,25 @@ e2e: cluster-bin images ## The whole chain on a local cluster of its own.
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
 	@hack/fuzz.sh $(or $(FUZZTIME),20s)
 
+##@ Measurements
 .PHONY: bench
-bench: ## Benchmarks of the numeric core.
+bench: ## Prefill, decode and batched decode of well-known shapes (BENCHFLAGS="--shapes 1B …").
+	@mkdir -p $(BIN)
+	go run ./test/bench --json $(BIN)/bench.json $(BENCHFLAGS)
+
+.PHONY: bench-peers
+bench-peers: ## The same beside llama.cpp: LLAMA_BENCH=/path/to/llama-bench.
+	@[ -n "$(LLAMA_BENCH)" ] || { echo "bench-peers: LLAMA_BENCH=… must name llama.cpp's llama-bench" >&2; exit 1; }
+	@mkdir -p $(BIN)
+	go run ./test/bench --json $(BIN)/bench-peers.json --llama-bench $(LLAMA_BENCH) $(BENCHFLAGS)
+
+.PHONY: bench-train
+bench-train: ## The SVF training step beside PyTorch (PYTHON=… has torch).
+	@mkdir -p $(BIN)
+	go run ./test/bench --train --shapes 135M --json $(BIN)/bench-train.json --python $(or $(PYTHON),/usr/bin/python3) $(BENCHFLAGS)
+
+.PHONY: bench-go
+bench-go: ## Go benchmarks of the numeric core, for benchstat.
 	go test -run '^$$' -bench . -benchtime 1s ./runtime/...
 
 ##@ Checks

@@ -8,8 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // mapping is a file in memory: its pages are read when they are touched, are
@@ -23,9 +22,9 @@ type mapping struct {
 // mapFile maps a file of size bytes, read-only.
 func mapFile(f *os.File, size int64) (*mapping, error) {
 	if size <= 0 || size > math.MaxInt {
-		return nil, fmt.Errorf("mapping %d bytes: %w", size, unix.EINVAL)
+		return nil, fmt.Errorf("mapping %d bytes: %w", size, syscall.EINVAL)
 	}
-	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -78,5 +77,5 @@ func (m *mapping) Close() error {
 	}
 	b := m.bytes
 	m.bytes = nil
-	return os.NewSyscallError("munmap", unix.Munmap(b))
+	return os.NewSyscallError("munmap", syscall.Munmap(b))
 }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tiny has every kind of tensor and takes no time.
+var tiny = shape{Name: "tiny", Hidden: 64, Inner: 96, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 32, Vocab: 600}
+
+func TestARunMeasuresEveryRow(t *testing.T) {
+	o := options{rounds: 2, threads: 2, dir: t.TempDir(), weights: []string{"f32"}}
+	r := &report{Threads: o.threads, probe: &probe{buffer: make([]uint64, 1<<16), threads: 2}}
+	if err := inference(t.Context(), o, tiny, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := training(t.Context(), o, tiny, r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) != 4 {
+		t.Fatalf("%d rows", len(r.Rows))
+	}
+	for _, l := range r.Rows {
+		if len(l.Ours) != 2 || median(l.Ours) <= 0 {
+			t.Errorf("%s: %v", l.What, l.Ours)
+		}
+	}
+	if decode := r.Rows[1]; len(decode.Bandwidth) != 4 || decode.BytesPerToken <= 0 {
+		t.Errorf("decode has %d probes and %g bytes a token", len(decode.Bandwidth), decode.BytesPerToken)
+	}
+	r.Rows[0].Peer, r.Rows[0].PeerName = []float64{r.Rows[0].Ours[0] / 2, r.Rows[0].Ours[1] / 2}, "peer"
+	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4 {
+		t.Errorf("table:\n%s", table)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want float64
+	}{{[]float64{3}, 3}, {[]float64{3, 1}, 2}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := median(c.in); got != c.want {
+			t.Errorf("median of %v is %v, want %v", c.in, got, c.want)
+		}
+	}
+}
+
+// TestGGUFFilesAreWhole walks a file as its readers do.
+func TestGGUFFilesAreWhole(t *testing.T) {
+	for weights, projection := range map[string]uint64{"f32": 4 * 64 * 64, "bf16": 2 * 64 * 64, "int8": 34 * 2 * 64} {
+		path := filepath.Join(t.TempDir(), weights)
+		if err := tiny.writeGGUF(path, weights); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := bytes.NewReader(b)
+		number := func(into any) {
+			t.Helper()
+			if err := binary.Read(r, binary.LittleEndian, into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := func() string {
+			t.Helper()
+			var n uint64
+			number(&n)
+			s := make([]byte, n)
+			number(s)
+			return string(s)
+		}
+		var magic [4]byte
+		var version uint32
+		var tensors, pairs uint64
+		number(&magic)
+		number(&version)
+		number(&tensors)
+		number(&pairs)
+		if string(magic[:]) != "GGUF" || version != 3 || tensors != uint64(len(tiny.matrices())) {
+			t.Fatalf("%s: header %s %d %d", weights, magic, version, tensors)
+		}
+		for range pairs {
+			key := text()
+			var kind, value uint32
+			number(&kind)
+			if kind == ggufString {
+				text()
+				continue
+			}
+			if number(&value); key == "llama.block_count" && value != 2 {
+				t.Errorf("%s: %d blocks", weights, value)
+			}
+		}
+		sizes, last := map[string]uint64{}, ""
+		var before uint64
+		for range tensors {
+			name := text()
+			var dims uint32
+			number(&dims)
+			number(make([]uint64, dims))
+			var kind uint32
+			var offset uint64
+			number(&kind)
+			number(&offset)
+			if offset%ggufAlignment != 0 {
+				t.Errorf("%s: %s is at %d", weights, name, offset)
+			}
+			sizes[last], last, before = offset-before, name, offset
+		}
+		if got := sizes["blk.0.attn_q.weight"]; got != projection {
+			t.Errorf("%s: blk.0.attn_q.weight has %d bytes, want %d", weights, got, projection)
+		}
+		data := (len(b) - r.Len() + ggufAlignment - 1) / ggufAlignment * ggufAlignment
+		_, size := tiny.matrices()[len(tiny.matrices())-1].ggml(weights)
+		if want := data + int(before+size+ggufAlignment-1)/ggufAlignment*ggufAlignment; len(b) != want {
+			t.Errorf("%s: %d bytes, want %d", weights, len(b), want)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// Types of values and tensors in GGUF files, version 3.
+const (
+	ggufUint32  = 4
+	ggufFloat32 = 6
+	ggufString  = 8
+
+	ggmlF32  = 0
+	ggmlQ8   = 8
+	ggmlBF16 = 30
+
+	ggufAlignment = 32
+	// q8Block is the number of weights that share a scale.
+	q8Block = 32
+)
+
+// writeGGUF writes the same model as write does as a GGUF file for llama.cpp,
+// with matrices of type f32, bf16 or int8 (Q8_0: blocks of 32 weights with an
+// f16 scale). It has no vocabulary: llama-bench makes tokens up.
+func (s shape) writeGGUF(path, weights string) (err error) {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	partial := path + ".partial"
+	f, err := os.Create(partial)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(partial)
+		}
+	}()
+	w := &ggufWriter{w: bufio.NewWriterSize(f, 1<<20)}
+	s.encodeGGUF(w, weights)
+	if w.err == nil {
+		w.err = w.w.Flush()
+	}
+	if err := f.Close(); w.err == nil {
+		w.err = err
+	}
+	if w.err != nil {
+		return fmt.Errorf("writing %s: %w", path, w.err)
+	}
+	return os.Rename(partial, path)
+}
+
+func (s shape) encodeGGUF(w *ggufWriter, weights string) {
+	numbers := []struct {
+		key   string
+		value int
+	}{
+		{"vocab_size", s.Vocab}, {"context_length", context}, {"embedding_length", s.Hidden}, {"block_count", s.Layers},
+		{"feed_forward_length", s.Inner}, {"rope.dimension_count", s.HeadDim}, {"attention.key_length", s.HeadDim},
+		{"attention.value_length", s.HeadDim}, {"attention.head_count", s.Heads}, {"attention.head_count_kv", s.KVHeads},
+	}
+	matrices := s.matrices()
+	w.bytes([]byte("GGUF"))
+	w.number(uint32(3))
+	w.number(uint64(len(matrices)))
+	w.number(uint64(len(numbers) + 3))
+	w.pair("general.architecture", ggufString)
+	w.text("llama")
+	w.pair("tokenizer.ggml.model", ggufString)
+	w.text("no_vocab")
+	w.pair("llama.attention.layer_norm_rms_epsilon", ggufFloat32)
+	w.number(float32(1e-5))
+	for _, n := range numbers {
+		w.pair("llama."+n.key, ggufUint32)
+		w.number(uint32(n.value))
+	}
+	offset := uint64(0)
+	for _, m := range matrices {
+		w.text(m.gguf)
+		if m.vector() {
+			w.number(uint32(1))
+			w.number(uint64(m.cols))
+		} else {
+			w.number(uint32(2))
+			w.number(uint64(m.cols)) // The fastest dimension goes first.
+			w.number(uint64(m.rows))
+		}
+		kind, size := m.ggml(weights)
+		w.number(kind)
+		w.number(offset)
+		offset += (size + ggufAlignment - 1) / ggufAlignment * ggufAlignment
+	}
+	w.align()
+	for _, m := range matrices {
+		w.matrix(m, weights)
+		w.align()
+	}
+}
+
+// ggml returns a matrix's type and size in bytes.
+func (m matrix) ggml(weights string) (kind uint32, size uint64) {
+	n := uint64(m.rows * m.cols)
+	switch {
+	case m.vector() || weights == "f32":
+		return ggmlF32, 4 * n
+	case weights == "int8":
+		return ggmlQ8, n / q8Block * (2 + q8Block)
+	default:
+		return ggmlBF16, 2 * n
+	}
+}
+
+// ggufWriter counts what it writes and keeps the first error.
+type ggufWriter struct {
+	w   *bufio.Writer
+	at  int64
+	err error
+}
+
+func (w *ggufWriter) bytes(b []byte) {
+	if w.err == nil {
+		_, w.err = w.w.Write(b)
+		w.at += int64(len(b))
+	}
+}
+
+func (w *ggufWriter) number(v any) {
+	b, err := binary.Append(nil, binary.LittleEndian, v)
+	if w.err == nil {
+		w.err = err
+	}
+	w.bytes(b)
+}
+
+func (w *ggufWriter) text(s string) {
+	w.number(uint64(len(s)))
+	w.bytes([]byte(s))
+}
+
+func (w *ggufWriter) pair(key string, kind uint32) {
+	w.text(key)
+	w.number(kind)
+}
+
+func (w *ggufWriter) align() {
+	w.bytes(make([]byte, (ggufAlignment-w.at%ggufAlignment)%ggufAlignment))
+}
+
+func (w *ggufWriter) matrix(m matrix, weights string) {
+	kind, _ := m.ggml(weights)
+	values := m.values()
+	if kind == ggmlQ8 {
+		for block := range slices.Chunk(values, q8Block) {
+			w.q8(block)
+		}
+		return
+	}
+	dtype := tensor.F32
+	if kind == ggmlBF16 {
+		dtype = tensor.BF16
+	}
+	b := make([]byte, len(values)*dtype.Size())
+	if err := tensor.Encode(b, values, dtype); w.err == nil {
+		w.err = err
+	}
+	w.bytes(b)
+}
+
+// q8 writes one block: the scale and its multiples.
+func (w *ggufWriter) q8(block []float32) {
+	largest := float32(0)
+	for _, v := range block {
+		largest = max(largest, v, -v)
+	}
+	scale := largest / 127
+	w.number(tensor.F32ToF16(scale))
+	b := make([]byte, len(block))
+	for i, v := range block {
+		if scale > 0 {
+			q := v / scale
+			if q < 0 {
+				q -= 0.5
+			} else {
+				q += 0.5
+			}
+			b[i] = byte(int8(q))
+		}
+	}
+	w.bytes(b)
+}

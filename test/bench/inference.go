@@ -1,0 +1,175 @@
+package main
+
+import (
+	stdcontext "context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// Lengths of what is measured, in tokens.
+const (
+	promptTokens  = 512
+	decodeTokens  = 64
+	batch         = 32
+	batchedTokens = 16
+)
+
+// bytesPerWeight of each type, scales included: our int8 has its own layout.
+var bytesPerWeight = map[string]float64{"f32": 4, "bf16": 2, "int8": 1 + 4./32}
+
+// inference measures one shape with every type of weights.
+func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
+	dir := filepath.Join(o.dir, s.Name)
+	if err := s.write(dir); err != nil {
+		return err
+	}
+	for _, weights := range o.weights {
+		if err := inferenceOf(ctx, o, s, weights, dir, r); err != nil {
+			return fmt.Errorf("%s weights: %w", weights, err)
+		}
+	}
+	return nil
+}
+
+func inferenceOf(ctx stdcontext.Context, o options, s shape, weights, dir string, r *report) (err error) {
+	var peer *llama
+	if o.llamaBench != "" {
+		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(dir, weights+".gguf")}
+		if err := s.writeGGUF(peer.model, weights); err != nil {
+			return err
+		}
+	}
+	subject, err := load(ctx, o, dir, weights)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, subject.close()) }()
+	r.Backend = subject.be.Name()
+	prefill := r.add(s.Name, weights, fmt.Sprintf("prefill %d", promptTokens))
+	decode := r.add(s.Name, weights, "decode")
+	decode.BytesPerToken = s.weightBytes(bytesPerWeight[weights])
+	batched := r.add(s.Name, weights, fmt.Sprintf("decode, batch %d", batch))
+	for round := range o.rounds {
+		fmt.Fprintf(os.Stderr, "%s %s: round %d of %d\n", s.Name, weights, round+1, o.rounds)
+		if err := subject.prefill(ctx, prefill); err != nil {
+			return err
+		}
+		decode.Bandwidth = append(decode.Bandwidth, r.probe.run())
+		if err := subject.decode(ctx, 1, decodeTokens, decode); err != nil {
+			return err
+		}
+		decode.Bandwidth = append(decode.Bandwidth, r.probe.run())
+		if err := subject.decode(ctx, batch, batchedTokens, batched); err != nil {
+			return err
+		}
+		if peer != nil {
+			if err := peer.measure(ctx, prefill, decode, batched); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// subject is a model of ours, ready to be measured.
+type subject struct {
+	be    *cpu.Backend
+	model *model.Model
+	cache *model.Cache
+}
+
+func load(ctx stdcontext.Context, o options, dir, weights string) (_ *subject, err error) {
+	if weights != "f32" {
+		return nil, fmt.Errorf("%s weights cannot be loaded", weights)
+	}
+	be, err := cpu.New(o.threads)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, be.Close())
+		}
+	}()
+	ck, err := checkpoint.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := model.Load(ctx, be, ck)
+	if err = errors.Join(err, ck.Close()); err != nil {
+		return nil, err
+	}
+	cache, err := m.NewCache(batch, promptTokens)
+	if err != nil {
+		return nil, err
+	}
+	return &subject{be: be, model: m, cache: cache}, nil
+}
+
+func (s *subject) close() error {
+	s.cache.Close()
+	return s.be.Close()
+}
+
+func (s *subject) empty(ctx stdcontext.Context) error {
+	for i := range s.cache.Seqs() {
+		if err := s.cache.Truncate(i, 0); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// prefill reads a prompt in one step.
+func (s *subject) prefill(ctx stdcontext.Context, into *row) error {
+	tokens := make([]int32, promptTokens)
+	for i := range tokens {
+		tokens[i] = int32(i % s.model.Config().VocabSize)
+	}
+	for warm := range 2 {
+		if err := s.empty(ctx); err != nil {
+			return err
+		}
+		begun := time.Now()
+		if _, err := s.model.Step(ctx, s.cache, []model.Segment{{Tokens: tokens}}); err != nil {
+			return err
+		}
+		if warm > 0 {
+			into.Ours = append(into.Ours, promptTokens/time.Since(begun).Seconds())
+		}
+	}
+	return s.empty(ctx)
+}
+
+// decode continues empty sequences by single tokens.
+func (s *subject) decode(ctx stdcontext.Context, sequences, tokens int, into *row) error {
+	if err := s.empty(ctx); err != nil {
+		return err
+	}
+	next := make([]model.Segment, sequences)
+	step := func() error {
+		for i := range next {
+			next[i] = model.Segment{Seq: i, Tokens: []int32{int32(i + s.cache.Len(i))}}
+		}
+		_, err := s.model.Step(ctx, s.cache, next)
+		return err
+	}
+	if err := step(); err != nil { // Warms up.
+		return err
+	}
+	begun := time.Now()
+	for range tokens {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	into.Ours = append(into.Ours, float64(sequences*tokens)/time.Since(begun).Seconds())
+	return s.empty(ctx)
+}

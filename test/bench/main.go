@@ -1,0 +1,101 @@
+// Command bench measures the runtime on models of well-known shapes with
+// made-up weights: prefill, decode and batched decode, beside llama.cpp where
+// its llama-bench is given, and the SVF training step, beside the reference
+// algorithm in PyTorch where a Python with torch is given.
+//
+// Peers take turns with the runtime (A B A B) in one run, all figures are
+// medians, and each round begins and ends with a probe of the memory bandwidth,
+// which on shared machines drifts within minutes. So ratios mean something and
+// lone figures little.
+//
+//	go run ./test/bench --shapes 135M --weights bf16 --llama-bench ~/llama.cpp/build/bin/llama-bench
+package main
+
+import (
+	stdcontext "context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// options are the command's flags.
+type options struct {
+	shapes, weights    []string
+	rounds, threads    int
+	dir, out           string
+	llamaBench, python string
+	train              bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(stdcontext.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parseOptions() (options, error) {
+	var o options
+	shapeNames := flag.String("shapes", "15M,135M", "shapes to measure, of 15M, 135M and 1B")
+	weights := flag.String("weights", "f32", "weight types to measure, of f32, bf16 and int8")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which runtime and peer take turns")
+	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each")
+	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "t2-bench"), "folder for the models; they are kept")
+	flag.StringVar(&o.out, "json", "", "file for all figures as JSON")
+	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
+	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
+	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with")
+	flag.Parse()
+	o.shapes, o.weights = strings.Split(*shapeNames, ","), strings.Split(*weights, ",")
+	switch {
+	case flag.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.rounds < 1 || o.threads < 1:
+		return o, fmt.Errorf("%d rounds with %d threads: both must be positive", o.rounds, o.threads)
+	}
+	for _, w := range o.weights {
+		if !slices.Contains([]string{"f32", "bf16", "int8"}, w) {
+			return o, fmt.Errorf("weight type %q: there are f32, bf16 and int8", w)
+		}
+	}
+	return o, nil
+}
+
+func run(ctx stdcontext.Context) error {
+	o, err := parseOptions()
+	if err != nil {
+		return err
+	}
+	r := &report{Threads: o.threads, probe: newProbe(o.threads)}
+	for _, name := range o.shapes {
+		i := slices.IndexFunc(shapes, func(s shape) bool { return s.Name == name })
+		if i < 0 {
+			return fmt.Errorf("shape %q: there are 15M, 135M and 1B", name)
+		}
+		measure := inference
+		if o.train {
+			measure = training
+		}
+		if err := measure(ctx, o, shapes[i], r); err != nil {
+			return fmt.Errorf("shape %s: %w", name, err)
+		}
+	}
+	fmt.Print(r.table())
+	if o.out == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.out, append(b, '\n'), 0o600)
+}

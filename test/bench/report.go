@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// report collects all figures of a run.
+type report struct {
+	Backend string
+	Threads int
+	Rows    []*row
+	probe   *probe
+}
+
+// row is one line of the table.
+type row struct {
+	Shape, Weights, What string
+	// Ours and Peer are tokens a second, one a round; Peer may have none.
+	Ours, Peer []float64
+	PeerName   string `json:",omitempty"`
+	// BytesPerToken is what decoding a token of one sequence reads, 0 where
+	// memory is not the limit; Bandwidth has the probes, in bytes a second.
+	BytesPerToken float64   `json:",omitempty"`
+	Bandwidth     []float64 `json:",omitempty"`
+}
+
+func (r *report) add(shape, weights, what string) *row {
+	l := &row{Shape: shape, Weights: weights, What: what}
+	r.Rows = append(r.Rows, l)
+	return l
+}
+
+// table is for people, and for runtime/README.md.
+func (r *report) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
+	b.WriteString("| shape | weights | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
+	for _, l := range r.Rows {
+		peer, ratio, share := "", "", ""
+		if len(l.Peer) > 0 {
+			peer = fmt.Sprintf("%s %s", l.PeerName, figure(median(l.Peer)))
+			ratio = fmt.Sprintf("%.2f", median(l.Ours)/median(l.Peer))
+		}
+		if l.BytesPerToken > 0 && len(l.Bandwidth) > 0 {
+			share = fmt.Sprintf("%.2f", median(l.Ours)*l.BytesPerToken/median(l.Bandwidth))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.Shape, l.Weights, l.What, figure(median(l.Ours)), peer, ratio, share)
+	}
+	return b.String()
+}
+
+func figure(v float64) string {
+	if v < 100 {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
+
+// median of at least one figure.
+func median(v []float64) float64 {
+	sorted := slices.Sorted(slices.Values(v))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	stdcontext "context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// A training batch: the sequences' lengths, of which the answers are the
+// second halves.
+const (
+	trainSequences = 8
+	trainTokens    = 128
+)
+
+//go:embed reference.py
+var reference string
+
+// training measures forward and backward pass of all projections' z.
+func training(ctx stdcontext.Context, o options, s shape, r *report) (err error) {
+	dir := filepath.Join(o.dir, s.Name)
+	if err := s.write(dir); err != nil {
+		return err
+	}
+	subject, err := load(ctx, o, dir, "f32")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, subject.close()) }()
+	m, err := subject.model.WithFactors(factorsOf(subject.model))
+	if err != nil {
+		return err
+	}
+	r.Backend = subject.be.Name()
+	row := r.add(s.Name, "f32", fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
+	for round := range o.rounds {
+		fmt.Fprintf(os.Stderr, "%s training: round %d of %d\n", s.Name, round+1, o.rounds)
+		if err := trainStep(ctx, m, row, round == 0); err != nil {
+			return err
+		}
+		if o.python == "" {
+			continue
+		}
+		speed, err := torchStep(ctx, o, s)
+		if err != nil {
+			return err
+		}
+		row.Peer, row.PeerName = append(row.Peer, speed), "PyTorch"
+	}
+	return nil
+}
+
+// factorsOf makes factors up that have the shapes of a full decomposition.
+// What they are does not matter to the time.
+func factorsOf(m *model.Model) map[string]model.Factors {
+	factors := map[string]model.Factors{}
+	for _, l := range m.Linears() {
+		rank := min(l.Out, l.In)
+		s := make([]float32, rank)
+		for i := range s {
+			s[i] = 1
+		}
+		factors[l.Name] = model.Factors{
+			U:  &tensor.Tensor{Shape: []int{l.Out, rank}, Data: matrix{rows: l.Out, cols: rank}.values()},
+			S:  s,
+			Vt: &tensor.Tensor{Shape: []int{rank, l.In}, Data: matrix{rows: rank, cols: l.In}.values()},
+		}
+	}
+	return factors
+}
+
+// trainStep is one batch forward and backward.
+func trainStep(ctx stdcontext.Context, m *model.Model, into *row, warm bool) error {
+	var sequences []model.Sequence
+	for i := range trainSequences {
+		tokens := make([]int32, trainTokens+1)
+		for k := range tokens {
+			tokens[k] = int32((i*trainTokens + 7*k) % m.Config().VocabSize)
+		}
+		sequences = append(sequences, model.Sequence{Tokens: tokens, From: trainTokens / 2})
+	}
+	step := func() error {
+		logits, tape, err := m.Forward(ctx, sequences)
+		if err != nil {
+			return err
+		}
+		gradient := tensor.New(logits.Shape...)
+		for i := range gradient.Data {
+			gradient.Data[i] = 1e-3
+		}
+		_, err = m.Backward(ctx, tape, gradient)
+		return err
+	}
+	if warm {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	begun := time.Now()
+	if err := step(); err != nil {
+		return err
+	}
+	into.Ours = append(into.Ours, trainSequences*trainTokens/time.Since(begun).Seconds())
+	return nil
+}
+
+// torchStep runs reference.py, which measures the same in PyTorch.
+func torchStep(ctx stdcontext.Context, o options, s shape) (float64, error) {
+	spec, err := json.Marshal(s)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads)) //nolint:gosec // The caller says which Python.
+	// Spinning threads halve PyTorch's speed where cores are shared.
+	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=PASSIVE")
+	out, err := cmd.Output()
+	if err != nil {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			return 0, fmt.Errorf("%s: %w: %s", o.python, err, tail(exit.Stderr))
+		}
+		return 0, err
+	}
+	var result struct {
+		TokensPerSecond float64 `json:"tokens_per_second"`
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		return 0, fmt.Errorf("what reference.py prints: %w", err)
+	}
+	return result.TokensPerSecond, nil
+}
