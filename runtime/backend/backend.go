@@ -102,6 +102,10 @@ type RowOps interface {
 	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
 	// y and x may be the same buffer.
 	ScaleColumns(y, x, s Buffer, n int) error
+	// ScaleRowsBy computes y [N, C], y[n] = x[n] ⊙ scales[index[n]], with N the
+	// length of index and every scale [C]: each row is what ScaleColumns makes of
+	// it with its own scale, bit for bit. y and x may be the same buffer.
+	ScaleRowsBy(y, x Buffer, scales []Buffer, index []int32) error
 	// ColumnDots computes d [C], d[c] = Σₙ a[n,c]·b[n,c], summed in row order.
 	ColumnDots(d, a, b Buffer, n int) error
 	// SelectRows copies rows of x [·, c]: y [len(rows), c], y[i] = x[rows[i]].

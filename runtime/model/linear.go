@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -42,7 +43,8 @@ func newFactored(be backend.Backend, info LinearInfo, f Factors) (*linear, error
 	return &linear{info: info, u: u, vt: vt, scale: scale}, nil
 }
 
-// forward computes y [n, Out] = W·x, or adds it to y. With keep it returns
+// forward computes y [n, Out] = W·x, or adds it to y, with each row's own scale
+// where the pass has such. With keep it returns
 // h = Vᵀ·x [n, R] of a factored projection, which backward needs.
 func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) backend.Buffer {
 	if !l.factored() {
@@ -55,7 +57,11 @@ func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) ba
 	if keep {
 		scaled = p.alloc(n * l.rank())
 	}
-	p.do(func() error { return p.be.ScaleColumns(scaled, h, l.scale, n) })
+	if p.scales.own() {
+		p.do(func() error { return p.be.ScaleColumns(scaled, h, l.scale, n) })
+	} else {
+		p.do(func() error { return p.be.ScaleRowsBy(scaled, h, p.scales.of(l), p.scales.index) })
+	}
 	p.do(func() error { return p.be.MatMul(y, scaled, n, l.u, add) })
 	p.free(scaled)
 	if keep {
@@ -109,6 +115,31 @@ func (l *linear) matrix(be backend.Backend) ([]float32, error) {
 	p.do(func() error { return be.MatMulBackward(w, us, l.info.Out, l.vt, false) })
 	p.do(func() error { return be.Download(data, w) })
 	return data, p.err
+}
+
+// checkScale says why numbers are no scale of this projection.
+func (l *linear) checkScale(s []float32) error {
+	if !l.factored() {
+		return errors.New("it is not factored")
+	}
+	if len(s) != l.rank() {
+		return fmt.Errorf("%d values, its rank is %d", len(s), l.rank())
+	}
+	return nil
+}
+
+// bytes is the projection's device memory.
+func (l *linear) bytes() int64 {
+	if !l.factored() {
+		return bytesOf(l.info.Out * l.info.In)
+	}
+	return bytesOf((l.info.Out + l.info.In + 1) * l.rank())
+}
+
+// bytesOf is the memory of numbers in a buffer or a weight.
+func bytesOf(numbers int) int64 {
+	const bytesPerNumber = 4
+	return bytesPerNumber * int64(numbers)
 }
 
 // shapeOf describes a tensor that may be missing.

@@ -16,11 +16,14 @@
 // propagated back, and no dense weight gradient is ever formed.
 //
 // Tokens of all sequences are packed in one matrix without padding. A row's
-// result does not depend on which other rows share the batch (package backend).
+// result does not depend on which other rows share the batch (package backend),
+// not even where each sequence of a factored model has scales of its own: a
+// batch of many mixtures reads U and Vᵀ once.
 package model
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -149,6 +152,23 @@ func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 	})
 }
 
+// WithProjectionsOf returns a model that shares the named projections with
+// other, a sibling of m, and everything else with m.
+func (m *Model) WithProjectionsOf(other *Model, names []string) (*Model, error) {
+	if m.be != other.be || !slices.Equal(m.infos, other.infos) {
+		return nil, errors.New("share projections: the models are no siblings")
+	}
+	named := map[string]*linear{}
+	for _, name := range names {
+		l, err := other.find(name)
+		if err != nil {
+			return nil, fmt.Errorf("share projections: %w", err)
+		}
+		named[name] = l
+	}
+	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) { return l, nil })
+}
+
 // Merged returns a model in which every factored projection is dense, with the
 // matrix U·diag(s)·Vᵀ of its present scale. Later calls of SetScale on m do not
 // change it.
@@ -183,11 +203,8 @@ func (m *Model) SetScale(name string, s []float32) error {
 	if err != nil {
 		return err
 	}
-	if !l.factored() {
-		return fmt.Errorf("set the scale of %s: it is not factored", name)
-	}
-	if len(s) != l.rank() {
-		return fmt.Errorf("set the scale of %s: %d values, its rank is %d", name, len(s), l.rank())
+	if err := l.checkScale(s); err != nil {
+		return fmt.Errorf("set the scale of %s: %w", name, err)
 	}
 	if err := m.be.Upload(l.scale, s); err != nil {
 		return fmt.Errorf("set the scale of %s: %w", name, err)

@@ -12,9 +12,10 @@ import (
 // error is looked at once, at the end. It also knows every buffer that is still
 // allocated, so that release gives all of them back.
 type pass struct {
-	be   backend.Backend
-	err  error
-	live map[backend.Buffer]struct{}
+	be     backend.Backend
+	err    error
+	live   map[backend.Buffer]struct{}
+	scales *rowScales // Of rows that have their own; nil means none has.
 }
 
 // do runs one operation unless an earlier one failed.

@@ -17,6 +17,11 @@ type Segment struct {
 	Tokens []int32
 	// AllLogits asks for the logits after every token instead of the last.
 	AllLogits bool
+	// Scales are what the model's factored projections are scaled by for this
+	// sequence; nil means by their own scale (z = 1 where that is σ). They must be
+	// of the model that computes, and the same for all tokens of a sequence: its
+	// keys and values in the cache belong to the scales that they were made with.
+	Scales *Scales
 }
 
 // batch is a set of segments as rows.
@@ -27,11 +32,13 @@ type batch struct {
 	spans     []backend.Span // What each row attends to.
 	wanted    []int32        // Rows whose logits are wanted.
 	longest   int            // Highest position + 1.
+	scales    rowScales
 }
 
 // Step appends the segments to their sequences in one ragged batch, prefill and
 // decode alike, and returns logits [rows, V]: for each segment in order, one row
-// after its last token, or one after each token if AllLogits. On an error the
+// after its last token, or one after each token if AllLogits. Each sequence is
+// computed with its own Scales. On an error the
 // cache's sequences keep their lengths.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
 	b, err := m.plan(c, segments)
@@ -42,7 +49,7 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{be: m.be}
+	p := &pass{be: m.be, scales: &b.scales}
 	defer p.release()
 	n := len(b.tokens)
 	x := p.alloc(n * m.hidden)
@@ -94,6 +101,9 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 				len(s.Tokens), s.Seq, from, c.maxLen)
 		}
 		if err := m.checkTokens(s.Tokens); err != nil {
+			return nil, fmt.Errorf("sequence %d: %w", s.Seq, err)
+		}
+		if err := b.scales.add(m, s.Scales, len(s.Tokens)); err != nil {
 			return nil, fmt.Errorf("sequence %d: %w", s.Seq, err)
 		}
 		for i := range s.Tokens {

@@ -39,6 +39,7 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("MatMul", s.matMul)
 	t.Run("Gather", s.gather)
 	t.Run("Elementwise", s.elementwise)
+	t.Run("ScaleRowsBy", s.scaleRowsBy)
 	t.Run("ColumnDots", s.columnDots)
 	t.Run("Rows", s.rows)
 	t.Run("RMSNorm", s.rmsNorm)

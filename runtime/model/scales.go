@@ -1,0 +1,108 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// Scales are the scales of one mixture of experts, σ⊙z, for every factored
+// projection that the mixture scales. With Segment.Scales a step computes each
+// sequence with its own. They are immutable and belong to whoever holds them:
+// making and dropping some touches no step that runs.
+type Scales struct {
+	model *Model
+	rows  [][projections]backend.Buffer // By layer: [R]; nil where the model's own scale holds.
+	bytes int64
+}
+
+// NewScales returns the scales s⊙z, where s is the present scale of a factored
+// projection: σ, if the factors are a decomposition. z has R numbers for each
+// projection it names; those it does not name keep s, as if z were 1. A
+// projection that is not factored in m, or a z of another length, is an error.
+func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
+	s := &Scales{model: m, rows: make([][projections]backend.Buffer, len(m.layers))}
+	for _, name := range slices.Sorted(maps.Keys(z)) {
+		l, err := m.find(name)
+		if err != nil {
+			return nil, fmt.Errorf("scales: %w", err)
+		}
+		if err := l.checkScale(z[name]); err != nil {
+			return nil, fmt.Errorf("scales of %s: %w", name, err)
+		}
+		row, err := upload(m.be, z[name])
+		if err != nil {
+			return nil, fmt.Errorf("scales of %s: %w", name, err)
+		}
+		if err := m.be.ScaleColumns(row, row, l.scale, 1); err != nil {
+			return nil, fmt.Errorf("scales of %s: %w", name, err)
+		}
+		s.rows[l.info.Layer][projectionIndex(l.info.Module)] = row
+		s.bytes += bytesOf(l.rank())
+	}
+	return s, nil
+}
+
+// Bytes is the device memory that the scales take.
+func (s *Scales) Bytes() int64 { return s.bytes }
+
+// rowScales are the scales of a batch whose rows have their own. It belongs to
+// one step.
+type rowScales struct {
+	distinct []*Scales // nil among them: the model's own.
+	index    []int32   // By row, into distinct.
+	list     []backend.Buffer
+}
+
+// add appends the rows of a segment.
+func (r *rowScales) add(m *Model, s *Scales, rows int) error {
+	if s != nil && s.model != m {
+		return errors.New("its scales were made for another model")
+	}
+	i := slices.Index(r.distinct, s)
+	if i < 0 {
+		i = len(r.distinct)
+		r.distinct = append(r.distinct, s)
+	}
+	for range rows {
+		r.index = append(r.index, int32(i))
+	}
+	return nil
+}
+
+// own reports whether every row has the model's own scales.
+func (r *rowScales) own() bool {
+	return r == nil || len(r.distinct) == 1 && r.distinct[0] == nil
+}
+
+// of lists what index counts, for one projection. The list is valid until the
+// next call.
+func (r *rowScales) of(l *linear) []backend.Buffer {
+	projection := projectionIndex(l.info.Module)
+	r.list = r.list[:0]
+	for _, s := range r.distinct {
+		row := l.scale
+		if s != nil && s.rows[l.info.Layer][projection] != nil {
+			row = s.rows[l.info.Layer][projection]
+		}
+		r.list = append(r.list, row)
+	}
+	return r.list
+}
+
+// ProjectionBytes is the device memory of the projections of m, without those
+// that it shares with other, a sibling; nil means with nobody.
+func (m *Model) ProjectionBytes(other *Model) int64 {
+	var sum int64
+	for i := range m.layers {
+		for j, l := range m.layers[i].linears {
+			if other == nil || other.layers[i].linears[j] != l {
+				sum += l.bytes()
+			}
+		}
+	}
+	return sum
+}
