@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/jobs"
@@ -31,6 +32,7 @@ type serveFlags struct {
 	name               string
 	api, admin         string
 	strategy, fallback string
+	form               string
 	descriptions       []string
 	context, batch     int
 	queue              int
@@ -52,6 +54,13 @@ A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
 set there, with the bearer token in T2_ADMIN_TOKEN, exchanges the experts without
 losing a request.
 
+Experts are computed in one of two forms. Merged, each mixture has dense weights
+and a batch of its own: fastest for one mixture at a time. Factored, all share U
+and Vᵀ, which must fit into memory beside the base, and one batch, in which each
+sequence has its own z: fastest for several at a time. With --form auto the set
+of experts decides, never what happens to run. The forms differ in rounding; the
+other two keep the answer to a seed the same from set to set.
+
 At SIGTERM or ctrl-C requests in flight are finished. With --json the counters
 are printed as JSON at the end.`,
 		Example: `  t2 serve --model ./model --decomposition ./data/decompositions/sha256-… \
@@ -72,6 +81,7 @@ are printed as JSON at the end.`,
 	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
 	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: Prompt or Fixed")
 	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
+	flags.StringVar(&f.form, "form", string(engine.FormAuto), "`FORM` in which experts are computed: merged, factored, or auto by the set of experts; see above")
 	flags.StringVar(&f.api, "listen", net.JoinHostPort("", strconv.Itoa(contract.PortAPI)), "`ADDRESS` of the API")
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
@@ -105,7 +115,10 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 // config makes the server's configuration of a specification or of flags.
 func (f *serveFlags) config(env *Env) (server.Config, error) {
 	var c server.Config
-	var err error
+	form, err := engine.ParseForm(f.form)
+	if err != nil {
+		return c, usagef("--form: %w", err)
+	}
 	if jobs.HasSpec(f.spec, env.Getenv) {
 		var spec contract.ServeSpec
 		if spec, err = jobs.LoadSpec[contract.ServeSpec](f.spec, env.Getenv); err != nil {
@@ -124,7 +137,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.drainDelay > 0 {
 		c.DrainDelay = f.drainDelay
 	}
-	c.Threads, c.MaxWaiting, c.Grace = f.threads, f.queue, f.grace
+	c.Threads, c.MaxWaiting, c.Grace, c.Form = f.threads, f.queue, f.grace, form
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

@@ -78,7 +78,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, _, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -95,6 +95,10 @@ func TestServeByFlags(t *testing.T) {
 	defer resp.Body.Close()
 	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"weights":{"c":0.25,"m":0.75}`) {
 		t.Errorf("answer %s, %v", answer, err)
+	}
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_model_steps_total{form="factored"} 3`) ||
+		!strings.Contains(metrics, `t2_model_steps_total{form="merged"} 0`) {
+		t.Errorf("three tokens were asked for in the factored form; metrics:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()
 	var status contract.ServingStatus
@@ -161,6 +165,8 @@ func TestServeUsage(t *testing.T) {
 		"a name with a colon":    {[]string{"--model", v.ModelDir, "--name", "a:b"}, "colon"},
 		"describing nobody":      {[]string{"--model", v.ModelDir, "--describe", "x=y"}, `names "x"`},
 		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
+		"an unknown form":        {[]string{"--model", v.ModelDir, "--form", "dense"}, `form "dense" is unknown`},
+		"factored, of nothing":   {[]string{"--model", v.ModelDir, "--form", "factored"}, "needs a decomposition"},
 		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
 		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},
 	} {

@@ -1,13 +1,49 @@
 // Package engine runs a model for many requests at once. One goroutine owns
 // the key-value cache and calls the model; everybody else hands it jobs. In
-// each turn it advances all running sequences by one ragged batch per composed
-// model: prompts that are being read, answers that are being written, and the
-// labels that pass 1 compares, all alike. New requests join and finished or
-// cancelled ones leave between two turns.
+// each turn it advances all running sequences by one ragged batch per model:
+// prompts that are being read, answers that are being written, and the labels
+// that pass 1 compares, all alike. New requests join and finished or cancelled
+// ones leave between two turns.
+//
+// # Merged and factored
+//
+// A mixture of experts is computed in one of two forms. Merged, its matrices
+// are composed to dense ones: a model of its own, and so a batch of its own in
+// each turn. Factored, all mixtures and the base (z = 1) share U and Vᵀ, and one
+// batch, in which each sequence has its own σ⊙z; what no expert scales stays
+// dense. Writing answers is bound by the memory that a turn reads: d merged
+// models read d sets of weights, the factored one reads c sets, with c from 1.4
+// (matrices far from square) to 2 at full rank, whatever d. One mixture alone is
+// c times as fast merged.
+//
+// FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
+// everything is merged. Else everything is factored if a turn with all different
+// mixtures gains at least what a turn with one mixture loses, d/c ≥ c; or if
+// there are more mixtures than MaxComposed. Then a mixture that the set did not
+// name is factored, too, and need not wait until it is composed, unless it
+// scales matrices that the set does not; and pass 1 stays with the base's dense
+// weights: reading its prompts is bound by arithmetic, of which the factored
+// form has more.
+//
+// U and Vᵀ take c times the memory of the matrices that they make, beside the
+// base's own, which stay: for pass 1, and because the next set may be merged.
+// They are read from the decomposition when a set is prepared that is factored,
+// those that the set before has, too, are shared with it, and they go with the
+// last set, or request, that uses them. An engine that only merges never has
+// them; one that only factors never composes.
+//
+// # What a request gets
 //
 // What a request gets does not depend on its neighbours: a row of a batch is
 // computed the same in any batch (package backend), and its random draws come
-// from a generator of its own (package sample).
+// from a generator of its own (package sample). The two forms differ in
+// rounding, so the form must not depend on neighbours either: which mixtures
+// happen to run at a time would be the best guide to the faster form, and is
+// left out for that. The form is a function of the options, the set that Retain
+// has taken into use, and the mixture; it is looked up when a request is made
+// and stays until its end. So, with a seed, FormAuto gives the same answer as
+// long as the set is the same, and FormMerged and FormFactored, which factors
+// every matrix of the decomposition, whatever the set is.
 package engine
 
 import (
@@ -56,6 +92,10 @@ type Options struct {
 	Base *model.Model
 	// Compose makes the weights of a mixture; see Composer.
 	Compose func(context.Context, Mixture) (*model.Model, error)
+	// Factors make the factored form; without them there is the merged one only.
+	Factors Factors
+	// Form of the mixtures; empty means FormAuto.
+	Form Form
 	// Text starts the text of one answer.
 	Text func() TextStream
 	// StopTokens end an answer.
@@ -69,7 +109,7 @@ type Options struct {
 	// MaxWaiting bounds how many requests wait for a place in the batch; 0 means
 	// DefaultMaxWaiting.
 	MaxWaiting int
-	// MaxComposed bounds how many composed models are kept, besides the base and
+	// MaxComposed bounds how many merged models are kept, besides the base and
 	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
 	MaxComposed int
 	// StepTokens bounds how many tokens of prompts are read in one turn, so that
@@ -99,6 +139,13 @@ func composedThatFit(m *model.Model) int {
 func (o *Options) setDefaults() error {
 	if o.Base == nil || o.Text == nil {
 		return errors.New("an engine needs a model and a tokenizer")
+	}
+	var err error
+	if o.Form, err = ParseForm(string(o.Form)); err != nil {
+		return err
+	}
+	if o.Form == FormFactored && o.Factors.Attach == nil {
+		return errors.New("the factored form needs a decomposition")
 	}
 	positive := func(name string, v *int, otherwise int) error {
 		if *v < 0 {
@@ -138,6 +185,19 @@ type Engine struct {
 	active                         atomic.Int64
 	promptTokens, tokens, turns    atomic.Int64
 	reusedTokens, cancelled, fails atomic.Int64
+	merged, factored               computed
+}
+
+// computed counts what was computed in one form.
+type computed struct {
+	tokens, steps atomic.Int64
+}
+
+func (e *Engine) computed(f Form) *computed {
+	if f == FormFactored {
+		return &e.factored
+	}
+	return &e.merged
 }
 
 // New starts an engine. ctx only bounds the start: Close ends the engine.
@@ -152,8 +212,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		o: o, weights: newWeights(running, o.Base, o.Compose, o.MaxComposed),
-		stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		o: o, stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		weights: newWeights(running, policy{
+			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
+		}, o.Compose),
 	}
 	l := &loop{engine: e, cache: cache, places: places}
 	go func() {
@@ -178,30 +240,42 @@ func (e *Engine) Close() {
 // ContextLength is what a prompt and its answer may have together, in tokens.
 func (e *Engine) ContextLength() int { return e.o.ContextLength }
 
-// Prepare composes the weights of mixtures ahead of their first request, up to
-// the number that the engine keeps.
-func (e *Engine) Prepare(ctx context.Context, mixtures ...Mixture) error {
-	for _, m := range mixtures[:min(len(mixtures), e.o.MaxComposed)] {
-		if _, err := e.weights.get(ctx, m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// Prepare makes what a set needs ahead of its first request: factors and
+// scales, or as many merged models as the engine keeps. Requests are computed in
+// the same form as before until Retain.
+func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.prepare(ctx, s) }
 
-// Retain forgets the composed weights of every mixture but these; requests that
-// use them go on.
-func (e *Engine) Retain(mixtures ...Mixture) { e.weights.retain(mixtures) }
+// Retain takes a set into use: requests that are made from now on are computed
+// in its form. What the set has no use for is forgotten; requests that use it
+// go on with it.
+func (e *Engine) Retain(s Set) { e.weights.retain(s) }
+
+// Form is the form of the set in use: FormMerged or FormFactored.
+func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.
 type Stats struct {
-	// Waiting and Active count requests, Composed the models that are kept.
-	Waiting, Active, Composed int
+	// Waiting and Active count requests.
+	Waiting, Active int
 	// PromptTokens were read, ReusedTokens were found in the cache, Tokens were
 	// written, in Turns of the loop.
 	PromptTokens, ReusedTokens, Tokens, Turns int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
+	// Merged and Factored are what is held and was computed in each form; the
+	// base's own weights count as merged.
+	Merged, Factored FormStats
+}
+
+// FormStats are the gauges and counters of one form.
+type FormStats struct {
+	// Mixtures are held, besides the base, and take Bytes of memory: merged
+	// models, or the factors and the scales of each mixture.
+	Mixtures int
+	Bytes    int64
+	// Tokens, of prompts and answers, were computed in this many Steps of a
+	// model.
+	Tokens, Steps int64
 }
 
 // Stats returns the present numbers.
@@ -209,8 +283,11 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	waiting := len(e.waiting)
 	e.mu.Unlock()
+	merged := FormStats{Tokens: e.merged.tokens.Load(), Steps: e.merged.steps.Load()}
+	factored := FormStats{Tokens: e.factored.tokens.Load(), Steps: e.factored.steps.Load()}
+	e.weights.count(&merged, &factored)
 	return Stats{
-		Waiting: waiting, Active: int(e.active.Load()), Composed: e.weights.len(),
+		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Factored: factored,
 		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),

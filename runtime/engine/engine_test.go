@@ -34,7 +34,7 @@ func start(t *testing.T, change func(*engine.Options)) *house {
 	h := &house{volume: enginetest.New(t)}
 	h.base, h.dec, h.tok = h.volume.Load(t)
 	o := engine.Options{
-		Base: h.base, Compose: engine.Composer(h.base, h.dec), StopTokens: h.tok.EOS(),
+		Base: h.base, Compose: engine.Composer(h.base, h.dec), Factors: engine.NewFactors(h.dec), StopTokens: h.tok.EOS(),
 		Text: func() engine.TextStream { return h.tok.NewStream() },
 	}
 	if change != nil {
@@ -227,7 +227,7 @@ func TestExpertsChangeAnswersAndAreComposedOnce(t *testing.T) {
 	composed := map[string]int{}
 	h := start(t, func(o *engine.Options) {
 		compose := o.Compose
-		o.MaxComposed = 2
+		o.Form, o.MaxComposed = engine.FormMerged, 2
 		o.Compose = func(ctx context.Context, m engine.Mixture) (*model.Model, error) {
 			mu.Lock()
 			composed[m.Key()]++
@@ -236,7 +236,7 @@ func TestExpertsChangeAnswersAndAreComposedOnce(t *testing.T) {
 		}
 	})
 	a, b, c := h.expert(t, 1), h.expert(t, 2), h.expert(t, 3)
-	if err := h.Prepare(t.Context(), a, b); err != nil {
+	if err := h.Prepare(t.Context(), engine.Set{Mixtures: []engine.Mixture{a, b}}); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
@@ -261,11 +261,11 @@ func TestExpertsChangeAnswersAndAreComposedOnce(t *testing.T) {
 	if composed[a.Key()] != 1 || composed[b.Key()] != 2 || composed[c.Key()] != 1 {
 		t.Errorf("composed %v, want a once, b twice, c once", composed)
 	}
-	if n := h.Stats().Composed; n != 2 {
+	if n := h.Stats().Merged.Mixtures; n != 2 {
 		t.Errorf("%d models kept, want 2", n)
 	}
-	h.Retain(b)
-	if n := h.Stats().Composed; n != 1 {
+	h.Retain(engine.Set{Mixtures: []engine.Mixture{b}})
+	if n := h.Stats().Merged.Mixtures; n != 1 {
 		t.Errorf("%d models kept after Retain, want 1", n)
 	}
 }

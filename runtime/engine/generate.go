@@ -19,7 +19,7 @@ type Request struct {
 	MaxTokens int
 	Sampling  sample.Params
 	// Seed names the random draws: the same request with the same seed gets the
-	// same answer, whatever else is running.
+	// same answer, whatever else is running; see the package's documentation.
 	Seed uint64
 	// Stop are texts that end the answer; they are not part of it.
 	Stop []string
@@ -91,7 +91,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.o.ContextLength - len(r.Prompt)
 	}
-	m, err := e.weights.get(ctx, r.Mixture)
+	v, err := e.weights.get(ctx, r.Mixture, false)
 	if err != nil {
 		return Result{}, err
 	}
@@ -102,7 +102,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 		sampler: sample.New(r.Sampling, sample.Stream(r.Seed)),
 		result:  Result{PromptTokens: len(r.Prompt)},
 	}
-	if err := e.enqueue(&job{ctx: ctx, model: m, prompt: r.Prompt, work: a}, r.Continues); err != nil {
+	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: a}, r.Continues); err != nil {
 		return Result{}, err
 	}
 	for {

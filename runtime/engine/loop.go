@@ -26,8 +26,8 @@ func (p places) fork(i int) int { return p.batch + 1 + i }
 
 // job is a request on its way through the loop.
 type job struct {
-	ctx    context.Context //nolint:containedctx // A request carries its context into the loop that owns the model.
-	model  *model.Model
+	ctx context.Context //nolint:containedctx // A request carries its context into the loop that owns the model.
+	variant
 	prompt []int32
 	work   work
 
@@ -55,7 +55,7 @@ type work interface {
 type kept struct {
 	place  int
 	tokens []int32
-	model  *model.Model
+	variant
 }
 
 // loop is the state of the goroutine that owns the cache.
@@ -139,7 +139,7 @@ func (l *loop) admit() {
 
 // reuse copies the beginning that a prompt of pass 1 shares with the last one.
 func (l *loop) reuse(j *job) {
-	if _, scoring := j.work.(*scoring); !scoring || l.kept.model != j.model {
+	if _, scoring := j.work.(*scoring); !scoring || l.kept.variant != j.variant {
 		return
 	}
 	n := 0
@@ -157,12 +157,13 @@ func (l *loop) reuse(j *job) {
 // keep makes a scored prompt the one to be reused: the places change roles.
 func (l *loop) keep(j *job) {
 	l.kept.place, j.place = j.place, l.kept.place
-	l.kept.tokens, l.kept.model = slices.Clone(j.prompt), j.model
+	l.kept.tokens, l.kept.variant = slices.Clone(j.prompt), j.variant
 }
 
 // batch is what one model computes in a turn.
 type batch struct {
 	model    *model.Model
+	form     Form
 	segments []model.Segment
 	shares   []share
 }
@@ -191,7 +192,7 @@ func (l *loop) turn(ctx context.Context) {
 		i := slices.IndexFunc(batches, func(b *batch) bool { return b.model == j.model })
 		if i < 0 {
 			i = len(batches)
-			batches = append(batches, &batch{model: j.model})
+			batches = append(batches, &batch{model: j.model, form: j.form})
 		}
 		if err := l.plan(batches[i], j, &budget); err != nil {
 			l.fail(j, err)
@@ -215,7 +216,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 			return nil // The turn's budget is used up by prompts that came before.
 		}
 		*budget -= n
-		b.segments = append(b.segments, model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]})
+		b.segments = append(b.segments, j.segment(model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}))
 		b.shares = append(b.shares, share{job: j, rows: 1, unused: n < left})
 		j.read += n
 		l.engine.promptTokens.Add(int64(n))
@@ -230,8 +231,8 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 		if s.rows++; seg.AllLogits {
 			s.rows += len(seg.Tokens) - 1
 		}
+		b.segments = append(b.segments, j.segment(seg))
 	}
-	b.segments = append(b.segments, segments...)
 	b.shares = append(b.shares, s)
 	return nil
 }
@@ -247,6 +248,11 @@ func (l *loop) step(ctx context.Context, b *batch) {
 			l.fail(s.job, err)
 		}
 		return
+	}
+	count := l.engine.computed(b.form)
+	count.steps.Add(1)
+	for _, s := range b.segments {
+		count.tokens.Add(int64(len(s.Tokens)))
 	}
 	row := 0
 	for _, s := range b.shares {

@@ -39,14 +39,14 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	if err := e.checkPrompt(r.Prompt, longest); err != nil {
 		return nil, err
 	}
-	m, err := e.weights.get(ctx, r.Mixture)
+	v, err := e.weights.get(ctx, r.Mixture, true)
 	if err != nil {
 		return nil, err
 	}
 	s := &scoring{
 		labels: r.Labels, scores: make([]float64, len(r.Labels)), done: make(chan error, 1),
 	}
-	if err := e.enqueue(&job{ctx: ctx, model: m, prompt: r.Prompt, work: s}, r.Continues); err != nil {
+	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: s}, r.Continues); err != nil {
 		return nil, err
 	}
 	select {

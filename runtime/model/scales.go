@@ -93,14 +93,23 @@ func (r *rowScales) of(l *linear) []backend.Buffer {
 	return r.list
 }
 
-// ProjectionBytes is the device memory of the projections of m, without those
-// that it shares with other, a sibling; nil means with nobody.
-func (m *Model) ProjectionBytes(other *Model) int64 {
-	var sum int64
+// ProjectionBytes is the device memory that siblings' projections take beyond
+// those of m. What several of them share counts once.
+func (m *Model) ProjectionBytes(siblings ...*Model) int64 {
+	seen := map[*linear]bool{}
 	for i := range m.layers {
-		for j, l := range m.layers[i].linears {
-			if other == nil || other.layers[i].linears[j] != l {
-				sum += l.bytes()
+		for _, l := range m.layers[i].linears {
+			seen[l] = true
+		}
+	}
+	var sum int64
+	for _, other := range siblings {
+		for i := range other.layers {
+			for _, l := range other.layers[i].linears {
+				if !seen[l] {
+					seen[l] = true
+					sum += l.bytes()
+				}
 			}
 		}
 	}

@@ -228,14 +228,16 @@ func TestProjectionsAreSharedByName(t *testing.T) {
 		t.Error("shared projections compute other numbers than their own would")
 	}
 	const up = (36 + 20 + 1) * 20 * 4 // U, Vᵀ and σ of one up_proj.
-	if got := shared.ProjectionBytes(base); got != 2*up {
-		t.Errorf("%d bytes beyond the base, want %d", got, 2*up)
-	}
-	if got := shared.ProjectionBytes(both); got != 2*20*24*4 { // The two dense o_proj.
-		t.Errorf("%d bytes beyond the model it shares with, want %d", got, 2*20*24*4)
-	}
-	if got, want := base.ProjectionBytes(nil), int64(2*4*(20*24*2+20*12*2+3*20*36)); got != want {
-		t.Errorf("the base's projections take %d bytes, want %d", got, want)
+	const o = (20 + 24 + 1) * 20 * 4  // Those of one o_proj.
+	for what, c := range map[string]struct{ got, want int64 }{
+		"the base beyond itself":       {base.ProjectionBytes(base), 0},
+		"two of the four factored":     {base.ProjectionBytes(shared), 2 * up},
+		"all four, two of them shared": {base.ProjectionBytes(shared, both), 2*up + 2*o},
+		"the dense instead":            {both.ProjectionBytes(base), 2*4*20*36 + 2*4*20*24},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %d bytes, want %d", what, c.got, c.want)
+		}
 	}
 	other := tiny()
 	other.Layers = 1

@@ -375,11 +375,16 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	}
 	for _, want := range []string{
 		`t2_requests_total{code="200",endpoint="chat"} 1`, `t2_requests_total{code="400",endpoint="completions"} 1`,
-		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`, "t2_queue_requests 0", "t2_ready 1",
+		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
+		`t2_mixtures{form="factored"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="factored"}`,
+		`t2_computed_tokens_total{form="factored"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)
 		}
+	}
+	if !strings.Contains(h.log.String(), `"form":"factored"`) {
+		t.Error("the log does not say in which form the set is computed")
 	}
 	if strings.Contains(metrics, "demo-math") {
 		t.Error("metrics have an expert's name as a label")

@@ -92,6 +92,10 @@ var (
 	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a place in the batch.", nil, nil)
 	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
+	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or factored (scales of shared factors).", []string{"form"}, nil)
+	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
+	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
+	descSteps     = prometheus.NewDesc("t2_model_steps_total", "Batches that were computed, by form.", []string{"form"}, nil)
 	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), reused (found in the cache), answer (written).", []string{"kind"}, nil)
 	descTurns     = prometheus.NewDesc("t2_engine_turns_total", "Turns of the engine's loop.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
@@ -101,20 +105,23 @@ var (
 
 // Describe implements prometheus.Collector.
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descWaiting, descActive, descComposed, descTokens, descTurns, descCancelled, descFailed, descReady} {
+	for _, d := range []*prometheus.Desc{
+		descWaiting, descActive, descComposed, descMixtures, descBytes, descComputed, descSteps,
+		descTokens, descTurns, descCancelled, descFailed, descReady,
+	} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v int) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	counter := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	ready := 0
+	ready := int64(0)
 	if e.server.unready() == nil {
 		ready = 1
 	}
@@ -123,9 +130,15 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	if c := e.server.core.Load(); c != nil {
 		st = c.engine.Stats()
 	}
-	gauge(descWaiting, st.Waiting)
-	gauge(descActive, st.Active)
-	gauge(descComposed, st.Composed)
+	gauge(descWaiting, int64(st.Waiting))
+	gauge(descActive, int64(st.Active))
+	gauge(descComposed, int64(st.Merged.Mixtures))
+	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormFactored: st.Factored} {
+		gauge(descMixtures, int64(f.Mixtures), string(form))
+		gauge(descBytes, f.Bytes, string(form))
+		counter(descComputed, f.Tokens, string(form))
+		counter(descSteps, f.Steps, string(form))
+	}
 	counter(descTokens, st.PromptTokens, "prompt")
 	counter(descTokens, st.ReusedTokens, "reused")
 	counter(descTokens, st.Tokens, "answer")

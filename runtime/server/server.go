@@ -42,6 +42,9 @@ type Config struct {
 	// ContextLength, MaxBatch and MaxWaiting are the engine's; 0 means its
 	// defaults.
 	ContextLength, MaxBatch, MaxWaiting int
+	// Form is the one that mixtures of experts are computed in; empty means
+	// engine.FormAuto.
+	Form engine.Form
 	// Threads of the backend; 0 means as many as the process may use.
 	Threads int
 	// AdminToken is what changes of the expert set must present. Without one the
@@ -163,9 +166,10 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,
+		Form: s.config.Form,
 	}
 	if c.dec != nil {
-		o.Compose = engine.Composer(base, c.dec)
+		o.Compose, o.Factors = engine.Composer(base, c.dec), engine.NewFactors(c.dec)
 	}
 	if c.engine, err = engine.New(ctx, o); err != nil {
 		return failure.Permanent(contract.ReasonUsage, err)

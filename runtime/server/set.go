@@ -69,9 +69,10 @@ func (s *Server) Swap(ctx context.Context, spec contract.ExpertSet) error {
 		return nil
 	}
 	s.set.Store(next)
-	s.core.Load().engine.Retain(next.mixtures()...)
+	e := s.core.Load().engine
+	e.Retain(next.mixtures())
 	s.log.Info("Took expert set into use", "digest", next.digest, "strategy", spec.Strategy,
-		"experts", len(spec.Experts), "seconds", time.Since(begun).Seconds())
+		"experts", len(spec.Experts), "form", e.Form(), "seconds", time.Since(begun).Seconds())
 	return nil
 }
 
@@ -104,7 +105,7 @@ func (s *Server) load(ctx context.Context, spec contract.ExpertSet) (*servedSet,
 	if err != nil {
 		return nil, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if err := c.engine.Prepare(ctx, next.mixtures()...); err != nil {
+	if err := c.engine.Prepare(ctx, next.mixtures()); err != nil {
 		return nil, err
 	}
 	return next, nil
@@ -146,19 +147,19 @@ func (s *Server) loadExpert(c *core, old *servedSet, ref contract.ExpertRef) (*s
 }
 
 // mixtures lists the weights that requests of the set may need: each expert's,
-// in the set's order, or the fixed mixture first.
-func (s *servedSet) mixtures() []engine.Mixture {
-	var list []engine.Mixture
+// in the set's order, and before them the fixed mixture.
+func (s *servedSet) mixtures() engine.Set {
+	var list engine.Set
 	if s.spec.Strategy == contract.StrategyFixed {
 		// The strategy needs neither context nor request, and cannot fail.
 		if d, err := s.strategy.Decide(context.Background(), ""); err == nil {
 			if m, err := s.mixture(d.Weights); err == nil {
-				list = append(list, m)
+				list.Mixtures, list.Fixed = append(list.Mixtures, m), true
 			}
 		}
 	}
 	for _, ref := range s.spec.Experts {
-		list = append(list, s.experts[ref.Name].mixture)
+		list.Mixtures = append(list.Mixtures, s.experts[ref.Name].mixture)
 	}
 	return list
 }
