@@ -12,14 +12,19 @@
 // each turn. Factored, all mixtures and the base (z = 1) share U and Vᵀ, and one
 // batch, in which each sequence has its own σ⊙z; what no expert scales stays
 // dense. Writing answers is bound by the memory that a turn reads: d merged
-// models read d sets of weights, the factored one reads c sets, with c from 1.4
-// (matrices far from square) to 2 at full rank, whatever d. One mixture alone is
-// c times as fast merged.
+// models read d sets of weights, the factored one c sets, whatever d. A matrix of
+// full rank is 1 + shorter/longer side as large in factors, so that c is 2 if all
+// are square, and 1.4 for a small Llama. One mixture alone is c times as fast
+// merged.
 //
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
-// everything is merged. Else everything is factored if a turn with all different
-// mixtures gains at least what a turn with one mixture loses, d/c ≥ c; or if
-// there are more mixtures than MaxComposed. Then a mixture that the set did not
+// everything is merged. Else everything is factored if a turn of all mixtures and
+// the base gains at least what a turn of one mixture loses, c; or if there are
+// more mixtures than MaxComposed. Of the gain that the memory allows, d/c, three
+// quarters are counted: that much is left on processors, where the merged
+// models' smaller batches save arithmetic (BenchmarkMixtures of package model).
+// So two experts beside the base are enough for a small Llama, and five where
+// all matrices are square. Then a mixture that the set did not
 // name is factored, too, and need not wait until it is composed, unless it
 // scales matrices that the set does not; and pass 1 stays with the base's dense
 // weights: reading its prompts is bound by arithmetic, of which the factored

@@ -136,8 +136,15 @@ func TestGreedyEqualsStepByStep(t *testing.T) {
 // TestNeighboursDoNotMatter asks the same seeded requests alone and in a busy
 // batch with other experts, prompts and lengths.
 func TestNeighboursDoNotMatter(t *testing.T) {
-	h := start(t, func(o *engine.Options) { o.MaxBatch = 6; o.StepTokens = 16; o.StopTokens = nil })
+	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged, engine.FormFactored} {
+		t.Run(string(form), func(t *testing.T) { neighboursDoNotMatter(t, form) })
+	}
+}
+
+func neighboursDoNotMatter(t *testing.T, form engine.Form) {
+	h := start(t, func(o *engine.Options) { o.Form, o.MaxBatch, o.StepTokens, o.StopTokens = form, 6, 16, nil })
 	mixtures := []engine.Mixture{{}, h.expert(t, 1), h.expert(t, 2)}
+	h.use(t, engine.Set{Mixtures: mixtures[1:]})
 	request := func(i int) engine.Request {
 		return engine.Request{
 			Mixture: mixtures[i%3], Prompt: h.tokens(t, strings.Repeat("abc def ", 1+i%4)+fmt.Sprint(i)),

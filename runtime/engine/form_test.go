@@ -177,7 +177,7 @@ func TestEightExpertsAndTheBaseShareEachBatch(t *testing.T) {
 func TestTheSetAloneDecidesTheForm(t *testing.T) {
 	everything := func(*engine.Options) {}
 	// Factors as large as if the ranks were three times as high cost 2.45 times
-	// what merged weights do, so that seven mixtures pay and six do not.
+	// what merged weights do, so that nine mixtures pay and eight do not.
 	large := func(o *engine.Options) {
 		rank := o.Factors.Rank
 		o.Factors.Rank = func(name string) int { return 3 * rank(name) }
@@ -189,11 +189,12 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 		want    engine.Form
 	}{
 		"no experts":                   {everything, 0, false, engine.FormMerged},
-		"an expert beside the base":    {everything, 1, false, engine.FormFactored},
+		"an expert beside the base":    {everything, 1, false, engine.FormMerged},
+		"two experts":                  {everything, 2, false, engine.FormFactored},
 		"several experts":              {everything, 4, false, engine.FormFactored},
 		"a fixed mixture":              {everything, 4, true, engine.FormMerged},
-		"five, and costly factors":     {large, 5, false, engine.FormMerged},
-		"six, and costly factors":      {large, 6, false, engine.FormFactored},
+		"seven, and costly factors":    {large, 7, false, engine.FormMerged},
+		"eight, and costly factors":    {large, 8, false, engine.FormFactored},
 		"one request a turn":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
 		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, false, engine.FormFactored},
 		"no decomposition":             {func(o *engine.Options) { o.Factors = engine.Factors{} }, 4, false, engine.FormMerged},

@@ -19,15 +19,15 @@ func small() shape {
 	}
 }
 
-// BenchmarkEightMixtures continues eight sequences of as many mixtures by some
-// tokens each: in one factored batch, and by eight merged models; and, to compare
+// BenchmarkMixtures continues eight sequences of some mixtures by some tokens
+// each: in one factored batch, and by a merged model a mixture; and, to compare
 // with, eight sequences of one mixture in either form. All four take turns, so
 // that the ratios of their medians hold on a busy machine:
 //
-//	throughput-of-one  one mixture's time by eight mixtures' time, both factored
-//	speedup-on-merged  eight merged models' time by the factored batch's time
+//	throughput-of-one  one mixture's time by all mixtures' time, both factored
+//	speedup-on-merged  the merged models' time by the factored batch's time
 //	cost-of-factored   the factored batch's time by that of one merged model
-func BenchmarkEightMixtures(b *testing.B) {
+func BenchmarkMixtures(b *testing.B) {
 	const sequences, prompt = 8, 32
 	base := newModel(b, newCPU(b, 0), small())
 	factors := randomFactors(base)
@@ -52,8 +52,9 @@ func BenchmarkEightMixtures(b *testing.B) {
 		}
 		merged = append(merged, m)
 	}
-	for _, tokens := range []int{1, 16} {
-		b.Run(fmt.Sprintf("%d tokens each", tokens), func(b *testing.B) {
+	for _, n := range []struct{ mixtures, tokens int }{{2, 1}, {3, 1}, {8, 1}, {8, 16}} {
+		mixtures, tokens := n.mixtures, n.tokens
+		b.Run(fmt.Sprintf("mixtures=%d/tokens=%d", mixtures, tokens), func(b *testing.B) {
 			segments := func(scaleOf func(i int) *model.Scales) []model.Segment {
 				var list []model.Segment
 				for i := range sequences {
@@ -66,15 +67,19 @@ func BenchmarkEightMixtures(b *testing.B) {
 			steps := [ways]func(c *model.Cache){
 				mergedOne: func(c *model.Cache) { step(b, merged[0], c, segments(none)...) },
 				mergedAll: func(c *model.Cache) {
+					batches := make([][]model.Segment, mixtures)
 					for i, s := range segments(none) {
-						step(b, merged[i], c, s)
+						batches[i%mixtures] = append(batches[i%mixtures], s)
+					}
+					for i, batch := range batches {
+						step(b, merged[i], c, batch...)
 					}
 				},
 				factoredOne: func(c *model.Cache) {
 					step(b, factored, c, segments(func(int) *model.Scales { return scales[0] })...)
 				},
 				factoredAll: func(c *model.Cache) {
-					step(b, factored, c, segments(func(i int) *model.Scales { return scales[i] })...)
+					step(b, factored, c, segments(func(i int) *model.Scales { return scales[i%mixtures] })...)
 				},
 			}
 			c, err := base.NewCache(sequences, prompt+tokens)
