@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 )
@@ -31,6 +32,7 @@ type options struct {
 	dir, out           string
 	llamaBench, python string
 	train              bool
+	profile            string
 }
 
 func main() {
@@ -54,6 +56,7 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with")
+	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
 	flag.Parse()
 	o.shapes, o.weights = strings.Split(*shapeNames, ","), strings.Split(*weights, ",")
 	switch {
@@ -74,6 +77,16 @@ func run(ctx stdcontext.Context) error {
 	o, err := parseOptions()
 	if err != nil {
 		return err
+	}
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	r := &report{Threads: o.threads, probe: newProbe(o.threads)}
 	for _, name := range o.shapes {
