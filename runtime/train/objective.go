@@ -60,7 +60,9 @@ func (o objective) gradient(episodes []episode, logits, base *tensor.Tensor) (su
 	if len(rows) != logits.Rows() || len(rows) != base.Rows() {
 		return sums{}, fmt.Errorf("%d answer tokens, but %d rows of logits and %d of the base model", len(rows), logits.Rows(), base.Rows())
 	}
-	parallel(len(rows), func(i int) { o.row(&rows[i], logits.Row(i), base.Row(i)) })
+	parallel(len(rows), logits.Cols(), func(i int, exps []float64) {
+		o.row(&rows[i], logits.Row(i), base.Row(i), exps)
+	})
 	// Summed in order, so that the result is the same for any number of
 	// processors.
 	s := sums{tokens: len(rows)}
@@ -81,17 +83,22 @@ type answerRow struct {
 // row computes log π'(token), KL(π'‖π) and the gradient of one position:
 //
 //	dL/dlᵥ = 1/B · [ (r−b)·(π'ᵥ − 1[v = token]) + λ·π'ᵥ·(log π'ᵥ/πᵥ − KL) ].
-func (o objective) row(r *answerRow, logits, base []float32) {
-	norm, baseNorm := logSumExp(logits), logSumExp(base)
-	shift := baseNorm - norm
+//
+// exps [V] is scratch: an exponential costs as much as all the rest, so each is
+// taken once.
+func (o objective) row(r *answerRow, logits, base []float32, exps []float64) {
+	peak, sum := softmaxSum(logits, exps)
+	norm := peak + math.Log(sum)
+	basePeak, baseSum := softmaxSum(base, nil)
+	shift := basePeak + math.Log(baseSum) - norm
 	for v, l := range logits {
-		ratio := float64(l) - float64(base[v]) + shift
-		r.kl += math.Exp(float64(l)-norm) * ratio
+		exps[v] /= sum // π'
+		r.kl += exps[v] * (float64(l) - float64(base[v]) + shift)
 	}
 	r.logProb = float64(logits[r.token]) - norm
 	scale := 1 / float64(o.batch)
 	for v, l := range logits {
-		p := math.Exp(float64(l) - norm)
+		p := exps[v]
 		g := r.advantage * p
 		if o.klWeight != 0 {
 			g += o.klWeight * p * (float64(l) - float64(base[v]) + shift - r.kl)
@@ -103,27 +110,33 @@ func (o objective) row(r *answerRow, logits, base []float32) {
 	}
 }
 
-// logSumExp returns log Σ eˡ.
-func logSumExp(logits []float32) float64 {
-	peak := math.Inf(-1)
+// softmaxSum returns the largest logit and Σ e^(l−peak), and writes the terms to
+// exps unless it is nil.
+func softmaxSum(logits []float32, exps []float64) (peak, sum float64) {
+	peak = math.Inf(-1)
 	for _, l := range logits {
 		peak = max(peak, float64(l))
 	}
-	sum := 0.0
-	for _, l := range logits {
-		sum += math.Exp(float64(l) - peak)
+	for v, l := range logits {
+		e := math.Exp(float64(l) - peak)
+		sum += e
+		if exps != nil {
+			exps[v] = e
+		}
 	}
-	return peak + math.Log(sum)
+	return peak, sum
 }
 
-// parallel runs body for 0 to n−1 on all processors.
-func parallel(n int, body func(i int)) {
+// parallel runs body for 0 to n−1 on all processors, each with scratch memory of
+// its own.
+func parallel(n, scratch int, body func(i int, scratch []float64)) {
 	workers := min(n, runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
+			own := make([]float64, scratch)
 			for i := w; i < n; i += workers {
-				body(i)
+				body(i, own)
 			}
 		})
 	}
