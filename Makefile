@@ -26,7 +26,7 @@ E2E_CLUSTER  ?= t2-e2e
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
 
 GOTOOL := go -C $(CURDIR)/hack/tools tool
-DEBS   := runc containernetworking-plugins iptables iproute2 conntrack $(if $(shell command -v node && command -v npm),,nodejs npm)
+DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static $(if $(shell command -v node && command -v npm),,nodejs npm)
 # OpenAI's client for Node, which the API is tested with.
 NODE_CLIENT := test/clients/node
 
@@ -53,13 +53,19 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit cluster-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit arm64 cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 .PHONY: unit
 unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
 	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+
+.PHONY: arm64
+arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
+	@echo "==> numeric core on arm64 (emulated)"
+	T2_SHARED_DATA=$(DATA) GOARCH=arm64 CGO_ENABLED=0 go test -exec qemu-aarch64-static -timeout 20m \
+	  ./runtime/backend/... ./runtime/tensor ./runtime/checkpoint ./runtime/sample ./runtime/model ./runtime/expert ./runtime/engine ./runtime/tokenizer/...
 
 $(NODE_CLIENT)/node_modules: $(NODE_CLIENT)/package-lock.json
 	@echo "==> Node packages: installing what $(NODE_CLIENT)/package-lock.json pins (seconds)"

@@ -6,7 +6,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -48,15 +50,23 @@ func (m *mapping) with(offset, size int64, use func([]byte) error) (err error) {
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }: // What the runtime panics with at a fault.
+		if r := recover(); isFault(r) {
 			err = errVanished
-		default:
+		} else if r != nil {
 			panic(r)
 		}
 	}()
 	return use(m.bytes[offset : offset+size])
+}
+
+// isFault reports whether a panic is the runtime's for memory that is not there.
+// It says where, but not under every emulator of another processor.
+func isFault(r any) bool {
+	if _, ok := r.(interface{ Addr() uintptr }); ok {
+		return true
+	}
+	fault, ok := r.(runtime.Error)
+	return ok && strings.Contains(fault.Error(), "invalid memory address")
 }
 
 // ReadAt implements io.ReaderAt.
