@@ -32,6 +32,8 @@ type Buffer interface {
 
 // Weight is a constant matrix [Out, In] in whatever layout suits the device.
 type Weight interface {
+	// Type returns what NewWeight was asked for.
+	Type() WeightType
 	// Out returns the number of rows: the outputs of y = x·Wᵀ.
 	Out() int
 	// In returns the number of columns: the inputs of y = x·Wᵀ.
@@ -67,9 +69,13 @@ type Device interface {
 	Copy(dst, src Buffer) error
 	// Zero clears a buffer.
 	Zero(b Buffer) error
-	// NewWeight copies a matrix [out, in] to the device.
-	NewWeight(out, in int, data []float32) (Weight, error)
-	// WeightData copies a weight back to the host: [Out, In].
+	// NewWeight copies a matrix [out, in] to the device, rounded as its type says.
+	// It fails with ErrUnsupported when the backend has no such type. An element
+	// that is not finite, or is not any more as bfloat16, is an error for BF16 and
+	// Int8.
+	NewWeight(t WeightType, out, in int, data []float32) (Weight, error)
+	// WeightData copies a weight back to the host, [Out, In]: what is stored,
+	// rounded to float32.
 	WeightData(w Weight) ([]float32, error)
 	// Close ends the backend's workers and frees its memory. Buffers and weights
 	// must not be used after.
@@ -85,11 +91,13 @@ type Capabilities struct {
 
 // LinearOps are the products with a weight. N is the number of rows.
 type LinearOps interface {
-	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y.
+	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y. It rounds x as
+	// the weight's type says.
 	MatMul(y, x Buffer, n int, w Weight, add bool) error
-	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx.
+	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx, in
+	// float32 with the stored elements of any type: it does not round dy.
 	MatMulBackward(dx, dy Buffer, n int, w Weight, add bool) error
-	// Gather copies rows of w: y [len(ids), In], y[i] = w[ids[i]].
+	// Gather copies rows of w as they are stored: y [len(ids), In], y[i] = w[ids[i]].
 	Gather(y Buffer, w Weight, ids []int32) error
 }
 

@@ -28,11 +28,11 @@ func newFactored(be backend.Backend, info LinearInfo, f Factors) (*linear, error
 		return nil, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",
 			shapeOf(f.U), rank, shapeOf(f.Vt), info.Out, info.In)
 	}
-	u, err := be.NewWeight(info.Out, rank, f.U.Data)
+	u, err := be.NewWeight(backend.F32, info.Out, rank, f.U.Data)
 	if err != nil {
 		return nil, err
 	}
-	vt, err := be.NewWeight(rank, info.In, f.Vt.Data)
+	vt, err := be.NewWeight(backend.F32, rank, info.In, f.Vt.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -186,7 +186,7 @@ func (l *loader) matrix(name string) backend.Weight {
 	if l.err != nil {
 		return nil
 	}
-	w, err := l.be.NewWeight(t.Shape[0], t.Shape[1], t.Data)
+	w, err := l.be.NewWeight(backend.F32, t.Shape[0], t.Shape[1], t.Data)
 	l.err = err
 	return w
 }

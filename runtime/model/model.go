@@ -124,7 +124,7 @@ func (m *Model) WithDense(weights map[string]*tensor.Tensor) (*Model, error) {
 		if !w.HasShape(info.Out, info.In) {
 			return nil, fmt.Errorf("the matrix has shape %v, want [%d %d]", w.Shape, info.Out, info.In)
 		}
-		dense, err := m.be.NewWeight(info.Out, info.In, w.Data)
+		dense, err := m.be.NewWeight(backend.F32, info.Out, info.In, w.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -187,7 +187,7 @@ func (m *Model) Merged(ctx context.Context) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		dense, err := m.be.NewWeight(info.Out, info.In, data)
+		dense, err := m.be.NewWeight(backend.F32, info.Out, info.In, data)
 		if err != nil {
 			return nil, err
 		}

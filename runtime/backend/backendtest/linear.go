@@ -1,6 +1,8 @@
 package backendtest
 
 import (
+	"errors"
+	"math"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -37,37 +39,48 @@ func (s *suite) memory(t *testing.T) {
 			be.Free(b)
 			be.Free(nil)
 		}
-		w := random(35*13, 1)
-		data, err := be.WeightData(newWeight(t, be, 35, 13, w))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !sameBits(data, w) {
-			t.Error("a weight read back is not what was uploaded")
+		for _, kind := range backend.WeightTypes() {
+			const rows, cols = 35, 77
+			values := random(rows*cols, 1)
+			w := newWeight(t, be, kind, rows, cols, values)
+			if w.Type() != kind || w.Out() != rows || w.In() != cols {
+				t.Errorf("a weight of type %s [%d, %d] says it is %s [%d, %d]", kind, rows, cols, w.Type(), w.Out(), w.In())
+			}
+			data, err := be.WeightData(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !sameBits(data, narrowed(refStored(kind, values, cols))) {
+				t.Errorf("a weight of type %s read back is not what was uploaded, rounded", kind)
+			}
 		}
 	}
 }
 
 func (s *suite) matMul(t *testing.T) {
 	cases := []struct{ n, out, in int }{
-		{1, 1, 1}, {1, 256, 64}, {1, 33, 700}, {2, 128, 128}, {13, 31, 17}, {64, 96, 40}, {67, 129, 65}, {200, 65, 600},
+		{1, 1, 1}, {1, 256, 64}, {1, 33, 700}, {1, 300, 1100}, {2, 128, 128}, {7, 40, 33}, {13, 31, 17},
+		{33, 130, 95}, {64, 96, 40}, {67, 129, 65}, {200, 65, 600}, {5, 70, 1100},
 	}
-	for _, c := range cases {
-		for _, magnitude := range []float32{1, 1e12} {
-			t.Run(name(c, " of ", magnitude), func(t *testing.T) {
-				x, dy := scaled(random(c.n*c.in, 1), magnitude), scaled(random(c.n*c.out, 2), magnitude)
-				w := random(c.out*c.in, 3)
-				for _, add := range []bool{false, true} {
-					s.product(t, product{c.n, c.out, c.in, add, x, w, false})
-					s.product(t, product{c.n, c.in, c.out, add, dy, w, true})
-				}
-			})
+	for _, kind := range backend.WeightTypes() {
+		for _, c := range cases {
+			for _, magnitude := range []float32{1, 1e12} {
+				t.Run(name(kind, " ", c, " of ", magnitude), func(t *testing.T) {
+					x, dy := scaled(random(c.n*c.in, 1), magnitude), scaled(random(c.n*c.out, 2), magnitude)
+					w := random(c.out*c.in, 3)
+					for _, add := range []bool{false, true} {
+						s.product(t, product{kind, c.n, c.out, c.in, add, x, w, false})
+						s.product(t, product{kind, c.n, c.in, c.out, add, dy, w, true})
+					}
+				})
+			}
 		}
 	}
 }
 
 // product is y [n, out] = x [n, in]·Wᵀ, or with back y = x·W for W [in, out].
 type product struct {
+	kind       backend.WeightType
 	n, out, in int
 	add        bool
 	x, w       []float32
@@ -79,9 +92,9 @@ func (s *suite) product(t *testing.T, p product) {
 	weights := map[backend.Backend]backend.Weight{}
 	for _, be := range s.variants {
 		if p.back {
-			weights[be] = newWeight(t, be, p.in, p.out, p.w)
+			weights[be] = newWeight(t, be, p.kind, p.in, p.out, p.w)
 		} else {
-			weights[be] = newWeight(t, be, p.out, p.in, p.w)
+			weights[be] = newWeight(t, be, p.kind, p.out, p.in, p.w)
 		}
 	}
 	op := func(n int) operation {
@@ -93,11 +106,13 @@ func (s *suite) product(t *testing.T, p product) {
 		}
 	}
 	y := garbage(p.n * p.out)
-	w := widen(p.w)
+	var want []float64
 	if p.back {
-		w = refTranspose(w, p.in, p.out)
+		w := refTranspose(refStored(p.kind, p.w, p.out), p.in, p.out)
+		want = refMatMul(widen(p.x), w, p.n, p.out, p.in)
+	} else {
+		want = refMatMul(refStored(p.kind, p.x, p.in), refStored(p.kind, p.w, p.in), p.n, p.out, p.in)
 	}
-	want := refMatMul(widen(p.x), w, p.n, p.out, p.in)
 	if p.add {
 		y = random(p.n*p.out, 4)
 		want = sum(want, widen(y))
@@ -113,15 +128,70 @@ func (s *suite) product(t *testing.T, p product) {
 }
 
 func (s *suite) gather(t *testing.T) {
-	const rows, cols = 37, 19
-	w := random(rows*cols, 1)
+	const rows, cols = 37, 45
+	values := random(rows*cols, 1)
 	ids := []int32{36, 0, 5, 5, 17}
-	got := s.compute(t, []int{0}, [][]float32{garbage(len(ids) * cols)}, func(be backend.Backend, b []backend.Buffer) error {
-		return be.Gather(b[0], newWeight(t, be, rows, cols, w), ids)
-	})[0]
-	for i, id := range ids {
-		if !sameBits(got[i*cols:][:cols], w[int(id)*cols:][:cols]) {
-			t.Errorf("row %d is not row %d of the matrix", i, id)
+	for _, kind := range backend.WeightTypes() {
+		w := narrowed(refStored(kind, values, cols))
+		got := s.compute(t, []int{0}, [][]float32{garbage(len(ids) * cols)}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.Gather(b[0], newWeight(t, be, kind, rows, cols, values), ids)
+		})[0]
+		for i, id := range ids {
+			if !sameBits(got[i*cols:][:cols], w[int(id)*cols:][:cols]) {
+				t.Errorf("%s: row %d is not row %d of the matrix", kind, i, id)
+			}
+		}
+	}
+}
+
+// rowsOfX multiplies rows by the unit matrix, so that every element shows how it
+// was rounded: ties, zeros, blocks of one element and magnitudes of all sizes.
+func (s *suite) rowsOfX(t *testing.T) {
+	const n, cols = 6, 83
+	unit := make([]float32, cols*cols)
+	for i := range cols {
+		unit[i*(cols+1)] = 1
+	}
+	x := random(n*cols, 5)
+	for i := range cols {
+		x[i] = float32(math.Ldexp(1+float64(i)/256, i%60-30)) // Half of them between two bfloat16.
+		x[cols+i] = float32(i%16) + 0.5                       // And between two integers,
+		x[2*cols+i] *= float32(math.Ldexp(1, -i))
+		x[3*cols+i] *= 1e-20
+		x[4*cols+i] = 0
+	}
+	x[cols+3], x[cols+40], x[2*cols-1] = 127, -127, 127 // when the scale is 1.
+	for _, kind := range backend.WeightTypes() {
+		got := s.compute(t, []int{0}, [][]float32{garbage(n * cols), x}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, cols, cols, unit), false)
+		})[0]
+		for i, want := range refStored(kind, x, cols) {
+			const ofThree = 4e-7 // Roundings to float32.
+			if d := math.Abs(float64(got[i]) - want); !(d <= ofThree*math.Abs(want)) {
+				t.Errorf("%s: %v of row %d became %v, want %v", kind, x[i], i/cols, got[i], want)
+			}
+		}
+	}
+}
+
+// notFinite wants infinities and NaN in a row of x to spoil that row, and no other.
+func (s *suite) notFinite(t *testing.T) {
+	const n, out, in = 5, 40, 70
+	x, w := random(n*in, 6), random(out*in, 7)
+	x[in], x[2*in+69], x[4*in+35] = float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0x7fffffff)
+	for _, kind := range backend.WeightTypes() {
+		got := s.compute(t, []int{0}, [][]float32{garbage(n * out), x}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, out, in, w), false)
+		})[0]
+		for i, v := range got {
+			r := i / out
+			finite := !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0)
+			switch {
+			case (r == 0 || r == 3) != finite:
+				t.Fatalf("%s: element %d of row %d is %v", kind, i%out, r, v)
+			case (r == 2 || r == 4 || r == 1 && kind == backend.Int8) && v == v:
+				t.Fatalf("%s: element %d of row %d is %v, want NaN", kind, i%out, r, v)
+			}
 		}
 	}
 }
@@ -129,7 +199,7 @@ func (s *suite) gather(t *testing.T) {
 func (s *suite) refusals(t *testing.T) {
 	for _, be := range s.variants {
 		small, large := newBuffer(t, be, make([]float32, 4)), newBuffer(t, be, make([]float32, 8))
-		w := newWeight(t, be, 4, 4, make([]float32, 16))
+		w := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16))
 		shape := backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 2, Scale: 1}
 		cases := map[string]error{
 			"upload of another size":     be.Upload(small, make([]float32, 5)),
@@ -168,8 +238,19 @@ func (s *suite) refusals(t *testing.T) {
 				t.Errorf("%s: no error from %s", what, be.Name())
 			}
 		}
-		if _, err := be.NewWeight(2, 3, make([]float32, 5)); err == nil {
+		if _, err := be.NewWeight(backend.F32, 2, 3, make([]float32, 5)); err == nil {
 			t.Error("a weight with an element missing: no error")
+		}
+		if _, err := be.NewWeight(backend.WeightType(255), 1, 1, make([]float32, 1)); !errors.Is(err, backend.ErrUnsupported) {
+			t.Errorf("a weight of an unknown type: error %v, want ErrUnsupported", err)
+		}
+		for _, bad := range []float64{math.NaN(), math.Inf(1), math.MaxFloat32} {
+			for _, kind := range []backend.WeightType{backend.BF16, backend.Int8} {
+				want := kind == backend.BF16 || bad != math.MaxFloat32 // Which int8 can hold.
+				if _, err := be.NewWeight(kind, 1, 3, []float32{1, float32(bad), 1}); (err != nil) != want {
+					t.Errorf("a weight of type %s with %v: error %v", kind, bad, err)
+				}
+			}
 		}
 		if _, err := be.Alloc(-1); err == nil {
 			t.Error("a buffer of −1 elements: no error")

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"math"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -17,6 +18,52 @@ func refMatMul(x, w []float64, n, out, in int) []float64 {
 		}
 	}
 	return y
+}
+
+// refStored returns rows [·, cols] as a type of weights holds them, and as MatMul
+// rounds x for it.
+func refStored(kind backend.WeightType, v []float32, cols int) []float64 {
+	switch kind {
+	case backend.BF16:
+		out := make([]float64, len(v))
+		for i, x := range v {
+			out[i] = refBF16(x)
+		}
+		return out
+	case backend.Int8:
+		var out []float64
+		for row := range slices.Chunk(v, cols) {
+			for block := range slices.Chunk(row, backend.Int8Block) {
+				out = append(out, refInt8(block)...)
+			}
+		}
+		return out
+	default:
+		return widen(v)
+	}
+}
+
+// refBF16 rounds to eight significant bits, ties to even.
+func refBF16(x float32) float64 {
+	const bits = 8
+	fraction, exponent := math.Frexp(float64(x))
+	return math.Ldexp(math.RoundToEven(math.Ldexp(fraction, bits)), exponent-bits)
+}
+
+func refInt8(block []float32) []float64 {
+	out := make([]float64, len(block))
+	var top float32
+	for _, x := range block {
+		top = max(top, float32(math.Abs(float64(x))))
+	}
+	if top < 0x1p-120 {
+		return out
+	}
+	scale, inverse := top/127, 127/top
+	for i, x := range block {
+		out[i] = float64(scale)*math.RoundToEven(float64(x*inverse)) + 0 // Never −0.
+	}
+	return out
 }
 
 func refTranspose(w []float64, rows, cols int) []float64 {

@@ -1,11 +1,15 @@
 // Package cpu computes on the processor, in float32, without cgo. It is the
 // specification of package backend and at the same time the fast CPU path:
 // matrix products and the transcendental functions run in AVX-512 or AVX2
-// kernels where the processor has them, and in plain Go elsewhere.
+// kernels where the processor has them, and in plain Go elsewhere. Weights may be
+// bfloat16 or int8 (backend.WeightType), to read less memory, and where the
+// processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less.
 //
-// The environment variable T2_CPU (plain, avx2 or avx512) forces one path, for
-// tests and for comparing machines. Results are the same on every run of one
-// path, whatever the number of threads; between paths they differ by rounding.
+// The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
+// path, for tests and for comparing machines. Results are the same on every run of
+// one path, whatever the number of threads; between paths they differ by rounding.
+// The path avx512bf16 takes subnormal numbers in products with bfloat16 weights
+// for zero, because its instructions do; it is avx512 in all other respects.
 package cpu
 
 import (
@@ -70,7 +74,11 @@ func newWithPath(threads int, path string) (*Backend, error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Backend{pool: newPool(threads), kernels: k, idle: map[int][][]float32{}}, nil
+	return newWithKernels(threads, k), nil
+}
+
+func newWithKernels(threads int, k *kernels) *Backend {
+	return &Backend{pool: newPool(threads), kernels: k, idle: map[int][][]float32{}}
 }
 
 // Name implements backend.Device.

@@ -13,7 +13,7 @@ TEXT ·tileAVX512_1(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -70,7 +70,7 @@ TEXT ·tileAVX512_2(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -160,7 +160,7 @@ TEXT ·tileAVX512_3(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -273,7 +273,7 @@ TEXT ·tileAVX512_4(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -413,7 +413,7 @@ TEXT ·tileAVX512_5(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -576,7 +576,7 @@ TEXT ·tileAVX512_6(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -762,7 +762,7 @@ TEXT ·tileAVX512_7(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -975,7 +975,7 @@ TEXT ·tileAVX512_8(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -1211,7 +1211,7 @@ TEXT ·tileAVX512_9(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -1470,7 +1470,7 @@ TEXT ·tileAVX512_10(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -1756,7 +1756,7 @@ TEXT ·tileAVX512_11(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -2065,7 +2065,7 @@ TEXT ·tileAVX512_12(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	LEAQ (R9)(R12*2), R10
@@ -2397,7 +2397,7 @@ TEXT ·wideAVX512(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	MOVQ tileArgs_panelStride(AX), R10
 	SHLQ $2, R10
 	LEAQ (BX)(R10*1), R13
@@ -2513,7 +2513,7 @@ TEXT ·tileAVX2_1(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -2570,7 +2570,7 @@ TEXT ·tileAVX2_2(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -2660,7 +2660,7 @@ TEXT ·tileAVX2_3(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	CMPB tileArgs_add(AX), $0
 	JEQ zero
 	MOVQ DI, AX
@@ -2773,7 +2773,7 @@ TEXT ·tileAVX2_4(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -2913,7 +2913,7 @@ TEXT ·tileAVX2_5(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -3076,7 +3076,7 @@ TEXT ·tileAVX2_6(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	LEAQ (R8)(R12*2), R9
 	ADDQ R12, R9
 	CMPB tileArgs_add(AX), $0
@@ -3262,7 +3262,7 @@ TEXT ·wideAVX2(SB), NOSPLIT, $0-8
 	MOVQ tileArgs_lda(AX), R12
 	SHLQ $2, R12
 	MOVQ tileArgs_panel(AX), BX
-	MOVQ tileArgs_k(AX), CX
+	MOVQ tileArgs_steps(AX), CX
 	MOVQ tileArgs_panelStride(AX), R10
 	SHLQ $2, R10
 	LEAQ (BX)(R10*1), R13

@@ -3,6 +3,8 @@ package cpu
 import (
 	"fmt"
 	"strings"
+
+	"github.com/transformersquared/operator/runtime/backend"
 )
 
 //go:generate go run ./gen
@@ -10,8 +12,6 @@ import (
 const (
 	// maxTile is the largest mr·nr of any path.
 	maxTile = 12 * 32
-	// widePanels is the number of panels that kernels.wide takes.
-	widePanels = 4
 	// vectorStep is the number of elements the vector kernels work on at once.
 	vectorStep = 16
 )
@@ -21,12 +21,10 @@ const (
 // length only.
 type kernels struct {
 	name string
-	// mr and nr are the rows and columns of a matrix product's tile.
-	mr, nr int
-	// tile computes one tile of a product.
-	tile func(t *tileArgs)
-	// wide computes one row of widePanels adjacent panels, or is nil.
-	wide func(t *tileArgs)
+	// nr is the number of outputs of a panel.
+	nr int
+	// products multiply with the types of weights.
+	products [len(formats)]product
 	// dot returns Σ a·b over len(a) elements.
 	dot func(a, b []float32) float32
 	// axpy computes y += alpha·x over len(y) elements.
@@ -60,14 +58,31 @@ type kernels struct {
 	outer func(y, p, x []float32, rows, stride int)
 }
 
-// tileArgs describes c [rows, nr] (+)= a [rows, k]·panel [k, nr]; rows is 1 to mr.
-// Every element is one chain of multiply-adds over k, whatever rows is. The
-// assembly reads the fields by name.
+// product is how a path multiplies with one type of weights. A step of it takes
+// the columns of W that formats says.
+type product struct {
+	// mr is the number of rows of a tile at most.
+	mr int
+	// rowWords is what a step takes of a row that prepare made of in elements; a
+	// word is the memory of one float32, whatever is in it. Where prepare is nil a
+	// row is used as it is.
+	rowWords int
+	prepare  func(dst, src []float32)
+	// tile computes one tile of a product.
+	tile func(t *tileArgs)
+	// wide computes one row of widePanels adjacent panels, or is nil.
+	wide       func(t *tileArgs)
+	widePanels int
+}
+
+// tileArgs describes c [rows, nr] (+)= a [rows, steps]·panel [steps, nr]; rows is 1
+// to mr. Every element is one chain of additions over the steps, whatever rows is.
+// The assembly reads the fields by name.
 type tileArgs struct {
 	c, a, panel []float32
 	ldc, lda    int
-	k, rows     int
-	panelStride int // Elements from panel to panel, for wide.
+	steps, rows int
+	panelStride int // Words from panel to panel, for wide.
 	add         bool
 }
 
@@ -89,8 +104,12 @@ func chooseKernels(path string) (*kernels, error) {
 
 func plainKernels() *kernels {
 	return &kernels{
-		name: "plain", mr: 4, nr: 8,
-		tile:           plainTile,
+		name: "plain", nr: plainColumns,
+		products: [...]product{
+			backend.F32:  {mr: 4, rowWords: 1, tile: plainTile},
+			backend.BF16: {mr: 4, rowWords: 2, prepare: plainRoundBF16, tile: plainTileBF16},
+			backend.Int8: {mr: 4, rowWords: int8Words + 2, prepare: plainQuantize, tile: plainTileInt8},
+		},
 		dot:            plainDot,
 		axpy:           plainAxpy,
 		mul:            plainMul,

@@ -6,13 +6,12 @@ import (
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
-// Blocking of the matrix product. A kernel tile is kernels.mr rows by one panel
-// of kernels.nr outputs; a sum over k is cut into blocks only by storing and
-// reloading the float32 accumulator, which rounds nothing, so blocking never
-// changes a result.
+// Blocking of the matrix product. A kernel tile is product.mr rows by one panel
+// of kernels.nr outputs; a sum over k is cut into blocks (format.blockSteps) only by
+// storing and reloading the float32 accumulator, which rounds nothing, so blocking
+// never changes a result.
 const (
-	blockK     = 512       // Columns of a panel used at once: a tile of rows stays in L1.
-	blockPanel = 64 << 10  // Elements of panels used by a block of rows: they stay in L2.
+	blockPanel = 64 << 10  // Words of panels used by a block of rows: they stay in L2.
 	blockRows  = 192       // Rows of a task at most.
 	inlineWork = 512 << 10 // Multiply-adds below which waking a worker costs more than it gives.
 )
@@ -27,7 +26,9 @@ func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, add bool)
 	if err != nil {
 		return err
 	}
-	b.product(args[0], args[1], n, own.forward, add)
+	if err := b.product(args[0], args[1], n, own.forward, add); err != nil {
+		return fmt.Errorf("matmul: %w", err)
+	}
 	return nil
 }
 
@@ -41,7 +42,9 @@ func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight,
 	if err != nil {
 		return err
 	}
-	b.product(args[0], args[1], n, own.backward(b.pool), add)
+	if err := b.product(args[0], args[1], n, own.backward(b.pool), add); err != nil {
+		return fmt.Errorf("matmul backward: %w", err)
+	}
 	return nil
 }
 
@@ -69,13 +72,28 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error 
 	return nil
 }
 
-// product computes c [n, p.out] = a [n, p.k]·Wᵀ, or adds it to c.
-func (b *Backend) product(c, a []float32, n int, p *packed, add bool) {
+// product computes c [n, p.out] = a [n, p.k]·Wᵀ, or adds it to c. It fails only
+// when the backend is closed.
+func (b *Backend) product(c, a []float32, n int, p *packed, add bool) error {
 	if n == 0 {
-		return
+		return nil
 	}
-	mr := b.kernels.mr
-	panels := len(p.panels) / (p.nr * p.k)
+	m := multiplication{kernels: b.kernels, product: &b.kernels.products[p.kind], packed: p, c: c, a: a, lda: p.k, add: add}
+	if m.prepare != nil {
+		m.lda = p.steps * m.rowWords
+		buf, err := b.Alloc(n * m.lda)
+		if err != nil {
+			return err
+		}
+		defer b.Free(buf)
+		rows, err := floats("the rows", buf, -1)
+		if err != nil {
+			return err
+		}
+		m.prepareRows(b.pool, rows, n)
+	}
+	mr := m.mr
+	panels := p.count()
 	rowsPerTask, panelsPerTask := n, panels
 	if b.pool.threads > 1 && n*p.out*p.k >= inlineWork {
 		const tasksPerThread = 4
@@ -90,27 +108,51 @@ func (b *Backend) product(c, a []float32, n int, p *packed, add bool) {
 	columnTasks := (panels + panelsPerTask - 1) / panelsPerTask
 	b.pool.run(rowTasks*columnTasks, func(task int) {
 		row, panel := task%rowTasks*rowsPerTask, task/rowTasks*panelsPerTask
-		b.block(c, a, p, add,
-			row, min(n, row+rowsPerTask), panel, min(panels, panel+panelsPerTask))
+		b.block(m, row, min(n, row+rowsPerTask), panel, min(panels, panel+panelsPerTask))
 	})
+	return nil
+}
+
+// multiplication is one product: c (+)= a·packedᵀ. Rows of a are lda words apart.
+type multiplication struct {
+	*kernels
+	*product
+	*packed
+	c, a []float32
+	lda  int
+	add  bool
+}
+
+// prepareRows replaces a by its rows in the form that the kernels take.
+func (m *multiplication) prepareRows(workers *pool, rows []float32, n int) {
+	a, k := m.a, m.k
+	workers.rows(n, 4*k, func(from, to int) {
+		for r := from; r < to; r++ {
+			row := rows[r*m.lda:][:m.lda]
+			row[len(row)-1] = 0 // Where an odd number of columns has no partner.
+			m.prepare(row, a[r*k:][:k])
+		}
+	})
+	m.a = rows
 }
 
 // block computes rows [row, rowEnd) by panels [panel, panelEnd) of a product.
-func (b *Backend) block(c, a []float32, p *packed, add bool, row, rowEnd, panel, panelEnd int) {
+func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
 	t, _ := b.tilers.Get().(*tiler)
 	if t == nil {
-		t = &tiler{kernels: b.kernels}
+		t = &tiler{}
 	}
-	t.c, t.a, t.p = c, a, p
-	for k := 0; k < p.k; k += blockK {
-		t.args.k = min(blockK, p.k-k)
-		t.args.add = add || k > 0
-		group := max(1, blockPanel/(t.args.k*p.nr))
+	t.multiplication = m
+	most := formats[m.kind].blockSteps
+	for first := 0; first < m.steps; first += most {
+		t.args.steps = min(most, m.steps-first)
+		t.args.add = m.add || first > 0
+		group := max(1, blockPanel/(t.args.steps*m.stepWords))
 		for g := panel; g < panelEnd; g += group {
 			end := min(panelEnd, g+group)
-			for r := row; r < rowEnd; r += b.kernels.mr {
-				t.args.rows = min(b.kernels.mr, rowEnd-r)
-				t.row(r, g, end, k)
+			for r := row; r < rowEnd; r += m.mr {
+				t.args.rows = min(m.mr, rowEnd-r)
+				t.row(r, g, end, first)
 			}
 		}
 	}
@@ -121,45 +163,43 @@ func (b *Backend) block(c, a []float32, p *packed, add bool, row, rowEnd, panel,
 // tiler computes the tiles of one block. It is kept for the next one, since what
 // a kernel is given lives on the heap.
 type tiler struct {
-	kernels *kernels
-	c, a    []float32
-	p       *packed
+	multiplication
 	args    tileArgs
 	scratch [maxTile]float32
 }
 
 // release drops the references to memory that belongs to others.
 func (t *tiler) release() {
-	t.c, t.a, t.p, t.args = nil, nil, nil, tileArgs{}
+	t.multiplication, t.args = multiplication{}, tileArgs{}
 }
 
-// row computes one tile of rows by panels [q, end), from column k.
-func (t *tiler) row(row, q, end, k int) {
-	p := t.p
-	t.args.a, t.args.lda = t.a[row*p.k+k:], p.k
-	t.args.ldc, t.args.panelStride = p.out, p.k*p.nr
-	if t.args.rows == 1 && t.kernels.wide != nil {
-		for ; q+widePanels <= end && (q+widePanels)*p.nr <= p.out; q += widePanels {
-			t.args.c = t.c[row*p.out+q*p.nr:][:widePanels*p.nr]
-			t.args.panel = p.panels[(q*p.k+k)*p.nr:]
-			t.kernels.wide(&t.args)
+// row computes one tile of rows by panels [q, end), from the given step.
+func (t *tiler) row(row, q, end, first int) {
+	nr := t.packed.nr
+	t.args.a, t.args.lda = t.a[row*t.lda+first*t.rowWords:], t.lda
+	t.args.ldc, t.args.panelStride = t.out, t.steps*t.stepWords
+	if t.args.rows == 1 && t.wide != nil {
+		for ; q+t.widePanels <= end && (q+t.widePanels)*nr <= t.out; q += t.widePanels {
+			t.args.c = t.c[row*t.out+q*nr:][:t.widePanels*nr]
+			t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:]
+			t.wide(&t.args)
 		}
 	}
 	for ; q < end; q++ {
-		t.args.panel = p.panels[(q*p.k+k)*p.nr:][:t.args.k*p.nr]
-		if (q+1)*p.nr > p.out {
-			t.edge(row, q*p.nr)
+		t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:][:t.args.steps*t.stepWords]
+		if (q+1)*nr > t.out {
+			t.edge(row, q*nr)
 			return
 		}
-		t.args.c = t.c[row*p.out+q*p.nr:]
-		t.kernels.tile(&t.args)
+		t.args.c = t.c[row*t.out+q*nr:]
+		t.tile(&t.args)
 	}
 }
 
 // edge computes a tile that sticks out of the matrix, on scratch memory, so that
 // the same kernel serves it.
 func (t *tiler) edge(row, column int) {
-	out, nr := t.p.out, t.p.nr
+	out, nr := t.out, t.packed.nr
 	columns := out - column
 	if t.args.add {
 		for r := range t.args.rows {
@@ -167,7 +207,7 @@ func (t *tiler) edge(row, column int) {
 		}
 	}
 	t.args.c, t.args.ldc = t.scratch[:], nr
-	t.kernels.tile(&t.args)
+	t.tile(&t.args)
 	for r := range t.args.rows {
 		copy(t.c[(row+r)*out+column:][:columns], t.scratch[r*nr:])
 	}

@@ -10,6 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/gonum"
+
+	"github.com/transformersquared/operator/runtime/backend"
 )
 
 func random(n int, seed uint64) []float32 {
@@ -51,29 +53,34 @@ func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
 		{25, 33, 7}, {13, 1, 1}, {40, 96, 130}, {150, 257, 33}, {7, 300, 1100}, {24, 128, 512},
 	}
 	for _, path := range paths() {
-		for _, s := range shapes {
-			t.Run(fmt.Sprintf("%s/%dx%dx%d", path, s.n, s.out, s.in), func(t *testing.T) {
-				x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)
-				for _, add := range []bool{false, true} {
-					want := slices.Clone(y0)
-					alone := newTest(t, 1, path)
-					for r := range s.n {
-						multiply(t, alone, want[r*s.out:][:s.out], x[r*s.in:][:s.in], w, 1, s.out, s.in, add)
-					}
-					for _, threads := range []int{1, 2, 3, 5} {
-						got := slices.Clone(y0)
-						multiply(t, newTest(t, threads, path), got, x, w, s.n, s.out, s.in, add)
-						if !slices.Equal(got, want) {
-							t.Errorf("add %v, %d threads: the batch differs from its rows computed alone", add, threads)
+		for _, kind := range backend.WeightTypes() {
+			for _, s := range shapes {
+				t.Run(fmt.Sprintf("%s/%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(t *testing.T) {
+					x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)
+					for _, add := range []bool{false, true} {
+						want := slices.Clone(y0)
+						alone := newTest(t, 1, path)
+						for r := range s.n {
+							multiply(t, alone, kind, want[r*s.out:][:s.out], x[r*s.in:][:s.in], w, 1, s.out, s.in, add)
+						}
+						for _, threads := range []int{1, 2, 3, 5} {
+							got := slices.Clone(y0)
+							multiply(t, newTest(t, threads, path), kind, got, x, w, s.n, s.out, s.in, add)
+							if !slices.Equal(got, want) {
+								t.Errorf("add %v, %d threads: the batch differs from its rows computed alone", add, threads)
+							}
+						}
+						for i := range want {
+							if kind != backend.F32 { // Whose results the conformance suite checks.
+								break
+							}
+							if e := math.Abs(float64(want[i]) - exact(x, w, y0, i, s.out, s.in, add)); e > 1e-5*float64(s.in)+1e-5 {
+								t.Fatalf("add %v: element %d is off by %g", add, i, e)
+							}
 						}
 					}
-					for i := range want {
-						if e := math.Abs(float64(want[i]) - exact(x, w, y0, i, s.out, s.in, add)); e > 1e-5*float64(s.in)+1e-5 {
-							t.Fatalf("add %v: element %d is off by %g", add, i, e)
-						}
-					}
-				}
-			})
+				})
+			}
 		}
 	}
 }
@@ -89,9 +96,9 @@ func exact(x, w, y0 []float32, i, out, in int, add bool) float64 {
 	return sum
 }
 
-func multiply(tb testing.TB, b *Backend, y, x, w []float32, n, out, in int, add bool) {
+func multiply(tb testing.TB, b *Backend, kind backend.WeightType, y, x, w []float32, n, out, in int, add bool) {
 	tb.Helper()
-	weight, err := b.NewWeight(out, in, w)
+	weight, err := b.NewWeight(kind, out, in, w)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -100,35 +107,49 @@ func multiply(tb testing.TB, b *Backend, y, x, w []float32, n, out, in int, add 
 	}
 }
 
-// BenchmarkMatMul reports GFLOP/s, and how many times that is of gonum's Sgemm
-// on the same shape in the same run.
+// BenchmarkMatMul reports GFLOP/s, and for float32 how many times that is of
+// gonum's Sgemm on the same shape in the same run; for one row also how fast the
+// weights are read. Names are path, type, and n×out×in:
+//
+//	go test -run - -bench 'MatMul/path=avx512bf16' ./runtime/backend/cpu | benchstat -col /type -
 func BenchmarkMatMul(b *testing.B) {
 	shapes := []struct{ n, out, in int }{
-		{1, 384, 128}, {1, 2048, 2048}, {1, 8192, 2048},
-		{8, 384, 128}, {64, 128, 128}, {64, 384, 128}, {64, 128, 384}, {64, 512, 128},
+		{1, 384, 128}, {1, 2048, 2048}, {1, 8192, 2048}, {1, 49152, 576},
+		{8, 384, 128}, {8, 1536, 576}, {64, 128, 128}, {64, 384, 128}, {64, 128, 384}, {64, 512, 128},
 		{512, 384, 128}, {2000, 384, 128}, {2000, 128, 384}, {2000, 128, 128},
-		{512, 1536, 576}, {512, 2048, 2048},
+		{512, 576, 1536}, {512, 1536, 576}, {512, 2048, 2048},
 	}
 	for _, path := range paths() {
 		for _, s := range shapes {
-			b.Run(fmt.Sprintf("%s/%dx%dx%d", path, s.n, s.out, s.in), func(b *testing.B) {
-				be := newTest(b, 0, path)
-				w, err := be.NewWeight(s.out, s.in, random(s.out*s.in, 1))
-				if err != nil {
-					b.Fatal(err)
-				}
-				x, y := &buffer{random(s.n*s.in, 2)}, &buffer{make([]float32, s.n*s.out)}
-				work := 2 * float64(s.n) * float64(s.out) * float64(s.in)
-				for b.Loop() {
-					if err := be.MatMul(y, x, s.n, w, false); err != nil {
-						b.Fatal(err)
-					}
-				}
-				ours := work * float64(b.N) / b.Elapsed().Seconds() / 1e9
-				b.ReportMetric(ours, "GFLOP/s")
-				b.ReportMetric(ours/gonumSpeed(s.n, s.out, s.in), "×gonum")
-			})
+			for _, kind := range backend.WeightTypes() {
+				b.Run(fmt.Sprintf("path=%s/type=%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(b *testing.B) {
+					benchmarkMatMul(b, path, kind, s.n, s.out, s.in)
+				})
+			}
 		}
+	}
+}
+
+func benchmarkMatMul(b *testing.B, path string, kind backend.WeightType, n, out, in int) {
+	be := newTest(b, 0, path)
+	w, err := be.NewWeight(kind, out, in, random(out*in, 1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	x, y := &buffer{random(n*in, 2)}, &buffer{make([]float32, n*out)}
+	work := 2 * float64(n) * float64(out) * float64(in)
+	for b.Loop() {
+		if err := be.MatMul(y, x, n, w, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perSecond := float64(b.N) / b.Elapsed().Seconds() / 1e9
+	b.ReportMetric(work*perSecond, "GFLOP/s")
+	if own, ok := w.(*weight); ok && n == 1 {
+		b.ReportMetric(4*float64(len(own.forward.panels))*perSecond, "GB/s")
+	}
+	if kind == backend.F32 {
+		b.ReportMetric(work*perSecond/gonumSpeed(n, out, in), "×gonum")
 	}
 }
 

@@ -5,10 +5,13 @@ import "math"
 // The kernels in plain Go: what every path computes, and what processors without
 // the accelerated ones run.
 
+// plainColumns is the number of columns of a tile.
+const plainColumns = 8
+
 func plainTile(t *tileArgs) {
-	const nr = 8
+	const nr = plainColumns
 	for r := range t.rows {
-		a := t.a[r*t.lda:][:t.k]
+		a := t.a[r*t.lda:][:t.steps]
 		c := (*[nr]float32)(t.c[r*t.ldc:])
 		var sum [nr]float32
 		if t.add {

@@ -507,3 +507,23 @@ func outerAVX2Slice(y, p, x []float32, rows, stride int) {
 	_, _ = p[rows-1], y[(rows-1)*stride+n-1]
 	outerAVX2(&y[0], &p[0], &x[0], rows, stride, n)
 }
+
+// narrowBF16AVX512 rounds x to pairs of bfloat16; it takes subnormal numbers for zero.
+//
+//go:noescape
+func narrowBF16AVX512(y *float32, x *float32, n int)
+
+// roundBF16AVX2 rounds x to the nearest bfloat16, ties to even, and leaves it float32.
+//
+//go:noescape
+func roundBF16AVX2(y *float32, x *float32, n int)
+
+// quantizeAVX2 quantizes blocks of 32 elements of x to int8, as plainQuantize does.
+//
+//go:noescape
+func quantizeAVX2(y *float32, x *float32, blocks int)
+
+// quantizeSplitAVX2 quantizes blocks of 32 elements of x to int8, as plainQuantize does.
+//
+//go:noescape
+func quantizeSplitAVX2(y *float32, x *float32, blocks int)

@@ -258,7 +258,105 @@ DATA vectors<>+1008(SB)/4, $0xff800000
 DATA vectors<>+1012(SB)/4, $0xff800000
 DATA vectors<>+1016(SB)/4, $0xff800000
 DATA vectors<>+1020(SB)/4, $0xff800000
-GLOBL vectors<>(SB), RODATA|NOPTR, $1024
+DATA vectors<>+1024(SB)/4, $0x00000001
+DATA vectors<>+1028(SB)/4, $0x00000001
+DATA vectors<>+1032(SB)/4, $0x00000001
+DATA vectors<>+1036(SB)/4, $0x00000001
+DATA vectors<>+1040(SB)/4, $0x00000001
+DATA vectors<>+1044(SB)/4, $0x00000001
+DATA vectors<>+1048(SB)/4, $0x00000001
+DATA vectors<>+1052(SB)/4, $0x00000001
+DATA vectors<>+1056(SB)/4, $0x00000001
+DATA vectors<>+1060(SB)/4, $0x00000001
+DATA vectors<>+1064(SB)/4, $0x00000001
+DATA vectors<>+1068(SB)/4, $0x00000001
+DATA vectors<>+1072(SB)/4, $0x00000001
+DATA vectors<>+1076(SB)/4, $0x00000001
+DATA vectors<>+1080(SB)/4, $0x00000001
+DATA vectors<>+1084(SB)/4, $0x00000001
+DATA vectors<>+1088(SB)/4, $0x00007fff
+DATA vectors<>+1092(SB)/4, $0x00007fff
+DATA vectors<>+1096(SB)/4, $0x00007fff
+DATA vectors<>+1100(SB)/4, $0x00007fff
+DATA vectors<>+1104(SB)/4, $0x00007fff
+DATA vectors<>+1108(SB)/4, $0x00007fff
+DATA vectors<>+1112(SB)/4, $0x00007fff
+DATA vectors<>+1116(SB)/4, $0x00007fff
+DATA vectors<>+1120(SB)/4, $0x00007fff
+DATA vectors<>+1124(SB)/4, $0x00007fff
+DATA vectors<>+1128(SB)/4, $0x00007fff
+DATA vectors<>+1132(SB)/4, $0x00007fff
+DATA vectors<>+1136(SB)/4, $0x00007fff
+DATA vectors<>+1140(SB)/4, $0x00007fff
+DATA vectors<>+1144(SB)/4, $0x00007fff
+DATA vectors<>+1148(SB)/4, $0x00007fff
+DATA vectors<>+1152(SB)/4, $0x00400000
+DATA vectors<>+1156(SB)/4, $0x00400000
+DATA vectors<>+1160(SB)/4, $0x00400000
+DATA vectors<>+1164(SB)/4, $0x00400000
+DATA vectors<>+1168(SB)/4, $0x00400000
+DATA vectors<>+1172(SB)/4, $0x00400000
+DATA vectors<>+1176(SB)/4, $0x00400000
+DATA vectors<>+1180(SB)/4, $0x00400000
+DATA vectors<>+1184(SB)/4, $0x00400000
+DATA vectors<>+1188(SB)/4, $0x00400000
+DATA vectors<>+1192(SB)/4, $0x00400000
+DATA vectors<>+1196(SB)/4, $0x00400000
+DATA vectors<>+1200(SB)/4, $0x00400000
+DATA vectors<>+1204(SB)/4, $0x00400000
+DATA vectors<>+1208(SB)/4, $0x00400000
+DATA vectors<>+1212(SB)/4, $0x00400000
+DATA vectors<>+1216(SB)/4, $0xffff0000
+DATA vectors<>+1220(SB)/4, $0xffff0000
+DATA vectors<>+1224(SB)/4, $0xffff0000
+DATA vectors<>+1228(SB)/4, $0xffff0000
+DATA vectors<>+1232(SB)/4, $0xffff0000
+DATA vectors<>+1236(SB)/4, $0xffff0000
+DATA vectors<>+1240(SB)/4, $0xffff0000
+DATA vectors<>+1244(SB)/4, $0xffff0000
+DATA vectors<>+1248(SB)/4, $0xffff0000
+DATA vectors<>+1252(SB)/4, $0xffff0000
+DATA vectors<>+1256(SB)/4, $0xffff0000
+DATA vectors<>+1260(SB)/4, $0xffff0000
+DATA vectors<>+1264(SB)/4, $0xffff0000
+DATA vectors<>+1268(SB)/4, $0xffff0000
+DATA vectors<>+1272(SB)/4, $0xffff0000
+DATA vectors<>+1276(SB)/4, $0xffff0000
+DATA vectors<>+1280(SB)/4, $0x7fffffff
+DATA vectors<>+1284(SB)/4, $0x7fffffff
+DATA vectors<>+1288(SB)/4, $0x7fffffff
+DATA vectors<>+1292(SB)/4, $0x7fffffff
+DATA vectors<>+1296(SB)/4, $0x7fffffff
+DATA vectors<>+1300(SB)/4, $0x7fffffff
+DATA vectors<>+1304(SB)/4, $0x7fffffff
+DATA vectors<>+1308(SB)/4, $0x7fffffff
+DATA vectors<>+1312(SB)/4, $0x7fffffff
+DATA vectors<>+1316(SB)/4, $0x7fffffff
+DATA vectors<>+1320(SB)/4, $0x7fffffff
+DATA vectors<>+1324(SB)/4, $0x7fffffff
+DATA vectors<>+1328(SB)/4, $0x7fffffff
+DATA vectors<>+1332(SB)/4, $0x7fffffff
+DATA vectors<>+1336(SB)/4, $0x7fffffff
+DATA vectors<>+1340(SB)/4, $0x7fffffff
+DATA vectors<>+1344(SB)/4, $0x42fe0000
+DATA vectors<>+1348(SB)/4, $0x42fe0000
+DATA vectors<>+1352(SB)/4, $0x42fe0000
+DATA vectors<>+1356(SB)/4, $0x42fe0000
+DATA vectors<>+1360(SB)/4, $0x42fe0000
+DATA vectors<>+1364(SB)/4, $0x42fe0000
+DATA vectors<>+1368(SB)/4, $0x42fe0000
+DATA vectors<>+1372(SB)/4, $0x42fe0000
+DATA vectors<>+1376(SB)/4, $0x42fe0000
+DATA vectors<>+1380(SB)/4, $0x42fe0000
+DATA vectors<>+1384(SB)/4, $0x42fe0000
+DATA vectors<>+1388(SB)/4, $0x42fe0000
+DATA vectors<>+1392(SB)/4, $0x42fe0000
+DATA vectors<>+1396(SB)/4, $0x42fe0000
+DATA vectors<>+1400(SB)/4, $0x42fe0000
+DATA vectors<>+1404(SB)/4, $0x42fe0000
+GLOBL vectors<>(SB), RODATA|NOPTR, $1408
+DATA order<>+0(SB)/8, $0x0703060205010400
+GLOBL order<>(SB), RODATA|NOPTR, $8
 
 // func axpyAVX512(y *float32, x *float32, alpha float32, n int)
 TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
@@ -1358,6 +1456,226 @@ column:
 	ADDQ DX, DI
 	DECQ CX
 	JNE row
+done:
+	VZEROUPPER
+	RET
+
+// func narrowBF16AVX512(y *float32, x *float32, n int)
+TEXT ·narrowBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	XORQ DX, DX
+	SHLQ $2, CX
+	JEQ done
+loop:
+	VMOVUPS (SI)(DX*1), Z0
+	LONG $0x487ef262; WORD $0xc872 // VCVTNEPS2BF16 ymm1, zmm0
+	VMOVDQU Y1, (DI)
+	ADDQ $32, DI
+	ADDQ $64, DX
+	CMPQ DX, CX
+	JLT loop
+done:
+	VZEROUPPER
+	RET
+
+// func roundBF16AVX2(y *float32, x *float32, n int)
+TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	XORQ DX, DX
+	SHLQ $2, CX
+	JEQ done
+loop:
+	VMOVUPS 0(SI)(DX*1), Y0
+	VPSRLD $16, Y0, Y2
+	VPAND vectors<>+1024(SB), Y2, Y2
+	VPADDD vectors<>+1088(SB), Y2, Y2
+	VPADDD Y0, Y2, Y2
+	VCMPPS $3, Y0, Y0, Y4
+	VORPS vectors<>+1152(SB), Y0, Y0
+	VBLENDVPS Y4, Y0, Y2, Y2
+	VANDPS vectors<>+1216(SB), Y2, Y2
+	VMOVUPS Y2, 0(DI)(DX*1)
+	VMOVUPS 32(SI)(DX*1), Y1
+	VPSRLD $16, Y1, Y3
+	VPAND vectors<>+1024(SB), Y3, Y3
+	VPADDD vectors<>+1088(SB), Y3, Y3
+	VPADDD Y1, Y3, Y3
+	VCMPPS $3, Y1, Y1, Y5
+	VORPS vectors<>+1152(SB), Y1, Y1
+	VBLENDVPS Y5, Y1, Y3, Y3
+	VANDPS vectors<>+1216(SB), Y3, Y3
+	VMOVUPS Y3, 32(DI)(DX*1)
+	ADDQ $64, DX
+	CMPQ DX, CX
+	JLT loop
+done:
+	VZEROUPPER
+	RET
+
+// func quantizeAVX2(y *float32, x *float32, blocks int)
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	VMOVSS vectors<>+1344(SB), X15
+	VPMOVZXBD order<>(SB), Y14
+	TESTQ CX, CX
+	JEQ done
+block:
+	VMOVUPS 0(SI), Y0
+	VPAND vectors<>+1280(SB), Y0, Y4
+	VMOVUPS 32(SI), Y1
+	VPAND vectors<>+1280(SB), Y1, Y5
+	VMOVUPS 64(SI), Y2
+	VPAND vectors<>+1280(SB), Y2, Y6
+	VMOVUPS 96(SI), Y3
+	VPAND vectors<>+1280(SB), Y3, Y7
+	VPMAXSD Y5, Y4, Y4
+	VPMAXSD Y7, Y6, Y6
+	VPMAXSD Y6, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VPMAXSD X5, X4, X4
+	VPERMILPS $0x4e, X4, X5
+	VPMAXSD X5, X4, X4
+	VPERMILPS $0xb1, X4, X5
+	VPMAXSD X5, X4, X4
+	VMOVD X4, AX
+	CMPL AX, $0x7f800000
+	JGE invalid
+	CMPL AX, $0x03800000
+	JLT zero
+	VDIVSS X15, X4, X5
+	VMOVSS X5, 32(DI)
+	VDIVSS X4, X15, X5
+	VBROADCASTSS X5, Y5
+	VMULPS Y5, Y0, Y0
+	VCVTPS2DQ Y0, Y0
+	VMULPS Y5, Y1, Y1
+	VCVTPS2DQ Y1, Y1
+	VMULPS Y5, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VMULPS Y5, Y3, Y3
+	VCVTPS2DQ Y3, Y3
+	VPADDD Y1, Y0, Y4
+	VPADDD Y3, Y2, Y5
+	VPADDD Y5, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VPADDD X5, X4, X4
+	VPERMILPS $0x4e, X4, X5
+	VPADDD X5, X4, X4
+	VPERMILPS $0xb1, X4, X5
+	VPADDD X5, X4, X4
+	VMOVD X4, AX
+	SHLL $7, AX
+	NEGL AX
+	VPACKSSDW Y1, Y0, Y0
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSWB Y2, Y0, Y0
+	VPERMD Y0, Y14, Y0
+	JMP write
+invalid:
+	MOVL $0x7fc00000, 32(DI)
+	JMP nothing
+zero:
+	MOVL $0, 32(DI)
+nothing:
+	XORL AX, AX
+	VPXOR Y0, Y0, Y0
+write:
+	MOVL AX, 36(DI)
+	VMOVDQU Y0, (DI)
+	ADDQ $128, SI
+	ADDQ $40, DI
+	DECQ CX
+	JNE block
+done:
+	VZEROUPPER
+	RET
+
+// func quantizeSplitAVX2(y *float32, x *float32, blocks int)
+TEXT ·quantizeSplitAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	VMOVSS vectors<>+1344(SB), X15
+	VPMOVZXBD order<>(SB), Y14
+	TESTQ CX, CX
+	JEQ done
+block:
+	VMOVUPS 0(SI), Y0
+	VPAND vectors<>+1280(SB), Y0, Y4
+	VMOVUPS 32(SI), Y1
+	VPAND vectors<>+1280(SB), Y1, Y5
+	VMOVUPS 64(SI), Y2
+	VPAND vectors<>+1280(SB), Y2, Y6
+	VMOVUPS 96(SI), Y3
+	VPAND vectors<>+1280(SB), Y3, Y7
+	VPMAXSD Y5, Y4, Y4
+	VPMAXSD Y7, Y6, Y6
+	VPMAXSD Y6, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VPMAXSD X5, X4, X4
+	VPERMILPS $0x4e, X4, X5
+	VPMAXSD X5, X4, X4
+	VPERMILPS $0xb1, X4, X5
+	VPMAXSD X5, X4, X4
+	VMOVD X4, AX
+	CMPL AX, $0x7f800000
+	JGE invalid
+	CMPL AX, $0x03800000
+	JLT zero
+	VDIVSS X15, X4, X5
+	VMOVSS X5, 64(DI)
+	VDIVSS X4, X15, X5
+	VBROADCASTSS X5, Y5
+	VMULPS Y5, Y0, Y0
+	VCVTPS2DQ Y0, Y0
+	VMULPS Y5, Y1, Y1
+	VCVTPS2DQ Y1, Y1
+	VMULPS Y5, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VMULPS Y5, Y3, Y3
+	VCVTPS2DQ Y3, Y3
+	VPADDD Y1, Y0, Y4
+	VPADDD Y3, Y2, Y5
+	VPADDD Y5, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VPADDD X5, X4, X4
+	VPERMILPS $0x4e, X4, X5
+	VPADDD X5, X4, X4
+	VPERMILPS $0xb1, X4, X5
+	VPADDD X5, X4, X4
+	VMOVD X4, AX
+	SHLL $7, AX
+	NEGL AX
+	VPACKSSDW Y1, Y0, Y0
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSWB Y2, Y0, Y0
+	VPERMD Y0, Y14, Y0
+	JMP write
+invalid:
+	MOVL $0x7fc00000, 64(DI)
+	JMP nothing
+zero:
+	MOVL $0, 64(DI)
+nothing:
+	XORL AX, AX
+	VPXOR Y0, Y0, Y0
+write:
+	MOVL AX, 68(DI)
+	VPSLLW $8, Y0, Y1
+	VPSRAW $8, Y1, Y1
+	VPSRAW $8, Y0, Y2
+	VMOVDQU Y1, (DI)
+	VMOVDQU Y2, 32(DI)
+	ADDQ $128, SI
+	ADDQ $72, DI
+	DECQ CX
+	JNE block
 done:
 	VZEROUPPER
 	RET

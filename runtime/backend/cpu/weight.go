@@ -6,25 +6,35 @@ import (
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // packed is a matrix W [out, k] in panels of nr rows: panel p holds, for each
-// column i, W[p·nr … p·nr+nr−1, i], so that a product reads it front to back and
-// computes nr outputs at once. The last panel is filled up with zeros.
+// step, the columns of rows p·nr … p·nr+nr−1 as its format lays them out, so that a
+// product reads it front to back and computes nr outputs at once. For float32 a
+// step is one column. The last panel is filled up with zeros.
 type packed struct {
-	panels     []float32
-	out, k, nr int
+	kind             backend.WeightType
+	panels           []float32
+	out, k, nr       int
+	steps, stepWords int // Of a panel.
 }
 
-func newPacked(out, k, nr int) *packed {
-	return &packed{panels: make([]float32, (out+nr-1)/nr*nr*k), out: out, k: k, nr: nr}
+func newPacked(kind backend.WeightType, out, k, nr int) *packed {
+	f := &formats[kind]
+	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr}
+	p.panels = make([]float32, p.count()*p.steps*p.stepWords)
+	return p
 }
+
+// count returns the number of panels.
+func (p *packed) count() int { return (p.out + p.nr - 1) / p.nr }
 
 // eachPanel calls body for every panel with its memory, its first row and how
 // many rows of the matrix it has.
 func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows int)) {
-	size := p.nr * p.k
-	workers.rows(len(p.panels)/size, size, func(from, to int) {
+	size := p.steps * p.stepWords
+	workers.rows(p.count(), p.nr*p.k, func(from, to int) {
 		for i := from; i < to; i++ {
 			body(p.panels[i*size:][:size], i*p.nr, min(p.nr, p.out-i*p.nr))
 		}
@@ -32,22 +42,19 @@ func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows
 }
 
 // pack copies a matrix [out, k].
-func pack(workers *pool, data []float32, out, k, nr int) *packed {
-	p := newPacked(out, k, nr)
+func pack(workers *pool, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+	p := newPacked(kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for r := range rows {
-			row := data[(first+r)*k:][:k]
-			for i, v := range row {
-				panel[i*nr+r] = v
-			}
+			formats[kind].pack(panel, data[(first+r)*k:][:k], r, nr)
 		}
 	})
 	return p
 }
 
-// packTransposed copies the transpose [out, k] of a matrix [k, out].
+// packTransposed copies the transpose [out, k] of a matrix [k, out], in float32.
 func packTransposed(workers *pool, data []float32, out, k, nr int) *packed {
-	p := newPacked(out, k, nr)
+	p := newPacked(backend.F32, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for i := range k {
 			copy(panel[i*nr:][:rows], data[i*out+first:])
@@ -61,10 +68,7 @@ func (p *packed) unpack(workers *pool) []float32 {
 	data := make([]float32, p.out*p.k)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for r := range rows {
-			row := data[(first+r)*p.k:][:p.k]
-			for i := range row {
-				row[i] = panel[i*p.nr+r]
-			}
+			formats[p.kind].unpack(data[(first+r)*p.k:][:p.k], panel, r, p.nr)
 		}
 	})
 	return data
@@ -72,20 +76,21 @@ func (p *packed) unpack(workers *pool) []float32 {
 
 // copyRow copies row r of the matrix to dst.
 func (p *packed) copyRow(dst []float32, r int) {
-	column := p.panels[r/p.nr*p.nr*p.k+r%p.nr:]
-	for i := range dst {
-		dst[i] = column[i*p.nr]
-	}
+	size := p.steps * p.stepWords
+	formats[p.kind].unpack(dst, p.panels[r/p.nr*size:][:size], r%p.nr, p.nr)
 }
 
-// weight is a constant matrix. The layout for the backward product is made when
-// it is first needed: inference never pays for it.
+// weight is a constant matrix. The layout for the backward product, in float32 for
+// every type, is made when it is first needed: inference never pays for it.
 type weight struct {
 	forward *packed
 
 	once       sync.Once
 	transposed *packed
 }
+
+// Type implements backend.Weight.
+func (w *weight) Type() backend.WeightType { return w.forward.kind }
 
 // Out implements backend.Weight.
 func (w *weight) Out() int { return w.forward.out }
@@ -103,11 +108,21 @@ func (w *weight) backward(workers *pool) *packed {
 }
 
 // NewWeight implements backend.Device.
-func (b *Backend) NewWeight(out, in int, data []float32) (backend.Weight, error) {
+func (b *Backend) NewWeight(t backend.WeightType, out, in int, data []float32) (backend.Weight, error) {
 	if out <= 0 || in <= 0 || len(data)/out != in || len(data)%out != 0 {
 		return nil, fmt.Errorf("new weight [%d, %d]: %d elements given", out, in, len(data))
 	}
-	return &weight{forward: pack(b.pool, data, out, in, b.kernels.nr)}, nil
+	if int(t) >= len(formats) {
+		return nil, fmt.Errorf("new weight of type %s: %w", t, backend.ErrUnsupported)
+	}
+	if t != backend.F32 {
+		for i, v := range data {
+			if rounded := tensor.BF16ToF32(tensor.F32ToBF16(v)); v-v != 0 || t == backend.BF16 && rounded-rounded != 0 {
+				return nil, fmt.Errorf("new weight [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", out, in, t, i/in, i%in, v)
+			}
+		}
+	}
+	return &weight{forward: pack(b.pool, t, data, out, in, b.kernels.nr)}, nil
 }
 
 // WeightData implements backend.Device.

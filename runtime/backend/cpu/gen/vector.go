@@ -113,6 +113,12 @@ var constants = []struct {
 	{"c7", math.Float32bits(1. / 5040)},
 	{"sign", 1 << 31},
 	{"infinity", 0xff800000}, // Minus infinity.
+	{"unit", 1},              // Of roundBF16, from here.
+	{"belowHalf", 0x7fff},
+	{"quiet", 0x00400000},
+	{"highHalf", 0xffff0000},
+	{"magnitude", 0x7fffffff}, // Of quantize, from here.
+	{"limit", math.Float32bits(127)},
 }
 
 func writeConstants(w io.Writer) {
@@ -123,6 +129,8 @@ func writeConstants(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "GLOBL vectors<>(SB), RODATA|NOPTR, $%d\n", 4*step*len(constants))
+	// Where packing has left groups of four, by the place where they belong.
+	fmt.Fprintf(w, "DATA order<>+0(SB)/8, $0x0703060205010400\nGLOBL order<>(SB), RODATA|NOPTR, $8\n")
 }
 
 func constant(name string) string {

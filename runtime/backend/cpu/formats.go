@@ -1,0 +1,120 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// format is how a type of weights is laid out in panels. Panels are words: the
+// memory of a float32, whatever bits are in it; math.Float32bits and its inverse,
+// which cost nothing, say where it is something else.
+type format struct {
+	// columns of W that a step takes, and the lines of nr words that hold them.
+	columns, lines int
+	// blockSteps is the number of steps after which a product goes on to other
+	// rows: a tile of rows stays in L1.
+	blockSteps int
+	// pack writes row r of a panel; the panel was zero. unpack reads it.
+	pack   func(panel, row []float32, r, nr int)
+	unpack func(row, panel []float32, r, nr int)
+}
+
+// int8Words is the number of words that hold the integers of a block.
+const int8Words = backend.Int8Block / 4
+
+var formats = [...]format{
+	backend.F32:  {columns: 1, lines: 1, blockSteps: 512, pack: packF32, unpack: unpackF32},
+	backend.BF16: {columns: 2, lines: 1, blockSteps: 512, pack: packBF16, unpack: unpackBF16},
+	backend.Int8: {columns: backend.Int8Block, lines: 1 + int8Words, blockSteps: 32, pack: packInt8, unpack: unpackInt8},
+}
+
+// A float32 step is one column of W.
+
+func packF32(panel, row []float32, r, nr int) {
+	for i, v := range row {
+		panel[i*nr+r] = v
+	}
+}
+
+func unpackF32(row, panel []float32, r, nr int) {
+	for i := range row {
+		row[i] = panel[i*nr+r]
+	}
+}
+
+// A bfloat16 step is two columns, in the halves of a word, the low one first.
+
+func packBF16(panel, row []float32, r, nr int) {
+	for i, v := range row {
+		at := &panel[i/2*nr+r]
+		word := uint32(tensor.F32ToBF16(v)) << (16 * (i % 2))
+		*at = math.Float32frombits(math.Float32bits(*at) | word)
+	}
+}
+
+func unpackBF16(row, panel []float32, r, nr int) {
+	for i := range row {
+		word := math.Float32bits(panel[i/2*nr+r])
+		row[i] = tensor.BF16ToF32(uint16(word >> (16 * (i % 2))))
+	}
+}
+
+// An int8 step is a block: a line of scales and eight of words with four columns,
+// the first in the lowest byte. 128 is added to each, because the instructions
+// that multiply bytes want one factor without a sign. So that this adds nothing to
+// a product, a prepared row has, after the eight words and the scale of a block,
+// −128 times the sum of the block's integers, from which its sum starts.
+
+const int8Bias = 128
+
+func packInt8(panel, row []float32, r, nr int) {
+	var q [backend.Int8Block]int8
+	for first := 0; first < len(row); first += backend.Int8Block {
+		block := panel[first/backend.Int8Block*(1+int8Words)*nr:]
+		block[r] = quantizeBlock(&q, row[first:min(len(row), first+backend.Int8Block)])
+		for w := range int8Words {
+			var word uint32
+			for i, v := range q[4*w : 4*w+4] {
+				word |= uint32(int(v)+int8Bias) << (8 * i)
+			}
+			block[(1+w)*nr+r] = math.Float32frombits(word)
+		}
+	}
+}
+
+func unpackInt8(row, panel []float32, r, nr int) {
+	for i := range row {
+		block := panel[i/backend.Int8Block*(1+int8Words)*nr:]
+		word := math.Float32bits(block[(1+i%backend.Int8Block/4)*nr+r])
+		row[i] = block[r] * float32(int(word>>(8*(i%4))&0xff)-int8Bias)
+	}
+}
+
+// quantizeBlock sets q to the integers of a block, with zeros where it is short,
+// and returns their scale; see backend.Int8. The scale of a block with an element
+// that is not finite is NaN.
+func quantizeBlock(q *[backend.Int8Block]int8, block []float32) float32 {
+	const (
+		limit    = 127
+		smallest = 0x1p-120
+	)
+	var top float32
+	for _, v := range block {
+		if v-v != 0 {
+			*q = [backend.Int8Block]int8{}
+			return float32(math.NaN())
+		}
+		top = max(top, v, -v)
+	}
+	*q = [backend.Int8Block]int8{}
+	if top < smallest {
+		return 0
+	}
+	inverse := limit / top
+	for i, v := range block {
+		q[i] = int8(math.RoundToEven(float64(v * inverse)))
+	}
+	return top / limit
+}

@@ -1,0 +1,190 @@
+package main
+
+// An int8 panel holds blocks of 32 columns of W: a line of scales, float32, and
+// eight lines of words with four columns each, the first in the lowest byte. The
+// bytes have 128 added. So that this adds nothing to a product, a block's sum
+// starts from −128 times the sum of the block of the row; that number and the
+// row's scale stand behind the row's block.
+
+// int8Lines is the number of lines that follow the scales.
+const int8Lines = 8
+
+// vnniProduct multiplies bytes by the instruction made for it.
+func vnniProduct() product {
+	const scale, offset = int8Lines, int8Lines + 1 // Words of a row's block.
+	return product{
+		isa: avx512, name: "VNNI", mr: 6, widePanels: 4, unroll: 1, rowWords: int8Lines + 2, panelWords: 1 + int8Lines,
+		step: func(k *kernel, i int) {
+			sums := k.accumulators()
+			k.startSums(i, offset)
+			line := 2 * sums
+			for l := range int8Lines {
+				used := line + k.width()
+				for j := range k.width() {
+					k.p("VMOVDQU32 %s, %s", k.panel(j, i, 1+l), k.r(line+j))
+				}
+				for r := range k.rows {
+					broadcast := k.r(k.spare(used, r))
+					k.p("VPBROADCASTD %s, %s", k.row(r, i, l), broadcast)
+					for j := range k.width() {
+						k.p("VPDPBUSD %s, %s, %s", broadcast, k.r(line+j), k.r(sums+k.acc(r, j)))
+					}
+				}
+			}
+			k.addSums(i, scale)
+		},
+	}
+}
+
+// int8Product splits the words of panels into those of the even and those of the
+// odd columns, 16 bits each, and multiplies both by rows that hold such words:
+// eight of even and eight of odd columns a block.
+func int8Product(s isa) product {
+	const scale, offset = 2 * int8Lines, 2*int8Lines + 1
+	mr, widePanels := 6, 4
+	if s.registers == 16 {
+		mr, widePanels = 2, 2
+	}
+	return product{
+		isa: s, name: "Int8" + s.name, mr: mr, widePanels: widePanels, unroll: 1, rowWords: 2*int8Lines + 2, panelWords: 1 + int8Lines,
+		setup: func(k *kernel) { k.mask(0x00ff00ff) },
+		step: func(k *kernel, i int) {
+			sums, mask := k.accumulators(), k.r(k.registers-1)
+			k.startSums(i, offset)
+			free := 2 * sums
+			weights, temporary, broadcast := []int{free, free + 1}, free+2, free+3
+			for l := range int8Lines {
+				for half := range 2 {
+					for first := 0; first < k.width(); first += len(weights) {
+						for j, w := range weights {
+							address := k.panel(first+j, i, 1+l)
+							if half == 0 {
+								k.p("%s %s, %s, %s", k.and, address, mask, k.r(w))
+							} else {
+								k.p("%s %s, %s", k.move, address, k.r(w))
+								k.p("VPSRLW $8, %s, %s", k.r(w), k.r(w))
+							}
+						}
+						for r := range k.rows {
+							if first == 0 || k.rows > 1 {
+								k.p("VPBROADCASTD %s, %s", k.row(r, i, half*int8Lines+l), k.r(broadcast))
+							}
+							for j, w := range weights {
+								sum := k.r(sums + k.acc(r, first+j))
+								k.p("VPMADDWD %s, %s, %s", k.r(broadcast), k.r(w), k.r(temporary))
+								k.p("VPADDD %s, %s, %s", k.r(temporary), sum, sum)
+							}
+						}
+					}
+				}
+			}
+			k.addSums(i, scale)
+		},
+	}
+}
+
+// startSums sets the integers of a block to their offset, a word of the row.
+func (k *kernel) startSums(i, offset int) {
+	sums := k.accumulators()
+	for r := range k.rows {
+		first := k.r(sums + k.acc(r, 0))
+		k.p("VPBROADCASTD %s, %s", k.row(r, i, offset), first)
+		for j := 1; j < k.width(); j++ {
+			k.p("VMOVAPS %s, %s", first, k.r(sums+k.acc(r, j)))
+		}
+	}
+}
+
+// addSums adds the integers of a block, times both scales, to c. They are below
+// 2²⁴, so float32 holds them exactly.
+func (k *kernel) addSums(i, scale int) {
+	sums := k.accumulators()
+	broadcast := k.r(2 * sums)
+	for r := range k.rows {
+		k.p("VBROADCASTSS %s, %s", k.row(r, i, scale), broadcast)
+		for j := range k.width() {
+			sum := k.r(sums + k.acc(r, j))
+			k.p("VCVTDQ2PS %s, %s", sum, sum)
+			k.p("VMULPS %s, %s, %s", k.panel(j, i, 0), sum, sum)
+			k.p("VFMADD231PS %s, %s, %s", broadcast, sum, k.r(k.acc(r, j)))
+		}
+	}
+}
+
+// quantize makes rows for vnniProduct, or for int8Product with split.
+func quantize(name string, split bool) vectorFunc {
+	words := int8Lines + 2
+	if split {
+		words += int8Lines
+	}
+	return vectorFunc{
+		name: name, doc: "quantizes blocks of 32 elements of x to int8, as plainQuantize does.",
+		pointers: []string{"y", "x"}, ints: []string{"blocks"},
+		body: func(a *assembler) {
+			tail := 4 * (words - 2) // Offset of the scale.
+			a.p("VMOVSS %s, X15", constant("limit"))
+			a.p("VPMOVZXBD order<>(SB), Y14")
+			a.p("TESTQ CX, CX")
+			a.p("JEQ done")
+			a.label("block")
+			// The largest magnitude, by comparing bits: infinities and NaN win.
+			for i := range 4 {
+				a.p("VMOVUPS %d(SI), Y%d", 32*i, i)
+				a.p("VPAND %s, Y%d, Y%d", constant("magnitude"), i, 4+i)
+			}
+			a.p("VPMAXSD Y5, Y4, Y4")
+			a.p("VPMAXSD Y7, Y6, Y6")
+			a.p("VPMAXSD Y6, Y4, Y4")
+			a.foldRegister("VPMAXSD", "4", "5")
+			a.p("VMOVD X4, AX")
+			a.p("CMPL AX, $0x7f800000") // Infinite.
+			a.p("JGE invalid")
+			a.p("CMPL AX, $0x03800000") // 2⁻¹²⁰.
+			a.p("JLT zero")
+			a.p("VDIVSS X15, X4, X5")
+			a.p("VMOVSS X5, %d(DI)", tail)
+			a.p("VDIVSS X4, X15, X5")
+			a.p("VBROADCASTSS X5, Y5")
+			for i := range 4 {
+				a.p("VMULPS Y5, Y%d, Y%d", i, i)
+				a.p("VCVTPS2DQ Y%d, Y%d", i, i)
+			}
+			a.p("VPADDD Y1, Y0, Y4")
+			a.p("VPADDD Y3, Y2, Y5")
+			a.p("VPADDD Y5, Y4, Y4")
+			a.foldRegister("VPADDD", "4", "5")
+			a.p("VMOVD X4, AX")
+			a.p("SHLL $7, AX")
+			a.p("NEGL AX")
+			a.p("VPACKSSDW Y1, Y0, Y0")
+			a.p("VPACKSSDW Y3, Y2, Y2")
+			a.p("VPACKSSWB Y2, Y0, Y0")
+			a.p("VPERMD Y0, Y14, Y0")
+			a.p("JMP write")
+			a.label("invalid")
+			a.p("MOVL $0x7fc00000, %d(DI)", tail) // NaN.
+			a.p("JMP nothing")
+			a.label("zero")
+			a.p("MOVL $0, %d(DI)", tail)
+			a.label("nothing")
+			a.p("XORL AX, AX")
+			a.p("VPXOR Y0, Y0, Y0")
+			a.label("write")
+			a.p("MOVL AX, %d(DI)", tail+4)
+			if split {
+				a.p("VPSLLW $8, Y0, Y1")
+				a.p("VPSRAW $8, Y1, Y1")
+				a.p("VPSRAW $8, Y0, Y2")
+				a.p("VMOVDQU Y1, (DI)")
+				a.p("VMOVDQU Y2, 32(DI)")
+			} else {
+				a.p("VMOVDQU Y0, (DI)")
+			}
+			a.p("ADDQ $128, SI")
+			a.p("ADDQ $%d, DI", 4*words)
+			a.p("DECQ CX")
+			a.p("JNE block")
+			a.label("done")
+		},
+	}
+}

@@ -1,0 +1,58 @@
+package backend
+
+import (
+	"fmt"
+	"strings"
+)
+
+// WeightType says how a weight is stored, and with it what its product rounds.
+// Bytes count what a backend keeps and reads for each element.
+type WeightType uint8
+
+const (
+	// F32 stores float32, four bytes. MatMul multiplies and adds in float32.
+	F32 WeightType = iota
+
+	// BF16 stores bfloat16, two bytes: NewWeight rounds to nearest, ties to even,
+	// so that a matrix of bfloat16 values is stored exactly. MatMul rounds x in the
+	// same way, and adds the products of both, which float32 holds exactly, in
+	// float32. A backend may take subnormal numbers (below 2⁻¹²⁶) for zero.
+	BF16
+
+	// Int8 stores, for each block of Int8Block elements of a row, integers q from
+	// −127 to 127 and a scale s, which stand for q·s: 1⅛ bytes. With m the largest
+	// magnitude of the block, s = m/127 and q = x·(127/m), each operation rounded to
+	// float32 and then q to the nearest integer, ties to even; where m is below
+	// 2⁻¹²⁰ all are zero. The last block of a row is filled up with zeros.
+	//
+	// MatMul quantises each block of x's rows likewise, adds the products of the
+	// integers exactly, and the blocks' sums times both scales in float32. A row
+	// of x in which a block has an infinite element or NaN gives NaN.
+	Int8
+)
+
+// Int8Block is the number of elements that share a scale.
+const Int8Block = 32
+
+var weightTypes = [...]string{F32: "f32", BF16: "bf16", Int8: "int8"}
+
+// WeightTypes lists the types.
+func WeightTypes() []WeightType { return []WeightType{F32, BF16, Int8} }
+
+// String returns the name that ParseWeightType takes.
+func (t WeightType) String() string {
+	if int(t) < len(weightTypes) {
+		return weightTypes[t]
+	}
+	return fmt.Sprintf("WeightType(%d)", uint8(t))
+}
+
+// ParseWeightType is the inverse of String. The error names the types there are.
+func ParseWeightType(name string) (WeightType, error) {
+	for t, n := range weightTypes {
+		if n == name {
+			return WeightType(t), nil
+		}
+	}
+	return F32, fmt.Errorf("weight type %q is none of %s", name, strings.Join(weightTypes[:], ", "))
+}
