@@ -2,6 +2,7 @@ package backend
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -39,7 +40,7 @@ var weightTypes = [...]string{F32: "f32", BF16: "bf16", Int8: "int8"}
 // WeightTypes lists the types.
 func WeightTypes() []WeightType { return []WeightType{F32, BF16, Int8} }
 
-// String returns the name that ParseWeightType takes.
+// String returns the type's name.
 func (t WeightType) String() string {
 	if int(t) < len(weightTypes) {
 		return weightTypes[t]
@@ -47,12 +48,15 @@ func (t WeightType) String() string {
 	return fmt.Sprintf("WeightType(%d)", uint8(t))
 }
 
-// ParseWeightType is the inverse of String. The error names the types there are.
-func ParseWeightType(name string) (WeightType, error) {
-	for t, n := range weightTypes {
-		if n == name {
-			return WeightType(t), nil
-		}
+// MarshalText returns the type's name.
+func (t WeightType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText sets the type by its name. The error says which names there are.
+func (t *WeightType) UnmarshalText(name []byte) error {
+	i := slices.Index(weightTypes[:], string(name))
+	if i < 0 {
+		return fmt.Errorf("weight type %q is none of %s", name, strings.Join(weightTypes[:], ", "))
 	}
-	return F32, fmt.Errorf("weight type %q is none of %s", name, strings.Join(weightTypes[:], ", "))
+	*t = WeightType(i)
+	return nil
 }

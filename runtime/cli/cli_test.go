@@ -57,6 +57,8 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"a specification not there": {"train", "--spec", "/nonexistent.json"},
 		"no tokens":                 {"generate", "--model", "x", "--prompt", "x", "--max-tokens", "0"},
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},
+		"an unknown weight type":    {"generate", "--model", "x", "--prompt", "x", "--weights", "f16"},
+		"another, to serve":         {"serve", "--model", "x", "--weights", "BF16"},
 		"an unknown reward":         {"eval", "--model", "x", "--dataset", "x", "--format", "GSM8K", "--reward", "Guess"},
 	}
 	for name, args := range tests {
@@ -204,6 +206,36 @@ func TestExpertsChangeWhatAModelSays(t *testing.T) {
 	got := t2(t, nil, "", "generate", "--model", other.ModelDir, "--prompt", "x", "--expert", file)
 	if got.code != contract.ExitUsage || !strings.Contains(got.stderr, "--decomposition") {
 		t.Errorf("without a decomposition: status %d, %q", got.code, got.stderr)
+	}
+}
+
+// TestWeightTypesChangeWhatIsComputed runs the base and an expert with each type:
+// random weights are so undecided that rounding shows in 64 tokens.
+func TestWeightTypesChangeWhatIsComputed(t *testing.T) {
+	v := enginetest.New(t)
+	for _, more := range [][]string{nil, {"--expert", v.ExpertDir(t, v.Expert(t, "a", 1).Digest)}} {
+		said := map[string]string{}
+		for _, kind := range []string{"", "f32", "bf16", "int8"} {
+			args := append([]string{"generate", "--model", v.ModelDir, "--prompt", "hello", "--json", "--max-tokens", "64", "--temperature", "1"}, more...)
+			if kind != "" {
+				args = append(args, "--weights", kind)
+			}
+			got := t2(t, nil, "", args...)
+			if got.code != 0 {
+				t.Fatalf("%s %v: status %d: %s", kind, more, got.code, got.stderr)
+			}
+			said[kind] = got.stdout
+		}
+		if said[""] != said["f32"] {
+			t.Errorf("%v: the default is not f32", more)
+		}
+		if said["f32"] == said["bf16"] || said["f32"] == said["int8"] || said["bf16"] == said["int8"] {
+			t.Errorf("%v: two types say the same", more)
+		}
+	}
+	got := t2(t, nil, "", "generate", "--model", v.ModelDir, "--prompt", "x", "--weights", "f16")
+	if want := `"f16" is none of f32, bf16, int8`; !strings.Contains(got.stderr, want) {
+		t.Errorf("error %q, want %q in it", got.stderr, want)
 	}
 }
 

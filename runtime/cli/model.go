@@ -27,6 +27,7 @@ type modelFlags struct {
 	decomposition string
 	experts       []string
 	threads       int
+	weights       backend.WeightType
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
@@ -35,7 +36,14 @@ func (f *modelFlags) register(flags *pflag.FlagSet) {
 		"folder of the model's decomposition; without it, it is looked for beside the model and the expert")
 	flags.StringArrayVar(&f.experts, "expert", nil,
 		"folder or file of an expert, with :WEIGHT if you like; several are mixed, evenly unless weighted")
+	f.registerCompute(flags)
+}
+
+// registerCompute defines the flags that say how to compute.
+func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
 	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	flags.TextVar(&f.weights, "weights", backend.F32,
+		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (28 % of it), which are read faster and round")
 }
 
 // loaded is a model that is ready to run.
@@ -64,7 +72,7 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 			err = errors.Join(err, be.Close())
 		}
 	}()
-	m, t, err := train.LoadModel(ctx, be, f.model)
+	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.weights))
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ are printed as JSON at the end.`,
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
 	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for their turn, the next gets status 429; 0 means 256")
-	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	f.registerCompute(flags)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -137,7 +137,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.drainDelay > 0 {
 		c.DrainDelay = f.drainDelay
 	}
-	c.Threads, c.MaxWaiting, c.Grace, c.Form = f.threads, f.queue, f.grace, form
+	c.Threads, c.Weights, c.MaxWaiting, c.Grace, c.Form = f.threads, f.weights, f.queue, f.grace, form
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

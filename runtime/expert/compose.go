@@ -27,11 +27,7 @@ func Compose(ctx context.Context, m *model.Model, d *Decomposition, z map[string
 		if f.S, err = ScaledSigma(f.S, z[name]); err != nil {
 			return nil, fmt.Errorf("composing %s: %w", name, err)
 		}
-		factored, err := composed.WithFactors(map[string]model.Factors{name: f})
-		if err != nil {
-			return nil, fmt.Errorf("composing: %w", err)
-		}
-		if composed, err = factored.Merged(ctx); err != nil {
+		if composed, err = composed.Composed(ctx, map[string]model.Factors{name: f}); err != nil {
 			return nil, fmt.Errorf("composing: %w", err)
 		}
 	}

@@ -1,8 +1,10 @@
 package model_test
 
 import (
+	"fmt"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -48,41 +50,58 @@ func BenchmarkTrainingStep(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode continues 1, 8 and 64 sequences by one token at a time.
+// BenchmarkDecode continues 1, 8 and 64 sequences by one token at a time, on the
+// demo model with each type of weights.
 func BenchmarkDecode(b *testing.B) {
-	for _, seqs := range []int{1, 8, 64} {
-		b.Run(map[int]string{1: "1", 8: "8", 64: "64"}[seqs], func(b *testing.B) {
-			m := newModel(b, newCPU(b, 0), demo())
-			c, err := m.NewCache(seqs, 128)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer c.Close()
-			var prompt, next []model.Segment
-			for i := range seqs {
-				prompt = append(prompt, model.Segment{Seq: i, Tokens: randomTokens(32, 512, uint64(i))})
-				next = append(next, model.Segment{Seq: i, Tokens: []int32{int32(i)}})
-			}
-			if _, err := m.Step(b.Context(), c, prompt); err != nil {
-				b.Fatal(err)
-			}
-			report := reportCPU(b)
-			for b.Loop() {
-				for i := range seqs {
-					if c.Len(i) == c.MaxLen() {
-						if err := c.Truncate(i, 32); err != nil {
-							b.Fatal(err)
-						}
-					}
-				}
-				if _, err := m.Step(b.Context(), c, next); err != nil {
+	for _, kind := range backend.WeightTypes() {
+		for _, seqs := range []int{1, 8, 64} {
+			b.Run(fmt.Sprintf("type=%s/%d", kind, seqs), func(b *testing.B) {
+				benchmarkDecode(b, demo(), kind, seqs)
+			})
+		}
+	}
+}
+
+// BenchmarkDecodeLarger is one sequence on a model whose float32 weights, 500 MB,
+// are read from memory for each token.
+func BenchmarkDecodeLarger(b *testing.B) {
+	for _, kind := range backend.WeightTypes() {
+		b.Run("type="+kind.String(), func(b *testing.B) {
+			benchmarkDecode(b, larger(), kind, 1)
+		})
+	}
+}
+
+func benchmarkDecode(b *testing.B, s shape, kind backend.WeightType, seqs int) {
+	m := newModel(b, newCPU(b, 0), s, model.WeightsAs(kind))
+	c, err := m.NewCache(seqs, 128)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	var prompt, next []model.Segment
+	for i := range seqs {
+		prompt = append(prompt, model.Segment{Seq: i, Tokens: randomTokens(32, 512, uint64(i))})
+		next = append(next, model.Segment{Seq: i, Tokens: []int32{int32(i)}})
+	}
+	if _, err := m.Step(b.Context(), c, prompt); err != nil {
+		b.Fatal(err)
+	}
+	report := reportCPU(b)
+	for b.Loop() {
+		for i := range seqs {
+			if c.Len(i) == c.MaxLen() {
+				if err := c.Truncate(i, 32); err != nil {
 					b.Fatal(err)
 				}
 			}
-			report()
-			b.ReportMetric(float64(seqs*b.N)/b.Elapsed().Seconds(), "tok/s")
-		})
+		}
+		if _, err := m.Step(b.Context(), c, next); err != nil {
+			b.Fatal(err)
+		}
 	}
+	report()
+	b.ReportMetric(float64(seqs*b.N)/b.Elapsed().Seconds(), "tok/s")
 }
 
 // BenchmarkPrefill computes a prompt of 256 tokens.

@@ -22,17 +22,17 @@ func (l *linear) factored() bool { return l.dense == nil }
 
 func (l *linear) rank() int { return l.u.In() }
 
-func newFactored(be backend.Backend, info LinearInfo, f Factors) (*linear, error) {
+func newFactored(be backend.Backend, as backend.WeightType, info LinearInfo, f Factors) (*linear, error) {
 	rank := len(f.S)
 	if f.U == nil || f.Vt == nil || rank == 0 || !f.U.HasShape(info.Out, rank) || !f.Vt.HasShape(rank, info.In) {
 		return nil, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",
 			shapeOf(f.U), rank, shapeOf(f.Vt), info.Out, info.In)
 	}
-	u, err := be.NewWeight(backend.F32, info.Out, rank, f.U.Data)
+	u, err := be.NewWeight(as, info.Out, rank, f.U.Data)
 	if err != nil {
 		return nil, err
 	}
-	vt, err := be.NewWeight(backend.F32, rank, info.In, f.Vt.Data)
+	vt, err := be.NewWeight(as, rank, info.In, f.Vt.Data)
 	if err != nil {
 		return nil, err
 	}

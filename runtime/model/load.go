@@ -41,10 +41,27 @@ const (
 	headName  = "lm_head.weight"
 )
 
-// Load reads a model's weights onto a backend. The checkpoint may be closed
+// Option changes how Load keeps a model.
+type Option func(*Model)
+
+// WeightsAs keeps every matrix as this type: projections, also those that are
+// replaced later, factors, the token embedding and the head. Without it they are
+// float32, as norms, biases and scales are in any case.
+func WeightsAs(t backend.WeightType) Option {
+	return func(m *Model) { m.projectionType, m.embeddingType = t, t }
+}
+
+// EmbeddingAs keeps the token embedding and the head as this type. It goes behind
+// WeightsAs.
+func EmbeddingAs(t backend.WeightType) Option {
+	return func(m *Model) { m.embeddingType = t }
+}
+
+// Load reads a model's weights onto a backend, one tensor after the other, so that
+// it needs little more memory than the result. The checkpoint may be closed
 // afterwards. When tensors are missing or have another shape than the
 // configuration says, the error names every one of them.
-func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*Model, error) {
+func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, options ...Option) (*Model, error) {
 	c := ck.Config()
 	width := c.Heads * c.HeadDim
 	keys := c.KVHeads * c.HeadDim
@@ -58,6 +75,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*
 		},
 		eps:    float32(c.RMSNormEps),
 		hidden: c.HiddenSize, inner: c.IntermediateSize, keys: keys,
+	}
+	for _, o := range options {
+		o(m)
 	}
 	shapes := [projections][2]int{
 		qProj: {width, m.hidden}, kProj: {keys, m.hidden}, vProj: {keys, m.hidden}, oProj: {m.hidden, width},
@@ -75,10 +95,10 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*
 	if err := l.check(m); err != nil {
 		return nil, err
 	}
-	m.embed = l.matrix(l.embedName(c))
+	m.embed = l.matrix(l.embedName(c), m.embeddingType)
 	m.head = m.embed
 	if !c.TieEmbeddings {
-		m.head = l.matrix(headName)
+		m.head = l.matrix(headName, m.embeddingType)
 	}
 	m.norm = l.vector(normName)
 	for i := range m.layers {
@@ -96,7 +116,7 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint) (*
 		}
 		for j := range projections {
 			info := m.infos[i*projections+j]
-			m.layers[i].linears[j] = &linear{info: info, dense: l.matrix(info.Name + ".weight")}
+			m.layers[i].linears[j] = &linear{info: info, dense: l.matrix(info.Name+".weight", m.projectionType)}
 		}
 	}
 	if l.err != nil {
@@ -181,13 +201,15 @@ func (l *loader) read(name string) *tensor.Tensor {
 	return t
 }
 
-func (l *loader) matrix(name string) backend.Weight {
+func (l *loader) matrix(name string, as backend.WeightType) backend.Weight {
 	t := l.read(name)
 	if l.err != nil {
 		return nil
 	}
-	w, err := l.be.NewWeight(backend.F32, t.Shape[0], t.Shape[1], t.Data)
-	l.err = err
+	w, err := l.be.NewWeight(as, t.Shape[0], t.Shape[1], t.Data)
+	if err != nil {
+		l.err = fmt.Errorf("keep tensor %s as %s: %w", name, as, err)
+	}
 	return w
 }
 

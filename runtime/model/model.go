@@ -47,6 +47,10 @@ type Model struct {
 	attention           backend.AttentionShape
 	eps                 float32
 	hidden, inner, keys int // H, the MLP's width, and the width of k and v.
+
+	// What matrices are kept as: projections and their factors, and the token
+	// embedding and the head.
+	projectionType, embeddingType backend.WeightType
 }
 
 // layer is one transformer block.
@@ -118,18 +122,23 @@ func (m *Model) Weight(name string) (*tensor.Tensor, error) {
 }
 
 // WithDense returns a model that multiplies with other matrices [Out, In] in
-// the named projections and shares everything else with m.
+// the named projections, kept as m keeps its own, and shares everything else with
+// m.
 func (m *Model) WithDense(weights map[string]*tensor.Tensor) (*Model, error) {
 	return replaced(m, weights, func(info LinearInfo, w *tensor.Tensor) (*linear, error) {
 		if !w.HasShape(info.Out, info.In) {
 			return nil, fmt.Errorf("the matrix has shape %v, want [%d %d]", w.Shape, info.Out, info.In)
 		}
-		dense, err := m.be.NewWeight(backend.F32, info.Out, info.In, w.Data)
-		if err != nil {
-			return nil, err
-		}
-		return &linear{info: info, dense: dense}, nil
+		return m.newDense(info, w.Data)
 	})
+}
+
+func (m *Model) newDense(info LinearInfo, data []float32) (*linear, error) {
+	dense, err := m.be.NewWeight(m.projectionType, info.Out, info.In, data)
+	if err != nil {
+		return nil, err
+	}
+	return &linear{info: info, dense: dense}, nil
 }
 
 // Factors are a matrix' singular value decomposition, W = U·diag(S)·Vᵀ, of any
@@ -148,7 +157,21 @@ type Factors struct {
 // changed by SetScale and are what Backward differentiates by.
 func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
-		return newFactored(m.be, info, f)
+		return newFactored(m.be, m.projectionType, info, f)
+	})
+}
+
+// Composed returns a model in which the named projections are dense, with the
+// matrix U·diag(S)·Vᵀ; it shares everything else with m. The matrix is computed in
+// float32 and rounded once, to what m keeps its matrices as.
+func (m *Model) Composed(ctx context.Context, factors map[string]Factors) (*Model, error) {
+	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
+		l, err := newFactored(m.be, backend.F32, info, f)
+		if err != nil {
+			return nil, err
+		}
+		defer m.be.Free(l.scale)
+		return m.merged(ctx, l)
 	})
 }
 
@@ -179,20 +202,21 @@ func (m *Model) Merged(ctx context.Context) (*Model, error) {
 			named[info.Name] = l
 		}
 	}
-	return replaced(m, named, func(info LinearInfo, l *linear) (*linear, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		data, err := l.matrix(m.be)
-		if err != nil {
-			return nil, err
-		}
-		dense, err := m.be.NewWeight(backend.F32, info.Out, info.In, data)
-		if err != nil {
-			return nil, err
-		}
-		return &linear{info: info, dense: dense}, nil
+	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) {
+		return m.merged(ctx, l)
 	})
+}
+
+// merged returns the dense projection that equals a factored one.
+func (m *Model) merged(ctx context.Context, l *linear) (*linear, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	data, err := l.matrix(m.be)
+	if err != nil {
+		return nil, err
+	}
+	return m.newDense(l.info, data)
 }
 
 // SetScale replaces the scale s of a factored projection: its effective

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -17,7 +18,15 @@ import (
 // TestDecodingTokenByTokenEqualsOnePrefill wants the same bits from a prompt
 // computed at once, in pieces, token by token, and among other sequences.
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
-	m := newModel(t, newCPU(t, 2), tiny())
+	for _, kind := range backend.WeightTypes() {
+		t.Run(kind.String(), func(t *testing.T) {
+			decodingEqualsPrefill(t, newModel(t, newCPU(t, 2), tiny(), model.WeightsAs(kind)))
+		})
+	}
+}
+
+func decodingEqualsPrefill(t *testing.T, m *model.Model) {
+	t.Helper()
 	tokens := randomTokens(30, tiny().Vocab, 1)
 	whole := step(t, m, newCache(t, m, 1), model.Segment{Tokens: tokens, AllLogits: true})
 

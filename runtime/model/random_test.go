@@ -51,6 +51,14 @@ func demo() shape {
 	}
 }
 
+// larger is a shape of 125 million parameters.
+func larger() shape {
+	return shape{
+		ModelType: "llama", Hidden: 768, Inner: 2560, Layers: 12, Heads: 12, KVHeads: 4, HeadDim: 64,
+		Vocab: 32000, MaxPositions: 512, Eps: 1e-5, Theta: 10000, Activation: "silu", Tied: true,
+	}
+}
+
 // tensors makes random weights of a scale that keeps activations near one.
 func (s shape) tensors() map[string]*tensor.Tensor {
 	r := rand.New(rand.NewPCG(11, 7))
@@ -104,21 +112,21 @@ func write(tb testing.TB, s shape, tensors map[string]*tensor.Tensor, d tensor.D
 }
 
 // load opens a model folder on a backend.
-func load(ctx context.Context, be backend.Backend, dir string) (*model.Model, error) {
+func load(ctx context.Context, be backend.Backend, dir string, options ...model.Option) (*model.Model, error) {
 	ck, err := checkpoint.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.Load(ctx, be, ck)
+	m, err := model.Load(ctx, be, ck, options...)
 	if closeErr := ck.Close(); err == nil {
 		err = closeErr
 	}
 	return m, err
 }
 
-func newModel(tb testing.TB, be backend.Backend, s shape) *model.Model {
+func newModel(tb testing.TB, be backend.Backend, s shape, options ...model.Option) *model.Model {
 	tb.Helper()
-	m, err := load(tb.Context(), be, write(tb, s, s.tensors(), tensor.F32))
+	m, err := load(tb.Context(), be, write(tb, s, s.tensors(), tensor.F32), options...)
 	if err != nil {
 		tb.Fatal(err)
 	}

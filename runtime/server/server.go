@@ -47,6 +47,9 @@ type Config struct {
 	Form engine.Form
 	// Threads of the backend; 0 means as many as the process may use.
 	Threads int
+	// Weights is what the model's matrices are kept as: less memory, read faster,
+	// for answers that differ by rounding.
+	Weights backend.WeightType
 	// AdminToken is what changes of the expert set must present. Without one the
 	// set cannot be changed over HTTP.
 	AdminToken string
@@ -159,7 +162,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.backend, err = cpu.New(s.config.Threads); err != nil {
 		return fmt.Errorf("starting the backend: %w", err)
 	}
-	base, err := model.Load(ctx, c.backend, ck)
+	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.Weights))
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
@@ -176,7 +179,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	}
 	s.core.Store(c)
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
-		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(),
+		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "weights", s.config.Weights,
 		"contextLength", c.engine.ContextLength(), "seconds", time.Since(begun).Seconds())
 	return nil
 }

@@ -77,13 +77,13 @@ func verifyModel(dir, digest string) error {
 
 // LoadModel loads the model and the tokenizer in a folder in Hugging Face
 // layout.
-func LoadModel(ctx context.Context, be backend.Backend, dir string) (m *model.Model, t *tokenizer.Tokenizer, err error) {
+func LoadModel(ctx context.Context, be backend.Backend, dir string, options ...model.Option) (m *model.Model, t *tokenizer.Tokenizer, err error) {
 	ck, err := checkpoint.OpenDir(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, ck.Close()) }()
-	if m, err = model.Load(ctx, be, ck); err != nil {
+	if m, err = model.Load(ctx, be, ck, options...); err != nil {
 		return nil, nil, err
 	}
 	if t, err = tokenizer.Load(dir); err != nil {
