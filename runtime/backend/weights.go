@@ -48,6 +48,21 @@ func (t WeightType) String() string {
 	return fmt.Sprintf("WeightType(%d)", uint8(t))
 }
 
+// Bytes is the memory that the elements and scales of a matrix [out, in] take,
+// without what a backend fills its layout up with.
+func (t WeightType) Bytes(out, in int) int64 {
+	n := int64(out) * int64(in)
+	switch t {
+	case BF16:
+		return 2 * n
+	case Int8:
+		blocks := int64(out) * int64((in+Int8Block-1)/Int8Block)
+		return n + 4*blocks
+	default:
+		return 4 * n
+	}
+}
+
 // MarshalText returns the type's name.
 func (t WeightType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 

@@ -133,12 +133,12 @@ const (
 // composedThatFit is the default of Options.MaxComposed. A composed model
 // shares all but its projections with the base.
 func composedThatFit(m *model.Model) int {
-	const gigabyte, bytesPerNumber, least, most = 1 << 30, 4, 8, 64
-	bytes := 0
+	const gigabyte, least, most = 1 << 30, 8, 64
+	bytes := int64(0)
 	for _, l := range m.Linears() {
-		bytes += l.Out * l.In * bytesPerNumber
+		bytes += m.WeightType().Bytes(l.Out, l.In)
 	}
-	return min(max(gigabyte/max(bytes, 1), least), most)
+	return int(min(max(gigabyte/max(bytes, 1), least), most))
 }
 
 func (o *Options) setDefaults() error {

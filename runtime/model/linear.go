@@ -131,12 +131,14 @@ func (l *linear) checkScale(s []float32) error {
 // bytes is the projection's device memory.
 func (l *linear) bytes() int64 {
 	if !l.factored() {
-		return bytesOf(l.info.Out * l.info.In)
+		return weightBytes(l.dense)
 	}
-	return bytesOf((l.info.Out + l.info.In + 1) * l.rank())
+	return weightBytes(l.u) + weightBytes(l.vt) + bytesOf(l.rank())
 }
 
-// bytesOf is the memory of numbers in a buffer or a weight.
+func weightBytes(w backend.Weight) int64 { return w.Type().Bytes(w.Out(), w.In()) }
+
+// bytesOf is the memory of numbers in a buffer.
 func bytesOf(numbers int) int64 {
 	const bytesPerNumber = 4
 	return bytesPerNumber * int64(numbers)

@@ -90,6 +90,9 @@ type LinearInfo struct {
 // Config returns the configuration the model was loaded with.
 func (m *Model) Config() checkpoint.Config { return m.config }
 
+// WeightType is what the projections are kept as.
+func (m *Model) WeightType() backend.WeightType { return m.projectionType }
+
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
@@ -20,9 +21,6 @@ const (
 	batch         = 32
 	batchedTokens = 16
 )
-
-// bytesPerWeight of each type, scales included: our int8 has its own layout.
-var bytesPerWeight = map[string]float64{"f32": 4, "bf16": 2, "int8": 1 + 4./32}
 
 // inference measures one shape with every type of weights.
 func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
@@ -54,7 +52,7 @@ func inferenceOf(ctx stdcontext.Context, o options, s shape, weights, dir string
 	r.Backend = subject.be.Name()
 	prefill := r.add(s.Name, weights, fmt.Sprintf("prefill %d", promptTokens))
 	decode := r.add(s.Name, weights, "decode")
-	decode.BytesPerToken = s.weightBytes(bytesPerWeight[weights])
+	decode.BytesPerToken = float64(s.weightBytes(subject.model.WeightType()))
 	batched := r.add(s.Name, weights, fmt.Sprintf("decode, batch %d", batch))
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s: round %d of %d\n", s.Name, weights, round+1, o.rounds)
@@ -86,8 +84,9 @@ type subject struct {
 }
 
 func load(ctx stdcontext.Context, o options, dir, weights string) (_ *subject, err error) {
-	if weights != "f32" {
-		return nil, fmt.Errorf("%s weights cannot be loaded", weights)
+	var as backend.WeightType
+	if err := as.UnmarshalText([]byte(weights)); err != nil {
+		return nil, err
 	}
 	be, err := cpu.New(o.threads)
 	if err != nil {
@@ -102,7 +101,7 @@ func load(ctx stdcontext.Context, o options, dir, weights string) (_ *subject, e
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.Load(ctx, be, ck)
+	m, err := model.Load(ctx, be, ck, model.WeightsAs(as))
 	if err = errors.Join(err, ck.Close()); err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func main() {
 func parseOptions() (options, error) {
 	var o options
 	shapeNames := flag.String("shapes", "15M,135M", "shapes to measure, of 15M, 135M and 1B")
-	weights := flag.String("weights", "f32", "weight types to measure, of f32, bf16 and int8")
+	weights := flag.String("weights", "f32,bf16,int8", "weight types to measure, of f32, bf16 and int8")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which runtime and peer take turns")
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each")
 	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "t2-bench"), "folder for the models; they are kept")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -84,16 +85,16 @@ func (m matrix) values() []float32 {
 	return v
 }
 
-// weightBytes is what one token of a single sequence reads: all matrices but
-// the embedding's rows that are not looked up; the tied head is read whole.
-func (s shape) weightBytes(bytesPerWeight float64) float64 {
-	n := 0
+// weightBytes is what one token of a single sequence reads: all matrices but the
+// embedding, of which it looks a row up, and which as the head it reads whole.
+func (s shape) weightBytes(t backend.WeightType) int64 {
+	n := int64(0)
 	for _, m := range s.matrices() {
 		if !m.vector() {
-			n += m.rows * m.cols
+			n += t.Bytes(m.rows, m.cols)
 		}
 	}
-	return float64(n) * bytesPerWeight
+	return n
 }
 
 // write makes a model folder with bf16 weights, unless it is there.
