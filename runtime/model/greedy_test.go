@@ -8,24 +8,44 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
 // sharedModel opens a model of the shared test data, which is not part of the
 // repository.
-func sharedModel(tb testing.TB, name string) (*model.Model, string) {
+func sharedModel(tb testing.TB, name string, options ...model.Option) (*model.Model, string) {
 	tb.Helper()
 	root := os.Getenv("T2_SHARED_DATA")
 	if root == "" {
 		tb.Skip("T2_SHARED_DATA is not set: it names the folder with models/" + name)
 	}
 	dir := filepath.Join(root, "models", name)
-	m, err := load(tb.Context(), newCPU(tb, 0), dir)
+	m, err := load(tb.Context(), newCPU(tb, 0), dir, options...)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return m, dir
+}
+
+// transcript is the text of a reference: its tokens after the first.
+type transcript struct {
+	BOS int32   `json:"bos"`
+	IDs []int32 `json:"ids_after_bos"`
+}
+
+func readTranscript(tb testing.TB, dir string) transcript {
+	tb.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, "greedy.json"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var t transcript
+	if err := json.Unmarshal(raw, &t); err != nil {
+		tb.Fatal(err)
+	}
+	return t
 }
 
 func newCPU(tb testing.TB, threads int) *cpu.Backend {
@@ -56,17 +76,7 @@ func argmax(row []float32) int32 {
 // as llama2.c does on the same weights in float32.
 func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
 	m, dir := sharedModel(t, "tinystories-656k")
-	raw, err := os.ReadFile(filepath.Join(dir, "greedy.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want struct {
-		BOS int32   `json:"bos"`
-		IDs []int32 `json:"ids_after_bos"`
-	}
-	if err := json.Unmarshal(raw, &want); err != nil {
-		t.Fatal(err)
-	}
+	want := readTranscript(t, dir)
 	const prompt = 5 // "Once upon a time" is the first five of the ids.
 	c, err := m.NewCache(1, len(want.IDs)+1)
 	if err != nil {
@@ -86,5 +96,35 @@ func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
 	}
 	if diff := cmp.Diff(want.IDs, got); diff != "" {
 		t.Errorf("greedy tokens differ from the reference (-want +got):\n%s", diff)
+	}
+}
+
+// TestNarrowWeightsChooseTheReferencesTokens wants nearly the same choice after
+// each prefix of the reference's text: where two tokens are about as likely,
+// rounding decides.
+func TestNarrowWeightsChooseTheReferencesTokens(t *testing.T) {
+	for kind, share := range map[backend.WeightType]float64{backend.F32: 1, backend.BF16: 0.98, backend.Int8: 0.92} {
+		t.Run(kind.String(), func(t *testing.T) {
+			m, dir := sharedModel(t, "tinystories-656k", model.WeightsAs(kind))
+			want := readTranscript(t, dir)
+			c, err := m.NewCache(1, len(want.IDs))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			const prompt = 5
+			last := len(want.IDs) - 1
+			logits := step(t, m, c, model.Segment{Tokens: append([]int32{want.BOS}, want.IDs[:last]...), AllLogits: true})
+			same := 0
+			for i := prompt; i <= last; i++ {
+				if argmax(logits.Row(i)) == want.IDs[i] {
+					same++
+				}
+			}
+			t.Logf("%d of %d", same, last+1-prompt)
+			if float64(same) < share*float64(last+1-prompt) {
+				t.Errorf("%d of %d tokens are the reference's, want %g of them", same, last+1-prompt, share)
+			}
+		})
 	}
 }

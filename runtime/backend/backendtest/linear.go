@@ -244,20 +244,40 @@ func (s *suite) refusals(t *testing.T) {
 		if _, err := be.NewWeight(backend.WeightType(255), 1, 1, make([]float32, 1)); !errors.Is(err, backend.ErrUnsupported) {
 			t.Errorf("a weight of an unknown type: error %v, want ErrUnsupported", err)
 		}
-		for _, bad := range []float64{math.NaN(), math.Inf(1), math.MaxFloat32} {
-			for _, kind := range []backend.WeightType{backend.BF16, backend.Int8} {
-				want := kind == backend.BF16 || bad != math.MaxFloat32 // Which int8 can hold.
-				if _, err := be.NewWeight(kind, 1, 3, []float32{1, float32(bad), 1}); (err != nil) != want {
-					t.Errorf("a weight of type %s with %v: error %v", kind, bad, err)
-				}
-			}
-		}
+		s.unrepresentable(t, be)
 		if _, err := be.Alloc(-1); err == nil {
 			t.Error("a buffer of −1 elements: no error")
 		}
 		be.Free(small)
 		if err := be.Zero(small); err == nil {
 			t.Error("a freed buffer was used without an error")
+		}
+	}
+}
+
+// unrepresentable tries elements at the edge of what each type can hold.
+func (s *suite) unrepresentable(t *testing.T, be backend.Backend) {
+	t.Helper()
+	const last = 0x7f7f7fff // The bits of the largest float32 that rounds to a finite bfloat16.
+	cases := []struct {
+		bits       uint32
+		bf16, int8 bool
+	}{
+		{last, true, true},
+		{last + 1, false, true},
+		{math.Float32bits(math.MaxFloat32), false, true},
+		{0x7f800000, false, false}, // Infinity.
+		{0x7fc00000, false, false}, // NaN.
+		{0x7f800001, false, false}, // And one whose high half is that of infinity.
+	}
+	for _, c := range cases {
+		for sign := range uint32(2) {
+			v := math.Float32frombits(c.bits | sign<<31)
+			for kind, want := range map[backend.WeightType]bool{backend.F32: true, backend.BF16: c.bf16, backend.Int8: c.int8} {
+				if _, err := be.NewWeight(kind, 1, 3, []float32{1, v, 1}); (err == nil) != want {
+					t.Errorf("a weight of type %s with %v: error %v", kind, v, err)
+				}
+			}
 		}
 	}
 }

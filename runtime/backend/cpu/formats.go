@@ -16,6 +16,9 @@ type format struct {
 	// blockSteps is the number of steps after which a product goes on to other
 	// rows: a tile of rows stays in L1.
 	blockSteps int
+	// tooLarge is the bits of the least magnitude that it cannot hold; float32 holds
+	// whatever there is.
+	tooLarge uint32
 	// pack writes row r of a panel; the panel was zero. unpack reads it.
 	pack   func(panel, row []float32, r, nr int)
 	unpack func(row, panel []float32, r, nr int)
@@ -25,9 +28,20 @@ type format struct {
 const int8Words = backend.Int8Block / 4
 
 var formats = [...]format{
-	backend.F32:  {columns: 1, lines: 1, blockSteps: 512, pack: packF32, unpack: unpackF32},
-	backend.BF16: {columns: 2, lines: 1, blockSteps: 512, pack: packBF16, unpack: unpackBF16},
-	backend.Int8: {columns: backend.Int8Block, lines: 1 + int8Words, blockSteps: 32, pack: packInt8, unpack: unpackInt8},
+	backend.F32: {
+		columns: 1, lines: 1, blockSteps: 512,
+		pack: packF32, unpack: unpackF32,
+	},
+	backend.BF16: {
+		columns: 2, lines: 1, blockSteps: 512,
+		tooLarge: 0x7f7f8000, // Half-way from the last number to infinity.
+		pack:     packBF16, unpack: unpackBF16,
+	},
+	backend.Int8: {
+		columns: backend.Int8Block, lines: 1 + int8Words, blockSteps: 32,
+		tooLarge: 0x7f800000, // Infinity.
+		pack:     packInt8, unpack: unpackInt8,
+	},
 }
 
 // A float32 step is one column of W.
@@ -47,10 +61,12 @@ func unpackF32(row, panel []float32, r, nr int) {
 // A bfloat16 step is two columns, in the halves of a word, the low one first.
 
 func packBF16(panel, row []float32, r, nr int) {
-	for i, v := range row {
-		at := &panel[i/2*nr+r]
-		word := uint32(tensor.F32ToBF16(v)) << (16 * (i % 2))
-		*at = math.Float32frombits(math.Float32bits(*at) | word)
+	for ; len(row) > 1; row, panel = row[2:], panel[nr:] {
+		low, high := uint32(tensor.F32ToBF16(row[0])), uint32(tensor.F32ToBF16(row[1]))
+		panel[r] = math.Float32frombits(low | high<<16)
+	}
+	if len(row) == 1 {
+		panel[r] = math.Float32frombits(uint32(tensor.F32ToBF16(row[0])))
 	}
 }
 

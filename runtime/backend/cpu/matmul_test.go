@@ -165,3 +165,20 @@ func gonumSpeed(n, out, in int) float64 {
 	}
 	return 2 * float64(n) * float64(out) * float64(in) * float64(runs) / time.Since(start).Seconds() / 1e9
 }
+
+// BenchmarkNewWeight is what loading costs.
+func BenchmarkNewWeight(b *testing.B) {
+	for _, kind := range backend.WeightTypes() {
+		b.Run("type="+kind.String(), func(b *testing.B) {
+			be := newTest(b, 0, "")
+			const out, in = 2048, 2048
+			data := random(out*in, 1)
+			b.SetBytes(4 * out * in)
+			for b.Loop() {
+				if _, err := be.NewWeight(kind, out, in, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

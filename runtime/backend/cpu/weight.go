@@ -3,10 +3,10 @@ package cpu
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // packed is a matrix W [out, k] in panels of nr rows: panel p holds, for each
@@ -115,14 +115,34 @@ func (b *Backend) NewWeight(t backend.WeightType, out, in int, data []float32) (
 	if int(t) >= len(formats) {
 		return nil, fmt.Errorf("new weight of type %s: %w", t, backend.ErrUnsupported)
 	}
-	if t != backend.F32 {
-		for i, v := range data {
-			if rounded := tensor.BF16ToF32(tensor.F32ToBF16(v)); v-v != 0 || t == backend.BF16 && rounded-rounded != 0 {
-				return nil, fmt.Errorf("new weight [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", out, in, t, i/in, i%in, v)
-			}
-		}
+	if i := unfit(b.pool, t, data, out, in); i >= 0 {
+		return nil, fmt.Errorf("new weight [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", out, in, t, i/in, i%in, data[i])
 	}
 	return &weight{forward: pack(b.pool, t, data, out, in, b.kernels.nr)}, nil
+}
+
+// unfit returns the index of the first element that a type cannot hold, or −1.
+func unfit(workers *pool, t backend.WeightType, data []float32, out, in int) int {
+	if t == backend.F32 {
+		return -1
+	}
+	const magnitude = 1<<31 - 1
+	limit := formats[t].tooLarge
+	var mu sync.Mutex
+	first := -1
+	workers.rows(out, in, func(from, to int) {
+		for i, v := range data[from*in : to*in] {
+			if math.Float32bits(v)&magnitude >= limit {
+				mu.Lock()
+				defer mu.Unlock()
+				if at := from*in + i; first < 0 || at < first {
+					first = at
+				}
+				return
+			}
+		}
+	})
+	return first
 }
 
 // WeightData implements backend.Device.
