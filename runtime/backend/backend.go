@@ -94,8 +94,9 @@ type LinearOps interface {
 	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y. It rounds x as
 	// the weight's type says.
 	MatMul(y, x Buffer, n int, w Weight, add bool) error
-	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx, in
-	// float32 with the stored elements of any type: it does not round dy.
+	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx. It
+	// rounds dy as MatMul does x where W is BF16; with the stored elements of the
+	// other types it multiplies in float32.
 	MatMulBackward(dx, dy Buffer, n int, w Weight, add bool) error
 	// Gather copies rows of w as they are stored: y [len(ids), In], y[i] = w[ids[i]].
 	Gather(y Buffer, w Weight, ids []int32) error

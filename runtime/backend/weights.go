@@ -15,8 +15,8 @@ const (
 	F32 WeightType = iota
 
 	// BF16 stores bfloat16, two bytes: NewWeight rounds to nearest, ties to even,
-	// so that a matrix of bfloat16 values is stored exactly. MatMul rounds x in the
-	// same way, and adds the products of both, which float32 holds exactly, in
+	// so that a matrix of bfloat16 values is stored exactly. Products round x (or dy)
+	// in the same way, and add the products of both, which float32 holds exactly, in
 	// float32. A backend may take subnormal numbers (below 2⁻¹²⁶) for zero.
 	BF16
 

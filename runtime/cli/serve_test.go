@@ -78,7 +78,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--weights", "int8",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--weights", "bf16",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -105,7 +105,7 @@ func TestServeByFlags(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &status); err != nil || exit != contract.ExitOK || status.Requests != 1 {
 		t.Errorf("exit status %d, output %q, %v; log:\n%s", exit, stdout, err, stderr)
 	}
-	if !strings.Contains(stderr, `"msg":"Answered request"`) || !strings.Contains(stderr, `"weights":"int8"`) {
+	if !strings.Contains(stderr, `"msg":"Answered request"`) || !strings.Contains(stderr, `"weights":"bf16"`) {
 		t.Errorf("log:\n%s", stderr)
 	}
 }

@@ -109,7 +109,11 @@ func (s *suite) product(t *testing.T, p product) {
 	var want []float64
 	if p.back {
 		w := refTranspose(refStored(p.kind, p.w, p.out), p.in, p.out)
-		want = refMatMul(widen(p.x), w, p.n, p.out, p.in)
+		x := widen(p.x)
+		if p.kind == backend.BF16 {
+			x = refStored(p.kind, p.x, p.in)
+		}
+		want = refMatMul(x, w, p.n, p.out, p.in)
 	} else {
 		want = refMatMul(refStored(p.kind, p.x, p.in), refStored(p.kind, p.w, p.in), p.n, p.out, p.in)
 	}

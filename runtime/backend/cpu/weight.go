@@ -52,12 +52,22 @@ func pack(workers *pool, kind backend.WeightType, data []float32, out, k, nr int
 	return p
 }
 
-// packTransposed copies the transpose [out, k] of a matrix [k, out], in float32.
-func packTransposed(workers *pool, data []float32, out, k, nr int) *packed {
-	p := newPacked(backend.F32, out, k, nr)
+// packTransposed copies the transpose [out, k] of a matrix [k, out].
+func packTransposed(workers *pool, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+	p := newPacked(kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
-		for i := range k {
-			copy(panel[i*nr:][:rows], data[i*out+first:])
+		if kind == backend.F32 {
+			for i := range k {
+				copy(panel[i*nr:][:rows], data[i*out+first:])
+			}
+			return
+		}
+		row := make([]float32, k)
+		for r := range rows {
+			for i := range row {
+				row[i] = data[i*out+first+r]
+			}
+			formats[kind].pack(panel, row, r, nr)
 		}
 	})
 	return p
@@ -80,8 +90,9 @@ func (p *packed) copyRow(dst []float32, r int) {
 	formats[p.kind].unpack(dst, p.panels[r/p.nr*size:][:size], r%p.nr, p.nr)
 }
 
-// weight is a constant matrix. The layout for the backward product, in float32 for
-// every type, is made when it is first needed: inference never pays for it.
+// weight is a constant matrix. The layout for the backward product is made when it
+// is first needed: inference never pays for it. It is bfloat16 for bfloat16 and
+// float32 for the other types: blocks of int8 go along rows, not columns.
 type weight struct {
 	forward *packed
 
@@ -101,8 +112,11 @@ func (w *weight) In() int { return w.forward.k }
 // backward returns Wᵀ packed.
 func (w *weight) backward(workers *pool) *packed {
 	w.once.Do(func() {
-		f := w.forward
-		w.transposed = packTransposed(workers, f.unpack(workers), f.k, f.out, f.nr)
+		f, kind := w.forward, backend.F32
+		if f.kind == backend.BF16 {
+			kind = backend.BF16
+		}
+		w.transposed = packTransposed(workers, kind, f.unpack(workers), f.k, f.out, f.nr)
 	})
 	return w.transposed
 }
