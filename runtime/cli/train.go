@@ -40,7 +40,8 @@ bounded time and memory.`,
     "train": {"path": "train.jsonl", "format": "GSM8K"},
     "validation": {"path": "validation.jsonl", "format": "GSM8K"}, "reward": "Numeric",
     "hyperparameters": {"iterations": 40, "batchSize": 64, "learningRate": 0.01}}
-  Hyperparameters left out have the paper's values.`,
+  Hyperparameters left out have the paper's values; "weights": "bf16" trains about
+  twice as fast as f32 where the processor multiplies bfloat16, and rounds.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !jobs.HasSpec(specFile, env.Getenv) {

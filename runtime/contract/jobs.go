@@ -126,6 +126,10 @@ type Hyper struct {
 	// score; 0 never does.
 	Patience int    `json:"patience"`
 	Seed     uint64 `json:"seed"`
+	// Weights is what matrices are kept as while an expert is trained: f32, which
+	// empty means, or bf16, which trains faster and rounds. z and its optimiser
+	// are float32 always.
+	Weights string `json:"weights,omitempty"`
 }
 
 // DefaultHyper returns the hyperparameters of the paper (section 4 and

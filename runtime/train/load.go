@@ -35,7 +35,11 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 	if err := verifyModel(dir, s.ModelDigest); err != nil {
 		return in, err
 	}
-	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir); err != nil {
+	weights, err := weightType(s.Hyperparameters)
+	if err != nil {
+		return in, failure.Permanent(contract.ReasonUsage, err)
+	}
+	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(weights)); err != nil {
 		return in, err
 	}
 	decDir, err := contract.ArtifactDir(s.DataDir, contract.DirDecompositions, s.DecompositionDigest)

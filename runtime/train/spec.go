@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/train/dataset"
@@ -44,6 +45,7 @@ func Validate(s contract.TrainSpec) error {
 	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
 		errs = append(errs, err)
 	}
+	oneOf("weights", h.Weights, "", backend.F32.String(), backend.BF16.String())
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)
 	check(h.Iterations >= 1 && h.Iterations <= maxIterations, "iterations %d must be from 1 to %d", h.Iterations, maxIterations)
@@ -57,6 +59,16 @@ func Validate(s contract.TrainSpec) error {
 	check(h.CheckpointInterval >= 1, "checkpointInterval %d must be at least 1", h.CheckpointInterval)
 	check(h.Patience >= 0, "patience %d must be 0 (never) or more", h.Patience)
 	return errors.Join(errs...)
+}
+
+// weightType is what a run keeps matrices as; the hyperparameters are valid.
+func weightType(h contract.Hyper) (backend.WeightType, error) {
+	var t backend.WeightType
+	if h.Weights == "" {
+		return t, nil
+	}
+	err := t.UnmarshalText([]byte(h.Weights))
+	return t, err
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

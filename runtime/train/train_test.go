@@ -193,6 +193,20 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	}
 }
 
+func TestMatricesInBFloat16TeachTheSame(t *testing.T) {
+	e := newExercise(t)
+	e.spec.Hyperparameters.Iterations, e.spec.Hyperparameters.Weights = 40, "bf16"
+	done := e.mustTrain(t, 2)
+	if got := done.Expert.Training.BestScore; got < 0.3 {
+		t.Errorf("the expert scores %v, want at least 0.3", got)
+	}
+	exact := newExercise(t)
+	exact.spec.Hyperparameters.Iterations = 40
+	if exact.mustTrain(t, 2).Expert.Digest == done.Expert.Digest {
+		t.Error("with matrices in bf16 the expert has the same bits: they were not")
+	}
+}
+
 func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
 	e := newExercise(t)
 	done := e.mustTrain(t, 2)

@@ -303,6 +303,7 @@ func TestEachFieldThatMakesNoSenseIsNamed(t *testing.T) {
 		"reward":              func(s *contract.TrainSpec) { s.Reward = "" },
 		"parameterization":    func(s *contract.TrainSpec) { s.Hyperparameters.Parameterization = "Tanh" },
 		"rollout":             func(s *contract.TrainSpec) { s.Hyperparameters.Rollout = "Beam" },
+		"weights":             func(s *contract.TrainSpec) { s.Hyperparameters.Weights = "int8" },
 		"baseline":            func(s *contract.TrainSpec) { s.Hyperparameters.Baseline = "Critic" },
 		"iterations":          func(s *contract.TrainSpec) { s.Hyperparameters.Iterations = 0 },
 		"batchSize":           func(s *contract.TrainSpec) { s.Hyperparameters.BatchSize = 0 },

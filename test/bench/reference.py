@@ -5,7 +5,7 @@ Each matrix is composed from its factors, W' = U·diag(σ⊙z)·Vᵀ, once a ste
 automatic differentiation gives the gradient of every z. Prints the tokens a
 second of forward and backward pass as JSON.
 
-    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS
+    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS f32|bf16
 """
 
 import json
@@ -19,6 +19,7 @@ shape = json.loads(sys.argv[1])
 sequences, tokens, threads = (int(a) for a in sys.argv[2:5])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
+dtype = torch.bfloat16 if sys.argv[5] == "bf16" else torch.float32
 H, I, L = shape["Hidden"], shape["Inner"], shape["Layers"]
 heads, kv_heads, D, V = shape["Heads"], shape["KVHeads"], shape["HeadDim"], shape["Vocab"]
 MODULES = {
@@ -28,7 +29,7 @@ MODULES = {
 
 
 def matrix(rows, cols):
-    return (torch.rand(rows, cols) - 0.5) * 0.04
+    return ((torch.rand(rows, cols) - 0.5) * 0.04).to(dtype)
 
 
 embed = matrix(V, H)
@@ -37,13 +38,14 @@ for _ in range(L):
     layer = {}
     for name, (rows, cols) in MODULES.items():
         rank = min(rows, cols)
-        layer[name] = (matrix(rows, rank), torch.ones(rank), matrix(rank, cols), torch.ones(rank, requires_grad=True))
+        z = torch.ones(rank, requires_grad=True)
+        layer[name] = (matrix(rows, rank), torch.ones(rank), matrix(rank, cols), z)
     factors.append(layer)
 
 positions = torch.arange(tokens).float()
 angles = positions[:, None] / 10000 ** (torch.arange(0, D, 2).float() / D)
-cos, sin = torch.cat([angles, angles], -1).cos(), torch.cat([angles, angles], -1).sin()
-mask = torch.full((tokens, tokens), float("-inf")).triu(1)
+cos, sin = (f(torch.cat([angles, angles], -1)).to(dtype) for f in (torch.cos, torch.sin))
+mask = torch.full((tokens, tokens), float("-inf")).triu(1).to(dtype)
 
 
 def norm(x):
@@ -58,7 +60,7 @@ def rope(x):
 def step(batch):
     x = F.embedding(batch, embed)
     for layer in factors:
-        w = {name: (u * (s * z)) @ vt for name, (u, s, vt, z) in layer.items()}
+        w = {name: (u * (s * z).to(dtype)) @ vt for name, (u, s, vt, z) in layer.items()}
         n = norm(x)
         q, k, v = (F.linear(n, w[m]).view(sequences, tokens, -1, D).transpose(1, 2) for m in "qkv")
         q, k = rope(q), rope(k)

@@ -27,12 +27,24 @@ const (
 var reference string
 
 // training measures forward and backward pass of all projections' z.
-func training(ctx stdcontext.Context, o options, s shape, r *report) (err error) {
+func training(ctx stdcontext.Context, o options, s shape, r *report) error {
 	dir := filepath.Join(o.dir, s.Name)
 	if err := s.write(dir); err != nil {
 		return err
 	}
-	subject, err := load(ctx, o, dir, "f32")
+	for _, weights := range o.weights {
+		if weights == "int8" {
+			continue // Nobody trains on it.
+		}
+		if err := trainingOf(ctx, o, s, weights, dir, r); err != nil {
+			return fmt.Errorf("%s weights: %w", weights, err)
+		}
+	}
+	return nil
+}
+
+func trainingOf(ctx stdcontext.Context, o options, s shape, weights, dir string, r *report) (err error) {
+	subject, err := load(ctx, o, dir, weights)
 	if err != nil {
 		return err
 	}
@@ -42,16 +54,16 @@ func training(ctx stdcontext.Context, o options, s shape, r *report) (err error)
 		return err
 	}
 	r.Backend = subject.be.Name()
-	row := r.add(s.Name, "f32", fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
+	row := r.add(s.Name, weights, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
 	for round := range o.rounds {
-		fmt.Fprintf(os.Stderr, "%s training: round %d of %d\n", s.Name, round+1, o.rounds)
+		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, weights, round+1, o.rounds)
 		if err := trainStep(ctx, m, row, round == 0); err != nil {
 			return err
 		}
 		if o.python == "" {
 			continue
 		}
-		speed, err := torchStep(ctx, o, s)
+		speed, err := torchStep(ctx, o, s, weights)
 		if err != nil {
 			return err
 		}
@@ -115,12 +127,12 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into *row, warm bool) err
 }
 
 // torchStep runs reference.py, which measures the same in PyTorch.
-func torchStep(ctx stdcontext.Context, o options, s shape) (float64, error) {
+func torchStep(ctx stdcontext.Context, o options, s shape, weights string) (float64, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads)) //nolint:gosec // The caller says which Python.
+	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), weights) //nolint:gosec // The caller says which Python.
 	// Spinning threads halve PyTorch's speed where cores are shared.
 	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=PASSIVE")
 	out, err := cmd.Output()
