@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -88,76 +89,86 @@ func wantNear(t *testing.T, what string, got []float32, want []float64, toleranc
 	}
 }
 
-func TestLogitsEqualPyTorch(t *testing.T) {
-	for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
-		t.Run(name, func(t *testing.T) {
-			g, dir := readGolden(t, name)
-			m, err := load(t.Context(), newCPU(t, 2), dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := m.NewCache(len(g.Sequences), 20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			var segments []model.Segment
-			for i, q := range g.Sequences {
-				segments = append(segments, model.Segment{Seq: i, Tokens: q.Tokens, AllLogits: true})
-			}
-			logits, err := m.Step(t.Context(), c, segments)
-			if err != nil {
-				t.Fatal(err)
-			}
-			row := 0
-			for i := range g.Sequences {
-				for j, want := range g.Dense[i] {
-					wantNear(t, fmt.Sprintf("sequence %d, position %d", i, j), logits.Row(row), want, logitTolerance)
-					row++
-				}
-			}
-		})
+// eachGolden runs a test for every family, on every instruction path of this
+// processor.
+func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
+	t.Helper()
+	for _, path := range cpu.Paths() {
+		for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
+			t.Run(path+"/"+name, func(t *testing.T) {
+				t.Setenv(cpu.EnvPath, path)
+				test(t, name)
+			})
+		}
 	}
 }
 
-func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
-	for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
-		t.Run(name, func(t *testing.T) {
-			g, dir := readGolden(t, name)
-			base, err := load(t.Context(), newCPU(t, 2), dir)
-			if err != nil {
-				t.Fatal(err)
+func TestLogitsEqualPyTorch(t *testing.T) {
+	eachGolden(t, func(t *testing.T, name string) {
+		g, dir := readGolden(t, name)
+		m, err := load(t.Context(), newCPU(t, 2), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.NewCache(len(g.Sequences), 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var segments []model.Segment
+		for i, q := range g.Sequences {
+			segments = append(segments, model.Segment{Seq: i, Tokens: q.Tokens, AllLogits: true})
+		}
+		logits, err := m.Step(t.Context(), c, segments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := 0
+		for i := range g.Sequences {
+			for j, want := range g.Dense[i] {
+				wantNear(t, fmt.Sprintf("sequence %d, position %d", i, j), logits.Row(row), want, logitTolerance)
+				row++
 			}
-			m, err := base.WithFactors(readFactors(t, dir, base))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var sequences []model.Sequence
-			for _, q := range g.Sequences {
-				sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
-			}
-			logits, tape, err := m.Forward(t.Context(), sequences)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(g.Factored...)...), logitTolerance)
+		}
+	})
+}
 
-			loss, gradient := policyGradient(logits, sequences, g.Rewards)
-			if math.Abs(loss-g.Loss) > 1e-4 {
-				t.Errorf("the loss is %v, want %v", loss, g.Loss)
-			}
-			got, err := m.Backward(t.Context(), tape, gradient)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(got) != len(g.Gradients) {
-				t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
-			}
-			for projection, want := range g.Gradients {
-				wantNear(t, projection, got[projection], want, gradientTolerance)
-			}
-		})
-	}
+func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
+	eachGolden(t, func(t *testing.T, name string) {
+		g, dir := readGolden(t, name)
+		base, err := load(t.Context(), newCPU(t, 2), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := base.WithFactors(readFactors(t, dir, base))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sequences []model.Sequence
+		for _, q := range g.Sequences {
+			sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
+		}
+		logits, tape, err := m.Forward(t.Context(), sequences)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(g.Factored...)...), logitTolerance)
+
+		loss, gradient := policyGradient(logits, sequences, g.Rewards)
+		if math.Abs(loss-g.Loss) > 1e-4 {
+			t.Errorf("the loss is %v, want %v", loss, g.Loss)
+		}
+		got, err := m.Backward(t.Context(), tape, gradient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(g.Gradients) {
+			t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
+		}
+		for projection, want := range g.Gradients {
+			wantNear(t, projection, got[projection], want, gradientTolerance)
+		}
+	})
 }
 
 // policyGradient returns −Σ reward·log π(answer) and its gradient.

@@ -75,27 +75,32 @@ func argmax(row []float32) int32 {
 // TestGreedyTextOfAPretrainedModelIsTheReferences decodes the same 100 tokens
 // as llama2.c does on the same weights in float32.
 func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
-	m, dir := sharedModel(t, "tinystories-656k")
-	want := readTranscript(t, dir)
-	const prompt = 5 // "Once upon a time" is the first five of the ids.
-	c, err := m.NewCache(1, len(want.IDs)+1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	tokens := append([]int32{want.BOS}, want.IDs[:prompt]...)
-	got := append([]int32(nil), want.IDs[:prompt]...)
-	for len(got) < len(want.IDs) {
-		logits, err := m.Step(t.Context(), c, []model.Segment{{Tokens: tokens}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		next := argmax(logits.Row(0))
-		got = append(got, next)
-		tokens = []int32{next}
-	}
-	if diff := cmp.Diff(want.IDs, got); diff != "" {
-		t.Errorf("greedy tokens differ from the reference (-want +got):\n%s", diff)
+	for _, path := range cpu.Paths() {
+		t.Run(path, func(t *testing.T) {
+			t.Setenv(cpu.EnvPath, path)
+			m, dir := sharedModel(t, "tinystories-656k")
+			want := readTranscript(t, dir)
+			const prompt = 5 // "Once upon a time" is the first five of the ids.
+			c, err := m.NewCache(1, len(want.IDs)+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			tokens := append([]int32{want.BOS}, want.IDs[:prompt]...)
+			got := append([]int32(nil), want.IDs[:prompt]...)
+			for len(got) < len(want.IDs) {
+				logits, err := m.Step(t.Context(), c, []model.Segment{{Tokens: tokens}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				next := argmax(logits.Row(0))
+				got = append(got, next)
+				tokens = []int32{next}
+			}
+			if diff := cmp.Diff(want.IDs, got); diff != "" {
+				t.Errorf("greedy tokens differ from the reference (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -64,7 +64,7 @@ func (g *guarded) check(b *buffer) {
 // TestEveryPathConforms runs the conformance suite on each instruction path with
 // several numbers of threads.
 func TestEveryPathConforms(t *testing.T) {
-	for _, path := range paths() {
+	for _, path := range Paths() {
 		t.Run(path, func(t *testing.T) {
 			open := func(threads int) func(testing.TB) backend.Backend {
 				return func(tb testing.TB) backend.Backend {

@@ -86,20 +86,28 @@ type tileArgs struct {
 	add         bool
 }
 
+// Paths lists the instruction paths of this processor and build that EnvPath can
+// force, the best one, which is chosen without it, first.
+func Paths() []string {
+	var names []string
+	for _, k := range append(accelerated(), plainKernels()) {
+		names = append(names, k.name)
+	}
+	return names
+}
+
 // chooseKernels returns the named path, or the best one for "".
 func chooseKernels(path string) (*kernels, error) {
 	available := append(accelerated(), plainKernels())
 	if path == "" {
 		return available[0], nil
 	}
-	names := make([]string, len(available))
-	for i, k := range available {
+	for _, k := range available {
 		if k.name == path {
 			return k, nil
 		}
-		names[i] = k.name
 	}
-	return nil, fmt.Errorf("%s=%q: this processor and build offer %s", EnvPath, path, strings.Join(names, ", "))
+	return nil, fmt.Errorf("%s=%q: this processor and build offer %s", EnvPath, path, strings.Join(Paths(), ", "))
 }
 
 func plainKernels() *kernels {

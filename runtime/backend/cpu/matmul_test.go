@@ -23,15 +23,6 @@ func random(n int, seed uint64) []float32 {
 	return out
 }
 
-// paths lists every instruction path of this machine.
-func paths() []string {
-	var names []string
-	for _, k := range append(accelerated(), plainKernels()) {
-		names = append(names, k.name)
-	}
-	return names
-}
-
 func newTest(tb testing.TB, threads int, path string) *Backend {
 	tb.Helper()
 	b, err := newWithPath(threads, path)
@@ -52,7 +43,7 @@ func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
 	shapes := []struct{ n, out, in int }{
 		{25, 33, 7}, {13, 1, 1}, {40, 96, 130}, {150, 257, 33}, {7, 300, 1100}, {24, 128, 512},
 	}
-	for _, path := range paths() {
+	for _, path := range Paths() {
 		for _, kind := range backend.WeightTypes() {
 			for _, s := range shapes {
 				t.Run(fmt.Sprintf("%s/%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(t *testing.T) {
@@ -119,7 +110,7 @@ func BenchmarkMatMul(b *testing.B) {
 		{512, 384, 128}, {2000, 384, 128}, {2000, 128, 384}, {2000, 128, 128},
 		{512, 576, 1536}, {512, 1536, 576}, {512, 2048, 2048},
 	}
-	for _, path := range paths() {
+	for _, path := range Paths() {
 		for _, s := range shapes {
 			for _, kind := range backend.WeightTypes() {
 				b.Run(fmt.Sprintf("path=%s/type=%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(b *testing.B) {
