@@ -197,10 +197,10 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 
 // TestNarrowWeightsTakeLessMemory counts what a loaded model holds.
 func TestNarrowWeightsTakeLessMemory(t *testing.T) {
-	be := newCPU(t, 1)
 	dir := write(t, demo(), demo().tensors(), tensor.BF16)
 	held := map[backend.WeightType]float64{}
 	for _, kind := range backend.WeightTypes() {
+		be := newCPU(t, 1)
 		before := heap()
 		m, err := load(t.Context(), be, dir, model.WeightsAs(kind))
 		if err != nil {
@@ -210,7 +210,7 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 		runtime.KeepAlive(m)
 	}
 	for kind, share := range map[backend.WeightType]float64{backend.BF16: 2. / 4, backend.Int8: 1.125 / 4} {
-		const slack = 0.05 // Norms, tables and bookkeeping.
+		const slack = 0.05 // Norms, tables, and what is left of the last chunk.
 		if got := held[kind] / held[backend.F32]; got > share+slack || got < share-slack {
 			t.Errorf("%s: %.0f bytes, %.3f of float32's; want %.3f", kind, held[kind], got, share)
 		}
@@ -218,7 +218,9 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 }
 
 func heap() float64 {
-	runtime.GC()
+	for range 3 { // What pools hold is free after the second.
+		runtime.GC()
+	}
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	return float64(s.HeapAlloc)

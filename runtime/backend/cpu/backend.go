@@ -41,6 +41,7 @@ type Backend struct {
 	pool    *pool
 	kernels *kernels
 	tilers  sync.Pool // Of *tiler.
+	weights arena
 
 	mu     sync.Mutex
 	closed bool

@@ -42,7 +42,7 @@ func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight,
 	if err != nil {
 		return err
 	}
-	if err := b.product(args[0], args[1], n, own.backward(b.pool), add); err != nil {
+	if err := b.product(args[0], args[1], n, own.backward(b.pool, &b.weights), add); err != nil {
 		return fmt.Errorf("matmul backward: %w", err)
 	}
 	return nil

@@ -3,42 +3,100 @@ package cpu
 import (
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
 
-// pool runs the tasks of one operation on several goroutines. Its workers block
-// on a channel when idle; nothing spins.
+// pool runs the tasks of one operation on several goroutines. Tasks are taken one
+// by one by whoever is free, the caller among them, so that a worker which the
+// system has suspended holds up nobody but the task it is at.
+//
+// Decoding is bound by hand-off as much as by memory: between two operations of a
+// layer there are microseconds, and waking a sleeping thread takes tens of them on
+// a virtual machine. So who waits looks for the next job, or for the end of this
+// one, before it sleeps. Where other processes want the same processors that is
+// wrong twice: looking uses up the share of time that the system gives to a thread,
+// which is then suspended in the middle of a task. The pool notices by the number
+// of times that the system has suspended it, and then hardly looks.
 type pool struct {
 	threads int
-	jobs    chan *job
+	posted  atomic.Pointer[job] // The newest job; nil when it is done.
+	asleep  atomic.Int32        // Workers that must be woken.
+	wake    chan struct{}
 	quit    chan struct{}
 	workers sync.WaitGroup
+
+	looks     atomic.Int64 // How often who waits looks before it sleeps.
+	runs      atomic.Int64
+	sampling  sync.Mutex // Guards what follows.
+	sampled   time.Time
+	suspended int64 // Times that the system has suspended this process.
 }
 
-// job is one parallel loop: tasks 0 to tasks−1, taken one by one by whoever is
-// free. A worker that comes late finds none left and drops it.
+const (
+	patientLooks = 1 << 17 // Some 80 microseconds.
+	hurriedLooks = 1 << 13
+	// The pool is in a hurry after being suspended so often in a sample's time. Two
+	// processors of which a busy loop wants one suspend a decoding process 20 times;
+	// left alone it is suspended one to three times.
+	sampleTime     = 10 * time.Millisecond
+	sampleRuns     = 64 // Runs between two looks at the clock.
+	suspendedOften = 8
+)
+
+// job is one parallel loop: tasks 0 to tasks−1. A worker that comes late finds
+// none left and drops it.
 type job struct {
 	tasks    int64
 	body     func(task int)
 	next     atomic.Int64
 	done     atomic.Int64
-	finished chan struct{}
+	finished atomic.Pointer[chan struct{}] // Made by a caller that sleeps.
 }
 
 func newPool(threads int) *pool {
-	p := &pool{threads: threads, jobs: make(chan *job, 4*threads), quit: make(chan struct{})}
+	p := &pool{threads: threads, wake: make(chan struct{}, threads), quit: make(chan struct{})}
+	p.looks.Store(patientLooks)
 	for range threads - 1 {
-		p.workers.Go(func() {
-			for {
-				select {
-				case j := <-p.jobs:
-					j.work()
-				case <-p.quit:
-					return
-				}
-			}
-		})
+		p.workers.Go(p.serve)
 	}
 	return p
+}
+
+// serve is a worker's life.
+func (p *pool) serve() {
+	var last *job
+	for {
+		if j := p.look(last); j != nil {
+			j.work()
+			last = j
+			continue
+		}
+		// From here on run sees that somebody sleeps. What was posted before it
+		// could see that is looked for once more.
+		p.asleep.Add(1)
+		if j := p.posted.Load(); j != nil && j != last {
+			p.asleep.Add(-1)
+			continue
+		}
+		last = nil
+		select {
+		case <-p.wake:
+			p.asleep.Add(-1)
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+// look waits a little for a job that is not the last one.
+func (p *pool) look(last *job) *job {
+	for range p.looks.Load() {
+		if j := p.posted.Load(); j != nil && j != last {
+			return j
+		}
+	}
+	return nil
 }
 
 // close ends the workers and waits for them. A later run works on the caller's
@@ -49,7 +107,8 @@ func (p *pool) close() {
 }
 
 // run calls body for every task and returns when all are done. Tasks must not
-// depend on each other. It may be called by several goroutines at once.
+// depend on each other. It may be called by several goroutines at once, of which
+// the last one gets the workers' help.
 func (p *pool) run(tasks int, body func(task int)) {
 	if tasks <= 1 || p.threads == 1 {
 		for i := range tasks {
@@ -57,15 +116,18 @@ func (p *pool) run(tasks int, body func(task int)) {
 		}
 		return
 	}
-	j := &job{tasks: int64(tasks), body: body, finished: make(chan struct{})}
-	for range min(p.threads, tasks) - 1 {
+	j := &job{tasks: int64(tasks), body: body}
+	p.posted.Store(j)
+	for range min(int(p.asleep.Load()), tasks-1) {
 		select {
-		case p.jobs <- j:
-		default: // Everybody is busy with other jobs: do it here.
+		case p.wake <- struct{}{}:
+		default: // As many as can sleep are being woken.
 		}
 	}
 	j.work()
-	<-j.finished
+	j.wait(p.looks.Load())
+	p.sample()
+	p.posted.CompareAndSwap(j, nil) // What the body refers to is not held on to.
 }
 
 func (j *job) work() {
@@ -76,9 +138,60 @@ func (j *job) work() {
 		}
 		j.body(int(task))
 		if j.done.Add(1) == j.tasks {
-			close(j.finished)
+			if c := j.finished.Load(); c != nil {
+				close(*c)
+			}
 		}
 	}
+}
+
+// wait returns when the tasks that others have taken are done.
+func (j *job) wait(looks int64) {
+	for range looks {
+		if j.done.Load() == j.tasks {
+			return
+		}
+	}
+	c := make(chan struct{})
+	j.finished.Store(&c)
+	if j.done.Load() == j.tasks {
+		return // Maybe closed, maybe not: nobody else has it.
+	}
+	<-c
+}
+
+// sample decides, every now and then, how long it is worth to look.
+func (p *pool) sample() {
+	if p.runs.Add(1)%sampleRuns != 0 || !p.sampling.TryLock() {
+		return
+	}
+	defer p.sampling.Unlock()
+	now := time.Now()
+	since := now.Sub(p.sampled)
+	if since < sampleTime {
+		return
+	}
+	suspended, ok := involuntarySwitches()
+	if !ok {
+		return
+	}
+	often := suspended-p.suspended >= suspendedOften*int64(since/sampleTime)
+	looks := int64(patientLooks)
+	if often && !p.sampled.IsZero() {
+		looks = hurriedLooks
+	}
+	p.looks.Store(looks)
+	p.sampled, p.suspended = now, suspended
+}
+
+// involuntarySwitches returns how often the system has taken a processor from a
+// thread of this process that would have gone on.
+func involuntarySwitches() (int64, bool) {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0, false
+	}
+	return usage.Nivcsw, true
 }
 
 // rows splits n rows into tasks of about equal size when the work is worth it

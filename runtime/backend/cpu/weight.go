@@ -20,10 +20,10 @@ type packed struct {
 	steps, stepWords int // Of a panel.
 }
 
-func newPacked(kind backend.WeightType, out, k, nr int) *packed {
+func newPacked(memory *arena, kind backend.WeightType, out, k, nr int) *packed {
 	f := &formats[kind]
 	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr}
-	p.panels = make([]float32, p.count()*p.steps*p.stepWords)
+	p.panels = memory.floats(p.count() * p.steps * p.stepWords)
 	return p
 }
 
@@ -42,8 +42,8 @@ func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows
 }
 
 // pack copies a matrix [out, k].
-func pack(workers *pool, kind backend.WeightType, data []float32, out, k, nr int) *packed {
-	p := newPacked(kind, out, k, nr)
+func pack(workers *pool, memory *arena, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for r := range rows {
 			formats[kind].pack(panel, data[(first+r)*k:][:k], r, nr)
@@ -53,8 +53,8 @@ func pack(workers *pool, kind backend.WeightType, data []float32, out, k, nr int
 }
 
 // packTransposed copies the transpose [out, k] of a matrix [k, out].
-func packTransposed(workers *pool, kind backend.WeightType, data []float32, out, k, nr int) *packed {
-	p := newPacked(kind, out, k, nr)
+func packTransposed(workers *pool, memory *arena, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		if kind == backend.F32 {
 			for i := range k {
@@ -110,13 +110,13 @@ func (w *weight) Out() int { return w.forward.out }
 func (w *weight) In() int { return w.forward.k }
 
 // backward returns Wᵀ packed.
-func (w *weight) backward(workers *pool) *packed {
+func (w *weight) backward(workers *pool, memory *arena) *packed {
 	w.once.Do(func() {
 		f, kind := w.forward, backend.F32
 		if f.kind == backend.BF16 {
 			kind = backend.BF16
 		}
-		w.transposed = packTransposed(workers, kind, f.unpack(workers), f.k, f.out, f.nr)
+		w.transposed = packTransposed(workers, memory, kind, f.unpack(workers), f.k, f.out, f.nr)
 	})
 	return w.transposed
 }
@@ -132,7 +132,7 @@ func (b *Backend) NewWeight(t backend.WeightType, out, in int, data []float32) (
 	if i := unfit(b.pool, t, data, out, in); i >= 0 {
 		return nil, fmt.Errorf("new weight [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", out, in, t, i/in, i%in, data[i])
 	}
-	return &weight{forward: pack(b.pool, t, data, out, in, b.kernels.nr)}, nil
+	return &weight{forward: pack(b.pool, &b.weights, t, data, out, in, b.kernels.nr)}, nil
 }
 
 // unfit returns the index of the first element that a type cannot hold, or −1.

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cpu
+
+// adviseHuge has nothing to ask for.
+func adviseHuge([]float32) {}
