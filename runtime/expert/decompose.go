@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -27,7 +28,7 @@ import (
 
 // factorFormat is the version of factor files; it enters the key of the work
 // folder, so that a newer program does not continue an older one's work.
-const factorFormat = "t2-factors/1"
+const factorFormat = "t2-factors/2"
 
 // Keys of a factor file's metadata, besides format.
 const (
@@ -195,14 +196,21 @@ func (j *decomposition) factorAll(ctx context.Context, dir string, m *contract.D
 			progress(done, len(j.names))
 		}
 	}
+	threads := runtime.GOMAXPROCS(0)
+	free := semaphore.NewWeighted(int64(threads))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
 	for _, name := range j.names {
+		workers := j.workers(name, threads)
+		if free.Acquire(ctx, int64(workers)) != nil {
+			group.Go(func() error { return fmt.Errorf("decomposing: %w", context.Cause(ctx)) })
+			break
+		}
 		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
+			defer free.Release(int64(workers))
+			if ctx.Err() != nil {
 				return fmt.Errorf("decomposing: %w", context.Cause(ctx))
 			}
-			rank, relativeError, err := j.factorOne(dir, name)
+			rank, relativeError, err := j.factorOne(ctx, dir, name, workers)
 			if err != nil {
 				return fmt.Errorf("decomposing %s: %w", name, err)
 			}
@@ -213,8 +221,19 @@ func (j *decomposition) factorAll(ctx context.Context, dir string, m *contract.D
 	return group.Wait()
 }
 
+// rankPerThread is how large a matrix must be to keep another thread busy.
+const rankPerThread = 512
+
+// workers returns how many of all threads work on one matrix. Small matrices
+// are best factored one by a thread; several threads on a large one need less
+// memory than as many large ones at once, and few matrices share all threads.
+func (j *decomposition) workers(name string, threads int) int {
+	out, in := matrixShape(j.ck.Config(), ModuleOf(name))
+	return min(threads, max(1, min(out, in)/rankPerThread, threads/len(j.names)))
+}
+
 // factorOne makes the factor file of one matrix, unless it is there already.
-func (j *decomposition) factorOne(dir, name string) (rank int, relativeError float64, err error) {
+func (j *decomposition) factorOne(ctx context.Context, dir, name string, workers int) (rank int, relativeError float64, err error) {
 	path := filepath.Join(dir, factorFile(name))
 	if rank, relativeError, ok := j.finished(path, name); ok {
 		return rank, relativeError, nil
@@ -223,7 +242,7 @@ func (j *decomposition) factorOne(dir, name string) (rank int, relativeError flo
 	if err != nil {
 		return 0, 0, err
 	}
-	f, err := svd(w, j.dtype)
+	f, err := factorise(ctx, w, j.dtype, workers)
 	if err != nil {
 		return 0, 0, err
 	}

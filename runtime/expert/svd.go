@@ -1,11 +1,9 @@
 package expert
 
 import (
-	"errors"
-	"math"
+	"context"
 
-	"gonum.org/v1/gonum/mat"
-
+	"github.com/transformersquared/operator/runtime/svd"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
@@ -20,42 +18,27 @@ type factors struct {
 	relativeError float64
 }
 
-// svd computes the full-rank SVD of w [Out, In], R = min(Out, In), in float64.
-func svd(w *tensor.Tensor, dtype tensor.DType) (factors, error) {
+// factorise computes the full-rank SVD of w [Out, In], R = min(Out, In), on up
+// to workers threads.
+func factorise(ctx context.Context, w *tensor.Tensor, dtype tensor.DType, workers int) (factors, error) {
 	out, in := w.Rows(), w.Cols()
 	r := min(out, in)
-	a := mat.NewDense(out, in, nil)
-	for i, v := range w.Data {
-		a.RawMatrix().Data[i] = float64(v)
+	d, err := svd.Factor(ctx, w.Data, out, in, workers)
+	if err != nil {
+		return factors{}, err
 	}
-	var d mat.SVD
-	if !d.Factorize(a, mat.SVDThin) {
-		return factors{}, errors.New("singular value decomposition did not converge")
-	}
-	var u, v mat.Dense
-	d.UTo(&u)
-	d.VTo(&v)
-	f := factors{u: tensor.New(out, r), s: tensor.New(r), vt: tensor.New(r, in)}
-	for i := range out {
-		for j := range r {
-			f.u.Data[i*r+j] = float32(u.At(i, j))
-		}
-	}
-	for i, s := range d.Values(nil) {
-		f.s.Data[i] = float32(s)
-	}
-	for i := range r {
-		for j := range in {
-			f.vt.Data[i*in+j] = float32(v.At(j, i))
-		}
+	f := factors{
+		u:  &tensor.Tensor{Shape: []int{out, r}, Data: d.U},
+		s:  &tensor.Tensor{Shape: []int{r}, Data: d.S},
+		vt: &tensor.Tensor{Shape: []int{r, in}, Data: d.Vt},
 	}
 	for _, t := range []*tensor.Tensor{f.u, f.vt} {
-		if err := roundTo(t, dtype); err != nil {
+		if err := roundTo(t, dtype); err != nil { // In place: d changes, too.
 			return factors{}, err
 		}
 	}
-	f.relativeError = f.reconstructionError(a)
-	return f, nil
+	f.relativeError, err = d.RelativeError(ctx, w.Data, out, in, workers)
+	return f, err
 }
 
 // roundTo rounds the elements of t to what dtype can hold.
@@ -68,30 +51,4 @@ func roundTo(t *tensor.Tensor, dtype tensor.DType) error {
 		return err
 	}
 	return tensor.Decode(t.Data, b, dtype)
-}
-
-// reconstructionError compares the stored factors with the matrix.
-func (f factors) reconstructionError(a *mat.Dense) float64 {
-	out, in := a.Dims()
-	r := len(f.s.Data)
-	us, vt := mat.NewDense(out, r, nil), mat.NewDense(r, in, nil)
-	for i := range out {
-		for j, u := range f.u.Row(i) {
-			us.Set(i, j, float64(u)*float64(f.s.Data[j]))
-		}
-	}
-	for i, v := range f.vt.Data {
-		vt.RawMatrix().Data[i] = float64(v)
-	}
-	var product mat.Dense
-	product.Mul(us, vt)
-	product.Sub(a, &product)
-	norm := mat.Norm(a, 2)
-	if norm == 0 {
-		return 0 // A zero matrix is its own reconstruction.
-	}
-	if e := mat.Norm(&product, 2) / norm; !math.IsNaN(e) {
-		return e
-	}
-	return math.Inf(1)
 }
