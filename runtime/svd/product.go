@@ -82,24 +82,37 @@ func pack(panels []float64, x operand, from, to, depth, width int) {
 
 // block adds one task's share of a product to c.
 func block(c []float64, stride, top, bottom, first, last, depth int, alpha float64, left, right []float64) {
-	var tile [tileRows * tileColumns]float64
 	for q := first; q < last; q += tileColumns {
 		width := min(tileColumns, last-q)
+		b := right[q*depth:][:tileColumns*depth]
 		for r := top; r < bottom; r += tileRows {
-			multiplyTile(&tile, left[r*depth:][:tileRows*depth], right[q*depth:][:tileColumns*depth], depth)
-			for i := range min(tileRows, bottom-r) {
+			rows := min(tileRows, bottom-r)
+			a := left[r*depth:][:tileRows*depth]
+			if rows == tileRows && width == tileColumns {
+				addTile(c[r*stride+q:], stride, alpha, a, b, depth)
+				continue
+			}
+			var edge [tileRows * tileColumns]float64
+			addTile(edge[:], tileColumns, alpha, a, b, depth)
+			for i := range rows {
 				row := c[(r+i)*stride+q:][:width]
 				for j := range row {
-					row[j] += alpha * tile[i*tileColumns+j]
+					row[j] += edge[i*tileColumns+j]
 				}
 			}
 		}
 	}
 }
 
-// plainTile computes tile = Σ over depth of a's column times b's row.
-func plainTile(tile *[tileRows * tileColumns]float64, a, b []float64, depth int) {
-	clear(tile[:])
+// tileFunc adds alpha·Σ over depth of a's column [8] times b's row [16] to a tile
+// of c, whose rows are stride elements apart.
+type tileFunc func(c []float64, stride int, alpha float64, a, b []float64, depth int)
+
+// addTile is the fastest that the processor has.
+var addTile = tiles()[0]
+
+func plainTile(c []float64, stride int, alpha float64, a, b []float64, depth int) {
+	var tile [tileRows * tileColumns]float64
 	for p := range depth {
 		x, y := a[p*tileRows:][:tileRows], b[p*tileColumns:][:tileColumns]
 		for i, v := range x {
@@ -107,6 +120,12 @@ func plainTile(tile *[tileRows * tileColumns]float64, a, b []float64, depth int)
 			for j, w := range y {
 				row[j] += v * w
 			}
+		}
+	}
+	for i := range tileRows {
+		row := c[i*stride:][:tileColumns]
+		for j := range row {
+			row[j] += alpha * tile[i*tileColumns+j]
 		}
 	}
 }

@@ -2,27 +2,32 @@ package svd
 
 import "golang.org/x/sys/cpu"
 
-var (
-	hasAVX512 = cpu.X86.HasAVX512F
-	hasAVX2   = cpu.X86.HasAVX2 && cpu.X86.HasFMA
-)
-
-// tileAVX512 and tileAVX2 compute tile [8, 16] = Σ over depth of a's column
-// [8] times b's row [16].
+// tileAVX512 and tileAVX2 are plainTile for whole tiles.
 //
 //go:noescape
-func tileAVX512(tile, a, b *float64, depth int)
+func tileAVX512(c *float64, stride int, alpha float64, a, b *float64, depth int)
 
 //go:noescape
-func tileAVX2(tile, a, b *float64, depth int)
+func tileAVX2(c *float64, stride int, alpha float64, a, b *float64, depth int)
 
-func multiplyTile(tile *[tileRows * tileColumns]float64, a, b []float64, depth int) {
-	switch {
-	case hasAVX512:
-		tileAVX512(&tile[0], &a[0], &b[0], depth)
-	case hasAVX2:
-		tileAVX2(&tile[0], &a[0], &b[0], depth)
-	default:
-		plainTile(tile, a, b, depth)
+func checkedAVX512(c []float64, stride int, alpha float64, a, b []float64, depth int) {
+	_, _, _ = c[(tileRows-1)*stride+tileColumns-1], a[depth*tileRows-1], b[depth*tileColumns-1]
+	tileAVX512(&c[0], stride, alpha, &a[0], &b[0], depth)
+}
+
+func checkedAVX2(c []float64, stride int, alpha float64, a, b []float64, depth int) {
+	_, _, _ = c[(tileRows-1)*stride+tileColumns-1], a[depth*tileRows-1], b[depth*tileColumns-1]
+	tileAVX2(&c[0], stride, alpha, &a[0], &b[0], depth)
+}
+
+// tiles returns what this processor can run, the fastest first.
+func tiles() []tileFunc {
+	var all []tileFunc
+	if cpu.X86.HasAVX512F {
+		all = append(all, checkedAVX512)
 	}
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
+		all = append(all, checkedAVX2)
+	}
+	return append(all, plainTile)
 }

@@ -46,6 +46,7 @@ func (t *team) tridiagonalise(a []float64, n int) (*tridiagonal, error) {
 	// Row l of w pairs with the l-th reflection of a block: inside a block the
 	// matrix is a − Σ (vₗ·wₗᵀ + wₗ·vₗᵀ).
 	w := make([]float64, reflectorBlock*n)
+	left, right := make([]float64, 2*reflectorBlock*n), make([]float64, 2*reflectorBlock*n)
 	for first := 0; first < n-1; first += reflectorBlock {
 		if err := t.ctx.Err(); err != nil {
 			return nil, err
@@ -57,9 +58,15 @@ func (t *team) tridiagonalise(a []float64, n int) (*tridiagonal, error) {
 		end := first + count
 		rest := n - end
 		trailing := a[end*n+end:]
-		v := r.v[first*n+end:]
-		t.product(trailing, n, rest, rest, count, -1, transposed(v, n), plain(w[end:], n), false)
-		t.product(trailing, n, rest, rest, count, -1, transposed(w[end:], n), plain(v, n), false)
+		// One product for both terms, since reading the rest is what takes time.
+		for l := range count {
+			v, w := r.v[(first+l)*n+end:][:rest], w[l*n+end:][:rest]
+			copy(left[l*rest:], v)
+			copy(left[(count+l)*rest:], w)
+			copy(right[l*rest:], w)
+			copy(right[(count+l)*rest:], v)
+		}
+		t.product(trailing, n, rest, rest, 2*count, -1, transposed(left, rest), plain(right, rest), false)
 	}
 	if n > 0 {
 		r.diagonal[n-1] = a[n*n-1]
