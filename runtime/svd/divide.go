@@ -194,7 +194,7 @@ func (t *team) secular(live []entry, rho float64, na int, vectors []float64) []f
 	t.each(k, func(i int) { values[i] = root(d, z, rho, i, gaps[i*k:][:k]) })
 	// The values are exact for a slightly different z; with that z the vectors
 	// are orthogonal to working accuracy (Gu and Eisenstat).
-	t.chunks(k, blockRows, func(from, to int) { exactZ(z, d, gaps, from, to) })
+	t.chunks(k, func(from, to int) { exactZ(z, d, gaps, from, to) })
 	t.each(k, func(i int) {
 		row := gaps[i*k:][:k]
 		for j := range row {

@@ -36,7 +36,7 @@ func (t *team) each(n int, body func(i int)) {
 	wg.Wait()
 }
 
-// chunks calls body for consecutive ranges of size elements out of n.
-func (t *team) chunks(n, size int, body func(from, to int)) {
-	t.each((n+size-1)/size, func(i int) { body(i*size, min(n, (i+1)*size)) })
+// chunks calls body for consecutive ranges of blockRows out of n.
+func (t *team) chunks(n int, body func(from, to int)) {
+	t.each((n+blockRows-1)/blockRows, func(i int) { body(i*blockRows, min(n, (i+1)*blockRows)) })
 }

@@ -37,9 +37,9 @@ func (t *team) product(c []float64, stride, m, n, k int, alpha float64, a, b ope
 		}
 		depth := min(depthBlock, k-p)
 		shifted := operand{a.data[p*a.column:], a.row, a.column}
-		t.chunks(m, blockRows, func(from, to int) { pack(left, shifted, from, to, depth, tileRows) })
+		t.chunks(m, func(from, to int) { pack(left, shifted, from, to, depth, tileRows) })
 		shiftedB := operand{b.data[p*b.row:], b.column, b.row}
-		t.chunks(n, blockRows, func(from, to int) { pack(right, shiftedB, from, to, depth, tileColumns) })
+		t.chunks(n, func(from, to int) { pack(right, shiftedB, from, to, depth, tileColumns) })
 		t.each(down*across, func(i int) {
 			r, q := i/across*blockRows, i%across*blockColumns
 			if lower && q >= r+blockRows {

@@ -21,11 +21,14 @@
 // # Accuracy
 //
 // Everything runs in float64 and is rounded to float32 in the end. Singular
-// values are accurate to 10⁻⁷ relative to themselves as long as they are above
+// values are accurate to about 10⁻⁷ relative to themselves as long as they are above
 // 10⁻⁸ of the largest, and to max(m, n)·2⁻⁵² of the largest below; those within
 // that bound are returned as zero, with vectors that complete the basis. UᵀU and
-// VᵀV differ from the identity, and U·diag(S)·Vᵀ from W relative to ‖W‖
+// VᵀV differ from the identity (largest element), and U·diag(S)·Vᵀ from W relative to ‖W‖
 // (Frobenius), by about 10⁻⁷, which is the rounding to float32.
+//
+// Which kernel a processor has changes the last bits; the number of threads does
+// not.
 //
 // # Cost
 //
@@ -58,7 +61,8 @@ type Factors struct {
 
 // Factor decomposes w [out, in] on up to workers goroutines. The result does not
 // depend on their number. It fails when the arguments do not fit each other, when
-// an element of w is not finite, and when ctx ends.
+// an element of w is not finite, when the largest singular value is beyond
+// float32, and when ctx ends.
 func Factor(ctx context.Context, w []float32, out, in, workers int) (*Factors, error) {
 	if out <= 0 || in <= 0 || len(w)/out != in || len(w)%out != 0 {
 		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: %d elements given", out, in, len(w))
@@ -71,7 +75,7 @@ func Factor(ctx context.Context, w []float32, out, in, workers int) (*Factors, e
 	t := &team{ctx, max(1, workers)}
 	m, n := min(out, in), max(out, in)
 	a := make([]float64, m*n)
-	t.chunks(out, blockRows, func(from, to int) {
+	t.chunks(out, func(from, to int) {
 		for i := from; i < to; i++ {
 			for j, v := range w[i*in:][:in] {
 				if out <= in {
@@ -85,6 +89,9 @@ func Factor(ctx context.Context, w []float32, out, in, workers int) (*Factors, e
 	d := &decomposition{team: t, m: m, n: n}
 	if err := d.run(a); err != nil {
 		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: %w", out, in, err)
+	}
+	if s := slices.Max(d.sigma); s > math.MaxFloat32 {
+		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: the largest singular value, %.3g, is no float32; scale the matrix down", out, in, s)
 	}
 	return d.factors(out, in), nil
 }
@@ -135,6 +142,9 @@ func (d *decomposition) run(x []float64) error {
 			d.left, d.right, d.sigma = append(d.left, side...), append(d.right, row...), append(d.sigma, s)
 		}
 		x, basis = x[:kept*n], basis[:kept*m]
+		if kept == k {
+			return d.complete(basis, k) // Rounding took the largest to the floor.
+		}
 		d.clean(x, kept)
 	}
 	return d.ctx.Err()
@@ -223,7 +233,7 @@ func (d *decomposition) factors(out, in int) *Factors {
 			f.Vt[i*in+j] = float32(x)
 		}
 	}
-	d.chunks(out, blockRows, func(first, last int) {
+	d.chunks(out, func(first, last int) {
 		for j := first; j < last; j++ {
 			for i, from := range order {
 				f.U[j*r+i] = float32(u[from*out+j])

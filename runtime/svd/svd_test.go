@@ -248,6 +248,7 @@ func TestFactorRefuses(t *testing.T) {
 		{make([]float32, 7), 2, 3, "7 elements"},
 		{[]float32{0, 1, 2, 3, 4, nan}, 2, 3, "row 1, column 2 is NaN"},
 		{[]float32{0, 1, 2, inf, 4, 5}, 2, 3, "row 1, column 0 is -Inf"},
+		{[]float32{3e38, 3e38, 3e38, 3e38}, 2, 2, "6e+38, is no float32"},
 	}
 	for _, c := range tests {
 		if _, err := Factor(t.Context(), c.w, c.out, c.in, 1); err == nil || !strings.Contains(err.Error(), c.want) {

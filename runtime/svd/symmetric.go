@@ -95,7 +95,7 @@ func (t *team) reduceColumn(a, w []float64, r *tridiagonal, first, l int) {
 		clear(p)
 		return
 	}
-	t.chunks(len(p), blockRows, func(from, to int) {
+	t.chunks(len(p), func(from, to int) {
 		level1.Dgemv(blas.NoTrans, to-from, len(v), tau, a[(j+1+from)*n+j+1:], n, v, 1, 0, p[from:to], 1)
 	})
 	for i := range l {
