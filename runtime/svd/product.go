@@ -1,5 +1,7 @@
 package svd
 
+import "math"
+
 const (
 	// tileRows × tileColumns is what a kernel computes at once.
 	tileRows, tileColumns = 8, 16
@@ -105,7 +107,9 @@ func block(c []float64, stride, top, bottom, first, last, depth int, alpha float
 }
 
 // tileFunc adds alpha·Σ over depth of a's column [8] times b's row [16] to a tile
-// of c, whose rows are stride elements apart.
+// of c, whose rows are stride elements apart. Each element is one chain of fused
+// multiplications and additions, so that all of them compute the same bits: a
+// decomposition has one digest, whichever processor made it.
 type tileFunc func(c []float64, stride int, alpha float64, a, b []float64, depth int)
 
 // addTile is the fastest that the processor has.
@@ -118,14 +122,14 @@ func plainTile(c []float64, stride int, alpha float64, a, b []float64, depth int
 		for i, v := range x {
 			row := tile[i*tileColumns:][:tileColumns]
 			for j, w := range y {
-				row[j] += v * w
+				row[j] = math.FMA(v, w, row[j])
 			}
 		}
 	}
 	for i := range tileRows {
 		row := c[i*stride:][:tileColumns]
 		for j := range row {
-			row[j] += alpha * tile[i*tileColumns+j]
+			row[j] = math.FMA(alpha, tile[i*tileColumns+j], row[j])
 		}
 	}
 }

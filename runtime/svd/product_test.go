@@ -3,6 +3,7 @@ package svd
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -10,9 +11,14 @@ func TestTilesComputeTheSame(t *testing.T) {
 	const stride = tileColumns + 3
 	for depth := range 20 {
 		a, b := random(1, (depth+1)*tileRows), random(2, (depth+1)*tileColumns)
+		first := random(3, tileRows*stride)
+		plainTile(first, stride, -1.5, a, b, depth+1)
 		for which, tile := range tiles() {
 			c := random(3, tileRows*stride)
 			tile(c, stride, -1.5, a, b, depth+1)
+			if !slices.Equal(c, first) {
+				t.Fatalf("tile %d, depth %d: other bits than the plain one's", which, depth+1)
+			}
 			for i, before := range random(3, tileRows*stride) {
 				want := before
 				for p := range depth + 1 {
@@ -34,6 +40,7 @@ func TestFactorWithEveryTile(t *testing.T) {
 	defer func() { addTile = fastest }()
 	const out, in = 90, 70
 	w := toFloat32(random(1, out*in))
+	var first *Factors
 	for i, tile := range tiles() {
 		addTile = tile
 		f, err := Factor(t.Context(), w, out, in, 2)
@@ -41,6 +48,11 @@ func TestFactorWithEveryTile(t *testing.T) {
 			t.Fatalf("tile %d: %v", i, err)
 		}
 		check(t, w, out, in, f)
+		if i == 0 {
+			first = f
+		} else if !slices.Equal(f.U, first.U) || !slices.Equal(f.S, first.S) || !slices.Equal(f.Vt, first.Vt) {
+			t.Errorf("tile %d gives other bits than the fastest", i)
+		}
 	}
 }
 

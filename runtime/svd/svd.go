@@ -27,8 +27,8 @@
 // VᵀV differ from the identity (largest element), and U·diag(S)·Vᵀ from W relative to ‖W‖
 // (Frobenius), by about 10⁻⁷, which is the rounding to float32.
 //
-// Which kernel a processor has changes the last bits; the number of threads does
-// not.
+// Neither the number of threads nor the processor's instruction set changes a bit
+// of the result; another architecture may change the last ones.
 //
 // # Cost
 //
