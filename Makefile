@@ -65,7 +65,7 @@ unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the i
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
 	@echo "==> numeric core on arm64 (emulated)"
 	T2_SHARED_DATA=$(DATA) GOARCH=arm64 CGO_ENABLED=0 go test -exec qemu-aarch64-static -timeout 20m \
-	  ./runtime/backend/... ./runtime/tensor ./runtime/checkpoint ./runtime/sample ./runtime/model ./runtime/expert ./runtime/engine ./runtime/tokenizer/...
+	  ./runtime/backend/... ./runtime/tensor ./runtime/checkpoint ./runtime/sample ./runtime/model ./runtime/svd ./runtime/expert ./runtime/engine ./runtime/tokenizer/...
 
 $(NODE_CLIENT)/node_modules: $(NODE_CLIENT)/package-lock.json
 	@echo "==> Node packages: installing what $(NODE_CLIENT)/package-lock.json pins (seconds)"
