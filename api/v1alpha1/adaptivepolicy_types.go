@@ -161,6 +161,24 @@ type ServingSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1024
 	MaxBatch int32 `json:"maxBatch,omitempty"`
+	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
+	// memory) or Int8 (28 % of it). The narrower, the faster they are read, and
+	// the more they are rounded.
+	// +optional
+	// +kubebuilder:default=F32
+	// +kubebuilder:validation:Enum=F32;BF16;Int8
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Weights string `json:"weights,omitempty"`
+	// form in which experts are computed: Merged (each mixture of experts has
+	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
+	// the set of experts.
+	// +optional
+	// +kubebuilder:default=Auto
+	// +kubebuilder:validation:Enum=Auto;Merged;Factored
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Form string `json:"form,omitempty"`
 }
 
 // AdaptivePolicyStatus says what every pod serves.

@@ -317,6 +317,14 @@ type Hyperparameters struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Patience *int32 `json:"patience,omitempty"`
+	// weights is what matrices are kept as while the expert is trained: F32, or
+	// BF16, which trains faster and rounds. The expert itself is F32 always.
+	// +optional
+	// +kubebuilder:default=F32
+	// +kubebuilder:validation:Enum=F32;BF16
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Weights string `json:"weights,omitempty"`
 	// seed of everything random: the same seed gives the same expert.
 	// +optional
 	// +kubebuilder:default=0

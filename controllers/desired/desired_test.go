@@ -70,7 +70,7 @@ func policy(change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
 		Spec: v1alpha1.AdaptivePolicySpec{
 			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"},
 			Experts:      []v1alpha1.PolicyExpert{{Name: "math"}},
-			Serving:      v1alpha1.ServingSpec{Replicas: ptr.To[int32](2)},
+			Serving:      v1alpha1.ServingSpec{Replicas: ptr.To[int32](2), Weights: "BF16", Form: "Auto"},
 		},
 	}
 	for _, c := range change {
@@ -128,7 +128,7 @@ func TestWholeConfigurations(t *testing.T) {
 		e.Spec.Training.Resources = &corev1.ResourceRequirements{
 			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("2Gi")},
 		}
-		e.Spec.Training.Hyperparameters = v1alpha1.Hyperparameters{LearningRate: "1e-2", Seed: ptr.To[int64](7), Rollout: "Sample"}
+		e.Spec.Training.Hyperparameters = v1alpha1.Hyperparameters{LearningRate: "1e-2", Seed: ptr.To[int64](7), Rollout: "Sample", Weights: "F32"}
 	}
 	set := contract.ExpertSet{
 		Strategy: contract.StrategyPrompt,

@@ -3,6 +3,7 @@ package desired
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,7 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 	spec := contract.ServeSpec{
 		Name: policy.Name, DataDir: contract.MountData,
 		ContextLength: int(serving.ContextLength), MaxBatch: int(serving.MaxBatch),
+		Weights: unlessDefault(serving.Weights, "F32"), Form: unlessDefault(serving.Form, "Auto"),
 	}
 	if spec.ContextLength == 0 {
 		spec.ContextLength = 2048
@@ -51,6 +53,15 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		spec.DecompositionDigest = string(base.Status.Decomposition.Digest)
 	}
 	return spec
+}
+
+// unlessDefault returns the runtime's word for one of the API's, and nothing for
+// the default, so that what a default is called changes nobody's specification.
+func unlessDefault(value, otherwise string) string {
+	if value == otherwise {
+		return ""
+	}
+	return strings.ToLower(value)
 }
 
 // ServingRun is the identity of what pods serve: pods with another one cannot

@@ -170,6 +170,7 @@ func Hyper(h v1alpha1.Hyperparameters) (contract.Hyper, error) {
 	setString(&out.Parameterization, h.Parameterization)
 	setString(&out.Rollout, h.Rollout)
 	setString(&out.Baseline, h.Baseline)
+	out.Weights = unlessDefault(h.Weights, "F32")
 	setInt(&out.Iterations, h.Iterations)
 	setInt(&out.BatchSize, h.BatchSize)
 	setInt(&out.MaxNewTokens, h.MaxNewTokens)

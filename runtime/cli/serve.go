@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -137,7 +138,14 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.drainDelay > 0 {
 		c.DrainDelay = f.drainDelay
 	}
-	c.Threads, c.Weights, c.MaxWaiting, c.Grace, c.Form = f.threads, f.weights, f.queue, f.grace, form
+	// A specification says how to compute, too; a flag says it for this process.
+	if f.weights != backend.F32 {
+		c.Weights = f.weights
+	}
+	if form != engine.FormAuto {
+		c.Form = form
+	}
+	c.Threads, c.MaxWaiting, c.Grace = f.threads, f.queue, f.grace
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

@@ -84,7 +84,7 @@ func TestServeByFlags(t *testing.T) {
 		t.Errorf("models %s", models)
 	}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, api+contract.PathChatCompletions,
-		strings.NewReader(`{"model":"mine","messages":[{"role":"user","content":"x"}],"max_tokens":3}`))
+		strings.NewReader(`{"model":"mine","messages":[{"role":"user","content":"x"}],"max_tokens":3,"logit_bias":{"259":-100}}`)) // The token that ends answers.
 	if err != nil {
 		t.Fatal(err)
 	}

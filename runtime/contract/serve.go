@@ -35,6 +35,10 @@ type ServeSpec struct {
 	ContextLength int `json:"contextLength"`
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
+	// Weights is what matrices are kept as: f32 (which empty means), bf16 or int8.
+	Weights string `json:"weights,omitempty"`
+	// Form is auto (which empty means), merged or factored.
+	Form string `json:"form,omitempty"`
 }
 
 // ExpertSet says which experts a pod offers and how it adapts. The operator

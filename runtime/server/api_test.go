@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -12,7 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/server"
 )
 
@@ -391,5 +396,27 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	}
 	if n := strings.Count(h.log.String(), `"msg":"Answered request"`); n != 1 {
 		t.Errorf("%d lines for one answered request", n)
+	}
+}
+
+func TestASpecificationSaysHowToCompute(t *testing.T) {
+	v := enginetest.New(t)
+	spec := contract.ServeSpec{
+		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		Weights: "int8", Form: "factored",
+	}
+	c, err := server.FromSpec(spec)
+	if err != nil || c.Weights != backend.Int8 || c.Form != engine.FormFactored {
+		t.Errorf("weights %s, form %s (%v)", c.Weights, c.Form, err)
+	}
+	for _, change := range []func(*contract.ServeSpec){
+		func(s *contract.ServeSpec) { s.Weights = "fp8" }, func(s *contract.ServeSpec) { s.Form = "sparse" },
+	} {
+		bad := spec
+		change(&bad)
+		var f *failure.Error
+		if _, err := server.FromSpec(bad); !errors.As(err, &f) || f.Reason != contract.ReasonUsage || !f.Permanent {
+			t.Errorf("%+v is %v", bad, err)
+		}
 	}
 }

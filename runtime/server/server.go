@@ -83,6 +83,14 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
 	}
+	if spec.Weights != "" {
+		if err := c.Weights.UnmarshalText([]byte(spec.Weights)); err != nil {
+			return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("weights: %w", err))
+		}
+	}
+	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, err)
+	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	return c, nil

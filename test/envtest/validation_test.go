@@ -146,6 +146,7 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("wants a temperature", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Temperature = "0" }, "greater than 0"),
 	Entry("knows parameterizations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Parameterization = "Tanh" }, "Unsupported value"),
 	Entry("knows rollouts", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Rollout = "Beam" }, "Unsupported value"),
+	Entry("trains on no integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Weights = "Int8" }, "Unsupported value"),
 	Entry("knows baselines", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Baseline = "Critic" }, "Unsupported value"),
 	Entry("wants iterations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Iterations = -1 }, "iterations"),
 	Entry("wants a seed from 0", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](-1) }, "seed"),
@@ -191,6 +192,8 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("scales to nothing", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](0) }, accepted),
 	Entry("scales no further", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](-1) }, "replicas"),
 	Entry("wants a context", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = 1 }, "contextLength"),
+	Entry("knows what matrices are kept as", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Weights = "FP8" }, "Unsupported value"),
+	Entry("knows the forms", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = "Sparse" }, "Unsupported value"),
 	Entry("wants a batch", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = -1 }, "maxBatch"),
 	Entry("wants a name that is a label", func(p *v1alpha1.AdaptivePolicy) { p.Name = "a.b" }, "DNS label"),
 	Entry("takes no claims of resources", func(p *v1alpha1.AdaptivePolicy) {

@@ -515,6 +515,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 10
+    - name: weights
+      type:
+        scalar: string
+      default: F32
 - name: com.github.transformersquared.operator.api.v1alpha1.LocalRef
   map:
     fields:
@@ -683,6 +687,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 2048
+    - name: form
+      type:
+        scalar: string
+      default: Auto
     - name: maxBatch
       type:
         scalar: numeric
@@ -694,6 +702,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+    - name: weights
+      type:
+        scalar: string
+      default: F32
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:

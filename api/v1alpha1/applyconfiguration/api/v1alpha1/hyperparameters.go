@@ -40,6 +40,9 @@ type HyperparametersApplyConfiguration struct {
 	// patience ends the run after that many validations without a better score;
 	// 0 never does.
 	Patience *int32 `json:"patience,omitempty"`
+	// weights is what matrices are kept as while the expert is trained: F32, or
+	// BF16, which trains faster and rounds. The expert itself is F32 always.
+	Weights *string `json:"weights,omitempty"`
 	// seed of everything random: the same seed gives the same expert.
 	Seed *int64 `json:"seed,omitempty"`
 }
@@ -151,6 +154,14 @@ func (b *HyperparametersApplyConfiguration) WithCheckpointInterval(value int32) 
 // If called multiple times, the Patience field is set to the value of the last call.
 func (b *HyperparametersApplyConfiguration) WithPatience(value int32) *HyperparametersApplyConfiguration {
 	b.Patience = &value
+	return b
+}
+
+// WithWeights sets the Weights field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Weights field is set to the value of the last call.
+func (b *HyperparametersApplyConfiguration) WithWeights(value string) *HyperparametersApplyConfiguration {
+	b.Weights = &value
 	return b
 }
 

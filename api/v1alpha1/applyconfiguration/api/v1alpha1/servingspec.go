@@ -19,6 +19,14 @@ type ServingSpecApplyConfiguration struct {
 	ContextLength *int32 `json:"contextLength,omitempty"`
 	// maxBatch is how many requests are answered at a time; more wait.
 	MaxBatch *int32 `json:"maxBatch,omitempty"`
+	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
+	// memory) or Int8 (28 % of it). The narrower, the faster they are read, and
+	// the more they are rounded.
+	Weights *string `json:"weights,omitempty"`
+	// form in which experts are computed: Merged (each mixture of experts has
+	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
+	// the set of experts.
+	Form *string `json:"form,omitempty"`
 }
 
 // ServingSpecApplyConfiguration constructs a declarative configuration of the ServingSpec type for use with
@@ -56,5 +64,21 @@ func (b *ServingSpecApplyConfiguration) WithContextLength(value int32) *ServingS
 // If called multiple times, the MaxBatch field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithMaxBatch(value int32) *ServingSpecApplyConfiguration {
 	b.MaxBatch = &value
+	return b
+}
+
+// WithWeights sets the Weights field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Weights field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithWeights(value string) *ServingSpecApplyConfiguration {
+	b.Weights = &value
+	return b
+}
+
+// WithForm sets the Form field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Form field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithForm(value string) *ServingSpecApplyConfiguration {
+	b.Form = &value
 	return b
 }
