@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -144,4 +146,22 @@ func BenchmarkDemoPasses(b *testing.B) {
 	}
 	b.ReportMetric(1e3*pass1/float64(b.N), "ms/pass1")
 	b.ReportMetric(1e3*pass2/float64(b.N), "ms/pass2")
+}
+
+// BenchmarkDemoConcurrent reports the answers a second that sixteen clients get
+// together.
+func BenchmarkDemoConcurrent(b *testing.B) {
+	s := demoServer(b)
+	cases := dispatchCases(b)
+	api := s.API()
+	var next atomic.Int64
+	b.SetParallelism(16 / min(16, runtime.GOMAXPROCS(0)))
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			i := int(next.Add(1))
+			postTo(b, api, contract.PathChatCompletions, chat("demo", cases[i%len(cases)].Prompt, fields{"max_tokens": 20, "temperature": 0}))
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
 }

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,6 +37,9 @@ type pool struct {
 const (
 	patientLooks = 1 << 17 // Some 80 microseconds.
 	hurriedLooks = 1 << 13
+	// After so many looks other goroutines may run, which have no processor while
+	// all of the pool are awake: those of requests, above all.
+	politeLooks = 1 << 11
 	// The pool is in a hurry after being suspended so often in a sample's time. Two
 	// processors of which a busy loop wants one suspend a decoding process 20 times;
 	// left alone it is suspended one to three times.
@@ -91,9 +95,12 @@ func (p *pool) serve() {
 
 // look waits a little for a job that is not the last one.
 func (p *pool) look(last *job) *job {
-	for range p.looks.Load() {
+	for i := range p.looks.Load() {
 		if j := p.posted.Load(); j != nil && j != last {
 			return j
+		}
+		if i%politeLooks == politeLooks-1 {
+			runtime.Gosched()
 		}
 	}
 	return nil
@@ -147,9 +154,12 @@ func (j *job) work() {
 
 // wait returns when the tasks that others have taken are done.
 func (j *job) wait(looks int64) {
-	for range looks {
+	for i := range looks {
 		if j.done.Load() == j.tasks {
 			return
+		}
+		if i%politeLooks == politeLooks-1 {
+			runtime.Gosched()
 		}
 	}
 	c := make(chan struct{})
