@@ -149,6 +149,12 @@ type SequenceOps interface {
 	// it receives the logarithm of each softmax's denominator, which
 	// AttentionBackward needs.
 	Attention(out, lse, q, k, v Buffer, keys []Span, shape AttentionShape) error
+	// PagedAttention is Attention to rows that lie in pages of pageSize rows each:
+	// page i of k and v is their rows i·pageSize to (i+1)·pageSize − 1. pageSize is
+	// a multiple of PageMultiple. Row n attends to the first keys[n].Count rows of
+	// its pages, in their order; the result is that of Attention to the same rows
+	// behind each other, bit for bit, wherever the pages are.
+	PagedAttention(out, q, k, v Buffer, keys []Pages, pageSize int, shape AttentionShape) error
 	// AttentionBackward writes dq, dk and dv. Rows of k and v that no row attends
 	// to get zero gradients. Rows with the same Span.First must be adjacent, and
 	// spans with different First must not overlap (packed causal sequences).
@@ -160,6 +166,18 @@ type Span struct {
 	// First is the first row and Count how many there are.
 	First, Count int32
 }
+
+// Pages is a run of rows in pages, which lie anywhere and may be shared.
+type Pages struct {
+	// Table lists the pages; those behind the last row are ignored.
+	Table []int32
+	// Count is how many rows there are.
+	Count int32
+}
+
+// PageMultiple is what the rows of a page are a multiple of, so that a device may
+// add up so many rows side by side in the same order in every page.
+const PageMultiple = 16
 
 // AttentionShape is the geometry of grouped-query attention: query head h
 // reads key-value head h / (Heads / KVHeads).

@@ -50,6 +50,7 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("LogSoftmax", s.logSoftmax)
 	t.Run("RoPE", s.rope)
 	t.Run("Attention", s.attention)
+	t.Run("PagedAttention", s.pagedAttention)
 	t.Run("Refusals", s.refusals)
 }
 

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"testing"
 
@@ -237,6 +238,7 @@ func (s *suite) refusals(t *testing.T) {
 			"heads that do not divide":   be.Attention(small, nil, small, small, small, []backend.Span{{First: 0, Count: 1}}, backend.AttentionShape{Heads: 3, KVHeads: 2, HeadDim: 1}),
 			"overlapping spans backward": be.AttentionBackward(large, small, small, large, large, small, large, small, small, []backend.Span{{First: 0, Count: 2}, {First: 1, Count: 1}}, shape),
 		}
+		maps.Copy(cases, pagedRefusals(t, be))
 		for what, err := range cases {
 			if err == nil {
 				t.Errorf("%s: no error from %s", what, be.Name())

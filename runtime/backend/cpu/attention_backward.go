@@ -10,7 +10,7 @@ import (
 // one key-value head, because the rows of a sequence add to the same dk and dv.
 func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) error {
 	const op = "attention backward"
-	rows, longest, err := checkAttention(op, k, v, keys, s)
+	rows, longest, err := checkSpans(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (g *attentionGradient) sequence(rows rowRange, kvHead int, p, dp []float32)
 			for j, probability := range p[:count] {
 				dp[j] = probability * (dp[j] - along) * s.Scale
 			}
-			g.kernels.combine(dq, dp, g.k[offset:], count, stride)
+			g.kernels.combine(dq, dp, g.k[offset:], count, stride, onePage, count)
 			g.kernels.outer(g.dk[offset:], dp, q, count, stride)
 			g.kernels.outer(g.dv[offset:], p, dOut, count, stride)
 		}

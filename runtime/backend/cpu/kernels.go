@@ -52,8 +52,10 @@ type kernels struct {
 	// dots computes y[j] = scale·⟨q, k[j]⟩. It may write to y up to the next
 	// multiple of four.
 	dots func(y, q, k []float32, rows, stride int, scale float32)
-	// combine computes y = Σ p[j]·v[j].
-	combine func(y, p, v []float32, rows, stride int)
+	// combine computes y = Σ p[j]·v[j], where row j of v is row j%pageRows of page
+	// pages[j/pageRows]. It is the same sum, bit for bit, for all pages of a
+	// multiple of four rows, and for one page of all rows.
+	combine func(y, p, v []float32, rows, stride int, pages []int32, pageRows int)
 	// outer computes y[j] += p[j]·x.
 	outer func(y, p, x []float32, rows, stride int)
 }

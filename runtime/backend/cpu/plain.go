@@ -139,10 +139,11 @@ func plainDots(y, q, k []float32, rows, stride int, scale float32) {
 	}
 }
 
-func plainCombine(y, p, v []float32, rows, stride int) {
+func plainCombine(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
 	clear(y)
 	for j := range rows {
-		plainAxpy(y, p[j], v[j*stride:][:len(y)])
+		row := int(pages[j/pageRows])*pageRows + j%pageRows
+		plainAxpy(y, p[j], v[row*stride:][:len(y)])
 	}
 }
 

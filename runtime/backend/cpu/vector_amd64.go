@@ -58,10 +58,11 @@ func columnDotsAVX512(d *float32, a *float32, b *float32, rows int, stride int)
 //go:noescape
 func dotsAVX512(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int)
 
-// combineAVX512 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart.
+// combineAVX512 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart
+// in pages of pageRows rows.
 //
 //go:noescape
-func combineAVX512(y *float32, p *float32, v *float32, rows int, stride int, n int)
+func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
 
 // outerAVX512 computes y[j] += p[j]·x for rows of n elements that are stride elements apart.
 //
@@ -235,14 +236,18 @@ func dotsAVX512Slice(y, q, k []float32, rows, stride int, scale float32) {
 	dotsAVX512(&y[0], &q[0], &k[0], scale, rows, stride, n)
 }
 
-func combineAVX512Slice(y, p, v []float32, rows, stride int) {
+func combineAVX512Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
 	n := len(y)
 	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride)
+		plainCombine(y, p, v, rows, stride, pages, pageRows)
 		return
 	}
-	_, _ = p[rows-1], v[(rows-1)*stride+n-1]
-	combineAVX512(&y[0], &p[0], &v[0], rows, stride, n)
+	_ = p[rows-1]
+	for j := 0; j < rows; j += pageRows {
+		first := int(pages[j/pageRows]) * pageRows * stride
+		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
+	}
+	combineAVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
 }
 
 func outerAVX512Slice(y, p, x []float32, rows, stride int) {
@@ -311,10 +316,11 @@ func columnDotsAVX2(d *float32, a *float32, b *float32, rows int, stride int)
 //go:noescape
 func dotsAVX2(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int)
 
-// combineAVX2 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart.
+// combineAVX2 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart
+// in pages of pageRows rows.
 //
 //go:noescape
-func combineAVX2(y *float32, p *float32, v *float32, rows int, stride int, n int)
+func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
 
 // outerAVX2 computes y[j] += p[j]·x for rows of n elements that are stride elements apart.
 //
@@ -488,14 +494,18 @@ func dotsAVX2Slice(y, q, k []float32, rows, stride int, scale float32) {
 	dotsAVX2(&y[0], &q[0], &k[0], scale, rows, stride, n)
 }
 
-func combineAVX2Slice(y, p, v []float32, rows, stride int) {
+func combineAVX2Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
 	n := len(y)
 	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride)
+		plainCombine(y, p, v, rows, stride, pages, pageRows)
 		return
 	}
-	_, _ = p[rows-1], v[(rows-1)*stride+n-1]
-	combineAVX2(&y[0], &p[0], &v[0], rows, stride, n)
+	_ = p[rows-1]
+	for j := 0; j < rows; j += pageRows {
+		first := int(pages[j/pageRows]) * pageRows * stride
+		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
+	}
+	combineAVX2(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
 }
 
 func outerAVX2Slice(y, p, x []float32, rows, stride int) {

@@ -739,14 +739,16 @@ done:
 	VZEROUPPER
 	RET
 
-// func combineAVX512(y *float32, p *float32, v *float32, rows int, stride int, n int)
-TEXT ·combineAVX512(SB), NOSPLIT, $0-48
+// func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
+TEXT ·combineAVX512(SB), NOSPLIT, $0-64
 	MOVQ y+0(FP), DI
 	MOVQ p+8(FP), SI
 	MOVQ v+16(FP), R8
-	MOVQ rows+24(FP), CX
-	MOVQ stride+32(FP), DX
-	MOVQ n+40(FP), R11
+	MOVQ pages+24(FP), R9
+	MOVQ rows+32(FP), CX
+	MOVQ stride+40(FP), DX
+	MOVQ n+48(FP), R11
+	MOVQ pageRows+56(FP), BX
 	SHLQ $2, DX
 	SHLQ $2, R11
 	XORQ R12, R12
@@ -755,9 +757,22 @@ column:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	LEAQ (R8)(R12*1), R9
+	MOVQ pages+24(FP), R13
+	MOVQ rows+32(FP), CX
 	MOVQ SI, R10
+page:
+	MOVLQSX (R13), R9
+	ADDQ $4, R13
+	IMULQ BX, R9
+	IMULQ DX, R9
+	ADDQ R8, R9
+	ADDQ R12, R9
+	MOVQ BX, AX
+	CMPQ CX, AX
+	JGE whole
 	MOVQ CX, AX
+whole:
+	SUBQ AX, CX
 	SUBQ $4, AX
 	JLT rest
 rows:
@@ -778,7 +793,7 @@ rows:
 	JGE rows
 rest:
 	ADDQ $4, AX
-	JEQ store
+	JEQ next
 row:
 	VBROADCASTSS (R10), Z4
 	VFMADD231PS 0(R9), Z4, Z0
@@ -786,7 +801,9 @@ row:
 	ADDQ $4, R10
 	DECQ AX
 	JNE row
-store:
+next:
+	TESTQ CX, CX
+	JNE page
 	VADDPS Z2, Z0, Z0
 	VADDPS Z3, Z1, Z1
 	VADDPS Z1, Z0, Z0
@@ -1371,14 +1388,16 @@ done:
 	VZEROUPPER
 	RET
 
-// func combineAVX2(y *float32, p *float32, v *float32, rows int, stride int, n int)
-TEXT ·combineAVX2(SB), NOSPLIT, $0-48
+// func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
+TEXT ·combineAVX2(SB), NOSPLIT, $0-64
 	MOVQ y+0(FP), DI
 	MOVQ p+8(FP), SI
 	MOVQ v+16(FP), R8
-	MOVQ rows+24(FP), CX
-	MOVQ stride+32(FP), DX
-	MOVQ n+40(FP), R11
+	MOVQ pages+24(FP), R9
+	MOVQ rows+32(FP), CX
+	MOVQ stride+40(FP), DX
+	MOVQ n+48(FP), R11
+	MOVQ pageRows+56(FP), BX
 	SHLQ $2, DX
 	SHLQ $2, R11
 	XORQ R12, R12
@@ -1387,9 +1406,22 @@ column:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	LEAQ (R8)(R12*1), R9
+	MOVQ pages+24(FP), R13
+	MOVQ rows+32(FP), CX
 	MOVQ SI, R10
+page:
+	MOVLQSX (R13), R9
+	ADDQ $4, R13
+	IMULQ BX, R9
+	IMULQ DX, R9
+	ADDQ R8, R9
+	ADDQ R12, R9
+	MOVQ BX, AX
+	CMPQ CX, AX
+	JGE whole
 	MOVQ CX, AX
+whole:
+	SUBQ AX, CX
 	SUBQ $2, AX
 	JLT rest
 rows:
@@ -1406,7 +1438,7 @@ rows:
 	JGE rows
 rest:
 	ADDQ $2, AX
-	JEQ store
+	JEQ next
 row:
 	VBROADCASTSS (R10), Y4
 	VFMADD231PS 0(R9), Y4, Y0
@@ -1415,7 +1447,9 @@ row:
 	ADDQ $4, R10
 	DECQ AX
 	JNE row
-store:
+next:
+	TESTQ CX, CX
+	JNE page
 	VADDPS Y2, Y0, Y0
 	VADDPS Y3, Y1, Y1
 	VMOVUPS Y0, 0(DI)(R12*1)

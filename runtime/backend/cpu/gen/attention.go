@@ -72,8 +72,9 @@ func dots(a *assembler) {
 	a.label("done")
 }
 
-// combine takes 16 columns at a time through all rows, with four registers of
-// sums (rows j, j+1, … in turn) to hide latency.
+// combine takes 16 columns at a time through all rows, page by page, with four
+// registers of sums (rows j, j+1, … in turn) to hide latency. The sums go on from
+// page to page, so that pages of a multiple of four rows change no bit.
 func combine(a *assembler) {
 	sets := 4 / a.halves() // Rows in flight.
 	sum := func(i, h int) string { return fmt.Sprintf("%s%d", a.s.reg, i*a.halves()+h) }
@@ -85,9 +86,22 @@ func combine(a *assembler) {
 	for i := range sets {
 		a.each(func(h int) { a.clear(sum(i, h)) })
 	}
-	a.p("LEAQ (R8)(R12*1), R9") // The row.
-	a.p("MOVQ SI, R10")         // Its weight.
+	a.p("MOVQ pages+24(FP), R13")
+	a.p("MOVQ rows+32(FP), CX") // Those left.
+	a.p("MOVQ SI, R10")         // The row's weight.
+	a.label("page")
+	a.p("MOVLQSX (R13), R9") // The row.
+	a.p("ADDQ $4, R13")
+	a.p("IMULQ BX, R9")
+	a.p("IMULQ DX, R9")
+	a.p("ADDQ R8, R9")
+	a.p("ADDQ R12, R9")
+	a.p("MOVQ BX, AX") // Rows of this page.
+	a.p("CMPQ CX, AX")
+	a.p("JGE whole")
 	a.p("MOVQ CX, AX")
+	a.label("whole")
+	a.p("SUBQ AX, CX")
 	a.p("SUBQ $%d, AX", sets)
 	a.p("JLT rest")
 	a.label("rows")
@@ -103,7 +117,7 @@ func combine(a *assembler) {
 	a.p("JGE rows")
 	a.label("rest")
 	a.p("ADDQ $%d, AX", sets)
-	a.p("JEQ store")
+	a.p("JEQ next")
 	a.label("row")
 	a.p("VBROADCASTSS (R10), %s", weight(0))
 	a.each(func(h int) { a.p("VFMADD231PS %s, %s, %s", a.at("R9", "", h), weight(0), sum(0, h)) })
@@ -111,7 +125,9 @@ func combine(a *assembler) {
 	a.p("ADDQ $4, R10")
 	a.p("DECQ AX")
 	a.p("JNE row")
-	a.label("store")
+	a.label("next")
+	a.p("TESTQ CX, CX")
+	a.p("JNE page")
 	for i := sets / 2; i > 0; i /= 2 {
 		for j := range i {
 			a.each(func(h int) { a.p("VADDPS %s, %s, %s", sum(j+i, h), sum(j, h), sum(j, h)) })

@@ -174,8 +174,8 @@ var vectorFuncs = []vectorFunc{
 		body: dots,
 	},
 	{
-		name: "combine", doc: "computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart.",
-		pointers: []string{"y", "p", "v"}, ints: []string{"rows", "stride", "n"},
+		name: "combine", doc: "computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart\n// in pages of pageRows rows.",
+		pointers: []string{"y", "p", "v", "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows"},
 		body: combine,
 	},
 	{

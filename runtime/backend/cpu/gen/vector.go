@@ -15,7 +15,8 @@ const step = 16
 // vectorFunc is one kernel: its signature and the code of its body.
 type vectorFunc struct {
 	name, doc string
-	// pointers, floats and ints are the arguments, in this order.
+	// pointers, floats and ints are the arguments, in this order. A pointer is to
+	// float32 unless its name is followed by another type.
 	pointers, floats, ints []string
 	result                 string
 	body                   func(a *assembler)
@@ -199,7 +200,7 @@ func (a *assembler) broadcast(argument string, i int) {
 // argumentRegisters take the arguments: pointers first, then ints.
 var (
 	pointerRegisters = []string{"DI", "SI", "R8", "R9", "R10"}
-	intRegisters     = []string{"CX", "DX", "R11"}
+	intRegisters     = []string{"CX", "DX", "R11", "BX"}
 )
 
 // vector writes one kernel and its declaration.
@@ -208,7 +209,11 @@ func (s isa) vector(asm, decl io.Writer, f vectorFunc) {
 	offset := 0
 	var loads []string
 	for i, name := range f.pointers {
-		params = append(params, name+" *float32")
+		name, kind, typed := strings.Cut(name, " ")
+		if !typed {
+			kind = "*float32"
+		}
+		params = append(params, name+" "+kind)
 		loads = append(loads, fmt.Sprintf("MOVQ %s+%d(FP), %s", name, offset, pointerRegisters[i]))
 		offset += 8
 	}

@@ -177,14 +177,18 @@ func dots{{.}}Slice(y, q, k []float32, rows, stride int, scale float32) {
 	dots{{.}}(&y[0], &q[0], &k[0], scale, rows, stride, n)
 }
 
-func combine{{.}}Slice(y, p, v []float32, rows, stride int) {
+func combine{{.}}Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
 	n := len(y)
 	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride)
+		plainCombine(y, p, v, rows, stride, pages, pageRows)
 		return
 	}
-	_, _ = p[rows-1], v[(rows-1)*stride+n-1]
-	combine{{.}}(&y[0], &p[0], &v[0], rows, stride, n)
+	_ = p[rows-1]
+	for j := 0; j < rows; j += pageRows {
+		first := int(pages[j/pageRows]) * pageRows * stride
+		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
+	}
+	combine{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
 }
 
 func outer{{.}}Slice(y, p, x []float32, rows, stride int) {

@@ -1,0 +1,106 @@
+package backendtest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// pagedAttention compares with attention to the same rows behind each other, for
+// pages that lie in no order, are shared, and are surrounded by garbage.
+func (s *suite) pagedAttention(t *testing.T) {
+	for _, headDim := range []int{6, 16, 48, 64} {
+		for _, pageSize := range []int{backend.PageMultiple, 3 * backend.PageMultiple} {
+			t.Run(fmt.Sprintf("heads of %d, pages of %d", headDim, pageSize), func(t *testing.T) {
+				s.pagesChangeNothing(t, headDim, pageSize)
+			})
+		}
+	}
+}
+
+func (s *suite) pagesChangeNothing(t *testing.T, headDim, pageSize int) {
+	shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: headDim, Scale: float32(1 / math.Sqrt(float64(headDim)))}
+	width, kvWidth := shape.Heads*headDim, shape.KVHeads*headDim
+	longest := 5*pageSize + 3
+	// Lengths at and around the ends of pages, and of groups of rows within them.
+	lengths := []int{1, 3, 4, pageSize - 1, pageSize, pageSize + 1, 2 * pageSize, 3*pageSize - 2, 3*pageSize + 5, longest}
+	perSequence := (longest + pageSize - 1) / pageSize
+	const spare = 3
+	pages := 2*perSequence + spare
+	order := rand.New(rand.NewPCG(uint64(headDim), uint64(pageSize))).Perm(pages)
+
+	// Two sequences of all lengths; the second shares the first one's first page.
+	tables := make([][]int32, 2)
+	for i := range tables {
+		for p := range perSequence {
+			tables[i] = append(tables[i], int32(order[i*perSequence+p]))
+		}
+	}
+	tables[1][0] = tables[0][0]
+	n := len(tables) * len(lengths)
+	q := random(n*width, 1)
+	k, v := random(pages*pageSize*kvWidth, 2), random(pages*pageSize*kvWidth, 3)
+	keys := make([]backend.Pages, 0, n)
+	spans := make([]backend.Span, 0, n)
+	var flatK, flatV []float32
+	for i, table := range tables {
+		for _, count := range lengths {
+			// One page more than needed is ignored, whatever it names.
+			needed := (count + pageSize - 1) / pageSize
+			keys = append(keys, backend.Pages{Table: append(table[:needed:needed], -1), Count: int32(count)})
+			spans = append(spans, backend.Span{First: int32(i * perSequence * pageSize), Count: int32(count)})
+		}
+		for _, page := range table {
+			from, to := int(page)*pageSize*kvWidth, (int(page)+1)*pageSize*kvWidth
+			flatK, flatV = append(flatK, k[from:to]...), append(flatV, v[from:to]...)
+		}
+	}
+	want := s.compute(t, []int{0}, [][]float32{garbage(n * width), q, flatK, flatV}, func(be backend.Backend, b []backend.Buffer) error {
+		return be.Attention(b[0], nil, b[1], b[2], b[3], spans, shape)
+	})[0]
+	reference, _ := refAttention(widen(q), widen(flatK), widen(flatV), spans, shape)
+	paged := func(from, to int) []float32 {
+		return s.compute(t, []int{0}, [][]float32{garbage((to - from) * width), q[from*width : to*width], k, v},
+			func(be backend.Backend, b []backend.Buffer) error {
+				return be.PagedAttention(b[0], b[1], b[2], b[3], keys[from:to], pageSize, shape)
+			})[0]
+	}
+	got := paged(0, n)
+	near(t, "output", got, reference, boundExp)
+	for i := range n {
+		row := got[i*width:][:width]
+		if !sameBits(row, want[i*width:][:width]) {
+			t.Errorf("%d keys in pages give other bits than in one run", keys[i].Count)
+		}
+		if !sameBits(row, paged(i, i+1)) {
+			t.Errorf("%d keys differ from the row computed alone", keys[i].Count)
+		}
+	}
+}
+
+// pagedRefusals are calls that must fail, with what is wrong with them.
+func pagedRefusals(t *testing.T, be backend.Backend) map[string]error {
+	t.Helper()
+	const size = backend.PageMultiple
+	shape := backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 2, Scale: 1}
+	row, cache := newBuffer(t, be, make([]float32, 4)), newBuffer(t, be, make([]float32, 2*2*size))
+	attend := func(v backend.Buffer, pageSize int, count int32, table ...int32) error {
+		return be.PagedAttention(row, row, cache, v, []backend.Pages{{Table: table, Count: count}}, pageSize, shape)
+	}
+	if err := attend(cache, size, size+1, 1, 0); err != nil {
+		t.Errorf("%s refuses pages that are there: %v", be.Name(), err)
+	}
+	return map[string]error{
+		"a page past the cache":         attend(cache, size, 1, 2),
+		"a negative page":               attend(cache, size, 1, -1),
+		"a second page past the cache":  attend(cache, size, size+1, 0, 2),
+		"too few pages":                 attend(cache, size, size+1, 0),
+		"pages of no rows":              attend(cache, 0, 1, 0),
+		"pages of an odd size":          attend(cache, size+1, 1, 0),
+		"paged attention to nothing":    attend(cache, size, 0, 0),
+		"paged attention, unequal k, v": attend(row, size, 1, 0),
+	}
+}
