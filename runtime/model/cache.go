@@ -11,33 +11,68 @@ import (
 // fixed length, for every layer. It fits every model of the same configuration
 // on the same backend; what it contains belongs to the weights that filled it.
 // It must not be used by two goroutines at once.
+//
+// Its memory is a pool of pages of PageTokens tokens. A sequence has the pages
+// that its tokens take, and no more; sequences with a common beginning share
+// them. A page that is shared is never written: a sequence that goes on behind a
+// shared, partly filled page gets a copy of it first.
 type Cache struct {
 	be      backend.Backend
-	k, v    []backend.Buffer // A layer: [seqs·maxLen, KVHeads·HeadDim].
+	k, v    []backend.Buffer // A layer: [pages·PageTokens, KVHeads·HeadDim].
 	width   int
 	maxLen  int
 	lengths []int
+	pages   pageTables
 }
 
-// NewCache allocates a cache for seqs sequences of at most maxLen tokens. Close
-// gives its memory back.
+// CacheFullError says that a step needs more pages than are free. The cache is
+// as it was before the step, which can be tried again once others have been
+// truncated.
+type CacheFullError struct {
+	// Needed pages were asked for, Free were left of Total.
+	Needed, Free, Total int
+}
+
+// Error names the numbers.
+func (e *CacheFullError) Error() string {
+	return fmt.Sprintf("the cache is full: %d pages more are needed, and %d of %d are free", e.Needed, e.Free, e.Total)
+}
+
+// NewCache allocates a cache for seqs sequences of at most maxLen tokens, with
+// pages for all of them at once: no step fails with a CacheFullError. Close gives
+// its memory back.
 func (m *Model) NewCache(seqs, maxLen int) (*Cache, error) {
 	if seqs <= 0 || maxLen <= 0 {
 		return nil, fmt.Errorf("a cache of %d sequences of %d tokens", seqs, maxLen)
 	}
-	if maxLen > m.config.MaxPositions {
-		return nil, fmt.Errorf("a cache of %d tokens a sequence: the model has %d positions", maxLen, m.config.MaxPositions)
-	}
-	if seqs > math.MaxInt32/maxLen {
+	if seqs > math.MaxInt32/(maxLen+PageTokens) {
 		return nil, fmt.Errorf("a cache of %d sequences of %d tokens is too large", seqs, maxLen)
 	}
-	c := &Cache{be: m.be, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs)}
+	return m.NewPagedCache(seqs, maxLen, seqs*Pages(maxLen))
+}
+
+// NewPagedCache allocates a cache of so many pages, for seqs sequences of at most
+// maxLen tokens. Close gives its memory back.
+func (m *Model) NewPagedCache(seqs, maxLen, pages int) (*Cache, error) {
+	what := fmt.Sprintf("a cache of %d sequences of %d tokens in %d pages", seqs, maxLen, pages)
+	if seqs <= 0 || maxLen <= 0 || pages <= 0 {
+		return nil, fmt.Errorf("%s", what)
+	}
+	if maxLen > m.config.MaxPositions {
+		return nil, fmt.Errorf("%s: the model has %d positions", what, m.config.MaxPositions)
+	}
+	if pages > math.MaxInt32/PageTokens {
+		return nil, fmt.Errorf("%s is too large", what)
+	}
+	c := &Cache{
+		be: m.be, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), pages: newPageTables(seqs, pages),
+	}
 	for range m.layers {
 		for _, list := range []*[]backend.Buffer{&c.k, &c.v} {
-			b, err := m.be.Alloc(seqs * maxLen * m.keys)
+			b, err := m.be.Alloc(pages * PageTokens * m.keys)
 			if err != nil {
 				c.Close()
-				return nil, fmt.Errorf("a cache of %d sequences of %d tokens: %w", seqs, maxLen, err)
+				return nil, fmt.Errorf("%s: %w", what, err)
 			}
 			*list = append(*list, b)
 		}
@@ -50,7 +85,13 @@ func (c *Cache) Close() {
 	for _, b := range append(c.k, c.v...) {
 		c.be.Free(b)
 	}
-	c.k, c.v, c.lengths = nil, nil, nil
+	c.k, c.v, c.lengths, c.pages = nil, nil, nil, pageTables{}
+}
+
+// CacheTokenBytes is the memory that one token takes in a cache of this model.
+func (m *Model) CacheTokenBytes() int64 {
+	const float = 4
+	return int64(len(m.layers)) * 2 * int64(m.keys) * float
 }
 
 // Seqs returns the number of sequences.
@@ -67,7 +108,26 @@ func (c *Cache) Len(seq int) int {
 	return c.lengths[seq]
 }
 
-// Truncate shortens a sequence to its first n tokens; 0 empties it.
+// TotalPages returns the number of pages.
+func (c *Cache) TotalPages() int { return len(c.pages.uses) }
+
+// UsedPages returns the number of pages that sequences hold; one that several
+// share counts once.
+func (c *Cache) UsedPages() int { return c.pages.used() }
+
+// UsedPagesOf returns the number of pages that at least one of these sequences
+// holds. There must be such sequences.
+func (c *Cache) UsedPagesOf(seqs ...int) (int, error) {
+	for _, seq := range seqs {
+		if err := c.checkSeq(seq); err != nil {
+			return 0, err
+		}
+	}
+	return c.pages.usedBy(seqs), nil
+}
+
+// Truncate shortens a sequence to its first n tokens; 0 empties it. Pages that
+// nobody holds any more are free at once.
 func (c *Cache) Truncate(seq, n int) error {
 	if err := c.checkSeq(seq); err != nil {
 		return err
@@ -75,12 +135,15 @@ func (c *Cache) Truncate(seq, n int) error {
 	if n < 0 || n > c.lengths[seq] {
 		return fmt.Errorf("truncate sequence %d to %d tokens: it has %d", seq, n, c.lengths[seq])
 	}
+	c.pages.cut(seq, n)
 	c.lengths[seq] = n
 	return nil
 }
 
 // CopyPrefix makes sequence dst the first n tokens of sequence src: a prompt's
-// shared beginning is computed once.
+// shared beginning is computed once, and held once. It takes no page and copies
+// nothing; if the last page is partly filled, the one of the two that goes on
+// first does.
 func (c *Cache) CopyPrefix(dst, src, n int) error {
 	for _, seq := range []int{dst, src} {
 		if err := c.checkSeq(seq); err != nil {
@@ -90,21 +153,43 @@ func (c *Cache) CopyPrefix(dst, src, n int) error {
 	if n < 0 || n > c.lengths[src] {
 		return fmt.Errorf("copy %d tokens of sequence %d: it has %d", n, src, c.lengths[src])
 	}
-	if dst != src && n > 0 {
-		from, to := c.rows(src, 0, n), c.rows(dst, 0, n)
-		p := &pass{be: c.be}
-		rows := p.alloc(n * c.width)
-		for _, b := range append(append([]backend.Buffer(nil), c.k...), c.v...) {
+	if dst == src {
+		return c.Truncate(dst, n)
+	}
+	c.pages.share(dst, src, n)
+	c.lengths[dst] = n
+	return nil
+}
+
+// grow makes room for tokens that a step is about to write.
+func (c *Cache) grow(growths []growth) ([]grown, error) {
+	if needed, free := c.pages.needed(growths), len(c.pages.free); needed > free {
+		return nil, &CacheFullError{Needed: needed, Free: free, Total: c.TotalPages()}
+	}
+	copies, done := c.pages.grow(growths)
+	if len(copies) == 0 {
+		return done, nil
+	}
+	var from, to []int32
+	for _, page := range copies {
+		for i := range int32(page.rows) {
+			from, to = append(from, page.from*PageTokens+i), append(to, page.to*PageTokens+i)
+		}
+	}
+	p := &pass{be: c.be}
+	defer p.release()
+	rows := p.alloc(len(from) * c.width)
+	for _, buffers := range [][]backend.Buffer{c.k, c.v} {
+		for _, b := range buffers {
 			p.do(func() error { return c.be.SelectRows(rows, b, from, c.width) })
 			p.do(func() error { return c.be.ScatterRows(b, rows, to, c.width) })
 		}
-		p.release()
-		if p.err != nil {
-			return fmt.Errorf("copy %d tokens of sequence %d to %d: %w", n, src, dst, p.err)
-		}
 	}
-	c.lengths[dst] = n
-	return nil
+	if p.err != nil {
+		c.pages.undo(done)
+		return nil, fmt.Errorf("copying %d shared pages: %w", len(copies), p.err)
+	}
+	return done, nil
 }
 
 func (c *Cache) checkSeq(seq int) error {
@@ -112,15 +197,6 @@ func (c *Cache) checkSeq(seq int) error {
 		return fmt.Errorf("sequence %d of a cache with %d", seq, len(c.lengths))
 	}
 	return nil
-}
-
-// rows lists the cache rows of positions from to from+n−1 of a sequence.
-func (c *Cache) rows(seq, from, n int) []int32 {
-	out := make([]int32, n)
-	for i := range out {
-		out[i] = int32(seq*c.maxLen + from + i)
-	}
-	return out
 }
 
 // fits reports whether the cache was made for this model's shape and backend.

@@ -28,18 +28,20 @@ type Segment struct {
 type batch struct {
 	tokens    []int32
 	positions []int32
-	cacheRows []int32        // Where each row's key and value go.
-	spans     []backend.Span // What each row attends to.
-	wanted    []int32        // Rows whose logits are wanted.
-	longest   int            // Highest position + 1.
+	growths   []growth        // Of the segments.
+	cacheRows []int32         // Where each row's key and value go.
+	keys      []backend.Pages // What each row attends to.
+	wanted    []int32         // Rows whose logits are wanted.
+	longest   int             // Highest position + 1.
 	scales    rowScales
 }
 
 // Step appends the segments to their sequences in one ragged batch, prefill and
 // decode alike, and returns logits [rows, V]: for each segment in order, one row
 // after its last token, or one after each token if AllLogits. Each sequence is
-// computed with its own Scales. On an error the
-// cache's sequences keep their lengths.
+// computed with its own Scales. On an error the cache's sequences are as they
+// were; a CacheFullError says that there are too few free pages for all of the
+// segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
 	b, err := m.plan(c, segments)
 	if err != nil {
@@ -49,6 +51,11 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 	if err != nil {
 		return nil, err
 	}
+	grown, err := c.grow(b.growths)
+	if err != nil {
+		return nil, fmt.Errorf("model step of %d tokens: %w", len(b.tokens), err)
+	}
+	b.place(c)
 	p := &pass{be: m.be, scales: &b.scales}
 	defer p.release()
 	n := len(b.tokens)
@@ -66,6 +73,7 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 	}
 	logits := p.host(m.logits(p, x, len(b.wanted)), len(b.wanted), m.config.VocabSize)
 	if p.err != nil {
+		c.pages.undo(grown)
 		return nil, fmt.Errorf("model step of %d tokens: %w", n, p.err)
 	}
 	for _, s := range segments {
@@ -111,13 +119,23 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 				b.wanted = append(b.wanted, int32(len(b.positions)))
 			}
 			b.positions = append(b.positions, int32(from+i))
-			b.spans = append(b.spans, backend.Span{First: int32(s.Seq * c.maxLen), Count: int32(from + i + 1)})
 		}
 		b.tokens = append(b.tokens, s.Tokens...)
-		b.cacheRows = append(b.cacheRows, c.rows(s.Seq, from, len(s.Tokens))...)
+		b.growths = append(b.growths, growth{seq: s.Seq, from: from, n: len(s.Tokens)})
 		b.longest = max(b.longest, from+len(s.Tokens))
 	}
 	return b, nil
+}
+
+// place looks up where the rows' keys and values go, and where those are that
+// they attend to, once the sequences have the pages.
+func (b *batch) place(c *Cache) {
+	for _, g := range b.growths {
+		for i := g.from; i < g.from+g.n; i++ {
+			b.cacheRows = append(b.cacheRows, c.pages.row(g.seq, i))
+			b.keys = append(b.keys, backend.Pages{Table: c.pages.tables[g.seq], Count: int32(i + 1)})
+		}
+	}
 }
 
 func (m *Model) checkTokens(tokens []int32) error {
@@ -140,7 +158,7 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cache
 	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
 	p.free(k, v)
 	attended := p.alloc(n * m.width())
-	p.do(func() error { return p.be.Attention(attended, nil, q, cacheK, cacheV, b.spans, m.attention) })
+	p.do(func() error { return p.be.PagedAttention(attended, q, cacheK, cacheV, b.keys, PageTokens, m.attention) })
 	p.free(q)
 	l.linears[oProj].forward(p, x, attended, n, true, false)
 	p.free(attended)

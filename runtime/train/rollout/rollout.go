@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 )
@@ -120,7 +119,7 @@ func newGeneration(m *model.Model, prompts [][]int32, sampler func(i int) *sampl
 	if o.CacheBytes == 0 {
 		o.CacheBytes = DefaultCacheBytes
 	}
-	places := int(min(int64(o.Sequences), int64(len(prompts)), max(1, o.CacheBytes/sequenceBytes(m.Config(), longest))))
+	places := int(min(int64(o.Sequences), int64(len(prompts)), max(1, o.CacheBytes/sequenceBytes(m, longest))))
 	cache, err := m.NewCache(places, longest)
 	if err != nil {
 		return nil, err
@@ -136,9 +135,8 @@ func newGeneration(m *model.Model, prompts [][]int32, sampler func(i int) *sampl
 }
 
 // sequenceBytes returns the size of one sequence of n tokens in the cache.
-func sequenceBytes(c checkpoint.Config, n int) int64 {
-	const float = 4
-	return int64(n) * int64(c.Layers) * int64(2*c.KVHeads*c.HeadDim) * float
+func sequenceBytes(m *model.Model, n int) int64 {
+	return int64(model.Pages(n)*model.PageTokens) * m.CacheTokenBytes()
 }
 
 // step admits prompts to free places, computes one batch, and takes a token for

@@ -1,0 +1,157 @@
+package model_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+// long is tiny with room for several pages.
+func long() shape {
+	s := tiny()
+	s.MaxPositions = 8 * model.PageTokens
+	return s
+}
+
+func newPagedCache(t *testing.T, m *model.Model, seqs, maxLen, pages int) *model.Cache {
+	t.Helper()
+	c, err := m.NewPagedCache(seqs, maxLen, pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestStepsTakePagesAndFailCleanlyWhenThereAreNone(t *testing.T) {
+	const page = model.PageTokens
+	m := newModel(t, newCPU(t, 2), long())
+	c := newPagedCache(t, m, 3, 4*page, 4)
+	tokens := randomTokens(4*page, long().Vocab, 1)
+	used := func(want int) {
+		t.Helper()
+		if got := c.UsedPages(); got != want || c.TotalPages() != 4 {
+			t.Errorf("%d of %d pages are used, want %d of 4", got, c.TotalPages(), want)
+		}
+	}
+	used(0)
+	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[:2*page]}, model.Segment{Seq: 1, Tokens: tokens[:1]})
+	used(3)
+	// One page is left, and two are asked for.
+	_, err := m.Step(t.Context(), c, []model.Segment{{Seq: 0, Tokens: tokens[2*page : 2*page+1]}, {Seq: 2, Tokens: tokens[:1]}})
+	var full *model.CacheFullError
+	if !errors.As(err, &full) || *full != (model.CacheFullError{Needed: 2, Free: 1, Total: 4}) {
+		t.Fatalf("got %v, want that 2 pages are needed and 1 is free", err)
+	}
+	if c.Len(0) != 2*page || c.Len(1) != 1 || c.Len(2) != 0 {
+		t.Errorf("the lengths are %d, %d, %d after a step that failed", c.Len(0), c.Len(1), c.Len(2))
+	}
+	used(3)
+	// A step that fails later gives back what it took.
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.Step(cancelled, c, []model.Segment{{Seq: 2, Tokens: tokens[:1]}}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want cancelled", err)
+	}
+	used(3)
+	if err := c.Truncate(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	used(2)
+	got := step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[2*page : 2*page+1]}, model.Segment{Seq: 2, Tokens: tokens[:1]})
+	used(4)
+	want := step(t, m, newPagedCache(t, m, 2, 4*page, 8), model.Segment{Seq: 1, Tokens: tokens[:2*page+1]}, model.Segment{Seq: 0, Tokens: tokens[:1]})
+	if !slices.Equal(got.Data, want.Data) {
+		t.Error("a step that was tried again differs from one at once")
+	}
+	if err := c.Truncate(0, page); err != nil {
+		t.Fatal(err)
+	}
+	used(2)
+}
+
+// TestSharedPagesAreCopiedWhenWritten continues a prefix that ends within a page
+// three ways, and one that has been shortened into a shared page.
+func TestSharedPagesAreCopiedWhenWritten(t *testing.T) {
+	const page, prefix = model.PageTokens, model.PageTokens + 7
+	m := newModel(t, newCPU(t, 2), long())
+	c := newPagedCache(t, m, 4, 4*page, 5)
+	tokens := randomTokens(prefix, long().Vocab, 1)
+	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens})
+	for dst := 1; dst < 4; dst++ {
+		if err := c.CopyPrefix(dst, 0, prefix-dst/3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Truncate(3, page-5); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.UsedPages(); n != 2 {
+		t.Errorf("sharing took pages: %d are used, want 2", n)
+	}
+	var segments []model.Segment
+	var alone []model.Segment
+	for seq := range 4 {
+		tail := randomTokens(3, long().Vocab, uint64(seq+2))
+		segments = append(segments, model.Segment{Seq: seq, Tokens: tail, AllLogits: true})
+		alone = append(alone, model.Segment{Seq: seq, Tokens: append(slices.Clone(tokens[:c.Len(seq)]), tail...)})
+	}
+	if n, err := c.UsedPagesOf(0, 3); err != nil || n != 2 {
+		t.Errorf("sequences 0 and 3 have %d pages, %v; want 2", n, err)
+	}
+	got := step(t, m, c, segments...)
+	// Sequence 3 wrote to the first page; the last of the others kept the second.
+	if n := c.UsedPages(); n != 1+3+1 {
+		t.Errorf("%d pages are used after writing, want 5", n)
+	}
+	want := step(t, m, newPagedCache(t, m, 4, 4*page, 16), alone...)
+	for seq := range 4 {
+		if !slices.Equal(got.Row(3*seq+2), want.Row(seq)) {
+			t.Errorf("sequence %d differs from computing it anew", seq)
+		}
+	}
+	if _, err := c.UsedPagesOf(4); err == nil {
+		t.Error("pages of a sequence that is not there: no error")
+	}
+}
+
+// TestNewCacheBacksEverySequence fills all of them, shares and fills them again.
+func TestNewCacheBacksEverySequence(t *testing.T) {
+	const maxLen = 2*model.PageTokens + 3
+	m := newModel(t, newCPU(t, 2), long())
+	c, err := m.NewCache(3, maxLen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fill := func() {
+		for seq := range 3 {
+			step(t, m, c, model.Segment{Seq: seq, Tokens: randomTokens(maxLen-c.Len(seq), long().Vocab, 1)})
+		}
+	}
+	fill()
+	for dst := 1; dst < 3; dst++ {
+		if err := c.CopyPrefix(dst, 0, maxLen-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Truncate(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	if c.UsedPages() > c.TotalPages() || c.TotalPages() != 9 {
+		t.Errorf("%d of %d pages are used, want at most 9 of 9", c.UsedPages(), c.TotalPages())
+	}
+	for what, err := range map[string]error{
+		"no pages":           second(m.NewPagedCache(1, maxLen, 0)),
+		"too many pages":     second(m.NewPagedCache(1, maxLen, 1<<31)),
+		"too many sequences": second(m.NewCache(1<<31, maxLen)),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package model
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// written is a pool in which each row holds the number that was written there
+// last, beside what each sequence should read.
+type written struct {
+	pageTables
+	rows []int
+	want [][]int
+	next int
+}
+
+// write does what a step does: it makes room, copies what was shared, and writes.
+func (w *written) write(growths []growth) {
+	copies, _ := w.grow(growths)
+	for _, c := range copies {
+		for i := range int32(c.rows) {
+			w.rows[c.to*PageTokens+i] = w.rows[c.from*PageTokens+i]
+		}
+	}
+	for _, g := range growths {
+		for i := range g.n {
+			w.next++
+			w.rows[w.row(g.seq, g.from+i)] = w.next
+			w.want[g.seq] = append(w.want[g.seq], w.next)
+		}
+	}
+}
+
+func (w *written) check(t *testing.T) {
+	t.Helper()
+	uses := make([]int32, len(w.uses))
+	for seq, table := range w.tables {
+		if len(table) != Pages(len(w.want[seq])) {
+			t.Fatalf("sequence %d of %d tokens has %d pages", seq, len(w.want[seq]), len(table))
+		}
+		for _, page := range table {
+			uses[page]++
+		}
+		for i, want := range w.want[seq] {
+			if got := w.rows[w.row(seq, i)]; got != want {
+				t.Fatalf("token %d of sequence %d is %d, want %d", i, seq, got, want)
+			}
+		}
+	}
+	if !slices.Equal(uses, w.uses) {
+		t.Fatalf("pages are in %v tables, counted %v", uses, w.uses)
+	}
+	var free []int32
+	all := make([]int, len(w.tables))
+	for page, n := range uses {
+		if n == 0 {
+			free = append(free, int32(page))
+		}
+	}
+	for i := range all {
+		all[i] = i
+	}
+	if got := slices.Sorted(slices.Values(w.free)); !slices.Equal(got, free) {
+		t.Fatalf("the free pages are %v, counted %v", free, got)
+	}
+	if n := len(uses) - len(free); w.used() != n || w.usedBy(all) != n {
+		t.Fatalf("%d pages are used, counted %d and %d", n, w.used(), w.usedBy(all))
+	}
+}
+
+// TestRandomPagesHoldWhatWasWritten shares, cuts, grows and undoes at random.
+func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
+	const seqs, pages, steps = 6, 14, 4000
+	r := rand.New(rand.NewPCG(1, 2))
+	w := &written{pageTables: newPageTables(seqs, pages), rows: make([]int, pages*PageTokens), want: make([][]int, seqs)}
+	full, undone, copies := 0, 0, 0
+	for range steps {
+		seq, other := r.IntN(seqs), r.IntN(seqs)
+		switch r.IntN(5) {
+		case 0:
+			n := r.IntN(len(w.want[seq]) + 1)
+			w.cut(seq, n)
+			w.want[seq] = w.want[seq][:n]
+		case 1:
+			if seq == other {
+				continue
+			}
+			n := len(w.want[other])
+			if r.IntN(2) == 0 {
+				n = r.IntN(n + 1)
+			}
+			w.share(seq, other, n)
+			w.want[seq] = slices.Clone(w.want[other][:n])
+		default:
+			var growths []growth
+			for _, s := range r.Perm(seqs)[:1+r.IntN(seqs)] {
+				growths = append(growths, growth{seq: s, from: len(w.want[s]), n: 1 + r.IntN(PageTokens*3/2)})
+			}
+			needed, free := w.needed(growths), len(w.free)
+			if needed > free {
+				full++
+				continue
+			}
+			copied, done := w.grow(growths)
+			if len(w.free) != free-needed {
+				t.Fatalf("growing took %d pages, foretold were %d", free-len(w.free), needed)
+			}
+			copies += len(copied)
+			w.undo(done)
+			undone++
+			w.check(t)
+			if len(w.free) != free {
+				t.Fatalf("%d pages are free after undoing, %d were before", len(w.free), free)
+			}
+			if r.IntN(3) > 0 {
+				w.write(growths)
+			}
+		}
+		w.check(t)
+	}
+	if full == 0 || undone == 0 || copies == 0 {
+		t.Errorf("%d times full, %d undone, %d copies: something was never tried", full, undone, copies)
+	}
+	for seq := range seqs {
+		w.cut(seq, 0)
+	}
+	if w.used() != 0 {
+		t.Errorf("%d pages are used by empty sequences", w.used())
+	}
+}
+
+func TestTwoThatGoOnBehindOnePageCopyItOnce(t *testing.T) {
+	p := newPageTables(2, 3)
+	p.grow([]growth{{seq: 0, n: PageTokens / 2}})
+	p.share(1, 0, PageTokens/2)
+	both := []growth{{seq: 0, from: PageTokens / 2, n: 1}, {seq: 1, from: PageTokens / 2, n: 1}}
+	if n := p.needed(both); n != 1 {
+		t.Errorf("%d pages are needed, want 1: the last one that holds a page writes to it", n)
+	}
+	if copies, _ := p.grow(both); len(copies) != 1 || p.used() != 2 {
+		t.Errorf("%d copies and %d pages, want 1 and 2", len(copies), p.used())
+	}
+}
