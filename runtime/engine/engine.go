@@ -61,7 +61,8 @@ import (
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// Errors that say what a caller can do about them. ContextError is another.
+// Errors that say what a caller can do about them. ContextError and CacheError
+// are others.
 var (
 	// ErrBusy says that the queue is full: try again later.
 	ErrBusy = errors.New("the engine is at its limit of waiting requests")
@@ -111,6 +112,12 @@ type Options struct {
 	// MaxBatch bounds how many sequences are computed together; 0 means
 	// DefaultMaxBatch.
 	MaxBatch int
+	// CacheTokens is how many tokens of prompts and answers the key-value cache
+	// holds, rounded up to pages; tokens that requests share count once. A request
+	// waits until there is room for its prompt and the longest answer it may get; 0
+	// means room for a full batch of requests of the whole context length, or what
+	// fits into DefaultCacheBytes, and for one at least.
+	CacheTokens int
 	// MaxWaiting bounds how many requests wait for a place in the batch; 0 means
 	// DefaultMaxWaiting.
 	MaxWaiting int
@@ -161,6 +168,9 @@ func (o *Options) setDefaults() error {
 		}
 		return nil
 	}
+	if o.CacheTokens < 0 {
+		return fmt.Errorf("the size of the cache is %d tokens: it must be positive, or 0 for the default", o.CacheTokens)
+	}
 	limit := o.Base.Config().MaxPositions
 	if o.ContextLength > limit {
 		return fmt.Errorf("a context length of %d tokens: the model was made for %d", o.ContextLength, limit)
@@ -177,11 +187,12 @@ func (o *Options) setDefaults() error {
 // Engine runs one base model and the models composed from it. Its methods may
 // be called from any goroutine.
 type Engine struct {
-	o       Options
-	weights *weights
-	stop    context.CancelFunc
-	ended   chan struct{} // Closed when the loop has ended.
-	wake    chan struct{} // One place: something waits.
+	o          Options
+	totalPages int // Of the cache.
+	weights    *weights
+	stop       context.CancelFunc
+	ended      chan struct{} // Closed when the loop has ended.
+	wake       chan struct{} // One place: something waits.
 
 	mu      sync.Mutex
 	waiting []*job
@@ -190,6 +201,8 @@ type Engine struct {
 	active                         atomic.Int64
 	promptTokens, tokens, turns    atomic.Int64
 	reusedTokens, cancelled, fails atomic.Int64
+	usedPages, keptPages           atomic.Int64
+	promisedPages                  atomic.Int64
 	merged, factored               computed
 }
 
@@ -211,13 +224,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	places := newPlaces(o.MaxBatch)
-	cache, err := o.Base.NewCache(places.total(), o.ContextLength)
+	cache, err := o.Base.NewPagedCache(places.total(), o.ContextLength, o.cachePages(places))
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		o: o, stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		o: o, totalPages: cache.TotalPages(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
 			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
@@ -267,9 +280,22 @@ type Stats struct {
 	PromptTokens, ReusedTokens, Tokens, Turns int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
+	// Pages are those of the key-value cache.
+	Pages PageStats
 	// Merged and Factored are what is held and was computed in each form; the
 	// base's own weights count as merged.
 	Merged, Factored FormStats
+}
+
+// PageStats count pages of the key-value cache, of model.PageTokens tokens each.
+type PageStats struct {
+	// Total are all, Used those that hold tokens, and Kept those of them that hold
+	// prompts of pass 1 which may come again; they give way to requests. A page
+	// that several share counts once.
+	Total, Used, Kept int
+	// Promised are those that the requests in the batch may come to hold at most,
+	// if they share none.
+	Promised int
 }
 
 // FormStats are the gauges and counters of one form.
@@ -296,6 +322,10 @@ func (e *Engine) Stats() Stats {
 		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
+		Pages: PageStats{
+			Total: e.totalPages, Used: int(e.usedPages.Load()), Kept: int(e.keptPages.Load()),
+			Promised: int(e.promisedPages.Load()),
+		},
 	}
 }
 
@@ -331,12 +361,12 @@ func (e *Engine) HasRoom(n int) error {
 
 // checkPrompt validates what comes from outside before it reaches the batch,
 // where a bad token would fail its neighbours too.
-func (e *Engine) checkPrompt(tokens []int32, answer int) error {
+func (e *Engine) checkPrompt(tokens []int32, answer int, d demand) error {
 	if len(tokens) == 0 {
 		return errors.New("the prompt has no tokens")
 	}
-	if len(tokens)+answer > e.o.ContextLength {
-		return &ContextError{Prompt: len(tokens), Answer: answer, Limit: e.o.ContextLength}
+	if err := e.fits(len(tokens), answer, d); err != nil {
+		return err
 	}
 	return e.checkTokens("the prompt", tokens)
 }

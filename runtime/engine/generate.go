@@ -15,7 +15,8 @@ import (
 type Request struct {
 	Mixture Mixture
 	Prompt  []int32
-	// MaxTokens bounds the answer; 0 means what the context length leaves.
+	// MaxTokens bounds the answer; 0 means what the context length, and the cache,
+	// leave. The request waits until the cache has room for all of them.
 	MaxTokens int
 	Sampling  sample.Params
 	// Seed names the random draws: the same request with the same seed gets the
@@ -85,11 +86,11 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if err := e.checkTokens("the logit bias", slices.Sorted(maps.Keys(r.Sampling.Bias))); err != nil {
 		return Result{}, err
 	}
-	if err := e.checkPrompt(r.Prompt, max(r.MaxTokens, 1)); err != nil {
+	if err := e.checkPrompt(r.Prompt, max(r.MaxTokens, 1), answerDemand(len(r.Prompt), max(r.MaxTokens, 1))); err != nil {
 		return Result{}, err
 	}
 	if r.MaxTokens == 0 {
-		r.MaxTokens = e.o.ContextLength - len(r.Prompt)
+		r.MaxTokens = e.longestAnswer(len(r.Prompt))
 	}
 	v, err := e.weights.get(ctx, r.Mixture, false)
 	if err != nil {
@@ -134,6 +135,8 @@ type answer struct {
 	last   int32
 	result Result
 }
+
+func (a *answer) demand(prompt int) demand { return answerDemand(prompt, a.request.MaxTokens) }
 
 func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
 

@@ -2,15 +2,17 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// places divides the cache's sequences: one for each running request, one for
-// the prompt that is kept for its beginning, and the forks in which labels are
-// scored side by side.
+// places divides the cache's sequences: one for each running request, those of
+// the prompts that are kept for their beginnings, and the forks in which labels
+// are scored side by side.
 type places struct {
 	batch, forks int
 }
@@ -19,10 +21,13 @@ func newPlaces(batch int) places {
 	return places{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
-func (p places) total() int { return p.batch + 1 + p.forks }
+func (p places) total() int { return p.batch + keptPrompts + p.forks }
+
+// kept returns the i-th kept prompt's sequence.
+func (p places) kept(i int) int { return p.batch + i }
 
 // fork returns the i-th fork's sequence.
-func (p places) fork(i int) int { return p.batch + 1 + i }
+func (p places) fork(i int) int { return p.batch + keptPrompts + i }
 
 // job is a request on its way through the loop.
 type job struct {
@@ -31,14 +36,19 @@ type job struct {
 	prompt []int32
 	work   work
 
-	place int // Sequence in the cache.
-	read  int // Tokens of the prompt that are in the cache.
-	ended bool
+	place    int // Sequence in the cache.
+	promised int // Pages that it may hold at most, its forks included.
+	forks    int // That it may have at a time.
+	read     int // Tokens of the prompt that are in the cache.
+	ended    bool
 }
 
 // work is what a job does once its prompt has been read. All its methods are
 // called by the loop.
 type work interface {
+	// demand is what the job may hold of the cache, with a prompt of so many
+	// tokens.
+	demand(prompt int) demand
 	// admitted says that the job has got a place.
 	admitted()
 	// take receives the logits [V] that were asked for: the row after the prompt
@@ -50,31 +60,24 @@ type work interface {
 	end(err error)
 }
 
-// kept is the last prompt of pass 1, whose beginning (the template with all
-// skills) the next one shares.
-type kept struct {
-	place  int
-	tokens []int32
-	variant
-}
-
 // loop is the state of the goroutine that owns the cache.
 type loop struct {
 	engine *Engine
 	cache  *model.Cache
 	places places
 
-	active []*job // In order of admission.
-	free   []int  // Places.
-	kept   kept
-	forks  int // Forks taken in this turn.
+	active   []*job // In order of admission.
+	free     []int  // Places.
+	promised int    // Pages, to all active jobs.
+	kept     kept
+	forks    int // Forks taken in this turn.
 }
 
 func (l *loop) run(ctx context.Context) {
 	for i := range l.places.batch {
 		l.free = append(l.free, l.places.batch-1-i)
 	}
-	l.kept.place = l.places.batch
+	l.kept = newKept(l.cache, l.places)
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
@@ -105,20 +108,23 @@ func (l *loop) abort() {
 	}
 }
 
-// admit gives free places to those who wait longest, and drops those who have
-// stopped waiting.
+// admit gives free places and pages to those who wait longest, and drops those
+// who have stopped waiting. Nobody overtakes: one that needs many pages waits
+// until those before it have ended, and those behind it wait with it.
 func (l *loop) admit() {
 	e := l.engine
 	var gone, admitted []*job
+	full := false
 	e.mu.Lock()
 	e.waiting = slices.DeleteFunc(e.waiting, func(j *job) bool {
 		switch {
 		case j.ctx.Err() != nil:
 			gone = append(gone, j)
-		case len(admitted) < len(l.free):
-			admitted = append(admitted, j)
-		default:
+		case full || !l.grant(j):
+			full = true
 			return false
+		default:
+			admitted = append(admitted, j)
 		}
 		return true
 	})
@@ -128,36 +134,38 @@ func (l *loop) admit() {
 		j.work.end(context.Cause(j.ctx))
 	}
 	for _, j := range admitted {
-		j.place = l.free[len(l.free)-1]
-		l.free = l.free[:len(l.free)-1]
 		l.active = append(l.active, j)
 		j.work.admitted()
 		l.reuse(j)
 	}
-	e.active.Store(int64(len(l.active)))
+	l.count()
 }
 
-// reuse copies the beginning that a prompt of pass 1 shares with the last one.
+// count publishes how much is going on.
+func (l *loop) count() {
+	e := l.engine
+	e.active.Store(int64(len(l.active)))
+	e.usedPages.Store(int64(l.cache.UsedPages()))
+	e.keptPages.Store(int64(l.kept.pages))
+	e.promisedPages.Store(int64(l.promised))
+}
+
+// reuse shares the beginning that a prompt of pass 1 has in common with a kept
+// one.
 func (l *loop) reuse(j *job) {
-	if _, scoring := j.work.(*scoring); !scoring || l.kept.variant != j.variant {
+	if _, scoring := j.work.(*scoring); !scoring {
 		return
 	}
-	n := 0
-	for n < min(len(j.prompt)-1, len(l.kept.tokens)) && j.prompt[n] == l.kept.tokens[n] {
-		n++
+	seq, n := l.kept.longest(j)
+	if n == 0 {
+		return
 	}
-	if err := l.cache.CopyPrefix(j.place, l.kept.place, n); err != nil {
+	if err := l.cache.CopyPrefix(j.place, seq, n); err != nil {
 		l.fail(j, err)
 		return
 	}
 	j.read = n
 	l.engine.reusedTokens.Add(int64(n))
-}
-
-// keep makes a scored prompt the one to be reused: the places change roles.
-func (l *loop) keep(j *job) {
-	l.kept.place, j.place = j.place, l.kept.place
-	l.kept.tokens, l.kept.variant = slices.Clone(j.prompt), j.variant
 }
 
 // batch is what one model computes in a turn.
@@ -177,7 +185,6 @@ type share struct {
 
 // turn advances every running job by one batch per model.
 func (l *loop) turn(ctx context.Context) {
-	l.forks = 0
 	budget := l.engine.o.StepTokens
 	var batches []*batch
 	for _, j := range l.active {
@@ -203,9 +210,14 @@ func (l *loop) turn(ctx context.Context) {
 			l.step(ctx, b)
 		}
 	}
+	if err := l.releaseForks(); err != nil {
+		for _, j := range l.active {
+			l.fail(j, err)
+		}
+	}
 	l.active = slices.DeleteFunc(l.active, func(j *job) bool { return j.ended })
-	l.engine.active.Store(int64(len(l.active)))
 	l.engine.turns.Add(1)
+	l.count()
 }
 
 // plan adds a job's next segments to its model's batch.
@@ -239,7 +251,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 
 // step computes a batch and hands every job its rows.
 func (l *loop) step(ctx context.Context, b *batch) {
-	logits, err := b.model.Step(ctx, l.cache, b.segments)
+	logits, err := l.compute(ctx, b)
 	if ctx.Err() != nil {
 		return // The engine is closing; abort tells everybody.
 	}
@@ -270,9 +282,24 @@ func (l *loop) step(ctx context.Context, b *batch) {
 			l.fail(s.job, err)
 		case done:
 			if _, scored := s.job.work.(*scoring); scored {
-				l.keep(s.job)
+				err = l.kept.keep(s.job)
 			}
-			l.end(s.job, nil)
+			l.end(s.job, err)
+		}
+	}
+}
+
+// compute steps the model. Where pages lack, kept prompts give way, the least
+// recently used first.
+func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
+	for {
+		logits, err := b.model.Step(ctx, l.cache, b.segments)
+		var full *model.CacheFullError
+		if !errors.As(err, &full) {
+			return logits, err
+		}
+		if dropped, dropErr := l.kept.giveWay(); !dropped || dropErr != nil {
+			return nil, errors.Join(err, dropErr)
 		}
 	}
 }
@@ -286,16 +313,15 @@ func (l *loop) fail(j *job, err error) {
 	l.end(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's place at once. The job leaves l.active at the end of the
+// end frees a job's place and pages at once. The job leaves l.active at the end of the
 // turn.
 func (l *loop) end(j *job, err error) {
 	if j.ended {
 		return
 	}
 	j.ended = true
-	l.free = append(l.free, j.place)
-	if truncErr := l.cache.Truncate(j.place, 0); err == nil {
-		err = truncErr
+	if releaseErr := l.release(j); err == nil {
+		err = releaseErr
 	}
 	j.work.end(err)
 }

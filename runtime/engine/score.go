@@ -20,7 +20,7 @@ type ScoreRequest struct {
 }
 
 // Score returns for each label Σᵢ log p(labelᵢ | prompt, label₍<ᵢ₎). The prompt
-// is read once, and of a prompt that begins like the last one only the rest;
+// is read once, and of a prompt that begins like one of the last only the rest;
 // the labels are then computed side by side.
 func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	longest := 0
@@ -36,7 +36,7 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	if longest == 0 {
 		return nil, nil
 	}
-	if err := e.checkPrompt(r.Prompt, longest); err != nil {
+	if err := e.checkPrompt(r.Prompt, longest, scoreDemand(len(r.Prompt), r.Labels)); err != nil {
 		return nil, err
 	}
 	v, err := e.weights.get(ctx, r.Mixture, true)
@@ -72,10 +72,12 @@ type scoring struct {
 	wave     []int
 }
 
+func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.labels) }
+
 func (s *scoring) admitted() {}
 
-// segments forks the prompt for as many labels as there are forks left in this
-// turn. The last token of a label predicts nothing that is asked for, so a
+// segments forks the prompt for as many labels as the job was promised forks for,
+// and as there are left in this turn. The last token of a label predicts nothing that is asked for, so a
 // label of one token needs no fork at all.
 func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 	var out []model.Segment
@@ -85,7 +87,7 @@ func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 		if len(label) == 1 {
 			continue
 		}
-		if l.forks == l.places.forks {
+		if len(out) == j.forks || l.forks == l.places.forks {
 			break
 		}
 		fork := l.places.fork(l.forks)
