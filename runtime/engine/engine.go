@@ -49,6 +49,20 @@
 // and stays until its end. So, with a seed, FormAuto gives the same answer as
 // long as the set is the same, and FormMerged and FormFactored, which factors
 // every matrix of the decomposition, whatever the set is.
+//
+// # The cache
+//
+// Keys and values lie in pages (package model), of which a request takes as many
+// as its tokens need, when it needs them. It is admitted once all that it may come
+// to need, for its prompt, its longest answer and the labels that it scores side
+// by side, can be promised to it beside what others were promised: then it cannot
+// fail for want of a page. Requests are admitted in the order in which they came,
+// so that a large one is not overtaken for ever by small ones. Its pages are free
+// as soon as it ends.
+//
+// The last prompts of pass 1 are kept in pages that are free otherwise, and the
+// next ones share what they have in common with them. They give way, the least
+// recently used first, when a request needs a page that it was promised.
 package engine
 
 import (
@@ -257,6 +271,9 @@ func (e *Engine) Close() {
 
 // ContextLength is what a prompt and its answer may have together, in tokens.
 func (e *Engine) ContextLength() int { return e.o.ContextLength }
+
+// CacheTokens is how many tokens the key-value cache holds.
+func (e *Engine) CacheTokens() int { return e.totalPages * model.PageTokens }
 
 // Prepare makes what a set needs ahead of its first request: factors and
 // scales, or as many merged models as the engine keeps. Requests are computed in

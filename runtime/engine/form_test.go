@@ -67,12 +67,15 @@ func (h *house) use(t *testing.T, s engine.Set) {
 // token until it is opened.
 type gate struct {
 	engine.TextStream
+	once          sync.Once
 	reached, open chan struct{}
 }
 
 func (g *gate) Push(id int32) string {
-	close(g.reached)
-	<-g.open
+	g.once.Do(func() {
+		close(g.reached)
+		<-g.open
+	})
 	return g.TextStream.Push(id)
 }
 

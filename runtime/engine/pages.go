@@ -73,7 +73,7 @@ func (e *Engine) fits(prompt, answer int, d demand) error {
 
 // longestAnswer is how many tokens an answer to a prompt can have.
 func (e *Engine) longestAnswer(prompt int) int {
-	return min(e.o.ContextLength, e.totalPages*model.PageTokens+1) - prompt
+	return min(e.o.ContextLength, e.CacheTokens()+1) - prompt
 }
 
 // cachePages is the size of the cache. By default a full batch of answers of the

@@ -1,0 +1,243 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"weak"
+
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/model"
+)
+
+const page = model.PageTokens
+
+// TestNobodyOvertakesOneThatNeedsManyPages holds up an answer that leaves half of
+// the pages; one that needs all waits behind it, and one that needs few behind
+// that.
+func TestNobodyOvertakesOneThatNeedsManyPages(t *testing.T) {
+	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 4*page, nil })
+	var wg sync.WaitGroup
+	ask := func(tokens, pages int) {
+		wg.Go(func() {
+			a, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: pages * page})
+			if err != nil || len(a.tokens) != pages*page {
+				t.Errorf("an answer of %d pages has %d tokens, %v", pages, len(a.tokens), err)
+			}
+		})
+		waitFor(t, func() bool { return h.Stats().Waiting == tokens })
+	}
+	first := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	next.Store(first)
+	ask(0, 2)
+	<-first.reached
+	second := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	next.Store(second)
+	ask(1, 4)
+	ask(2, 1)
+	close(first.open)
+	<-second.reached
+	if s := h.Stats(); s.Waiting != 1 || s.Pages.Promised != 4 {
+		t.Errorf("%d wait beside the large one and %d pages are promised, want 1 and 4", s.Waiting, s.Pages.Promised)
+	}
+	close(second.open)
+	wg.Wait()
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	if p := h.Stats().Pages; p != (engine.PageStats{Total: 4}) {
+		t.Errorf("pages %+v, want none to be used", p)
+	}
+}
+
+// TestPlacesWithoutPagesAreNotGiven asks for three answers of two pages each at a
+// time.
+func TestPlacesWithoutPagesAreNotGiven(t *testing.T) {
+	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 4*page, nil })
+	answers, before := h.together(t, next, 3, func(int) engine.Request {
+		return engine.Request{Prompt: []int32{2}, MaxTokens: 2 * page}
+	})
+	for i, a := range answers {
+		if !slices.Equal(a.tokens, answers[0].tokens) || len(a.tokens) != 2*page {
+			t.Errorf("answer %d has %d tokens, or others than the first", i, len(a.tokens))
+		}
+	}
+	// A turn for the one before, then two at a time: twice as many turns as tokens.
+	if turns := h.Stats().Turns - before.Turns; turns < 4*page {
+		t.Errorf("%d turns for three answers of %d tokens, of which two fit at a time", turns, 2*page)
+	}
+}
+
+func TestRequestsThatTheCacheCannotHold(t *testing.T) {
+	h := start(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 2*page-1, nil })
+	if h.CacheTokens() != 2*page {
+		t.Errorf("the cache holds %d tokens, want two pages", h.CacheTokens())
+	}
+	refused := func(what string, err error, want engine.CacheError) {
+		t.Helper()
+		var tooMuch *engine.CacheError
+		if !errors.As(err, &tooMuch) || *tooMuch != want {
+			t.Errorf("%s: got %v, want %v", what, err, &want)
+		}
+	}
+	_, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 60), MaxTokens: 6})
+	refused("an answer", err, engine.CacheError{Prompt: 60, Answer: 6, Needed: 3, Limit: 2})
+	refused("what a server asks first", h.Fits(60, 6), engine.CacheError{Prompt: 60, Answer: 6, Needed: 3, Limit: 2})
+	// The prompt has a page of its own that is not full, and the fork a copy of it.
+	_, err = h.Score(t.Context(), engine.ScoreRequest{Prompt: make([]int32, 40), Labels: [][]int32{{1}, {1, 2}}})
+	refused("labels", err, engine.CacheError{Prompt: 40, Answer: 2, Needed: 3, Limit: 2})
+
+	if _, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: make([]int32, 40), Labels: [][]int32{{1}, {2}}}); err != nil {
+		t.Errorf("labels of one token need no fork: %v", err)
+	}
+	for _, most := range []int{0, 5} {
+		a, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 60), MaxTokens: most})
+		if err != nil || a.result.Tokens != 5 {
+			t.Errorf("at most %d tokens: %d, %v; want the 5 that the cache leaves", most, a.result.Tokens, err)
+		}
+	}
+	if _, err := engine.New(t.Context(), engine.Options{Base: h.base, Text: func() engine.TextStream { return nil }, CacheTokens: -1}); err == nil {
+		t.Error("a cache of -1 tokens: no error")
+	}
+}
+
+// TestDefaultCacheHoldsAFullBatch wants room for every place at the whole
+// context.
+func TestDefaultCacheHoldsAFullBatch(t *testing.T) {
+	h := start(t, func(o *engine.Options) { o.MaxBatch = 3 })
+	if got, least := h.CacheTokens(), 3*h.ContextLength(); got < least || got > 2*least {
+		t.Errorf("the cache holds %d tokens, want %d and a little more", got, least)
+	}
+}
+
+// TestLabelsAreScoredAlikeWithFewForks compares a cache with room for one fork
+// with one for all.
+func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
+	r := engine.ScoreRequest{Prompt: make([]int32, page+8)}
+	for i := range int32(20) {
+		r.Prompt[i] = 7 * i
+		r.Labels = append(r.Labels, []int32{65 + i, 97, i, 4}[:2+i%3])
+	}
+	scores := map[int][]float64{}
+	turns := map[int]int64{}
+	for _, pages := range []int{3, 5, 100} {
+		h := start(t, func(o *engine.Options) { o.CacheTokens = pages * page })
+		var err error
+		if scores[pages], err = h.Score(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return h.Stats().Active == 0 })
+		s := h.Stats()
+		turns[pages] = s.Turns
+		// The prompt is kept.
+		if want := (engine.PageStats{Total: pages, Used: 2, Kept: 2}); s.Pages != want {
+			t.Errorf("pages %+v, want %+v", s.Pages, want)
+		}
+	}
+	for pages, got := range scores {
+		if !slices.Equal(got, scores[100]) || math.IsNaN(got[0]) {
+			t.Errorf("with %d pages the scores are %v, want %v", pages, got, scores[100])
+		}
+	}
+	// One turn for the prompt, and one for each wave.
+	if turns[3] != 1+20 || turns[5] != 1+7 || turns[100] != 1+2 {
+		t.Errorf("turns by pages are %v, want 21, 8 and 3", turns)
+	}
+}
+
+// TestKeptPromptsTakeTurnsAndGiveWay scores prompts of two wordings, which are
+// both kept, and then asks for what needs their pages.
+func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
+	const pages = 10
+	h := start(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = pages*page, nil })
+	prompt := func(wording, last int32) []int32 {
+		p := make([]int32, 2*page+5)
+		for i := range p {
+			p[i] = wording + int32(i)
+		}
+		p[len(p)-2] = last
+		return p
+	}
+	score := func(p []int32) []float64 {
+		t.Helper()
+		s, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: p, Labels: [][]int32{{1, 2}, {3}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return h.Stats().Active == 0 })
+		return s
+	}
+	kept := func(reused int64, pages int) {
+		t.Helper()
+		if s := h.Stats(); s.ReusedTokens != reused || s.Pages.Kept != pages || s.Pages.Used != pages {
+			t.Errorf("%d tokens were reused and %+v, want %d and %d pages kept", s.ReusedTokens, s.Pages, reused, pages)
+		}
+	}
+	const common = 2*page + 3
+	first := score(prompt(0, 200))
+	kept(0, 3)
+	score(prompt(100, 200))
+	kept(0, 6)
+	score(prompt(0, 201)) // Shares two whole pages, and has the third for itself.
+	kept(common, 7)
+	score(prompt(100, 200)) // The same again: all but its last token.
+	kept(common+2*page+4, 7)
+	// Two pages more than are free: the wording that was used longest ago leaves
+	// first, and its third page alone is not enough.
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 4*page), MaxTokens: page}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	kept(common+2*page+4, 3)
+	if again := score(prompt(0, 200)); !slices.Equal(first, again) {
+		t.Errorf("a prompt that gave way gets %v, before it was %v", again, first)
+	}
+	kept(common+2*page+4, 6)
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, pages*page), MaxTokens: 1}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	kept(common+2*page+4, 0)
+	if s := h.Stats(); s.Failed != 0 {
+		t.Errorf("%d requests failed", s.Failed)
+	}
+}
+
+// TestKeptPromptsDoNotKeepWeights scores with a composed model, which must be
+// collected once the set has no use for it.
+func TestKeptPromptsDoNotKeepWeights(t *testing.T) {
+	var composed weak.Pointer[model.Model]
+	h := start(t, func(o *engine.Options) {
+		o.Form = engine.FormMerged
+		compose := o.Compose
+		o.Compose = func(ctx context.Context, m engine.Mixture) (*model.Model, error) {
+			made, err := compose(ctx, m)
+			composed = weak.Make(made)
+			return made, err
+		}
+	})
+	r := engine.ScoreRequest{Mixture: h.expert(t, 1), Prompt: make([]int32, page), Labels: [][]int32{{1, 2}}}
+	first, err := h.Score(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	h.Retain(engine.Set{})
+	waitFor(t, func() bool {
+		runtime.GC()
+		return composed.Value() == nil
+	})
+	if kept := h.Stats().Pages.Kept; kept != 1 {
+		t.Errorf("%d pages are kept, want the prompt's", kept)
+	}
+	// It is composed anew, and what the other one has read is not taken for its own.
+	again, err := h.Score(t.Context(), r)
+	if err != nil || !slices.Equal(first, again) {
+		t.Errorf("scores %v, %v; before they were %v", again, err, first)
+	}
+	if n := h.Stats().ReusedTokens; n != 0 {
+		t.Errorf("%d tokens of forgotten weights were reused", n)
+	}
+}

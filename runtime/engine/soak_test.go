@@ -1,0 +1,163 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/sample"
+)
+
+// soaked is a request of either kind, and what it gets alone.
+type soaked struct {
+	generate engine.Request
+	score    *engine.ScoreRequest // Instead, if set.
+
+	tokens []int32
+	scores []float64
+}
+
+// soakedRequests makes n requests whose prompts begin alike: with some part of
+// one of a few texts.
+func soakedRequests(r *rand.Rand, mixtures []engine.Mixture, n int) []soaked {
+	random := func(n int) []int32 {
+		out := make([]int32, n)
+		for i := range out {
+			out[i] = int32(r.IntN(256))
+		}
+		return out
+	}
+	beginnings := [][]int32{random(10), random(32), random(45), random(80)}
+	list := make([]soaked, n)
+	for i := range list {
+		b := beginnings[r.IntN(len(beginnings))]
+		if r.IntN(2) == 0 {
+			b = b[:r.IntN(len(b)+1)]
+		}
+		prompt := append(slices.Clone(b), random(1+r.IntN(16))...)
+		mixture := mixtures[r.IntN(len(mixtures))]
+		if r.IntN(3) > 0 {
+			list[i].generate = engine.Request{
+				Mixture: mixture, Prompt: prompt, MaxTokens: 1 + r.IntN(12), Seed: r.Uint64(), Logprobs: -1,
+				Sampling: sample.Params{Temperature: float64(r.IntN(3)) / 2, TopP: 1 - 0.1*float64(r.IntN(2)), TopK: 40 * r.IntN(2)},
+			}
+			continue
+		}
+		list[i].score = &engine.ScoreRequest{Mixture: mixture, Prompt: prompt}
+		for range 1 + r.IntN(6) {
+			list[i].score.Labels = append(list[i].score.Labels, random(1+r.IntN(4)))
+		}
+	}
+	return list
+}
+
+// run asks once and returns what came.
+func (s *soaked) run(ctx context.Context, h *house) (tokens []int32, scores []float64, err error) {
+	if s.score != nil {
+		scores, err = h.Score(ctx, *s.score)
+		return nil, scores, err
+	}
+	a, err := h.ask(ctx, s.generate)
+	return a.tokens, nil, err
+}
+
+// TestSoak asks thousands of requests, more at a time than the queue takes, of
+// an engine with few pages, and gives many of them up at some moment. Those that
+// are answered must be answered as if they were alone, and in the end no page
+// may be missing.
+func TestSoak(t *testing.T) {
+	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged} {
+		t.Run(string(form), func(t *testing.T) { soak(t, form) })
+	}
+}
+
+func soak(t *testing.T, form engine.Form) {
+	const different, asked, askers, pages = 100, 1500, 20, 10
+	h := start(t, func(o *engine.Options) {
+		o.Form, o.MaxBatch, o.MaxWaiting, o.StepTokens = form, 8, 6, 64
+		o.StopTokens, o.CacheTokens = nil, pages*32
+	})
+	mixtures := append(h.experts(t, 2), engine.Mixture{})
+	h.use(t, engine.Set{Mixtures: mixtures[:2]})
+	r := rand.New(rand.NewPCG(5, 6))
+	requests := soakedRequests(r, mixtures, different)
+	for i := range requests {
+		var err error
+		if requests[i].tokens, requests[i].scores, err = requests[i].run(t.Context(), h); err != nil {
+			t.Fatalf("request %d alone: %v", i, err)
+		}
+	}
+
+	var next, busy, given, compared, short atomic.Int64
+	ask := func(r *rand.Rand) {
+		s := &requests[r.IntN(different)]
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if r.IntN(3) == 0 {
+			timer := time.AfterFunc(time.Duration(r.IntN(8000))*time.Microsecond, cancel)
+			defer timer.Stop()
+		}
+		for {
+			tokens, scores, err := s.run(ctx, h)
+			switch {
+			case errors.Is(err, engine.ErrBusy):
+				busy.Add(1)
+				time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
+				if ctx.Err() == nil {
+					continue
+				}
+				given.Add(1)
+			case errors.Is(err, context.Canceled):
+				given.Add(1)
+			case err != nil:
+				t.Errorf("a request failed: %v", err)
+			case !slices.Equal(tokens, s.tokens) || !slices.Equal(scores, s.scores):
+				t.Errorf("got %v and %v, alone it was %v and %v", tokens, scores, s.tokens, s.scores)
+			default:
+				compared.Add(1)
+			}
+			return
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range askers {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 7))
+			for next.Add(1) <= asked && !t.Failed() {
+				ask(r)
+				st := h.Stats()
+				if p := st.Pages; p.Used > p.Total || p.Promised > p.Total || p.Kept > p.Used && st.Active == 0 {
+					t.Errorf("pages %+v", p)
+				}
+				if st.Waiting > 0 && st.Active < 8 {
+					short.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
+	s := h.Stats()
+	if s.Pages.Total != pages || s.Pages.Used != s.Pages.Kept || s.Pages.Promised != 0 || s.Failed != 0 {
+		t.Errorf("an idle engine has %d failures and pages %+v, want only kept ones to be used", s.Failed, s.Pages)
+	}
+	t.Logf("%d compared, %d given up, %d times busy, %d times short of pages, %d tokens reused, %+v",
+		compared.Load(), given.Load(), busy.Load(), short.Load(), s.ReusedTokens, s.Pages)
+	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.ReusedTokens == 0 {
+		t.Error("something was never tried")
+	}
+	// One that needs all pages gets them of those kept.
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 32*pages-2), MaxTokens: 2}); err != nil {
+		t.Errorf("a request as large as the cache: %v", err)
+	}
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	if p := h.Stats().Pages; p != (engine.PageStats{Total: pages}) {
+		t.Errorf("pages %+v are left, want none", p)
+	}
+}
