@@ -36,7 +36,7 @@ type serveFlags struct {
 	form               string
 	descriptions       []string
 	context, batch     int
-	queue              int
+	queue, cache       int
 	grace, drainDelay  time.Duration
 }
 
@@ -88,6 +88,7 @@ are printed as JSON at the end.`,
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
 	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for their turn, the next gets status 429; 0 means 256")
+	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt and longest answer fit in; 0 means room for a full batch, up to 2 GiB")
 	f.registerCompute(flags)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
@@ -145,7 +146,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if form != engine.FormAuto {
 		c.Form = form
 	}
-	c.Threads, c.MaxWaiting, c.Grace = f.threads, f.queue, f.grace
+	c.Threads, c.MaxWaiting, c.Grace, c.CacheTokens = f.threads, f.queue, f.grace, f.cache
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

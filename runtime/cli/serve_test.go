@@ -78,7 +78,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--weights", "bf16",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--weights", "bf16", "--cache-tokens", "1000",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -99,6 +99,9 @@ func TestServeByFlags(t *testing.T) {
 	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_model_steps_total{form="factored"} 3`) ||
 		!strings.Contains(metrics, `t2_model_steps_total{form="merged"} 0`) {
 		t.Errorf("three tokens were asked for in the factored form; metrics:\n%s", metrics)
+	}
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_pages{state="total"} 32`) {
+		t.Errorf("a cache of 1000 tokens was asked for; metrics:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()
 	var status contract.ServingStatus

@@ -94,8 +94,8 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 		return out, err
 	}
 	// A prompt that pass 2 could not take is refused before pass 1 reads it.
-	if n := len(r.Prompt); n+max(r.MaxTokens, 1) > c.engine.ContextLength() {
-		return out, &engine.ContextError{Prompt: n, Answer: max(r.MaxTokens, 1), Limit: c.engine.ContextLength()}
+	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
+		return out, err
 	}
 	if q.choices > 1 {
 		// All choices or none: a queue that is full in the middle would leave half

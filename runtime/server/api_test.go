@@ -367,6 +367,22 @@ func TestClientThatLeavesFreesItsPlace(t *testing.T) {
 	}
 }
 
+func TestRequestsThatTheCacheCannotHoldAreRefused(t *testing.T) {
+	h := open(t, func(c *server.Config) { c.CacheTokens = 64 })
+	for path, param := range map[string]string{contract.PathChatCompletions: "messages", contract.PathCompletions: "prompt"} {
+		body := chat("demo:base", strings.Repeat("x", 60), fields{"max_tokens": 20})
+		body["prompt"] = strings.Repeat("x", 63)
+		got, resp := h.ask(t, path, body)
+		if resp.StatusCode != http.StatusBadRequest || got.Error == nil {
+			t.Fatalf("%s: status %s, answer %+v, want 400", path, resp.Status, got)
+		}
+		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != param ||
+			!strings.Contains(e.Message, "the cache holds 2 pages of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer") {
+			t.Errorf("%s: error %+v", path, e)
+		}
+	}
+}
+
 func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	h := open(t, nil)
 	secret := "my password is hunter2"
@@ -383,6 +399,7 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
 		`t2_mixtures{form="factored"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="factored"}`,
 		`t2_computed_tokens_total{form="factored"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
+		`t2_cache_pages{state="total"} 81`, `t2_cache_pages{state="promised"}`, `t2_cache_pages{state="used"}`, `t2_cache_pages{state="kept"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)

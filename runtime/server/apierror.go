@@ -58,12 +58,15 @@ func invalid(param, code, format string, args ...any) *apiError {
 func asAPIError(err error) *apiError {
 	var known *apiError
 	var tooLong *engine.ContextError
+	var tooMuch *engine.CacheError
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &tooLong):
 		return invalid("messages", "context_length_exceeded", "%s", tooLong.Error())
+	case errors.As(err, &tooMuch):
+		return invalid("messages", "context_length_exceeded", "%s", tooMuch.Error())
 	case errors.As(err, &tooLarge):
 		return newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
 			"the request has more than %d bytes", tooLarge.Limit)

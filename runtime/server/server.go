@@ -39,9 +39,9 @@ type Config struct {
 	// set that can be served or one has come by contract.PathExpertSet.
 	Set     *contract.ExpertSet
 	SetFile string
-	// ContextLength, MaxBatch and MaxWaiting are the engine's; 0 means its
-	// defaults.
-	ContextLength, MaxBatch, MaxWaiting int
+	// ContextLength, MaxBatch, MaxWaiting and CacheTokens are the engine's; 0 means
+	// its defaults.
+	ContextLength, MaxBatch, MaxWaiting, CacheTokens int
 	// Form is the one that mixtures of experts are computed in; empty means
 	// engine.FormAuto.
 	Form engine.Form
@@ -177,7 +177,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,
-		Form: s.config.Form,
+		CacheTokens: s.config.CacheTokens, Form: s.config.Form,
 	}
 	if c.dec != nil {
 		o.Compose, o.Factors = engine.Composer(base, c.dec), engine.NewFactors(c.dec)
@@ -188,7 +188,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	s.core.Store(c)
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
 		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "weights", s.config.Weights,
-		"contextLength", c.engine.ContextLength(), "seconds", time.Since(begun).Seconds())
+		"contextLength", c.engine.ContextLength(), "cacheTokens", c.engine.CacheTokens(), "seconds", time.Since(begun).Seconds())
 	return nil
 }
 
