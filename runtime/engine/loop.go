@@ -294,8 +294,7 @@ func (l *loop) step(ctx context.Context, b *batch) {
 func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 	for {
 		logits, err := b.model.Step(ctx, l.cache, b.segments)
-		var full *model.CacheFullError
-		if !errors.As(err, &full) {
+		if _, full := errors.AsType[*model.CacheFullError](err); !full {
 			return logits, err
 		}
 		if dropped, dropErr := l.kept.giveWay(); !dropped || dropErr != nil {

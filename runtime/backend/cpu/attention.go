@@ -50,6 +50,22 @@ type keyRows struct {
 	pageRows      int
 }
 
+// spanRows are rows that lie behind each other.
+func spanRows(first, count int, s backend.AttentionShape) keyRows {
+	return keyRows{offset: first * s.KVHeads * s.HeadDim, count: count, pages: onePage, pageRows: count}
+}
+
+// run returns the page of row j, the first of its page, and how many rows lie
+// behind each other from there on: pages that were taken together often do.
+func (r keyRows) run(j int) (page, rows int) {
+	first := j / r.pageRows
+	last := first + 1
+	for last*r.pageRows < r.count && r.pages[last] == r.pages[last-1]+1 {
+		last++
+	}
+	return int(r.pages[first]), min(last*r.pageRows, r.count) - j
+}
+
 // checkShape validates the geometry of k and v and returns their number of rows.
 func checkShape(op string, k, v backend.Buffer, s backend.AttentionShape) (rows int, err error) {
 	if s.Heads <= 0 || s.KVHeads <= 0 || s.HeadDim <= 0 || s.Heads%s.KVHeads != 0 {
@@ -108,8 +124,7 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys []backend.Spa
 		return err
 	}
 	return b.attend(op, out, lse, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		count := int(keys[n].Count)
-		return keyRows{offset: int(keys[n].First) * s.KVHeads * s.HeadDim, count: count, pages: onePage, pageRows: count}
+		return spanRows(int(keys[n].First), int(keys[n].Count), s)
 	})
 }
 
@@ -121,7 +136,11 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys []backend.Pag
 		return err
 	}
 	return b.attend(op, out, nil, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		return keyRows{count: int(keys[n].Count), pages: keys[n].Table, pageRows: pageSize}
+		rows := keyRows{count: int(keys[n].Count), pages: keys[n].Table, pageRows: pageSize}
+		if page, together := rows.run(0); together == rows.count {
+			return spanRows(page*pageSize, rows.count, s)
+		}
+		return rows
 	})
 }
 
@@ -160,9 +179,10 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 func (b *Backend) attendHead(out, q, k, v []float32, keys keyRows, head int, s backend.AttentionShape, scores []float32) float32 {
 	stride := s.KVHeads * s.HeadDim
 	offset := keys.offset + head/(s.Heads/s.KVHeads)*s.HeadDim
-	for j := 0; j < keys.count; j += keys.pageRows {
-		page := int(keys.pages[j/keys.pageRows]) * keys.pageRows * stride
-		b.kernels.dots(scores[j:], q, k[page+offset:], min(keys.pageRows, keys.count-j), stride, s.Scale)
+	for j := 0; j < keys.count; {
+		page, rows := keys.run(j)
+		b.kernels.dots(scores[j:], q, k[page*keys.pageRows*stride+offset:], rows, stride, s.Scale)
+		j += rows
 	}
 	scores = scores[:keys.count]
 	top := b.kernels.maximum(scores)
