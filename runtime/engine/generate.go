@@ -19,6 +19,9 @@ type Request struct {
 	// leave. The request waits until the cache has room for all of them.
 	MaxTokens int
 	Sampling  sample.Params
+	// Sampler chooses the tokens where the caller has one, instead of one made of
+	// Sampling and Seed. It belongs to the engine until the answer has ended.
+	Sampler *sample.Sampler
 	// Seed names the random draws: the same request with the same seed gets the
 	// same answer, whatever else is running; see the package's documentation.
 	Seed uint64
@@ -64,6 +67,9 @@ type Logprob struct {
 // Result is how an answer went.
 type Result struct {
 	Finish string
+	// StopToken is the one of Options.StopTokens that ended the answer, -1 if none
+	// did.
+	StopToken int32
 	// PromptTokens and Tokens count what was read and sampled, the stop token
 	// included.
 	PromptTokens, Tokens int
@@ -100,8 +106,10 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	defer cancel()
 	a := &answer{
 		engine: e, request: r, begun: begun, out: newOutbox(), text: e.o.Text(), stop: stopper{texts: r.Stop},
-		sampler: sample.New(r.Sampling, sample.Stream(r.Seed)),
-		result:  Result{PromptTokens: len(r.Prompt)},
+		sampler: r.Sampler, result: Result{PromptTokens: len(r.Prompt), StopToken: -1},
+	}
+	if a.sampler == nil {
+		a.sampler = sample.New(r.Sampling, sample.Stream(r.Seed))
 	}
 	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: a}, r.Continues); err != nil {
 		return Result{}, err
@@ -157,6 +165,7 @@ func (a *answer) take(rows [][]float32) (done bool, err error) {
 	a.engine.tokens.Add(1)
 	a.last = id
 	if slices.Contains(a.engine.o.StopTokens, id) {
+		a.result.StopToken = id
 		a.finish(FinishStop)
 		return true, nil
 	}
