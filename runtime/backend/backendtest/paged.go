@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -33,6 +34,7 @@ func (s *suite) pagesChangeNothing(t *testing.T, headDim, pageSize int) {
 	order := rand.New(rand.NewPCG(uint64(headDim), uint64(pageSize))).Perm(pages)
 
 	// Two sequences of all lengths; the second shares the first one's first page.
+	// Then one whose pages lie behind each other, and one of which only some do.
 	tables := make([][]int32, 2)
 	for i := range tables {
 		for p := range perSequence {
@@ -40,6 +42,13 @@ func (s *suite) pagesChangeNothing(t *testing.T, headDim, pageSize int) {
 		}
 	}
 	tables[1][0] = tables[0][0]
+	together := make([]int32, perSequence)
+	for i := range together {
+		together[i] = int32(i + 1)
+	}
+	parted := slices.Clone(together)
+	parted[2], parted[3] = parted[3], parted[2]
+	tables = append(tables, together, parted)
 	n := len(tables) * len(lengths)
 	q := random(n*width, 1)
 	k, v := random(pages*pageSize*kvWidth, 2), random(pages*pageSize*kvWidth, 3)
