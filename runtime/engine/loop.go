@@ -141,13 +141,14 @@ func (l *loop) admit() {
 	l.count()
 }
 
-// count publishes how much is going on.
+// count publishes how much is going on; the requests last, so that the pages are
+// no older than they are.
 func (l *loop) count() {
 	e := l.engine
-	e.active.Store(int64(len(l.active)))
 	e.usedPages.Store(int64(l.cache.UsedPages()))
 	e.keptPages.Store(int64(l.kept.pages))
 	e.promisedPages.Store(int64(l.promised))
+	e.active.Store(int64(len(l.active)))
 }
 
 // reuse shares the beginning that a prompt of pass 1 has in common with a kept

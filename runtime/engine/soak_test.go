@@ -78,7 +78,7 @@ func TestSoak(t *testing.T) {
 }
 
 func soak(t *testing.T, form engine.Form) {
-	const different, asked, askers, pages = 100, 1500, 20, 10
+	const different, asked, askers, pages = 100, 1200, 20, 10
 	h := start(t, func(o *engine.Options) {
 		o.Form, o.MaxBatch, o.MaxWaiting, o.StepTokens = form, 8, 6, 64
 		o.StopTokens, o.CacheTokens = nil, pages*32
@@ -132,7 +132,7 @@ func soak(t *testing.T, form engine.Form) {
 			for next.Add(1) <= asked && !t.Failed() {
 				ask(r)
 				st := h.Stats()
-				if p := st.Pages; p.Used > p.Total || p.Promised > p.Total || p.Kept > p.Used && st.Active == 0 {
+				if p := st.Pages; p.Used > p.Total || p.Promised > p.Total {
 					t.Errorf("pages %+v", p)
 				}
 				if st.Waiting > 0 && st.Active < 8 {
