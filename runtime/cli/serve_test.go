@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,28 +15,19 @@ import (
 	"github.com/transformersquared/operator/runtime/cli"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
+	"github.com/transformersquared/operator/runtime/server/servertest"
 )
 
 // serving runs `t2 serve` until stop is called, which returns how it ended.
 func serving(t *testing.T, vars map[string]string, args ...string) (api, admin string, stop func() (code int, stdout, stderr string)) {
 	t.Helper()
-	addresses := make([]string, 2)
-	for i := range addresses {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[i] = l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var stdout, stderr bytes.Buffer
-	env := &cli.Env{Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Getenv: func(k string) string { return vars[k] }}
+	var stdout bytes.Buffer
+	stderr := &servertest.Log{}
+	env := &cli.Env{Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: stderr, Getenv: func(k string) string { return vars[k] }}
 	ended := make(chan int, 1)
 	go func() {
-		ended <- cli.Execute(ctx, env, append([]string{"serve", "--listen", addresses[0], "--admin", addresses[1]}, args...))
+		ended <- cli.Execute(ctx, env, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...))
 	}()
 	stop = func() (int, string, string) {
 		cancel()
@@ -46,13 +36,14 @@ func serving(t *testing.T, vars map[string]string, args ...string) (api, admin s
 		return code, stdout.String(), stderr.String()
 	}
 	t.Cleanup(func() { stop() })
-	for deadline := time.Now().Add(30 * time.Second); body(t, "http://"+addresses[1]+contract.PathReady) != "ok\n"; time.Sleep(5 * time.Millisecond) {
+	api, admin = stderr.Addresses(t)
+	for deadline := time.Now().Add(30 * time.Second); body(t, admin+contract.PathReady) != "ok\n"; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			code, _, log := stop()
 			t.Fatalf("t2 serve did not become ready; it ended with %d:\n%s", code, log)
 		}
 	}
-	return "http://" + addresses[0], "http://" + addresses[1], stop
+	return api, admin, stop
 }
 
 // body returns a body, "" while nobody answers.

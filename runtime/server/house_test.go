@@ -12,13 +12,13 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/runtime/server/servertest"
 )
 
 const token = "correct horse battery staple"
@@ -29,25 +29,7 @@ type house struct {
 	volume     *enginetest.Volume
 	math, code contract.ExpertManifest
 	api, admin *httptest.Server
-	log        *syncBuffer
-}
-
-// syncBuffer collects a log that several goroutines write.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log        *servertest.Log
 }
 
 // config serves a volume as a pod would.
@@ -62,6 +44,7 @@ func config(t testing.TB, v *enginetest.Volume, log io.Writer) server.Config {
 	}
 	c.SetFile = filepath.Join(v.Root, "set.json")
 	c.AdminToken, c.Threads = token, 2
+	c.APIAddress, c.AdminAddress = "127.0.0.1:0", "127.0.0.1:0"
 	c.Log = slog.New(slog.NewJSONHandler(log, nil))
 	return c
 }
@@ -69,7 +52,7 @@ func config(t testing.TB, v *enginetest.Volume, log io.Writer) server.Config {
 // open starts a server and gives it its experts.
 func open(t testing.TB, change func(*server.Config)) *house {
 	t.Helper()
-	h := &house{volume: enginetest.New(t), log: &syncBuffer{}}
+	h := &house{volume: enginetest.New(t), log: &servertest.Log{}}
 	h.math, h.code = h.volume.Expert(t, "math", 1), h.volume.Expert(t, "code", 2)
 	c := config(t, h.volume, h.log)
 	if change != nil {

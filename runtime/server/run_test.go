@@ -14,18 +14,8 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/runtime/server/servertest"
 )
-
-// freeAddress returns an address that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // reachable returns what a path answers, 0 while nobody listens.
 func reachable(t *testing.T, url string) (string, int) {
@@ -52,11 +42,9 @@ func reachable(t *testing.T, url string) (string, int) {
 func TestLifeOfAPod(t *testing.T) {
 	v := enginetest.New(t)
 	math := v.Expert(t, "math", 1)
-	log := &syncBuffer{}
+	log := &servertest.Log{}
 	c := config(t, v, log)
-	c.APIAddress, c.AdminAddress = freeAddress(t), freeAddress(t)
 	c.DrainDelay, c.Grace = 1500*time.Millisecond, 20*time.Second
-	api, admin := "http://"+c.APIAddress, "http://"+c.AdminAddress
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -64,6 +52,7 @@ func TestLifeOfAPod(t *testing.T) {
 	s := server.New(c)
 	go func() { ended <- s.Run(ctx) }()
 
+	api, admin := log.Addresses(t)
 	waitFor(t, "the listener", func() bool { _, code := reachable(t, admin+contract.PathHealth); return code == http.StatusOK })
 	waitFor(t, "the model", func() bool {
 		body, _ := reachable(t, admin+contract.PathReady)
@@ -126,20 +115,21 @@ func TestLifeOfAPod(t *testing.T) {
 
 func TestGraceEnds(t *testing.T) {
 	v := enginetest.New(t)
-	c := config(t, v, io.Discard)
-	c.APIAddress, c.AdminAddress = freeAddress(t), freeAddress(t)
+	log := &servertest.Log{}
+	c := config(t, v, log)
 	c.SetFile, c.Set = "", &contract.ExpertSet{Strategy: contract.StrategyPrompt}
 	c.Grace = time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- server.New(c).Run(ctx) }()
+	api, admin := log.Addresses(t)
 	waitFor(t, "readiness", func() bool {
-		_, code := reachable(t, "http://"+c.AdminAddress+contract.PathReady)
+		_, code := reachable(t, admin+contract.PathReady)
 		return code == http.StatusOK
 	})
 	for range 20 {
-		r, err := post(t.Context(), "http://"+c.APIAddress+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": 380}))
+		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": 380}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,6 +149,11 @@ func TestGraceEnds(t *testing.T) {
 func TestStartFailuresAreTold(t *testing.T) {
 	v := enginetest.New(t)
 	good := config(t, v, io.Discard)
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	for name, c := range map[string]struct {
 		change func(*server.Config)
 		want   string
@@ -169,11 +164,10 @@ func TestStartFailuresAreTold(t *testing.T) {
 		"a set that is wrong": {func(c *server.Config) {
 			c.Set = &contract.ExpertSet{Strategy: "Magic"}
 		}, "Magic"},
-		"an address in use": {func(c *server.Config) { c.APIAddress = c.AdminAddress }, "listening for the API"},
+		"an address in use": {func(c *server.Config) { c.APIAddress = taken.Addr().String() }, "listening for the API"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := good
-			config.APIAddress, config.AdminAddress = freeAddress(t), freeAddress(t)
 			c.change(&config)
 			err := server.New(config).Run(t.Context())
 			if err == nil || !strings.Contains(err.Error(), c.want) {
