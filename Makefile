@@ -112,6 +112,10 @@ bench-train: ## The SVF training step beside PyTorch (PYTHON=… has torch).
 	@mkdir -p $(BIN)
 	go run ./test/bench --train --shapes 135M --json $(BIN)/bench-train.json --python $(or $(PYTHON),/usr/bin/python3) $(BENCHFLAGS)
 
+.PHONY: bench-passes
+bench-passes: ## What pass 1 costs beside pass 2.
+	go run ./test/bench --passes --shapes 135M $(BENCHFLAGS)
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of the numeric core, for benchstat.
 	go test -run '^$$' -bench . -benchtime 1s ./runtime/...

@@ -106,6 +106,12 @@ type TextStream interface {
 	Flush() string
 }
 
+// noText is the text of tokens that nobody reads.
+type noText struct{}
+
+func (noText) Push(int32) string { return "" }
+func (noText) Flush() string     { return "" }
+
 // Options are what an engine is made of.
 type Options struct {
 	// Base is the model with the base weights.
@@ -116,7 +122,7 @@ type Options struct {
 	Factors Factors
 	// Form of the mixtures; empty means FormAuto.
 	Form Form
-	// Text starts the text of one answer.
+	// Text starts the text of one answer; nil means that nobody reads texts.
 	Text func() TextStream
 	// StopTokens end an answer.
 	StopTokens []int32
@@ -163,8 +169,11 @@ func composedThatFit(m *model.Model) int {
 }
 
 func (o *Options) setDefaults() error {
-	if o.Base == nil || o.Text == nil {
-		return errors.New("an engine needs a model and a tokenizer")
+	if o.Base == nil {
+		return errors.New("an engine needs a model")
+	}
+	if o.Text == nil {
+		o.Text = func() TextStream { return noText{} }
 	}
 	var err error
 	if o.Form, err = ParseForm(string(o.Form)); err != nil {

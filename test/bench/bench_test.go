@@ -21,6 +21,17 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 	if err := training(t.Context(), o, tiny, r); err != nil {
 		t.Fatal(err)
 	}
+	if err := passes(t.Context(), o, tiny, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Passes {
+		if len(p.Shares) != 2 || median(p.Shares) <= 0 {
+			t.Errorf("pass 1 of an answer of %s: %v", p.Answer, p.Shares)
+		}
+	}
+	if len(r.Passes) != 2 {
+		t.Errorf("%d shares of pass 1", len(r.Passes))
+	}
 	if len(r.Rows) != 4 {
 		t.Fatalf("%d rows", len(r.Rows))
 	}

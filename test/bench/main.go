@@ -31,7 +31,7 @@ type options struct {
 	rounds, threads    int
 	dir, out           string
 	llamaBench, python string
-	train              bool
+	train, passes      bool
 	profile            string
 }
 
@@ -55,6 +55,7 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.out, "json", "", "file for all figures as JSON")
 	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
+	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
 	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with")
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
 	flag.Parse()
@@ -95,8 +96,11 @@ func run(ctx stdcontext.Context) error {
 			return fmt.Errorf("shape %q: there are 15M, 135M and 1B", name)
 		}
 		measure := inference
-		if o.train {
+		switch {
+		case o.train:
 			measure = training
+		case o.passes:
+			measure = passes
 		}
 		if err := measure(ctx, o, shapes[i], r); err != nil {
 			return fmt.Errorf("shape %s: %w", name, err)

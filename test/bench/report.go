@@ -10,7 +10,8 @@ import (
 type report struct {
 	Backend string
 	Threads int
-	Rows    []*row
+	Rows    []*row   `json:",omitempty"`
+	Passes  []*share `json:",omitempty"`
 	probe   *probe
 }
 
@@ -36,6 +37,15 @@ func (r *report) add(shape, weights, what string) *row {
 func (r *report) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
+	if len(r.Passes) > 0 {
+		b.WriteString("| shape | weights | answer | pass 1 / pass 2 |\n|---|---|---|---|\n")
+		for _, p := range r.Passes {
+			fmt.Fprintf(&b, "| %s | %s | %s | %.0f %% |\n", p.Shape, p.Weights, p.Answer, 100*median(p.Shares))
+		}
+	}
+	if len(r.Rows) == 0 {
+		return b.String()
+	}
 	b.WriteString("| shape | weights | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.Rows {
 		peer, ratio, share := "", "", ""

@@ -69,7 +69,7 @@ func Generate(ctx context.Context, m *model.Model, prompts [][]int32, sampler fu
 	batch, perSequence := min(o.Sequences, len(prompts)), model.Pages(longest)*model.PageTokens
 	room := min(int64(batch*perSequence), o.CacheBytes/m.CacheTokenBytes())
 	e, err := engine.New(ctx, engine.Options{
-		Base: m, Text: func() engine.TextStream { return noText{} }, StopTokens: o.Stop,
+		Base: m, StopTokens: o.Stop,
 		ContextLength: longest, MaxBatch: batch, MaxWaiting: len(prompts), StepTokens: o.StepTokens,
 		CacheTokens: max(int(room), perSequence),
 	})
@@ -132,9 +132,3 @@ func (o *Options) check(m *model.Model, prompts [][]int32) (longest int, err err
 	}
 	return longest, nil
 }
-
-// noText is the text of tokens that nobody reads.
-type noText struct{}
-
-func (noText) Push(int32) string { return "" }
-func (noText) Flush() string     { return "" }
