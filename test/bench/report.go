@@ -46,6 +46,7 @@ func (r *report) table() string {
 	if len(r.Rows) == 0 {
 		return b.String()
 	}
+	b.WriteString("\n")
 	b.WriteString("| shape | weights | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.Rows {
 		peer, ratio, share := "", "", ""
