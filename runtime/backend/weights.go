@@ -63,6 +63,16 @@ func (t WeightType) Bytes(out, in int) int64 {
 	}
 }
 
+// ParseWeightType returns the type of this name; an empty one means F32.
+func ParseWeightType(name string) (WeightType, error) {
+	var t WeightType
+	if name == "" {
+		return F32, nil
+	}
+	err := t.UnmarshalText([]byte(name))
+	return t, err
+}
+
 // MarshalText returns the type's name.
 func (t WeightType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 

@@ -83,10 +83,8 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
 	}
-	if spec.Weights != "" {
-		if err := c.Weights.UnmarshalText([]byte(spec.Weights)); err != nil {
-			return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("weights: %w", err))
-		}
+	if c.Weights, err = backend.ParseWeightType(spec.Weights); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("weights: %w", err))
 	}
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, err)

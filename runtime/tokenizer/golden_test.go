@@ -36,6 +36,25 @@ func readGolden(t *testing.T, path string, into any) {
 	}
 }
 
+// encoding is a text and its tokens.
+type encoding struct {
+	Text string  `json:"text"`
+	IDs  []int32 `json:"ids"`
+}
+
+// encodings are those of the reference for the vocabulary in dir.
+func encodings(t *testing.T, dir string) []encoding {
+	t.Helper()
+	var golden struct {
+		Cases []encoding `json:"cases"`
+	}
+	readGolden(t, filepath.Join(dir, "golden.json"), &golden)
+	if len(golden.Cases) < 40 {
+		t.Fatalf("%d cases only", len(golden.Cases))
+	}
+	return golden.Cases
+}
+
 func TestEncodingIsTheReferences(t *testing.T) {
 	for _, name := range []string{"bytelevel", "sentencepiece"} {
 		t.Run(name, func(t *testing.T) {
@@ -44,17 +63,7 @@ func TestEncodingIsTheReferences(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var golden struct {
-				Cases []struct {
-					Text string  `json:"text"`
-					IDs  []int32 `json:"ids"`
-				} `json:"cases"`
-			}
-			readGolden(t, filepath.Join(dir, "golden.json"), &golden)
-			if len(golden.Cases) < 40 {
-				t.Fatalf("%d cases only", len(golden.Cases))
-			}
-			for _, c := range golden.Cases {
+			for _, c := range encodings(t, dir) {
 				got, err := tok.Encode(c.Text, false)
 				if err != nil {
 					t.Fatal(err)

@@ -35,7 +35,7 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 	if err := verifyModel(dir, s.ModelDigest); err != nil {
 		return in, err
 	}
-	weights, err := weightType(s.Hyperparameters)
+	weights, err := backend.ParseWeightType(s.Hyperparameters.Weights)
 	if err != nil {
 		return in, failure.Permanent(contract.ReasonUsage, err)
 	}

@@ -61,16 +61,6 @@ func Validate(s contract.TrainSpec) error {
 	return errors.Join(errs...)
 }
 
-// weightType is what a run keeps matrices as; the hyperparameters are valid.
-func weightType(h contract.Hyper) (backend.WeightType, error) {
-	var t backend.WeightType
-	if h.Weights == "" {
-		return t, nil
-	}
-	err := t.UnmarshalText([]byte(h.Weights))
-	return t, err
-}
-
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // runDigest identifies what determines a run's result: the specification

@@ -22,34 +22,40 @@ const (
 	batchedTokens = 16
 )
 
-// inference measures one shape with every type of weights.
-func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
+// eachWeights measures one shape with every type of weights.
+func eachWeights(ctx stdcontext.Context, o options, s shape, r *report, measure func(subject *subject, weights string) error) error {
 	dir := filepath.Join(o.dir, s.Name)
 	if err := s.write(dir); err != nil {
 		return err
 	}
 	for _, weights := range o.weights {
-		if err := inferenceOf(ctx, o, s, weights, dir, r); err != nil {
+		subject, err := load(ctx, o, dir, weights)
+		if err == nil {
+			r.Backend = subject.be.Name()
+			err = errors.Join(measure(subject, weights), subject.close())
+		}
+		if err != nil {
 			return fmt.Errorf("%s weights: %w", weights, err)
 		}
 	}
 	return nil
 }
 
-func inferenceOf(ctx stdcontext.Context, o options, s shape, weights, dir string, r *report) (err error) {
+// inference measures prefill and decode.
+func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
+	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
+		return inferenceOf(ctx, o, s, subject, weights, r)
+	})
+}
+
+func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
 	var peer *llama
 	if o.llamaBench != "" {
-		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(dir, weights+".gguf")}
+		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(o.dir, s.Name, weights+".gguf")}
 		if err := s.writeGGUF(peer.model, weights); err != nil {
 			return err
 		}
 	}
-	subject, err := load(ctx, o, dir, weights)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, subject.close()) }()
-	r.Backend = subject.be.Name()
 	prefill := r.add(s.Name, weights, fmt.Sprintf("prefill %d", promptTokens))
 	decode := r.add(s.Name, weights, "decode")
 	decode.BytesPerToken = float64(s.weightBytes(subject.model.WeightType()))
@@ -84,8 +90,8 @@ type subject struct {
 }
 
 func load(ctx stdcontext.Context, o options, dir, weights string) (_ *subject, err error) {
-	var as backend.WeightType
-	if err := as.UnmarshalText([]byte(weights)); err != nil {
+	as, err := backend.ParseWeightType(weights)
+	if err != nil {
 		return nil, err
 	}
 	be, err := cpu.New(o.threads)

@@ -2,10 +2,8 @@ package main
 
 import (
 	stdcontext "context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/engine"
@@ -29,25 +27,12 @@ type share struct {
 // passes measures both passes of single requests through the engine. Pass 2 runs
 // on the base's weights, which is what a merged expert costs.
 func passes(ctx stdcontext.Context, o options, s shape, r *report) error {
-	dir := filepath.Join(o.dir, s.Name)
-	if err := s.write(dir); err != nil {
-		return err
-	}
-	for _, weights := range o.weights {
-		if err := passesOf(ctx, o, s, weights, dir, r); err != nil {
-			return fmt.Errorf("%s weights: %w", weights, err)
-		}
-	}
-	return nil
+	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
+		return passesOf(ctx, o, s, subject, weights, r)
+	})
 }
 
-func passesOf(ctx stdcontext.Context, o options, s shape, weights, dir string, r *report) (err error) {
-	subject, err := load(ctx, o, dir, weights)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, subject.close()) }()
-	r.Backend = subject.be.Name()
+func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
 	e, err := engine.New(ctx, engine.Options{
 		Base: subject.model, ContextLength: 2 * promptTokens, MaxBatch: skills,
 	})

@@ -36,21 +36,21 @@ const context = 2048
 func (s shape) matrices() []matrix {
 	width, keys := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	list := []matrix{
-		{"model.embed_tokens.weight", "token_embd.weight", s.Vocab, s.Hidden, false},
-		{"model.norm.weight", "output_norm.weight", 1, s.Hidden, false},
+		{"model.embed_tokens.weight", "token_embd.weight", s.Vocab, s.Hidden},
+		{"model.norm.weight", "output_norm.weight", 1, s.Hidden},
 	}
 	for i := range s.Layers {
 		hf, gguf := fmt.Sprintf("model.layers.%d.", i), fmt.Sprintf("blk.%d.", i)
 		for _, m := range []matrix{
-			{"input_layernorm", "attn_norm", 1, s.Hidden, false},
-			{"post_attention_layernorm", "ffn_norm", 1, s.Hidden, false},
-			{"self_attn.q_proj", "attn_q", width, s.Hidden, true},
-			{"self_attn.k_proj", "attn_k", keys, s.Hidden, true},
-			{"self_attn.v_proj", "attn_v", keys, s.Hidden, true},
-			{"self_attn.o_proj", "attn_output", s.Hidden, width, true},
-			{"mlp.gate_proj", "ffn_gate", s.Inner, s.Hidden, true},
-			{"mlp.up_proj", "ffn_up", s.Inner, s.Hidden, true},
-			{"mlp.down_proj", "ffn_down", s.Hidden, s.Inner, true},
+			{"input_layernorm", "attn_norm", 1, s.Hidden},
+			{"post_attention_layernorm", "ffn_norm", 1, s.Hidden},
+			{"self_attn.q_proj", "attn_q", width, s.Hidden},
+			{"self_attn.k_proj", "attn_k", keys, s.Hidden},
+			{"self_attn.v_proj", "attn_v", keys, s.Hidden},
+			{"self_attn.o_proj", "attn_output", s.Hidden, width},
+			{"mlp.gate_proj", "ffn_gate", s.Inner, s.Hidden},
+			{"mlp.up_proj", "ffn_up", s.Inner, s.Hidden},
+			{"mlp.down_proj", "ffn_down", s.Hidden, s.Inner},
 		} {
 			m.hf, m.gguf = hf+m.hf+".weight", gguf+m.gguf+".weight"
 			list = append(list, m)
@@ -62,7 +62,6 @@ func (s shape) matrices() []matrix {
 type matrix struct {
 	hf, gguf   string
 	rows, cols int
-	projection bool
 }
 
 // vector reports whether it is a norm's gain.

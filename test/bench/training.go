@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -26,34 +27,20 @@ const (
 //go:embed reference.py
 var reference string
 
-// training measures forward and backward pass of all projections' z.
+// training measures forward and backward pass of all projections' z. Nobody
+// trains on int8.
 func training(ctx stdcontext.Context, o options, s shape, r *report) error {
-	dir := filepath.Join(o.dir, s.Name)
-	if err := s.write(dir); err != nil {
-		return err
-	}
-	for _, weights := range o.weights {
-		if weights == "int8" {
-			continue // Nobody trains on it.
-		}
-		if err := trainingOf(ctx, o, s, weights, dir, r); err != nil {
-			return fmt.Errorf("%s weights: %w", weights, err)
-		}
-	}
-	return nil
+	o.weights = slices.DeleteFunc(slices.Clone(o.weights), func(w string) bool { return w == backend.Int8.String() })
+	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
+		return trainingOf(ctx, o, s, subject, weights, r)
+	})
 }
 
-func trainingOf(ctx stdcontext.Context, o options, s shape, weights, dir string, r *report) (err error) {
-	subject, err := load(ctx, o, dir, weights)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, subject.close()) }()
+func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
 	m, err := subject.model.WithFactors(factorsOf(subject.model))
 	if err != nil {
 		return err
 	}
-	r.Backend = subject.be.Name()
 	row := r.add(s.Name, weights, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, weights, round+1, o.rounds)
