@@ -65,6 +65,12 @@ type Device interface {
 	Upload(dst Buffer, src []float32) error
 	// Download copies to the host; the lengths must be equal.
 	Download(dst []float32, src Buffer) error
+	// Take ends a buffer, as Free does, and returns its elements as memory of the
+	// host: what Download does, without a copy where that is where they are.
+	Take(b Buffer) ([]float32, error)
+	// Give is the opposite: it makes a buffer of memory that the caller must not
+	// use after.
+	Give(data []float32) (Buffer, error)
 	// Copy copies from buffer to buffer; the lengths must be equal.
 	Copy(dst, src Buffer) error
 	// Zero clears a buffer.

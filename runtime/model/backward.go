@@ -13,7 +13,7 @@ import (
 // back through the model and returns its gradient with respect to the scale s
 // of every factored projection: ds[i] = Σ over tokens of (uᵢᵀg)(vᵢᵀx), with g
 // the gradient of the projection's output and x its input. It consumes the
-// tape, also on an error.
+// tape, also on an error, and the gradient's data unless it is of a wrong shape.
 func (m *Model) Backward(ctx context.Context, t *Tape, dLogits *tensor.Tensor) (map[string][]float32, error) {
 	if t.model != m {
 		return nil, errors.New("the tape is of another model")
@@ -56,8 +56,8 @@ func (m *Model) lowestFactored() int {
 // layer.
 func (m *Model) headBackward(p *pass, t *Tape, dLogits *tensor.Tensor) backend.Buffer {
 	wanted := len(t.wanted)
-	dOut, dNormed := p.alloc(len(dLogits.Data)), p.alloc(wanted*m.hidden)
-	p.do(func() error { return p.be.Upload(dOut, dLogits.Data) })
+	dOut, dNormed := p.device(dLogits.Data), p.alloc(wanted*m.hidden)
+	dLogits.Data = nil
 	p.do(func() error { return p.be.MatMulBackward(dNormed, dOut, wanted, m.head, false) })
 	x, dSelected := p.alloc(wanted*m.hidden), p.zeros(wanted*m.hidden)
 	p.do(func() error { return p.be.SelectRows(x, t.final, t.wanted, m.hidden) })
@@ -82,25 +82,26 @@ func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *laye
 	lt.free(p)
 }
 
-// back takes dy back through one projection and files its gradient.
-func (l *layer) back(p *pass, projection int, dx, dy backend.Buffer, n int, lt *layerTape, gradients map[string][]float32) {
+// back takes dy back through one projection, to dx or added to it, and files its
+// gradient.
+func (l *layer) back(p *pass, projection int, dx, dy backend.Buffer, n int, add bool, lt *layerTape, gradients map[string][]float32) {
 	linear := l.linears[projection]
-	if ds := linear.backward(p, dx, dy, lt.inner[projection], n); ds != nil {
+	if ds := linear.backward(p, dx, dy, lt.inner[projection], n, add); ds != nil {
 		gradients[linear.info.Name] = ds
 	}
 }
 
 func (l *layer) mlpBackward(p *pass, m *Model, dx backend.Buffer, n int, lt *layerTape, deeper bool, gradients map[string][]float32) {
-	dActivated := p.zeros(n * m.inner)
-	l.back(p, downProj, dActivated, dx, n, lt, gradients)
+	dActivated := p.alloc(n * m.inner)
+	l.back(p, downProj, dActivated, dx, n, false, lt, gradients)
 	dGate, dUp := p.alloc(n*m.inner), p.alloc(n*m.inner)
 	p.do(func() error { return p.be.SwiGLUBackward(dGate, dUp, dActivated, lt.gate, lt.up) })
 	var dNormed backend.Buffer
 	if deeper {
-		dNormed = p.zeros(n * m.hidden)
+		dNormed = p.alloc(n * m.hidden)
 	}
-	l.back(p, gateProj, dNormed, dGate, n, lt, gradients)
-	l.back(p, upProj, dNormed, dUp, n, lt, gradients)
+	l.back(p, gateProj, dNormed, dGate, n, false, lt, gradients)
+	l.back(p, upProj, dNormed, dUp, n, true, lt, gradients)
 	if deeper {
 		p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, lt.middle, l.mlpNorm, n, m.eps) })
 	}
@@ -109,8 +110,8 @@ func (l *layer) mlpBackward(p *pass, m *Model, dx backend.Buffer, n int, lt *lay
 
 func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, gradients map[string][]float32) {
 	n, c := t.n, m.config
-	dAttended := p.zeros(n * m.width())
-	l.back(p, oProj, dAttended, dx, n, lt, gradients)
+	dAttended := p.alloc(n * m.width())
+	l.back(p, oProj, dAttended, dx, n, false, lt, gradients)
 	dq, dk, dv := p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
 	p.do(func() error {
 		return p.be.AttentionBackward(dq, dk, dv, dAttended, lt.attended, lt.lse, lt.q, lt.k, lt.v, t.spans, m.attention)
@@ -128,11 +129,11 @@ func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape,
 	}
 	var dNormed backend.Buffer
 	if deeper {
-		dNormed = p.zeros(n * m.hidden)
+		dNormed = p.alloc(n * m.hidden)
 	}
-	l.back(p, qProj, dNormed, dq, n, lt, gradients)
-	l.back(p, kProj, dNormed, dk, n, lt, gradients)
-	l.back(p, vProj, dNormed, dv, n, lt, gradients)
+	l.back(p, qProj, dNormed, dq, n, false, lt, gradients)
+	l.back(p, kProj, dNormed, dk, n, true, lt, gradients)
+	l.back(p, vProj, dNormed, dv, n, true, lt, gradients)
 	if deeper {
 		p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, lt.x, l.attentionNorm, n, m.eps) })
 	}

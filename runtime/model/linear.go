@@ -70,13 +70,13 @@ func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) ba
 	return nil
 }
 
-// backward takes dy [n, Out] back through the projection. It adds to dx [n, In]
-// (unless dx is nil) and returns the gradient with respect to the scale,
+// backward takes dy [n, Out] back through the projection. It writes dx [n, In], or
+// adds to it (unless dx is nil), and returns the gradient with respect to the scale,
 // ds[i] = Σₙ (uᵢᵀdyₙ)(vᵢᵀxₙ), or nil for a dense projection.
-func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int) []float32 {
+func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int, add bool) []float32 {
 	if !l.factored() {
 		if dx != nil {
-			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, true) })
+			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, add) })
 		}
 		return nil
 	}
@@ -88,7 +88,7 @@ func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int) []float32 {
 	p.do(func() error { return p.be.Download(gradient, ds) })
 	if dx != nil {
 		p.do(func() error { return p.be.ScaleColumns(dh, dh, l.scale, n) })
-		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, true) })
+		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, add) })
 	}
 	p.free(dh, ds)
 	return gradient

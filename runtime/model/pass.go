@@ -40,11 +40,16 @@ func (p *pass) alloc(n int) backend.Buffer {
 		p.err = err
 		return nil
 	}
+	p.own(b)
+	return b
+}
+
+// own makes release give a buffer back.
+func (p *pass) own(b backend.Buffer) {
 	if p.live == nil {
 		p.live = map[backend.Buffer]struct{}{}
 	}
 	p.live[b] = struct{}{}
-	return b
 }
 
 // clone returns a copy of a buffer.
@@ -82,14 +87,32 @@ func (p *pass) release() {
 	p.live = nil
 }
 
-// host copies a buffer [rows, cols] to a tensor.
+// host ends a buffer [rows, cols] and returns it as a tensor.
 func (p *pass) host(b backend.Buffer, rows, cols int) *tensor.Tensor {
 	if p.err != nil {
 		return nil
 	}
-	t := tensor.New(rows, cols)
-	p.do(func() error { return p.be.Download(t.Data, b) })
-	return t
+	delete(p.live, b)
+	data, err := p.be.Take(b)
+	if err != nil {
+		p.err = err
+		return nil
+	}
+	return &tensor.Tensor{Shape: []int{rows, cols}, Data: data}
+}
+
+// device is the opposite: it makes a buffer of data that nobody uses after.
+func (p *pass) device(data []float32) backend.Buffer {
+	if p.err != nil {
+		return nil
+	}
+	b, err := p.be.Give(data)
+	if err != nil {
+		p.err = err
+		return nil
+	}
+	p.own(b)
+	return b
 }
 
 // upload copies host data to a new buffer.

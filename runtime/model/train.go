@@ -71,7 +71,7 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tens
 	p.do(func() error { return m.be.SelectRows(selected, x, t.wanted, m.hidden) })
 	out := m.logits(p, selected, len(t.wanted))
 	logits := p.host(out, len(t.wanted), m.config.VocabSize)
-	p.free(selected, out)
+	p.free(selected)
 	if p.err != nil {
 		p.release()
 		return nil, nil, fmt.Errorf("forward pass of %d tokens: %w", t.n, p.err)

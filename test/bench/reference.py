@@ -1,11 +1,19 @@
-"""The SVF training step in PyTorch, as the paper's algorithm says it.
+"""The SVF training step in PyTorch, in two ways.
 
-Each matrix is composed from its factors, W' = U·diag(σ⊙z)·Vᵀ, once a step
-(differentiably in z alone), the model runs on the composed matrices, and
-automatic differentiation gives the gradient of every z. Prints the tokens a
-second of forward and backward pass as JSON.
+"reference" goes as the paper's published code goes: every matrix is composed,
+W' = (U·diag(σ⊙z))·Vᵀ·(Σσ / Σ(σ⊙z)) with the diagonal as a matrix, and put into the
+model; the sequences go forward and backward one by one, which sums the gradients
+of the matrices up; then every matrix is composed once more, to take its gradient
+back to z. Two things the code does and this does not: it also computes gradients
+of matrices that nobody trains, and a loss.
 
-    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS f32|bf16
+"batched" is the same mathematics for somebody who has read a profile: composed
+once, differentiably, without the diagonal's matrix, all sequences in one batch,
+and logits only where they are wanted.
+
+Prints the tokens a second of forward and backward pass as JSON.
+
+    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS f32|bf16 reference|batched
 """
 
 import json
@@ -32,15 +40,29 @@ def matrix(rows, cols):
     return ((torch.rand(rows, cols) - 0.5) * 0.04).to(dtype)
 
 
-embed = matrix(V, H)
-factors = []
-for _ in range(L):
-    layer = {}
-    for name, (rows, cols) in MODULES.items():
+class Matrix:
+    """One matrix's factors, its trained parameter, and itself."""
+
+    def __init__(self, rows, cols):
         rank = min(rows, cols)
-        z = torch.ones(rank, requires_grad=True)
-        layer[name] = (matrix(rows, rank), torch.ones(rank), matrix(rank, cols), z)
-    factors.append(layer)
+        self.u, self.s, self.vt = matrix(rows, rank), torch.ones(rank, dtype=dtype), matrix(rank, cols)
+        self.p = torch.full((rank,), 0.1, dtype=dtype, requires_grad=True)
+
+    def scaled(self):
+        scaled = self.s * torch.sigmoid(self.p)
+        return scaled, self.s.sum() / scaled.sum()
+
+    def composed_as_published(self):
+        scaled, norm = self.scaled()
+        return self.u @ torch.diag_embed(scaled) @ self.vt * norm
+
+    def composed(self):
+        scaled, norm = self.scaled()
+        return (self.u * (scaled * norm)) @ self.vt
+
+
+embed = matrix(V, H)
+layers = [{name: Matrix(*size) for name, size in MODULES.items()} for _ in range(L)]
 
 positions = torch.arange(tokens).float()
 angles = positions[:, None] / 10000 ** (torch.arange(0, D, 2).float() / D)
@@ -57,22 +79,46 @@ def rope(x):
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def step(batch):
+def hidden(batch, weights):
+    """The states after the last layer; weights(layer, module) is a matrix."""
     x = F.embedding(batch, embed)
-    for layer in factors:
-        w = {name: (u * (s * z).to(dtype)) @ vt for name, (u, s, vt, z) in layer.items()}
-        n = norm(x)
-        q, k, v = (F.linear(n, w[m]).view(sequences, tokens, -1, D).transpose(1, 2) for m in "qkv")
+    n = len(batch)
+    for i in range(L):
+        normed = norm(x)
+        q, k, v = (F.linear(normed, weights(i, m)).view(n, tokens, -1, D).transpose(1, 2) for m in "qkv")
         q, k = rope(q), rope(k)
         k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
         p = torch.softmax(q @ k.transpose(-1, -2) / D**0.5 + mask, -1)
-        x = x + F.linear((p @ v).transpose(1, 2).reshape(sequences, tokens, -1), w["o"])
-        n = norm(x)
-        x = x + F.linear(F.silu(F.linear(n, w["gate"])) * F.linear(n, w["up"]), w["down"])
-    logits = F.linear(norm(x)[:, tokens // 2:], embed)
+        x = x + F.linear((p @ v).transpose(1, 2).reshape(n, tokens, -1), weights(i, "o"))
+        normed = norm(x)
+        x = x + F.linear(F.silu(F.linear(normed, weights(i, "gate"))) * F.linear(normed, weights(i, "up")), weights(i, "down"))
+    return norm(x)
+
+
+def batched(batch):
+    composed = [{name: m.composed() for name, m in layer.items()} for layer in layers]
+    logits = F.linear(hidden(batch, lambda i, m: composed[i][m])[:, tokens // 2:], embed)
     logits.backward(torch.full_like(logits, 1e-3))
 
 
+model = [{name: torch.zeros(*size, dtype=dtype, requires_grad=True) for name, size in MODULES.items()} for _ in range(L)]
+
+
+def reference(batch):
+    with torch.no_grad():
+        for weights, layer in zip(model, layers):
+            for name, m in layer.items():
+                weights[name].copy_(m.composed_as_published())
+                weights[name].grad = None
+    for sequence in batch:
+        logits = F.linear(hidden(sequence[None], lambda i, m: model[i][m]), embed)[:, tokens // 2:]
+        logits.backward(torch.full_like(logits, 1e-3))
+    for weights, layer in zip(model, layers):
+        for name, m in layer.items():
+            m.composed_as_published().backward(weights[name].grad)
+
+
+step = {"reference": reference, "batched": batched}[sys.argv[6]]
 batch = torch.randint(0, V, (sequences, tokens))
 step(batch)
 begun = time.perf_counter()

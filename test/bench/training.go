@@ -27,6 +27,9 @@ const (
 //go:embed reference.py
 var reference string
 
+// torchAlgorithms are the ways that reference.py can go.
+var torchAlgorithms = []string{"reference", "batched"}
+
 // training measures forward and backward pass of all projections' z. Nobody
 // trains on int8.
 func training(ctx stdcontext.Context, o options, s shape, r *report) error {
@@ -41,20 +44,33 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, we
 	if err != nil {
 		return err
 	}
-	row := r.add(s.Name, weights, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
+	what := fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens)
+	if o.python == "" {
+		row := r.add(s.Name, weights, what)
+		for round := range o.rounds {
+			if err := trainStep(ctx, m, round == 0, row); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rows := make([]*row, len(torchAlgorithms))
+	for i, algorithm := range torchAlgorithms {
+		rows[i] = r.add(s.Name, weights, what)
+		rows[i].PeerName = "PyTorch, " + algorithm
+	}
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, weights, round+1, o.rounds)
-		if err := trainStep(ctx, m, row, round == 0); err != nil {
+		if err := trainStep(ctx, m, round == 0, rows...); err != nil {
 			return err
 		}
-		if o.python == "" {
-			continue
+		for i, algorithm := range torchAlgorithms {
+			speed, err := torchStep(ctx, o, s, weights, algorithm)
+			if err != nil {
+				return err
+			}
+			rows[i].Peer = append(rows[i].Peer, speed)
 		}
-		speed, err := torchStep(ctx, o, s, weights)
-		if err != nil {
-			return err
-		}
-		row.Peer, row.PeerName = append(row.Peer, speed), "PyTorch"
 	}
 	return nil
 }
@@ -78,8 +94,8 @@ func factorsOf(m *model.Model) map[string]model.Factors {
 	return factors
 }
 
-// trainStep is one batch forward and backward.
-func trainStep(ctx stdcontext.Context, m *model.Model, into *row, warm bool) error {
+// trainStep is one batch forward and backward. Its figure goes into all rows.
+func trainStep(ctx stdcontext.Context, m *model.Model, warm bool, into ...*row) error {
 	var sequences []model.Sequence
 	for i := range trainSequences {
 		tokens := make([]int32, trainTokens+1)
@@ -93,11 +109,10 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into *row, warm bool) err
 		if err != nil {
 			return err
 		}
-		gradient := tensor.New(logits.Shape...)
-		for i := range gradient.Data {
-			gradient.Data[i] = 1e-3
+		for i := range logits.Data { // Where they lie, as training does.
+			logits.Data[i] = 1e-3
 		}
-		_, err = m.Backward(ctx, tape, gradient)
+		_, err = m.Backward(ctx, tape, logits)
 		return err
 	}
 	if warm {
@@ -109,17 +124,20 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into *row, warm bool) err
 	if err := step(); err != nil {
 		return err
 	}
-	into.Ours = append(into.Ours, trainSequences*trainTokens/time.Since(begun).Seconds())
+	speed := trainSequences * trainTokens / time.Since(begun).Seconds()
+	for _, row := range into {
+		row.Ours = append(row.Ours, speed)
+	}
 	return nil
 }
 
 // torchStep runs reference.py, which measures the same in PyTorch.
-func torchStep(ctx stdcontext.Context, o options, s shape, weights string) (float64, error) {
+func torchStep(ctx stdcontext.Context, o options, s shape, weights, algorithm string) (float64, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), weights) //nolint:gosec // The caller says which Python.
+	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), weights, algorithm) //nolint:gosec // The caller says which Python.
 	// Spinning threads halve PyTorch's speed where cores are shared.
 	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=PASSIVE")
 	out, err := cmd.Output()

@@ -37,8 +37,8 @@ func (s *suite) memory(t *testing.T) {
 				t.Errorf("%d elements are not all zero after Zero", n)
 			}
 			be.Free(a)
-			be.Free(b)
 			be.Free(nil)
+			s.handOver(t, be, b, v)
 		}
 		for _, kind := range backend.WeightTypes() {
 			const rows, cols = 35, 77
@@ -199,6 +199,35 @@ func (s *suite) notFinite(t *testing.T) {
 			}
 		}
 	}
+}
+
+// handOver takes a buffer with the values v to the host and gives it back.
+func (s *suite) handOver(t *testing.T, be backend.Backend, b backend.Buffer, v []float32) {
+	data, err := be.Take(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !sameBits(data, v) {
+		t.Errorf("%d elements taken are not those of the buffer", len(v))
+	}
+	if err := be.Zero(b); err == nil {
+		t.Error("a buffer that was taken is still written to")
+	}
+	if _, err := be.Take(b); err == nil {
+		t.Error("a buffer was taken twice")
+	}
+	given, err := be.Give(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]float32, len(v))
+	if err := be.Download(got, given); err != nil {
+		t.Fatal(err)
+	}
+	if !sameBits(got, v) {
+		t.Errorf("%d elements given are not those of the buffer", len(v))
+	}
+	be.Free(given)
 }
 
 func (s *suite) refusals(t *testing.T) {

@@ -26,9 +26,11 @@ import (
 // EnvPath names the environment variable that forces an instruction path.
 const EnvPath = "T2_CPU"
 
-// maxIdleFloats bounds what freed buffers may hold on to: 64 Mi elements, so
-// 256 MiB. Beyond it the memory goes back to Go's collector.
-const maxIdleFloats = 64 << 20
+// freelyHeld is how many elements buffers may hold, in use and freed together,
+// before freed ones make room for new ones: 64 Mi, so 256 MiB. More is held only
+// where more has been in use at once. A training step needs the same gigabytes
+// again and again, and new memory costs a quarter of the step's time.
+const freelyHeld = 64 << 20
 
 // maxFloats bounds one buffer: 4 TiB, past which Go's runtime would panic sooner
 // or later instead of failing.
@@ -47,6 +49,8 @@ type Backend struct {
 	closed bool
 	idle   map[int][][]float32 // By capacity.
 	held   int                 // Elements in idle.
+	used   int                 // Elements of buffers that are not freed.
+	most   int                 // That used ever was.
 }
 
 // buffer is memory of the process. data is nil after Free.
@@ -117,13 +121,29 @@ func (b *Backend) Alloc(n int) (backend.Buffer, error) {
 	if b.closed {
 		return nil, errClosed
 	}
+	b.used += capacity
+	b.most = max(b.most, b.used)
 	if free := b.idle[capacity]; len(free) > 0 {
 		data := free[len(free)-1]
 		b.idle[capacity] = free[:len(free)-1]
 		b.held -= capacity
 		return &buffer{data: data[:n]}, nil
 	}
-	return &buffer{data: make([]float32, n, capacity)}, nil
+	b.makeRoom()
+	return &buffer{data: newChunk(capacity)[:n]}, nil
+}
+
+// makeRoom leaves freed buffers to Go's collector until no more is held than was
+// in use at once.
+func (b *Backend) makeRoom() {
+	for capacity, free := range b.idle {
+		for len(free) > 0 && b.used+b.held > max(b.most, freelyHeld) {
+			free[len(free)-1] = nil
+			free = free[:len(free)-1]
+			b.held -= capacity
+		}
+		b.idle[capacity] = free
+	}
 }
 
 // Free implements backend.Device.
@@ -136,11 +156,43 @@ func (b *Backend) Free(buf backend.Buffer) {
 	own.data = nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.held+cap(data) > maxIdleFloats {
+	if b.closed {
 		return
 	}
-	b.idle[cap(data)] = append(b.idle[cap(data)], data)
+	b.used -= cap(data)
+	if sizeClass(cap(data)) != cap(data) {
+		return // Was given, and no Alloc would find it.
+	}
 	b.held += cap(data)
+	b.idle[cap(data)] = append(b.idle[cap(data)], data)
+}
+
+// Take implements backend.Device.
+func (b *Backend) Take(buf backend.Buffer) ([]float32, error) {
+	data, err := floats("the buffer", buf, -1)
+	if err != nil {
+		return nil, fmt.Errorf("take: %w", err)
+	}
+	buf.(*buffer).data = nil //nolint:forcetypeassert // floats has looked.
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= cap(data)
+	return data, nil
+}
+
+// Give implements backend.Device.
+func (b *Backend) Give(data []float32) (backend.Buffer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if data == nil {
+		data = []float32{}
+	}
+	b.used += cap(data)
+	b.most = max(b.most, b.used)
+	return &buffer{data: data}, nil
 }
 
 // sizeClass rounds up to one of four capacities an octave, so that buffers of

@@ -125,3 +125,45 @@ func TestFreedMemoryIsUsedAgain(t *testing.T) {
 		t.Errorf("%v allocations for a buffer that was free", math.Round(got))
 	}
 }
+
+// What is held never exceeds what was in use at once, whatever sizes come and go;
+// and what was in use at once is used again without new memory.
+func TestMemoryIsBoundedByWhatWasInUse(t *testing.T) {
+	b := newTest(t, 1, "")
+	round := func(n int) {
+		var buffers []backend.Buffer
+		for range 4 {
+			buf, err := b.Alloc(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			buffers = append(buffers, buf)
+		}
+		for _, buf := range buffers {
+			b.Free(buf)
+		}
+	}
+	const large = freelyHeld / 2
+	for _, n := range []int{large, large + large/4, large / 2, large} {
+		round(n)
+		if b.used != 0 || b.held > max(b.most, freelyHeld) {
+			t.Fatalf("%d elements are in use, %d are held; %d were in use at once", b.used, b.held, b.most)
+		}
+	}
+	if got := testing.AllocsPerRun(3, func() { round(large) }); got > 20 {
+		t.Errorf("%v allocations for buffers that were free", got)
+	}
+}
+
+// Memory that was given comes back as it came: no buffer is made of it.
+func TestGivenMemoryIsNotKept(t *testing.T) {
+	b := newTest(t, 1, "")
+	buf, err := b.Give(make([]float32, sizeClass(1000)-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Free(buf)
+	if b.used != 0 || b.held != 0 {
+		t.Errorf("%d elements in use, %d held", b.used, b.held)
+	}
+}
