@@ -127,14 +127,22 @@ type Strategy struct {
 }
 
 // PromptStrategy configures strategy Prompt.
+// +kubebuilder:validation:MinProperties=1
 type PromptStrategy struct {
 	// template of the first pass's message: {skills} becomes the skills and their
-	// descriptions, {prompt} the request.
-	// +required
+	// descriptions, {prompt} the request. The runtime's own without it.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.contains('{skills}') && self.contains('{prompt}')",message="template must contain {skills} and {prompt}"
 	Template string `json:"template,omitempty"`
+	// requestTokens is how much of a longer request the first pass looks at, half
+	// of it from the beginning and half from the end; 128 without it. A request of
+	// many documents is not read twice for its sake.
+	// +optional
+	// +kubebuilder:validation:Minimum=16
+	// +kubebuilder:validation:Maximum=131072
+	RequestTokens *int32 `json:"requestTokens,omitempty"`
 }
 
 // ServingSpec says how many pods serve and with what.

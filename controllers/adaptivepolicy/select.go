@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -82,6 +83,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 	if policy.Spec.Strategy.Prompt != nil {
 		chosen.set.PromptTemplate = policy.Spec.Strategy.Prompt.Template
+		chosen.set.RequestTokens = int(ptr.Deref(policy.Spec.Strategy.Prompt.RequestTokens, 0))
 	}
 
 	var problems []error

@@ -26,6 +26,9 @@ type Encoder interface {
 	// Prompt encodes one message of the user, up to where the assistant's answer
 	// begins. The message is data: nothing in it may become a control token.
 	Prompt(message string) ([]int32, error)
+	// Excerpt returns a text of at most so many tokens as it is, and of a longer one
+	// its beginning and its end, with half of the tokens each.
+	Excerpt(text string, tokens int) (string, error)
 	// Answer encodes a complete answer of the assistant, with the token that ends
 	// its turn: "math" and "mathematics" differ in their likelihood only if the
 	// end counts.
@@ -109,6 +112,7 @@ func Validate(set contract.ExpertSet) error {
 	}
 	add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
 		"fallback %q is none of the experts", set.Fallback)
+	add(set.RequestTokens < 0, "requestTokens is %d, must be 0 or more", set.RequestTokens)
 	if t := set.PromptTemplate; t != "" && set.Strategy == contract.StrategyPrompt {
 		add(!strings.Contains(t, placePrompt), "promptTemplate has no %s: pass 1 would not see the request", placePrompt)
 	}

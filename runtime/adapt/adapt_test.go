@@ -19,6 +19,13 @@ type bytesEncoder struct{}
 
 func (bytesEncoder) Prompt(message string) ([]int32, error) { return tokens(message), nil }
 
+func (bytesEncoder) Excerpt(text string, tokens int) (string, error) {
+	if len(text) <= tokens {
+		return text, nil
+	}
+	return text[:tokens/2] + "…" + text[len(text)-tokens/2:], nil
+}
+
 func (bytesEncoder) Answer(text string) ([]int32, error) { return append(tokens(text), 1000), nil }
 
 func tokens(s string) []int32 {
@@ -94,6 +101,25 @@ func TestPromptShowsSkillsAndRequest(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"math<end>", "code<end>", "others<end>"}, s.labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+}
+
+func TestPromptLooksAtBothEndsOfALongRequest(t *testing.T) {
+	long := "Add the numbers. " + strings.Repeat("1 ", 500) + "Answer with one word."
+	for tokens, want := range map[int]string{
+		0:    long[:contract.DefaultRequestTokens/2] + "…" + long[len(long)-contract.DefaultRequestTokens/2:],
+		40:   "Add the numbers. 1 1…Answer with one word"[:20] + "…" + long[len(long)-20:],
+		2000: long,
+	} {
+		set := demoSet()
+		set.PromptTemplate, set.RequestTokens = "{prompt}", tokens
+		s := &scorer{scores: []float64{-1, -2, -3}}
+		if _, err := decide(t, set, s, long); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, s.prompt); diff != "" {
+			t.Errorf("pass 1 looking at %d tokens (-want +got):\n%s", tokens, diff)
+		}
 	}
 }
 

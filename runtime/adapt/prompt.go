@@ -21,6 +21,7 @@ const (
 type prompt struct {
 	template string
 	skills   string // Replaces placeSkills.
+	tokens   int    // Of a request, at most.
 	fallback string
 	encoder  Encoder
 	scorer   Scorer
@@ -32,8 +33,11 @@ type prompt struct {
 
 func newPrompt(set contract.ExpertSet, encoder Encoder, scorer Scorer, fatal func(error) bool) (*prompt, error) {
 	p := &prompt{
-		template: set.PromptTemplate, fallback: set.Fallback,
+		template: set.PromptTemplate, fallback: set.Fallback, tokens: set.RequestTokens,
 		encoder: encoder, scorer: scorer, fatal: fatal,
+	}
+	if p.tokens == 0 {
+		p.tokens = contract.DefaultRequestTokens
 	}
 	if p.template == "" {
 		p.template = contract.DefaultPromptTemplate
@@ -115,7 +119,11 @@ func (p *prompt) Decide(ctx context.Context, request string) (Decision, error) {
 }
 
 func (p *prompt) score(ctx context.Context, request string) ([]float64, error) {
-	tokens, err := p.encoder.Prompt(p.message(request))
+	excerpt, err := p.encoder.Excerpt(request, p.tokens)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the request for pass 1: %w", err)
+	}
+	tokens, err := p.encoder.Prompt(p.message(excerpt))
 	if err != nil {
 		return nil, fmt.Errorf("encoding the prompt of pass 1: %w", err)
 	}

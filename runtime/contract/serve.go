@@ -24,6 +24,11 @@ const DefaultPromptTemplate = "Classify the request into one category.\n{skills}
 // OthersLine describes OthersLabel in DefaultPromptTemplate.
 const OthersLine = "- " + OthersLabel + ": none of the above"
 
+// DefaultRequestTokens is how much of a request pass 1 looks at: what a request
+// is about shows at its beginning and at its end, and without a bound pass 1
+// would cost as much as reading the request once more.
+const DefaultRequestTokens = 128
+
 // ServeSpec tells `t2 serve` what to serve; it never changes while a pod runs.
 type ServeSpec struct {
 	// Name is the policy's name: the model name that means two passes.
@@ -50,6 +55,10 @@ type ExpertSet struct {
 	Experts  []ExpertRef `json:"experts"`
 	// PromptTemplate is for StrategyPrompt; empty means DefaultPromptTemplate.
 	PromptTemplate string `json:"promptTemplate,omitempty"`
+	// RequestTokens is how many tokens of a longer request StrategyPrompt looks at,
+	// half of them from its beginning and half from its end; 0 means
+	// DefaultRequestTokens.
+	RequestTokens int `json:"requestTokens,omitempty"`
 	// Fallback names the expert used where pass 1 cannot decide or fails;
 	// empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -23,6 +24,25 @@ func (e encoder) Prompt(message string) ([]int32, error) {
 	}
 	return ids, err
 }
+
+// Excerpt implements adapt.Encoder.
+func (e encoder) Excerpt(text string, tokens int) (string, error) {
+	if len(text) <= tokens {
+		return text, nil // A token is a byte at least.
+	}
+	ids, err := e.tok.EncodePlain(text)
+	if err != nil || len(ids) <= tokens {
+		return text, err
+	}
+	begin, end := e.tok.Decode(ids[:tokens-tokens/2], false), e.tok.Decode(ids[len(ids)-tokens/2:], false)
+	return strings.TrimRight(begin, halfRune) + excerptGap + strings.TrimLeft(end, halfRune), nil
+}
+
+// halfRune is what a decoded text has where tokens were cut within a rune.
+const halfRune = "\uFFFD"
+
+// excerptGap stands for what an excerpt leaves out.
+const excerptGap = "\n[…]\n"
 
 // Answer implements adapt.Encoder. Where no token ends a turn, the end of the
 // line does, and the label is the next word of the text.

@@ -6,22 +6,27 @@ import (
 	"os"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
 // What pass 1 reads: an instruction that lists four skills, which all requests
-// share, a question, and labels of two tokens.
+// share, what it looks at of a question, and labels of two tokens.
 const (
 	instructionTokens = 160
-	questionTokens    = 64
 	skills            = 4
 	longAnswer        = 200
 )
 
+// questions are lengths in tokens: a line, and a page that comes with context.
+var questions = []int{64, 1024}
+
 // share is how long pass 1 takes of the time that pass 2 does, one a round.
 type share struct {
-	Shape, Weights, Answer string
-	Shares                 []float64
+	Shape, Weights string
+	Question       int
+	Answer         string
+	Shares         []float64
 }
 
 // passes measures both passes of single requests through the engine. Pass 2 runs
@@ -34,20 +39,30 @@ func passes(ctx stdcontext.Context, o options, s shape, r *report) error {
 
 func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
 	e, err := engine.New(ctx, engine.Options{
-		Base: subject.model, ContextLength: 2 * promptTokens, MaxBatch: skills,
+		Base: subject.model, ContextLength: context, MaxBatch: skills,
 	})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	long := &share{Shape: s.Name, Weights: weights, Answer: fmt.Sprintf("%d tokens", longAnswer)}
-	short := &share{Shape: s.Name, Weights: weights, Answer: "one token"}
+	for _, question := range questions {
+		if err := passesFor(ctx, o, s, e, question, weights, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, questionTokens int, weights string, r *report) error {
+	long := &share{Shape: s.Name, Weights: weights, Question: questionTokens, Answer: fmt.Sprintf("%d tokens", longAnswer)}
+	short := &share{Shape: s.Name, Weights: weights, Question: questionTokens, Answer: "one token"}
 	r.Passes = append(r.Passes, long, short)
 	for round := range o.rounds + 1 { // The first warms up, and brings the instruction into the cache.
 		fmt.Fprintf(os.Stderr, "%s %s passes: round %d of %d\n", s.Name, weights, round, o.rounds)
 		question := tokens(questionTokens, 1000*round, s.Vocab)
+		seen := question[:min(questionTokens, contract.DefaultRequestTokens)]
 		first, err := timed(func() error {
-			request := engine.ScoreRequest{Prompt: append(tokens(instructionTokens, 7, s.Vocab), question...)}
+			request := engine.ScoreRequest{Prompt: append(tokens(instructionTokens, 7, s.Vocab), seen...)}
 			for i := range skills {
 				request.Labels = append(request.Labels, tokens(2, 100*i, s.Vocab))
 			}

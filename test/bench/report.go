@@ -38,9 +38,9 @@ func (r *report) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
 	if len(r.Passes) > 0 {
-		b.WriteString("| shape | weights | answer | pass 1 / pass 2 |\n|---|---|---|---|\n")
+		b.WriteString("| shape | weights | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
 		for _, p := range r.Passes {
-			fmt.Fprintf(&b, "| %s | %s | %s | %.0f %% |\n", p.Shape, p.Weights, p.Answer, 100*median(p.Shares))
+			fmt.Fprintf(&b, "| %s | %s | %d tokens | %s | %.0f %% |\n", p.Shape, p.Weights, p.Question, p.Answer, 100*median(p.Shares))
 		}
 	}
 	if len(r.Rows) == 0 {

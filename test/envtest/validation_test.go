@@ -180,6 +180,12 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("wants a template with both places", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{prompt}"}
 	}, "must contain {skills}"),
+	Entry("takes how much of a request pass 1 looks at", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{RequestTokens: ptr.To[int32](512)}
+	}, accepted),
+	Entry("wants pass 1 to look at something", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{RequestTokens: ptr.To[int32](1)}
+	}, "greater than or equal to 16"),
 	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}

@@ -603,6 +603,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
   map:
     fields:
+    - name: requestTokens
+      type:
+        scalar: numeric
     - name: template
       type:
         scalar: string

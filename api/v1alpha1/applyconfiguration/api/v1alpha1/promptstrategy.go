@@ -8,8 +8,12 @@ package v1alpha1
 // PromptStrategy configures strategy Prompt.
 type PromptStrategyApplyConfiguration struct {
 	// template of the first pass's message: {skills} becomes the skills and their
-	// descriptions, {prompt} the request.
+	// descriptions, {prompt} the request. The runtime's own without it.
 	Template *string `json:"template,omitempty"`
+	// requestTokens is how much of a longer request the first pass looks at, half
+	// of it from the beginning and half from the end; 128 without it. A request of
+	// many documents is not read twice for its sake.
+	RequestTokens *int32 `json:"requestTokens,omitempty"`
 }
 
 // PromptStrategyApplyConfiguration constructs a declarative configuration of the PromptStrategy type for use with
@@ -23,5 +27,13 @@ func PromptStrategy() *PromptStrategyApplyConfiguration {
 // If called multiple times, the Template field is set to the value of the last call.
 func (b *PromptStrategyApplyConfiguration) WithTemplate(value string) *PromptStrategyApplyConfiguration {
 	b.Template = &value
+	return b
+}
+
+// WithRequestTokens sets the RequestTokens field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RequestTokens field is set to the value of the last call.
+func (b *PromptStrategyApplyConfiguration) WithRequestTokens(value int32) *PromptStrategyApplyConfiguration {
+	b.RequestTokens = &value
 	return b
 }
