@@ -35,21 +35,20 @@ func (p *pass) alloc(n int) backend.Buffer {
 	if p.err != nil {
 		return nil
 	}
-	b, err := p.be.Alloc(n)
+	return p.own(p.be.Alloc(n))
+}
+
+// own makes release give a new buffer back.
+func (p *pass) own(b backend.Buffer, err error) backend.Buffer {
 	if err != nil {
 		p.err = err
 		return nil
 	}
-	p.own(b)
-	return b
-}
-
-// own makes release give a buffer back.
-func (p *pass) own(b backend.Buffer) {
 	if p.live == nil {
 		p.live = map[backend.Buffer]struct{}{}
 	}
 	p.live[b] = struct{}{}
+	return b
 }
 
 // clone returns a copy of a buffer.
@@ -106,13 +105,7 @@ func (p *pass) device(data []float32) backend.Buffer {
 	if p.err != nil {
 		return nil
 	}
-	b, err := p.be.Give(data)
-	if err != nil {
-		p.err = err
-		return nil
-	}
-	p.own(b)
-	return b
+	return p.own(p.be.Give(data))
 }
 
 // upload copies host data to a new buffer.

@@ -44,19 +44,15 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, we
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens)
-	if o.python == "" {
-		row := r.add(s.Name, weights, what)
-		for round := range o.rounds {
-			if err := trainStep(ctx, m, round == 0, row); err != nil {
-				return err
-			}
-		}
-		return nil
+	var peers []string
+	if o.python != "" {
+		peers = torchAlgorithms
 	}
-	rows := make([]*row, len(torchAlgorithms))
-	for i, algorithm := range torchAlgorithms {
-		rows[i] = r.add(s.Name, weights, what)
+	rows := make([]*row, max(1, len(peers)))
+	for i := range rows {
+		rows[i] = r.add(s.Name, weights, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
+	}
+	for i, algorithm := range peers {
 		rows[i].PeerName = "PyTorch, " + algorithm
 	}
 	for round := range o.rounds {
@@ -64,7 +60,7 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, we
 		if err := trainStep(ctx, m, round == 0, rows...); err != nil {
 			return err
 		}
-		for i, algorithm := range torchAlgorithms {
+		for i, algorithm := range peers {
 			speed, err := torchStep(ctx, o, s, weights, algorithm)
 			if err != nil {
 				return err
