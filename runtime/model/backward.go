@@ -31,10 +31,10 @@ func (m *Model) Backward(ctx context.Context, t *Tape, dLogits *tensor.Tensor) (
 	lowest := m.lowestFactored()
 	for i := len(m.layers) - 1; i >= lowest; i-- {
 		p.check(ctx)
-		m.layers[i].backward(p, m, dx, t, &t.layers[i], i > lowest, gradients)
+		dx = m.layers[i].backward(p, m, dx, t, &t.layers[i], i > lowest, gradients)
 	}
 	if p.err != nil {
-		return nil, fmt.Errorf("backward pass of %d tokens: %w", t.n, p.err)
+		return nil, fmt.Errorf("backward pass of %d tokens: %w", t.rows.n(), p.err)
 	}
 	return gradients, nil
 }
@@ -52,34 +52,32 @@ func (m *Model) lowestFactored() int {
 	return len(m.layers)
 }
 
-// headBackward returns the gradient [n, H] of the residual stream after the last
-// layer.
+// headBackward returns the gradient of the wanted rows after the last layer.
 func (m *Model) headBackward(p *pass, t *Tape, dLogits *tensor.Tensor) backend.Buffer {
 	wanted := len(t.wanted)
 	dOut, dNormed := p.device(dLogits.Data), p.alloc(wanted*m.hidden)
 	dLogits.Data = nil
 	p.do(func() error { return p.be.MatMulBackward(dNormed, dOut, wanted, m.head, false) })
-	x, dSelected := p.alloc(wanted*m.hidden), p.zeros(wanted*m.hidden)
-	p.do(func() error { return p.be.SelectRows(x, t.final, t.wanted, m.hidden) })
-	p.do(func() error { return p.be.RMSNormBackward(dSelected, dNormed, x, m.norm, wanted, m.eps) })
-	dx := p.zeros(t.n * m.hidden)
-	p.do(func() error { return p.be.ScatterRows(dx, dSelected, t.wanted, m.hidden) })
-	p.free(dOut, dNormed, x, dSelected, t.final)
+	dx := p.zeros(wanted * m.hidden)
+	p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, t.final, m.norm, wanted, m.eps) })
+	p.free(dOut, dNormed, t.final)
 	return dx
 }
 
-// backward takes dx [n, H], the gradient of the layer's output, back to its
-// input, in place. Unless deeper it stops where no gradient is wanted below.
-func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, gradients map[string][]float32) {
+// backward takes dx, the gradient of the layer's output, back to its input, in
+// place or, where the layer picked rows, in a new buffer. Unless deeper it stops
+// where no gradient is wanted below.
+func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, gradients map[string][]float32) backend.Buffer {
 	attention := deeper
 	for _, i := range []int{qProj, kProj, vProj, oProj} {
 		attention = attention || l.linears[i].factored()
 	}
-	l.mlpBackward(p, m, dx, t.n, lt, attention, gradients)
+	l.mlpBackward(p, m, dx, t.out(lt).n(), lt, attention, gradients)
 	if attention {
-		l.attentionBackward(p, m, dx, t, lt, deeper, gradients)
+		dx = l.attentionBackward(p, m, dx, t, lt, deeper, gradients)
 	}
 	lt.free(p)
+	return dx
 }
 
 // back takes dy back through one projection, to dx or added to it, and files its
@@ -108,34 +106,48 @@ func (l *layer) mlpBackward(p *pass, m *Model, dx backend.Buffer, n int, lt *lay
 	p.free(dActivated, dGate, dUp, dNormed)
 }
 
-func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, gradients map[string][]float32) {
-	n, c := t.n, m.config
+func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, gradients map[string][]float32) backend.Buffer {
+	rows, n, all := t.out(lt), t.out(lt).n(), t.rows.n()
 	dAttended := p.alloc(n * m.width())
 	l.back(p, oProj, dAttended, dx, n, false, lt, gradients)
-	dq, dk, dv := p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
+	dq, dk, dv := p.alloc(n*m.width()), p.alloc(all*m.keys), p.alloc(all*m.keys)
 	p.do(func() error {
-		return p.be.AttentionBackward(dq, dk, dv, dAttended, lt.attended, lt.lse, lt.q, lt.k, lt.v, t.spans, m.attention)
+		return p.be.AttentionBackward(dq, dk, dv, dAttended, lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
-	p.do(func() error { return p.be.RoPE(dq, t.positions, c.Heads, t.table, c.HeadDim, true) })
-	p.do(func() error { return p.be.RoPE(dk, t.positions, c.KVHeads, t.table, c.HeadDim, true) })
-	if l.headNorms[0] != nil {
-		dRotatedQ, dRotatedK := dq, dk
-		dq, dk = p.zeros(n*m.width()), p.zeros(n*m.keys)
-		p.do(func() error { return p.be.RMSNormBackward(dq, dRotatedQ, lt.plainQ, l.headNorms[0], n*c.Heads, m.eps) })
-		p.do(func() error {
-			return p.be.RMSNormBackward(dk, dRotatedK, lt.plainK, l.headNorms[1], n*c.KVHeads, m.eps)
-		})
-		p.free(dRotatedQ, dRotatedK)
-	}
+	p.free(dAttended)
+	dq = l.turnBack(p, m, qProj, dq, rows.positions, t.table, lt)
+	dk = l.turnBack(p, m, kProj, dk, t.rows.positions, t.table, lt)
 	var dNormed backend.Buffer
 	if deeper {
 		dNormed = p.alloc(n * m.hidden)
 	}
 	l.back(p, qProj, dNormed, dq, n, false, lt, gradients)
-	l.back(p, kProj, dNormed, dk, n, true, lt, gradients)
-	l.back(p, vProj, dNormed, dv, n, true, lt, gradients)
-	if deeper {
-		p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, lt.x, l.attentionNorm, n, m.eps) })
+	if deeper && lt.picked != nil {
+		picked, dPicked := dNormed, dx
+		dNormed, dx = p.spread(picked, lt.picked, all, m.hidden), p.spread(dPicked, lt.picked, all, m.hidden)
+		p.free(picked, dPicked)
 	}
-	p.free(dAttended, dq, dk, dv, dNormed)
+	l.back(p, kProj, dNormed, dk, all, true, lt, gradients)
+	l.back(p, vProj, dNormed, dv, all, true, lt, gradients)
+	if deeper {
+		p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, lt.x, l.attentionNorm, all, m.eps) })
+	}
+	p.free(dq, dk, dv, dNormed)
+	return dx
+}
+
+// turnBack takes the gradient of queries or keys back through their rotation and,
+// where the family has one, their norm. It frees dy unless it returns it.
+func (l *layer) turnBack(p *pass, m *Model, projection int, dy backend.Buffer, positions []int32, table backend.Buffer, lt *layerTape) backend.Buffer {
+	i := projection - qProj
+	n, heads := len(positions), m.heads(projection)
+	p.do(func() error { return p.be.RoPE(dy, positions, heads, table, m.config.HeadDim, true) })
+	gain := l.headNorms[i]
+	if gain == nil {
+		return dy
+	}
+	dPlain := p.zeros(n * heads * m.config.HeadDim)
+	p.do(func() error { return p.be.RMSNormBackward(dPlain, dy, lt.plain[i], gain, n*heads, m.eps) })
+	p.free(dy)
+	return dPlain
 }

@@ -61,6 +61,27 @@ func (p *pass) clone(x backend.Buffer) backend.Buffer {
 	return y
 }
 
+// replace frees a buffer of rows of c elements and returns some of its rows.
+func (p *pass) replace(x backend.Buffer, rows []int32, c int) backend.Buffer {
+	y := p.pick(x, rows, c)
+	p.free(x)
+	return y
+}
+
+// pick returns a copy of some rows of c elements.
+func (p *pass) pick(x backend.Buffer, rows []int32, c int) backend.Buffer {
+	y := p.alloc(len(rows) * c)
+	p.do(func() error { return p.be.SelectRows(y, x, rows, c) })
+	return y
+}
+
+// spread is the opposite: n rows of c elements, zero but for these.
+func (p *pass) spread(x backend.Buffer, rows []int32, n, c int) backend.Buffer {
+	y := p.zeros(n * c)
+	p.do(func() error { return p.be.ScatterRows(y, x, rows, c) })
+	return y
+}
+
 // zeros returns a cleared buffer.
 func (p *pass) zeros(n int) backend.Buffer {
 	b := p.alloc(n)

@@ -73,6 +73,11 @@ func (r *rowScales) add(m *Model, s *Scales, rows int) error {
 	return nil
 }
 
+// selected returns the scales of some of the rows.
+func (r *rowScales) selected(rows []int32) rowScales {
+	return rowScales{distinct: r.distinct, index: selected(r.index, rows)}
+}
+
 // own reports whether every row has the model's own scales.
 func (r *rowScales) own() bool {
 	return r == nil || len(r.distinct) == 1 && r.distinct[0] == nil

@@ -26,14 +26,37 @@ type Segment struct {
 
 // batch is a set of segments as rows.
 type batch struct {
+	rows
 	tokens    []int32
+	growths   []growth // Of the segments.
+	cacheRows []int32  // Where each row's key and value go.
+	wanted    []int32  // Rows whose logits are wanted.
+	longest   int      // Highest position + 1.
+}
+
+// rows are tokens on their way through the layers.
+type rows struct {
 	positions []int32
-	growths   []growth        // Of the segments.
-	cacheRows []int32         // Where each row's key and value go.
 	keys      []backend.Pages // What each row attends to.
-	wanted    []int32         // Rows whose logits are wanted.
-	longest   int             // Highest position + 1.
 	scales    rowScales
+}
+
+// ends returns the rows that are wanted, which are all that the last layer
+// computes beside keys and values.
+func (b *batch) ends() *rows {
+	if len(b.wanted) == len(b.positions) {
+		return &b.rows
+	}
+	return &rows{positions: selected(b.positions, b.wanted), keys: selected(b.keys, b.wanted), scales: b.scales.selected(b.wanted)}
+}
+
+// selected returns the elements with these indices.
+func selected[T any](all []T, indices []int32) []T {
+	out := make([]T, len(indices))
+	for i, index := range indices {
+		out[i] = all[index]
+	}
+	return out
 }
 
 // Step appends the segments to their sequences in one ragged batch, prefill and
@@ -56,20 +79,18 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 		return nil, fmt.Errorf("model step of %d tokens: %w", len(b.tokens), err)
 	}
 	b.place(c)
-	p := &pass{be: m.be, scales: &b.scales}
+	p := &pass{be: m.be}
 	defer p.release()
 	n := len(b.tokens)
 	x := p.alloc(n * m.hidden)
 	p.do(func() error { return m.be.Gather(x, m.embed, b.tokens) })
 	for i := range m.layers {
 		p.check(ctx)
-		m.layers[i].step(p, m, x, b, table, c.k[i], c.v[i])
-	}
-	if len(b.wanted) < n {
-		last := p.alloc(len(b.wanted) * m.hidden)
-		p.do(func() error { return m.be.SelectRows(last, x, b.wanted, m.hidden) })
-		p.free(x)
-		x = last
+		out := &b.rows
+		if i == len(m.layers)-1 {
+			out = b.ends()
+		}
+		x = m.layers[i].step(p, m, x, b, out, table, c.k[i], c.v[i])
 	}
 	logits := p.host(m.logits(p, x, len(b.wanted)), len(b.wanted), m.config.VocabSize)
 	if p.err != nil {
@@ -148,17 +169,28 @@ func (m *Model) checkTokens(tokens []int32) error {
 }
 
 // step computes one layer in place on x [n, H], writing this batch's keys and
-// values into the cache first.
-func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cacheK, cacheV backend.Buffer) {
+// values into the cache first. Where out are fewer rows than the batch's it returns
+// those in a new buffer.
+func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, table, cacheK, cacheV backend.Buffer) backend.Buffer {
+	p.scales = &b.scales
 	n := len(b.positions)
 	normed := p.alloc(n * m.hidden)
 	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
-	q, k, v := l.project(p, m, normed, b.positions, table, nil)
+	k := l.project(p, m, kProj, normed, b.positions, table, nil)
+	v := l.project(p, m, vProj, normed, b.positions, table, nil)
 	p.do(func() error { return p.be.ScatterRows(cacheK, k, b.cacheRows, m.keys) })
 	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
 	p.free(k, v)
+	if out != &b.rows {
+		p.scales = &out.scales
+		n = len(out.positions)
+		x, normed = p.replace(x, b.wanted, m.hidden), p.replace(normed, b.wanted, m.hidden)
+	}
+	q := l.project(p, m, qProj, normed, out.positions, table, nil)
 	attended := p.alloc(n * m.width())
-	p.do(func() error { return p.be.PagedAttention(attended, q, cacheK, cacheV, b.keys, PageTokens, m.attention) })
+	p.do(func() error {
+		return p.be.PagedAttention(attended, q, cacheK, cacheV, out.keys, PageTokens, m.attention)
+	})
 	p.free(q)
 	l.linears[oProj].forward(p, x, attended, n, true, false)
 	p.free(attended)
@@ -170,38 +202,39 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, table, cache
 	p.do(func() error { return p.be.SwiGLU(gate, gate, up) })
 	l.linears[downProj].forward(p, x, gate, n, true, false)
 	p.free(normed, gate, up)
+	return x
 }
 
-// project computes queries, keys and values of normed [n, H], and normalises
-// (where the family does) and turns the former two by their positions. With a
-// tape it keeps what backward needs.
-func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) (q, k, v backend.Buffer) {
-	n := len(positions)
-	q, k, v = p.alloc(n*m.width()), p.alloc(n*m.keys), p.alloc(n*m.keys)
-	for i, y := range []backend.Buffer{q, k, v} {
-		h := l.linears[qProj+i].forward(p, y, normed, n, false, t != nil)
-		if bias := l.biases[i]; bias != nil {
-			p.do(func() error { return p.be.AddToRows(y, bias, n) })
-		}
-		if t != nil {
-			t.inner[qProj+i] = h
-		}
+// project computes queries, keys or values of normed [n, H], and normalises (where
+// the family does) and turns the former two by their positions. With a tape it
+// keeps what backward needs.
+func (l *layer) project(p *pass, m *Model, projection int, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) backend.Buffer {
+	i := projection - qProj
+	n, heads := len(positions), m.heads(projection)
+	size := n * heads * m.config.HeadDim
+	y := p.alloc(size)
+	h := l.linears[projection].forward(p, y, normed, n, false, t != nil)
+	if t != nil {
+		t.inner[projection] = h
 	}
-	c := m.config
-	if l.headNorms[0] != nil {
-		plainQ, plainK := q, k
-		q, k = p.alloc(n*m.width()), p.alloc(n*m.keys)
-		p.do(func() error { return p.be.RMSNorm(q, plainQ, l.headNorms[0], n*c.Heads, m.eps) })
-		p.do(func() error { return p.be.RMSNorm(k, plainK, l.headNorms[1], n*c.KVHeads, m.eps) })
+	if bias := l.biases[i]; bias != nil {
+		p.do(func() error { return p.be.AddToRows(y, bias, n) })
+	}
+	if projection == vProj {
+		return y
+	}
+	if gain := l.headNorms[i]; gain != nil {
+		plain := y
+		y = p.alloc(size)
+		p.do(func() error { return p.be.RMSNorm(y, plain, gain, n*heads, m.eps) })
 		if t != nil {
-			t.plainQ, t.plainK = plainQ, plainK
+			t.plain[i] = plain
 		} else {
-			p.free(plainQ, plainK)
+			p.free(plain)
 		}
 	}
-	p.do(func() error { return p.be.RoPE(q, positions, c.Heads, table, c.HeadDim, false) })
-	p.do(func() error { return p.be.RoPE(k, positions, c.KVHeads, table, c.HeadDim, false) })
-	return q, k, v
+	p.do(func() error { return p.be.RoPE(y, positions, heads, table, m.config.HeadDim, false) })
+	return y
 }
 
 // logits computes the output projection [n, V] of x [n, H].
@@ -211,6 +244,14 @@ func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
 	p.do(func() error { return m.be.MatMul(out, normed, n, m.head, false) })
 	p.free(normed)
 	return out
+}
+
+// heads is how many heads queries, keys or values have.
+func (m *Model) heads(projection int) int {
+	if projection == qProj {
+		return m.config.Heads
+	}
+	return m.config.KVHeads
 }
 
 // width is Heads·HeadDim, the width of queries; it need not be H.

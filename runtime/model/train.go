@@ -22,23 +22,31 @@ type Sequence struct {
 // Tape remembers a forward pass for Backward. It holds device memory until
 // Backward or Release.
 type Tape struct {
-	pass      *pass
-	model     *Model
-	n         int // Rows.
-	positions []int32
-	spans     []backend.Span
-	wanted    []int32
-	table     backend.Buffer
-	final     backend.Buffer // x after the last layer.
-	layers    []layerTape
+	pass   *pass
+	model  *Model
+	rows   trainRows
+	wanted []int32 // Rows whose logits are wanted.
+	ends   trainRows
+	table  backend.Buffer
+	final  backend.Buffer // The wanted rows of x after the last layer.
+	layers []layerTape
 }
+
+// trainRows are tokens on their way through the layers.
+type trainRows struct {
+	positions []int32
+	spans     []backend.Span // What each attends to.
+}
+
+func (r *trainRows) n() int { return len(r.positions) }
 
 // layerTape is what one layer's backward pass reads.
 type layerTape struct {
-	x, middle     backend.Buffer // Residual stream: before attention, before the MLP.
-	q, k, v       backend.Buffer // After rotation.
-	plainQ        backend.Buffer // Before their norm, where there is one.
-	plainK        backend.Buffer
+	// Rows that the layer's output has, of its input's; nil means all.
+	picked        []int32
+	x, middle     backend.Buffer    // Residual stream: before attention, before the MLP.
+	q, k, v       backend.Buffer    // After rotation.
+	plain         [2]backend.Buffer // q and k before their norm, where there is one.
 	attended, lse backend.Buffer
 	gate, up      backend.Buffer
 	inner         [projections]backend.Buffer // Vᵀ·x of the factored projections.
@@ -56,9 +64,12 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tens
 		return nil, nil, err
 	}
 	p := t.pass
-	x := p.alloc(t.n * m.hidden)
+	x := p.alloc(len(tokens) * m.hidden)
 	p.do(func() error { return m.be.Gather(x, m.embed, tokens) })
 	lowest := m.lowestFactored()
+	if last := len(m.layers) - 1; len(t.wanted) < len(tokens) {
+		t.layers[last].picked = t.wanted
+	}
 	for i := range m.layers {
 		p.check(ctx)
 		x = m.layers[i].forward(p, m, x, t, &t.layers[i])
@@ -67,14 +78,10 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tens
 		}
 	}
 	t.final = x
-	selected := p.alloc(len(t.wanted) * m.hidden)
-	p.do(func() error { return m.be.SelectRows(selected, x, t.wanted, m.hidden) })
-	out := m.logits(p, selected, len(t.wanted))
-	logits := p.host(out, len(t.wanted), m.config.VocabSize)
-	p.free(selected)
+	logits := p.host(m.logits(p, x, len(t.wanted)), len(t.wanted), m.config.VocabSize)
 	if p.err != nil {
 		p.release()
-		return nil, nil, fmt.Errorf("forward pass of %d tokens: %w", t.n, p.err)
+		return nil, nil, fmt.Errorf("forward pass of %d tokens: %w", len(tokens), p.err)
 	}
 	return logits, t, nil
 }
@@ -99,8 +106,8 @@ func (m *Model) newTape(sequences []Sequence) (*Tape, []int32, error) {
 			if j >= s.From {
 				t.wanted = append(t.wanted, first+int32(j))
 			}
-			t.positions = append(t.positions, int32(j))
-			t.spans = append(t.spans, backend.Span{First: first, Count: int32(j + 1)})
+			t.rows.positions = append(t.rows.positions, int32(j))
+			t.rows.spans = append(t.rows.spans, backend.Span{First: first, Count: int32(j + 1)})
 		}
 		tokens = append(tokens, inputs...)
 		longest = max(longest, len(inputs))
@@ -109,20 +116,40 @@ func (m *Model) newTape(sequences []Sequence) (*Tape, []int32, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t.n, t.table = len(tokens), table
+	t.table = table
+	t.ends = trainRows{positions: selected(t.rows.positions, t.wanted), spans: selected(t.rows.spans, t.wanted)}
 	return t, tokens, nil
 }
 
-// forward computes one layer of x [n, H] into a new buffer.
+// out returns the rows of a layer's output.
+func (t *Tape) out(lt *layerTape) *trainRows {
+	if lt.picked != nil {
+		return &t.ends
+	}
+	return &t.rows
+}
+
+// forward computes one layer of x [n, H], or those of its rows that are picked,
+// into a new buffer.
 func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerTape) backend.Buffer {
-	n := t.n
+	n := t.rows.n()
 	lt.x = x
 	normed := p.alloc(n * m.hidden)
 	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
-	lt.q, lt.k, lt.v = l.project(p, m, normed, t.positions, t.table, lt)
+	lt.k = l.project(p, m, kProj, normed, t.rows.positions, t.table, lt)
+	lt.v = l.project(p, m, vProj, normed, t.rows.positions, t.table, lt)
+	rows := t.out(lt)
+	if lt.picked != nil {
+		n = rows.n()
+		lt.middle, normed = p.pick(x, lt.picked, m.hidden), p.replace(normed, lt.picked, m.hidden)
+	} else {
+		lt.middle = p.clone(x)
+	}
+	lt.q = l.project(p, m, qProj, normed, rows.positions, t.table, lt)
 	lt.attended, lt.lse = p.alloc(n*m.width()), p.alloc(n*m.config.Heads)
-	p.do(func() error { return p.be.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, t.spans, m.attention) })
-	lt.middle = p.clone(x)
+	p.do(func() error {
+		return p.be.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
+	})
 	lt.inner[oProj] = l.linears[oProj].forward(p, lt.middle, lt.attended, n, true, true)
 
 	p.do(func() error { return p.be.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
@@ -140,7 +167,7 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 
 // free gives back what the layer kept.
 func (lt *layerTape) free(p *pass) {
-	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.plainQ, lt.plainK, lt.attended, lt.lse, lt.gate, lt.up)
+	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.plain[0], lt.plain[1], lt.attended, lt.lse, lt.gate, lt.up)
 	p.free(lt.inner[:]...)
 	*lt = layerTape{}
 }

@@ -92,22 +92,20 @@ func (b *Backend) product(c, a []float32, n int, p *packed, add bool) error {
 		}
 		m.prepareRows(b.pool, rows, n)
 	}
-	mr := m.mr
 	panels := p.count()
-	rowsPerTask, columns := n, split{panels: panels, each: panels}
+	tiles, rowTasks, columns := (n+m.mr-1)/m.mr, 1, split{panels: panels, each: panels}
 	if b.pool.threads > 1 && n*p.out*p.k >= inlineWork {
 		const tasksPerThread = 4
 		want := b.pool.threads * tasksPerThread
-		rowsPerTask = min(blockRows, roundUp((n+want-1)/want, mr))
-		if rowTasks := (n + rowsPerTask - 1) / rowsPerTask; rowTasks < want {
+		rowTasks = max(min(want, tiles), (n+blockRows-1)/blockRows)
+		if rowTasks < want {
 			columns = splitPanels(panels, (want+rowTasks-1)/rowTasks, b.pool.threads)
 		}
 	}
-	rowTasks := (n + rowsPerTask - 1) / rowsPerTask
 	b.pool.run(rowTasks*columns.tasks(), func(task int) {
-		row := task % rowTasks * rowsPerTask
+		i := task % rowTasks // Whose tiles are one more or less than another's.
 		from, to := columns.task(task / rowTasks)
-		b.block(m, row, min(n, row+rowsPerTask), from, to)
+		b.block(m, i*tiles/rowTasks*m.mr, min(n, (i+1)*tiles/rowTasks*m.mr), from, to)
 	})
 	return nil
 }
