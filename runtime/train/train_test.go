@@ -12,12 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
@@ -353,19 +355,33 @@ func TestAKilledRunContinuesFromItsLastCheckpoint(t *testing.T) {
 	}
 }
 
+// watched is a backend that says when the first backward pass begins.
+type watched struct {
+	backend.Backend
+	begins func()
+}
+
+func (w *watched) MatMulBackward(dx, dy backend.Buffer, n int, weight backend.Weight, s *backend.Scales, add bool) error {
+	w.begins()
+	return w.Backend.MatMulBackward(dx, dy, n, weight, s, add)
+}
+
 func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {
 	e := newExercise(t)
-	e.spec.Hyperparameters.BatchSize = 20000 // takes long
 	be, err := cpu.New(2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = be.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(1500*time.Millisecond, cancel)
+	const grace = time.Millisecond
+	begins := sync.OnceFunc(func() {
+		cancel()
+		time.Sleep(100 * grace) // The first iteration takes too long.
+	})
 	start := time.Now()
 	_, err = Run(ctx, e.spec, Options{
-		Backend: be, Progress: jobs.NewProgress(), Log: slog.New(slog.DiscardHandler), Grace: time.Millisecond,
+		Backend: &watched{be, begins}, Progress: jobs.NewProgress(), Log: slog.New(slog.DiscardHandler), Grace: grace,
 	})
 	if reason, _ := failure.Of(err); reason != contract.ReasonInterrupted {
 		t.Fatalf("the run ended with %v", err)
