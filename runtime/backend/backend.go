@@ -97,13 +97,15 @@ type Capabilities struct {
 
 // LinearOps are the products with a weight. N is the number of rows.
 type LinearOps interface {
-	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y. It rounds x as
-	// the weight's type says.
-	MatMul(y, x Buffer, n int, w Weight, add bool) error
-	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx. It
-	// rounds dy as MatMul does x where W is BF16; with the stored elements of the
-	// other types it multiplies in float32.
-	MatMulBackward(dx, dy Buffer, n int, w Weight, add bool) error
+	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y. Unless s is nil
+	// the rows of x are scaled before, bit for bit as ScaleColumns does it. It
+	// rounds x as the weight's type says.
+	MatMul(y, x Buffer, n int, w Weight, s *Scales, add bool) error
+	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx. Unless s
+	// is nil the rows of dy are scaled before, as in MatMul. It rounds dy as MatMul
+	// does x where W is BF16; with the stored elements of the other types it
+	// multiplies in float32.
+	MatMulBackward(dx, dy Buffer, n int, w Weight, s *Scales, add bool) error
 	// Gather copies rows of w as they are stored: y [len(ids), In], y[i] = w[ids[i]].
 	Gather(y Buffer, w Weight, ids []int32) error
 }
@@ -117,10 +119,6 @@ type RowOps interface {
 	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
 	// y and x may be the same buffer.
 	ScaleColumns(y, x, s Buffer, n int) error
-	// ScaleRowsBy computes y [N, C], y[n] = x[n] ⊙ scales[index[n]], with N the
-	// length of index and every scale [C]: each row is what ScaleColumns makes of
-	// it with its own scale, bit for bit. y and x may be the same buffer.
-	ScaleRowsBy(y, x Buffer, scales []Buffer, index []int32) error
 	// ColumnDots computes d [C], d[c] = Σₙ a[n,c]·b[n,c], summed in row order.
 	ColumnDots(d, a, b Buffer, n int) error
 	// SelectRows copies rows of x [·, c]: y [len(rows), c], y[i] = x[rows[i]].
@@ -165,6 +163,15 @@ type SequenceOps interface {
 	// to get zero gradients. Rows with the same Span.First must be adjacent, and
 	// spans with different First must not overlap (packed causal sequences).
 	AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v Buffer, keys []Span, shape AttentionShape) error
+}
+
+// Scales are what the rows [N, C] of a product's input are multiplied by, element
+// by element: row n becomes x[n] ⊙ Of[Index[n]].
+type Scales struct {
+	// Of are the scales [C], at least one.
+	Of []Buffer
+	// Index has one number a row; nil means that all rows have Of[0].
+	Index []int32
 }
 
 // Span is a run of rows.

@@ -22,6 +22,9 @@ func (l *linear) factored() bool { return l.dense == nil }
 
 func (l *linear) rank() int { return l.u.In() }
 
+// own is the scale of all rows that have no other.
+func (l *linear) own() *backend.Scales { return &backend.Scales{Of: []backend.Buffer{l.scale}} }
+
 func newFactored(be backend.Backend, as backend.WeightType, info LinearInfo, f Factors) (*linear, error) {
 	rank := len(f.S)
 	if f.U == nil || f.Vt == nil || rank == 0 || !f.U.HasShape(info.Out, rank) || !f.Vt.HasShape(rank, info.In) {
@@ -48,25 +51,16 @@ func newFactored(be backend.Backend, as backend.WeightType, info LinearInfo, f F
 // h = Vᵀ·x [n, R] of a factored projection, which backward needs.
 func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) backend.Buffer {
 	if !l.factored() {
-		p.do(func() error { return p.be.MatMul(y, x, n, l.dense, add) })
+		p.do(func() error { return p.be.MatMul(y, x, n, l.dense, nil, add) })
 		return nil
 	}
 	h := p.alloc(n * l.rank())
-	p.do(func() error { return p.be.MatMul(h, x, n, l.vt, false) })
-	scaled := h
-	if keep {
-		scaled = p.alloc(n * l.rank())
-	}
-	if p.scales.own() {
-		p.do(func() error { return p.be.ScaleColumns(scaled, h, l.scale, n) })
-	} else {
-		p.do(func() error { return p.be.ScaleRowsBy(scaled, h, p.scales.of(l), p.scales.index) })
-	}
-	p.do(func() error { return p.be.MatMul(y, scaled, n, l.u, add) })
-	p.free(scaled)
+	p.do(func() error { return p.be.MatMul(h, x, n, l.vt, nil, false) })
+	p.do(func() error { return p.be.MatMul(y, h, n, l.u, p.scales.of(l), add) })
 	if keep {
 		return h
 	}
+	p.free(h)
 	return nil
 }
 
@@ -76,19 +70,18 @@ func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) ba
 func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int, add bool) []float32 {
 	if !l.factored() {
 		if dx != nil {
-			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, add) })
+			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, nil, add) })
 		}
 		return nil
 	}
 	dh := p.alloc(n * l.rank())
-	p.do(func() error { return p.be.MatMulBackward(dh, dy, n, l.u, false) })
+	p.do(func() error { return p.be.MatMulBackward(dh, dy, n, l.u, nil, false) })
 	ds := p.alloc(l.rank())
 	p.do(func() error { return p.be.ColumnDots(ds, dh, h, n) })
 	gradient := make([]float32, l.rank())
 	p.do(func() error { return p.be.Download(gradient, ds) })
 	if dx != nil {
-		p.do(func() error { return p.be.ScaleColumns(dh, dh, l.scale, n) })
-		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, add) })
+		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, l.own(), add) })
 	}
 	p.free(dh, ds)
 	return gradient
@@ -111,8 +104,7 @@ func (l *linear) matrix(be backend.Backend) ([]float32, error) {
 	defer p.free(us, w)
 	data := make([]float32, l.info.Out*l.info.In)
 	p.do(func() error { return be.Upload(us, left) })
-	p.do(func() error { return be.ScaleColumns(us, us, l.scale, l.info.Out) })
-	p.do(func() error { return be.MatMulBackward(w, us, l.info.Out, l.vt, false) })
+	p.do(func() error { return be.MatMulBackward(w, us, l.info.Out, l.vt, l.own(), false) })
 	p.do(func() error { return be.Download(data, w) })
 	return data, p.err
 }

@@ -54,7 +54,6 @@ func (s *Scales) Bytes() int64 { return s.bytes }
 type rowScales struct {
 	distinct []*Scales // nil among them: the model's own.
 	index    []int32   // By row, into distinct.
-	list     []backend.Buffer
 }
 
 // add appends the rows of a segment.
@@ -78,24 +77,21 @@ func (r *rowScales) selected(rows []int32) rowScales {
 	return rowScales{distinct: r.distinct, index: selected(r.index, rows)}
 }
 
-// own reports whether every row has the model's own scales.
-func (r *rowScales) own() bool {
-	return r == nil || len(r.distinct) == 1 && r.distinct[0] == nil
-}
-
-// of lists what index counts, for one projection. The list is valid until the
-// next call.
-func (r *rowScales) of(l *linear) []backend.Buffer {
+// of returns the scales of a batch's rows for one projection.
+func (r *rowScales) of(l *linear) *backend.Scales {
+	if r == nil || len(r.distinct) == 1 && r.distinct[0] == nil {
+		return l.own()
+	}
 	projection := projectionIndex(l.info.Module)
-	r.list = r.list[:0]
+	of := make([]backend.Buffer, 0, len(r.distinct))
 	for _, s := range r.distinct {
 		row := l.scale
 		if s != nil && s.rows[l.info.Layer][projection] != nil {
 			row = s.rows[l.info.Layer][projection]
 		}
-		r.list = append(r.list, row)
+		of = append(of, row)
 	}
-	return r.list
+	return &backend.Scales{Of: of, Index: r.index}
 }
 
 // ProjectionBytes is the device memory that siblings' projections take beyond

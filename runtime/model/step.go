@@ -241,7 +241,7 @@ func (l *layer) project(p *pass, m *Model, projection int, normed backend.Buffer
 func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
 	normed, out := p.alloc(n*m.hidden), p.alloc(n*m.config.VocabSize)
 	p.do(func() error { return m.be.RMSNorm(normed, x, m.norm, n, m.eps) })
-	p.do(func() error { return m.be.MatMul(out, normed, n, m.head, false) })
+	p.do(func() error { return m.be.MatMul(out, normed, n, m.head, nil, false) })
 	p.free(normed)
 	return out
 }

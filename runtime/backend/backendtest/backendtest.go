@@ -38,11 +38,11 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	}
 	t.Run("Memory", s.memory)
 	t.Run("MatMul", s.matMul)
+	t.Run("ScaledProducts", s.scaledProducts)
 	t.Run("Gather", s.gather)
 	t.Run("RowsOfX", s.rowsOfX)
 	t.Run("NotFinite", s.notFinite)
 	t.Run("Elementwise", s.elementwise)
-	t.Run("ScaleRowsBy", s.scaleRowsBy)
 	t.Run("ColumnDots", s.columnDots)
 	t.Run("Rows", s.rows)
 	t.Run("RMSNorm", s.rmsNorm)

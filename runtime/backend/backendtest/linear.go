@@ -88,7 +88,8 @@ type product struct {
 	back       bool
 }
 
-func (s *suite) product(t *testing.T, p product) {
+// multiplier returns what multiplies n rows, with p's weight on each variant.
+func (s *suite) multiplier(t *testing.T, p product) func(be backend.Backend, y, x backend.Buffer, n int, by *backend.Scales) error {
 	t.Helper()
 	weights := map[backend.Backend]backend.Weight{}
 	for _, be := range s.variants {
@@ -98,12 +99,20 @@ func (s *suite) product(t *testing.T, p product) {
 			weights[be] = newWeight(t, be, p.kind, p.out, p.in, p.w)
 		}
 	}
+	return func(be backend.Backend, y, x backend.Buffer, n int, by *backend.Scales) error {
+		if p.back {
+			return be.MatMulBackward(y, x, n, weights[be], by, p.add)
+		}
+		return be.MatMul(y, x, n, weights[be], by, p.add)
+	}
+}
+
+func (s *suite) product(t *testing.T, p product) {
+	t.Helper()
+	multiply := s.multiplier(t, p)
 	op := func(n int) operation {
 		return func(be backend.Backend, b []backend.Buffer) error {
-			if p.back {
-				return be.MatMulBackward(b[0], b[1], n, weights[be], p.add)
-			}
-			return be.MatMul(b[0], b[1], n, weights[be], p.add)
+			return multiply(be, b[0], b[1], n, nil)
 		}
 	}
 	y := garbage(p.n * p.out)
@@ -129,6 +138,75 @@ func (s *suite) product(t *testing.T, p product) {
 		if !sameBits(alone, got[r*p.out:][:p.out]) {
 			t.Fatalf("row %d differs from the row computed alone", r)
 		}
+	}
+}
+
+// scaledProducts wants of products with scales the bits that ScaleColumns and the
+// product give each row, whose scale is the only one or one of several.
+func (s *suite) scaledProducts(t *testing.T) {
+	cases := []struct{ n, out, in, scales int }{{1, 1, 1, 1}, {3, 70, 5, 2}, {9, 33, 130, 9}, {300, 40, 129, 4}, {64, 65, 1536, 70}, {20, 40, 2100, 1}}
+	for _, kind := range backend.WeightTypes() {
+		for _, c := range cases {
+			for _, back := range []bool{false, true} {
+				t.Run(name(kind, " ", c, " back ", back), func(t *testing.T) {
+					s.scaledProduct(t, product{kind: kind, n: c.n, out: c.out, in: c.in, add: c.n%2 == 0, back: back,
+						x: random(c.n*c.in, 1), w: random(c.out*c.in, 2)}, c.scales)
+				})
+			}
+		}
+	}
+}
+
+func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
+	t.Helper()
+	multiply := s.multiplier(t, p)
+	values := [][]float32{random(p.n*p.out, 3), p.x}
+	for i := range scales {
+		values = append(values, random(p.in, uint64(4+i)))
+	}
+	var index []int32
+	if scales > 1 {
+		for r := range p.n {
+			index = append(index, int32((r*7+3)%scales))
+		}
+	}
+	got := s.compute(t, []int{0}, values, func(be backend.Backend, b []backend.Buffer) error {
+		return multiply(be, b[0], b[1], p.n, &backend.Scales{Of: b[2:], Index: index})
+	})[0]
+	for r := range p.n {
+		var own int32
+		if index != nil {
+			own = index[r]
+		}
+		want := s.compute(t, []int{0, 1}, [][]float32{values[0][r*p.out:][:p.out], p.x[r*p.in:][:p.in], values[2+own]}, func(be backend.Backend, b []backend.Buffer) error {
+			if err := be.ScaleColumns(b[1], b[1], b[2], 1); err != nil {
+				return err
+			}
+			return multiply(be, b[0], b[1], 1, nil)
+		})[0]
+		if !sameBits(got[r*p.out:][:p.out], want) {
+			t.Fatalf("row %d differs from the product of the row that ScaleColumns made", r)
+		}
+	}
+}
+
+// scaledRefusals are products that must fail for their scales.
+func scaledRefusals(t *testing.T, be backend.Backend) map[string]error {
+	t.Helper()
+	small, large := newBuffer(t, be, make([]float32, 4)), newBuffer(t, be, make([]float32, 8))
+	w := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16))
+	of := func(scales ...backend.Buffer) *backend.Scales { return &backend.Scales{Of: scales} }
+	indexed := func(index ...int32) *backend.Scales {
+		return &backend.Scales{Of: []backend.Buffer{small}, Index: index}
+	}
+	return map[string]error{
+		"scales of another size":           be.MatMul(large, large, 2, w, &backend.Scales{Of: []backend.Buffer{small, large}, Index: []int32{0, 1}}, false),
+		"an empty list of scales":          be.MatMul(small, small, 1, w, of(), false),
+		"no scale":                         be.MatMul(small, small, 1, w, of(nil), false),
+		"a scale that is not there":        be.MatMul(large, large, 2, w, indexed(0, 1), false),
+		"a negative scale":                 be.MatMul(small, small, 1, w, indexed(-1), false),
+		"scales of another number of rows": be.MatMul(large, large, 2, w, indexed(0), false),
+		"backward scales of another size":  be.MatMulBackward(small, small, 1, w, of(large), false),
 	}
 }
 
@@ -168,7 +246,7 @@ func (s *suite) rowsOfX(t *testing.T) {
 	x[cols+3], x[cols+40], x[2*cols-1] = 127, -127, 127 // when the scale is 1.
 	for _, kind := range backend.WeightTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * cols), x}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, cols, cols, unit), false)
+			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, cols, cols, unit), nil, false)
 		})[0]
 		for i, want := range refStored(kind, x, cols) {
 			const ofThree = 4e-7 // Roundings to float32.
@@ -186,7 +264,7 @@ func (s *suite) notFinite(t *testing.T) {
 	x[in], x[2*in+69], x[4*in+35] = float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0x7fffffff)
 	for _, kind := range backend.WeightTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * out), x}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, out, in, w), false)
+			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, out, in, w), nil, false)
 		})[0]
 		for i, v := range got {
 			r := i / out
@@ -239,19 +317,15 @@ func (s *suite) refusals(t *testing.T) {
 			"upload of another size":     be.Upload(small, make([]float32, 5)),
 			"download of another size":   be.Download(make([]float32, 5), small),
 			"copy of another size":       be.Copy(small, large),
-			"matmul of another size":     be.MatMul(large, small, 1, w, false),
-			"matmul of no weight":        be.MatMul(small, small, 1, nil, false),
-			"matmul of no buffer":        be.MatMul(nil, small, 1, w, false),
-			"backward of another size":   be.MatMulBackward(small, large, 1, w, false),
+			"matmul of another size":     be.MatMul(large, small, 1, w, nil, false),
+			"matmul of no weight":        be.MatMul(small, small, 1, nil, nil, false),
+			"matmul of no buffer":        be.MatMul(nil, small, 1, w, nil, false),
+			"backward of another size":   be.MatMulBackward(small, large, 1, w, nil, false),
 			"gather of a negative row":   be.Gather(small, w, []int32{-1}),
 			"gather past the end":        be.Gather(small, w, []int32{4}),
 			"add of another size":        be.Add(small, large),
 			"add to rows of another n":   be.AddToRows(large, small, 1),
 			"scale of another size":      be.ScaleColumns(small, small, large, 1),
-			"scales of another size":     be.ScaleRowsBy(large, large, []backend.Buffer{small, large}, []int32{0, 1}),
-			"no scales":                  be.ScaleRowsBy(small, small, nil, []int32{0}),
-			"a scale that is not there":  be.ScaleRowsBy(large, large, []backend.Buffer{small}, []int32{0, 1}),
-			"a negative scale":           be.ScaleRowsBy(small, small, []backend.Buffer{small}, []int32{-1}),
 			"dots of another size":       be.ColumnDots(small, small, large, 1),
 			"select past the end":        be.SelectRows(small, large, []int32{2}, 4),
 			"scatter past the end":       be.ScatterRows(large, small, []int32{2}, 4),
@@ -268,6 +342,7 @@ func (s *suite) refusals(t *testing.T) {
 			"overlapping spans backward": be.AttentionBackward(large, small, small, large, large, small, large, small, small, []backend.Span{{First: 0, Count: 2}, {First: 1, Count: 1}}, shape),
 		}
 		maps.Copy(cases, pagedRefusals(t, be))
+		maps.Copy(cases, scaledRefusals(t, be))
 		for what, err := range cases {
 			if err == nil {
 				t.Errorf("%s: no error from %s", what, be.Name())

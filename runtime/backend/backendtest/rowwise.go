@@ -39,39 +39,6 @@ func (s *suite) elementwise(t *testing.T) {
 	}
 }
 
-// scaleRowsBy wants of every row the bits that ScaleColumns gives it alone.
-func (s *suite) scaleRowsBy(t *testing.T) {
-	for _, c := range []struct{ n, c, scales int }{{1, 1, 1}, {3, 5, 2}, {9, 130, 9}, {513, 129, 4}, {64, 1536, 70}} {
-		x := random(c.n*c.c, 1)
-		values := [][]float32{garbage(len(x)), x}
-		for i := range c.scales {
-			values = append(values, random(c.c, uint64(2+i)))
-		}
-		index := make([]int32, c.n)
-		for r := range index {
-			index[r] = int32((r*7 + 3) % c.scales)
-		}
-		got := s.compute(t, []int{0}, values, func(be backend.Backend, b []backend.Buffer) error {
-			return be.ScaleRowsBy(b[0], b[1], b[2:], index)
-		})[0]
-		for r, i := range index {
-			want := s.compute(t, []int{0}, [][]float32{garbage(c.c), x[r*c.c:][:c.c], values[2+i]}, func(be backend.Backend, b []backend.Buffer) error {
-				return be.ScaleColumns(b[0], b[1], b[2], 1)
-			})[0]
-			if !sameBits(got[r*c.c:][:c.c], want) {
-				t.Fatalf("scale rows %v: row %d differs from ScaleColumns with its scale", c, r)
-			}
-		}
-		values[0] = x
-		inPlace := s.compute(t, []int{0}, values, func(be backend.Backend, b []backend.Buffer) error {
-			return be.ScaleRowsBy(b[0], b[0], b[2:], index)
-		})[0]
-		if !sameBits(inPlace, got) {
-			t.Errorf("scale rows %v in place differs", c)
-		}
-	}
-}
-
 func (s *suite) columnDots(t *testing.T) {
 	for _, c := range []struct{ n, c int }{{1, 1}, {4, 17}, {300, 129}, {2000, 31}} {
 		x, y := random(c.n*c.c, 1), random(c.n*c.c, 2)

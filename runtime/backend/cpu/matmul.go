@@ -17,35 +17,78 @@ const (
 )
 
 // MatMul implements backend.LinearOps.
-func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, add bool) error {
-	own, err := b.weight("matmul", w)
+func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, s *backend.Scales, add bool) error {
+	const op = "matmul"
+	own, err := b.weight(op, w)
 	if err != nil {
 		return err
 	}
-	args, err := operands("matmul", operand{"y", y, n * w.Out()}, operand{"x", x, n * w.In()})
+	args, err := operands(op, operand{"y", y, n * w.Out()}, operand{"x", x, n * w.In()})
 	if err != nil {
 		return err
 	}
-	if err := b.product(args[0], args[1], n, own.forward, add); err != nil {
-		return fmt.Errorf("matmul: %w", err)
+	by, err := scalesOf(op, s, n, w.In())
+	if err != nil {
+		return err
 	}
+	b.product(args[0], args[1], n, own.forward, by, add)
 	return nil
 }
 
 // MatMulBackward implements backend.LinearOps.
-func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight, add bool) error {
-	own, err := b.weight("matmul backward", w)
+func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight, s *backend.Scales, add bool) error {
+	const op = "matmul backward"
+	own, err := b.weight(op, w)
 	if err != nil {
 		return err
 	}
-	args, err := operands("matmul backward", operand{"dx", dx, n * w.In()}, operand{"dy", dy, n * w.Out()})
+	args, err := operands(op, operand{"dx", dx, n * w.In()}, operand{"dy", dy, n * w.Out()})
 	if err != nil {
 		return err
 	}
-	if err := b.product(args[0], args[1], n, own.backward(b.pool, &b.weights), add); err != nil {
-		return fmt.Errorf("matmul backward: %w", err)
+	by, err := scalesOf(op, s, n, w.Out())
+	if err != nil {
+		return err
 	}
+	b.product(args[0], args[1], n, own.backward(b.pool, &b.weights), by, add)
 	return nil
+}
+
+// scales are backend.Scales with their memory; there may be none.
+type scales struct {
+	of    [][]float32
+	index []int32
+}
+
+func scalesOf(op string, s *backend.Scales, n, columns int) (scales, error) {
+	if s == nil {
+		return scales{}, nil
+	}
+	if len(s.Of) == 0 {
+		return scales{}, fmt.Errorf("%s: the list of scales is empty", op)
+	}
+	if s.Index != nil && len(s.Index) != n {
+		return scales{}, fmt.Errorf("%s: %d rows, and scales for %d", op, n, len(s.Index))
+	}
+	for row, i := range s.Index {
+		if i < 0 || int(i) >= len(s.Of) {
+			return scales{}, fmt.Errorf("%s: row %d has scale %d of %d", op, row, i, len(s.Of))
+		}
+	}
+	all := make([]operand, len(s.Of))
+	for i, scale := range s.Of {
+		all[i] = operand{"a scale", scale, columns}
+	}
+	of, err := operands(op, all...)
+	return scales{of: of, index: s.Index}, err
+}
+
+// row returns the scale of a row.
+func (s *scales) row(r int) []float32 {
+	if s.index == nil {
+		return s.of[0]
+	}
+	return s.of[s.index[r]]
 }
 
 // Gather implements backend.LinearOps.
@@ -72,26 +115,12 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error 
 	return nil
 }
 
-// product computes c [n, p.out] = a [n, p.k]·Wᵀ, or adds it to c. It fails only
-// when the backend is closed.
-func (b *Backend) product(c, a []float32, n int, p *packed, add bool) error {
+// product computes c [n, p.out] = a [n, p.k]·Wᵀ, or adds it to c.
+func (b *Backend) product(c, a []float32, n int, p *packed, by scales, add bool) {
 	if n == 0 {
-		return nil
+		return
 	}
-	m := multiplication{kernels: b.kernels, product: &b.kernels.products[p.kind], packed: p, c: c, a: a, lda: p.k, add: add}
-	if m.prepare != nil {
-		m.lda = p.steps * m.rowWords
-		buf, err := b.Alloc(n * m.lda)
-		if err != nil {
-			return err
-		}
-		defer b.Free(buf)
-		rows, err := floats("the rows", buf, -1)
-		if err != nil {
-			return err
-		}
-		m.prepareRows(b.pool, rows, n)
-	}
+	m := multiplication{kernels: b.kernels, product: &b.kernels.products[p.kind], packed: p, c: c, a: a, by: by, add: add}
 	panels := p.count()
 	tiles, rowTasks, columns := (n+m.mr-1)/m.mr, 1, split{panels: panels, each: panels}
 	if b.pool.threads > 1 && n*p.out*p.k >= inlineWork {
@@ -107,7 +136,6 @@ func (b *Backend) product(c, a []float32, n int, p *packed, add bool) error {
 		from, to := columns.task(task / rowTasks)
 		b.block(m, i*tiles/rowTasks*m.mr, min(n, (i+1)*tiles/rowTasks*m.mr), from, to)
 	})
-	return nil
 }
 
 // split divides the panels of a product into tasks: first large ones, one a
@@ -146,27 +174,14 @@ func (s split) task(i int) (from, to int) {
 	return from, min(s.panels, from+s.small)
 }
 
-// multiplication is one product: c (+)= a·packedᵀ. Rows of a are lda words apart.
+// multiplication is one product: c (+)= a·packedᵀ, with the rows of a scaled.
 type multiplication struct {
 	*kernels
 	*product
 	*packed
 	c, a []float32
-	lda  int
+	by   scales
 	add  bool
-}
-
-// prepareRows replaces a by its rows in the form that the kernels take.
-func (m *multiplication) prepareRows(workers *pool, rows []float32, n int) {
-	a, k := m.a, m.k
-	workers.rows(n, 4*k, func(from, to int) {
-		for r := from; r < to; r++ {
-			row := rows[r*m.lda:][:m.lda]
-			row[len(row)-1] = 0 // Where an odd number of columns has no partner.
-			m.prepare(row, a[r*k:][:k])
-		}
-	})
-	m.a = rows
 }
 
 // block computes rows [row, rowEnd) by panels [panel, panelEnd) of a product.
@@ -180,6 +195,7 @@ func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
 	for first := 0; first < m.steps; first += most {
 		t.args.steps = min(most, m.steps-first)
 		t.args.add = m.add || first > 0
+		t.take(row, rowEnd, first)
 		group := max(1, blockPanel/(t.args.steps*m.stepWords))
 		for g := panel; g < panelEnd; g += group {
 			end := min(panelEnd, g+group)
@@ -199,17 +215,64 @@ type tiler struct {
 	multiplication
 	args    tileArgs
 	scratch [maxTile]float32
+
+	// The rows from firstRow on as the kernels take them, from the block's first step
+	// on.
+	rows     []float32
+	firstRow int
+	made     []float32 // Their memory, where they are not a's.
+	scaled   []float32 // Of one row.
 }
 
 // release drops the references to memory that belongs to others.
 func (t *tiler) release() {
-	t.multiplication, t.args = multiplication{}, tileArgs{}
+	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{}, nil
+}
+
+// take sets rows to the steps of a block of the rows [from, to) of a. What several
+// blocks of one product need is made for each: it stays in the cache so, and
+// nobody waits for it.
+func (t *tiler) take(from, to, first int) {
+	if t.prepare == nil && t.by.of == nil {
+		t.rows, t.firstRow, t.args.lda = t.a[from*t.k+first:], from, t.k
+		return
+	}
+	perStep := formats[t.kind].columns
+	column := first * perStep
+	columns := min(t.args.steps*perStep, t.k-column)
+	width := t.args.steps * t.rowWords
+	t.made = resized(t.made, (to-from)*width)
+	for r := from; r < to; r++ {
+		source, row := t.a[r*t.k+column:][:columns], t.made[(r-from)*width:][:width]
+		if t.by.of != nil {
+			scaled := row
+			if t.prepare != nil {
+				t.scaled = resized(t.scaled, columns)
+				scaled = t.scaled
+			}
+			t.mul(scaled, source, t.by.row(r)[column:][:columns])
+			source = scaled
+		}
+		if t.prepare != nil {
+			row[width-1] = 0 // Where an odd number of columns has no partner.
+			t.prepare(row, source)
+		}
+	}
+	t.rows, t.firstRow, t.args.lda = t.made, from, width
+}
+
+// resized returns a slice of n elements, s itself where it has room.
+func resized(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return make([]float32, n)
+	}
+	return s[:n]
 }
 
 // row computes one tile of rows by panels [q, end), from the given step.
 func (t *tiler) row(row, q, end, first int) {
 	nr := t.packed.nr
-	t.args.a, t.args.lda = t.a[row*t.lda+first*t.rowWords:], t.lda
+	t.args.a = t.rows[(row-t.firstRow)*t.args.lda:]
 	t.args.ldc, t.args.panelStride = t.out, t.steps*t.stepWords
 	if t.args.rows == 1 && t.wide != nil {
 		for ; q+t.widePanels <= end && (q+t.widePanels)*nr <= t.out; q += t.widePanels {

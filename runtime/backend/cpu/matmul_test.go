@@ -93,7 +93,7 @@ func multiply(tb testing.TB, b *Backend, kind backend.WeightType, y, x, w []floa
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := b.MatMul(&buffer{y}, &buffer{x}, n, weight, add); err != nil {
+	if err := b.MatMul(&buffer{y}, &buffer{x}, n, weight, nil, add); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -130,7 +130,7 @@ func benchmarkMatMul(b *testing.B, path string, kind backend.WeightType, n, out,
 	x, y := &buffer{random(n*in, 2)}, &buffer{make([]float32, n*out)}
 	work := 2 * float64(n) * float64(out) * float64(in)
 	for b.Loop() {
-		if err := be.MatMul(y, x, n, w, false); err != nil {
+		if err := be.MatMul(y, x, n, w, nil, false); err != nil {
 			b.Fatal(err)
 		}
 	}

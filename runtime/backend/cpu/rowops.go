@@ -61,35 +61,6 @@ func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
 	return nil
 }
 
-// ScaleRowsBy implements backend.RowOps.
-func (b *Backend) ScaleRowsBy(y, x backend.Buffer, scales []backend.Buffer, index []int32) error {
-	const op = "scale rows"
-	if len(scales) == 0 {
-		return fmt.Errorf("%s: no scales are given", op)
-	}
-	n, c := len(index), length(scales[0])
-	all := make([]operand, 0, len(scales)+2)
-	all = append(all, operand{"y", y, n * c}, operand{"x", x, n * c})
-	for _, s := range scales {
-		all = append(all, operand{"a scale", s, c})
-	}
-	args, err := operands(op, all...)
-	if err != nil {
-		return err
-	}
-	for row, i := range index {
-		if i < 0 || int(i) >= len(scales) {
-			return fmt.Errorf("%s: row %d has scale %d of %d", op, row, i, len(scales))
-		}
-	}
-	b.pool.rows(n, c, func(from, to int) {
-		for r := from; r < to; r++ {
-			b.kernels.mul(args[0][r*c:][:c], args[1][r*c:][:c], args[2+index[r]])
-		}
-	})
-	return nil
-}
-
 // ColumnDots implements backend.RowOps. It is parallel over columns, so that
 // each column's sum runs over the rows in order.
 func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
