@@ -97,15 +97,13 @@ type Capabilities struct {
 
 // LinearOps are the products with a weight. N is the number of rows.
 type LinearOps interface {
-	// MatMul computes y [N, Out] = x [N, In]·Wᵀ, or adds it to y. Unless s is nil
-	// the rows of x are scaled before, bit for bit as ScaleColumns does it. It
-	// rounds x as the weight's type says.
-	MatMul(y, x Buffer, n int, w Weight, s *Scales, add bool) error
-	// MatMulBackward computes dx [N, In] = dy [N, Out]·W, or adds it to dx. Unless s
-	// is nil the rows of dy are scaled before, as in MatMul. It rounds dy as MatMul
-	// does x where W is BF16; with the stored elements of the other types it
-	// multiplies in float32.
-	MatMulBackward(dx, dy Buffer, n int, w Weight, s *Scales, add bool) error
+	// MatMul computes products of n rows each. They are independent: none reads or
+	// writes what another writes, and their order is the device's.
+	MatMul(n int, products ...Product) error
+	// MatMulBackward is MatMul with W for Wᵀ, so X is [N, Out] and Y [N, In]. It
+	// rounds X as MatMul does where W is BF16; with the stored elements of the other
+	// types it multiplies in float32.
+	MatMulBackward(n int, products ...Product) error
 	// Gather copies rows of w as they are stored: y [len(ids), In], y[i] = w[ids[i]].
 	Gather(y Buffer, w Weight, ids []int32) error
 }
@@ -163,6 +161,17 @@ type SequenceOps interface {
 	// to get zero gradients. Rows with the same Span.First must be adjacent, and
 	// spans with different First must not overlap (packed causal sequences).
 	AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v Buffer, keys []Span, shape AttentionShape) error
+}
+
+// Product is Y [N, Out] = X [N, In]·Wᵀ, or with Add that added to Y. X is rounded as
+// W's type says.
+type Product struct {
+	Y, X Buffer
+	W    Weight
+	// Scales scale the rows of X before, bit for bit as ScaleColumns does it; nil
+	// means that they are taken as they are.
+	Scales *Scales
+	Add    bool
 }
 
 // Scales are what the rows [N, C] of a product's input are multiplied by, element

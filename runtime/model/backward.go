@@ -57,7 +57,7 @@ func (m *Model) headBackward(p *pass, t *Tape, dLogits *tensor.Tensor) backend.B
 	wanted := len(t.wanted)
 	dOut, dNormed := p.device(dLogits.Data), p.alloc(wanted*m.hidden)
 	dLogits.Data = nil
-	p.do(func() error { return p.be.MatMulBackward(dNormed, dOut, wanted, m.head, nil, false) })
+	p.do(func() error { return p.be.MatMulBackward(wanted, backend.Product{Y: dNormed, X: dOut, W: m.head}) })
 	dx := p.zeros(wanted * m.hidden)
 	p.do(func() error { return p.be.RMSNormBackward(dx, dNormed, t.final, m.norm, wanted, m.eps) })
 	p.free(dOut, dNormed, t.final)

@@ -46,22 +46,37 @@ func newFactored(be backend.Backend, as backend.WeightType, info LinearInfo, f F
 	return &linear{info: info, u: u, vt: vt, scale: scale}, nil
 }
 
-// forward computes y [n, Out] = W·x, or adds it to y, with each row's own scale
-// where the pass has such. With keep it returns
-// h = Vᵀ·x [n, R] of a factored projection, which backward needs.
-func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) backend.Buffer {
-	if !l.factored() {
-		p.do(func() error { return p.be.MatMul(y, x, n, l.dense, nil, add) })
+// product is y [n, Out] = W·x for a projection's W, or with add that added to y.
+type product struct {
+	*linear
+	y, x backend.Buffer
+	add  bool
+}
+
+// forward computes projections that do not need each other, with each row's own
+// scale where the pass has such. With keep it returns h = Vᵀ·x [n, R] of those that
+// are factored, which backward needs.
+func forward(p *pass, n int, keep bool, all ...product) []backend.Buffer {
+	inner := make([]backend.Buffer, len(all))
+	var first, second []backend.Product
+	for i, l := range all {
+		if !l.factored() {
+			second = append(second, backend.Product{Y: l.y, X: l.x, W: l.dense, Add: l.add})
+			continue
+		}
+		inner[i] = p.alloc(n * l.rank())
+		first = append(first, backend.Product{Y: inner[i], X: l.x, W: l.vt})
+		second = append(second, backend.Product{Y: l.y, X: inner[i], W: l.u, Scales: p.scales.of(l.linear), Add: l.add})
+	}
+	if len(first) > 0 {
+		p.do(func() error { return p.be.MatMul(n, first...) })
+	}
+	p.do(func() error { return p.be.MatMul(n, second...) })
+	if !keep {
+		p.free(inner...)
 		return nil
 	}
-	h := p.alloc(n * l.rank())
-	p.do(func() error { return p.be.MatMul(h, x, n, l.vt, nil, false) })
-	p.do(func() error { return p.be.MatMul(y, h, n, l.u, p.scales.of(l), add) })
-	if keep {
-		return h
-	}
-	p.free(h)
-	return nil
+	return inner
 }
 
 // backward takes dy [n, Out] back through the projection. It writes dx [n, In], or
@@ -70,18 +85,20 @@ func (l *linear) forward(p *pass, y, x backend.Buffer, n int, add, keep bool) ba
 func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int, add bool) []float32 {
 	if !l.factored() {
 		if dx != nil {
-			p.do(func() error { return p.be.MatMulBackward(dx, dy, n, l.dense, nil, add) })
+			p.do(func() error { return p.be.MatMulBackward(n, backend.Product{Y: dx, X: dy, W: l.dense, Add: add}) })
 		}
 		return nil
 	}
 	dh := p.alloc(n * l.rank())
-	p.do(func() error { return p.be.MatMulBackward(dh, dy, n, l.u, nil, false) })
+	p.do(func() error { return p.be.MatMulBackward(n, backend.Product{Y: dh, X: dy, W: l.u}) })
 	ds := p.alloc(l.rank())
 	p.do(func() error { return p.be.ColumnDots(ds, dh, h, n) })
 	gradient := make([]float32, l.rank())
 	p.do(func() error { return p.be.Download(gradient, ds) })
 	if dx != nil {
-		p.do(func() error { return p.be.MatMulBackward(dx, dh, n, l.vt, l.own(), add) })
+		p.do(func() error {
+			return p.be.MatMulBackward(n, backend.Product{Y: dx, X: dh, W: l.vt, Scales: l.own(), Add: add})
+		})
 	}
 	p.free(dh, ds)
 	return gradient
@@ -104,7 +121,9 @@ func (l *linear) matrix(be backend.Backend) ([]float32, error) {
 	defer p.free(us, w)
 	data := make([]float32, l.info.Out*l.info.In)
 	p.do(func() error { return be.Upload(us, left) })
-	p.do(func() error { return be.MatMulBackward(w, us, l.info.Out, l.vt, l.own(), false) })
+	p.do(func() error {
+		return be.MatMulBackward(l.info.Out, backend.Product{Y: w, X: us, W: l.vt, Scales: l.own()})
+	})
 	p.do(func() error { return be.Download(data, w) })
 	return data, p.err
 }

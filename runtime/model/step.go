@@ -176,47 +176,64 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, t
 	n := len(b.positions)
 	normed := p.alloc(n * m.hidden)
 	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
-	k := l.project(p, m, kProj, normed, b.positions, table, nil)
-	v := l.project(p, m, vProj, normed, b.positions, table, nil)
-	p.do(func() error { return p.be.ScatterRows(cacheK, k, b.cacheRows, m.keys) })
-	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
-	p.free(k, v)
-	if out != &b.rows {
+	var q, k, v backend.Buffer
+	if out == &b.rows {
+		qkv := l.project(p, m, normed, b.positions, table, nil, qProj, kProj, vProj)
+		q, k, v = qkv[0], qkv[1], qkv[2]
+	} else {
+		kv := l.project(p, m, normed, b.positions, table, nil, kProj, vProj)
+		k, v = kv[0], kv[1]
 		p.scales = &out.scales
 		n = len(out.positions)
 		x, normed = p.replace(x, b.wanted, m.hidden), p.replace(normed, b.wanted, m.hidden)
+		q = l.project(p, m, normed, out.positions, table, nil, qProj)[0]
 	}
-	q := l.project(p, m, qProj, normed, out.positions, table, nil)
+	p.do(func() error { return p.be.ScatterRows(cacheK, k, b.cacheRows, m.keys) })
+	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
+	p.free(k, v)
 	attended := p.alloc(n * m.width())
 	p.do(func() error {
 		return p.be.PagedAttention(attended, q, cacheK, cacheV, out.keys, PageTokens, m.attention)
 	})
 	p.free(q)
-	l.linears[oProj].forward(p, x, attended, n, true, false)
+	forward(p, n, false, product{l.linears[oProj], x, attended, true})
 	p.free(attended)
 
 	p.do(func() error { return p.be.RMSNorm(normed, x, l.mlpNorm, n, m.eps) })
 	gate, up := p.alloc(n*m.inner), p.alloc(n*m.inner)
-	l.linears[gateProj].forward(p, gate, normed, n, false, false)
-	l.linears[upProj].forward(p, up, normed, n, false, false)
+	forward(p, n, false, product{l.linears[gateProj], gate, normed, false}, product{l.linears[upProj], up, normed, false})
 	p.do(func() error { return p.be.SwiGLU(gate, gate, up) })
-	l.linears[downProj].forward(p, x, gate, n, true, false)
+	forward(p, n, false, product{l.linears[downProj], x, gate, true})
 	p.free(normed, gate, up)
 	return x
 }
 
-// project computes queries, keys or values of normed [n, H], and normalises (where
-// the family does) and turns the former two by their positions. With a tape it
-// keeps what backward needs.
-func (l *layer) project(p *pass, m *Model, projection int, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) backend.Buffer {
+// project computes some of queries, keys and values of normed [n, H], and
+// normalises (where the family does) and turns the former two by their positions.
+// With a tape it keeps what backward needs.
+func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape, which ...int) []backend.Buffer {
+	n := len(positions)
+	out := make([]backend.Buffer, len(which))
+	products := make([]product, len(which))
+	for i, projection := range which {
+		out[i] = p.alloc(n * m.heads(projection) * m.config.HeadDim)
+		products[i] = product{l.linears[projection], out[i], normed, false}
+	}
+	inner := forward(p, n, t != nil, products...)
+	for i, projection := range which {
+		if t != nil {
+			t.inner[projection] = inner[i]
+		}
+		out[i] = l.turn(p, m, projection, out[i], positions, table, t)
+	}
+	return out
+}
+
+// turn makes queries, keys or values of what their projection returned. It frees y
+// unless it returns or keeps it.
+func (l *layer) turn(p *pass, m *Model, projection int, y backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) backend.Buffer {
 	i := projection - qProj
 	n, heads := len(positions), m.heads(projection)
-	size := n * heads * m.config.HeadDim
-	y := p.alloc(size)
-	h := l.linears[projection].forward(p, y, normed, n, false, t != nil)
-	if t != nil {
-		t.inner[projection] = h
-	}
 	if bias := l.biases[i]; bias != nil {
 		p.do(func() error { return p.be.AddToRows(y, bias, n) })
 	}
@@ -225,7 +242,7 @@ func (l *layer) project(p *pass, m *Model, projection int, normed backend.Buffer
 	}
 	if gain := l.headNorms[i]; gain != nil {
 		plain := y
-		y = p.alloc(size)
+		y = p.alloc(n * heads * m.config.HeadDim)
 		p.do(func() error { return p.be.RMSNorm(y, plain, gain, n*heads, m.eps) })
 		if t != nil {
 			t.plain[i] = plain
@@ -241,7 +258,7 @@ func (l *layer) project(p *pass, m *Model, projection int, normed backend.Buffer
 func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
 	normed, out := p.alloc(n*m.hidden), p.alloc(n*m.config.VocabSize)
 	p.do(func() error { return m.be.RMSNorm(normed, x, m.norm, n, m.eps) })
-	p.do(func() error { return m.be.MatMul(out, normed, n, m.head, nil, false) })
+	p.do(func() error { return m.be.MatMul(n, backend.Product{Y: out, X: normed, W: m.head}) })
 	p.free(normed)
 	return out
 }

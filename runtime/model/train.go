@@ -136,31 +136,33 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	lt.x = x
 	normed := p.alloc(n * m.hidden)
 	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
-	lt.k = l.project(p, m, kProj, normed, t.rows.positions, t.table, lt)
-	lt.v = l.project(p, m, vProj, normed, t.rows.positions, t.table, lt)
 	rows := t.out(lt)
-	if lt.picked != nil {
+	if lt.picked == nil {
+		lt.middle = p.clone(x)
+		qkv := l.project(p, m, normed, rows.positions, t.table, lt, qProj, kProj, vProj)
+		lt.q, lt.k, lt.v = qkv[0], qkv[1], qkv[2]
+	} else {
+		kv := l.project(p, m, normed, t.rows.positions, t.table, lt, kProj, vProj)
+		lt.k, lt.v = kv[0], kv[1]
 		n = rows.n()
 		lt.middle, normed = p.pick(x, lt.picked, m.hidden), p.replace(normed, lt.picked, m.hidden)
-	} else {
-		lt.middle = p.clone(x)
+		lt.q = l.project(p, m, normed, rows.positions, t.table, lt, qProj)[0]
 	}
-	lt.q = l.project(p, m, qProj, normed, rows.positions, t.table, lt)
 	lt.attended, lt.lse = p.alloc(n*m.width()), p.alloc(n*m.config.Heads)
 	p.do(func() error {
 		return p.be.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
-	lt.inner[oProj] = l.linears[oProj].forward(p, lt.middle, lt.attended, n, true, true)
+	lt.inner[oProj] = forward(p, n, true, product{l.linears[oProj], lt.middle, lt.attended, true})[0]
 
 	p.do(func() error { return p.be.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
 	lt.gate, lt.up = p.alloc(n*m.inner), p.alloc(n*m.inner)
-	lt.inner[gateProj] = l.linears[gateProj].forward(p, lt.gate, normed, n, false, true)
-	lt.inner[upProj] = l.linears[upProj].forward(p, lt.up, normed, n, false, true)
+	inner := forward(p, n, true, product{l.linears[gateProj], lt.gate, normed, false}, product{l.linears[upProj], lt.up, normed, false})
+	lt.inner[gateProj], lt.inner[upProj] = inner[0], inner[1]
 	p.free(normed)
 	activated := p.alloc(n * m.inner)
 	p.do(func() error { return p.be.SwiGLU(activated, lt.gate, lt.up) })
 	out := p.clone(lt.middle)
-	lt.inner[downProj] = l.linears[downProj].forward(p, out, activated, n, true, true)
+	lt.inner[downProj] = forward(p, n, true, product{l.linears[downProj], out, activated, true})[0]
 	p.free(activated)
 	return out
 }

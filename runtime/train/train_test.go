@@ -361,9 +361,9 @@ type watched struct {
 	begins func()
 }
 
-func (w *watched) MatMulBackward(dx, dy backend.Buffer, n int, weight backend.Weight, s *backend.Scales, add bool) error {
+func (w *watched) MatMulBackward(n int, products ...backend.Product) error {
 	w.begins()
-	return w.Backend.MatMulBackward(dx, dy, n, weight, s, add)
+	return w.Backend.MatMulBackward(n, products...)
 }
 
 func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {

@@ -39,6 +39,7 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("Memory", s.memory)
 	t.Run("MatMul", s.matMul)
 	t.Run("ScaledProducts", s.scaledProducts)
+	t.Run("SeveralProducts", s.severalProducts)
 	t.Run("Gather", s.gather)
 	t.Run("RowsOfX", s.rowsOfX)
 	t.Run("NotFinite", s.notFinite)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -101,9 +102,9 @@ func (s *suite) multiplier(t *testing.T, p product) func(be backend.Backend, y, 
 	}
 	return func(be backend.Backend, y, x backend.Buffer, n int, by *backend.Scales) error {
 		if p.back {
-			return be.MatMulBackward(y, x, n, weights[be], by, p.add)
+			return be.MatMulBackward(n, backend.Product{Y: y, X: x, W: weights[be], Scales: by, Add: p.add})
 		}
-		return be.MatMul(y, x, n, weights[be], by, p.add)
+		return be.MatMul(n, backend.Product{Y: y, X: x, W: weights[be], Scales: by, Add: p.add})
 	}
 }
 
@@ -190,6 +191,62 @@ func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
 	}
 }
 
+// severalProducts wants of products that are computed together the bits of each
+// alone. Their sizes and types differ, and one has scales.
+func (s *suite) severalProducts(t *testing.T) {
+	sizes := []struct {
+		kind    backend.WeightType
+		out, in int
+	}{
+		{backend.BF16, 300, 64}, {backend.F32, 1, 700}, {backend.Int8, 96, 130}, {backend.BF16, 65, 64}, {backend.F32, 512, 33},
+	}
+	for _, n := range []int{1, 2, 13, 40, 300} {
+		for _, back := range []bool{false, true} {
+			var values [][]float32
+			var outputs []int
+			multiply := map[backend.Backend][]backend.Product{}
+			for i, size := range sizes {
+				in, out := size.in, size.out
+				if back {
+					in, out = out, in
+				}
+				outputs = append(outputs, 3*i)
+				values = append(values, random(n*out, uint64(i)), random(n*in, uint64(10+i)), random(in, uint64(20+i)))
+				for _, be := range s.variants {
+					w := newWeight(t, be, size.kind, size.out, size.in, random(size.out*size.in, uint64(30+i)))
+					multiply[be] = append(multiply[be], backend.Product{W: w, Add: i%2 == 0})
+				}
+			}
+			// each runs them in calls of at most so many.
+			each := func(most int) [][]float32 {
+				return s.compute(t, outputs, values, func(be backend.Backend, b []backend.Buffer) error {
+					products := slices.Clone(multiply[be])
+					for i := range products {
+						products[i].Y, products[i].X = b[3*i], b[3*i+1]
+					}
+					products[2].Scales = &backend.Scales{Of: b[8:9]}
+					for some := range slices.Chunk(products, most) {
+						run := be.MatMul
+						if back {
+							run = be.MatMulBackward
+						}
+						if err := run(n, some...); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			alone, together := each(1), each(len(sizes))
+			for _, i := range outputs {
+				if !sameBits(alone[i], together[i]) {
+					t.Errorf("%d rows, back %v: product %d is another together with others", n, back, i/3)
+				}
+			}
+		}
+	}
+}
+
 // scaledRefusals are products that must fail for their scales.
 func scaledRefusals(t *testing.T, be backend.Backend) map[string]error {
 	t.Helper()
@@ -200,13 +257,13 @@ func scaledRefusals(t *testing.T, be backend.Backend) map[string]error {
 		return &backend.Scales{Of: []backend.Buffer{small}, Index: index}
 	}
 	return map[string]error{
-		"scales of another size":           be.MatMul(large, large, 2, w, &backend.Scales{Of: []backend.Buffer{small, large}, Index: []int32{0, 1}}, false),
-		"an empty list of scales":          be.MatMul(small, small, 1, w, of(), false),
-		"no scale":                         be.MatMul(small, small, 1, w, of(nil), false),
-		"a scale that is not there":        be.MatMul(large, large, 2, w, indexed(0, 1), false),
-		"a negative scale":                 be.MatMul(small, small, 1, w, indexed(-1), false),
-		"scales of another number of rows": be.MatMul(large, large, 2, w, indexed(0), false),
-		"backward scales of another size":  be.MatMulBackward(small, small, 1, w, of(large), false),
+		"scales of another size":           be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: &backend.Scales{Of: []backend.Buffer{small, large}, Index: []int32{0, 1}}}),
+		"an empty list of scales":          be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of()}),
+		"no scale":                         be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of(nil)}),
+		"a scale that is not there":        be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: indexed(0, 1)}),
+		"a negative scale":                 be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: indexed(-1)}),
+		"scales of another number of rows": be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: indexed(0)}),
+		"backward scales of another size":  be.MatMulBackward(1, backend.Product{Y: small, X: small, W: w, Scales: of(large)}),
 	}
 }
 
@@ -246,7 +303,7 @@ func (s *suite) rowsOfX(t *testing.T) {
 	x[cols+3], x[cols+40], x[2*cols-1] = 127, -127, 127 // when the scale is 1.
 	for _, kind := range backend.WeightTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * cols), x}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, cols, cols, unit), nil, false)
+			return be.MatMul(n, backend.Product{Y: b[0], X: b[1], W: newWeight(t, be, kind, cols, cols, unit)})
 		})[0]
 		for i, want := range refStored(kind, x, cols) {
 			const ofThree = 4e-7 // Roundings to float32.
@@ -264,7 +321,7 @@ func (s *suite) notFinite(t *testing.T) {
 	x[in], x[2*in+69], x[4*in+35] = float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0x7fffffff)
 	for _, kind := range backend.WeightTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * out), x}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.MatMul(b[0], b[1], n, newWeight(t, be, kind, out, in, w), nil, false)
+			return be.MatMul(n, backend.Product{Y: b[0], X: b[1], W: newWeight(t, be, kind, out, in, w)})
 		})[0]
 		for i, v := range got {
 			r := i / out
@@ -317,10 +374,10 @@ func (s *suite) refusals(t *testing.T) {
 			"upload of another size":     be.Upload(small, make([]float32, 5)),
 			"download of another size":   be.Download(make([]float32, 5), small),
 			"copy of another size":       be.Copy(small, large),
-			"matmul of another size":     be.MatMul(large, small, 1, w, nil, false),
-			"matmul of no weight":        be.MatMul(small, small, 1, nil, nil, false),
-			"matmul of no buffer":        be.MatMul(nil, small, 1, w, nil, false),
-			"backward of another size":   be.MatMulBackward(small, large, 1, w, nil, false),
+			"matmul of another size":     be.MatMul(1, backend.Product{Y: large, X: small, W: w}),
+			"matmul of no weight":        be.MatMul(1, backend.Product{Y: small, X: small}),
+			"matmul of no buffer":        be.MatMul(1, backend.Product{X: small, W: w}),
+			"backward of another size":   be.MatMulBackward(1, backend.Product{Y: small, X: large, W: w}),
 			"gather of a negative row":   be.Gather(small, w, []int32{-1}),
 			"gather past the end":        be.Gather(small, w, []int32{4}),
 			"add of another size":        be.Add(small, large),

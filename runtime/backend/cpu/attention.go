@@ -144,7 +144,8 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys []backend.Pag
 	})
 }
 
-// attend computes n rows that attend to at most longest rows each.
+// attend computes n rows that attend to at most longest rows each. What is divided
+// are rows and their key-value heads: one long row keeps all threads busy.
 func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest int, s backend.AttentionShape, keys func(n int) keyRows) error {
 	width := s.Heads * s.HeadDim
 	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width},
@@ -158,11 +159,16 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	b.pool.rows(n, 2*longest*width, func(from, to int) {
+	share := s.Heads / s.KVHeads
+	b.pool.rows(n*s.KVHeads, 2*longest*share*s.HeadDim, func(from, to int) {
 		scores := make([]float32, roundUp(longest, 4))
-		for r := from; r < to; r++ {
-			rows := keys(r)
-			for h := range s.Heads {
+		var rows keyRows
+		for i := from; i < to; i++ {
+			r, first := i/s.KVHeads, i%s.KVHeads*share
+			if i == from || first == 0 {
+				rows = keys(r)
+			}
+			for h := first; h < first+share; h++ {
 				at := r*width + h*s.HeadDim
 				l := b.attendHead(args[0][at:][:s.HeadDim], args[1][at:][:s.HeadDim], args[2], args[3], rows, h, s, scores)
 				if lseData != nil {

@@ -17,40 +17,37 @@ const (
 )
 
 // MatMul implements backend.LinearOps.
-func (b *Backend) MatMul(y, x backend.Buffer, n int, w backend.Weight, s *backend.Scales, add bool) error {
-	const op = "matmul"
-	own, err := b.weight(op, w)
-	if err != nil {
-		return err
-	}
-	args, err := operands(op, operand{"y", y, n * w.Out()}, operand{"x", x, n * w.In()})
-	if err != nil {
-		return err
-	}
-	by, err := scalesOf(op, s, n, w.In())
-	if err != nil {
-		return err
-	}
-	b.product(args[0], args[1], n, own.forward, by, add)
-	return nil
+func (b *Backend) MatMul(n int, products ...backend.Product) error {
+	return b.multiply("matmul", n, products, func(w *weight) *packed { return w.forward })
 }
 
 // MatMulBackward implements backend.LinearOps.
-func (b *Backend) MatMulBackward(dx, dy backend.Buffer, n int, w backend.Weight, s *backend.Scales, add bool) error {
-	const op = "matmul backward"
-	own, err := b.weight(op, w)
-	if err != nil {
-		return err
+func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
+	return b.multiply("matmul backward", n, products, func(w *weight) *packed { return w.backward(b.pool, &b.weights) })
+}
+
+// multiply computes products with one of the layouts of their weights.
+func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) *packed) error {
+	all := make([]multiplication, len(products))
+	for i, p := range products {
+		own, err := b.weight(op, p.W)
+		if err != nil {
+			return err
+		}
+		w := layout(own)
+		args, err := operands(op, operand{"y", p.Y, n * w.out}, operand{"x", p.X, n * w.k})
+		if err != nil {
+			return err
+		}
+		by, err := scalesOf(op, p.Scales, n, w.k)
+		if err != nil {
+			return err
+		}
+		all[i] = multiplication{kernels: b.kernels, product: &b.kernels.products[w.kind], packed: w, c: args[0], a: args[1], by: by, add: p.Add}
 	}
-	args, err := operands(op, operand{"dx", dx, n * w.In()}, operand{"dy", dy, n * w.Out()})
-	if err != nil {
-		return err
+	if n > 0 {
+		b.compute(n, all)
 	}
-	by, err := scalesOf(op, s, n, w.Out())
-	if err != nil {
-		return err
-	}
-	b.product(args[0], args[1], n, own.backward(b.pool, &b.weights), by, add)
 	return nil
 }
 
@@ -115,15 +112,17 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error 
 	return nil
 }
 
-// product computes c [n, p.out] = a [n, p.k]·Wᵀ, or adds it to c.
-func (b *Backend) product(c, a []float32, n int, p *packed, by scales, add bool) {
-	if n == 0 {
-		return
+// compute divides products of n rows into tasks: rows by panels, where the panels of
+// all products are counted as if they lay behind each other.
+func (b *Backend) compute(n int, all []multiplication) {
+	var panels, work, mr int
+	for _, m := range all {
+		panels += m.count()
+		work += n * m.out * m.k
+		mr = max(mr, m.mr)
 	}
-	m := multiplication{kernels: b.kernels, product: &b.kernels.products[p.kind], packed: p, c: c, a: a, by: by, add: add}
-	panels := p.count()
-	tiles, rowTasks, columns := (n+m.mr-1)/m.mr, 1, split{panels: panels, each: panels}
-	if b.pool.threads > 1 && n*p.out*p.k >= inlineWork {
+	tiles, rowTasks, columns := (n+mr-1)/mr, 1, split{panels: panels, each: panels}
+	if b.pool.threads > 1 && work >= inlineWork {
 		const tasksPerThread = 4
 		want := b.pool.threads * tasksPerThread
 		rowTasks = max(min(want, tiles), (n+blockRows-1)/blockRows)
@@ -133,12 +132,18 @@ func (b *Backend) product(c, a []float32, n int, p *packed, by scales, add bool)
 	}
 	b.pool.run(rowTasks*columns.tasks(), func(task int) {
 		i := task % rowTasks // Whose tiles are one more or less than another's.
+		row, rowEnd := i*tiles/rowTasks*mr, min(n, (i+1)*tiles/rowTasks*mr)
 		from, to := columns.task(task / rowTasks)
-		b.block(m, i*tiles/rowTasks*m.mr, min(n, (i+1)*tiles/rowTasks*m.mr), from, to)
+		for _, m := range all {
+			if last := min(to, m.count()); from < last {
+				b.block(m, row, rowEnd, max(0, from), last)
+			}
+			from, to = from-m.count(), to-m.count()
+		}
 	})
 }
 
-// split divides the panels of a product into tasks: first large ones, one a
+// split divides the panels of products into tasks: first large ones, one a
 // thread, then small ones that even out what the large ones leave. A thread that
 // reads on is faster than one that begins elsewhere: the processor fetches ahead.
 type split struct {

@@ -93,7 +93,7 @@ func multiply(tb testing.TB, b *Backend, kind backend.WeightType, y, x, w []floa
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := b.MatMul(&buffer{y}, &buffer{x}, n, weight, nil, add); err != nil {
+	if err := b.MatMul(n, backend.Product{Y: &buffer{y}, X: &buffer{x}, W: weight, Add: add}); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -108,7 +108,7 @@ func BenchmarkMatMul(b *testing.B) {
 		{1, 384, 128}, {1, 2048, 2048}, {1, 8192, 2048}, {1, 49152, 576},
 		{8, 384, 128}, {8, 1536, 576}, {64, 128, 128}, {64, 384, 128}, {64, 128, 384}, {64, 512, 128},
 		{512, 384, 128}, {2000, 384, 128}, {2000, 128, 384}, {2000, 128, 128},
-		{512, 576, 1536}, {512, 1536, 576}, {512, 2048, 2048},
+		{512, 576, 1536}, {512, 1536, 576}, {512, 2048, 2048}, {512, 8192, 2048}, {512, 2048, 8192}, {512, 512, 2048},
 	}
 	for _, path := range Paths() {
 		for _, s := range shapes {
@@ -130,7 +130,7 @@ func benchmarkMatMul(b *testing.B, path string, kind backend.WeightType, n, out,
 	x, y := &buffer{random(n*in, 2)}, &buffer{make([]float32, n*out)}
 	work := 2 * float64(n) * float64(out) * float64(in)
 	for b.Loop() {
-		if err := be.MatMul(y, x, n, w, nil, false); err != nil {
+		if err := be.MatMul(n, backend.Product{Y: y, X: x, W: w}); err != nil {
 			b.Fatal(err)
 		}
 	}
