@@ -13,7 +13,7 @@ import (
 const (
 	blockPanel = 64 << 10  // Words of panels used by a block of rows: they stay in L2.
 	blockRows  = 192       // Rows of a task at most.
-	inlineWork = 512 << 10 // Multiply-adds below which waking a worker costs more than it gives.
+	inlineWork = 128 << 10 // Multiply-adds below which waking a worker costs more than it gives.
 )
 
 // MatMul implements backend.LinearOps.
