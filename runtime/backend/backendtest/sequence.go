@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -87,12 +88,20 @@ func (s *suite) attention(t *testing.T) {
 }
 
 func (s *suite) attentionBackward(t *testing.T) {
-	for _, headDim := range []int{3, 16, 24} {
+	long := packed(35, 20)
+	for _, c := range []struct {
+		headDim int
+		keys    []backend.Span
+	}{
+		{3, packed(3, 1, 6)}, {16, packed(3, 1, 6)}, {24, packed(3, 1, 6)}, {40, packed(3, 1, 6)}, {5, long},
+		{5, slices.Concat(long[30:35], long[45:])}, // The ends of sequences.
+	} {
+		headDim, keys := c.headDim, c.keys
 		shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: headDim, Scale: 0.3}
-		keys := packed(3, 1, 6)
 		const spare = 2 // Rows of k and v that nobody attends to.
 		width, kvWidth := shape.Heads*headDim, shape.KVHeads*headDim
-		n, rows := len(keys), len(keys)+spare
+		last := keys[len(keys)-1]
+		n, rows := len(keys), int(last.First+last.Count)+spare
 		q, k, v := random(n*width, 1), random(rows*kvWidth, 2), random(rows*kvWidth, 3)
 		dOut := random(n*width, 4)
 		loss := func(q, k, v []float64) float64 {

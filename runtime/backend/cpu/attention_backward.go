@@ -10,7 +10,7 @@ import (
 // one key-value head, because the rows of a sequence add to the same dk and dv.
 func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) error {
 	const op = "attention backward"
-	rows, longest, err := checkSpans(op, k, v, keys, s)
+	rows, _, err := checkSpans(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
@@ -33,10 +33,13 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 		dq: args[0], dk: args[1], dv: args[2], dOut: args[3], out: args[4], lse: args[5],
 		q: args[6], k: args[7], v: args[8],
 	}
-	scratch := roundUp(longest, 4)
 	b.pool.run(len(groups)*s.KVHeads, func(task int) {
-		group := groups[task/s.KVHeads]
-		g.sequence(group, task%s.KVHeads, make([]float32, scratch), make([]float32, scratch))
+		m, _ := b.gradients.Get().(*gradientMemory)
+		if m == nil {
+			m = &gradientMemory{}
+		}
+		g.sequence(b, groups[task/s.KVHeads], task%s.KVHeads, m)
+		b.gradients.Put(m)
 	})
 	return nil
 }
@@ -71,29 +74,118 @@ type attentionGradient struct {
 	dq, dk, dv, dOut, out, lse, q, k, v []float32
 }
 
+// gradientMemory is what the gradients of a block of queries are computed in: as
+// many queries as a panel has columns, n, which attend to k rows of keys.
+type gradientMemory struct {
+	p, ds          []float32 // [k, n]: probabilities, and the gradient of scores.
+	qt, dOutt, dqt []float32 // [D, n]
+	q, dOut        []float32 // The rows, in panels of n columns.
+	kt             []float32 // [D, k] of the whole sequence.
+	lse, along     []float32 // [n], negative.
+}
+
 // sequence adds the gradients of one sequence's rows in one key-value head.
 // With p the attention probabilities and D = ⟨dOut, out⟩: dvⱼ += pⱼ·dOut,
-// dSⱼ = pⱼ·(⟨dOut, vⱼ⟩ − D)·scale, dq += dSⱼ·kⱼ, dkⱼ += dSⱼ·q.
-func (g *attentionGradient) sequence(rows rowRange, kvHead int, p, dp []float32) {
+// dSⱼ = pⱼ·(⟨dOut, vⱼ⟩ − D)·scale, dq += dSⱼ·kⱼ, dkⱼ += dSⱼ·q. These are products of
+// matrices, of a block of queries each.
+func (g *attentionGradient) sequence(b *Backend, rows rowRange, kvHead int, m *gradientMemory) {
 	s := g.shape
 	share, stride := s.Heads/s.KVHeads, s.KVHeads*s.HeadDim
-	for n := rows.from; n < rows.to; n++ {
-		count := int(g.keys[n].Count)
-		offset := int(g.keys[n].First)*stride + kvHead*s.HeadDim
+	first := int(g.keys[rows.from].First)*stride + kvHead*s.HeadDim
+	longest := 0
+	for _, span := range g.keys[rows.from:rows.to] {
+		longest = max(longest, int(span.Count))
+	}
+	m.kt = resized(m.kt, s.HeadDim*longest)
+	transpose(m.kt, longest, g.k[first:], stride, longest, s.HeadDim, 1)
+	for from := rows.from; from < rows.to; from += b.kernels.nr {
+		block := rowRange{from, min(rows.to, from+b.kernels.nr)}
 		for h := kvHead * share; h < (kvHead+1)*share; h++ {
-			at := (n*s.Heads + h) * s.HeadDim
-			q, dq := g.q[at:][:s.HeadDim], g.dq[at:][:s.HeadDim]
-			dOut := g.dOut[at:][:s.HeadDim]
-			along := g.kernels.dot(dOut, g.out[at:][:s.HeadDim])
-			g.kernels.dots(p, q, g.k[offset:], count, stride, s.Scale)
-			g.kernels.dots(dp, dOut, g.v[offset:], count, stride, 1)
-			g.kernels.expShifted(p[:count], p[:count], g.lse[n*s.Heads+h])
-			for j, probability := range p[:count] {
-				dp[j] = probability * (dp[j] - along) * s.Scale
-			}
-			g.kernels.combine(dq, dp, g.k[offset:], count, stride, onePage, count)
-			g.kernels.outer(g.dk[offset:], dp, q, count, stride)
-			g.kernels.outer(g.dv[offset:], p, dOut, count, stride)
+			g.block(b, block, h, first, longest, m)
 		}
 	}
+}
+
+// block adds the gradients of one head of a block of rows, whose keys begin at an
+// element of k and v.
+func (g *attentionGradient) block(b *Backend, rows rowRange, head, first, longest int, m *gradientMemory) {
+	s, nr, n := g.shape, b.kernels.nr, rows.to-rows.from
+	d, width, stride := s.HeadDim, s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	at := rows.from*width + head*d
+	q, dOut, out := g.q[at:], g.dOut[at:], g.out[at:]
+	count := 0
+	m.lse, m.along = resized(m.lse, nr), resized(m.along, nr)
+	for i := range nr {
+		m.lse[i], m.along[i] = lowest[0], 0 // A column without a row: no probability.
+		if i < n {
+			count = max(count, int(g.keys[rows.from+i].Count))
+			m.lse[i] = -g.lse[(rows.from+i)*s.Heads+head]
+			m.along[i] = -b.kernels.dot(dOut[i*width:][:d], out[i*width:][:d])
+		}
+	}
+	m.qt, m.dOutt, m.dqt = resized(m.qt, d*nr), resized(m.dOutt, d*nr), resized(m.dqt, d*nr)
+	clear(m.qt)
+	clear(m.dOutt)
+	transpose(m.qt, nr, q, width, n, d, s.Scale)
+	transpose(m.dOutt, nr, dOut, width, n, d, 1)
+	m.q, m.dOut = b.kernels.panelsOf(m.q, q, width, n, d, s.Scale), b.kernels.panelsOf(m.dOut, dOut, width, n, d, 1)
+
+	m.p, m.ds = resized(m.p, count*nr), resized(m.ds, count*nr)
+	for j := range count {
+		copy(m.p[j*nr:], m.lse)
+		copy(m.ds[j*nr:], m.along)
+	}
+	b.productOf(m.p, nr, g.k[first:], stride, count, m.qt, nr, d)
+	b.kernels.expShifted(m.p, m.p, 0)
+	for i := range n { // A row does not attend to what comes after it.
+		for j := int(g.keys[rows.from+i].Count); j < count; j++ {
+			m.p[j*nr+i] = 0
+		}
+	}
+	b.productOf(m.ds, nr, g.v[first:], stride, count, m.dOutt, nr, d)
+	b.kernels.mul(m.ds, m.ds, m.p)
+
+	b.productOf(g.dv[first:], stride, m.p, nr, count, m.dOut, d, n)
+	b.productOf(g.dk[first:], stride, m.ds, nr, count, m.q, d, n)
+	clear(m.dqt)
+	b.productOf(m.dqt, nr, m.kt, longest, d, m.ds, nr, count)
+	transpose(g.dq[at:], width, m.dqt, nr, d, n, s.Scale)
+}
+
+// productOf adds a [rows, steps]·w to c [rows, out], where w [steps, out] is in
+// panels.
+func (b *Backend) productOf(c []float32, ldc int, a []float32, lda, rows int, w []float32, out, steps int) {
+	nr := b.kernels.nr
+	p := packed{kind: backend.F32, panels: w, out: out, k: steps, nr: nr, steps: steps, stepWords: nr}
+	b.block(multiplication{
+		kernels: b.kernels, product: &b.kernels.products[backend.F32], packed: &p,
+		c: c, a: a, ldc: ldc, lda: lda, add: true,
+	}, 0, rows, 0, p.count())
+}
+
+// transpose writes the transpose of x [rows, columns], times a factor. It writes
+// runs that are as long as a cache line.
+func transpose(y []float32, ldy int, x []float32, ldx, rows, columns int, factor float32) {
+	for from := 0; from < rows; from += vectorStep {
+		n := min(vectorStep, rows-from)
+		for j := range columns {
+			run, source := y[j*ldy+from:][:n], x[from*ldx+j:]
+			for i := range run {
+				run[i] = factor * source[i*ldx]
+			}
+		}
+	}
+}
+
+// panelsOf returns x [rows, columns], times a factor, in panels.
+func (k *kernels) panelsOf(panels, x []float32, ldx, rows, columns int, factor float32) []float32 {
+	panels = resized(panels, roundUp(columns, k.nr)*rows)
+	clear(panels)
+	for i := range rows {
+		for j := 0; j < columns; j += k.nr {
+			row := x[i*ldx+j:][:min(k.nr, columns-j)]
+			k.axpy(panels[j*rows+i*k.nr:][:len(row)], factor, row)
+		}
+	}
+	return panels
 }

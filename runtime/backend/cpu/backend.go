@@ -40,10 +40,11 @@ var errClosed = errors.New("the cpu backend is closed")
 
 // Backend is a backend.Backend on the processor.
 type Backend struct {
-	pool    *pool
-	kernels *kernels
-	tilers  sync.Pool // Of *tiler.
-	weights arena
+	pool      *pool
+	kernels   *kernels
+	tilers    sync.Pool // Of *tiler.
+	gradients sync.Pool // Of *gradientMemory.
+	weights   arena
 
 	mu     sync.Mutex
 	closed bool

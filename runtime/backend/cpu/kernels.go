@@ -56,8 +56,6 @@ type kernels struct {
 	// pages[j/pageRows]. It is the same sum, bit for bit, for all pages of a
 	// multiple of four rows, and for one page of all rows.
 	combine func(y, p, v []float32, rows, stride int, pages []int32, pageRows int)
-	// outer computes y[j] += p[j]·x.
-	outer func(y, p, x []float32, rows, stride int)
 }
 
 // product is how a path multiplies with one type of weights. A step of it takes
@@ -132,7 +130,6 @@ func plainKernels() *kernels {
 		columnDots:     plainColumnDots,
 		dots:           plainDots,
 		combine:        plainCombine,
-		outer:          plainOuter,
 	}
 }
 

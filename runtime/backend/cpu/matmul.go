@@ -43,7 +43,7 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 		if err != nil {
 			return err
 		}
-		all[i] = multiplication{kernels: b.kernels, product: &b.kernels.products[w.kind], packed: w, c: args[0], a: args[1], by: by, add: p.Add}
+		all[i] = multiplication{kernels: b.kernels, product: &b.kernels.products[w.kind], packed: w, c: args[0], a: args[1], ldc: w.out, lda: w.k, by: by, add: p.Add}
 	}
 	if n > 0 {
 		b.compute(n, all)
@@ -179,14 +179,16 @@ func (s split) task(i int) (from, to int) {
 	return from, min(s.panels, from+s.small)
 }
 
-// multiplication is one product: c (+)= a·packedᵀ, with the rows of a scaled.
+// multiplication is one product: c (+)= a·packedᵀ, with the rows of a scaled. The
+// rows of c and a are so many elements apart.
 type multiplication struct {
 	*kernels
 	*product
 	*packed
-	c, a []float32
-	by   scales
-	add  bool
+	c, a     []float32
+	ldc, lda int
+	by       scales
+	add      bool
 }
 
 // block computes rows [row, rowEnd) by panels [panel, panelEnd) of a product.
@@ -239,7 +241,7 @@ func (t *tiler) release() {
 // nobody waits for it.
 func (t *tiler) take(from, to, first int) {
 	if t.prepare == nil && t.by.of == nil {
-		t.rows, t.firstRow, t.args.lda = t.a[from*t.k+first:], from, t.k
+		t.rows, t.firstRow, t.args.lda = t.a[from*t.lda+first:], from, t.lda
 		return
 	}
 	perStep := formats[t.kind].columns
@@ -248,7 +250,7 @@ func (t *tiler) take(from, to, first int) {
 	width := t.args.steps * t.rowWords
 	t.made = resized(t.made, (to-from)*width)
 	for r := from; r < to; r++ {
-		source, row := t.a[r*t.k+column:][:columns], t.made[(r-from)*width:][:width]
+		source, row := t.a[r*t.lda+column:][:columns], t.made[(r-from)*width:][:width]
 		if t.by.of != nil {
 			scaled := row
 			if t.prepare != nil {
@@ -278,10 +280,10 @@ func resized(s []float32, n int) []float32 {
 func (t *tiler) row(row, q, end, first int) {
 	nr := t.packed.nr
 	t.args.a = t.rows[(row-t.firstRow)*t.args.lda:]
-	t.args.ldc, t.args.panelStride = t.out, t.steps*t.stepWords
+	t.args.ldc, t.args.panelStride = t.ldc, t.steps*t.stepWords
 	if t.args.rows == 1 && t.wide != nil {
 		for ; q+t.widePanels <= end && (q+t.widePanels)*nr <= t.out; q += t.widePanels {
-			t.args.c = t.c[row*t.out+q*nr:][:t.widePanels*nr]
+			t.args.c = t.c[row*t.ldc+q*nr:][:t.widePanels*nr]
 			t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:]
 			t.wide(&t.args)
 		}
@@ -292,7 +294,7 @@ func (t *tiler) row(row, q, end, first int) {
 			t.edge(row, q*nr)
 			return
 		}
-		t.args.c = t.c[row*t.out+q*nr:]
+		t.args.c = t.c[row*t.ldc+q*nr:]
 		t.tile(&t.args)
 	}
 }
@@ -304,13 +306,13 @@ func (t *tiler) edge(row, column int) {
 	columns := out - column
 	if t.args.add {
 		for r := range t.args.rows {
-			copy(t.scratch[r*nr:][:columns], t.c[(row+r)*out+column:])
+			copy(t.scratch[r*nr:][:columns], t.c[(row+r)*t.ldc+column:])
 		}
 	}
 	t.args.c, t.args.ldc = t.scratch[:], nr
 	t.tile(&t.args)
 	for r := range t.args.rows {
-		copy(t.c[(row+r)*out+column:][:columns], t.scratch[r*nr:])
+		copy(t.c[(row+r)*t.ldc+column:][:columns], t.scratch[r*nr:])
 	}
 }
 

@@ -146,9 +146,3 @@ func plainCombine(y, p, v []float32, rows, stride int, pages []int32, pageRows i
 		plainAxpy(y, p[j], v[row*stride:][:len(y)])
 	}
 }
-
-func plainOuter(y, p, x []float32, rows, stride int) {
-	for j := range rows {
-		plainAxpy(y[j*stride:][:len(x)], p[j], x)
-	}
-}

@@ -64,11 +64,6 @@ func dotsAVX512(y *float32, q *float32, k *float32, scale float32, rows int, str
 //go:noescape
 func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
 
-// outerAVX512 computes y[j] += p[j]·x for rows of n elements that are stride elements apart.
-//
-//go:noescape
-func outerAVX512(y *float32, p *float32, x *float32, rows int, stride int, n int)
-
 func useAVX512(k *kernels) {
 	k.axpy = axpyAVX512Slice
 	k.mul = mulAVX512Slice
@@ -82,7 +77,6 @@ func useAVX512(k *kernels) {
 	k.columnDots = columnDotsAVX512Slice
 	k.dots = dotsAVX512Slice
 	k.combine = combineAVX512Slice
-	k.outer = outerAVX512Slice
 }
 
 func axpyAVX512Slice(y []float32, alpha float32, x []float32) {
@@ -250,16 +244,6 @@ func combineAVX512Slice(y, p, v []float32, rows, stride int, pages []int32, page
 	combineAVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
 }
 
-func outerAVX512Slice(y, p, x []float32, rows, stride int) {
-	n := len(x)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainOuter(y, p, x, rows, stride)
-		return
-	}
-	_, _ = p[rows-1], y[(rows-1)*stride+n-1]
-	outerAVX512(&y[0], &p[0], &x[0], rows, stride, n)
-}
-
 // axpyAVX2 computes y += alpha·x.
 //
 //go:noescape
@@ -322,11 +306,6 @@ func dotsAVX2(y *float32, q *float32, k *float32, scale float32, rows int, strid
 //go:noescape
 func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
 
-// outerAVX2 computes y[j] += p[j]·x for rows of n elements that are stride elements apart.
-//
-//go:noescape
-func outerAVX2(y *float32, p *float32, x *float32, rows int, stride int, n int)
-
 func useAVX2(k *kernels) {
 	k.axpy = axpyAVX2Slice
 	k.mul = mulAVX2Slice
@@ -340,7 +319,6 @@ func useAVX2(k *kernels) {
 	k.columnDots = columnDotsAVX2Slice
 	k.dots = dotsAVX2Slice
 	k.combine = combineAVX2Slice
-	k.outer = outerAVX2Slice
 }
 
 func axpyAVX2Slice(y []float32, alpha float32, x []float32) {
@@ -506,16 +484,6 @@ func combineAVX2Slice(y, p, v []float32, rows, stride int, pages []int32, pageRo
 		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
 	}
 	combineAVX2(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
-}
-
-func outerAVX2Slice(y, p, x []float32, rows, stride int) {
-	n := len(x)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainOuter(y, p, x, rows, stride)
-		return
-	}
-	_, _ = p[rows-1], y[(rows-1)*stride+n-1]
-	outerAVX2(&y[0], &p[0], &x[0], rows, stride, n)
 }
 
 // narrowBF16AVX512 rounds x to pairs of bfloat16; it takes subnormal numbers for zero.

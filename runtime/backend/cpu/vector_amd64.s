@@ -814,36 +814,6 @@ next:
 	VZEROUPPER
 	RET
 
-// func outerAVX512(y *float32, p *float32, x *float32, rows int, stride int, n int)
-TEXT ·outerAVX512(SB), NOSPLIT, $0-48
-	MOVQ y+0(FP), DI
-	MOVQ p+8(FP), SI
-	MOVQ x+16(FP), R8
-	MOVQ rows+24(FP), CX
-	MOVQ stride+32(FP), DX
-	MOVQ n+40(FP), R11
-	SHLQ $2, DX
-	SHLQ $2, R11
-	TESTQ CX, CX
-	JEQ done
-row:
-	VBROADCASTSS (SI), Z0
-	XORQ AX, AX
-column:
-	VMOVUPS 0(DI)(AX*1), Z1
-	VFMADD231PS 0(R8)(AX*1), Z0, Z1
-	VMOVUPS Z1, 0(DI)(AX*1)
-	ADDQ $64, AX
-	CMPQ AX, R11
-	JLT column
-	ADDQ $4, SI
-	ADDQ DX, DI
-	DECQ CX
-	JNE row
-done:
-	VZEROUPPER
-	RET
-
 // func axpyAVX2(y *float32, x *float32, alpha float32, n int)
 TEXT ·axpyAVX2(SB), NOSPLIT, $0-32
 	MOVQ y+0(FP), DI
@@ -1457,40 +1427,6 @@ next:
 	ADDQ $64, R12
 	CMPQ R12, R11
 	JLT column
-	VZEROUPPER
-	RET
-
-// func outerAVX2(y *float32, p *float32, x *float32, rows int, stride int, n int)
-TEXT ·outerAVX2(SB), NOSPLIT, $0-48
-	MOVQ y+0(FP), DI
-	MOVQ p+8(FP), SI
-	MOVQ x+16(FP), R8
-	MOVQ rows+24(FP), CX
-	MOVQ stride+32(FP), DX
-	MOVQ n+40(FP), R11
-	SHLQ $2, DX
-	SHLQ $2, R11
-	TESTQ CX, CX
-	JEQ done
-row:
-	VBROADCASTSS (SI), Y0
-	VBROADCASTSS (SI), Y1
-	XORQ AX, AX
-column:
-	VMOVUPS 0(DI)(AX*1), Y2
-	VFMADD231PS 0(R8)(AX*1), Y0, Y2
-	VMOVUPS Y2, 0(DI)(AX*1)
-	VMOVUPS 32(DI)(AX*1), Y3
-	VFMADD231PS 32(R8)(AX*1), Y1, Y3
-	VMOVUPS Y3, 32(DI)(AX*1)
-	ADDQ $64, AX
-	CMPQ AX, R11
-	JLT column
-	ADDQ $4, SI
-	ADDQ DX, DI
-	DECQ CX
-	JNE row
-done:
 	VZEROUPPER
 	RET
 

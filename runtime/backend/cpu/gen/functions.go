@@ -178,31 +178,4 @@ var vectorFuncs = []vectorFunc{
 		pointers: []string{"y", "p", "v", "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows"},
 		body: combine,
 	},
-	{
-		name: "outer", doc: "computes y[j] += p[j]·x for rows of n elements that are stride elements apart.",
-		pointers: []string{"y", "p", "x"}, ints: []string{"rows", "stride", "n"},
-		body: func(a *assembler) {
-			a.p("SHLQ $2, DX")
-			a.p("SHLQ $2, R11")
-			a.p("TESTQ CX, CX")
-			a.p("JEQ done")
-			a.label("row")
-			a.each(func(h int) { a.p("VBROADCASTSS (SI), %s", a.r(0, h)) })
-			a.p("XORQ AX, AX")
-			a.label("column")
-			a.each(func(h int) {
-				a.p("VMOVUPS %s, %s", a.at("DI", "AX", h), a.r(1, h))
-				a.p("VFMADD231PS %s, %s, %s", a.at("R8", "AX", h), a.r(0, h), a.r(1, h))
-				a.p("VMOVUPS %s, %s", a.r(1, h), a.at("DI", "AX", h))
-			})
-			a.p("ADDQ $%d, AX", 4*step)
-			a.p("CMPQ AX, R11")
-			a.p("JLT column")
-			a.p("ADDQ $4, SI")
-			a.p("ADDQ DX, DI")
-			a.p("DECQ CX")
-			a.p("JNE row")
-			a.label("done")
-		},
-	},
 }

@@ -23,7 +23,6 @@ func use{{.}}(k *kernels) {
 	k.columnDots = columnDots{{.}}Slice
 	k.dots = dots{{.}}Slice
 	k.combine = combine{{.}}Slice
-	k.outer = outer{{.}}Slice
 }
 
 func axpy{{.}}Slice(y []float32, alpha float32, x []float32) {
@@ -189,16 +188,6 @@ func combine{{.}}Slice(y, p, v []float32, rows, stride int, pages []int32, pageR
 		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
 	}
 	combine{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
-}
-
-func outer{{.}}Slice(y, p, x []float32, rows, stride int) {
-	n := len(x)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainOuter(y, p, x, rows, stride)
-		return
-	}
-	_, _ = p[rows-1], y[(rows-1)*stride+n-1]
-	outer{{.}}(&y[0], &p[0], &x[0], rows, stride, n)
 }
 `
 
