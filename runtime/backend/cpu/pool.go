@@ -15,10 +15,11 @@ import (
 // Decoding is bound by hand-off as much as by memory: between two operations of a
 // layer there are microseconds, and waking a sleeping thread takes tens of them on
 // a virtual machine. So who waits looks for the next job, or for the end of this
-// one, before it sleeps. Where other processes want the same processors that is
-// wrong twice: looking uses up the share of time that the system gives to a thread,
-// which is then suspended in the middle of a task. The pool notices by the number
-// of times that the system has suspended it, and then hardly looks.
+// one, before it sleeps. Where other processes want the same processors, a worker
+// costs more than it gives: the system suspends it in the middle of a task, for
+// milliseconds in which everybody waits, or lets it share the caller's processor.
+// The pool notices by the number of times that the system has suspended it, and goes
+// on with a worker less.
 type pool struct {
 	threads int
 	posted  atomic.Pointer[job] // The newest job; nil when it is done.
@@ -27,31 +28,35 @@ type pool struct {
 	quit    chan struct{}
 	workers sync.WaitGroup
 
-	looks     atomic.Int64 // How often who waits looks before it sleeps.
+	resting   atomic.Int64 // Workers that are not asked for help.
 	runs      atomic.Int64
 	sampling  sync.Mutex // Guards what follows.
 	sampled   time.Time
-	suspended int64 // Times that the system has suspended this process.
+	suspended int64     // Times that the system has suspended this process.
+	until     time.Time // When one worker less may rest.
+	switches  func() (int64, bool)
 }
 
 const (
-	patientLooks = 1 << 17 // Some 80 microseconds.
-	hurriedLooks = 1 << 13
+	// How often who waits looks before it sleeps: some 80 microseconds.
+	patientLooks = 1 << 17
 	// After so many looks other goroutines may run, which have no processor while
 	// all of the pool are awake: those of requests, above all.
 	politeLooks = 1 << 11
-	// The pool is in a hurry after being suspended so often in a sample's time. Two
+	// A worker rests after the process was suspended so often in a sample's time. Two
 	// processors of which a busy loop wants one suspend a decoding process 20 times;
 	// left alone it is suspended one to three times.
 	sampleTime     = 10 * time.Millisecond
 	sampleRuns     = 64 // Runs between two looks at the clock.
 	suspendedOften = 8
+	restTime       = 500 * time.Millisecond
 )
 
 // job is one parallel loop: tasks 0 to tasks−1. A worker that comes late finds
 // none left and drops it.
 type job struct {
 	tasks    int64
+	seats    atomic.Int64 // For workers.
 	body     func(task int)
 	next     atomic.Int64
 	done     atomic.Int64
@@ -59,8 +64,7 @@ type job struct {
 }
 
 func newPool(threads int) *pool {
-	p := &pool{threads: threads, wake: make(chan struct{}, threads), quit: make(chan struct{})}
-	p.looks.Store(patientLooks)
+	p := &pool{threads: threads, wake: make(chan struct{}, threads), quit: make(chan struct{}), switches: involuntarySwitches}
 	for range threads - 1 {
 		p.workers.Go(p.serve)
 	}
@@ -72,7 +76,9 @@ func (p *pool) serve() {
 	var last *job
 	for {
 		if j := p.look(last); j != nil {
-			j.work()
+			if j.seats.Add(-1) >= 0 {
+				j.work()
+			}
 			last = j
 			continue
 		}
@@ -95,7 +101,7 @@ func (p *pool) serve() {
 
 // look waits a little for a job that is not the last one.
 func (p *pool) look(last *job) *job {
-	for i := range p.looks.Load() {
+	for i := range patientLooks {
 		if j := p.posted.Load(); j != nil && j != last {
 			return j
 		}
@@ -117,22 +123,25 @@ func (p *pool) close() {
 // depend on each other. It may be called by several goroutines at once, of which
 // the last one gets the workers' help.
 func (p *pool) run(tasks int, body func(task int)) {
-	if tasks <= 1 || p.threads == 1 {
+	helpers := p.threads - 1 - int(p.resting.Load())
+	if tasks <= 1 || helpers == 0 {
+		p.sample()
 		for i := range tasks {
 			body(i)
 		}
 		return
 	}
 	j := &job{tasks: int64(tasks), body: body}
+	j.seats.Store(int64(helpers))
 	p.posted.Store(j)
-	for range min(int(p.asleep.Load()), tasks-1) {
+	for range min(int(p.asleep.Load()), helpers, tasks-1) {
 		select {
 		case p.wake <- struct{}{}:
 		default: // As many as can sleep are being woken.
 		}
 	}
 	j.work()
-	j.wait(p.looks.Load())
+	j.wait()
 	p.sample()
 	p.posted.CompareAndSwap(j, nil) // What the body refers to is not held on to.
 }
@@ -153,8 +162,8 @@ func (j *job) work() {
 }
 
 // wait returns when the tasks that others have taken are done.
-func (j *job) wait(looks int64) {
-	for i := range looks {
+func (j *job) wait() {
+	for i := range patientLooks {
 		if j.done.Load() == j.tasks {
 			return
 		}
@@ -170,9 +179,9 @@ func (j *job) wait(looks int64) {
 	<-c
 }
 
-// sample decides, every now and then, how long it is worth to look.
+// sample decides, every now and then, how many workers rest.
 func (p *pool) sample() {
-	if p.runs.Add(1)%sampleRuns != 0 || !p.sampling.TryLock() {
+	if p.threads == 1 || p.runs.Add(1)%sampleRuns != 0 || !p.sampling.TryLock() {
 		return
 	}
 	defer p.sampling.Unlock()
@@ -181,17 +190,26 @@ func (p *pool) sample() {
 	if since < sampleTime {
 		return
 	}
-	suspended, ok := involuntarySwitches()
+	suspended, ok := p.switches()
 	if !ok {
 		return
 	}
-	often := suspended-p.suspended >= suspendedOften*int64(since/sampleTime)
-	looks := int64(patientLooks)
-	if often && !p.sampled.IsZero() {
-		looks = hurriedLooks
-	}
-	p.looks.Store(looks)
+	before, first := p.suspended, p.sampled.IsZero()
 	p.sampled, p.suspended = now, suspended
+	if first {
+		return
+	}
+	resting := p.resting.Load()
+	switch often := suspended-before >= suspendedOften*int64(since/sampleTime); {
+	case often && resting < int64(p.threads)-1:
+		resting++
+	case !often && resting > 0 && now.After(p.until):
+		resting--
+	default:
+		return
+	}
+	p.resting.Store(resting)
+	p.until = now.Add(restTime)
 }
 
 // involuntarySwitches returns how often the system has taken a processor from a
