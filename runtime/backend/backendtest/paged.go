@@ -13,17 +13,25 @@ import (
 // pagedAttention compares with attention to the same rows behind each other, for
 // pages that lie in no order, are shared, and are surrounded by garbage.
 func (s *suite) pagedAttention(t *testing.T) {
-	for _, headDim := range []int{6, 16, 48, 64} {
+	for _, shape := range []backend.AttentionShape{
+		{Heads: 4, KVHeads: 2, HeadDim: 6},
+		{Heads: 4, KVHeads: 2, HeadDim: 16},
+		{Heads: 2, KVHeads: 2, HeadDim: 48},
+		{Heads: 6, KVHeads: 2, HeadDim: 64},
+		{Heads: 8, KVHeads: 2, HeadDim: 80},
+		{Heads: 7, KVHeads: 1, HeadDim: 112},
+	} {
+		shape.Scale = float32(1 / math.Sqrt(float64(shape.HeadDim)))
 		for _, pageSize := range []int{backend.PageMultiple, 3 * backend.PageMultiple} {
-			t.Run(fmt.Sprintf("heads of %d, pages of %d", headDim, pageSize), func(t *testing.T) {
-				s.pagesChangeNothing(t, headDim, pageSize)
+			t.Run(fmt.Sprintf("%d on %d heads of %d, pages of %d", shape.Heads, shape.KVHeads, shape.HeadDim, pageSize), func(t *testing.T) {
+				s.pagesChangeNothing(t, shape, pageSize)
 			})
 		}
 	}
 }
 
-func (s *suite) pagesChangeNothing(t *testing.T, headDim, pageSize int) {
-	shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: headDim, Scale: float32(1 / math.Sqrt(float64(headDim)))}
+func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, pageSize int) {
+	headDim := shape.HeadDim
 	width, kvWidth := shape.Heads*headDim, shape.KVHeads*headDim
 	longest := 5*pageSize + 3
 	// Lengths at and around the ends of pages, and of groups of rows within them.
@@ -57,9 +65,14 @@ func (s *suite) pagesChangeNothing(t *testing.T, headDim, pageSize int) {
 	var flatK, flatV []float32
 	for i, table := range tables {
 		for _, count := range lengths {
-			// One page more than needed is ignored, whatever it names.
-			needed := (count + pageSize - 1) / pageSize
-			keys = append(keys, backend.Pages{Table: append(table[:needed:needed], -1), Count: int32(count)})
+			// Pages behind those needed are ignored, whatever they name. Rows of a
+			// sequence may share their table, or have one each.
+			pages := table
+			if i%2 > 0 {
+				needed := (count + pageSize - 1) / pageSize
+				pages = append(table[:needed:needed], -1)
+			}
+			keys = append(keys, backend.Pages{Table: pages, Count: int32(count)})
 			spans = append(spans, backend.Span{First: int32(i * perSequence * pageSize), Count: int32(count)})
 		}
 		for _, page := range table {

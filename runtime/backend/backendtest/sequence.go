@@ -58,6 +58,7 @@ func (s *suite) attention(t *testing.T) {
 			[]backend.Span{{First: 40, Count: 33}, {First: 0, Count: 7}, {First: 0, Count: 8}}, 80, 1},
 		{"wide heads, long spans", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 128},
 			[]backend.Span{{First: 3, Count: 517}, {First: 0, Count: 1}}, 520, 1},
+		{"many heads on one", backend.AttentionShape{Heads: 7, KVHeads: 1, HeadDim: 48}, packed(90, 7), 97, 1},
 		{"wide odd heads", backend.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 138}, packed(40), 40, 1},
 		{"saturated", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 32}, packed(20), 20, 12},
 	}

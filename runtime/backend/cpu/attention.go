@@ -66,6 +66,11 @@ func (r keyRows) run(j int) (page, rows int) {
 	return int(r.pages[first]), min(last*r.pageRows, r.count) - j
 }
 
+// sameMemory says whether one of the two are the first rows of the other.
+func (r keyRows) sameMemory(o keyRows) bool {
+	return r.offset == o.offset && &r.pages[0] == &o.pages[0]
+}
+
 // checkShape validates the geometry of k and v and returns their number of rows.
 func checkShape(op string, k, v backend.Buffer, s backend.AttentionShape) (rows int, err error) {
 	if s.Heads <= 0 || s.KVHeads <= 0 || s.HeadDim <= 0 || s.Heads%s.KVHeads != 0 {
@@ -144,8 +149,7 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys []backend.Pag
 	})
 }
 
-// attend computes n rows that attend to at most longest rows each. What is divided
-// are rows and their key-value heads: one long row keeps all threads busy.
+// attend computes n rows that attend to at most longest rows each.
 func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest int, s backend.AttentionShape, keys func(n int) keyRows) error {
 	width := s.Heads * s.HeadDim
 	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width},
@@ -153,50 +157,91 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 	if err != nil {
 		return err
 	}
-	var lseData []float32
+	a := attention{kernels: b.kernels, shape: s, keys: keys, longest: longest, out: args[0], q: args[1], k: args[2], v: args[3]}
 	if lse != nil {
-		if lseData, err = floats("lse", lse, n*s.Heads); err != nil {
+		if a.lse, err = floats("lse", lse, n*s.Heads); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	share := s.Heads / s.KVHeads
-	b.pool.rows(n*s.KVHeads, 2*longest*share*s.HeadDim, func(from, to int) {
-		scores := make([]float32, roundUp(longest, 4))
-		var rows keyRows
-		for i := from; i < to; i++ {
-			r, first := i/s.KVHeads, i%s.KVHeads*share
-			if i == from || first == 0 {
-				rows = keys(r)
-			}
-			for h := first; h < first+share; h++ {
-				at := r*width + h*s.HeadDim
-				l := b.attendHead(args[0][at:][:s.HeadDim], args[1][at:][:s.HeadDim], args[2], args[3], rows, h, s, scores)
-				if lseData != nil {
-					lseData[r*s.Heads+h] = l
-				}
-			}
+	// One long row keeps all threads busy: its key-value heads are divided. Of many
+	// rows, those next to each other often attend to the same keys, which are best
+	// used again while they are in the cache.
+	const together = 16
+	cost := 2 * longest * s.Heads * s.HeadDim
+	if size := min(together, n/(b.pool.threads*tasksPerThread)); size > 1 {
+		b.pool.rows((n+size-1)/size, size*cost, func(from, to int) {
+			a.compute(from*size, min(n, to*size), 0, s.KVHeads)
+		})
+		return nil
+	}
+	b.pool.rows(n*s.KVHeads, cost/s.KVHeads, func(from, to int) {
+		for from < to {
+			r, head := from/s.KVHeads, from%s.KVHeads
+			end := min(s.KVHeads, head+to-from)
+			a.compute(r, r+1, head, end)
+			from += end - head
 		}
 	})
 	return nil
 }
 
-// attendHead computes one head of one row: out = softmax(scale·q·Kᵀ)·V. It
-// returns log Σ e^score.
-func (b *Backend) attendHead(out, q, k, v []float32, keys keyRows, head int, s backend.AttentionShape, scores []float32) float32 {
-	stride := s.KVHeads * s.HeadDim
-	offset := keys.offset + head/(s.Heads/s.KVHeads)*s.HeadDim
+// attention is one operation: out = softmax(scale·q·Kᵀ)·V.
+type attention struct {
+	kernels           *kernels
+	shape             backend.AttentionShape
+	keys              func(n int) keyRows
+	longest           int
+	out, lse, q, k, v []float32
+}
+
+// compute computes some key-value heads of some rows.
+func (a *attention) compute(from, to, firstHead, endHead int) {
+	keys := make([]keyRows, 0, to-from)
+	for r := from; r < to; r++ {
+		keys = append(keys, a.keys(r))
+	}
+	share := a.shape.Heads / a.shape.KVHeads
+	ld := roundUp(a.longest, vectorStep)
+	scores, sums := make([]float32, share*ld), make([]float32, share)
+	for first := 0; first < len(keys); {
+		end := first + 1
+		for end < len(keys) && keys[end].sameMemory(keys[first]) {
+			end++
+		}
+		for h := firstHead; h < endHead; h++ {
+			for r := first; r < end; r++ {
+				a.heads(from+r, h, keys[r], scores, ld, sums)
+			}
+		}
+		first = end
+	}
+}
+
+// heads computes the heads of one row that share a key-value head.
+func (a *attention) heads(row, kvHead int, keys keyRows, scores []float32, ld int, sums []float32) {
+	s := a.shape
+	d, stride := s.HeadDim, s.KVHeads*s.HeadDim
+	first := row*s.Heads + kvHead*len(sums)
+	out, q := a.out[first*d:][:len(sums)*d], a.q[first*d:][:len(sums)*d]
+	offset := keys.offset + kvHead*d
 	for j := 0; j < keys.count; {
 		page, rows := keys.run(j)
-		b.kernels.dots(scores[j:], q, k[page*keys.pageRows*stride+offset:], rows, stride, s.Scale)
+		a.kernels.dots(scores[j:], q, a.k[page*keys.pageRows*stride+offset:], d, ld, rows, stride, s.Scale)
 		j += rows
 	}
-	scores = scores[:keys.count]
-	top := b.kernels.maximum(scores)
-	sum := b.kernels.expShifted(scores, scores, top)
-	b.kernels.combine(out, scores, v[offset:], keys.count, stride, keys.pages, keys.pageRows)
-	inverse := 1 / sum
-	for i := range out {
-		out[i] *= inverse
+	for h := range sums {
+		p := scores[h*ld:][:keys.count]
+		top := a.kernels.maximum(p)
+		sums[h] = a.kernels.expShifted(p, p, top)
+		if a.lse != nil {
+			a.lse[first+h] = top + float32(math.Log(float64(sums[h])))
+		}
 	}
-	return top + float32(math.Log(float64(sum)))
+	a.kernels.combine(out, scores, a.v[offset:], d, ld, keys.count, stride, keys.pages, keys.pageRows)
+	for h, sum := range sums {
+		inverse := 1 / sum
+		for i := range d {
+			out[h*d+i] *= inverse
+		}
+	}
 }

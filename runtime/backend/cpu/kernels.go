@@ -49,13 +49,15 @@ type kernels struct {
 
 	// columnDots computes d[c] = Σ a[row,c]·b[row,c] in the order of the rows.
 	columnDots func(d, a, b []float32, rows, stride int)
-	// dots computes y[j] = scale·⟨q, k[j]⟩. It may write to y up to the next
-	// multiple of four.
-	dots func(y, q, k []float32, rows, stride int, scale float32)
-	// combine computes y = Σ p[j]·v[j], where row j of v is row j%pageRows of page
-	// pages[j/pageRows]. It is the same sum, bit for bit, for all pages of a
-	// multiple of four rows, and for one page of all rows.
-	combine func(y, p, v []float32, rows, stride int, pages []int32, pageRows int)
+	// dots computes y[h,j] = scale·⟨q[h], k[j]⟩ for the heads h of n elements in q; a
+	// row of y has ldy elements. It may write to a row up to the next multiple of
+	// four.
+	dots func(y, q, k []float32, n, ldy, rows, stride int, scale float32)
+	// combine computes y[h] = Σ p[h,j]·v[j] for the heads h of n elements in y, where
+	// row j of v is row j%pageRows of page pages[j/pageRows] and a row of p has ldp
+	// elements. It is the same sum, bit for bit, for all pages of a multiple of four
+	// rows, and for one page of all rows.
+	combine func(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int)
 }
 
 // product is how a path multiplies with one type of weights. A step of it takes

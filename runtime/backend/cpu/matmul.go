@@ -123,7 +123,6 @@ func (b *Backend) compute(n int, all []multiplication) {
 	}
 	tiles, rowTasks, columns := (n+mr-1)/mr, 1, split{panels: panels, each: panels}
 	if b.pool.threads > 1 && work >= inlineWork {
-		const tasksPerThread = 4
 		want := b.pool.threads * tasksPerThread
 		rowTasks = max(min(want, tiles), (n+blockRows-1)/blockRows)
 		if rowTasks < want {

@@ -133,16 +133,20 @@ func plainColumnDots(d, a, b []float32, rows, stride int) {
 	}
 }
 
-func plainDots(y, q, k []float32, rows, stride int, scale float32) {
-	for j := range rows {
-		y[j] = scale * plainDot(q, k[j*stride:][:len(q)])
+func plainDots(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+	for h := range len(q) / n {
+		for j := range rows {
+			y[h*ldy+j] = scale * plainDot(q[h*n:][:n], k[j*stride:][:n])
+		}
 	}
 }
 
-func plainCombine(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
+func plainCombine(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
 	clear(y)
-	for j := range rows {
-		row := int(pages[j/pageRows])*pageRows + j%pageRows
-		plainAxpy(y, p[j], v[row*stride:][:len(y)])
+	for h := range len(y) / n {
+		for j := range rows {
+			row := int(pages[j/pageRows])*pageRows + j%pageRows
+			plainAxpy(y[h*n:][:n], p[h*ldp+j], v[row*stride:][:n])
+		}
 	}
 }

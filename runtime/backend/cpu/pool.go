@@ -222,6 +222,10 @@ func involuntarySwitches() (int64, bool) {
 	return usage.Nivcsw, true
 }
 
+// tasksPerThread is how many tasks a thread gets of an operation that is worth it: a
+// thread that is held up leaves the rest to the others.
+const tasksPerThread = 4
+
 // rows splits n rows into tasks of about equal size when the work is worth it
 // and calls body with each half-open range. cost is the approximate number of
 // operations a row takes.
@@ -233,7 +237,6 @@ func (p *pool) rows(n, cost int, body func(from, to int)) {
 		}
 		return
 	}
-	const tasksPerThread = 4
 	size := max(1, (n+p.threads*tasksPerThread-1)/(p.threads*tasksPerThread))
 	p.run((n+size-1)/size, func(task int) {
 		body(task*size, min(n, (task+1)*size))

@@ -52,17 +52,19 @@ func rotateAVX512(a *float32, b *float32, cos *float32, sin *float32, n int)
 //go:noescape
 func columnDotsAVX512(d *float32, a *float32, b *float32, rows int, stride int)
 
-// dotsAVX512 computes y[j] = scale·⟨q, k[j]⟩ for rows of n elements that are stride elements apart.
-// It writes groups of four, so up to three elements behind y[rows−1].
+// dotsAVX512 computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride
+// elements apart. A row of y has ldy elements. It writes groups of four, so up to
+// three elements behind y[h,rows−1].
 //
 //go:noescape
-func dotsAVX512(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int)
+func dotsAVX512(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int, ldy int, heads int)
 
-// combineAVX512 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart
-// in pages of pageRows rows.
+// combineAVX512 computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are
+// stride elements apart in pages of pageRows rows. The weights of a head begin ldp
+// elements behind those of the one before.
 //
 //go:noescape
-func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
+func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
 
 func useAVX512(k *kernels) {
 	k.axpy = axpyAVX512Slice
@@ -220,28 +222,37 @@ func columnDotsAVX512Slice(d, a, b []float32, rows, stride int) {
 	columnDotsAVX512(&d[0], &a[0], &b[0], rows, stride)
 }
 
-func dotsAVX512Slice(y, q, k []float32, rows, stride int, scale float32) {
-	n := len(q)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainDots(y, q, k, rows, stride, scale)
+func dotsAVX512Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainDots(y, q, k, n, ldy, rows, stride, scale)
 		return
 	}
-	_, _ = y[:roundUp(rows, 4)], k[(rows-1)*stride+n-1]
-	dotsAVX512(&y[0], &q[0], &k[0], scale, rows, stride, n)
+	const most = 4
+	_ = k[(rows-1)*stride+n-1]
+	for len(q) > 0 {
+		heads := min(most, len(q)/n)
+		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
+		dotsAVX512(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
+	}
 }
 
-func combineAVX512Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
-	n := len(y)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride, pages, pageRows)
+func combineAVX512Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
 	}
-	_ = p[rows-1]
 	for j := 0; j < rows; j += pageRows {
 		first := int(pages[j/pageRows]) * pageRows * stride
 		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
 	}
-	combineAVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
+	const most = 4
+	for len(y) > 0 {
+		heads := min(most, len(y)/n)
+		_ = p[(heads-1)*ldp+rows-1]
+		combineAVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
+	}
 }
 
 // axpyAVX2 computes y += alpha·x.
@@ -294,17 +305,19 @@ func rotateAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)
 //go:noescape
 func columnDotsAVX2(d *float32, a *float32, b *float32, rows int, stride int)
 
-// dotsAVX2 computes y[j] = scale·⟨q, k[j]⟩ for rows of n elements that are stride elements apart.
-// It writes groups of four, so up to three elements behind y[rows−1].
+// dotsAVX2 computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride
+// elements apart. A row of y has ldy elements. It writes groups of four, so up to
+// three elements behind y[h,rows−1].
 //
 //go:noescape
-func dotsAVX2(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int)
+func dotsAVX2(y *float32, q *float32, k *float32, scale float32, rows int, stride int, n int, ldy int, heads int)
 
-// combineAVX2 computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart
-// in pages of pageRows rows.
+// combineAVX2 computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are
+// stride elements apart in pages of pageRows rows. The weights of a head begin ldp
+// elements behind those of the one before.
 //
 //go:noescape
-func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int)
+func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
 
 func useAVX2(k *kernels) {
 	k.axpy = axpyAVX2Slice
@@ -462,28 +475,37 @@ func columnDotsAVX2Slice(d, a, b []float32, rows, stride int) {
 	columnDotsAVX2(&d[0], &a[0], &b[0], rows, stride)
 }
 
-func dotsAVX2Slice(y, q, k []float32, rows, stride int, scale float32) {
-	n := len(q)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainDots(y, q, k, rows, stride, scale)
+func dotsAVX2Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainDots(y, q, k, n, ldy, rows, stride, scale)
 		return
 	}
-	_, _ = y[:roundUp(rows, 4)], k[(rows-1)*stride+n-1]
-	dotsAVX2(&y[0], &q[0], &k[0], scale, rows, stride, n)
+	const most = 2
+	_ = k[(rows-1)*stride+n-1]
+	for len(q) > 0 {
+		heads := min(most, len(q)/n)
+		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
+		dotsAVX2(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
+	}
 }
 
-func combineAVX2Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
-	n := len(y)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride, pages, pageRows)
+func combineAVX2Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
 	}
-	_ = p[rows-1]
 	for j := 0; j < rows; j += pageRows {
 		first := int(pages[j/pageRows]) * pageRows * stride
 		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
 	}
-	combineAVX2(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
+	const most = 4
+	for len(y) > 0 {
+		heads := min(most, len(y)/n)
+		_ = p[(heads-1)*ldp+rows-1]
+		combineAVX2(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
+	}
 }
 
 // narrowBF16AVX512 rounds x to pairs of bfloat16; it takes subnormal numbers for zero.

@@ -2,94 +2,206 @@ package main
 
 import "fmt"
 
+// attentionHeads is how many of the heads that share keys and values dots and
+// combine take at once at most.
+const attentionHeads = 4
+
+// perHeads writes a part of a kernel for each number of heads, the one in a
+// register, up to most. It uses a label "heads%d" for each.
+func (a *assembler) perHeads(most int, register string, part func(heads int)) {
+	for heads := 1; heads < most; heads++ {
+		a.p("CMPQ %s, $%d", register, heads)
+		a.p("JEQ heads%d", heads)
+	}
+	for heads := most; heads > 0; heads-- {
+		a.label(fmt.Sprintf("heads%d", heads))
+		part(heads)
+	}
+}
+
+// shared returns the operand for what is in memory and used once a head: a register
+// that it is loaded into, or the memory itself.
+func (a *assembler) shared(heads int, memory, register string) string {
+	if heads == 1 {
+		return memory
+	}
+	a.p("VMOVUPS %s, %s", memory, register)
+	return register
+}
+
 // dots takes four rows at once and transposes their lanes while adding them up.
 // The rows missing in the last group repeat its first one.
 func dots(a *assembler) {
-	rows := []string{"R8", "R9", "R10", "BX"}
 	a.p("SHLQ $2, DX")
 	a.p("SHLQ $2, R11")
+	a.p("SHLQ $2, BX")
 	a.p("VBROADCASTSS scale+24(FP), X%d", a.s.registers-1)
 	a.p("TESTQ CX, CX")
 	a.p("JLE done")
-	a.label("group")
+	a.perHeads(a.s.DotsHeads(), "R15", a.dotsOfHeads)
+	a.label("done")
+}
+
+// DotsHeads returns how many heads dots takes at once: as many as the registers
+// hold sums of.
+func (s isa) DotsHeads() int {
+	if s.registers < 32 {
+		return attentionHeads / 2
+	}
+	return attentionHeads
+}
+
+// CombineHeads returns how many heads combine takes at once.
+func (isa) CombineHeads() int { return attentionHeads }
+
+// dotsOfHeads is the part of dots for a number of heads.
+func (a *assembler) dotsOfHeads(heads int) {
+	rows := []string{"R8", "R9", "R10", "R12"}
+	name := func(label string) string { return fmt.Sprintf("%s%d", label, heads) }
+	acc := func(head, i int) string { return fmt.Sprintf("%s%d", a.s.reg, 4*head+i) }
+	query := func(head int) string { return fmt.Sprintf("%s%d", a.s.reg, 4*heads+head) }
+	key := fmt.Sprintf("%s%d", a.s.reg, 5*heads)
+	a.label(name("group"))
 	for i := 1; i < len(rows); i++ {
 		a.p("MOVQ R8, %s", rows[i])
+	}
+	for i := 1; i < len(rows); i++ {
 		a.p("CMPQ CX, $%d", i)
-		a.p("JLE counted")
+		a.p("JLE %s", name("start"))
 		a.p("LEAQ (%s)(DX*1), %s", rows[i-1], rows[i])
 	}
-	a.p("JMP start")
-	// A group of fewer rows: what was not set yet repeats the first.
-	a.label("counted")
-	a.p("CMPQ CX, $1")
-	a.p("JGT two")
-	a.p("MOVQ R8, R9")
-	a.label("two")
-	a.p("CMPQ CX, $2")
-	a.p("JGT three")
-	a.p("MOVQ R8, R10")
-	a.label("three")
-	a.p("MOVQ R8, BX")
-	a.label("start")
-	// Accumulators 0 to 3, one register each.
-	acc := func(i int) string { return fmt.Sprintf("%s%d", a.s.reg, i) }
-	temp := func(i int) string { return fmt.Sprintf("%s%d", a.s.reg, 4+i) }
-	for i := range rows {
-		a.clear(acc(i))
+	a.label(name("start"))
+	for head := range heads {
+		for i := range rows {
+			a.clear(acc(head, i))
+		}
 	}
 	a.p("XORQ AX, AX")
-	a.label("column")
+	a.label(name("column"))
 	a.each(func(h int) {
-		a.p("VMOVUPS %s, %s", a.at("SI", "AX", h), temp(0))
+		a.p("LEAQ (SI)(AX*1), R13")
+		for head := range heads {
+			if head > 0 {
+				a.p("ADDQ R11, R13")
+			}
+			a.p("VMOVUPS %s, %s", a.at("R13", "", h), query(head))
+		}
 		for i, row := range rows {
-			a.p("VFMADD231PS %s, %s, %s", a.at(row, "AX", h), temp(0), acc(i))
+			key := a.shared(heads, a.at(row, "AX", h), key)
+			for head := range heads {
+				a.p("VFMADD231PS %s, %s, %s", key, query(head), acc(head, i))
+			}
 		}
 	})
 	a.p("ADDQ $%d, AX", 4*step)
 	a.p("CMPQ AX, R11")
-	a.p("JLT column")
-	// [a0+a2 b0+b2 a1+a3 b1+b3] in every 128 bits, then [a b c d].
-	for i := 0; i < 4; i += 2 {
-		a.p("VUNPCKLPS %s, %s, %s", acc(i+1), acc(i), temp(0))
-		a.p("VUNPCKHPS %s, %s, %s", acc(i+1), acc(i), temp(1))
-		a.p("VADDPS %s, %s, %s", temp(1), temp(0), acc(i))
+	a.p("JLT %s", name("column"))
+	a.p("MOVQ DI, R13")
+	for head := range heads {
+		// [a0+a2 b0+b2 a1+a3 b1+b3] in every 128 bits, then [a b c d].
+		first, second := fmt.Sprintf("%s%d", a.s.reg, 4*heads), fmt.Sprintf("%s%d", a.s.reg, 4*heads+1)
+		for i := 0; i < 4; i += 2 {
+			a.p("VUNPCKLPS %s, %s, %s", acc(head, i+1), acc(head, i), first)
+			a.p("VUNPCKHPS %s, %s, %s", acc(head, i+1), acc(head, i), second)
+			a.p("VADDPS %s, %s, %s", second, first, acc(head, i))
+		}
+		a.p("VUNPCKLPD %s, %s, %s", acc(head, 2), acc(head, 0), first)
+		a.p("VUNPCKHPD %s, %s, %s", acc(head, 2), acc(head, 0), second)
+		a.p("VADDPS %s, %s, %s", second, first, acc(head, 0))
+		x, t := 4*head, 4*head+1
+		if a.s.reg == "Z" {
+			a.p("VEXTRACTF64X4 $1, Z%d, Y%d", x, t)
+			a.p("VADDPS Y%d, Y%d, Y%d", t, x, x)
+		}
+		a.p("VEXTRACTF128 $1, Y%d, X%d", x, t)
+		a.p("VADDPS X%d, X%d, X%d", t, x, x)
+		a.p("VMULPS X%d, X%d, X%d", a.s.registers-1, x, x)
+		a.p("VMOVUPS X%d, (R13)", x)
+		if head < heads-1 {
+			a.p("ADDQ BX, R13")
+		}
 	}
-	a.p("VUNPCKLPD %s, %s, %s", acc(2), acc(0), temp(0))
-	a.p("VUNPCKHPD %s, %s, %s", acc(2), acc(0), temp(1))
-	a.p("VADDPS %s, %s, %s", temp(1), temp(0), acc(0))
-	if a.s.reg == "Z" {
-		a.p("VEXTRACTF64X4 $1, Z0, Y1")
-		a.p("VADDPS Y1, Y0, Y0")
-	}
-	a.p("VEXTRACTF128 $1, Y0, X1")
-	a.p("VADDPS X1, X0, X0")
-	a.p("VMULPS X%d, X0, X0", a.s.registers-1)
-	a.p("VMOVUPS X0, (DI)")
 	a.p("ADDQ $16, DI")
 	a.p("LEAQ (R8)(DX*4), R8")
 	a.p("SUBQ $4, CX")
-	a.p("JGT group")
-	a.label("done")
+	a.p("JGT %s", name("group"))
+	a.p("JMP done")
 }
 
-// combine takes 16 columns at a time through all rows, page by page, with four
-// registers of sums (rows j, j+1, … in turn) to hide latency. The sums go on from
-// page to page, so that pages of a multiple of four rows change no bit.
+// combine takes up to four steps of columns of all heads at a time through all
+// rows, page by page, so that a row is loaded once for several heads. Where these
+// are too few sums to hide latency, rows j, j+1, … go to sums of their own in turn.
+// The sums go on from page to page, so that pages of a multiple of four rows change
+// no bit.
 func combine(a *assembler) {
-	sets := 4 / a.halves() // Rows in flight.
-	sum := func(i, h int) string { return fmt.Sprintf("%s%d", a.s.reg, i*a.halves()+h) }
-	weight := func(i int) string { return fmt.Sprintf("%s%d", a.s.reg, 4+i) }
 	a.p("SHLQ $2, DX")
 	a.p("SHLQ $2, R11")
+	a.p("SHLQ $2, R15")
+	a.p("LEAQ (R15)(R15*2), R14") // Where the fourth head's weights are.
 	a.p("XORQ R12, R12")
 	a.label("column")
-	for i := range sets {
-		a.each(func(h int) { a.clear(sum(i, h)) })
-	}
 	a.p("MOVQ pages+24(FP), R13")
 	a.p("MOVQ rows+32(FP), CX") // Those left.
-	a.p("MOVQ SI, R10")         // The row's weight.
-	a.label("page")
+	a.p("MOVQ SI, R10")         // The row's weights.
+	a.p("MOVQ R11, AX")
+	a.p("SUBQ R12, AX")
+	a.p("MOVQ heads+72(FP), R9")
+	a.perHeads(a.s.CombineHeads(), "R9", func(heads int) {
+		most := a.combineSteps(heads)
+		for steps := most; steps > 1; steps /= 2 {
+			a.p("CMPQ AX, $%d", 4*step*steps)
+			a.p("JGE sums%dx%d", heads, steps)
+		}
+		a.p("JMP sums%dx1", heads)
+		for steps := most; steps > 0; steps /= 2 {
+			a.combineSums(heads, steps)
+		}
+	})
+	a.label("next")
+	a.p("CMPQ R12, R11")
+	a.p("JLT column")
+}
+
+// combineSteps returns how many steps of columns of so many heads, and of a row,
+// the registers hold.
+func (a *assembler) combineSteps(heads int) int {
+	steps := 4
+	for steps > 1 && a.halves()*steps*(heads+1) >= a.s.registers {
+		steps /= 2
+	}
+	return steps
+}
+
+// combineSums is the part of combine for a number of heads and steps of columns.
+func (a *assembler) combineSums(heads, steps int) {
+	parts := steps * a.halves() // Registers of a row.
+	sets := max(1, 4/(heads*steps))
+	sum := func(set, head, part int) string {
+		return fmt.Sprintf("%s%d", a.s.reg, (set*heads+head)*parts+part)
+	}
+	row := func(part int) string { return fmt.Sprintf("%s%d", a.s.reg, sets*heads*parts+part) }
+	weight := fmt.Sprintf("%s%d", a.s.reg, a.s.registers-1)
+	weights := []string{"(R10)", "(R10)(R15*1)", "(R10)(R15*2)", "(R10)(R14*1)"}
+	name := func(label string) string { return fmt.Sprintf("%s%dx%d", label, heads, steps) }
+	add := func(set int) {
+		rows := make([]string, parts)
+		for part := range parts {
+			rows[part] = a.shared(heads, a.at("R9", "", part), row(part))
+		}
+		for head := range heads {
+			a.p("VBROADCASTSS %d%s, %s", 4*set, weights[head], weight)
+			for part := range parts {
+				a.p("VFMADD231PS %s, %s, %s", rows[part], weight, sum(set, head, part))
+			}
+		}
+		a.p("ADDQ DX, R9")
+	}
+
+	a.label(name("sums"))
+	for i := range sets * heads * parts {
+		a.clear(fmt.Sprintf("%s%d", a.s.reg, i))
+	}
+	a.label(name("page"))
 	a.p("MOVLQSX (R13), R9") // The row.
 	a.p("ADDQ $4, R13")
 	a.p("IMULQ BX, R9")
@@ -98,43 +210,48 @@ func combine(a *assembler) {
 	a.p("ADDQ R12, R9")
 	a.p("MOVQ BX, AX") // Rows of this page.
 	a.p("CMPQ CX, AX")
-	a.p("JGE whole")
+	a.p("JGE %s", name("whole"))
 	a.p("MOVQ CX, AX")
-	a.label("whole")
+	a.label(name("whole"))
 	a.p("SUBQ AX, CX")
 	a.p("SUBQ $%d, AX", sets)
-	a.p("JLT rest")
-	a.label("rows")
-	for i := range sets {
-		a.p("VBROADCASTSS %d(R10), %s", 4*i, weight(i))
-		a.each(func(h int) {
-			a.p("VFMADD231PS %s, %s, %s", a.at("R9", "", h), weight(i), sum(i, h))
-		})
-		a.p("ADDQ DX, R9")
+	a.p("JLT %s", name("rest"))
+	a.label(name("rows"))
+	for set := range sets {
+		add(set)
 	}
 	a.p("ADDQ $%d, R10", 4*sets)
 	a.p("SUBQ $%d, AX", sets)
-	a.p("JGE rows")
-	a.label("rest")
-	a.p("ADDQ $%d, AX", sets)
-	a.p("JEQ next")
-	a.label("row")
-	a.p("VBROADCASTSS (R10), %s", weight(0))
-	a.each(func(h int) { a.p("VFMADD231PS %s, %s, %s", a.at("R9", "", h), weight(0), sum(0, h)) })
-	a.p("ADDQ DX, R9")
-	a.p("ADDQ $4, R10")
-	a.p("DECQ AX")
-	a.p("JNE row")
-	a.label("next")
+	a.p("JGE %s", name("rows"))
+	a.label(name("rest"))
+	if sets > 1 {
+		a.p("ADDQ $%d, AX", sets)
+		a.p("JEQ %s", name("turn"))
+		a.label(name("row"))
+		add(0)
+		a.p("ADDQ $4, R10")
+		a.p("DECQ AX")
+		a.p("JNE %s", name("row"))
+		a.label(name("turn"))
+	}
 	a.p("TESTQ CX, CX")
-	a.p("JNE page")
+	a.p("JNE %s", name("page"))
 	for i := sets / 2; i > 0; i /= 2 {
 		for j := range i {
-			a.each(func(h int) { a.p("VADDPS %s, %s, %s", sum(j+i, h), sum(j, h), sum(j, h)) })
+			for n := range heads * parts {
+				a.p("VADDPS %s, %s, %s", sum(j+i, 0, n), sum(j, 0, n), sum(j, 0, n))
+			}
 		}
 	}
-	a.each(func(h int) { a.p("VMOVUPS %s, %s", sum(0, h), a.at("DI", "R12", h)) })
-	a.p("ADDQ $%d, R12", 4*step)
-	a.p("CMPQ R12, R11")
-	a.p("JLT column")
+	a.p("LEAQ (DI)(R12*1), R9")
+	for head := range heads {
+		for part := range parts {
+			a.p("VMOVUPS %s, %s", sum(0, head, part), a.at("R9", "", part))
+		}
+		if head < heads-1 {
+			a.p("ADDQ R11, R9")
+		}
+	}
+	a.p("ADDQ $%d, R12", 4*step*steps)
+	a.p("JMP next")
 }

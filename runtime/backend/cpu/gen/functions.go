@@ -169,13 +169,13 @@ var vectorFuncs = []vectorFunc{
 		},
 	},
 	{
-		name: "dots", doc: "computes y[j] = scale·⟨q, k[j]⟩ for rows of n elements that are stride elements apart.\n// It writes groups of four, so up to three elements behind y[rows−1].",
-		pointers: []string{"y", "q", "k"}, floats: []string{"scale"}, ints: []string{"rows", "stride", "n"},
+		name: "dots", doc: "computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride\n// elements apart. A row of y has ldy elements. It writes groups of four, so up to\n// three elements behind y[h,rows−1].",
+		pointers: []string{"y", "q", "k"}, floats: []string{"scale"}, ints: []string{"rows", "stride", "n", "ldy", "heads"},
 		body: dots,
 	},
 	{
-		name: "combine", doc: "computes y = Σ p[j]·v[j] for rows of n elements that are stride elements apart\n// in pages of pageRows rows.",
-		pointers: []string{"y", "p", "v", "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows"},
+		name: "combine", doc: "computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are\n// stride elements apart in pages of pageRows rows. The weights of a head begin ldp\n// elements behind those of the one before.",
+		pointers: []string{"y", "p", "v", "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows", "ldp", "heads"},
 		body: combine,
 	},
 }

@@ -200,7 +200,7 @@ func (a *assembler) broadcast(argument string, i int) {
 // argumentRegisters take the arguments: pointers first, then ints.
 var (
 	pointerRegisters = []string{"DI", "SI", "R8", "R9", "R10"}
-	intRegisters     = []string{"CX", "DX", "R11", "BX"}
+	intRegisters     = []string{"CX", "DX", "R11", "BX", "R15", "R12"}
 )
 
 // vector writes one kernel and its declaration.

@@ -166,28 +166,37 @@ func columnDots{{.}}Slice(d, a, b []float32, rows, stride int) {
 	columnDots{{.}}(&d[0], &a[0], &b[0], rows, stride)
 }
 
-func dots{{.}}Slice(y, q, k []float32, rows, stride int, scale float32) {
-	n := len(q)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainDots(y, q, k, rows, stride, scale)
+func dots{{.}}Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainDots(y, q, k, n, ldy, rows, stride, scale)
 		return
 	}
-	_, _ = y[:roundUp(rows, 4)], k[(rows-1)*stride+n-1]
-	dots{{.}}(&y[0], &q[0], &k[0], scale, rows, stride, n)
+	const most = {{.DotsHeads}}
+	_ = k[(rows-1)*stride+n-1]
+	for len(q) > 0 {
+		heads := min(most, len(q)/n)
+		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
+		dots{{.}}(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
+	}
 }
 
-func combine{{.}}Slice(y, p, v []float32, rows, stride int, pages []int32, pageRows int) {
-	n := len(y)
-	if n == 0 || n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, rows, stride, pages, pageRows)
+func combine{{.}}Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
 	}
-	_ = p[rows-1]
 	for j := 0; j < rows; j += pageRows {
 		first := int(pages[j/pageRows]) * pageRows * stride
 		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
 	}
-	combine{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows)
+	const most = {{.CombineHeads}}
+	for len(y) > 0 {
+		heads := min(most, len(y)/n)
+		_ = p[(heads-1)*ldp+rows-1]
+		combine{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
+	}
 }
 `
 
@@ -196,7 +205,7 @@ var wrapperTemplate = template.Must(template.New("wrappers").Parse(wrapperSource
 // wrappers writes the Go functions around this instruction set's kernels.
 func (s isa) wrappers(w io.Writer) {
 	var b strings.Builder
-	if err := wrapperTemplate.Execute(&b, s.name); err != nil {
+	if err := wrapperTemplate.Execute(&b, s); err != nil {
 		panic(err) // The template is a constant.
 	}
 	_, _ = io.WriteString(w, b.String())
