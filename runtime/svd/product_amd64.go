@@ -2,14 +2,6 @@ package svd
 
 import "golang.org/x/sys/cpu"
 
-// tileAVX512 and tileAVX2 are plainTile for whole tiles.
-//
-//go:noescape
-func tileAVX512(c *float64, stride int, alpha float64, a, b *float64, depth int)
-
-//go:noescape
-func tileAVX2(c *float64, stride int, alpha float64, a, b *float64, depth int)
-
 func checkedAVX512(c []float64, stride int, alpha float64, a, b []float64, depth int) {
 	_, _, _ = c[(tileRows-1)*stride+tileColumns-1], a[depth*tileRows-1], b[depth*tileColumns-1]
 	tileAVX512(&c[0], stride, alpha, &a[0], &b[0], depth)

@@ -1,8 +1,9 @@
 // Command gen writes the assembly of package cpu and its Go declarations: the
 // matrix products with weights in float32, bfloat16 and int8 (gemm_amd64.s,
-// bf16_amd64.s, int8_amd64.s) and the vector kernels (vector_amd64.s). The
-// kernels are the same few lines for every number of rows and for several
-// instruction sets, which is why a program writes them:
+// bf16_amd64.s, int8_amd64.s) and the vector kernels (vector_amd64.s); and those of
+// package svd, products in float64 (tile_amd64.s). The kernels are the same few
+// lines for every number of rows and for several instruction sets, which is why a
+// program writes them:
 //
 //	go generate ./runtime/backend/cpu
 //
@@ -19,6 +20,7 @@ import (
 	"go/format"
 	"log"
 	"os"
+	"path/filepath"
 )
 
 // isa is an instruction set with the width of its panels.
@@ -56,7 +58,7 @@ func main() {
 	}
 }
 
-// generate returns the files by their names.
+// generate returns the files by their paths from package cpu.
 func generate() map[string][]byte {
 	out := map[string][]byte{}
 	for name, family := range map[string][]product{
@@ -84,27 +86,36 @@ func generate() map[string][]byte {
 		avx2.vector(&vector.asm, &vector.decl, f)
 	}
 	vector.finish(out)
+
+	double := newFiles("tile", "")
+	double.dir, double.pkg = "../../svd", "svd"
+	for _, s := range []isa{avx512, avx2} {
+		s.doubleTile(double)
+	}
+	double.finish(out)
 	return out
 }
 
 // files are the assembly and the declarations of one family of kernels.
 type files struct {
 	name      string
+	dir, pkg  string
 	asm, decl bytes.Buffer
 }
 
 func newFiles(name, include string) *files {
-	f := &files{name: name}
+	f := &files{name: name, pkg: "cpu"}
 	fmt.Fprintf(&f.asm, "%s\n%s#include \"textflag.h\"\n", header, include)
-	fmt.Fprintf(&f.decl, "%s\npackage cpu\n", header)
 	return f
 }
 
-// finish files the two under their names.
+// finish files the two under their paths.
 func (f *files) finish(out map[string][]byte) {
-	source, err := format.Source(f.decl.Bytes())
+	decl := fmt.Appendf(nil, "%s\npackage %s\n%s", header, f.pkg, f.decl.Bytes())
+	source, err := format.Source(decl)
 	if err != nil {
 		log.Fatal(err)
 	}
-	out[f.name+"_amd64.s"], out[f.name+"_amd64.go"] = f.asm.Bytes(), source
+	path := filepath.Join(f.dir, f.name+"_amd64")
+	out[path+".s"], out[path+".go"] = f.asm.Bytes(), source
 }
