@@ -60,9 +60,12 @@
 // so that a large one is not overtaken for ever by small ones. Its pages are free
 // as soon as it ends.
 //
-// The last prompts of pass 1 are kept in pages that are free otherwise, and the
-// next ones share what they have in common with them. They give way, the least
-// recently used first, when a request needs a page that it was promised.
+// What a prompt has in common with that of a running request of the same mixture is
+// read once: the choices of one request, or conversations under one system prompt,
+// share its pages. A request waits for one before it that is reading at least half
+// of its prompt. The last prompts of pass 1 are kept beyond their end, in pages that
+// are free otherwise, for the next ones of pass 1. They give way, the least recently
+// used first, when a request needs a page that it was promised.
 package engine
 
 import (

@@ -57,11 +57,7 @@ func (k *kept) longest(j *job) (seq, shared int) {
 		if p.origin != o {
 			continue
 		}
-		n, most := 0, min(len(j.prompt)-1, len(p.tokens))
-		for n < most && j.prompt[n] == p.tokens[n] {
-			n++
-		}
-		if n > shared {
+		if n := j.common(p.tokens); n > shared {
 			best, shared = i, n
 		}
 	}

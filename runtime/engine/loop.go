@@ -136,7 +136,6 @@ func (l *loop) admit() {
 	for _, j := range admitted {
 		l.active = append(l.active, j)
 		j.work.admitted()
-		l.reuse(j)
 	}
 	l.count()
 }
@@ -149,24 +148,6 @@ func (l *loop) count() {
 	e.keptPages.Store(int64(l.kept.pages))
 	e.promisedPages.Store(int64(l.promised))
 	e.active.Store(int64(len(l.active)))
-}
-
-// reuse shares the beginning that a prompt of pass 1 has in common with a kept
-// one.
-func (l *loop) reuse(j *job) {
-	if _, scoring := j.work.(*scoring); !scoring {
-		return
-	}
-	seq, n := l.kept.longest(j)
-	if n == 0 {
-		return
-	}
-	if err := l.cache.CopyPrefix(j.place, seq, n); err != nil {
-		l.fail(j, err)
-		return
-	}
-	j.read = n
-	l.engine.reusedTokens.Add(int64(n))
 }
 
 // batch is what one model computes in a turn.
@@ -223,6 +204,11 @@ func (l *loop) turn(ctx context.Context) {
 
 // plan adds a job's next segments to its model's batch.
 func (l *loop) plan(b *batch, j *job, budget *int) error {
+	if j.read == 0 {
+		if wait, err := l.reuse(j); wait || err != nil {
+			return err
+		}
+	}
 	if left := len(j.prompt) - j.read; left > 0 {
 		n := min(left, *budget)
 		if n == 0 {
@@ -320,6 +306,7 @@ func (l *loop) end(j *job, err error) {
 		return
 	}
 	j.ended = true
+	l.handOver(j)
 	if releaseErr := l.release(j); err == nil {
 		err = releaseErr
 	}

@@ -1,0 +1,70 @@
+package engine
+
+// common returns how many tokens of a job's prompt are those that others begin
+// with: at most all but its last one, whose logits are wanted.
+func (j *job) common(tokens []int32) int {
+	n, most := 0, min(len(j.prompt)-1, len(tokens))
+	for n < most && j.prompt[n] == tokens[n] {
+		n++
+	}
+	return n
+}
+
+// reuse begins a prompt with what it has in common with one that is in the cache:
+// of a running job, as all choices of a request have, or, for pass 1, a kept one.
+// It says that the job should wait if at least half of its prompt is about to come
+// there by a job before it. That costs no time: the one before is read first.
+func (l *loop) reuse(j *job) (wait bool, err error) {
+	seq, shared := 0, 0
+	if _, scoring := j.work.(*scoring); scoring {
+		seq, shared = l.kept.longest(j)
+	}
+	coming := 0
+	for _, other := range l.active {
+		if other == j {
+			break // Those behind it may wait for it.
+		}
+		if other.ended || other.variant != j.variant {
+			continue
+		}
+		common := j.common(other.prompt)
+		if there := min(common, l.cache.Len(other.place)); there > shared {
+			seq, shared = other.place, there
+		}
+		coming = max(coming, common)
+	}
+	if coming > shared && 2*coming >= len(j.prompt) {
+		return true, nil
+	}
+	return false, l.begin(j, seq, shared)
+}
+
+// handOver gives those who wait for the prompt of a job that ends what has been
+// read of it, before its pages are free.
+func (l *loop) handOver(from *job) {
+	for _, j := range l.active {
+		if j.ended || j.read > 0 || j.variant != from.variant {
+			continue
+		}
+		there := min(j.common(from.prompt), l.cache.Len(from.place))
+		if 2*there < len(j.prompt) {
+			continue // It may find more.
+		}
+		if err := l.begin(j, from.place, there); err != nil {
+			l.fail(j, err)
+		}
+	}
+}
+
+// begin makes the first n tokens of a sequence those of a job's prompt.
+func (l *loop) begin(j *job, seq, n int) error {
+	if n == 0 {
+		return nil
+	}
+	if err := l.cache.CopyPrefix(j.place, seq, n); err != nil {
+		return err
+	}
+	j.read = n
+	l.engine.reusedTokens.Add(int64(n))
+	return nil
+}

@@ -1,0 +1,162 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/sample"
+)
+
+// numbered returns n different tokens.
+func numbered(from int32, n int) []int32 {
+	tokens := make([]int32, n)
+	for i := range tokens {
+		tokens[i] = (from + 3*int32(i)) % 256
+	}
+	return tokens
+}
+
+// TestChoicesReadTheirPromptOnce asks for several answers to one prompt at a time,
+// with and without an expert: the first of each kind reads the prompt, in several
+// turns, and the others its last token.
+func TestChoicesReadTheirPromptOnce(t *testing.T) {
+	const choices, length = 5, 2*page + 5
+	for _, most := range []int{1, 12} { // An answer of one token ends as soon as its prompt is read.
+		t.Run(fmt.Sprintf("answers of %d tokens", most), func(t *testing.T) {
+			h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
+			mixtures := []engine.Mixture{{}, h.expert(t, 1)}
+			h.use(t, engine.Set{Mixtures: mixtures[1:]})
+			request := func(i int) engine.Request {
+				return engine.Request{
+					Mixture: mixtures[i%2], Prompt: numbered(5, length), MaxTokens: most,
+					Seed: uint64(i), Sampling: sample.Params{Temperature: 1},
+				}
+			}
+			var alone [2 * choices]answer
+			for i := range alone {
+				var err error
+				if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			answers, before := h.together(t, next, len(alone), request)
+			for i, a := range answers {
+				if !slices.Equal(a.tokens, alone[i].tokens) || a.result.PromptTokens != length {
+					t.Errorf("choice %d is %v, alone %v; it counts %d tokens of the prompt", i, a.tokens, alone[i].tokens, a.result.PromptTokens)
+				}
+			}
+			waitFor(t, func() bool { return h.Stats().Active == 0 })
+			s := h.Stats()
+			if read, want := s.PromptTokens-before.PromptTokens, int64(2*(length+choices-1)); read != want {
+				t.Errorf("%d tokens of prompts were read, want %d", read, want)
+			}
+			if reused, want := s.ReusedTokens-before.ReusedTokens, int64(2*(choices-1)*(length-1)); reused != want {
+				t.Errorf("%d tokens were reused, want %d", reused, want)
+			}
+			if s.Pages.Used != 0 || s.Pages.Promised != 0 {
+				t.Errorf("an idle engine has pages %+v", s.Pages)
+			}
+		})
+	}
+}
+
+// TestPromptsShareBeginnings asks for prompts of which two have most in common and
+// the third little with both.
+func TestPromptsShareBeginnings(t *testing.T) {
+	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
+	beginning := numbered(9, page+7)
+	prompts := [][]int32{
+		slices.Concat(beginning, numbered(100, 20)),
+		slices.Concat(beginning, numbered(200, 30)),
+		slices.Concat(beginning[:10], numbered(50, 40)),
+	}
+	request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 20} }
+	var alone [3]answer
+	for i := range alone {
+		var err error
+		if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers, before := h.together(t, next, len(prompts), request)
+	for i, a := range answers {
+		if !slices.Equal(a.tokens, alone[i].tokens) {
+			t.Errorf("answer %d is %v, alone %v", i, a.tokens, alone[i].tokens)
+		}
+	}
+	// In whichever order they come, the first turn's tokens all go to the first one:
+	// the other kind finds ten tokens of it there, and the second of the two waits.
+	if got, want := h.Stats().ReusedTokens-before.ReusedTokens, int64(len(beginning)+10); got != want {
+		t.Errorf("%d tokens were reused, want %d", got, want)
+	}
+}
+
+// cancelling is the text of an answer that gives up another at its n-th token.
+type cancelling struct {
+	engine.TextStream
+	left   int
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) Push(id int32) string {
+	if c.left--; c.left == 0 {
+		c.cancel()
+	}
+	return c.TextStream.Push(id)
+}
+
+// TestAPromptGivenUpIsHandedOver cancels a request while another waits for the rest
+// of its prompt.
+func TestAPromptGivenUpIsHandedOver(t *testing.T) {
+	const step, length = 8, 40
+	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = step, nil })
+	request := engine.Request{Prompt: numbered(5, length), MaxTokens: 10}
+	alone, err := h.ask(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.Stats()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	next.Store(g)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: 30}); err != nil {
+			t.Errorf("the request before: %v", err)
+		}
+	})
+	<-g.reached
+	// The loop is held up in g's first token. The one to be given up reads a step's
+	// tokens with each of g's next ones.
+	g.TextStream = &cancelling{TextStream: g.TextStream, left: 4 + 1, cancel: cancel}
+	wg.Go(func() {
+		if _, err := h.ask(ctx, request); !errors.Is(err, context.Canceled) {
+			t.Errorf("the one given up: %v", err)
+		}
+	})
+	waitFor(t, func() bool { return h.Stats().Waiting == 1 })
+	wg.Go(func() {
+		a, err := h.ask(t.Context(), request)
+		if err != nil || !slices.Equal(a.tokens, alone.tokens) {
+			t.Errorf("the one behind it got %v, %v; alone %v", a.tokens, err, alone.tokens)
+		}
+	})
+	waitFor(t, func() bool { return h.Stats().Waiting == 2 })
+	close(g.open)
+	wg.Wait()
+	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	s := h.Stats()
+	if reused := s.ReusedTokens - before.ReusedTokens; reused != 4*step {
+		t.Errorf("%d tokens were handed over, want %d", reused, 4*step)
+	}
+	if s.Cancelled != 1 || s.Failed != 0 || s.Pages.Used != 0 {
+		t.Errorf("%d were cancelled, %d failed, pages %+v", s.Cancelled, s.Failed, s.Pages)
+	}
+}
