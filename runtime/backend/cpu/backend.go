@@ -28,8 +28,8 @@ const EnvPath = "T2_CPU"
 
 // freelyHeld is how many elements buffers may hold, in use and freed together,
 // before freed ones make room for new ones: 64 Mi, so 256 MiB. More is held only
-// where more has been in use at once. A training step needs the same gigabytes
-// again and again, and new memory costs a quarter of the step's time.
+// where about as much has been in use at once. A training step needs the same
+// gigabytes again and again, and new memory costs a quarter of the step's time.
 const freelyHeld = 64 << 20
 
 // maxFloats bounds one buffer: 4 TiB, past which Go's runtime would panic sooner
@@ -134,11 +134,15 @@ func (b *Backend) Alloc(n int) (backend.Buffer, error) {
 	return &buffer{data: newChunk(capacity)[:n]}, nil
 }
 
-// makeRoom leaves freed buffers to Go's collector until no more is held than was
-// in use at once.
+// holdable is how many elements may be held. It is an eighth more than was in use
+// at once, because a step's buffers are not all in use when most are: if each of its
+// phases had to make room for the next one's, all memory would be new in each layer.
+func (b *Backend) holdable() int { return max(b.most+b.most/8, freelyHeld) }
+
+// makeRoom leaves freed buffers to Go's collector until no more is held than may be.
 func (b *Backend) makeRoom() {
 	for capacity, free := range b.idle {
-		for len(free) > 0 && b.used+b.held > max(b.most, freelyHeld) {
+		for len(free) > 0 && b.used+b.held > b.holdable() {
 			free[len(free)-1] = nil
 			free = free[:len(free)-1]
 			b.held -= capacity
