@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -157,7 +158,7 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 	if err != nil {
 		return err
 	}
-	a := attention{kernels: b.kernels, shape: s, keys: keys, longest: longest, out: args[0], q: args[1], k: args[2], v: args[3]}
+	a := attention{kernels: b.kernels, memory: &b.scores, shape: s, keys: keys, longest: longest, out: args[0], q: args[1], k: args[2], v: args[3]}
 	if lse != nil {
 		if a.lse, err = floats("lse", lse, n*s.Heads); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
@@ -188,10 +189,18 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 // attention is one operation: out = softmax(scale·q·Kᵀ)·V.
 type attention struct {
 	kernels           *kernels
+	memory            *sync.Pool // Of *scoreMemory.
 	shape             backend.AttentionShape
 	keys              func(n int) keyRows
 	longest           int
 	out, lse, q, k, v []float32
+}
+
+// scoreMemory is what the heads of one row that share a key-value head are computed
+// in.
+type scoreMemory struct {
+	scores []float32 // [share, ld]
+	sums   []float32 // [share]
 }
 
 // compute computes some key-value heads of some rows.
@@ -202,7 +211,11 @@ func (a *attention) compute(from, to, firstHead, endHead int) {
 	}
 	share := a.shape.Heads / a.shape.KVHeads
 	ld := roundUp(a.longest, vectorStep)
-	scores, sums := make([]float32, share*ld), make([]float32, share)
+	m, _ := a.memory.Get().(*scoreMemory)
+	if m == nil {
+		m = &scoreMemory{}
+	}
+	m.scores, m.sums = resized(m.scores, share*ld), resized(m.sums, share)
 	for first := 0; first < len(keys); {
 		end := first + 1
 		for end < len(keys) && keys[end].sameMemory(keys[first]) {
@@ -210,11 +223,12 @@ func (a *attention) compute(from, to, firstHead, endHead int) {
 		}
 		for h := firstHead; h < endHead; h++ {
 			for r := first; r < end; r++ {
-				a.heads(from+r, h, keys[r], scores, ld, sums)
+				a.heads(from+r, h, keys[r], m.scores, ld, m.sums)
 			}
 		}
 		first = end
 	}
+	a.memory.Put(m)
 }
 
 // heads computes the heads of one row that share a key-value head.

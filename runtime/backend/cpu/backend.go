@@ -44,6 +44,7 @@ type Backend struct {
 	kernels   *kernels
 	tilers    sync.Pool // Of *tiler.
 	gradients sync.Pool // Of *gradientMemory.
+	scores    sync.Pool // Of *scoreMemory.
 	weights   arena
 
 	mu     sync.Mutex
