@@ -10,6 +10,15 @@ func (j *job) common(tokens []int32) int {
 	return n
 }
 
+// shared returns how many tokens of a job's prompt another one's begins with, if the
+// same weights compute both, and how many of these are in the cache.
+func (l *loop) shared(j, other *job) (common, there int) {
+	if other.variant == j.variant {
+		common = j.common(other.prompt)
+	}
+	return common, min(common, l.cache.Len(other.place))
+}
+
 // reuse begins a prompt with what it has in common with one that is in the cache:
 // of a running job, as all choices of a request have, or, for pass 1, a kept one.
 // It says that the job should wait if at least half of its prompt is about to come
@@ -24,11 +33,11 @@ func (l *loop) reuse(j *job) (wait bool, err error) {
 		if other == j {
 			break // Those behind it may wait for it.
 		}
-		if other.ended || other.variant != j.variant {
+		if other.ended {
 			continue
 		}
-		common := j.common(other.prompt)
-		if there := min(common, l.cache.Len(other.place)); there > shared {
+		common, there := l.shared(j, other)
+		if there > shared {
 			seq, shared = other.place, there
 		}
 		coming = max(coming, common)
@@ -43,10 +52,10 @@ func (l *loop) reuse(j *job) (wait bool, err error) {
 // read of it, before its pages are free.
 func (l *loop) handOver(from *job) {
 	for _, j := range l.active {
-		if j.ended || j.read > 0 || j.variant != from.variant {
+		if j.ended || j.read > 0 {
 			continue
 		}
-		there := min(j.common(from.prompt), l.cache.Len(from.place))
+		_, there := l.shared(j, from)
 		if 2*there < len(j.prompt) {
 			continue // It may find more.
 		}

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // attentionHeads is how many of the heads that share keys and values dots and
 // combine take at once at most.
@@ -108,13 +111,8 @@ func (a *assembler) dotsOfHeads(heads int) {
 		a.p("VUNPCKLPD %s, %s, %s", acc(head, 2), acc(head, 0), first)
 		a.p("VUNPCKHPD %s, %s, %s", acc(head, 2), acc(head, 0), second)
 		a.p("VADDPS %s, %s, %s", second, first, acc(head, 0))
-		x, t := 4*head, 4*head+1
-		if a.s.reg == "Z" {
-			a.p("VEXTRACTF64X4 $1, Z%d, Y%d", x, t)
-			a.p("VADDPS Y%d, Y%d, Y%d", t, x, x)
-		}
-		a.p("VEXTRACTF128 $1, Y%d, X%d", x, t)
-		a.p("VADDPS X%d, X%d, X%d", t, x, x)
+		x := 4 * head
+		a.foldToFour("VADDPS", strconv.Itoa(x), strconv.Itoa(x+1))
 		a.p("VMULPS X%d, X%d, X%d", a.s.registers-1, x, x)
 		a.p("VMOVUPS X%d, (R13)", x)
 		if head < heads-1 {

@@ -79,14 +79,19 @@ func (a *assembler) fold(op string, i, temp int) {
 	a.foldRegister(op, a.r(i, 0)[1:], a.r(temp, 0)[1:])
 }
 
-// foldRegister is fold for one register, given the numbers of two.
-func (a *assembler) foldRegister(op, x, t string) {
+// foldToFour leaves four lanes of one register, given the numbers of two.
+func (a *assembler) foldToFour(op, x, t string) {
 	if a.s.reg == "Z" {
 		a.p("VEXTRACTF64X4 $1, Z%s, Y%s", x, t)
 		a.p("%s Y%s, Y%s, Y%s", op, t, x, x)
 	}
 	a.p("VEXTRACTF128 $1, Y%s, X%s", x, t)
 	a.p("%s X%s, X%s, X%s", op, t, x, x)
+}
+
+// foldRegister is fold for one register, given the numbers of two.
+func (a *assembler) foldRegister(op, x, t string) {
+	a.foldToFour(op, x, t)
 	a.p("VPERMILPS $0x4e, X%s, X%s", x, t)
 	a.p("%s X%s, X%s, X%s", op, t, x, x)
 	a.p("VPERMILPS $0xb1, X%s, X%s", x, t)
