@@ -4,8 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 )
 
 // pool runs the tasks of one operation on several goroutines. Tasks are taken one
@@ -15,26 +13,19 @@ import (
 // Decoding is bound by hand-off as much as by memory: between two operations of a
 // layer there are microseconds, and waking a sleeping thread takes tens of them on
 // a virtual machine. So who waits looks for the next job, or for the end of this
-// one, before it sleeps. Where other processes want the same processors, a worker
-// costs more than it gives: the system suspends it in the middle of a task, for
-// milliseconds in which everybody waits, or lets it share the caller's processor.
-// The pool notices by the number of times that the system has suspended it, and goes
-// on with a worker less.
+// one, before it sleeps. Where other processes want the same processors, workers keep
+// off each other's. If the system still has none for one of them, it costs more than it
+// gives, as it is suspended in the middle of a task, for milliseconds in which everybody
+// waits: the pool goes on with a worker less.
 type pool struct {
 	threads int
+	share   *share
+	places  []place             // The caller's and the workers'.
 	posted  atomic.Pointer[job] // The newest job; nil when it is done.
 	asleep  atomic.Int32        // Workers that must be woken.
 	wake    chan struct{}
 	quit    chan struct{}
 	workers sync.WaitGroup
-
-	resting   atomic.Int64 // Workers that are not asked for help.
-	runs      atomic.Int64
-	sampling  sync.Mutex // Guards what follows.
-	sampled   time.Time
-	suspended int64     // Times that the system has suspended this process.
-	until     time.Time // When one worker less may rest.
-	switches  func() (int64, bool)
 }
 
 const (
@@ -43,13 +34,6 @@ const (
 	// After so many looks other goroutines may run, which have no processor while
 	// all of the pool are awake: those of requests, above all.
 	politeLooks = 1 << 11
-	// A worker rests after the process was suspended so often in a sample's time. Two
-	// processors of which a busy loop wants one suspend a decoding process 20 times;
-	// left alone it is suspended one to three times.
-	sampleTime     = 10 * time.Millisecond
-	sampleRuns     = 64 // Runs between two looks at the clock.
-	suspendedOften = 8
-	restTime       = 500 * time.Millisecond
 )
 
 // job is one parallel loop: tasks 0 to tasks−1. A worker that comes late finds
@@ -64,20 +48,21 @@ type job struct {
 }
 
 func newPool(threads int) *pool {
-	p := &pool{threads: threads, wake: make(chan struct{}, threads), quit: make(chan struct{}), switches: involuntarySwitches}
-	for range threads - 1 {
-		p.workers.Go(p.serve)
+	p := &pool{threads: threads, share: newShare(threads), places: newPlaces(threads),
+		wake: make(chan struct{}, threads), quit: make(chan struct{})}
+	for n := 1; n < threads; n++ {
+		p.workers.Go(func() { p.serve(&worker{pool: p, number: n}) })
 	}
 	return p
 }
 
 // serve is a worker's life.
-func (p *pool) serve() {
+func (p *pool) serve(w *worker) {
 	var last *job
 	for {
 		if j := p.look(last); j != nil {
 			if j.seats.Add(-1) >= 0 {
-				j.work()
+				j.work(w.keepApart)
 			}
 			last = j
 			continue
@@ -90,6 +75,7 @@ func (p *pool) serve() {
 			continue
 		}
 		last = nil
+		w.place().processor.Store(nowhere)
 		select {
 		case <-p.wake:
 			p.asleep.Add(-1)
@@ -123,9 +109,9 @@ func (p *pool) close() {
 // depend on each other. It may be called by several goroutines at once, of which
 // the last one gets the workers' help.
 func (p *pool) run(tasks int, body func(task int)) {
-	helpers := p.threads - 1 - int(p.resting.Load())
+	helpers := p.threads - 1 - int(p.share.resting.Load())
 	if tasks <= 1 || helpers == 0 {
-		p.sample()
+		p.share.sample()
 		for i := range tasks {
 			body(i)
 		}
@@ -133,6 +119,7 @@ func (p *pool) run(tasks int, body func(task int)) {
 	}
 	j := &job{tasks: int64(tasks), body: body}
 	j.seats.Store(int64(helpers))
+	p.places[0].answer()
 	p.posted.Store(j)
 	for range min(int(p.asleep.Load()), helpers, tasks-1) {
 		select {
@@ -140,14 +127,16 @@ func (p *pool) run(tasks int, body func(task int)) {
 		default: // As many as can sleep are being woken.
 		}
 	}
-	j.work()
+	j.work(func() {})
 	j.wait()
-	p.sample()
+	p.share.sample()
 	p.posted.CompareAndSwap(j, nil) // What the body refers to is not held on to.
 }
 
-func (j *job) work() {
+// work does tasks for as long as there are any, and calls between before each.
+func (j *job) work(between func()) {
 	for {
+		between()
 		task := j.next.Add(1) - 1
 		if task >= j.tasks {
 			return
@@ -177,49 +166,6 @@ func (j *job) wait() {
 		return // Maybe closed, maybe not: nobody else has it.
 	}
 	<-c
-}
-
-// sample decides, every now and then, how many workers rest.
-func (p *pool) sample() {
-	if p.threads == 1 || p.runs.Add(1)%sampleRuns != 0 || !p.sampling.TryLock() {
-		return
-	}
-	defer p.sampling.Unlock()
-	now := time.Now()
-	since := now.Sub(p.sampled)
-	if since < sampleTime {
-		return
-	}
-	suspended, ok := p.switches()
-	if !ok {
-		return
-	}
-	before, first := p.suspended, p.sampled.IsZero()
-	p.sampled, p.suspended = now, suspended
-	if first {
-		return
-	}
-	resting := p.resting.Load()
-	switch often := suspended-before >= suspendedOften*int64(since/sampleTime); {
-	case often && resting < int64(p.threads)-1:
-		resting++
-	case !often && resting > 0 && now.After(p.until):
-		resting--
-	default:
-		return
-	}
-	p.resting.Store(resting)
-	p.until = now.Add(restTime)
-}
-
-// involuntarySwitches returns how often the system has taken a processor from a
-// thread of this process that would have gone on.
-func involuntarySwitches() (int64, bool) {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0, false
-	}
-	return usage.Nivcsw, true
 }
 
 // tasksPerThread is how many tasks a thread gets of an operation that is worth it: a
