@@ -170,7 +170,7 @@ type ServingSpec struct {
 	// +kubebuilder:validation:Maximum=1024
 	MaxBatch int32 `json:"maxBatch,omitempty"`
 	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
-	// memory) or Int8 (28 % of it). The narrower, the faster they are read, and
+	// memory) or Int8 (27 % of it). The narrower, the faster they are read, and
 	// the more they are rounded.
 	// +optional
 	// +kubebuilder:default=F32

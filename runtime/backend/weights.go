@@ -21,14 +21,16 @@ const (
 	BF16
 
 	// Int8 stores, for each block of Int8Block elements of a row, integers q from
-	// −127 to 127 and a scale s, which stand for q·s: 1⅛ bytes. With m the largest
-	// magnitude of the block, s = m/127 and q = x·(127/m), each operation rounded to
-	// float32 and then q to the nearest integer, ties to even; where m is below
-	// 2⁻¹²⁰ all are zero. The last block of a row is filled up with zeros.
+	// −127 to 127 and a bfloat16 scale s, which stand for q·s: 1¹⁄₁₆ bytes. With m the
+	// largest magnitude of the block, s = m/127, rounded to float32 and then to
+	// bfloat16, and q = x·(1/s), each operation rounded to float32 and then q to the
+	// nearest integer, ties to even; where m is below 2⁻¹¹⁹ all are zero. The last
+	// block of a row is filled up with zeros. Magnitudes from 2¹²⁷ on are refused.
 	//
-	// MatMul quantises each block of x's rows likewise, adds the products of the
-	// integers exactly, and the blocks' sums times both scales in float32. A row
-	// of x in which a block has an infinite element or NaN gives NaN.
+	// MatMul quantises each block of x's rows likewise, but with a float32 scale
+	// m/127 and q = x·(127/m), adds the products of the integers exactly, and the
+	// blocks' sums times both scales in float32. A row of x in which a block has an
+	// infinite element or NaN gives NaN.
 	Int8
 )
 
@@ -57,7 +59,7 @@ func (t WeightType) Bytes(out, in int) int64 {
 		return 2 * n
 	case Int8:
 		blocks := int64(out) * int64((in+Int8Block-1)/Int8Block)
-		return n + 4*blocks
+		return n + 2*blocks
 	default:
 		return 4 * n
 	}

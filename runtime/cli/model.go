@@ -43,7 +43,7 @@ func (f *modelFlags) register(flags *pflag.FlagSet) {
 func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
 	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
 	flags.TextVar(&f.weights, "weights", backend.F32,
-		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (28 % of it), which are read faster and round")
+		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
 }
 
 // loaded is a model that is ready to run.

@@ -20,9 +20,22 @@ func refMatMul(x, w []float64, n, out, in int) []float64 {
 	return y
 }
 
-// refStored returns rows [·, cols] as a type of weights holds them, and as MatMul
-// rounds x for it.
+// refStored returns rows [·, cols] as a type of weights holds them.
 func refStored(kind backend.WeightType, v []float32, cols int) []float64 {
+	return refKept(kind, v, cols, func(top float32) (scale, inverse float32) {
+		scale = float32(refBF16(top / 127))
+		return scale, 1 / scale
+	})
+}
+
+// refRounded returns rows [·, cols] as MatMul rounds x for a type of weights.
+func refRounded(kind backend.WeightType, v []float32, cols int) []float64 {
+	return refKept(kind, v, cols, func(top float32) (scale, inverse float32) { return top / 127, 127 / top })
+}
+
+// refKept rounds rows; scales gives the scale of an int8 block, and what its
+// elements are multiplied by, for the largest magnitude.
+func refKept(kind backend.WeightType, v []float32, cols int, scales func(top float32) (scale, inverse float32)) []float64 {
 	switch kind {
 	case backend.BF16:
 		out := make([]float64, len(v))
@@ -34,7 +47,7 @@ func refStored(kind backend.WeightType, v []float32, cols int) []float64 {
 		var out []float64
 		for row := range slices.Chunk(v, cols) {
 			for block := range slices.Chunk(row, backend.Int8Block) {
-				out = append(out, refInt8(block)...)
+				out = append(out, refInt8(block, scales)...)
 			}
 		}
 		return out
@@ -50,16 +63,16 @@ func refBF16(x float32) float64 {
 	return math.Ldexp(math.RoundToEven(math.Ldexp(fraction, bits)), exponent-bits)
 }
 
-func refInt8(block []float32) []float64 {
+func refInt8(block []float32, scales func(top float32) (scale, inverse float32)) []float64 {
 	out := make([]float64, len(block))
 	var top float32
 	for _, x := range block {
 		top = max(top, float32(math.Abs(float64(x))))
 	}
-	if top < 0x1p-120 {
+	if top < 0x1p-119 {
 		return out
 	}
-	scale, inverse := top/127, 127/top
+	scale, inverse := scales(top)
 	for i, x := range block {
 		out[i] = float64(scale)*math.RoundToEven(float64(x*inverse)) + 0 // Never −0.
 	}

@@ -24,8 +24,12 @@ type format struct {
 	unpack func(row, panel []float32, r, nr int)
 }
 
-// int8Words is the number of words that hold the integers of a block.
-const int8Words = backend.Int8Block / 4
+const (
+	// int8Words is the number of words that hold the integers of a block.
+	int8Words = backend.Int8Block / 4
+	// int8Step is the words of a step of a row: two blocks.
+	int8Step = 1 + 2*int8Words
+)
 
 var formats = [...]format{
 	backend.F32: {
@@ -38,8 +42,8 @@ var formats = [...]format{
 		pack:     packBF16, unpack: unpackBF16,
 	},
 	backend.Int8: {
-		columns: backend.Int8Block, lines: 1 + int8Words, blockSteps: 32,
-		tooLarge: 0x7f800000, // Infinity.
+		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 16,
+		tooLarge: 0x7f000000, // 2¹²⁷, whose scale is below it, times 127, even if rounded up.
 		pack:     packInt8, unpack: unpackInt8,
 	},
 }
@@ -77,60 +81,88 @@ func unpackBF16(row, panel []float32, r, nr int) {
 	}
 }
 
-// An int8 step is a block: a line of scales and eight of words with four columns,
-// the first in the lowest byte. 128 is added to each, because the instructions
-// that multiply bytes want one factor without a sign. So that this adds nothing to
-// a product, a prepared row has, after the eight words and the scale of a block,
-// −128 times the sum of the block's integers, from which its sum starts.
+// An int8 step is two blocks: a line of words with the scales of both, the first
+// in the low half, and for each block eight lines of words with four columns, the
+// first in the lowest byte. 128 is added to each, because the instructions that
+// multiply bytes want one factor without a sign. So that this adds nothing to a
+// product, a prepared row has, after the eight words and the float32 scale of a
+// block, −128 times the sum of the block's integers, from which its sum starts.
 
-const int8Bias = 128
+const (
+	int8Limit    = 127
+	int8Bias     = 128
+	int8Smallest = 0x1p-119 // The least magnitude whose bfloat16 scale is not subnormal.
+)
 
 func packInt8(panel, row []float32, r, nr int) {
 	var q [backend.Int8Block]int8
-	for first := 0; first < len(row); first += backend.Int8Block {
-		block := panel[first/backend.Int8Block*(1+int8Words)*nr:]
-		block[r] = quantizeBlock(&q, row[first:min(len(row), first+backend.Int8Block)])
+	for i := 0; len(row) > 0; i++ {
+		block := row[:min(len(row), backend.Int8Block)]
+		row = row[len(block):]
+		step := panel[i/2*int8Step*nr:]
+		scale := quantizeWeights(&q, block)
+		step[r] = math.Float32frombits(math.Float32bits(step[r]) | uint32(scale)<<(16*(i%2)))
 		for w := range int8Words {
 			var word uint32
-			for i, v := range q[4*w : 4*w+4] {
-				word |= uint32(int(v)+int8Bias) << (8 * i)
+			for j, v := range q[4*w : 4*w+4] {
+				word |= uint32(int(v)+int8Bias) << (8 * j)
 			}
-			block[(1+w)*nr+r] = math.Float32frombits(word)
+			step[(1+i%2*int8Words+w)*nr+r] = math.Float32frombits(word)
 		}
 	}
 }
 
 func unpackInt8(row, panel []float32, r, nr int) {
 	for i := range row {
-		block := panel[i/backend.Int8Block*(1+int8Words)*nr:]
-		word := math.Float32bits(block[(1+i%backend.Int8Block/4)*nr+r])
-		row[i] = block[r] * float32(int(word>>(8*(i%4))&0xff)-int8Bias)
+		const columns = 2 * backend.Int8Block
+		step := panel[i/columns*int8Step*nr:]
+		scale := tensor.BF16ToF32(uint16(math.Float32bits(step[r]) >> (16 * (i / backend.Int8Block % 2))))
+		word := math.Float32bits(step[(1+i%columns/4)*nr+r])
+		row[i] = scale * float32(int(word>>(8*(i%4))&0xff)-int8Bias)
 	}
 }
 
-// quantizeBlock sets q to the integers of a block, with zeros where it is short,
-// and returns their scale; see backend.Int8. The scale of a block with an element
-// that is not finite is NaN.
-func quantizeBlock(q *[backend.Int8Block]int8, block []float32) float32 {
-	const (
-		limit    = 127
-		smallest = 0x1p-120
-	)
+// quantizeWeights sets q to the integers of a block, with zeros where it is short,
+// and returns the bits of their scale; see backend.Int8.
+func quantizeWeights(q *[backend.Int8Block]int8, block []float32) uint16 {
+	*q = [backend.Int8Block]int8{}
+	top := magnitude(block)
+	if !(top >= int8Smallest) {
+		return 0
+	}
+	scale := tensor.F32ToBF16(top / int8Limit)
+	multiplyToIntegers(q, block, 1/tensor.BF16ToF32(scale))
+	return scale
+}
+
+// quantizeRow does the same for a block of a row to be multiplied, whose scale is
+// float32. That of a block with an element that is not finite is NaN.
+func quantizeRow(q *[backend.Int8Block]int8, block []float32) float32 {
+	*q = [backend.Int8Block]int8{}
+	top := magnitude(block)
+	if top < int8Smallest {
+		return 0
+	}
+	if top == top {
+		multiplyToIntegers(q, block, int8Limit/top)
+	}
+	return top / int8Limit
+}
+
+// magnitude returns the largest magnitude, or NaN if an element is not finite.
+func magnitude(block []float32) float32 {
 	var top float32
 	for _, v := range block {
 		if v-v != 0 {
-			*q = [backend.Int8Block]int8{}
 			return float32(math.NaN())
 		}
 		top = max(top, v, -v)
 	}
-	*q = [backend.Int8Block]int8{}
-	if top < smallest {
-		return 0
-	}
-	inverse := limit / top
+	return top
+}
+
+func multiplyToIntegers(q *[backend.Int8Block]int8, block []float32, by float32) {
 	for i, v := range block {
-		q[i] = int8(math.RoundToEven(float64(v * inverse)))
+		q[i] = int8(math.RoundToEven(float64(v * by)))
 	}
-	return top / limit
 }

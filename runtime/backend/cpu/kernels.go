@@ -66,8 +66,8 @@ type product struct {
 	// mr is the number of rows of a tile at most.
 	mr int
 	// rowWords is what a step takes of a row that prepare made of in elements; a
-	// word is the memory of one float32, whatever is in it. Where prepare is nil a
-	// row is used as it is.
+	// word is the memory of one float32, whatever is in it. What the last step has
+	// no elements for is zero before. Where prepare is nil a row is used as it is.
 	rowWords int
 	prepare  func(dst, src []float32)
 	// tile computes one tile of a product.
@@ -118,7 +118,7 @@ func plainKernels() *kernels {
 		products: [...]product{
 			backend.F32:  {mr: 4, rowWords: 1, tile: plainTile},
 			backend.BF16: {mr: 4, rowWords: 2, prepare: plainRoundBF16, tile: plainTileBF16},
-			backend.Int8: {mr: 4, rowWords: int8Words + 2, prepare: plainQuantize, tile: plainTileInt8},
+			backend.Int8: {mr: 4, rowWords: 2 * (int8Words + 2), prepare: plainQuantize, tile: plainTileInt8},
 		},
 		dot:            plainDot,
 		axpy:           plainAxpy,

@@ -48,7 +48,7 @@ func pathsWith(f features) []*kernels {
 		k.products = [...]product{
 			backend.F32:  {mr: 6, rowWords: 1, tile: tileAVX2, wide: wideAVX2, widePanels: 4},
 			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX2, wide: wideWidenedAVX2, widePanels: 4},
-			backend.Int8: {mr: 2, rowWords: 2*int8Words + 2, prepare: quantizeSplitRow, tile: tileInt8AVX2, wide: wideInt8AVX2, widePanels: 2},
+			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX2, wide: wideInt8AVX2, widePanels: 2},
 		}
 		useAVX2(k)
 		out = append(out, k)
@@ -62,11 +62,11 @@ func avx512Kernels(vnni bool) *kernels {
 	k.products = [...]product{
 		backend.F32:  {mr: 12, rowWords: 1, tile: tileAVX512, wide: wideAVX512, widePanels: 4},
 		backend.BF16: {mr: 12, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX512, wide: wideWidenedAVX512, widePanels: 4},
-		backend.Int8: {mr: 6, rowWords: 2*int8Words + 2, prepare: quantizeSplitRow, tile: tileInt8AVX512, wide: wideInt8AVX512, widePanels: 4},
+		backend.Int8: {mr: 6, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX512, wide: wideInt8AVX512, widePanels: 4},
 	}
 	if vnni {
 		k.products[backend.Int8] = product{
-			mr: 6, rowWords: int8Words + 2, prepare: quantizeRow,
+			mr: 6, rowWords: 2 * (int8Words + 2), prepare: quantizeWhole,
 			tile: tileVNNI, wide: wideVNNI, widePanels: 4,
 		}
 	}
@@ -106,9 +106,9 @@ func narrowRow(dst, src []float32) {
 	}
 }
 
-func quantizeRow(dst, src []float32) { quantizeBlocks(dst, src, int8Words+2, quantizeAVX2) }
+func quantizeWhole(dst, src []float32) { quantizeBlocks(dst, src, int8Words+2, quantizeAVX2) }
 
-func quantizeSplitRow(dst, src []float32) {
+func quantizeSplit(dst, src []float32) {
 	quantizeBlocks(dst, src, 2*int8Words+2, quantizeSplitAVX2)
 }
 

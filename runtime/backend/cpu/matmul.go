@@ -260,7 +260,7 @@ func (t *tiler) take(from, to, first int) {
 			source = scaled
 		}
 		if t.prepare != nil {
-			row[width-1] = 0 // Where an odd number of columns has no partner.
+			clear(row[width-t.rowWords:])
 			t.prepare(row, source)
 		}
 	}

@@ -62,7 +62,7 @@ func plainQuantize(dst, src []float32) {
 	var q [backend.Int8Block]int8
 	for ; len(src) > 0; dst = dst[int8Words+2:] {
 		n := min(len(src), backend.Int8Block)
-		dst[int8Words] = quantizeBlock(&q, src[:n])
+		dst[int8Words] = quantizeRow(&q, src[:n])
 		var total int32
 		for w := range int8Words {
 			var word uint32
@@ -78,35 +78,42 @@ func plainQuantize(dst, src []float32) {
 }
 
 func plainTileInt8(t *tileArgs) {
-	const nr = plainColumns
+	const nr, blockWords = plainColumns, int8Words + 2
 	for r := range t.rows {
-		a := t.a[r*t.lda:][:t.steps*(int8Words+2)]
+		a := t.a[r*t.lda:][:t.steps*2*blockWords]
 		c := (*[nr]float32)(t.c[r*t.ldc:])
 		var sum [nr]float32
 		if t.add {
 			sum = *c
 		}
 		panel := t.panel
-		for ; len(a) > 0; a = a[int8Words+2:] {
-			block := (*[(1 + int8Words) * nr]float32)(panel)
-			var sums [nr]int32
-			for j := range sums {
-				sums[j] = int32(math.Float32bits(a[int8Words+1]))
-			}
-			for i := range int8Words {
-				x := math.Float32bits(a[i])
-				x0, x1, x2, x3 := int32(int8(x)), int32(int8(x>>8)), int32(int8(x>>16)), int32(int8(x>>24))
-				w := (*[nr]float32)(block[(1+i)*nr:])
-				for j := range sums {
-					b := math.Float32bits(w[j])
-					sums[j] += x0*int32(b&0xff) + x1*int32(b>>8&0xff) + x2*int32(b>>16&0xff) + x3*int32(b>>24)
-				}
-			}
-			for j := range sum {
-				sum[j] += float32(sums[j]) * block[j] * a[int8Words]
-			}
-			panel = panel[len(block):]
+		for ; len(a) > 0; a = a[2*blockWords:] {
+			scales, lines := (*[nr]float32)(panel), panel[nr:][:2*int8Words*nr]
+			plainAddBlock(&sum, a[:blockWords], lines[:int8Words*nr], scales, lowHalf)
+			plainAddBlock(&sum, a[blockWords:], lines[int8Words*nr:], scales, highHalf)
+			panel = panel[int8Step*nr:]
 		}
 		*c = sum
+	}
+}
+
+// plainAddBlock adds the product of a prepared block of a row and the lines of a
+// panel to sum; half takes their scales out of words.
+func plainAddBlock(sum *[plainColumns]float32, a, lines []float32, scales *[plainColumns]float32, half func(float32) float32) {
+	var sums [plainColumns]int32
+	for j := range sums {
+		sums[j] = int32(math.Float32bits(a[int8Words+1]))
+	}
+	for i := range int8Words {
+		x := math.Float32bits(a[i])
+		x0, x1, x2, x3 := int32(int8(x)), int32(int8(x>>8)), int32(int8(x>>16)), int32(int8(x>>24))
+		w := (*[plainColumns]float32)(lines[i*plainColumns:])
+		for j := range sums {
+			b := math.Float32bits(w[j])
+			sums[j] += x0*int32(b&0xff) + x1*int32(b>>8&0xff) + x2*int32(b>>16&0xff) + x3*int32(b>>24)
+		}
+	}
+	for j := range sum {
+		sum[j] += float32(sums[j]) * half(scales[j]) * a[int8Words]
 	}
 }

@@ -1,86 +1,89 @@
 package main
 
-// An int8 panel holds blocks of 32 columns of W: a line of scales, float32, and
-// eight lines of words with four columns each, the first in the lowest byte. The
-// bytes have 128 added. So that this adds nothing to a product, a block's sum
-// starts from −128 times the sum of the block of the row; that number and the
-// row's scale stand behind the row's block.
+// An int8 panel holds pairs of blocks of 32 columns of W: a line of bfloat16 scales,
+// those of the first block in the low halves, and for each block eight lines of
+// words with four columns each, the first in the lowest byte. The bytes have 128
+// added. So that this adds nothing to a product, a block's sum starts from −128
+// times the sum of the block of the row; that number and the row's scale, float32,
+// stand behind the row's block.
 
-// int8Lines is the number of lines that follow the scales.
+// int8Lines is the number of lines of a block.
 const int8Lines = 8
 
 // vnniProduct multiplies bytes by the instruction made for it.
 func vnniProduct() product {
-	const scale, offset = int8Lines, int8Lines + 1 // Words of a row's block.
-	return product{
-		isa: avx512, name: "VNNI", mr: 6, widePanels: 4, unroll: 1, rowWords: int8Lines + 2, panelWords: 1 + int8Lines,
-		step: func(k *kernel, i int) {
-			sums := k.accumulators()
-			k.startSums(i, offset)
-			line := 2 * sums
-			for l := range int8Lines {
-				used := line + k.width()
+	return int8Blocks(product{isa: avx512, name: "VNNI", mr: 6, widePanels: 4}, int8Lines, func(k *kernel, i, block int) {
+		sums := k.accumulators()
+		line := 2 * sums
+		for l := range int8Lines {
+			used := line + k.width()
+			for j := range k.width() {
+				k.p("VMOVDQU32 %s, %s", k.panel(j, i, 1+block*int8Lines+l), k.r(line+j))
+			}
+			for r := range k.rows {
+				broadcast := k.r(k.spare(used, r))
+				k.p("VPBROADCASTD %s, %s", k.row(r, i, block*k.rowWords/2+l), broadcast)
 				for j := range k.width() {
-					k.p("VMOVDQU32 %s, %s", k.panel(j, i, 1+l), k.r(line+j))
-				}
-				for r := range k.rows {
-					broadcast := k.r(k.spare(used, r))
-					k.p("VPBROADCASTD %s, %s", k.row(r, i, l), broadcast)
-					for j := range k.width() {
-						k.p("VPDPBUSD %s, %s, %s", broadcast, k.r(line+j), k.r(sums+k.acc(r, j)))
-					}
+					k.p("VPDPBUSD %s, %s, %s", broadcast, k.r(line+j), k.r(sums+k.acc(r, j)))
 				}
 			}
-			k.addSums(i, scale)
-		},
+		}
+	})
+}
+
+// int8Blocks completes a product: its steps are two blocks, of which add adds the
+// products to the sums, and a row has this many words of integers a block.
+func int8Blocks(p product, words int, add func(k *kernel, i, block int)) product {
+	p.unroll, p.rowWords, p.panelWords = 1, 2*(words+2), 1+2*int8Lines
+	p.step = func(k *kernel, i int) {
+		for block := range 2 {
+			scale := block*(words+2) + words
+			k.startSums(i, scale+1)
+			add(k, i, block)
+			k.addSums(i, block, scale)
+		}
 	}
+	return p
 }
 
 // int8Product splits the words of panels into those of the even and those of the
 // odd columns, 16 bits each, and multiplies both by rows that hold such words:
 // eight of even and eight of odd columns a block.
 func int8Product(s isa) product {
-	const scale, offset = 2 * int8Lines, 2*int8Lines + 1
-	mr, widePanels := 6, 4
+	p := product{isa: s, name: "Int8" + s.name, mr: 6, widePanels: 4, setup: func(k *kernel) { k.mask(0x00ff00ff) }}
 	if s.registers == 16 {
-		mr, widePanels = 2, 2
+		p.mr, p.widePanels = 2, 2
 	}
-	return product{
-		isa: s, name: "Int8" + s.name, mr: mr, widePanels: widePanels, unroll: 1, rowWords: 2*int8Lines + 2, panelWords: 1 + int8Lines,
-		setup: func(k *kernel) { k.mask(0x00ff00ff) },
-		step: func(k *kernel, i int) {
-			sums, mask := k.accumulators(), k.r(k.registers-1)
-			k.startSums(i, offset)
-			free := 2 * sums
-			weights, temporary, broadcast := []int{free, free + 1}, free+2, free+3
-			for l := range int8Lines {
-				for half := range 2 {
-					for first := 0; first < k.width(); first += len(weights) {
-						for j, w := range weights {
-							address := k.panel(first+j, i, 1+l)
-							if half == 0 {
-								k.p("%s %s, %s, %s", k.and, address, mask, k.r(w))
-							} else {
-								k.p("%s %s, %s", k.move, address, k.r(w))
-								k.p("VPSRLW $8, %s, %s", k.r(w), k.r(w))
-							}
+	return int8Blocks(p, 2*int8Lines, func(k *kernel, i, block int) {
+		sums, mask := k.accumulators(), k.r(k.registers-1)
+		free := 2 * sums
+		weights, temporary, broadcast := []int{free, free + 1}, free+2, free+3
+		for l := range int8Lines {
+			for half := range 2 {
+				for first := 0; first < k.width(); first += len(weights) {
+					for j, w := range weights {
+						address := k.panel(first+j, i, 1+block*int8Lines+l)
+						if half == 0 {
+							k.p("%s %s, %s, %s", k.and, address, mask, k.r(w))
+						} else {
+							k.p("%s %s, %s", k.move, address, k.r(w))
+							k.p("VPSRLW $8, %s, %s", k.r(w), k.r(w))
 						}
-						for r := range k.rows {
-							if first == 0 || k.rows > 1 {
-								k.p("VPBROADCASTD %s, %s", k.row(r, i, half*int8Lines+l), k.r(broadcast))
-							}
-							for j, w := range weights {
-								sum := k.r(sums + k.acc(r, first+j))
-								k.p("VPMADDWD %s, %s, %s", k.r(broadcast), k.r(w), k.r(temporary))
-								k.p("VPADDD %s, %s, %s", k.r(temporary), sum, sum)
-							}
+					}
+					for r := range k.rows {
+						if first == 0 || k.rows > 1 {
+							k.p("VPBROADCASTD %s, %s", k.row(r, i, block*k.rowWords/2+half*int8Lines+l), k.r(broadcast))
+						}
+						for j, w := range weights {
+							sum := k.r(sums + k.acc(r, first+j))
+							k.p("VPMADDWD %s, %s, %s", k.r(broadcast), k.r(w), k.r(temporary))
+							k.p("VPADDD %s, %s, %s", k.r(temporary), sum, sum)
 						}
 					}
 				}
 			}
-			k.addSums(i, scale)
-		},
-	}
+		}
+	})
 }
 
 // startSums sets the integers of a block to their offset, a word of the row.
@@ -97,15 +100,23 @@ func (k *kernel) startSums(i, offset int) {
 
 // addSums adds the integers of a block, times both scales, to c. They are below
 // 2²⁴, so float32 holds them exactly.
-func (k *kernel) addSums(i, scale int) {
+func (k *kernel) addSums(i, block, scale int) {
 	sums := k.accumulators()
-	broadcast := k.r(2 * sums)
+	broadcast, scales := k.r(2*sums), 2*sums+1
+	for j := range k.width() {
+		of := k.r(scales + j)
+		k.p("%s %s, %s", k.move, k.panel(j, i, 0), of)
+		if block == 1 {
+			k.p("VPSRLD $16, %s, %s", of, of)
+		}
+		k.p("VPSLLD $16, %s, %s", of, of)
+	}
 	for r := range k.rows {
 		k.p("VBROADCASTSS %s, %s", k.row(r, i, scale), broadcast)
 		for j := range k.width() {
 			sum := k.r(sums + k.acc(r, j))
 			k.p("VCVTDQ2PS %s, %s", sum, sum)
-			k.p("VMULPS %s, %s, %s", k.panel(j, i, 0), sum, sum)
+			k.p("VMULPS %s, %s, %s", k.r(scales+j), sum, sum)
 			k.p("VFMADD231PS %s, %s, %s", broadcast, sum, k.r(k.acc(r, j)))
 		}
 	}
@@ -139,7 +150,7 @@ func quantize(name string, split bool) vectorFunc {
 			a.p("VMOVD X4, AX")
 			a.p("CMPL AX, $0x7f800000") // Infinite.
 			a.p("JGE invalid")
-			a.p("CMPL AX, $0x03800000") // 2⁻¹²⁰.
+			a.p("CMPL AX, $0x04000000") // 2⁻¹¹⁹.
 			a.p("JLT zero")
 			a.p("VDIVSS X15, X4, X5")
 			a.p("VMOVSS X5, %d(DI)", tail)

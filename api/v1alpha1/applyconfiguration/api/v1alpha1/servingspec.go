@@ -20,7 +20,7 @@ type ServingSpecApplyConfiguration struct {
 	// maxBatch is how many requests are answered at a time; more wait.
 	MaxBatch *int32 `json:"maxBatch,omitempty"`
 	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
-	// memory) or Int8 (28 % of it). The narrower, the faster they are read, and
+	// memory) or Int8 (27 % of it). The narrower, the faster they are read, and
 	// the more they are rounded.
 	Weights *string `json:"weights,omitempty"`
 	// form in which experts are computed: Merged (each mixture of experts has
