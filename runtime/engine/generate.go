@@ -210,7 +210,7 @@ func (a *answer) end(err error) {
 
 // logprob returns the log-probability of a token, and the n most likely.
 func logprob(logits []float32, id int32, n int) (*Logprob, error) {
-	normaliser, err := logSum(logits)
+	normaliser, err := sample.LogSum(logits)
 	if err != nil {
 		return nil, err
 	}

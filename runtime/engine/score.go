@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
@@ -104,7 +103,7 @@ func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 func (s *scoring) take(rows [][]float32) (done bool, err error) {
 	if !s.prompted {
 		s.prompted = true
-		normaliser, err := logSum(rows[0])
+		normaliser, err := sample.LogSum(rows[0])
 		if err != nil {
 			return false, err
 		}
@@ -117,7 +116,7 @@ func (s *scoring) take(rows [][]float32) (done bool, err error) {
 	}
 	for _, i := range s.wave {
 		for _, id := range s.labels[i][1:] {
-			normaliser, err := logSum(rows[0])
+			normaliser, err := sample.LogSum(rows[0])
 			if err != nil {
 				return false, err
 			}
@@ -134,16 +133,3 @@ func (s *scoring) take(rows [][]float32) (done bool, err error) {
 }
 
 func (s *scoring) end(err error) { s.done <- err }
-
-// logSum returns log Σ exp(logits).
-func logSum(logits []float32) (float64, error) {
-	best, err := sample.Argmax(logits)
-	if err != nil {
-		return 0, err
-	}
-	peak, sum := float64(logits[best]), 0.0
-	for _, l := range logits {
-		sum += math.Exp(float64(l) - peak)
-	}
-	return peak + math.Log(sum), nil
-}

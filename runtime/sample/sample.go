@@ -8,7 +8,6 @@
 package sample
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -98,7 +97,8 @@ type Sampler struct {
 	params Params
 	rng    *rand.Rand
 	probs  []float64
-	ids    []int32
+	sums   []float64 // Of the blocks of probs.
+	best   []uint64  // The most likely tokens; see keyOf.
 	// counts are how often each token was chosen, where penalties ask for it.
 	counts  map[int32]int
 	changed []float32
@@ -143,86 +143,145 @@ func (s *Sampler) choose(logits []float32) (int32, error) {
 	if err != nil || s.params.Temperature == 0 {
 		return best, err
 	}
-	peak := float64(logits[best])
-	s.probs = slices.Grow(s.probs[:0], len(logits))[:len(logits)]
-	inv := 1 / s.params.Temperature
-	if k, p := s.params.TopK, s.params.TopP; (k == 0 || k >= len(logits)) && (p == 0 || p == 1) {
-		sum := 0.0
-		for i, l := range logits {
-			e := math.Exp((float64(l) - peak) * inv)
-			s.probs[i] = e
-			sum += e
-		}
-		return int32(draw(s.probs, s.rng.Float64()*sum)), nil
+	peak, inv := float64(logits[best]), min(1/s.params.Temperature, math.MaxFloat32)
+	all := s.params.TopP == 0 || s.params.TopP == 1
+	if k := s.params.TopK; k > 0 && k < len(logits) || !all {
+		return s.nextTruncated(logits, peak, inv), nil
 	}
-	return s.nextTruncated(logits, peak, inv), nil
+	sum := s.weigh(logits, peak, inv)
+	return int32(draw(s.probs, s.sums, s.rng.Float64()*sum)), nil
 }
 
-// nextTruncated applies top-k and top-p to the tokens sorted by probability.
+// weigh sets probs to the tokens' probabilities, up to a factor, and sums to what
+// each block of them adds up to. It returns the whole sum.
+func (s *Sampler) weigh(logits []float32, peak, inv float64) (sum float64) {
+	s.probs = slices.Grow(s.probs[:0], len(logits))[:len(logits)]
+	s.sums = s.sums[:0]
+	for first := 0; first < len(logits); first += block {
+		last := min(len(logits), first+block)
+		s.sums = append(s.sums, Exp(s.probs[first:last], logits[first:last], peak, inv))
+		sum += s.sums[len(s.sums)-1]
+	}
+	return sum
+}
+
+// nextTruncated applies top-k and top-p: it sorts the most likely tokens, cuts them
+// and draws from the rest.
 func (s *Sampler) nextTruncated(logits []float32, peak, inv float64) int32 {
-	s.ids = slices.Grow(s.ids[:0], len(logits))[:len(logits)]
-	for i := range s.ids {
-		s.ids[i] = int32(i)
+	p := s.params.TopP
+	if p == 0 {
+		p = 1
 	}
-	slices.SortFunc(s.ids, func(a, b int32) int {
-		if c := cmp.Compare(logits[b], logits[a]); c != 0 {
-			return c
+	var reach float64
+	if k := s.params.TopK; k > 0 && k < len(logits) {
+		reach = p * s.takeMost(logits, k, peak, inv) // Top-p is of what top-k left.
+	} else {
+		reach = p * s.weigh(logits, peak, inv)
+		s.takeUntil(logits, reach, peak, inv)
+	}
+	probs, sum := s.probs, 0.0
+	for i, w := range probs {
+		if sum += w; p < 1 && sum >= reach {
+			probs = probs[:i+1]
+			break
 		}
-		return cmp.Compare(a, b) // ties: the lower id first, so that cuts are reproducible
-	})
-	n := len(s.ids)
-	if s.params.TopK > 0 {
-		n = min(n, s.params.TopK)
 	}
-	probs, sum := s.probs[:n], 0.0
-	for i := range n {
-		probs[i] = math.Exp((float64(logits[s.ids[i]]) - peak) * inv)
-		sum += probs[i]
+	return int32(uint32(s.best[draw(probs, nil, s.rng.Float64()*sum)]))
+}
+
+// takeMost takes the k most likely tokens, sorted, into best, and their weights
+// into probs. It returns the sum.
+func (s *Sampler) takeMost(logits []float32, k int, peak, inv float64) (sum float64) {
+	room := max(2*k, block)
+	s.best = slices.Grow(s.best[:0], room)
+	worst, lowest := uint64(math.MaxUint64), float32(math.Inf(-1)) // Of those that can still be among them.
+	for i, l := range logits {
+		if l < lowest {
+			continue // Nearly always, once there are k good ones.
+		}
+		key := keyOf(l, i)
+		if key > worst {
+			continue
+		}
+		if s.best = append(s.best, key); len(s.best) == room {
+			slices.Sort(s.best)
+			s.best = s.best[:k]
+			worst = s.best[k-1]
+			lowest = logits[uint32(worst)]
+		}
 	}
-	if p := s.params.TopP; p > 0 && p < 1 {
-		kept := 0.0
-		for i := range n {
-			kept += probs[i]
-			if kept >= p*sum {
-				n, sum = i+1, kept
-				break
+	slices.Sort(s.best)
+	s.best = s.best[:min(k, len(s.best))]
+	return s.weighBest(logits, 0, peak, inv)
+}
+
+// takeUntil takes the most likely tokens, sorted, into best, and their weights into
+// probs: as many as reach a sum, and some more. Most of the others are never sorted: it
+// takes those near the peak, and goes further down only where they are not
+// enough.
+func (s *Sampler) takeUntil(logits []float32, reach, peak, inv float64) {
+	s.best = s.best[:0]
+	sum := 0.0
+	lowest, above := float32(math.Inf(-1)), float32(math.Inf(1))
+	for depth := 2.0; above > lowest && (sum < reach || len(s.best) == 0); depth *= 1.5 {
+		from := float32(peak - depth/inv)
+		if depth > 700 {
+			from = lowest
+		}
+		known := len(s.best)
+		for i, l := range logits {
+			if l >= from && l < above {
+				s.best = append(s.best, keyOf(l, i))
 			}
 		}
-		probs = probs[:n]
+		above = from
+		slices.Sort(s.best[known:])
+		sum += s.weighBest(logits, known, peak, inv)
 	}
-	return s.ids[draw(probs, s.rng.Float64()*sum)]
+}
+
+// weighBest sets probs to the weights of best from an index on, and returns their
+// sum.
+func (s *Sampler) weighBest(logits []float32, from int, peak, inv float64) (sum float64) {
+	s.probs = s.probs[:from]
+	for _, key := range s.best[from:] {
+		w := exp((float64(logits[uint32(key)]) - peak) * inv)
+		s.probs = append(s.probs, w)
+		sum += w
+	}
+	return sum
+}
+
+// keyOf orders tokens by falling logit, and among equals by rising id, so that
+// cuts are reproducible. The id is in its low half.
+func keyOf(logit float32, id int) uint64 {
+	bits := math.Float32bits(logit + 0) // Never −0, which would not equal 0.
+	if bits>>31 == 0 {
+		bits = ^bits & (1<<31 - 1)
+	}
+	return uint64(bits)<<32 | uint64(uint32(id))
 }
 
 // draw returns the first index at which the running sum of weights exceeds x.
 // Rounding may leave x just above the whole sum; then it is the last index
-// with any weight.
-func draw(weights []float64, x float64) int {
-	last := 0
-	for i, w := range weights {
-		if w > 0 {
-			last = i
+// with any weight. sums may have the sums of the blocks.
+func draw(weights, sums []float64, x float64) int {
+	first := 0
+	for _, sum := range sums {
+		if x < sum || first+block >= len(weights) {
+			break
 		}
+		x -= sum
+		first += block
+	}
+	for i, w := range weights[first:] {
 		if x -= w; x < 0 {
-			return i
+			return first + i
 		}
+	}
+	last := len(weights) - 1
+	for last > 0 && weights[last] == 0 {
+		last--
 	}
 	return last
-}
-
-// Argmax returns the token with the largest logit, the lowest id among equals.
-// It returns ErrNotFinite if a logit is NaN or +Inf, or if none is above −Inf.
-func Argmax(logits []float32) (int32, error) {
-	best, at := float32(math.Inf(-1)), -1
-	for i, l := range logits {
-		if l > best {
-			best, at = l, i
-		}
-		if l != l {
-			return 0, fmt.Errorf("%w: token %d has NaN", ErrNotFinite, i)
-		}
-	}
-	if at < 0 || math.IsInf(float64(best), 1) {
-		return 0, fmt.Errorf("%w: the largest is %v", ErrNotFinite, best)
-	}
-	return int32(at), nil
 }

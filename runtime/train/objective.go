@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
@@ -84,12 +85,11 @@ type answerRow struct {
 //
 //	dL/dlᵥ = 1/B · [ (r−b)·(π'ᵥ − 1[v = token]) + λ·π'ᵥ·(log π'ᵥ/πᵥ − KL) ].
 //
-// exps [V] is scratch: an exponential costs as much as all the rest, so each is
-// taken once.
+// exps [V] is scratch: exponentials cost most of it, so each is taken once.
 func (o objective) row(r *answerRow, logits, base []float32, exps []float64) {
+	basePeak, baseSum := softmaxSum(base, exps)
 	peak, sum := softmaxSum(logits, exps)
 	norm := peak + math.Log(sum)
-	basePeak, baseSum := softmaxSum(base, nil)
 	shift := basePeak + math.Log(baseSum) - norm
 	for v, l := range logits {
 		exps[v] /= sum // π'
@@ -110,21 +110,13 @@ func (o objective) row(r *answerRow, logits, base []float32, exps []float64) {
 	}
 }
 
-// softmaxSum returns the largest logit and Σ e^(l−peak), and writes the terms to
-// exps unless it is nil.
+// softmaxSum sets exps to e^(l−peak), and returns the largest logit and the sum.
 func softmaxSum(logits []float32, exps []float64) (peak, sum float64) {
 	peak = math.Inf(-1)
 	for _, l := range logits {
 		peak = max(peak, float64(l))
 	}
-	for v, l := range logits {
-		e := math.Exp(float64(l) - peak)
-		sum += e
-		if exps != nil {
-			exps[v] = e
-		}
-	}
-	return peak, sum
+	return peak, sample.Exp(exps, logits, peak, 1)
 }
 
 // parallel runs body for 0 to n−1 on all processors, each with scratch memory of
