@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -52,7 +55,8 @@ type work interface {
 	// admitted says that the job has got a place.
 	admitted()
 	// take receives the logits [V] that were asked for: the row after the prompt
-	// first, then those of segments. It returns whether the job is done.
+	// first, then those of segments. It returns whether the job is done. Jobs take
+	// side by side, so it touches nothing that they share.
 	take(rows [][]float32) (done bool, err error)
 	// segments lists what to compute next. None means nothing in this turn.
 	segments(j *job, l *loop) ([]model.Segment, error)
@@ -253,27 +257,55 @@ func (l *loop) step(ctx context.Context, b *batch) {
 	for _, s := range b.segments {
 		count.tokens.Add(int64(len(s.Tokens)))
 	}
-	row := 0
-	for _, s := range b.shares {
-		rows := make([][]float32, s.rows)
-		for i := range rows {
-			rows[i] = logits.Row(row + i)
-		}
-		row += s.rows
-		if s.unused || s.job.ended {
-			continue
-		}
-		done, err := s.job.work.take(rows)
+	for i, t := range takeAll(b.shares, logits) {
+		j := b.shares[i].job
 		switch {
-		case err != nil:
-			l.fail(s.job, err)
-		case done:
-			if _, scored := s.job.work.(*scoring); scored {
-				err = l.kept.keep(s.job)
+		case t.err != nil:
+			l.fail(j, t.err)
+		case t.done:
+			var err error
+			if _, scored := j.work.(*scoring); scored {
+				err = l.kept.keep(j)
 			}
-			l.end(s.job, err)
+			l.end(j, err)
 		}
 	}
+}
+
+// taken is what became of a job when it took its rows.
+type taken struct {
+	done bool
+	err  error
+}
+
+// takeAll hands every job its rows, side by side: choosing a token looks at the
+// whole vocabulary, which for a large batch takes as long as a layer of the model.
+func takeAll(shares []share, logits *tensor.Tensor) []taken {
+	all, first := make([]taken, len(shares)), make([]int, len(shares))
+	for i := 1; i < len(shares); i++ {
+		first[i] = first[i-1] + shares[i-1].rows
+	}
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < len(shares); i = int(next.Add(1)) - 1 {
+			s := shares[i]
+			if s.unused || s.job.ended {
+				continue
+			}
+			rows := make([][]float32, s.rows)
+			for r := range rows {
+				rows[r] = logits.Row(first[i] + r)
+			}
+			all[i].done, all[i].err = s.job.work.take(rows)
+		}
+	}
+	var others sync.WaitGroup
+	for range min(len(shares), runtime.GOMAXPROCS(0)) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
+	return all
 }
 
 // compute steps the model. Where pages lack, kept prompts give way, the least
