@@ -38,11 +38,6 @@ func tileBF16_11(t *tileArgs)
 //go:noescape
 func tileBF16_12(t *tileArgs)
 
-// wideBF16 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideBF16(t *tileArgs)
-
 func tileBF16(t *tileArgs) {
 	switch t.rows {
 	case 1:
@@ -108,11 +103,6 @@ func tileWidenedAVX512_11(t *tileArgs)
 //go:noescape
 func tileWidenedAVX512_12(t *tileArgs)
 
-// wideWidenedAVX512 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideWidenedAVX512(t *tileArgs)
-
 func tileWidenedAVX512(t *tileArgs) {
 	switch t.rows {
 	case 1:
@@ -159,11 +149,6 @@ func tileWidenedAVX2_5(t *tileArgs)
 
 //go:noescape
 func tileWidenedAVX2_6(t *tileArgs)
-
-// wideWidenedAVX2 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideWidenedAVX2(t *tileArgs)
 
 func tileWidenedAVX2(t *tileArgs) {
 	switch t.rows {

@@ -38,11 +38,6 @@ func tileAVX512_11(t *tileArgs)
 //go:noescape
 func tileAVX512_12(t *tileArgs)
 
-// wideAVX512 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideAVX512(t *tileArgs)
-
 func tileAVX512(t *tileArgs) {
 	switch t.rows {
 	case 1:
@@ -89,11 +84,6 @@ func tileAVX2_5(t *tileArgs)
 
 //go:noescape
 func tileAVX2_6(t *tileArgs)
-
-// wideAVX2 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideAVX2(t *tileArgs)
 
 func tileAVX2(t *tileArgs) {
 	switch t.rows {

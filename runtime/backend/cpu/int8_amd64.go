@@ -20,11 +20,6 @@ func tileVNNI_5(t *tileArgs)
 //go:noescape
 func tileVNNI_6(t *tileArgs)
 
-// wideVNNI computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideVNNI(t *tileArgs)
-
 func tileVNNI(t *tileArgs) {
 	switch t.rows {
 	case 1:
@@ -60,11 +55,6 @@ func tileInt8AVX512_5(t *tileArgs)
 //go:noescape
 func tileInt8AVX512_6(t *tileArgs)
 
-// wideInt8AVX512 computes one row of four panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideInt8AVX512(t *tileArgs)
-
 func tileInt8AVX512(t *tileArgs) {
 	switch t.rows {
 	case 1:
@@ -87,11 +77,6 @@ func tileInt8AVX2_1(t *tileArgs)
 
 //go:noescape
 func tileInt8AVX2_2(t *tileArgs)
-
-// wideInt8AVX2 computes one row of two panels, to hide the latency of the chain.
-//
-//go:noescape
-func wideInt8AVX2(t *tileArgs)
 
 func tileInt8AVX2(t *tileArgs) {
 	switch t.rows {

@@ -72,9 +72,6 @@ type product struct {
 	prepare  func(dst, src []float32)
 	// tile computes one tile of a product.
 	tile func(t *tileArgs)
-	// wide computes one row of widePanels adjacent panels, or is nil.
-	wide       func(t *tileArgs)
-	widePanels int
 }
 
 // tileArgs describes c [rows, nr] (+)= a [rows, steps]·panel [steps, nr]; rows is 1
@@ -84,7 +81,6 @@ type tileArgs struct {
 	c, a, panel []float32
 	ldc, lda    int
 	steps, rows int
-	panelStride int // Words from panel to panel, for wide.
 	add         bool
 }
 

@@ -35,7 +35,7 @@ func pathsWith(f features) []*kernels {
 		k.name = "avx512bf16"
 		k.products[backend.BF16] = product{
 			mr: 12, rowWords: 1, prepare: narrowRow,
-			tile: tileBF16, wide: wideBF16, widePanels: 4,
+			tile: tileBF16,
 		}
 		out = append(out, k)
 	}
@@ -46,9 +46,9 @@ func pathsWith(f features) []*kernels {
 		k := plainKernels()
 		k.name, k.nr = "avx2", 16
 		k.products = [...]product{
-			backend.F32:  {mr: 6, rowWords: 1, tile: tileAVX2, wide: wideAVX2, widePanels: 4},
-			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX2, wide: wideWidenedAVX2, widePanels: 4},
-			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX2, wide: wideInt8AVX2, widePanels: 2},
+			backend.F32:  {mr: 6, rowWords: 1, tile: tileAVX2},
+			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX2},
+			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX2},
 		}
 		useAVX2(k)
 		out = append(out, k)
@@ -60,14 +60,14 @@ func avx512Kernels(vnni bool) *kernels {
 	k := plainKernels()
 	k.name, k.nr = "avx512", 32
 	k.products = [...]product{
-		backend.F32:  {mr: 12, rowWords: 1, tile: tileAVX512, wide: wideAVX512, widePanels: 4},
-		backend.BF16: {mr: 12, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX512, wide: wideWidenedAVX512, widePanels: 4},
-		backend.Int8: {mr: 6, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX512, wide: wideInt8AVX512, widePanels: 4},
+		backend.F32:  {mr: 12, rowWords: 1, tile: tileAVX512},
+		backend.BF16: {mr: 12, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX512},
+		backend.Int8: {mr: 6, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX512},
 	}
 	if vnni {
 		k.products[backend.Int8] = product{
 			mr: 6, rowWords: 2 * (int8Words + 2), prepare: quantizeWhole,
-			tile: tileVNNI, wide: wideVNNI, widePanels: 4,
+			tile: tileVNNI,
 		}
 	}
 	useAVX512(k)

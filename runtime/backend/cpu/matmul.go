@@ -283,14 +283,7 @@ func resized(s []float32, n int) []float32 {
 func (t *tiler) row(row, q, end, first int) {
 	nr := t.packed.nr
 	t.args.a = t.rows[(row-t.firstRow)*t.args.lda:]
-	t.args.ldc, t.args.panelStride = t.ldc, t.steps*t.stepWords
-	if t.args.rows == 1 && t.wide != nil {
-		for ; q+t.widePanels <= end && (q+t.widePanels)*nr <= t.out; q += t.widePanels {
-			t.args.c = t.c[row*t.ldc+q*nr:][:t.widePanels*nr]
-			t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:]
-			t.wide(&t.args)
-		}
-	}
+	t.args.ldc = t.ldc
 	for ; q < end; q++ {
 		t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:][:t.args.steps*t.stepWords]
 		if (q+1)*nr > t.out {

@@ -9,17 +9,17 @@ import "fmt"
 // rounded to pairs as well.
 func bf16Product() product {
 	return product{
-		isa: avx512, name: "BF16", mr: 12, widePanels: 4, unroll: 4, rowWords: 1, panelWords: 1,
+		isa: avx512, name: "BF16", mr: 12, unroll: 4, rowWords: 1, panelWords: 1,
 		step: func(k *kernel, i int) {
 			line := k.accumulators()
-			used := line + k.width()
-			for j := range k.width() {
+			used := line + k.vectors
+			for j := range k.vectors {
 				k.p("VMOVDQU32 %s, %s", k.panel(j, i, 0), k.r(line+j))
 			}
 			for r := range k.rows {
 				broadcast := k.spare(used, r)
 				k.p("VPBROADCASTD %s, %s", k.row(r, i, 0), k.r(broadcast))
-				for j := range k.width() {
+				for j := range k.vectors {
 					k.p("%s", instruction(dotPairs, k.acc(r, j), line+j, broadcast))
 				}
 			}
@@ -31,7 +31,7 @@ func bf16Product() product {
 // the pairs after the other, and rows of float32 that are rounded already.
 func widenedProduct(s isa) product {
 	return product{
-		isa: s, name: "Widened" + s.name, mr: s.mr, widePanels: 4, unroll: 1, rowWords: 2, panelWords: 1,
+		isa: s, name: "Widened" + s.name, mr: s.mr, unroll: 1, rowWords: 2, panelWords: 1,
 		setup: func(k *kernel) { k.mask(0xffff0000) },
 		step: func(k *kernel, i int) {
 			mask, line := k.registers-1, k.accumulators()
@@ -39,7 +39,7 @@ func widenedProduct(s isa) product {
 				if k.rows == 1 { // One weight vector is used once: keep few registers busy.
 					k.p("VBROADCASTSS %s, %s", k.row(0, i, half), k.r(line))
 				}
-				for j := range k.width() {
+				for j := range k.vectors {
 					w := line + 1 + j%2
 					if k.rows > 1 {
 						w = line + j
@@ -53,10 +53,10 @@ func widenedProduct(s isa) product {
 					if k.rows == 1 {
 						break
 					}
-					used := line + k.width()
+					used := line + k.vectors
 					broadcast := k.r(used + r%(mask-used))
 					k.p("VBROADCASTSS %s, %s", k.row(r, i, half), broadcast)
-					for j := range k.width() {
+					for j := range k.vectors {
 						k.p("VFMADD231PS %s, %s, %s", k.r(line+j), broadcast, k.r(k.acc(r, j)))
 					}
 				}

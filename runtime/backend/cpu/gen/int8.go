@@ -12,18 +12,18 @@ const int8Lines = 8
 
 // vnniProduct multiplies bytes by the instruction made for it.
 func vnniProduct() product {
-	return int8Blocks(product{isa: avx512, name: "VNNI", mr: 6, widePanels: 4}, int8Lines, func(k *kernel, i, block int) {
+	return int8Blocks(product{isa: avx512, name: "VNNI", mr: 6}, int8Lines, func(k *kernel, i, block int) {
 		sums := k.accumulators()
 		line := 2 * sums
 		for l := range int8Lines {
-			used := line + k.width()
-			for j := range k.width() {
+			used := line + k.vectors
+			for j := range k.vectors {
 				k.p("VMOVDQU32 %s, %s", k.panel(j, i, 1+block*int8Lines+l), k.r(line+j))
 			}
 			for r := range k.rows {
 				broadcast := k.r(k.spare(used, r))
 				k.p("VPBROADCASTD %s, %s", k.row(r, i, block*k.rowWords/2+l), broadcast)
-				for j := range k.width() {
+				for j := range k.vectors {
 					k.p("VPDPBUSD %s, %s, %s", broadcast, k.r(line+j), k.r(sums+k.acc(r, j)))
 				}
 			}
@@ -50,35 +50,31 @@ func int8Blocks(p product, words int, add func(k *kernel, i, block int)) product
 // odd columns, 16 bits each, and multiplies both by rows that hold such words:
 // eight of even and eight of odd columns a block.
 func int8Product(s isa) product {
-	p := product{isa: s, name: "Int8" + s.name, mr: 6, widePanels: 4, setup: func(k *kernel) { k.mask(0x00ff00ff) }}
+	p := product{isa: s, name: "Int8" + s.name, mr: 6, setup: func(k *kernel) { k.mask(0x00ff00ff) }}
 	if s.registers == 16 {
-		p.mr, p.widePanels = 2, 2
+		p.mr = 2
 	}
 	return int8Blocks(p, 2*int8Lines, func(k *kernel, i, block int) {
 		sums, mask := k.accumulators(), k.r(k.registers-1)
-		free := 2 * sums
-		weights, temporary, broadcast := []int{free, free + 1}, free+2, free+3
+		weights := 2 * sums
+		temporary, broadcast := weights+k.vectors, weights+k.vectors+1
 		for l := range int8Lines {
 			for half := range 2 {
-				for first := 0; first < k.width(); first += len(weights) {
-					for j, w := range weights {
-						address := k.panel(first+j, i, 1+block*int8Lines+l)
-						if half == 0 {
-							k.p("%s %s, %s, %s", k.and, address, mask, k.r(w))
-						} else {
-							k.p("%s %s, %s", k.move, address, k.r(w))
-							k.p("VPSRLW $8, %s, %s", k.r(w), k.r(w))
-						}
+				for j := range k.vectors {
+					address, w := k.panel(j, i, 1+block*int8Lines+l), k.r(weights+j)
+					if half == 0 {
+						k.p("%s %s, %s, %s", k.and, address, mask, w)
+					} else {
+						k.p("%s %s, %s", k.move, address, w)
+						k.p("VPSRLW $8, %s, %s", w, w)
 					}
-					for r := range k.rows {
-						if first == 0 || k.rows > 1 {
-							k.p("VPBROADCASTD %s, %s", k.row(r, i, block*k.rowWords/2+half*int8Lines+l), k.r(broadcast))
-						}
-						for j, w := range weights {
-							sum := k.r(sums + k.acc(r, first+j))
-							k.p("VPMADDWD %s, %s, %s", k.r(broadcast), k.r(w), k.r(temporary))
-							k.p("VPADDD %s, %s, %s", k.r(temporary), sum, sum)
-						}
+				}
+				for r := range k.rows {
+					k.p("VPBROADCASTD %s, %s", k.row(r, i, block*k.rowWords/2+half*int8Lines+l), k.r(broadcast))
+					for j := range k.vectors {
+						sum := k.r(sums + k.acc(r, j))
+						k.p("VPMADDWD %s, %s, %s", k.r(broadcast), k.r(weights+j), k.r(temporary))
+						k.p("VPADDD %s, %s, %s", k.r(temporary), sum, sum)
 					}
 				}
 			}
@@ -92,7 +88,7 @@ func (k *kernel) startSums(i, offset int) {
 	for r := range k.rows {
 		first := k.r(sums + k.acc(r, 0))
 		k.p("VPBROADCASTD %s, %s", k.row(r, i, offset), first)
-		for j := 1; j < k.width(); j++ {
+		for j := 1; j < k.vectors; j++ {
 			k.p("VMOVAPS %s, %s", first, k.r(sums+k.acc(r, j)))
 		}
 	}
@@ -103,7 +99,7 @@ func (k *kernel) startSums(i, offset int) {
 func (k *kernel) addSums(i, block, scale int) {
 	sums := k.accumulators()
 	broadcast, scales := k.r(2*sums), 2*sums+1
-	for j := range k.width() {
+	for j := range k.vectors {
 		of := k.r(scales + j)
 		k.p("%s %s, %s", k.move, k.panel(j, i, 0), of)
 		if block == 1 {
@@ -113,7 +109,7 @@ func (k *kernel) addSums(i, block, scale int) {
 	}
 	for r := range k.rows {
 		k.p("VBROADCASTSS %s, %s", k.row(r, i, scale), broadcast)
-		for j := range k.width() {
+		for j := range k.vectors {
 			sum := k.r(sums + k.acc(r, j))
 			k.p("VCVTDQ2PS %s, %s", sum, sum)
 			k.p("VMULPS %s, %s, %s", k.r(scales+j), sum, sum)

@@ -5,14 +5,13 @@ import (
 	"fmt"
 )
 
-// product is a family of matrix-product kernels: one for each number of rows up
-// to mr, and one for a single row of several panels.
+// product is a family of matrix-product kernels, one for each number of rows up to
+// mr.
 type product struct {
 	isa
-	name       string // Of the kernels, behind "tile" and "wide".
-	mr         int
-	widePanels int
-	unroll     int // Steps of k in the main loop.
+	name   string // Of the kernels, behind "tile".
+	mr     int
+	unroll int // Steps of k in the main loop.
 	// rowWords is what a step takes of a row of a, and panelWords of a panel, for
 	// each of its columns; a word has four bytes.
 	rowWords, panelWords int
@@ -25,18 +24,15 @@ type product struct {
 // kernel is one kernel while it is written.
 type kernel struct {
 	*product
-	w            *bytes.Buffer
-	rows, panels int
+	w    *bytes.Buffer
+	rows int
 }
 
 func (p *product) write(f *files) {
 	for rows := 1; rows <= p.mr; rows++ {
 		fmt.Fprintf(&f.decl, "\n//go:noescape\nfunc tile%s_%d(t *tileArgs)\n", p.name, rows)
-		p.kernel(&f.asm, rows, 1, fmt.Sprintf("tile%s_%d", p.name, rows))
+		p.kernel(&f.asm, rows, fmt.Sprintf("tile%s_%d", p.name, rows))
 	}
-	count := map[int]string{2: "two", 4: "four"}[p.widePanels]
-	fmt.Fprintf(&f.decl, "\n// wide%s computes one row of %s panels, to hide the latency of the chain.\n//\n//go:noescape\nfunc wide%s(t *tileArgs)\n", p.name, count, p.name)
-	p.kernel(&f.asm, 1, p.widePanels, "wide"+p.name)
 	fmt.Fprintf(&f.decl, "\nfunc tile%s(t *tileArgs) {\n\tswitch t.rows {\n", p.name)
 	for rows := 1; rows <= p.mr; rows++ {
 		fmt.Fprintf(&f.decl, "\tcase %d:\n\t\ttile%s_%d(t)\n", rows, p.name, rows)
@@ -48,8 +44,10 @@ func (p *product) write(f *files) {
 // row stride in R12 as an index, scaled by 0, 1 or 2, they reach all twelve.
 var rowBase = []string{"R8", "R9", "R10", "R11"}
 
-// panelBase are the registers that point to the panels.
-var panelBase = []string{"BX", "R13", "DX", "R9"}
+// panelBase is the register that points to the panel. A single row of several
+// panels at once would hide the latency of its chain of additions, and was slower:
+// the processor fetches one run of memory ahead better than four.
+const panelBase = "BX"
 
 func (k *kernel) p(format string, args ...any) { fmt.Fprintf(k.w, "\t"+format+"\n", args...) }
 
@@ -59,13 +57,10 @@ func (k *kernel) label(l string) { fmt.Fprintf(k.w, "%s:\n", l) }
 func (k *kernel) r(i int) string { return fmt.Sprintf("%s%d", k.reg, i) }
 
 // accumulators is the number of registers that hold c.
-func (k *kernel) accumulators() int { return k.rows * k.panels * k.vectors }
+func (k *kernel) accumulators() int { return k.rows * k.vectors }
 
-// width is the number of vectors of a row of all panels.
-func (k *kernel) width() int { return k.panels * k.vectors }
-
-// acc is the number of the accumulator of vector j of a row of all panels.
-func (k *kernel) acc(row, j int) int { return row*k.width() + j }
+// acc is the number of the accumulator of vector j of a row.
+func (k *kernel) acc(row, j int) int { return row*k.vectors + j }
 
 // spare is the i-th register behind used ones; it takes them in turn.
 func (k *kernel) spare(used, i int) int { return used + i%(k.registers-used) }
@@ -84,17 +79,15 @@ func (k *kernel) row(row, i, word int) string {
 	}
 }
 
-// panel is the address of vector j of a row of all panels: of the given line of
-// those that a step has.
+// panel is the address of vector j of a line of those that a step has.
 func (k *kernel) panel(j, i, line int) string {
-	vector := (i*k.panelWords+line)*k.vectors + j%k.vectors
-	return fmt.Sprintf("%d(%s)", vector*4*k.lanes, panelBase[j/k.vectors])
+	vector := (i*k.panelWords+line)*k.vectors + j
+	return fmt.Sprintf("%d(%s)", vector*4*k.lanes, panelBase)
 }
 
-// kernel writes one kernel for this many rows and adjacent panels. With more than
-// one panel there is one row, and R9 is free for a panel.
-func (p *product) kernel(w *bytes.Buffer, rows, panels int, name string) {
-	k := &kernel{product: p, w: w, rows: rows, panels: panels}
+// kernel writes one kernel for this many rows.
+func (p *product) kernel(w *bytes.Buffer, rows int, name string) {
+	k := &kernel{product: p, w: w, rows: rows}
 	fmt.Fprintf(w, "\n// func %s(t *tileArgs)\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, name)
 	k.load()
 	k.start()
@@ -142,18 +135,11 @@ func (k *kernel) load() {
 	k.p("MOVQ tileArgs_a(AX), R8")
 	k.p("MOVQ tileArgs_lda(AX), R12")
 	k.p("SHLQ $2, R12")
-	k.p("MOVQ tileArgs_panel(AX), BX")
+	k.p("MOVQ tileArgs_panel(AX), %s", panelBase)
 	k.p("MOVQ tileArgs_steps(AX), CX")
 	for base := 1; base*3 < k.rows; base++ {
 		k.p("LEAQ (%s)(R12*2), %s", rowBase[base-1], rowBase[base])
 		k.p("ADDQ R12, %s", rowBase[base])
-	}
-	if k.panels > 1 {
-		k.p("MOVQ tileArgs_panelStride(AX), R10")
-		k.p("SHLQ $2, R10")
-		for i := 1; i < k.panels; i++ {
-			k.p("LEAQ (%s)(R10*1), %s", panelBase[i-1], panelBase[i])
-		}
 	}
 }
 
@@ -177,7 +163,7 @@ func (k *kernel) start() {
 // each visits the accumulators.
 func (k *kernel) each(f func(row, j int, acc string)) {
 	for row := range k.rows {
-		for j := range k.width() {
+		for j := range k.vectors {
 			f(row, j, k.r(k.acc(row, j)))
 		}
 	}
@@ -185,9 +171,7 @@ func (k *kernel) each(f func(row, j int, acc string)) {
 
 // advance moves the pointers on.
 func (k *kernel) advance(steps int) {
-	for q := range k.panels {
-		k.p("ADDQ $%d, %s", steps*k.panelWords*k.vectors*4*k.lanes, panelBase[q])
-	}
+	k.p("ADDQ $%d, %s", steps*k.panelWords*k.vectors*4*k.lanes, panelBase)
 	for base := 0; base*3 < k.rows; base++ {
 		k.p("ADDQ $%d, %s", 4*steps*k.rowWords, rowBase[base])
 	}
@@ -207,10 +191,10 @@ func (k *kernel) mask(word uint32) {
 // float32Product multiplies with float32 panels.
 func float32Product(s isa) product {
 	return product{
-		isa: s, name: s.name, mr: s.mr, widePanels: 4, unroll: 4, rowWords: 1, panelWords: 1,
+		isa: s, name: s.name, mr: s.mr, unroll: 4, rowWords: 1, panelWords: 1,
 		step: func(k *kernel, i int) {
 			used := k.accumulators()
-			line := make([]string, k.width())
+			line := make([]string, k.vectors)
 			for j := range line {
 				line[j] = k.panel(j, i, 0)
 				if k.rows > 1 { // Used more than once: worth a register.
