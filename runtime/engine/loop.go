@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -56,7 +54,7 @@ type work interface {
 	admitted()
 	// take receives the logits [V] that were asked for: the row after the prompt
 	// first, then those of segments. It returns whether the job is done. Jobs take
-	// side by side, so it touches nothing that they share.
+	// side by side, so it touches nothing that they share but counters.
 	take(rows [][]float32) (done bool, err error)
 	// segments lists what to compute next. None means nothing in this turn.
 	segments(j *job, l *loop) ([]model.Segment, error)
@@ -281,30 +279,24 @@ type taken struct {
 // takeAll hands every job its rows, side by side: choosing a token looks at the
 // whole vocabulary, which for a large batch takes as long as a layer of the model.
 func takeAll(shares []share, logits *tensor.Tensor) []taken {
-	all, first := make([]taken, len(shares)), make([]int, len(shares))
-	for i := 1; i < len(shares); i++ {
-		first[i] = first[i-1] + shares[i-1].rows
-	}
-	var next atomic.Int64
-	work := func() {
-		for i := int(next.Add(1)) - 1; i < len(shares); i = int(next.Add(1)) - 1 {
-			s := shares[i]
-			if s.unused || s.job.ended {
-				continue
-			}
+	all := make([]taken, len(shares))
+	var taking sync.WaitGroup
+	next := 0
+	for i, s := range shares {
+		first := next
+		next += s.rows
+		if s.unused || s.job.ended {
+			continue
+		}
+		taking.Go(func() {
 			rows := make([][]float32, s.rows)
 			for r := range rows {
-				rows[r] = logits.Row(first[i] + r)
+				rows[r] = logits.Row(first + r)
 			}
 			all[i].done, all[i].err = s.job.work.take(rows)
-		}
+		})
 	}
-	var others sync.WaitGroup
-	for range min(len(shares), runtime.GOMAXPROCS(0)) - 1 {
-		others.Go(work)
-	}
-	work()
-	others.Wait()
+	taking.Wait()
 	return all
 }
 

@@ -3,6 +3,7 @@ package sample
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Argmax returns the token with the largest logit, the lowest id among equals.
@@ -32,13 +33,17 @@ func LogSum(logits []float32) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	peak, sum := float64(logits[best]), 0.0
+	peak := float64(logits[best])
+	return peak + math.Log(sumExp(logits, peak, 1)), nil
+}
+
+// sumExp returns the sum of what Exp computes, and keeps nothing else.
+func sumExp(logits []float32, peak, scale float64) (sum float64) {
 	var exps [block]float64
-	for first := 0; first < len(logits); first += block {
-		part := logits[first:min(len(logits), first+block)]
-		sum += Exp(exps[:len(part)], part, peak, 1)
+	for part := range slices.Chunk(logits, block) {
+		sum += Exp(exps[:len(part)], part, peak, scale)
 	}
-	return peak + math.Log(sum), nil
+	return sum
 }
 
 // block is the number of tokens whose exponentials are added up apart.

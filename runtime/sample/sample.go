@@ -144,9 +144,15 @@ func (s *Sampler) choose(logits []float32) (int32, error) {
 		return best, err
 	}
 	peak, inv := float64(logits[best]), min(1/s.params.Temperature, math.MaxFloat32)
-	all := s.params.TopP == 0 || s.params.TopP == 1
-	if k := s.params.TopK; k > 0 && k < len(logits) || !all {
-		return s.nextTruncated(logits, peak, inv), nil
+	k, p := s.params.TopK, s.params.TopP
+	if k == 0 || k > len(logits) {
+		k = len(logits)
+	}
+	if p == 0 {
+		p = 1
+	}
+	if k < len(logits) || p < 1 {
+		return s.nextTruncated(logits, k, p, peak, inv), nil
 	}
 	sum := s.weigh(logits, peak, inv)
 	return int32(draw(s.probs, s.sums, s.rng.Float64()*sum)), nil
@@ -167,16 +173,12 @@ func (s *Sampler) weigh(logits []float32, peak, inv float64) (sum float64) {
 
 // nextTruncated applies top-k and top-p: it sorts the most likely tokens, cuts them
 // and draws from the rest.
-func (s *Sampler) nextTruncated(logits []float32, peak, inv float64) int32 {
-	p := s.params.TopP
-	if p == 0 {
-		p = 1
-	}
+func (s *Sampler) nextTruncated(logits []float32, k int, p, peak, inv float64) int32 {
 	var reach float64
-	if k := s.params.TopK; k > 0 && k < len(logits) {
+	if k < len(logits) {
 		reach = p * s.takeMost(logits, k, peak, inv) // Top-p is of what top-k left.
 	} else {
-		reach = p * s.weigh(logits, peak, inv)
+		reach = p * sumExp(logits, peak, inv)
 		s.takeUntil(logits, reach, peak, inv)
 	}
 	probs, sum := s.probs, 0.0

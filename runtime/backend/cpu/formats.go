@@ -27,7 +27,8 @@ type format struct {
 const (
 	// int8Words is the number of words that hold the integers of a block.
 	int8Words = backend.Int8Block / 4
-	// int8Step is the words of a step of a row: two blocks.
+	// int8Step is the number of lines of a step: the scales and the integers of two
+	// blocks.
 	int8Step = 1 + 2*int8Words
 )
 

@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -198,15 +197,15 @@ func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
 		t = &tiler{}
 	}
 	t.multiplication = m
-	most, words := formats[m.kind].blockSteps, blockPanel
+	most := formats[m.kind].blockSteps
 	if rowEnd-row == 1 { // Nothing is used twice: read the panels front to back.
-		most, words = m.steps, math.MaxInt
+		most = m.steps
 	}
 	for first := 0; first < m.steps; first += most {
 		t.args.steps = min(most, m.steps-first)
 		t.args.add = m.add || first > 0
 		t.take(row, rowEnd, first)
-		group := max(1, words/(t.args.steps*m.stepWords))
+		group := max(1, blockPanel/(t.args.steps*m.stepWords))
 		for g := panel; g < panelEnd; g += group {
 			end := min(panelEnd, g+group)
 			for r := row; r < rowEnd; r += m.mr {

@@ -37,7 +37,7 @@ func int8Blocks(p product, words int, add func(k *kernel, i, block int)) product
 	p.unroll, p.rowWords, p.panelWords = 1, 2*(words+2), 1+2*int8Lines
 	p.step = func(k *kernel, i int) {
 		for block := range 2 {
-			scale := block*(words+2) + words
+			scale := block*k.rowWords/2 + words
 			k.startSums(i, scale+1)
 			add(k, i, block)
 			k.addSums(i, block, scale)
