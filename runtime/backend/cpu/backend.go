@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -46,6 +47,7 @@ type Backend struct {
 	gradients sync.Pool // Of *gradientMemory.
 	scores    sync.Pool // Of *scoreMemory.
 	weights   arena
+	last      atomic.Pointer[successor] // Of the products that it was at last.
 
 	mu     sync.Mutex
 	closed bool

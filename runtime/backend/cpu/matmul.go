@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -129,15 +130,14 @@ func (b *Backend) compute(n int, all []multiplication) {
 			columns = splitPanels(panels, (want+rowTasks-1)/rowTasks, b.pool.threads)
 		}
 	}
+	if rowTasks == 1 {
+		b.follow(all, columns)
+	}
 	b.pool.run(rowTasks*columns.tasks(), func(task int) {
 		i := task % rowTasks // Whose tiles are one more or less than another's.
 		row, rowEnd := i*tiles/rowTasks*mr, min(n, (i+1)*tiles/rowTasks*mr)
-		from, to := columns.task(task / rowTasks)
-		for _, m := range all {
-			if last := min(to, m.count()); from < last {
-				b.block(m, row, rowEnd, max(0, from), last)
-			}
-			from, to = from-m.count(), to-m.count()
+		for i, p := range parts(all, columns.task(task/rowTasks)) {
+			b.block(all[i], row, rowEnd, p.from, p.to)
 		}
 	})
 }
@@ -153,7 +153,7 @@ type split struct {
 
 // splitPanels makes about so many tasks.
 func splitPanels(panels, tasks, threads int) split {
-	const shareOfLarge = 3. / 4
+	const shareOfLarge = 7. / 8
 	large := int(shareOfLarge*float64(panels)) / threads
 	if tasks <= threads || large < 2 {
 		return split{panels: panels, each: (panels + tasks - 1) / tasks}
@@ -169,13 +169,32 @@ func (s split) tasks() int {
 	return s.large + (s.panels-s.large*s.each+s.small-1)/s.small
 }
 
-// task returns the panels [from, to) of a task.
-func (s split) task(i int) (from, to int) {
+// panelRange are the panels from one to before another.
+type panelRange struct{ from, to int }
+
+// task returns the panels of a task.
+func (s split) task(i int) panelRange {
 	if s.large == 0 || i < s.large {
-		return i * s.each, min(s.panels, (i+1)*s.each)
+		return panelRange{i * s.each, min(s.panels, (i+1)*s.each)}
 	}
-	from = s.large*s.each + (i-s.large)*s.small
-	return from, min(s.panels, from+s.small)
+	from := s.large*s.each + (i-s.large)*s.small
+	return panelRange{from, min(s.panels, from+s.small)}
+}
+
+// parts yields what some panels are of each matrix, if anything, where the panels of
+// all matrices are counted as if they lay behind each other.
+func parts[M interface{ count() int }](all []M, of panelRange) iter.Seq2[int, panelRange] {
+	return func(yield func(int, panelRange) bool) {
+		before := 0
+		for i, m := range all {
+			count := m.count()
+			p := panelRange{max(0, of.from-before), min(count, of.to-before)}
+			if p.from < p.to && !yield(i, p) {
+				return
+			}
+			before += count
+		}
+	}
 }
 
 // multiplication is one product: c (+)= a·packedᵀ, with the rows of a scaled. The

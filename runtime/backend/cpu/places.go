@@ -47,6 +47,7 @@ type worker struct {
 	pool   *pool
 	number int // From 1; the index of its place.
 	looked time.Time
+	ahead  reader
 }
 
 func (w *worker) place() *place { return &w.pool.places[w.number] }

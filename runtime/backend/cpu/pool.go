@@ -20,9 +20,10 @@ import (
 type pool struct {
 	threads int
 	share   *share
-	places  []place             // The caller's and the workers'.
-	posted  atomic.Pointer[job] // The newest job; nil when it is done.
-	asleep  atomic.Int32        // Workers that must be woken.
+	places  []place                 // The caller's and the workers'.
+	posted  atomic.Pointer[job]     // The newest job; nil when it is done.
+	ahead   atomic.Pointer[reading] // What workers may read while they wait.
+	asleep  atomic.Int32            // Workers that must be woken.
 	wake    chan struct{}
 	quit    chan struct{}
 	workers sync.WaitGroup
@@ -60,7 +61,7 @@ func newPool(threads int) *pool {
 func (p *pool) serve(w *worker) {
 	var last *job
 	for {
-		if j := p.look(last); j != nil {
+		if j := w.look(last); j != nil {
 			if j.seats.Add(-1) >= 0 {
 				j.work(w.keepApart)
 			}
@@ -74,7 +75,7 @@ func (p *pool) serve(w *worker) {
 			p.asleep.Add(-1)
 			continue
 		}
-		last = nil
+		last, w.ahead = nil, reader{}
 		w.place().processor.Store(nowhere)
 		select {
 		case <-p.wake:
@@ -86,11 +87,12 @@ func (p *pool) serve(w *worker) {
 }
 
 // look waits a little for a job that is not the last one.
-func (p *pool) look(last *job) *job {
+func (w *worker) look(last *job) *job {
 	for i := range patientLooks {
-		if j := p.posted.Load(); j != nil && j != last {
+		if j := w.pool.posted.Load(); j != nil && j != last {
 			return j
 		}
+		w.ahead.read(w.pool.ahead.Load(), w.number)
 		if i%politeLooks == politeLooks-1 {
 			runtime.Gosched()
 		}

@@ -18,11 +18,12 @@ type packed struct {
 	panels           []float32
 	out, k, nr       int
 	steps, stepWords int // Of a panel.
+	after            *successor
 }
 
 func newPacked(memory *arena, kind backend.WeightType, out, k, nr int) *packed {
 	f := &formats[kind]
-	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr}
+	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr, after: &successor{}}
 	p.panels = memory.floats(p.count() * p.steps * p.stepWords)
 	return p
 }
