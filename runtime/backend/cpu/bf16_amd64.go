@@ -2,6 +2,8 @@
 
 package cpu
 
+const fetchesBF16 = 2
+
 //go:noescape
 func tileBF16_1(t *tileArgs)
 
@@ -67,6 +69,8 @@ func tileBF16(t *tileArgs) {
 	}
 }
 
+const fetchesWidenedAVX512 = 2
+
 //go:noescape
 func tileWidenedAVX512_1(t *tileArgs)
 
@@ -131,6 +135,8 @@ func tileWidenedAVX512(t *tileArgs) {
 		tileWidenedAVX512_12(t)
 	}
 }
+
+const fetchesWidenedAVX2 = 2
 
 //go:noescape
 func tileWidenedAVX2_1(t *tileArgs)

@@ -13,8 +13,8 @@ import (
 type format struct {
 	// columns of W that a step takes, and the lines of nr words that hold them.
 	columns, lines int
-	// blockSteps is the number of steps after which a product goes on to other
-	// rows: a tile of rows stays in L1.
+	// blockSteps is the number of steps, at most, after which a product goes on to
+	// other rows: what is read of a tile of rows stays near L1.
 	blockSteps int
 	// tooLarge is the bits of the least magnitude that it cannot hold; float32 holds
 	// whatever there is.
@@ -34,16 +34,16 @@ const (
 
 var formats = [...]format{
 	backend.F32: {
-		columns: 1, lines: 1, blockSteps: 512,
+		columns: 1, lines: 1, blockSteps: 768,
 		pack: packF32, unpack: unpackF32,
 	},
 	backend.BF16: {
-		columns: 2, lines: 1, blockSteps: 512,
+		columns: 2, lines: 1, blockSteps: 768,
 		tooLarge: 0x7f7f8000, // Half-way from the last number to infinity.
 		pack:     packBF16, unpack: unpackBF16,
 	},
 	backend.Int8: {
-		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 16,
+		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 32,
 		tooLarge: 0x7f000000, // 2¹²⁷, whose scale is below it, times 127, even if rounded up.
 		pack:     packInt8, unpack: unpackInt8,
 	},

@@ -2,6 +2,8 @@
 
 package cpu
 
+const fetchesAVX512 = 2
+
 //go:noescape
 func tileAVX512_1(t *tileArgs)
 
@@ -66,6 +68,8 @@ func tileAVX512(t *tileArgs) {
 		tileAVX512_12(t)
 	}
 }
+
+const fetchesAVX2 = 2
 
 //go:noescape
 func tileAVX2_1(t *tileArgs)

@@ -2,6 +2,8 @@
 
 package cpu
 
+const fetchesVNNI = 32
+
 //go:noescape
 func tileVNNI_1(t *tileArgs)
 
@@ -37,6 +39,8 @@ func tileVNNI(t *tileArgs) {
 	}
 }
 
+const fetchesInt8AVX512 = 16
+
 //go:noescape
 func tileInt8AVX512_1(t *tileArgs)
 
@@ -71,6 +75,8 @@ func tileInt8AVX512(t *tileArgs) {
 		tileInt8AVX512_6(t)
 	}
 }
+
+const fetchesInt8AVX2 = 16
 
 //go:noescape
 func tileInt8AVX2_1(t *tileArgs)

@@ -14,6 +14,7 @@ const (
 	maxTile = 12 * 32
 	// vectorStep is the number of elements the vector kernels work on at once.
 	vectorStep = 16
+	cacheLine  = 64 // Bytes.
 )
 
 // kernels is one instruction path: the inner loops that the operations are made
@@ -70,18 +71,25 @@ type product struct {
 	// no elements for is zero before. Where prepare is nil a row is used as it is.
 	rowWords int
 	prepare  func(dst, src []float32)
+	// fetches is how often a step of tile fetches what is ahead; see tileArgs.
+	fetches int
 	// tile computes one tile of a product.
 	tile func(t *tileArgs)
 }
 
 // tileArgs describes c [rows, nr] (+)= a [rows, steps]·panel [steps, nr]; rows is 1
 // to mr. Every element is one chain of additions over the steps, whatever rows is.
+// While a tile of several rows reads its panel, it brings memory from ahead on to the
+// second cache, for those that follow: a cache line at a time, each stride bytes behind
+// the last. It does not read what is there.
 // The assembly reads the fields by name.
 type tileArgs struct {
 	c, a, panel []float32
 	ldc, lda    int
 	steps, rows int
 	add         bool
+	ahead       []float32
+	stride      int
 }
 
 // Paths lists the instruction paths of this processor and build that EnvPath can

@@ -35,7 +35,7 @@ func pathsWith(f features) []*kernels {
 		k.name = "avx512bf16"
 		k.products[backend.BF16] = product{
 			mr: 12, rowWords: 1, prepare: narrowRow,
-			tile: tileBF16,
+			fetches: fetchesBF16, tile: tileBF16,
 		}
 		out = append(out, k)
 	}
@@ -46,9 +46,9 @@ func pathsWith(f features) []*kernels {
 		k := plainKernels()
 		k.name, k.nr = "avx2", 16
 		k.products = [...]product{
-			backend.F32:  {mr: 6, rowWords: 1, tile: tileAVX2},
-			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX2},
-			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX2},
+			backend.F32:  {mr: 6, rowWords: 1, fetches: fetchesAVX2, tile: tileAVX2},
+			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, fetches: fetchesWidenedAVX2, tile: tileWidenedAVX2},
+			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, fetches: fetchesInt8AVX2, tile: tileInt8AVX2},
 		}
 		useAVX2(k)
 		out = append(out, k)
@@ -60,14 +60,14 @@ func avx512Kernels(vnni bool) *kernels {
 	k := plainKernels()
 	k.name, k.nr = "avx512", 32
 	k.products = [...]product{
-		backend.F32:  {mr: 12, rowWords: 1, tile: tileAVX512},
-		backend.BF16: {mr: 12, rowWords: 2, prepare: roundRow, tile: tileWidenedAVX512},
-		backend.Int8: {mr: 6, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, tile: tileInt8AVX512},
+		backend.F32:  {mr: 12, rowWords: 1, fetches: fetchesAVX512, tile: tileAVX512},
+		backend.BF16: {mr: 12, rowWords: 2, prepare: roundRow, fetches: fetchesWidenedAVX512, tile: tileWidenedAVX512},
+		backend.Int8: {mr: 6, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, fetches: fetchesInt8AVX512, tile: tileInt8AVX512},
 	}
 	if vnni {
 		k.products[backend.Int8] = product{
 			mr: 6, rowWords: 2 * (int8Words + 2), prepare: quantizeWhole,
-			tile: tileVNNI,
+			fetches: fetchesVNNI, tile: tileVNNI,
 		}
 	}
 	useAVX512(k)

@@ -12,9 +12,12 @@ import (
 // storing and reloading the float32 accumulator, which rounds nothing, so blocking
 // never changes a result.
 const (
-	blockPanel = 64 << 10  // Words of panels used by a block of rows: they stay in L2.
+	blockPanel = 32 << 10  // Words of panels used by a block of rows: they and the next ones stay in L2.
 	blockRows  = 192       // Rows of a task at most.
 	inlineWork = 128 << 10 // Multiply-adds below which waking a worker costs more than it gives.
+	// aliasing is a distance of rows, in elements, at which all of a tile fall on the
+	// same few places of the first cache and drive each other out of it.
+	aliasing = 1 << 10
 )
 
 // MatMul implements backend.LinearOps.
@@ -207,127 +210,6 @@ type multiplication struct {
 	ldc, lda int
 	by       scales
 	add      bool
-}
-
-// block computes rows [row, rowEnd) by panels [panel, panelEnd) of a product.
-func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
-	t, _ := b.tilers.Get().(*tiler)
-	if t == nil {
-		t = &tiler{}
-	}
-	t.multiplication = m
-	most := formats[m.kind].blockSteps
-	if rowEnd-row == 1 { // Nothing is used twice: read the panels front to back.
-		most = m.steps
-	}
-	for first := 0; first < m.steps; first += most {
-		t.args.steps = min(most, m.steps-first)
-		t.args.add = m.add || first > 0
-		t.take(row, rowEnd, first)
-		group := max(1, blockPanel/(t.args.steps*m.stepWords))
-		for g := panel; g < panelEnd; g += group {
-			end := min(panelEnd, g+group)
-			for r := row; r < rowEnd; r += m.mr {
-				t.args.rows = min(m.mr, rowEnd-r)
-				t.row(r, g, end, first)
-			}
-		}
-	}
-	t.release()
-	b.tilers.Put(t)
-}
-
-// tiler computes the tiles of one block. It is kept for the next one, since what
-// a kernel is given lives on the heap.
-type tiler struct {
-	multiplication
-	args    tileArgs
-	scratch [maxTile]float32
-
-	// The rows from firstRow on as the kernels take them, from the block's first step
-	// on.
-	rows     []float32
-	firstRow int
-	made     []float32 // Their memory, where they are not a's.
-	scaled   []float32 // Of one row.
-}
-
-// release drops the references to memory that belongs to others.
-func (t *tiler) release() {
-	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{}, nil
-}
-
-// take sets rows to the steps of a block of the rows [from, to) of a. What several
-// blocks of one product need is made for each: it stays in the cache so, and
-// nobody waits for it.
-func (t *tiler) take(from, to, first int) {
-	if t.prepare == nil && t.by.of == nil {
-		t.rows, t.firstRow, t.args.lda = t.a[from*t.lda+first:], from, t.lda
-		return
-	}
-	perStep := formats[t.kind].columns
-	column := first * perStep
-	columns := min(t.args.steps*perStep, t.k-column)
-	width := t.args.steps * t.rowWords
-	t.made = resized(t.made, (to-from)*width)
-	for r := from; r < to; r++ {
-		source, row := t.a[r*t.lda+column:][:columns], t.made[(r-from)*width:][:width]
-		if t.by.of != nil {
-			scaled := row
-			if t.prepare != nil {
-				t.scaled = resized(t.scaled, columns)
-				scaled = t.scaled
-			}
-			t.mul(scaled, source, t.by.row(r)[column:][:columns])
-			source = scaled
-		}
-		if t.prepare != nil {
-			clear(row[width-t.rowWords:])
-			t.prepare(row, source)
-		}
-	}
-	t.rows, t.firstRow, t.args.lda = t.made, from, width
-}
-
-// resized returns a slice of n elements, s itself where it has room.
-func resized(s []float32, n int) []float32 {
-	if cap(s) < n {
-		return make([]float32, n)
-	}
-	return s[:n]
-}
-
-// row computes one tile of rows by panels [q, end), from the given step.
-func (t *tiler) row(row, q, end, first int) {
-	nr := t.packed.nr
-	t.args.a = t.rows[(row-t.firstRow)*t.args.lda:]
-	t.args.ldc = t.ldc
-	for ; q < end; q++ {
-		t.args.panel = t.panels[(q*t.steps+first)*t.stepWords:][:t.args.steps*t.stepWords]
-		if (q+1)*nr > t.out {
-			t.edge(row, q*nr)
-			return
-		}
-		t.args.c = t.c[row*t.ldc+q*nr:]
-		t.tile(&t.args)
-	}
-}
-
-// edge computes a tile that sticks out of the matrix, on scratch memory, so that
-// the same kernel serves it.
-func (t *tiler) edge(row, column int) {
-	out, nr := t.out, t.packed.nr
-	columns := out - column
-	if t.args.add {
-		for r := range t.args.rows {
-			copy(t.scratch[r*nr:][:columns], t.c[(row+r)*t.ldc+column:])
-		}
-	}
-	t.args.c, t.args.ldc = t.scratch[:], nr
-	t.tile(&t.args)
-	for r := range t.args.rows {
-		copy(t.c[(row+r)*t.ldc+column:][:columns], t.scratch[r*nr:])
-	}
 }
 
 func roundUp(n, multiple int) int {

@@ -15,6 +15,7 @@ func bf16Product() product {
 			used := line + k.vectors
 			for j := range k.vectors {
 				k.p("VMOVDQU32 %s, %s", k.panel(j, i, 0), k.r(line+j))
+				k.fetch()
 			}
 			for r := range k.rows {
 				broadcast := k.spare(used, r)
@@ -45,6 +46,9 @@ func widenedProduct(s isa) product {
 						w = line + j
 					}
 					k.widen(k.panel(j, i, 0), half, mask, w)
+					if half == 0 {
+						k.fetch()
+					}
 					if k.rows == 1 {
 						k.p("VFMADD231PS %s, %s, %s", k.r(w), k.r(line), k.r(k.acc(0, j)))
 					}

@@ -19,6 +19,7 @@ func vnniProduct() product {
 			used := line + k.vectors
 			for j := range k.vectors {
 				k.p("VMOVDQU32 %s, %s", k.panel(j, i, 1+block*int8Lines+l), k.r(line+j))
+				k.fetch()
 			}
 			for r := range k.rows {
 				broadcast := k.r(k.spare(used, r))
@@ -64,6 +65,9 @@ func int8Product(s isa) product {
 					address, w := k.panel(j, i, 1+block*int8Lines+l), k.r(weights+j)
 					if half == 0 {
 						k.p("%s %s, %s, %s", k.and, address, mask, w)
+						if j == 0 { // For few rows, more would take longer than it saves.
+							k.fetch()
+						}
 					} else {
 						k.p("%s %s, %s", k.move, address, w)
 						k.p("VPSRLW $8, %s, %s", w, w)

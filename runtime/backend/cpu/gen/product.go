@@ -26,9 +26,14 @@ type kernel struct {
 	*product
 	w    *bytes.Buffer
 	rows int
+	// fetched counts the calls of fetch.
+	fetched int
 }
 
 func (p *product) write(f *files) {
+	k := &kernel{product: p, w: &bytes.Buffer{}, rows: p.mr}
+	p.step(k, 0)
+	fmt.Fprintf(&f.decl, "\nconst fetches%s = %d\n", p.name, k.fetched)
 	for rows := 1; rows <= p.mr; rows++ {
 		fmt.Fprintf(&f.decl, "\n//go:noescape\nfunc tile%s_%d(t *tileArgs)\n", p.name, rows)
 		p.kernel(&f.asm, rows, fmt.Sprintf("tile%s_%d", p.name, rows))
@@ -48,6 +53,10 @@ var rowBase = []string{"R8", "R9", "R10", "R11"}
 // panels at once would hide the latency of its chain of additions, and was slower:
 // the processor fetches one run of memory ahead better than four.
 const panelBase = "BX"
+
+// fetchBase is the register that points to what is fetched ahead, and fetchStride
+// how far it moves each time.
+const fetchBase, fetchStride = "R13", "DX"
 
 func (k *kernel) p(format string, args ...any) { fmt.Fprintf(k.w, "\t"+format+"\n", args...) }
 
@@ -137,9 +146,27 @@ func (k *kernel) load() {
 	k.p("SHLQ $2, R12")
 	k.p("MOVQ tileArgs_panel(AX), %s", panelBase)
 	k.p("MOVQ tileArgs_steps(AX), CX")
+	if k.fetches() {
+		k.p("MOVQ tileArgs_ahead(AX), %s", fetchBase)
+		k.p("MOVQ tileArgs_stride(AX), %s", fetchStride)
+	}
 	for base := 1; base*3 < k.rows; base++ {
 		k.p("LEAQ (%s)(R12*2), %s", rowBase[base-1], rowBase[base])
 		k.p("ADDQ R12, %s", rowBase[base])
+	}
+}
+
+// fetches says whether the kernel fetches ahead. One of a single row is bound by memory,
+// which the processor reads ahead by itself.
+func (k *kernel) fetches() bool { return k.rows > 1 }
+
+// fetch brings a line of memory that a later tile wants to the second cache. Steps
+// call it evenly, so that it does not fill the queues of the memory.
+func (k *kernel) fetch() {
+	if k.fetches() {
+		k.fetched++
+		k.p("PREFETCHT1 (%s)", fetchBase)
+		k.p("ADDQ %s, %s", fetchStride, fetchBase)
 	}
 }
 
@@ -197,6 +224,7 @@ func float32Product(s isa) product {
 			line := make([]string, k.vectors)
 			for j := range line {
 				line[j] = k.panel(j, i, 0)
+				k.fetch()
 				if k.rows > 1 { // Used more than once: worth a register.
 					k.p("VMOVUPS %s, %s", line[j], k.r(used))
 					line[j] = k.r(used)

@@ -1,0 +1,94 @@
+package cpu
+
+import (
+	"fmt"
+	"testing"
+	"unsafe"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// TestTilesFetchThePanelsAhead checks that the tiles of a block fetch the panels behind
+// the first group before they compute with them, whole where two tiles share it, and
+// nothing else.
+func TestTilesFetchThePanelsAhead(t *testing.T) {
+	for _, path := range Paths() {
+		for _, kind := range backend.WeightTypes() {
+			for _, n := range []int{2, 12, 13, 100} {
+				t.Run(fmt.Sprintf("%s/%s/%d rows", path, kind, n), func(t *testing.T) {
+					testFetches(t, path, kind, n)
+				})
+			}
+		}
+	}
+}
+
+func testFetches(t *testing.T, path string, kind backend.WeightType, n int) {
+	b := newTest(t, 1, path)
+	kernels := *b.kernels
+	p := &kernels.products[kind]
+	if p.fetches == 0 {
+		if path != "plain" {
+			t.Error("its tiles do not fetch")
+		}
+		return // Go has no instruction for it.
+	}
+	const out, in = 500, 1800
+	w, err := b.NewWeight(kind, out, in, random(out*in, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	panels := w.(*weight).forward.panels
+	base, size := uintptr(unsafe.Pointer(&panels[0])), 4*len(panels)
+	at := func(s []float32) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(s))) - base }
+	fetched, cold, lines := map[uintptr]bool{}, 0, 0
+	packed := w.(*weight).forward
+	tile := p.tile
+	p.tile = func(a *tileArgs) {
+		first := at(a.panel)
+		group := max(1, blockPanel/len(a.panel))
+		if int(first)/(4*packed.steps*packed.stepWords) >= group {
+			for line := first &^ (cacheLine - 1); line < first+uintptr(4*len(a.panel)); line += cacheLine {
+				lines++
+				if !fetched[line] {
+					cold++
+				}
+			}
+		}
+		share := a.steps * p.fetches * a.stride
+		if beyond := int(at(a.ahead)) + share - size; beyond > a.steps*p.fetches { // A byte each, of rounding.
+			t.Fatalf("fetches up to %d bytes behind the panels", beyond)
+		}
+		for i := 0; i < share; i += a.stride {
+			fetched[(at(a.ahead)+uintptr(i))&^(cacheLine-1)] = true
+		}
+		tile(a)
+	}
+	m := multiplication{
+		kernels: &kernels, product: p, packed: packed,
+		c: make([]float32, n*out), a: random(n*in, 2), ldc: out, lda: in,
+	}
+	b.block(m, 0, n, 0, m.count())
+	most := 0
+	if n <= p.mr { // One tile fetches as much as it can.
+		most = lines * 6 / 10
+	}
+	if lines == 0 || cold > most {
+		t.Errorf("%d of the %d lines that tiles read had not been fetched", cold, lines)
+	}
+}
+
+func TestBlocksAreOfOneSize(t *testing.T) {
+	for _, c := range []struct {
+		kind        backend.WeightType
+		steps, want int
+	}{
+		{backend.F32, 576, 576}, {backend.F32, 1536, 768}, {backend.F32, 2048, 684}, {backend.F32, 1, 4},
+		{backend.BF16, 768, 768}, {backend.BF16, 1024, 512}, {backend.Int8, 24, 24}, {backend.Int8, 128, 32},
+	} {
+		p := packed{kind: c.kind, steps: c.steps}
+		if got := p.blockSteps(); got != c.want {
+			t.Errorf("%s: %d steps in blocks of %d, want %d", c.kind, c.steps, got, c.want)
+		}
+	}
+}
