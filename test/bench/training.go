@@ -57,7 +57,7 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, we
 	}
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, weights, round+1, o.rounds)
-		if err := trainStep(ctx, m, round == 0, rows...); err != nil {
+		if err := trainStep(ctx, m, rows...); err != nil {
 			return err
 		}
 		for i, algorithm := range peers {
@@ -90,8 +90,9 @@ func factorsOf(m *model.Model) map[string]model.Factors {
 	return factors
 }
 
-// trainStep is one batch forward and backward. Its figure goes into all rows.
-func trainStep(ctx stdcontext.Context, m *model.Model, warm bool, into ...*row) error {
+// trainStep is one batch forward and backward, after one that is not measured, as
+// reference.py does. Its figure goes into all rows.
+func trainStep(ctx stdcontext.Context, m *model.Model, into ...*row) error {
 	var sequences []model.Sequence
 	for i := range trainSequences {
 		tokens := make([]int32, trainTokens+1)
@@ -111,10 +112,8 @@ func trainStep(ctx stdcontext.Context, m *model.Model, warm bool, into ...*row) 
 		_, err = m.Backward(ctx, tape, logits)
 		return err
 	}
-	if warm {
-		if err := step(); err != nil {
-			return err
-		}
+	if err := step(); err != nil {
+		return err
 	}
 	begun := time.Now()
 	if err := step(); err != nil {
