@@ -148,6 +148,8 @@ func (a *answer) demand(prompt int) demand { return answerDemand(prompt, a.reque
 
 func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
 
+func (*answer) forks(*job, *loop) []model.Fork { return nil }
+
 func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
 	return []model.Segment{{Seq: j.place, Tokens: []int32{a.last}}}, nil
 }

@@ -52,9 +52,12 @@ type work interface {
 	demand(prompt int) demand
 	// admitted says that the job has got a place.
 	admitted()
-	// take receives the logits [V] that were asked for: the row after the prompt
-	// first, then those of segments. It returns whether the job is done. Jobs take
-	// side by side, so it touches nothing that they share but counters.
+	// forks lists what to compute with the end of the prompt.
+	forks(j *job, l *loop) []model.Fork
+	// take receives the logits [V] that were asked for: the row after the prompt and
+	// those of forks first, then those of segments. It returns whether the job is
+	// done. Jobs take side by side, so it touches nothing that they share but
+	// counters.
 	take(rows [][]float32) (done bool, err error)
 	// segments lists what to compute next. None means nothing in this turn.
 	segments(j *job, l *loop) ([]model.Segment, error)
@@ -217,8 +220,14 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 			return nil // The turn's budget is used up by prompts that came before.
 		}
 		*budget -= n
-		b.segments = append(b.segments, j.segment(model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}))
-		b.shares = append(b.shares, share{job: j, rows: 1, unused: n < left})
+		seg, s := model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}, share{job: j, rows: 1, unused: n < left}
+		if n == left {
+			seg.Forks = j.work.forks(j, l)
+		}
+		for _, f := range seg.Forks {
+			s.rows += len(f.Tokens)
+		}
+		b.segments, b.shares = append(b.segments, j.segment(seg)), append(b.shares, s)
 		j.read += n
 		l.engine.promptTokens.Add(int64(n))
 		return nil
@@ -254,6 +263,9 @@ func (l *loop) step(ctx context.Context, b *batch) {
 	count.steps.Add(1)
 	for _, s := range b.segments {
 		count.tokens.Add(int64(len(s.Tokens)))
+		for _, f := range s.Forks {
+			count.tokens.Add(int64(len(f.Tokens)))
+		}
 	}
 	for i, t := range takeAll(b.shares, logits) {
 		j := b.shares[i].job

@@ -141,9 +141,9 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 			t.Errorf("with %d pages the scores are %v, want %v", pages, got, scores[100])
 		}
 	}
-	// One turn for the prompt, and one for each wave.
-	if turns[3] != 1+20 || turns[5] != 1+7 || turns[100] != 1+2 {
-		t.Errorf("turns by pages are %v, want 21, 8 and 3", turns)
+	// One turn for each wave, the first with the prompt.
+	if turns[3] != 20 || turns[5] != 7 || turns[100] != 2 {
+		t.Errorf("turns by pages are %v, want 20, 7 and 2", turns)
 	}
 }
 

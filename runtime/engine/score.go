@@ -20,7 +20,7 @@ type ScoreRequest struct {
 
 // Score returns for each label Σᵢ log p(labelᵢ | prompt, label₍<ᵢ₎). The prompt
 // is read once, and of a prompt that begins like one of the last only the rest;
-// the labels are then computed side by side.
+// the labels are computed side by side, with the end of the prompt.
 func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	longest := 0
 	for i, label := range r.Labels {
@@ -75,11 +75,27 @@ func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.label
 
 func (s *scoring) admitted() {}
 
-// segments forks the prompt for as many labels as the job was promised forks for,
-// and as there are left in this turn. The last token of a label predicts nothing that is asked for, so a
-// label of one token needs no fork at all.
+// forks reads the first labels with the prompt's last tokens: by themselves they would
+// take nearly half as long as a short question.
+func (s *scoring) forks(j *job, l *loop) []model.Fork { return s.branch(j, l) }
+
+// segments forks the prompt for the labels that are left.
 func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 	var out []model.Segment
+	for _, f := range s.branch(j, l) {
+		if err := l.cache.CopyPrefix(f.Seq, j.place, len(j.prompt)); err != nil {
+			return nil, err
+		}
+		out = append(out, model.Segment{Seq: f.Seq, Tokens: f.Tokens, AllLogits: true})
+	}
+	return out, nil
+}
+
+// branch takes forks for as many labels as the job was promised forks for, and as
+// there are left in this turn. The last token of a label predicts nothing that is
+// asked for, so a label of one token needs no fork at all.
+func (s *scoring) branch(j *job, l *loop) []model.Fork {
+	var out []model.Fork
 	s.wave = s.wave[:0]
 	for ; s.next < len(s.labels); s.next++ {
 		label := s.labels[s.next]
@@ -89,15 +105,11 @@ func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 		if len(out) == j.forks || l.forks == l.places.forks {
 			break
 		}
-		fork := l.places.fork(l.forks)
+		out = append(out, model.Fork{Seq: l.places.fork(l.forks), Tokens: label[:len(label)-1]})
 		l.forks++
-		if err := l.cache.CopyPrefix(fork, j.place, len(j.prompt)); err != nil {
-			return nil, err
-		}
-		out = append(out, model.Segment{Seq: fork, Tokens: label[:len(label)-1], AllLogits: true})
 		s.wave = append(s.wave, s.next)
 	}
-	return out, nil
+	return out
 }
 
 func (s *scoring) take(rows [][]float32) (done bool, err error) {
@@ -107,12 +119,10 @@ func (s *scoring) take(rows [][]float32) (done bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		finished := true
 		for i, label := range s.labels {
 			s.scores[i] = float64(rows[0][label[0]]) - normaliser
-			finished = finished && len(label) == 1
 		}
-		return finished, nil
+		rows = rows[1:]
 	}
 	for _, i := range s.wave {
 		for _, id := range s.labels[i][1:] {
@@ -124,12 +134,7 @@ func (s *scoring) take(rows [][]float32) (done bool, err error) {
 			rows = rows[1:]
 		}
 	}
-	for _, label := range s.labels[s.next:] {
-		if len(label) > 1 {
-			return false, nil
-		}
-	}
-	return true, nil
+	return s.next == len(s.labels), nil
 }
 
 func (s *scoring) end(err error) { s.done <- err }

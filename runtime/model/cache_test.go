@@ -3,6 +3,7 @@ package model_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -115,6 +116,85 @@ func TestSharedPagesAreCopiedWhenWritten(t *testing.T) {
 	}
 	if _, err := c.UsedPagesOf(4); err == nil {
 		t.Error("pages of a sequence that is not there: no error")
+	}
+}
+
+// TestForksGoOnAsTheirSequenceDoes forks sequences that end everywhere in a page, some
+// of which share the page that they begin in, and compares with computing each whole.
+func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
+	const page = model.PageTokens
+	m := newModel(t, newCPU(t, 2), long())
+	for _, tc := range []struct {
+		from, n int
+		shared  bool
+		pages   int // Used after the step.
+	}{
+		{from: 0, n: 3, pages: 1 + 3},
+		{from: 0, n: page, pages: 1 + 3},
+		{from: 5, n: 4, pages: 1 + 3},
+		{from: 5, n: 4, shared: true, pages: 2 + 3},
+		{from: 5, n: page, shared: true, pages: 3 + 3},
+		{from: page - 4, n: 4, shared: true, pages: 2 + 3},
+		{from: page, n: 2, shared: true, pages: 2 + 3},
+		{from: page + 7, n: 2*page + 1, pages: 4 + 3},
+	} {
+		t.Run(fmt.Sprintf("%d+%d, shared %v", tc.from, tc.n, tc.shared), func(t *testing.T) {
+			c := newPagedCache(t, m, 5, 5*page, 12)
+			tokens := randomTokens(tc.from+tc.n, long().Vocab, 1)
+			if tc.from > 0 {
+				step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[:tc.from]})
+			}
+			if tc.shared {
+				if err := c.CopyPrefix(4, 0, tc.from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			segment := model.Segment{Seq: 0, Tokens: tokens[tc.from:]}
+			var alone []model.Segment
+			for seq := 1; seq < 4; seq++ {
+				tail := randomTokens(seq, long().Vocab, uint64(seq+1))
+				segment.Forks = append(segment.Forks, model.Fork{Seq: seq, Tokens: tail})
+				alone = append(alone, model.Segment{Seq: seq, Tokens: slices.Concat(tokens, tail), AllLogits: true})
+			}
+			cancelled, cancel := context.WithCancel(t.Context())
+			cancel()
+			before := c.UsedPages()
+			if _, err := m.Step(cancelled, c, []model.Segment{segment}); !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, want cancelled", err)
+			}
+			if n := c.UsedPages(); n != before || c.Len(0) != tc.from || c.Len(1) != 0 {
+				t.Errorf("after a step that failed %d pages are used, were %d; lengths %d and %d", n, before, c.Len(0), c.Len(1))
+			}
+			got := step(t, m, c, segment)
+			if n := c.UsedPages(); n != tc.pages {
+				t.Errorf("%d pages are used, want %d", n, tc.pages)
+			}
+			fresh := newPagedCache(t, m, 4, 5*page, 20)
+			want := step(t, m, fresh, alone...)
+			// Every sequence goes on from what it has, the one that shared it, too.
+			next, wantNext := []model.Segment{{Seq: 0, Tokens: tokens[:1]}}, []model.Segment{{Seq: 0, Tokens: append(slices.Clone(tokens), tokens[0])}}
+			row, wantRow := 1, 0
+			for seq := 1; seq < 4; seq++ {
+				wantRow += len(tokens)
+				if seq == 1 && !slices.Equal(got.Row(0), want.Row(wantRow-1)) {
+					t.Error("the logits behind the sequence's own tokens differ")
+				}
+				for range seq {
+					if !slices.Equal(got.Row(row), want.Row(wantRow)) {
+						t.Errorf("row %d, of fork %d, differs from computing it alone", row, seq)
+					}
+					row, wantRow = row+1, wantRow+1
+				}
+				if n := c.Len(seq); n != len(tokens)+seq {
+					t.Errorf("fork %d has %d tokens, want %d", seq, n, len(tokens)+seq)
+				}
+				next = append(next, model.Segment{Seq: seq, Tokens: tokens[:1]})
+				wantNext = append(wantNext, model.Segment{Seq: seq, Tokens: tokens[:1]})
+			}
+			if !slices.Equal(step(t, m, c, next...).Data, step(t, m, fresh, wantNext...).Data) {
+				t.Error("what follows differs")
+			}
+		})
 	}
 }
 

@@ -295,6 +295,9 @@ func TestBadStepsAreRefusedAndChangeNothing(t *testing.T) {
 		{"a token past the vocabulary", t.Context(), c, []model.Segment{{Seq: 1, Tokens: []int32{1, 37}}}, "token 1 is 37"},
 		{"a negative token", t.Context(), c, []model.Segment{{Seq: 1, Tokens: []int32{-1}}}, "token 0 is -1"},
 		{"more than the cache takes", t.Context(), c, []model.Segment{{Seq: 0, Tokens: randomTokens(3, 5, 1)}}, "38 of 40"},
+		{"a fork of no tokens", t.Context(), c, []model.Segment{{Seq: 1, Tokens: one, Forks: []model.Fork{{Seq: 2}}}}, "a fork of sequence 1"},
+		{"a fork that is not empty", t.Context(), c, []model.Segment{{Seq: 1, Tokens: one, Forks: []model.Fork{{Seq: 0, Tokens: one}}}}, "sequence 0 has 38 tokens"},
+		{"a fork of itself", t.Context(), c, []model.Segment{{Seq: 1, Tokens: one, Forks: []model.Fork{{Seq: 1, Tokens: one}}}}, "two segments"},
 		{"a cache of another model", t.Context(), foreign, []model.Segment{{Seq: 0, Tokens: one}}, "another model"},
 		{"a context that has ended", cancelled, c, []model.Segment{{Seq: 1, Tokens: one}}, "canceled"},
 	}

@@ -68,10 +68,25 @@ func (t *pageTables) row(seq, token int) int32 {
 	return t.tables[seq][token/PageTokens]*PageTokens + int32(token%PageTokens)
 }
 
-// growth is a sequence that is to get n tokens behind its first from.
+// growth is a sequence that is to get n tokens behind its first from, and forks that
+// go on behind those.
 type growth struct {
 	seq, from, n int
+	forks        []fork
 }
+
+// fork is an empty sequence that is to begin as another one ends, and to get n tokens
+// more.
+type fork struct {
+	seq, n int
+}
+
+// end is how many tokens the sequence will have.
+func (g growth) end() int { return g.from + g.n }
+
+// parted returns which of the tokens that the growth writes forks must have in pages of
+// their own: those from the first in the page in which they part from it.
+func (g growth) parted() int { return max(g.from, g.end()-g.end()%PageTokens) }
 
 // tail is the page that a growth writes to first and that has tokens already.
 func (t *pageTables) tail(g growth) (index int, partial bool) {
@@ -84,7 +99,10 @@ func (t *pageTables) needed(growths []growth) int {
 	left := map[int32]int32{} // Shared pages that are to be written: their uses afterwards.
 	for _, g := range growths {
 		table := t.tables[g.seq]
-		n += Pages(g.from+g.n) - len(table)
+		n += Pages(g.end()) - len(table)
+		for _, f := range g.forks {
+			n += Pages(g.end()+f.n) - g.end()/PageTokens
+		}
 		index, partial := t.tail(g)
 		if !partial {
 			continue
@@ -118,25 +136,48 @@ type grown struct {
 }
 
 // grow gives sequences the pages for what they are to get; needed of them must be
-// free. No page that is written stays shared: of one that is partly filled the
-// sequence gets one of its own, and the contents are to be copied.
+// free. No page that is written stays shared but by forks, which begin with what is
+// written: of one that is partly filled the sequence gets one of its own, and the
+// contents are to be copied.
 func (t *pageTables) grow(growths []growth) (copies []copied, done []grown) {
 	for _, g := range growths {
 		table := t.tables[g.seq]
 		change := grown{seq: g.seq, length: len(table), index: -1}
-		if index, partial := t.tail(g); partial && t.uses[table[index]] > 1 {
+		index, partial := t.tail(g)
+		filled := copied{rows: g.from % PageTokens}
+		if partial {
+			filled.from = table[index]
+		}
+		if partial && t.uses[table[index]] > 1 {
 			change.index, change.replaced = index, table[index]
 			t.uses[change.replaced]--
 			table[index] = t.take()
-			copies = append(copies, copied{from: change.replaced, to: table[index], rows: g.from % PageTokens})
+			filled.to = table[index]
+			copies = append(copies, filled)
 		}
-		for len(table) < Pages(g.from+g.n) {
-			table = append(table, t.take())
-		}
-		t.tables[g.seq] = table
+		t.tables[g.seq] = t.extend(table, g.end())
 		done = append(done, change)
+		shared := g.end() / PageTokens
+		for _, f := range g.forks {
+			done = append(done, grown{seq: f.seq, index: -1})
+			t.share(f.seq, g.seq, shared*PageTokens)
+			table := t.extend(t.tables[f.seq], g.end()+f.n)
+			if partial && index == shared {
+				filled.to = table[shared]
+				copies = append(copies, filled)
+			}
+			t.tables[f.seq] = table
+		}
 	}
 	return copies, done
+}
+
+// extend adds pages to a table until it has those of this many tokens.
+func (t *pageTables) extend(table []int32, tokens int) []int32 {
+	for len(table) < Pages(tokens) {
+		table = append(table, t.take())
+	}
+	return table
 }
 
 // undo puts the tables back as they were before grow.

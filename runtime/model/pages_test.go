@@ -24,11 +24,22 @@ func (w *written) write(growths []growth) {
 		}
 	}
 	for _, g := range growths {
-		for i := range g.n {
-			w.next++
-			w.rows[w.row(g.seq, g.from+i)] = w.next
-			w.want[g.seq] = append(w.want[g.seq], w.next)
+		w.append(g.seq, g.from, g.n)
+		for _, f := range g.forks {
+			w.want[f.seq] = slices.Clone(w.want[g.seq])
+			for i := g.parted(); i < g.end(); i++ {
+				w.rows[w.row(f.seq, i)] = w.want[g.seq][i]
+			}
+			w.append(f.seq, g.end(), f.n)
 		}
+	}
+}
+
+func (w *written) append(seq, from, n int) {
+	for i := range n {
+		w.next++
+		w.rows[w.row(seq, from+i)] = w.next
+		w.want[seq] = append(w.want[seq], w.next)
 	}
 }
 
@@ -74,7 +85,7 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 	const seqs, pages, steps = 6, 14, 4000
 	r := rand.New(rand.NewPCG(1, 2))
 	w := &written{pageTables: newPageTables(seqs, pages), rows: make([]int, pages*PageTokens), want: make([][]int, seqs)}
-	full, undone, copies := 0, 0, 0
+	full, undone, copies, forks := 0, 0, 0, 0
 	for range steps {
 		seq, other := r.IntN(seqs), r.IntN(seqs)
 		switch r.IntN(5) {
@@ -95,7 +106,13 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 		default:
 			var growths []growth
 			for _, s := range r.Perm(seqs)[:1+r.IntN(seqs)] {
-				growths = append(growths, growth{seq: s, from: len(w.want[s]), n: 1 + r.IntN(PageTokens*3/2)})
+				n, last := 1+r.IntN(PageTokens*3/2), len(growths)-1
+				if last >= 0 && len(w.want[s]) == 0 && r.IntN(2) == 0 {
+					growths[last].forks = append(growths[last].forks, fork{seq: s, n: n})
+					forks++
+					continue
+				}
+				growths = append(growths, growth{seq: s, from: len(w.want[s]), n: n})
 			}
 			needed, free := w.needed(growths), len(w.free)
 			if needed > free {
@@ -119,8 +136,8 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 		}
 		w.check(t)
 	}
-	if full == 0 || undone == 0 || copies == 0 {
-		t.Errorf("%d times full, %d undone, %d copies: something was never tried", full, undone, copies)
+	if full == 0 || undone == 0 || copies == 0 || forks == 0 {
+		t.Errorf("%d times full, %d undone, %d copies, %d forks: something was never tried", full, undone, copies, forks)
 	}
 	for seq := range seqs {
 		w.cut(seq, 0)

@@ -22,6 +22,19 @@ type Segment struct {
 	// of the model that computes, and the same for all tokens of a sequence: its
 	// keys and values in the cache belong to the scales that they were made with.
 	Scales *Scales
+	// Forks go on behind Tokens, each in a sequence of its own and with the logits
+	// after each of its tokens.
+	Forks []Fork
+}
+
+// Fork is one of several ways in which a sequence might go on, computed in one step
+// with the sequence's own tokens.
+type Fork struct {
+	// Seq is an empty sequence in the cache. It becomes what the segment's is after
+	// the step, and Tokens.
+	Seq int
+	// Tokens continue it; there is at least one.
+	Tokens []int32
 }
 
 // batch is a set of segments as rows.
@@ -30,6 +43,8 @@ type batch struct {
 	tokens    []int32
 	growths   []growth // Of the segments.
 	cacheRows []int32  // Where each row's key and value go.
+	forked    []int32  // Rows whose key and value forks have for themselves, too,
+	forkRows  []int32  // and where those go.
 	wanted    []int32  // Rows whose logits are wanted.
 	longest   int      // Highest position + 1.
 }
@@ -61,8 +76,8 @@ func selected[T any](all []T, indices []int32) []T {
 
 // Step appends the segments to their sequences in one ragged batch, prefill and
 // decode alike, and returns logits [rows, V]: for each segment in order, one row
-// after its last token, or one after each token if AllLogits. Each sequence is
-// computed with its own Scales. On an error the cache's sequences are as they
+// after its last token, or one after each token if AllLogits, and then one after each
+// token of its forks. Each sequence is computed with its own Scales. On an error the cache's sequences are as they
 // were; a CacheFullError says that there are too few free pages for all of the
 // segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
@@ -97,8 +112,11 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 		c.pages.undo(grown)
 		return nil, fmt.Errorf("model step of %d tokens: %w", n, p.err)
 	}
-	for _, s := range segments {
-		c.lengths[s.Seq] += len(s.Tokens)
+	for _, g := range b.growths {
+		c.lengths[g.seq] = g.end()
+		for _, f := range g.forks {
+			c.lengths[f.seq] = g.end() + f.n
+		}
 	}
 	return logits, nil
 }
@@ -114,49 +132,96 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 	b := &batch{}
 	seen := map[int]bool{}
 	for _, s := range segments {
-		if err := c.checkSeq(s.Seq); err != nil {
+		g := growth{seq: s.Seq, from: c.Len(s.Seq), n: len(s.Tokens)}
+		if err := b.add(m, c, seen, run{g.seq, g.from, s.Tokens, s.AllLogits, s.Scales}); err != nil {
 			return nil, err
 		}
-		if seen[s.Seq] {
-			return nil, fmt.Errorf("sequence %d has two segments in one step", s.Seq)
-		}
-		seen[s.Seq] = true
-		from := c.lengths[s.Seq]
-		if len(s.Tokens) == 0 {
-			return nil, fmt.Errorf("the segment of sequence %d is empty", s.Seq)
-		}
-		if len(s.Tokens) > c.maxLen-from {
-			return nil, fmt.Errorf("%d tokens more than sequence %d can take: %d of %d are used",
-				len(s.Tokens), s.Seq, from, c.maxLen)
-		}
-		if err := m.checkTokens(s.Tokens); err != nil {
-			return nil, fmt.Errorf("sequence %d: %w", s.Seq, err)
-		}
-		if err := b.scales.add(m, s.Scales, len(s.Tokens)); err != nil {
-			return nil, fmt.Errorf("sequence %d: %w", s.Seq, err)
-		}
-		for i := range s.Tokens {
-			if s.AllLogits || i == len(s.Tokens)-1 {
-				b.wanted = append(b.wanted, int32(len(b.positions)))
+		for _, f := range s.Forks {
+			if n := c.Len(f.Seq); n > 0 {
+				return nil, fmt.Errorf("sequence %d has %d tokens and cannot become a fork of sequence %d", f.Seq, n, s.Seq)
 			}
-			b.positions = append(b.positions, int32(from+i))
+			if err := b.add(m, c, seen, run{f.Seq, g.end(), f.Tokens, true, s.Scales}); err != nil {
+				return nil, fmt.Errorf("a fork of sequence %d: %w", s.Seq, err)
+			}
+			g.forks = append(g.forks, fork{seq: f.Seq, n: len(f.Tokens)})
 		}
-		b.tokens = append(b.tokens, s.Tokens...)
-		b.growths = append(b.growths, growth{seq: s.Seq, from: from, n: len(s.Tokens)})
-		b.longest = max(b.longest, from+len(s.Tokens))
+		b.growths = append(b.growths, g)
 	}
 	return b, nil
+}
+
+// run are tokens of one sequence behind its first from.
+type run struct {
+	seq, from int
+	tokens    []int32
+	allLogits bool
+	scales    *Scales
+}
+
+// add validates a run and lays it out as rows. No sequence may have two.
+func (b *batch) add(m *Model, c *Cache, seen map[int]bool, r run) error {
+	if err := c.checkSeq(r.seq); err != nil {
+		return err
+	}
+	if seen[r.seq] {
+		return fmt.Errorf("sequence %d has two segments in one step", r.seq)
+	}
+	seen[r.seq] = true
+	if len(r.tokens) == 0 {
+		return fmt.Errorf("the segment of sequence %d is empty", r.seq)
+	}
+	if len(r.tokens) > c.maxLen-r.from {
+		return fmt.Errorf("%d tokens more than sequence %d can take: %d of %d are used",
+			len(r.tokens), r.seq, r.from, c.maxLen)
+	}
+	if err := m.checkTokens(r.tokens); err != nil {
+		return fmt.Errorf("sequence %d: %w", r.seq, err)
+	}
+	if err := b.scales.add(m, r.scales, len(r.tokens)); err != nil {
+		return fmt.Errorf("sequence %d: %w", r.seq, err)
+	}
+	for i := range r.tokens {
+		if r.allLogits || i == len(r.tokens)-1 {
+			b.wanted = append(b.wanted, int32(len(b.positions)))
+		}
+		b.positions = append(b.positions, int32(r.from+i))
+	}
+	b.tokens = append(b.tokens, r.tokens...)
+	b.longest = max(b.longest, r.from+len(r.tokens))
+	return nil
 }
 
 // place looks up where the rows' keys and values go, and where those are that
 // they attend to, once the sequences have the pages.
 func (b *batch) place(c *Cache) {
-	for _, g := range b.growths {
-		for i := g.from; i < g.from+g.n; i++ {
-			b.cacheRows = append(b.cacheRows, c.pages.row(g.seq, i))
-			b.keys = append(b.keys, backend.Pages{Table: c.pages.tables[g.seq], Count: int32(i + 1)})
+	rows := func(seq, from, n int) {
+		for i := from; i < from+n; i++ {
+			b.cacheRows = append(b.cacheRows, c.pages.row(seq, i))
+			b.keys = append(b.keys, backend.Pages{Table: c.pages.tables[seq], Count: int32(i + 1)})
 		}
 	}
+	for _, g := range b.growths {
+		first := len(b.cacheRows)
+		rows(g.seq, g.from, g.n)
+		for _, f := range g.forks {
+			for i := g.parted(); i < g.end(); i++ {
+				b.forked = append(b.forked, int32(first+i-g.from))
+				b.forkRows = append(b.forkRows, c.pages.row(f.seq, i))
+			}
+			rows(f.seq, g.end(), f.n)
+		}
+	}
+}
+
+// store writes the rows' keys or values to where they go.
+func (b *batch) store(p *pass, cache, values backend.Buffer, width int) {
+	p.do(func() error { return p.be.ScatterRows(cache, values, b.cacheRows, width) })
+	if len(b.forked) == 0 {
+		return
+	}
+	again := p.pick(values, b.forked, width)
+	p.do(func() error { return p.be.ScatterRows(cache, again, b.forkRows, width) })
+	p.free(again)
 }
 
 func (m *Model) checkTokens(tokens []int32) error {
@@ -188,8 +253,8 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, t
 		x, normed = p.replace(x, b.wanted, m.hidden), p.replace(normed, b.wanted, m.hidden)
 		q = l.project(p, m, normed, out.positions, table, nil, qProj)[0]
 	}
-	p.do(func() error { return p.be.ScatterRows(cacheK, k, b.cacheRows, m.keys) })
-	p.do(func() error { return p.be.ScatterRows(cacheV, v, b.cacheRows, m.keys) })
+	b.store(p, cacheK, k, m.keys)
+	b.store(p, cacheV, v, m.keys)
 	p.free(k, v)
 	attended := p.alloc(n * m.width())
 	p.do(func() error {
