@@ -77,9 +77,9 @@ func selected[T any](all []T, indices []int32) []T {
 // Step appends the segments to their sequences in one ragged batch, prefill and
 // decode alike, and returns logits [rows, V]: for each segment in order, one row
 // after its last token, or one after each token if AllLogits, and then one after each
-// token of its forks. Each sequence is computed with its own Scales. On an error the cache's sequences are as they
-// were; a CacheFullError says that there are too few free pages for all of the
-// segments.
+// token of its forks. Each sequence is computed with its own Scales. On an error the
+// cache's sequences are as they were; a CacheFullError says that there are too few
+// free pages for all of the segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
 	b, err := m.plan(c, segments)
 	if err != nil {
