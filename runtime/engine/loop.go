@@ -170,6 +170,15 @@ type share struct {
 	unused bool // The rows are of a prompt that is not read to its end.
 }
 
+// add appends a job's segments, and its share with their rows.
+func (b *batch) add(s share, segments ...model.Segment) {
+	for _, seg := range segments {
+		s.rows += seg.Rows()
+		b.segments = append(b.segments, s.job.segment(seg))
+	}
+	b.shares = append(b.shares, s)
+}
+
 // turn advances every running job by one batch per model.
 func (l *loop) turn(ctx context.Context) {
 	budget := l.engine.o.StepTokens
@@ -220,14 +229,11 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 			return nil // The turn's budget is used up by prompts that came before.
 		}
 		*budget -= n
-		seg, s := model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}, share{job: j, rows: 1, unused: n < left}
+		seg := model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}
 		if n == left {
 			seg.Forks = j.work.forks(j, l)
 		}
-		for _, f := range seg.Forks {
-			s.rows += len(f.Tokens)
-		}
-		b.segments, b.shares = append(b.segments, j.segment(seg)), append(b.shares, s)
+		b.add(share{job: j, unused: n < left}, seg)
 		j.read += n
 		l.engine.promptTokens.Add(int64(n))
 		return nil
@@ -236,14 +242,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if err != nil || len(segments) == 0 {
 		return err
 	}
-	s := share{job: j}
-	for _, seg := range segments {
-		if s.rows++; seg.AllLogits {
-			s.rows += len(seg.Tokens) - 1
-		}
-		b.segments = append(b.segments, j.segment(seg))
-	}
-	b.shares = append(b.shares, s)
+	b.add(share{job: j}, segments...)
 	return nil
 }
 

@@ -49,7 +49,7 @@ func scoreDemand(prompt int, labels [][]int32) demand {
 	for _, label := range labels {
 		if len(label) > 1 {
 			d.forks++
-			d.forkPages = max(d.forkPages, model.Pages(prompt+len(label)-1)-prompt/model.PageTokens)
+			d.forkPages = max(d.forkPages, model.ForkPages(prompt, len(label)-1))
 		}
 	}
 	return d

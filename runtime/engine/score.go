@@ -75,26 +75,12 @@ func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.label
 
 func (s *scoring) admitted() {}
 
-// forks reads the first labels with the prompt's last tokens: by themselves they would
-// take nearly half as long as a short question.
-func (s *scoring) forks(j *job, l *loop) []model.Fork { return s.branch(j, l) }
-
-// segments forks the prompt for the labels that are left.
-func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
-	var out []model.Segment
-	for _, f := range s.branch(j, l) {
-		if err := l.cache.CopyPrefix(f.Seq, j.place, len(j.prompt)); err != nil {
-			return nil, err
-		}
-		out = append(out, model.Segment{Seq: f.Seq, Tokens: f.Tokens, AllLogits: true})
-	}
-	return out, nil
-}
-
-// branch takes forks for as many labels as the job was promised forks for, and as
+// forks takes forks for as many labels as the job was promised forks for, and as
 // there are left in this turn. The last token of a label predicts nothing that is
-// asked for, so a label of one token needs no fork at all.
-func (s *scoring) branch(j *job, l *loop) []model.Fork {
+// asked for, so a label of one token needs no fork at all. The first labels are read
+// with the prompt's last tokens: by themselves they would take nearly half as long as
+// a short question.
+func (s *scoring) forks(j *job, l *loop) []model.Fork {
 	var out []model.Fork
 	s.wave = s.wave[:0]
 	for ; s.next < len(s.labels); s.next++ {
@@ -110,6 +96,18 @@ func (s *scoring) branch(j *job, l *loop) []model.Fork {
 		s.wave = append(s.wave, s.next)
 	}
 	return out
+}
+
+// segments forks the prompt for the labels that are left.
+func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
+	var out []model.Segment
+	for _, f := range s.forks(j, l) {
+		if err := l.cache.CopyPrefix(f.Seq, j.place, len(j.prompt)); err != nil {
+			return nil, err
+		}
+		out = append(out, model.Segment{Seq: f.Seq, Tokens: f.Tokens, AllLogits: true})
+	}
+	return out, nil
 }
 
 func (s *scoring) take(rows [][]float32) (done bool, err error) {

@@ -10,6 +10,10 @@ const PageTokens = 32
 // Pages returns how many pages this many tokens of one sequence take.
 func Pages(tokens int) int { return (tokens + PageTokens - 1) / PageTokens }
 
+// ForkPages returns how many pages a sequence takes that shares its first tokens with
+// another one and has n behind them: a page in which the two part is its own.
+func ForkPages(shared, n int) int { return Pages(shared+n) - shared/PageTokens }
+
 // pageTables say which pages hold each sequence's tokens: token i of a sequence
 // is row i%PageTokens of page table[i/PageTokens]. A page may be in several
 // tables; it is free once it is in none.
@@ -101,7 +105,7 @@ func (t *pageTables) needed(growths []growth) int {
 		table := t.tables[g.seq]
 		n += Pages(g.end()) - len(table)
 		for _, f := range g.forks {
-			n += Pages(g.end()+f.n) - g.end()/PageTokens
+			n += ForkPages(g.end(), f.n)
 		}
 		index, partial := t.tail(g)
 		if !partial {
@@ -147,13 +151,13 @@ func (t *pageTables) grow(growths []growth) (copies []copied, done []grown) {
 		filled := copied{rows: g.from % PageTokens}
 		if partial {
 			filled.from = table[index]
-		}
-		if partial && t.uses[table[index]] > 1 {
-			change.index, change.replaced = index, table[index]
-			t.uses[change.replaced]--
-			table[index] = t.take()
-			filled.to = table[index]
-			copies = append(copies, filled)
+			if t.uses[filled.from] > 1 {
+				change.index, change.replaced = index, filled.from
+				t.uses[change.replaced]--
+				table[index] = t.take()
+				filled.to = table[index]
+				copies = append(copies, filled)
+			}
 		}
 		t.tables[g.seq] = t.extend(table, g.end())
 		done = append(done, change)

@@ -27,6 +27,18 @@ type Segment struct {
 	Forks []Fork
 }
 
+// Rows returns how many rows of logits a step gives for the segment.
+func (s Segment) Rows() int {
+	n := 1
+	if s.AllLogits {
+		n = len(s.Tokens)
+	}
+	for _, f := range s.Forks {
+		n += len(f.Tokens)
+	}
+	return n
+}
+
 // Fork is one of several ways in which a sequence might go on, computed in one step
 // with the sequence's own tokens.
 type Fork struct {
