@@ -1,17 +1,20 @@
 package cpu
 
 import (
+	"runtime"
 	"syscall"
 	"unsafe"
 )
 
-// adviseHuge asks for huge pages in memory that has not been written to. That the
-// system declines does no harm.
+// adviseHuge asks for huge pages in memory that has not been written to, and in what
+// else lies in those where it begins and ends: most buffers are little larger than a
+// huge page, and few have a whole one to themselves. That the system declines does no
+// harm.
 func adviseHuge(memory []float32) {
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(memory))), 4*len(memory)) //nolint:gosec // The same memory, as the system call takes it.
-	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(bytes)))) & (hugePage - 1)         //nolint:gosec // Its address, rounded up.
-	whole := (len(bytes) - skip) &^ (hugePage - 1)
-	if whole > 0 {
-		_ = syscall.Madvise(bytes[skip:][:whole], syscall.MADV_HUGEPAGE)
-	}
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(memory))) //nolint:gosec // As the system call takes it.
+	end := start + uintptr(4*len(memory))
+	start &^= hugePage - 1
+	end = (end + hugePage - 1) &^ (hugePage - 1)
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, start, end-start, syscall.MADV_HUGEPAGE)
+	runtime.KeepAlive(memory)
 }

@@ -1,0 +1,58 @@
+package cpu
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// TestBuffersLieInHugePages checks that all of a large buffer's memory is advised to be
+// in huge pages, and not only those pages that it fills.
+func TestBuffersLieInHugePages(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+		t.Skipf("this kernel has no transparent huge pages: %v", err)
+	}
+	b := newTest(t, 1, "plain")
+	for _, n := range []int{hugePage / 4, 600_000, 5 << 20} {
+		buf, err := b.Alloc(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := buf.(*buffer).data
+		start := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+		for at := start; at < start+uintptr(4*n); {
+			end, advised := mapping(t, at)
+			if !advised {
+				t.Fatalf("%d floats: byte %d of %d is not advised", n, at-start, 4*n)
+			}
+			at = end
+		}
+	}
+}
+
+// mapping returns where the mapping of an address ends, and whether huge pages were
+// asked for in it.
+func mapping(t *testing.T, at uintptr) (end uintptr, advised bool) {
+	t.Helper()
+	file, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	found := false
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		var from, to uintptr
+		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x ", &from, &to); n == 2 {
+			found, end = from <= at && at < to, to
+		}
+		if flags, ok := strings.CutPrefix(lines.Text(), "VmFlags:"); ok && found {
+			return end, slices.Contains(strings.Fields(flags), "hg")
+		}
+	}
+	t.Fatalf("no mapping has the address %#x", at)
+	return 0, false
+}
