@@ -44,13 +44,10 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	return nil
 }
 
-// rowRange is the half-open range of rows of one sequence.
-type rowRange struct{ from, to int }
-
-// groupRows splits rows into runs with the same First and checks that the key
-// rows of different runs are disjoint, since runs are computed in parallel.
-func groupRows(keys []backend.Span) ([]rowRange, error) {
-	var groups []rowRange
+// groupRows splits rows into runs with the same First, one a sequence, and checks that
+// the key rows of different runs are disjoint, since runs are computed in parallel.
+func groupRows(keys []backend.Span) ([]interval, error) {
+	var groups []interval
 	end := int32(0) // Where the keys of the groups so far end.
 	for n := 0; n < len(keys); {
 		first, last := keys[n].First, int32(0)
@@ -62,7 +59,7 @@ func groupRows(keys []backend.Span) ([]rowRange, error) {
 			return nil, fmt.Errorf("row %d attends to row %d, which belongs to an earlier sequence", from, first)
 		}
 		end = last
-		groups = append(groups, rowRange{from, n})
+		groups = append(groups, interval{from, n})
 	}
 	return groups, nil
 }
@@ -88,7 +85,7 @@ type gradientMemory struct {
 // With p the attention probabilities and D = ⟨dOut, out⟩: dvⱼ += pⱼ·dOut,
 // dSⱼ = pⱼ·(⟨dOut, vⱼ⟩ − D)·scale, dq += dSⱼ·kⱼ, dkⱼ += dSⱼ·q. These are products of
 // matrices, of a block of queries each.
-func (g *attentionGradient) sequence(b *Backend, rows rowRange, kvHead int, m *gradientMemory) {
+func (g *attentionGradient) sequence(b *Backend, rows interval, kvHead int, m *gradientMemory) {
 	s := g.shape
 	share, stride := s.Heads/s.KVHeads, s.KVHeads*s.HeadDim
 	first := int(g.keys[rows.from].First)*stride + kvHead*s.HeadDim
@@ -99,7 +96,7 @@ func (g *attentionGradient) sequence(b *Backend, rows rowRange, kvHead int, m *g
 	m.kt = resized(m.kt, s.HeadDim*longest)
 	transpose(m.kt, longest, g.k[first:], stride, longest, s.HeadDim, 1)
 	for from := rows.from; from < rows.to; from += b.kernels.nr {
-		block := rowRange{from, min(rows.to, from+b.kernels.nr)}
+		block := interval{from, min(rows.to, from+b.kernels.nr)}
 		for h := kvHead * share; h < (kvHead+1)*share; h++ {
 			g.block(b, block, h, first, longest, m)
 		}
@@ -108,7 +105,7 @@ func (g *attentionGradient) sequence(b *Backend, rows rowRange, kvHead int, m *g
 
 // block adds the gradients of one head of a block of rows, whose keys begin at an
 // element of k and v.
-func (g *attentionGradient) block(b *Backend, rows rowRange, head, first, longest int, m *gradientMemory) {
+func (g *attentionGradient) block(b *Backend, rows interval, head, first, longest int, m *gradientMemory) {
 	s, nr, n := g.shape, b.kernels.nr, rows.to-rows.from
 	d, width, stride := s.HeadDim, s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	at := rows.from*width + head*d

@@ -16,6 +16,9 @@ type format struct {
 	// blockSteps is the number of steps, at most, after which a product goes on to
 	// other rows: what is read of a tile of rows stays near L1.
 	blockSteps int
+	// rowCost is about how much longer it takes to make an element of a row ready for a
+	// product than to read one of a panel; see newGrid.
+	rowCost float64
 	// tooLarge is the bits of the least magnitude that it cannot hold; float32 holds
 	// whatever there is.
 	tooLarge uint32
@@ -34,16 +37,16 @@ const (
 
 var formats = [...]format{
 	backend.F32: {
-		columns: 1, lines: 1, blockSteps: 768,
+		columns: 1, lines: 1, blockSteps: 768, rowCost: 0.25,
 		pack: packF32, unpack: unpackF32,
 	},
 	backend.BF16: {
-		columns: 2, lines: 1, blockSteps: 768,
+		columns: 2, lines: 1, blockSteps: 768, rowCost: 1.5,
 		tooLarge: 0x7f7f8000, // Half-way from the last number to infinity.
 		pack:     packBF16, unpack: unpackBF16,
 	},
 	backend.Int8: {
-		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 32,
+		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 32, rowCost: 15,
 		tooLarge: 0x7f000000, // 2¹²⁷, whose scale is below it, times 127, even if rounded up.
 		pack:     packInt8, unpack: unpackInt8,
 	},

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -116,33 +117,79 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error 
 	return nil
 }
 
-// compute divides products of n rows into tasks: rows by panels, where the panels of
-// all products are counted as if they lay behind each other.
+// compute divides products of n rows into tasks, where the panels of all products are
+// counted as if they lay behind each other.
 func (b *Backend) compute(n int, all []multiplication) {
 	var panels, work, mr int
+	var rowCost float64
 	for _, m := range all {
 		panels += m.count()
 		work += n * m.out * m.k
 		mr = max(mr, m.mr)
+		rowCost = max(rowCost, formats[m.kind].rowCost)
 	}
-	tiles, rowTasks, columns := (n+mr-1)/mr, 1, split{panels: panels, each: panels}
+	g := grid{tiles: (n + mr - 1) / mr, rows: 1, columns: split{panels: panels, each: panels}}
 	if b.pool.threads > 1 && work >= inlineWork {
-		want := b.pool.threads * tasksPerThread
-		rowTasks = max(min(want, tiles), (n+blockRows-1)/blockRows)
-		if rowTasks < want {
-			columns = splitPanels(panels, (want+rowTasks-1)/rowTasks, b.pool.threads)
-		}
+		g = newGrid(n, g.tiles, panels, b.kernels.nr, b.pool.threads, rowCost)
 	}
-	if rowTasks == 1 {
-		b.follow(all, columns)
+	if g.rows == 1 {
+		b.follow(all, g.columns)
 	}
-	b.pool.run(rowTasks*columns.tasks(), func(task int) {
-		i := task % rowTasks // Whose tiles are one more or less than another's.
-		row, rowEnd := i*tiles/rowTasks*mr, min(n, (i+1)*tiles/rowTasks*mr)
-		for i, p := range parts(all, columns.task(task/rowTasks)) {
-			b.block(all[i], row, rowEnd, p.from, p.to)
+	b.pool.run(g.tasks(), func(task int) {
+		tiles, columns := g.task(task)
+		for i, p := range parts(all, columns) {
+			b.block(all[i], tiles.from*mr, min(n, tiles.to*mr), p.from, p.to)
 		}
 	})
+}
+
+// grid divides products into tasks: rows by panels.
+type grid struct {
+	tiles   int   // Of rows.
+	rows    int   // Blocks of them.
+	whole   int   // The first blocks are one task each;
+	columns split // the others are divided so.
+}
+
+// newGrid weighs what tasks do again and again: each block of rows reads all panels, and
+// each part of the columns makes all rows ready, at rowCost times what it takes to read
+// as much of a panel. Of the blocks only the last ones, one a thread, are divided by
+// columns: they even out what the others leave.
+func newGrid(n, tiles, panels, nr, threads int, rowCost float64) grid {
+	want, columns := threads*tasksPerThread, float64(panels*nr)
+	// Of b blocks and want/b parts this b takes least, if there are panels for it.
+	cheapest := int(math.Sqrt(float64(want*n) * rowCost / columns))
+	fewest := (want + panels - 1) / panels
+	g := grid{tiles: tiles, rows: max(min(want, max(cheapest, fewest)), (n+blockRows-1)/blockRows)}
+	if g.rows > threads {
+		g.rows = roundUp(g.rows, threads)
+	}
+	g.rows = min(g.rows, tiles)
+	if g.rows == 1 {
+		g.columns = splitPanels(panels, want, threads)
+		return g
+	}
+	g.whole = max(0, g.rows-threads)
+	parts := (want + g.rows - g.whole - 1) / (g.rows - g.whole)
+	if g.whole > 0 {
+		worth := columns / (rowCost * float64(n) / float64(g.rows))
+		parts = max(1, min(parts, int(worth)))
+	}
+	g.columns = split{panels: panels, each: (panels + parts - 1) / parts}
+	return g
+}
+
+func (g grid) tasks() int { return g.whole + (g.rows-g.whole)*g.columns.tasks() }
+
+// task returns the tiles of rows and the panels of a task.
+func (g grid) task(i int) (tiles, panels interval) {
+	block, panels := i, interval{0, g.columns.panels}
+	if i >= g.whole { // Threads that keep step stay at their rows.
+		rest := g.rows - g.whole
+		block, panels = g.whole+(i-g.whole)%rest, g.columns.task((i-g.whole)/rest)
+	}
+	// Blocks have at most one tile more or less than others.
+	return interval{block * g.tiles / g.rows, (block + 1) * g.tiles / g.rows}, panels
 }
 
 // split divides the panels of products into tasks: first large ones, one a
@@ -172,26 +219,26 @@ func (s split) tasks() int {
 	return s.large + (s.panels-s.large*s.each+s.small-1)/s.small
 }
 
-// panelRange are the panels from one to before another.
-type panelRange struct{ from, to int }
+// interval is what is from one to before another.
+type interval struct{ from, to int }
 
 // task returns the panels of a task.
-func (s split) task(i int) panelRange {
+func (s split) task(i int) interval {
 	if s.large == 0 || i < s.large {
-		return panelRange{i * s.each, min(s.panels, (i+1)*s.each)}
+		return interval{i * s.each, min(s.panels, (i+1)*s.each)}
 	}
 	from := s.large*s.each + (i-s.large)*s.small
-	return panelRange{from, min(s.panels, from+s.small)}
+	return interval{from, min(s.panels, from+s.small)}
 }
 
 // parts yields what some panels are of each matrix, if anything, where the panels of
 // all matrices are counted as if they lay behind each other.
-func parts[M interface{ count() int }](all []M, of panelRange) iter.Seq2[int, panelRange] {
-	return func(yield func(int, panelRange) bool) {
+func parts[M interface{ count() int }](all []M, of interval) iter.Seq2[int, interval] {
+	return func(yield func(int, interval) bool) {
 		before := 0
 		for i, m := range all {
 			count := m.count()
-			p := panelRange{max(0, of.from-before), min(count, of.to-before)}
+			p := interval{max(0, of.from-before), min(count, of.to-before)}
 			if p.from < p.to && !yield(i, p) {
 				return
 			}

@@ -92,3 +92,36 @@ func TestBlocksAreOfOneSize(t *testing.T) {
 		}
 	}
 }
+
+// TestGridsCoverAProduct checks that the tasks of a product compute every tile by every
+// panel exactly once, in blocks of rows that fit the cache.
+func TestGridsCoverAProduct(t *testing.T) {
+	const mr, nr = 12, 32
+	for _, threads := range []int{2, 3, 8, 16} {
+		for _, n := range []int{1, 12, 13, 32, 150, 193, 512, 1000, 5000} {
+			for _, panels := range []int{1, 2, 6, 18, 48, 256} {
+				for _, rowCost := range []float64{0.25, 1.5, 15} {
+					tiles := (n + mr - 1) / mr
+					g := newGrid(n, tiles, panels, nr, threads, rowCost)
+					times := make([]int, tiles*panels)
+					for task := range g.tasks() {
+						rows, columns := g.task(task)
+						if most := blockRows/mr + 1; rows.to-rows.from > most {
+							t.Fatalf("%+v: task %d has %d tiles of rows, at most %d fit", g, task, rows.to-rows.from, most)
+						}
+						for tile := rows.from; tile < rows.to; tile++ {
+							for panel := columns.from; panel < columns.to; panel++ {
+								times[tile*panels+panel]++
+							}
+						}
+					}
+					for i, n := range times {
+						if n != 1 {
+							t.Fatalf("%+v: tile %d by panel %d is computed %d times", g, i/panels, i%panels, n)
+						}
+					}
+				}
+			}
+		}
+	}
+}
