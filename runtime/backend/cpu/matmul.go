@@ -166,7 +166,7 @@ func newGrid(n, tiles, panels, nr, threads int, rowCost float64) grid {
 	}
 	g.rows = min(g.rows, tiles)
 	if g.rows == 1 {
-		g.columns = splitPanels(panels, want, threads)
+		g.columns = splitPanels(panels, threads)
 		return g
 	}
 	g.whole = max(0, g.rows-threads)
@@ -201,11 +201,12 @@ type split struct {
 	small         int // the others have so many, if there are large ones.
 }
 
-// splitPanels makes about so many tasks.
-func splitPanels(panels, tasks, threads int) split {
+// splitPanels makes about tasksPerThread tasks a thread.
+func splitPanels(panels, threads int) split {
 	const shareOfLarge = 7. / 8
 	large := int(shareOfLarge*float64(panels)) / threads
-	if tasks <= threads || large < 2 {
+	tasks := threads * tasksPerThread
+	if large < 2 {
 		return split{panels: panels, each: (panels + tasks - 1) / tasks}
 	}
 	rest := panels - large*threads
