@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,12 +41,20 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 			t.Errorf("%s: %v", l.What, l.Ours)
 		}
 	}
-	if decode := r.Rows[1]; len(decode.Bandwidth) != 4 || decode.BytesPerToken <= 0 {
-		t.Errorf("decode has %d probes and %g bytes a token", len(decode.Bandwidth), decode.BytesPerToken)
+	if shares := r.Rows[1].ofBandwidth(); len(shares) != 2*decodeTokens/probedTokens || median(shares) <= 0 {
+		t.Errorf("decoding beside probes: %v", shares)
 	}
 	r.Rows[0].Peer, r.Rows[0].PeerName = []float64{r.Rows[0].Ours[0] / 2, r.Rows[0].Ours[1] / 2}, "peer"
 	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4+2*len(questions) {
 		t.Errorf("table:\n%s", table)
+	}
+}
+
+// TestDecodingIsComparedWithProbesBesideIt: not with those of other rounds.
+func TestDecodingIsComparedWithProbesBesideIt(t *testing.T) {
+	l := &row{BytesPerToken: 10, Parts: [][]float64{{6, 12}, {1}}, Probes: [][]float64{{100, 140, 100}, {10, 30}}}
+	if got, want := l.ofBandwidth(), []float64{0.5, 1, 0.5}; !slices.Equal(got, want) {
+		t.Errorf("of bandwidth %v, want %v", got, want)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 const (
 	promptTokens  = 512
 	decodeTokens  = 64
+	probedTokens  = 8 // Decoded between two probes of the memory.
 	batch         = 32
 	batchedTokens = 16
 )
@@ -65,12 +66,10 @@ func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, w
 		if err := subject.prefill(ctx, prefill); err != nil {
 			return err
 		}
-		decode.Bandwidth = append(decode.Bandwidth, r.probe.run())
-		if err := subject.decode(ctx, 1, decodeTokens, decode); err != nil {
+		if err := subject.decode(ctx, 1, decodeTokens, r.probe, decode); err != nil {
 			return err
 		}
-		decode.Bandwidth = append(decode.Bandwidth, r.probe.run())
-		if err := subject.decode(ctx, batch, batchedTokens, batched); err != nil {
+		if err := subject.decode(ctx, batch, batchedTokens, nil, batched); err != nil {
 			return err
 		}
 		if peer != nil {
@@ -153,28 +152,47 @@ func (s *subject) prefill(ctx stdcontext.Context, into *row) error {
 	return s.empty(ctx)
 }
 
-// decode continues empty sequences by single tokens.
-func (s *subject) decode(ctx stdcontext.Context, sequences, tokens int, into *row) error {
+// decode continues empty sequences by single tokens. With a probe it says how fast
+// memory was before and after every few of them.
+func (s *subject) decode(ctx stdcontext.Context, sequences, tokens int, probe *probe, into *row) error {
 	if err := s.empty(ctx); err != nil {
 		return err
 	}
 	next := make([]model.Segment, sequences)
-	step := func() error {
-		for i := range next {
-			next[i] = model.Segment{Seq: i, Tokens: []int32{int32(i + s.cache.Len(i))}}
+	steps := func(n int) (time.Duration, error) {
+		begun := time.Now()
+		for range n {
+			for i := range next {
+				next[i] = model.Segment{Seq: i, Tokens: []int32{int32(i + s.cache.Len(i))}}
+			}
+			if _, err := s.model.Step(ctx, s.cache, next); err != nil {
+				return 0, err
+			}
 		}
-		_, err := s.model.Step(ctx, s.cache, next)
-		return err
+		return time.Since(begun), nil
 	}
-	if err := step(); err != nil { // Warms up.
-		return err
+	part := tokens
+	if probe != nil {
+		part = probedTokens
+		into.Probes = append(into.Probes, []float64{probe.run()})
+		into.Parts = append(into.Parts, nil)
 	}
-	begun := time.Now()
-	for range tokens {
-		if err := step(); err != nil {
+	var took time.Duration
+	for done := 0; done < tokens; done += part {
+		if _, err := steps(1); err != nil { // Warms up: a probe leaves nothing of ours in the cache.
 			return err
 		}
+		d, err := steps(part)
+		if err != nil {
+			return err
+		}
+		took += d
+		if probe != nil {
+			round := len(into.Probes) - 1
+			into.Parts[round] = append(into.Parts[round], float64(sequences*part)/d.Seconds())
+			into.Probes[round] = append(into.Probes[round], probe.run())
+		}
 	}
-	into.Ours = append(into.Ours, float64(sequences*tokens)/time.Since(begun).Seconds())
+	into.Ours = append(into.Ours, float64(sequences*tokens)/took.Seconds())
 	return s.empty(ctx)
 }

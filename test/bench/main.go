@@ -3,10 +3,10 @@
 // its llama-bench is given, and the SVF training step, beside the reference
 // algorithm in PyTorch where a Python with torch is given.
 //
-// Peers take turns with the runtime (A B A B) in one run, all figures are
-// medians, and each round begins and ends with a probe of the memory bandwidth,
-// which on shared machines drifts within minutes. So ratios mean something and
-// lone figures little.
+// Peers take turns with the runtime (A B A B) in one run, and all figures are
+// medians. The memory bandwidth drifts within seconds on shared machines, so it is
+// probed before and after every few tokens that are decoded. So ratios mean
+// something and lone figures little.
 //
 //	go run ./test/bench --shapes 135M --weights bf16 --llama-bench ~/llama.cpp/build/bin/llama-bench
 package main

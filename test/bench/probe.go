@@ -7,7 +7,7 @@ import (
 
 // probe measures how fast this machine reads memory now, in bytes a second:
 // all threads add up a buffer that no cache holds. On shared machines it
-// drifts within minutes, so a figure that is bound by memory means something
+// drifts within seconds, so a figure that is bound by memory means something
 // only beside a probe.
 type probe struct {
 	buffer  []uint64
@@ -27,14 +27,6 @@ func newProbe(threads int) *probe {
 }
 
 func (p *probe) run() float64 {
-	var best float64
-	for range 3 {
-		best = max(best, p.once())
-	}
-	return best
-}
-
-func (p *probe) once() float64 {
 	begun := time.Now()
 	sums := make([]uint64, p.threads)
 	var all sync.WaitGroup

@@ -21,10 +21,23 @@ type row struct {
 	// Ours and Peer are tokens a second, one a round; Peer may have none.
 	Ours, Peer []float64
 	PeerName   string `json:",omitempty"`
-	// BytesPerToken is what decoding a token of one sequence reads, 0 where
-	// memory is not the limit; Bandwidth has the probes, in bytes a second.
-	BytesPerToken float64   `json:",omitempty"`
-	Bandwidth     []float64 `json:",omitempty"`
+	// BytesPerToken is what decoding a token of one sequence reads, 0 where memory is
+	// not the limit. Each round has parts, in tokens a second, and probes before and
+	// after each, in bytes a second.
+	BytesPerToken float64     `json:",omitempty"`
+	Parts, Probes [][]float64 `json:",omitempty"`
+}
+
+// ofBandwidth is what decoding read of what the probes beside it did, for each part.
+func (l *row) ofBandwidth() []float64 {
+	var shares []float64
+	for round, parts := range l.Parts {
+		for i, part := range parts {
+			before, after := l.Probes[round][i], l.Probes[round][i+1]
+			shares = append(shares, part*l.BytesPerToken/((before+after)/2))
+		}
+	}
+	return shares
 }
 
 func (r *report) add(shape, weights, what string) *row {
@@ -54,8 +67,8 @@ func (r *report) table() string {
 			peer = fmt.Sprintf("%s %s", l.PeerName, figure(median(l.Peer)))
 			ratio = fmt.Sprintf("%.2f", median(l.Ours)/median(l.Peer))
 		}
-		if l.BytesPerToken > 0 && len(l.Bandwidth) > 0 {
-			share = fmt.Sprintf("%.2f", median(l.Ours)*l.BytesPerToken/median(l.Bandwidth))
+		if shares := l.ofBandwidth(); len(shares) > 0 {
+			share = fmt.Sprintf("%.2f", median(shares))
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.Shape, l.Weights, l.What, figure(median(l.Ours)), peer, ratio, share)
 	}
