@@ -239,7 +239,9 @@ func (w world) setJob(ctx context.Context, job *batchv1.Job, condition batchv1.J
 	GinkgoHelper()
 	w.get(ctx, job.Name, job)
 	now := metav1.Now()
-	job.Status.StartTime = &now
+	if job.Status.StartTime == nil { // It starts once: the API server refuses another second.
+		job.Status.StartTime = &now
+	}
 	job.Status.Failed = failures
 	before := batchv1.JobFailureTarget
 	switch condition {
