@@ -245,7 +245,8 @@ type Hyperparameters struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	Parameterization string `json:"parameterization,omitempty"`
-	// iterations is the number of optimiser steps.
+	// iterations is the number of optimiser steps, at most: a validation score of 1
+	// ends the run, since none is better and the earliest of equals is kept.
 	// +optional
 	// +kubebuilder:default=200
 	// +kubebuilder:validation:Minimum=1
@@ -267,7 +268,8 @@ type Hyperparameters struct {
 	// +kubebuilder:default="0.001"
 	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 1000000.0",message="maxGradNorm must be greater than 0 and at most 1000000"
 	MaxGradNorm Decimal `json:"maxGradNorm,omitempty"`
-	// klWeight is λ of the penalty λ·KL(π'‖π).
+	// klWeight is λ of the penalty λ·KL(π'‖π). With 0 training is faster, and the
+	// divergence is measured only in iterations that end with a validation.
 	// +optional
 	// +kubebuilder:default="0.1"
 	// +kubebuilder:validation:XValidation:rule="double(self) <= 1000.0",message="klWeight must be at most 1000"
@@ -399,7 +401,8 @@ type TrainingProgress struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	Reward string `json:"reward,omitempty"`
-	// kl is the last batch's divergence from the base model per token.
+	// kl is the divergence from the base model per token, of the last batch that
+	// it was measured of.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=24

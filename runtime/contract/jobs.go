@@ -106,13 +106,15 @@ const (
 // Hyper holds a run's hyperparameters; DefaultHyper has the paper's values.
 type Hyper struct {
 	Parameterization string `json:"parameterization"`
-	// Iterations is the number of optimiser steps.
+	// Iterations is the number of optimiser steps, at most: a validation score of
+	// 1 ends the run, since none is better and the earliest of equals is kept.
 	Iterations   int     `json:"iterations"`
 	BatchSize    int     `json:"batchSize"`
 	LearningRate float64 `json:"learningRate"`
 	// MaxGradNorm clips the global gradient norm.
 	MaxGradNorm float64 `json:"maxGradNorm"`
-	// KLWeight is λ of λ·KL(π'‖π).
+	// KLWeight is λ of λ·KL(π'‖π). With 0 the base model need not be asked, and
+	// the divergence is measured only in iterations that end with a validation.
 	KLWeight    float64 `json:"klWeight"`
 	Rollout     string  `json:"rollout"`
 	Temperature float64 `json:"temperature"` // of Sample rollouts
@@ -160,7 +162,9 @@ type TrainProgress struct {
 	Iteration  int     `json:"iteration"`
 	Iterations int     `json:"iterations"`
 	Reward     float64 `json:"reward"` // mean of the last batch, −1 to 1
-	KL         float64 `json:"kl"`     // mean per token of the last batch
+	// KL is the mean per token of the last batch that it was measured of; what is
+	// not known yet is negative.
+	KL float64 `json:"kl"`
 	// Scores are 0 to 1; a score not known yet is negative.
 	ValidationScore float64 `json:"validationScore"`
 	BestScore       float64 `json:"bestScore"`

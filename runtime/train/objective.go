@@ -50,7 +50,8 @@ type sums struct {
 }
 
 // gradient replaces logits [N, V], those of π' for the answers' positions of
-// the episodes in order, by dL/dlogits. base [N, V] are π's.
+// the episodes in order, by dL/dlogits. base [N, V] are π's; where λ is 0 it may
+// be nil, and then the sum kl is 0.
 func (o objective) gradient(episodes []episode, logits, base *tensor.Tensor) (sums, error) {
 	rows := make([]answerRow, 0, logits.Rows())
 	for _, e := range episodes {
@@ -58,11 +59,18 @@ func (o objective) gradient(episodes []episode, logits, base *tensor.Tensor) (su
 			rows = append(rows, answerRow{token: token, advantage: e.advantage})
 		}
 	}
-	if len(rows) != logits.Rows() || len(rows) != base.Rows() {
-		return sums{}, fmt.Errorf("%d answer tokens, but %d rows of logits and %d of the base model", len(rows), logits.Rows(), base.Rows())
+	if len(rows) != logits.Rows() {
+		return sums{}, fmt.Errorf("%d answer tokens, but %d rows of logits", len(rows), logits.Rows())
+	}
+	if base != nil && len(rows) != base.Rows() {
+		return sums{}, fmt.Errorf("%d answer tokens, but %d rows of the base model's logits", len(rows), base.Rows())
 	}
 	parallel(len(rows), logits.Cols(), func(i int, exps []float64) {
-		o.row(&rows[i], logits.Row(i), base.Row(i), exps)
+		var pi []float32
+		if base != nil {
+			pi = base.Row(i)
+		}
+		o.row(&rows[i], logits.Row(i), pi, exps)
 	})
 	// Summed in order, so that the result is the same for any number of
 	// processors.
@@ -85,15 +93,22 @@ type answerRow struct {
 //
 //	dL/dlᵥ = 1/B · [ (r−b)·(π'ᵥ − 1[v = token]) + λ·π'ᵥ·(log π'ᵥ/πᵥ − KL) ].
 //
-// exps [V] is scratch: exponentials cost most of it, so each is taken once.
+// exps [V] is scratch: exponentials cost most of it, so each is taken once. Where
+// λ is 0, base may be nil.
 func (o objective) row(r *answerRow, logits, base []float32, exps []float64) {
-	basePeak, baseSum := softmaxSum(base, exps)
+	var baseNorm float64
+	if base != nil {
+		peak, sum := softmaxSum(base, exps)
+		baseNorm = peak + math.Log(sum)
+	}
 	peak, sum := softmaxSum(logits, exps)
 	norm := peak + math.Log(sum)
-	shift := basePeak + math.Log(baseSum) - norm
-	for v, l := range logits {
+	shift := baseNorm - norm
+	for v := range exps {
 		exps[v] /= sum // π'
-		r.kl += exps[v] * (float64(l) - float64(base[v]) + shift)
+	}
+	for v, b := range base {
+		r.kl += exps[v] * (float64(logits[v]) - float64(b) + shift)
 	}
 	r.logProb = float64(logits[r.token]) - norm
 	scale := 1 / float64(o.batch)
@@ -136,6 +151,7 @@ func parallel(n, scratch int, body func(i int, scratch []float64)) {
 }
 
 // gradients computes the loss of a batch and dL/ds of every factored matrix.
+// Where λ is 0, base may be nil, and then the sum kl is 0.
 // Episodes are taken through the model a few at a time, as many as budget
 // tokens allow, which bounds memory and changes nothing else.
 func (o objective) gradients(ctx context.Context, factored, base *model.Model, episodes []episode, budget int) (map[string][]float64, sums, error) {
@@ -170,11 +186,15 @@ func (o objective) microbatch(ctx context.Context, factored, base *model.Model, 
 	for i, e := range episodes {
 		sequences[i] = e.sequence()
 	}
-	baseLogits, tape, err := base.Forward(ctx, sequences)
-	if err != nil {
-		return nil, sums{}, fmt.Errorf("base model: %w", err)
+	var baseLogits *tensor.Tensor
+	if base != nil {
+		l, tape, err := base.Forward(ctx, sequences)
+		if err != nil {
+			return nil, sums{}, fmt.Errorf("base model: %w", err)
+		}
+		tape.Release()
+		baseLogits = l
 	}
-	tape.Release()
 	logits, tape, err := factored.Forward(ctx, sequences)
 	if err != nil {
 		return nil, sums{}, err

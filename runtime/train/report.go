@@ -16,12 +16,13 @@ func (t *trainer) trainProgress() contract.TrainProgress {
 	s := t.state
 	p := contract.TrainProgress{
 		Iteration: s.Iteration, Iterations: t.hyper.Iterations,
-		ValidationScore: unknownScore, BestScore: s.BestScore, BaselineScore: s.BaselineScore,
-	}
-	if n := len(s.History); n > 0 {
-		p.Reward, p.KL = s.History[n-1].Reward, s.History[n-1].KL
+		KL: unknownKL, ValidationScore: unknownScore, BestScore: s.BestScore, BaselineScore: s.BaselineScore,
 	}
 	for _, h := range s.History {
+		p.Reward = h.Reward
+		if h.KL != nil {
+			p.KL = *h.KL
+		}
 		if h.Score != nil {
 			p.ValidationScore = *h.Score
 		}
@@ -38,7 +39,7 @@ func (t *trainer) report() {
 	if n := len(t.state.History); n > 0 {
 		h := t.state.History[n-1]
 		t.options.Log.Info("Iteration was finished", "iteration", p.Iteration, "iterations", p.Iterations,
-			"reward", h.Reward, "kl", h.KL, "loss", h.Loss, "gradNorm", h.GradNorm,
+			"reward", h.Reward, "kl", p.KL, "loss", h.Loss, "gradNorm", h.GradNorm,
 			"validation", p.ValidationScore, "best", p.BestScore, "baseline", p.BaselineScore)
 	}
 }
@@ -61,7 +62,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		iterations:      gauge("iteration", "Optimiser steps done."),
 		reward:          gauge("reward", "Mean reward of the last batch, from -1 to 1."),
-		kl:              gauge("kl", "KL divergence from the base model, mean per answer token of the last batch."),
+		kl:              gauge("kl", "KL divergence from the base model, mean per answer token of the last batch that it was measured of; -1 before the first."),
 		validation:      gauge("validation_score", "Score of the last validation, 0 to 1; -1 before the first."),
 		best:            gauge("best_score", "Best validation score, 0 to 1; -1 before the first."),
 		baseline:        gauge("baseline_score", "Validation score of the base model, 0 to 1; -1 before it is known."),

@@ -66,8 +66,9 @@ type point struct {
 	Iteration int `json:"iteration"`
 	// Reward is the batch's mean reward, −1 to 1.
 	Reward float64 `json:"reward"`
-	// KL is the mean per answer token.
-	KL       float64 `json:"kl"`
+	// KL is the mean per answer token, where it was measured: where klWeight is
+	// 0, only in iterations that end with a validation.
+	KL       *float64 `json:"kl,omitempty"`
 	Loss     float64 `json:"loss"`
 	GradNorm float64 `json:"gradNorm"` // before clipping
 	// AnswerTokens is the number of tokens generated.
@@ -76,8 +77,11 @@ type point struct {
 	Score *float64 `json:"validationScore,omitempty"`
 }
 
-// unknownScore stands for a score that is not known yet.
-const unknownScore = -1
+// unknownScore and unknownKL stand for what is not known yet.
+const (
+	unknownScore = -1
+	unknownKL    = -1
+)
 
 func newState(spec string, p map[string][]float32) *state {
 	s := &state{

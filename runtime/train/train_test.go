@@ -224,7 +224,7 @@ func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			t.Fatal(err)
 		}
-		if p.Iteration != i+1 || p.Reward < -1 || p.Reward > 1 || p.KL < 0 || p.AnswerTokens != 48 {
+		if p.Iteration != i+1 || p.Reward < -1 || p.Reward > 1 || p.KL == nil || *p.KL < 0 || p.AnswerTokens != 48 {
 			t.Errorf("line %d is %+v", i+1, p)
 		}
 		if p.Score != nil {
@@ -457,6 +457,67 @@ func TestPatienceEndsARun(t *testing.T) {
 	// The first validation is the best so far; two more are not better.
 	if got := done.Expert.Training.Iteration; got != 3 {
 		t.Errorf("the run ended after iteration %d, want 3", got)
+	}
+}
+
+func TestAPerfectValidationEndsARun(t *testing.T) {
+	e := newExercise(t)
+	h := &e.spec.Hyperparameters
+	h.Iterations, h.ValidationInterval, e.spec.Validation.Limit = 400, 2, 1
+	done := e.mustTrain(t, 2)
+	got := done.Expert.Training
+	if got.BestScore != 1 || got.Iteration >= h.Iterations || got.Iteration%2 != 0 {
+		t.Fatalf("the run ended as %+v, want it to end with the first validation of 1", *got)
+	}
+	// The expert is the one of that validation, whatever was still allowed.
+	h.Iterations, e.spec.RunID = got.Iteration, "exactly"
+	if exactly := e.mustTrain(t, 2); exactly.Expert.Digest != done.Expert.Digest {
+		t.Errorf("a run of %d iterations published %s, the one that ended there %s", got.Iteration, exactly.Expert.Digest, done.Expert.Digest)
+	}
+}
+
+func TestWithoutAPenaltyTheBaseModelIsAskedOnlyForValidations(t *testing.T) {
+	e := newExercise(t)
+	h := &e.spec.Hyperparameters
+	history := func(klWeight float64, interval int) (points []point) {
+		h.KLWeight, h.ValidationInterval = klWeight, interval
+		e.spec.RunID = fmt.Sprint("run-", klWeight, "-", interval)
+		done := e.mustTrain(t, 2)
+		b, err := os.ReadFile(filepath.Join(e.volume.ExpertDir(t, done.Expert.Digest), MetricsFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			var p point
+			if err := strictJSON([]byte(line), &p); err != nil {
+				t.Fatal(err)
+			}
+			points = append(points, p)
+		}
+		return points
+	}
+	sparse, every := history(0, 4), history(0, 1)
+	for i, p := range sparse {
+		if due := p.Iteration%4 == 0; (p.KL != nil) != due {
+			t.Errorf("iteration %d has a divergence: %v; want %v", p.Iteration, p.KL != nil, due)
+		}
+		q := every[i]
+		if q.KL == nil {
+			t.Fatalf("iteration %d was validated and has no divergence", q.Iteration)
+		}
+		if p.KL != nil && *p.KL != *q.KL {
+			t.Errorf("iteration %d: divergence %v, where each is measured %v", p.Iteration, *p.KL, *q.KL)
+		}
+		// Asking the base model changes nothing else.
+		p.KL, q.KL, p.Score, q.Score = nil, nil, nil, nil
+		if diff := cmp.Diff(q, p); diff != "" {
+			t.Errorf("iteration %d differs from the one whose divergence was measured:\n%s", i+1, diff)
+		}
+	}
+	for _, p := range history(0.01, 4) {
+		if p.KL == nil {
+			t.Errorf("iteration %d was penalised by a divergence that is not in its metrics", p.Iteration)
+		}
 	}
 }
 

@@ -140,10 +140,21 @@ func (t *trainer) run(ctx context.Context) error {
 	}
 }
 
+// perfectScore is the validation score that none is better than.
+const perfectScore = 1
+
+// finished says whether another iteration could change what is published. After
+// a perfect validation none can: the earliest of equal experts is kept.
 func (t *trainer) finished() bool {
 	s := t.state
 	return s.BaselineScore != unknownScore &&
-		(s.Iteration >= t.hyper.Iterations || t.hyper.Patience > 0 && s.SinceBest >= t.hyper.Patience)
+		(s.Iteration >= t.hyper.Iterations || s.BestScore >= perfectScore ||
+			t.hyper.Patience > 0 && s.SinceBest >= t.hyper.Patience)
+}
+
+// validationDue says whether the expert is scored after that iteration.
+func (t *trainer) validationDue(iteration int) bool {
+	return iteration%t.hyper.ValidationInterval == 0 || iteration == t.hyper.Iterations
 }
 
 // interrupted saves what is done and says so.
@@ -179,7 +190,7 @@ func (t *trainer) advance(ctx context.Context) error {
 	}
 	tokens := next.History[len(next.History)-1].AnswerTokens
 	t.metrics.iteration(tokens, time.Since(began))
-	if next.Iteration%t.hyper.ValidationInterval == 0 || next.Iteration == t.hyper.Iterations {
+	if t.validationDue(next.Iteration) {
 		if err := t.validation(ctx, next); err != nil {
 			return t.diverged(err)
 		}
@@ -262,8 +273,17 @@ func advantages(episodes []episode, right []bool, baseline string) (mean float64
 // update computes the gradient of the objective for these episodes and takes
 // one step of Adam. It returns the next state.
 func (t *trainer) update(ctx context.Context, episodes []episode, reward float64) (*state, error) {
+	next := t.state.clone()
+	next.Iteration++
+	// Without a penalty the step does not depend on the divergence, and the base
+	// model's pass over the batch costs about a fifth of it. So it is measured
+	// where somebody looks: at the iterations that are validated.
+	base := t.base
+	if t.hyper.KLWeight == 0 && !t.validationDue(next.Iteration) {
+		base = nil
+	}
 	o := objective{klWeight: t.hyper.KLWeight, batch: len(episodes)}
-	ds, s, err := o.gradients(ctx, t.factored, t.base, episodes, t.budget)
+	ds, s, err := o.gradients(ctx, t.factored, base, episodes, t.budget)
 	if err != nil {
 		return nil, err
 	}
@@ -282,15 +302,14 @@ func (t *trainer) update(ctx context.Context, episodes []episode, reward float64
 		return nil, fmt.Errorf("%w: loss %v, gradient norm %v, KL %v", errNotFinite, loss, norm, s.kl)
 	}
 	clip(g, norm, t.hyper.MaxGradNorm)
-	next := t.state.clone()
-	next.Iteration++
 	for _, name := range names {
 		adamStep(next.p[name], g[name], next.moments[name], next.Iteration, t.hyper.LearningRate)
 	}
-	next.History = append(next.History, point{
-		Iteration: next.Iteration, Reward: reward, KL: s.kl / math.Max(1, float64(s.tokens)),
-		Loss: loss, GradNorm: norm, AnswerTokens: s.tokens,
-	})
+	p := point{Iteration: next.Iteration, Reward: reward, Loss: loss, GradNorm: norm, AnswerTokens: s.tokens}
+	if base != nil {
+		p.KL = new(s.kl / math.Max(1, float64(s.tokens)))
+	}
+	next.History = append(next.History, p)
 	return next, nil
 }
 

@@ -181,7 +181,7 @@ func newTestState() *state {
 	s.BaselineScore = 0.25
 	s.moments["a"].M[1], s.moments["b"].V[0] = 0.5, 0.125
 	s.Iteration = 1
-	s.History = []point{{Iteration: 1, Reward: -0.5, KL: 1. / 3}}
+	s.History = []point{{Iteration: 1, Reward: -0.5, KL: new(1. / 3)}}
 	s.keepBest(0.5)
 	return s
 }
@@ -381,7 +381,7 @@ func TestHistoryIsDeterministic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"iteration":1,"reward":0,"kl":0,"loss":0,"gradNorm":0,"answerTokens":0,"validationScore":0.5}`
+	want := `{"iteration":1,"reward":0,"loss":0,"gradNorm":0,"answerTokens":0,"validationScore":0.5}`
 	if diff := cmp.Diff(want, string(b)); diff != "" {
 		t.Errorf("a line of metrics.jsonl differs (-want +got):\n%s", diff)
 	}

@@ -14,7 +14,8 @@ type HyperparametersApplyConfiguration struct {
 	// parameterization of z: Sigmoid is the reference implementation's, z =
 	// sigmoid(p) with the norm of σ kept; Direct trains z from 1.
 	Parameterization *string `json:"parameterization,omitempty"`
-	// iterations is the number of optimiser steps.
+	// iterations is the number of optimiser steps, at most: a validation score of 1
+	// ends the run, since none is better and the earliest of equals is kept.
 	Iterations *int32 `json:"iterations,omitempty"`
 	// batchSize is the number of questions answered in each step.
 	BatchSize *int32 `json:"batchSize,omitempty"`
@@ -22,7 +23,8 @@ type HyperparametersApplyConfiguration struct {
 	LearningRate *apiv1alpha1.Decimal `json:"learningRate,omitempty"`
 	// maxGradNorm clips the gradient's norm.
 	MaxGradNorm *apiv1alpha1.Decimal `json:"maxGradNorm,omitempty"`
-	// klWeight is λ of the penalty λ·KL(π'‖π).
+	// klWeight is λ of the penalty λ·KL(π'‖π). With 0 training is faster, and the
+	// divergence is measured only in iterations that end with a validation.
 	KLWeight *apiv1alpha1.Decimal `json:"klWeight,omitempty"`
 	// rollout says how answers are made: Greedy as in the paper, or Sample.
 	Rollout *string `json:"rollout,omitempty"`

@@ -21,7 +21,8 @@ type TrainingProgressApplyConfiguration struct {
 	Iterations *int32 `json:"iterations,omitempty"`
 	// reward is the mean of the last batch, −1 to 1.
 	Reward *string `json:"reward,omitempty"`
-	// kl is the last batch's divergence from the base model per token.
+	// kl is the divergence from the base model per token, of the last batch that
+	// it was measured of.
 	KL *string `json:"kl,omitempty"`
 	// validationScore is that of the last validation.
 	ValidationScore *apiv1alpha1.Score `json:"validationScore,omitempty"`
