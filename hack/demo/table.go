@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // askAloud asks two held-out questions of each skill and prints what happened.
@@ -77,54 +78,78 @@ func printTable(ctx context.Context, a asker, skills skillSet) error {
 		fmt.Printf("%18s", s.name+"→harder")
 	}
 	fmt.Println()
+	sets := heldOut(skills)
 	for _, r := range rows {
-		fmt.Printf("  %-18s", r.label)
-		var right, asked int
-		for _, s := range skills {
-			n, err := score(ctx, a, s, r.model, s.test)
-			if err != nil {
-				return err
-			}
-			right, asked = right+n, asked+len(s.test)
-			fmt.Printf("%11.1f%%", percent(n, len(s.test)))
+		right, err := score(ctx, a, r.model, sets)
+		if err != nil {
+			return err
 		}
-		fmt.Printf("%11.1f%%", percent(right, asked))
-		for _, s := range skills {
-			n, err := score(ctx, a, s, r.model, s.transfer)
-			if err != nil {
-				return err
-			}
-			fmt.Printf("%17.1f%%", percent(n, len(s.transfer)))
+		fmt.Printf("  %-18s", r.label)
+		var all, asked int
+		for i, s := range sets[:len(skills)] {
+			all, asked = all+right[i], asked+len(s.records)
+			fmt.Printf("%11.1f%%", percent(right[i], len(s.records)))
+		}
+		fmt.Printf("%11.1f%%", percent(all, asked))
+		for i, s := range sets[len(skills):] {
+			fmt.Printf("%17.1f%%", percent(right[len(skills)+i], len(s.records)))
 		}
 		fmt.Println()
 	}
 	return nil
 }
 
+// recordSet is questions and the judge of their answers.
+type recordSet struct {
+	records []dataset.Record
+	judge   reward.Judge
+}
+
+// heldOut returns the test sets of all skills, then their transfer sets.
+func heldOut(skills skillSet) []recordSet {
+	var test, transfer []recordSet
+	for _, s := range skills {
+		test = append(test, recordSet{s.test, s.judge})
+		transfer = append(transfer, recordSet{s.transfer, s.judge})
+	}
+	return append(test, transfer...)
+}
+
 func percent(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }
 
-// score counts right answers; questions are asked a few at a time, so that the
-// server can batch them.
-func score(ctx context.Context, a asker, s skill, model string, records []dataset.Record) (int, error) {
-	var right atomic.Int64
+// askedAtOnce is how many questions wait for an answer: a batch of the sample
+// policy. They are of all sets, so that the batch stays full to the last one.
+const askedAtOnce = 32
+
+// score counts a model's right answers to each set.
+func score(ctx context.Context, a asker, model string, sets []recordSet) ([]int, error) {
+	right := make([]atomic.Int64, len(sets))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(16)
-	for _, r := range records {
-		group.Go(func() error {
-			reply, err := a.ask(ctx, model, question(r), maxAnswerTokens)
-			if err != nil {
-				return err
-			}
-			ok, err := s.judge.Correct(ctx, reply.Text, r.Reference)
-			if err != nil {
-				return fmt.Errorf("judging an answer: %w", err)
-			}
-			if ok {
-				right.Add(1)
-			}
-			return nil
-		})
+	group.SetLimit(askedAtOnce)
+	for i, s := range sets {
+		for _, r := range s.records {
+			group.Go(func() error {
+				reply, err := a.ask(ctx, model, question(r), maxAnswerTokens)
+				if err != nil {
+					return err
+				}
+				ok, err := s.judge.Correct(ctx, reply.Text, r.Reference)
+				if err != nil {
+					return fmt.Errorf("judging an answer: %w", err)
+				}
+				if ok {
+					right[i].Add(1)
+				}
+				return nil
+			})
+		}
 	}
-	err := group.Wait()
-	return int(right.Load()), err
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	counts := make([]int, len(sets))
+	for i := range right {
+		counts[i] = int(right[i].Load())
+	}
+	return counts, nil
 }
