@@ -105,6 +105,9 @@ func ready(expert *v1alpha1.ExpertVector) status.Ready {
 	if expert.Status.Score != "" {
 		message += fmt.Sprintf("; validation score %s, base model %s", expert.Status.Score, expert.Status.BaselineScore)
 	}
+	if p := expert.Status.Progress; p != nil {
+		message += fmt.Sprintf(", after %s iterations", p.Summary)
+	}
 	return status.Ready{Reason: v1alpha1.ReasonSucceeded, Message: message}
 }
 

@@ -128,7 +128,11 @@ func expertDetail(s v1alpha1.ExpertVectorStatus) string {
 		}
 	}
 	if s.Score != "" {
-		parts = append(parts, fmt.Sprintf("validation %s, base %s", s.Score, s.BaselineScore))
+		text := fmt.Sprintf("validation %s, base %s", s.Score, s.BaselineScore)
+		if p != nil {
+			text += fmt.Sprintf(", after %s iterations", p.Summary)
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, "  ")
 }

@@ -125,6 +125,10 @@ func (t *trainer) run(ctx context.Context) error {
 	for {
 		t.report()
 		if t.finished() {
+			if s := t.state; s.Iteration < t.hyper.Iterations {
+				t.options.Log.Info("Training ended early: no better expert is to be expected", "iteration", s.Iteration,
+					"iterations", t.hyper.Iterations, "best", s.BestScore, "validationsSinceBest", s.SinceBest)
+			}
 			return nil
 		}
 		if ctx.Err() != nil {

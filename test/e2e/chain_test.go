@@ -226,6 +226,9 @@ func chain() {
 
 	It("resumes a killed training run to the same expert, bit for bit, also while the operator restarts", func(ctx SpecContext) {
 		undisturbed, disturbed := shortTraining("undisturbed", "steady", 150), shortTraining("disturbed", "steady", 150)
+		for _, e := range []*v1alpha1.ExpertVector{undisturbed, disturbed} {
+			e.Spec.Training.Hyperparameters.LearningRate = "0.0005" // A perfect expert would end the run before it is killed.
+		}
 		Expect(cluster.Create(ctx, disturbed)).To(Succeed())
 		Eventually(func(g Gomega) {
 			g.Expect(cluster.Get(ctx, client.ObjectKeyFromObject(disturbed), disturbed)).To(Succeed())

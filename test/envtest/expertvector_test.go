@@ -65,7 +65,8 @@ var _ = Describe("An ExpertVector", func() {
 
 		w.setPod(ctx, pod, corev1.PodSucceeded, ended("train", 0, "Completed", trained("e", "a", "b")))
 		w.setJob(ctx, job, batchv1.JobComplete, "", 0)
-		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+		ready = w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+		Expect(ready.Message).To(ContainSubstring("after 40/40 iterations"))
 		Expect(math.Status.Score).To(Equal(v1alpha1.Score("0.7031")))
 		Expect(math.Status.BaseDigest).To(Equal(v1alpha1.Digest(digest("a"))))
 		Expect(math.Status.DecompositionDigest).To(Equal(v1alpha1.Digest(digest("b"))))
