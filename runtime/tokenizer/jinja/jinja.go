@@ -5,6 +5,12 @@
 // A template is a program that comes with a model, so it is run as one that is
 // not trusted: there are no includes, no attributes but those of plain data, no
 // way to change what it is given, and a budget bounds its time and memory.
+//
+// It is not a library because none bounds a template, and a prompt that is
+// rendered wrong is answered wrong without a word. Of the 103 cases of
+// testdata/jinja.json, made by Jinja2, gonja v2.9.1 gives another result for 42
+// (31 without an error; half of the cases of ../testdata/chat.json fail too), and
+// ardanlabs/jinja v1.8.0 for 46 (34 without an error, one a panic).
 package jinja
 
 import (
