@@ -69,8 +69,8 @@ type point struct {
 	// KL is the mean per answer token, where it was measured: where klWeight is
 	// 0, only in iterations that end with a validation.
 	KL       *float64 `json:"kl,omitempty"`
-	Loss     float64 `json:"loss"`
-	GradNorm float64 `json:"gradNorm"` // before clipping
+	Loss     float64  `json:"loss"`
+	GradNorm float64  `json:"gradNorm"` // before clipping
 	// AnswerTokens is the number of tokens generated.
 	AnswerTokens int `json:"answerTokens"`
 	// Score is the validation score, where there was a validation.
