@@ -22,6 +22,17 @@ type skill struct {
 	judge          reward.Judge
 }
 
+// ask lets a model answer a record, and judges the answer.
+func (s skill) ask(ctx context.Context, a asker, model string, r dataset.Record) (reply answer, right bool, err error) {
+	if reply, err = a.ask(ctx, model, question(r), maxAnswerTokens); err != nil {
+		return answer{}, false, err
+	}
+	if right, err = s.judge.Correct(ctx, reply.Text, r.Reference); err != nil {
+		return answer{}, false, fmt.Errorf("judging an answer: %w", err)
+	}
+	return reply, right, nil
+}
+
 // skillSet is all of them.
 type skillSet []skill
 

@@ -11,20 +11,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/transformersquared/operator/runtime/train/dataset"
-	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // askAloud asks two held-out questions of each skill and prints what happened.
 func askAloud(ctx context.Context, a asker, skills skillSet) error {
 	for _, s := range skills {
 		for _, r := range s.test[:min(2, len(s.test))] {
-			reply, err := a.ask(ctx, a.policy, question(r), maxAnswerTokens)
+			reply, right, err := s.ask(ctx, a, a.policy, r)
 			if err != nil {
 				return err
-			}
-			right, err := s.judge.Correct(ctx, reply.Text, r.Reference)
-			if err != nil {
-				return fmt.Errorf("judging an answer: %w", err)
 			}
 			verdict := "wrong"
 			if right {
@@ -78,41 +73,25 @@ func printTable(ctx context.Context, a asker, skills skillSet) error {
 		fmt.Printf("%18s", s.name+"→harder")
 	}
 	fmt.Println()
-	sets := heldOut(skills)
 	for _, r := range rows {
-		right, err := score(ctx, a, r.model, sets)
+		right, err := score(ctx, a, r.model, skills)
 		if err != nil {
 			return err
 		}
 		fmt.Printf("  %-18s", r.label)
 		var all, asked int
-		for i, s := range sets[:len(skills)] {
-			all, asked = all+right[i], asked+len(s.records)
-			fmt.Printf("%11.1f%%", percent(right[i], len(s.records)))
+		for i, s := range skills {
+			n := int(right[i].test.Load())
+			all, asked = all+n, asked+len(s.test)
+			fmt.Printf("%11.1f%%", percent(n, len(s.test)))
 		}
 		fmt.Printf("%11.1f%%", percent(all, asked))
-		for i, s := range sets[len(skills):] {
-			fmt.Printf("%17.1f%%", percent(right[len(skills)+i], len(s.records)))
+		for i, s := range skills {
+			fmt.Printf("%17.1f%%", percent(int(right[i].transfer.Load()), len(s.transfer)))
 		}
 		fmt.Println()
 	}
 	return nil
-}
-
-// recordSet is questions and the judge of their answers.
-type recordSet struct {
-	records []dataset.Record
-	judge   reward.Judge
-}
-
-// heldOut returns the test sets of all skills, then their transfer sets.
-func heldOut(skills skillSet) []recordSet {
-	var test, transfer []recordSet
-	for _, s := range skills {
-		test = append(test, recordSet{s.test, s.judge})
-		transfer = append(transfer, recordSet{s.transfer, s.judge})
-	}
-	return append(test, transfer...)
 }
 
 func percent(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }
@@ -121,35 +100,28 @@ func percent(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) 
 // policy. They are of all sets, so that the batch stays full to the last one.
 const askedAtOnce = 32
 
-// score counts a model's right answers to each set.
-func score(ctx context.Context, a asker, model string, sets []recordSet) ([]int, error) {
-	right := make([]atomic.Int64, len(sets))
+// marks counts the right answers to a skill's held-out sets.
+type marks struct{ test, transfer atomic.Int64 }
+
+// score counts a model's right answers, by skill.
+func score(ctx context.Context, a asker, model string, skills skillSet) ([]marks, error) {
+	right := make([]marks, len(skills))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(askedAtOnce)
-	for i, s := range sets {
-		for _, r := range s.records {
+	ask := func(s skill, records []dataset.Record, right *atomic.Int64) {
+		for _, r := range records {
 			group.Go(func() error {
-				reply, err := a.ask(ctx, model, question(r), maxAnswerTokens)
-				if err != nil {
-					return err
-				}
-				ok, err := s.judge.Correct(ctx, reply.Text, r.Reference)
-				if err != nil {
-					return fmt.Errorf("judging an answer: %w", err)
-				}
+				_, ok, err := s.ask(ctx, a, model, r)
 				if ok {
-					right[i].Add(1)
+					right.Add(1)
 				}
-				return nil
+				return err
 			})
 		}
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
+	for i, s := range skills {
+		ask(s, s.test, &right[i].test)
+		ask(s, s.transfer, &right[i].transfer)
 	}
-	counts := make([]int, len(sets))
-	for i := range right {
-		counts[i] = int(right[i].Load())
-	}
-	return counts, nil
+	return right, group.Wait()
 }
