@@ -140,6 +140,23 @@ func (e exercise) mustTrain(t *testing.T, threads int) contract.Termination {
 	return done
 }
 
+// history reads the metrics that a run published with its expert.
+func (e exercise) history(t *testing.T, done contract.Termination) (points []point) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(e.volume.ExpertDir(t, done.Expert.Digest), MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var p point
+		if err := strictJSON([]byte(line), &p); err != nil {
+			t.Fatal(err)
+		}
+		points = append(points, p)
+	}
+	return points
+}
+
 func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	e := newExercise(t)
 	e.spec.Hyperparameters.Iterations = 40
@@ -208,18 +225,9 @@ func TestMatricesInBFloat16TeachTheSame(t *testing.T) {
 func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
 	e := newExercise(t)
 	done := e.mustTrain(t, 2)
-	dir := e.volume.ExpertDir(t, done.Expert.Digest)
-	lines, err := os.ReadFile(filepath.Join(dir, MetricsFile))
-	if err != nil {
-		t.Fatal(err)
-	}
 	scores := 0
-	all := strings.Split(strings.TrimSpace(string(lines)), "\n")
-	for i, line := range all {
-		var p point
-		if err := json.Unmarshal([]byte(line), &p); err != nil {
-			t.Fatal(err)
-		}
+	all := e.history(t, done)
+	for i, p := range all {
 		if p.Iteration != i+1 || p.Reward < -1 || p.Reward > 1 || p.KL == nil || *p.KL < 0 || p.AnswerTokens != 48 {
 			t.Errorf("line %d is %+v", i+1, p)
 		}
@@ -230,7 +238,7 @@ func TestAnExpertComesWithItsMetricsAndItsCurve(t *testing.T) {
 	if len(all) != 12 || scores != 3 {
 		t.Errorf("%d iterations and %d validations, want 12 and 3", len(all), scores)
 	}
-	curve, err := os.Open(filepath.Join(dir, CurveFile))
+	curve, err := os.Open(filepath.Join(e.volume.ExpertDir(t, done.Expert.Digest), CurveFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,22 +327,10 @@ func TestAPerfectValidationEndsARun(t *testing.T) {
 func TestWithoutAPenaltyTheBaseModelIsAskedOnlyForValidations(t *testing.T) {
 	e := newExercise(t)
 	h := &e.spec.Hyperparameters
-	history := func(klWeight float64, interval int) (points []point) {
+	history := func(klWeight float64, interval int) []point {
 		h.KLWeight, h.ValidationInterval = klWeight, interval
 		e.spec.RunID = fmt.Sprint("run-", klWeight, "-", interval)
-		done := e.mustTrain(t, 2)
-		b, err := os.ReadFile(filepath.Join(e.volume.ExpertDir(t, done.Expert.Digest), MetricsFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			var p point
-			if err := strictJSON([]byte(line), &p); err != nil {
-				t.Fatal(err)
-			}
-			points = append(points, p)
-		}
-		return points
+		return e.history(t, e.mustTrain(t, 2))
 	}
 	sparse, every := history(0, 4), history(0, 1)
 	for i, p := range sparse {
