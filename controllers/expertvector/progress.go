@@ -52,9 +52,9 @@ func progressOf(p contract.Progress) *v1alpha1.TrainingProgress {
 	}
 	if t.Iteration > 0 {
 		progress.Reward = strconv.FormatFloat(t.Reward, 'f', 4, 64)
-	}
-	if t.Iteration > 0 && t.KL >= 0 {
-		progress.KL = strconv.FormatFloat(t.KL, 'f', 6, 64)
+		if t.KL >= 0 {
+			progress.KL = strconv.FormatFloat(t.KL, 'f', 6, 64)
+		}
 	}
 	if p.EstimatedRemainingSeconds >= 0 {
 		progress.EstimatedRemainingSeconds = new(p.EstimatedRemainingSeconds)

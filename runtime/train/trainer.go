@@ -147,8 +147,9 @@ func (t *trainer) run(ctx context.Context) error {
 // perfectScore is the validation score that none is better than.
 const perfectScore = 1
 
-// finished says whether another iteration could change what is published. After
-// a perfect validation none can: the earliest of equal experts is kept.
+// finished says whether training ends with the present state. After a perfect
+// validation it does, since no iteration can change what is published: the
+// earliest of equal experts is kept.
 func (t *trainer) finished() bool {
 	s := t.state
 	return s.BaselineScore != unknownScore &&
