@@ -37,6 +37,23 @@ const (
 // as applied, needs no write.
 const AnnotationApplied = GroupName + "/applied"
 
+// AnnotationOwner holds the UID of the BaseModel that a PersistentVolumeClaim
+// belongs to. The claim has no owner reference: a foreground deletion of the
+// BaseModel would take it, and with it the experts that are served, while
+// FinalizerInUse still holds the BaseModel.
+const AnnotationOwner = GroupName + "/owner-uid"
+
+// AnnotationSuspended is on a Job that the operator suspended because its user
+// asked for it: only that suspension is the operator's to take back.
+const AnnotationSuspended = GroupName + "/suspended"
+
+// AnnotationSecretVersion is on a Job whose pods show a token to a source: the
+// resource version of the token's Secret when the Job was made.
+const AnnotationSecretVersion = GroupName + "/secret-version"
+
+// LabelQueue is on Jobs that Kueue admits; it comes from the user's podTemplate.
+const LabelQueue = "kueue.x-k8s.io/queue-name"
+
 // FinalizerInUse holds a deleted BaseModel while objects refer to it.
 const FinalizerInUse = GroupName + "/in-use"
 

@@ -60,7 +60,7 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	if _, err := r.Applier.Apply(ctx, policy, &corev1.Service{}, desired.Service(policy)); err != nil {
 		return deployment{}, err
 	}
-	config, err := desired.Deployment(policy, base, string(secret.UID), r.Settings)
+	config, err := desired.Deployment(policy, base, secret.Data[desired.AdminTokenKey], r.Settings)
 	if err != nil {
 		return deployment{}, err
 	}
@@ -100,7 +100,7 @@ func baseChanged(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) erro
 }
 
 // adminSecret finds the Secret with the token that the pods ask for, or makes
-// it. Secrets are read from the API server by name: the operator may not list
+// it; one that lost its token has a new one. Secrets are read from the API server by name: the operator may not list
 // them, and its cache has none.
 func (r *Reconciler) adminSecret(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
@@ -108,12 +108,12 @@ func (r *Reconciler) adminSecret(ctx context.Context, policy *v1alpha1.AdaptiveP
 	err := r.Live.Get(ctx, key, secret)
 	if err == nil {
 		if !metav1.IsControlledBy(secret, policy) {
-			return nil, status.Stall(apply.ReasonNameTaken,
-				"Secret %s is there and belongs to somebody else; delete or rename one of the two", key.Name)
+			return nil, apply.NameTaken("Secret", key.Name)
 		}
-		return secret, nil
-	}
-	if !apierrors.IsNotFound(err) {
+		if len(secret.Data[desired.AdminTokenKey]) > 0 {
+			return secret, nil
+		}
+	} else if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("reading Secret %s: %w", key.Name, err)
 	}
 	token := make([]byte, tokenBytes)

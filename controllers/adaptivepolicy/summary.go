@@ -117,7 +117,7 @@ func conclude(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deplo
 	rollout := rolledOut(d, seen)
 	loading := loaded(chosen, seen)
 	var baseProblem error
-	if !status.IsReady(base) {
+	if !status.Holds(base, v1alpha1.ConditionDecomposed) {
 		baseProblem = baseNotReady(base)
 	}
 	if err := status.First(chosen.problem, baseProblem, rollout, loading); err != nil {

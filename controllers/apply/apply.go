@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,10 @@ import (
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
 )
+
+// lookAgain is when an object whose name is taken is looked at again: nothing
+// tells when somebody else's object disappears.
+const lookAgain = time.Minute
 
 // ReasonNameTaken says that an object which the operator needs has the name of
 // one that somebody else made.
@@ -46,20 +51,11 @@ func (a Applier) Uncached() Applier {
 // controller: an object of that name which is not owner's is left alone, and
 // the error stalls the owner.
 func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) (found bool, err error) {
-	want, err := toMap(config)
+	object, found, err := a.find(ctx, owner, live, config)
 	if err != nil {
-		return false, err
+		return found, err
 	}
-	object := &unstructured.Unstructured{Object: want}
-	found, err = a.look(ctx, client.ObjectKeyFromObject(object), live)
-	if err != nil {
-		return false, err
-	}
-	if found && !metav1.IsControlledBy(live, owner) {
-		return true, status.Stall(ReasonNameTaken,
-			"%s %s is there and belongs to somebody else; delete or rename one of the two",
-			object.GetKind(), object.GetName())
-	}
+	want := object.Object
 	hash, err := stamp(object)
 	if err != nil {
 		return found, err
@@ -70,11 +66,61 @@ func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Obj
 			return found, err
 		}
 	}
+	return found, a.write(ctx, object)
+}
+
+// Make is Apply for what is never changed once it is there, such as a Job: most
+// of it cannot be, and others may own parts of it (a queue suspends it, a
+// mutating policy wrote its image).
+func (a Applier) Make(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) (found bool, err error) {
+	object, found, err := a.find(ctx, owner, live, config)
+	if err != nil || found {
+		return found, err
+	}
+	return false, a.write(ctx, object)
+}
+
+// find looks for the object that config describes, and refuses one that is not
+// owner's.
+func (a Applier) find(ctx context.Context, owner, live client.Object, config runtime.ApplyConfiguration) (object *unstructured.Unstructured, found bool, err error) {
+	want, err := toMap(config)
+	if err != nil {
+		return nil, false, err
+	}
+	object = &unstructured.Unstructured{Object: want}
+	found, err = a.look(ctx, client.ObjectKeyFromObject(object), live)
+	if err != nil {
+		return nil, false, err
+	}
+	if found && !Owns(owner, live) {
+		return nil, true, NameTaken(object.GetKind(), object.GetName())
+	}
+	return object, found, nil
+}
+
+func (a Applier) write(ctx context.Context, object *unstructured.Unstructured) error {
 	if err := a.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
 		client.FieldOwner(v1alpha1.FieldOwner), client.ForceOwnership); err != nil {
-		return found, fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
+		return fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
-	return found, nil
+	return nil
+}
+
+// Owns reports whether object is owner's: controlled by it, or marked with its
+// UID where the garbage collector must not delete it with its owner
+// (v1alpha1.AnnotationOwner).
+func Owns(owner, object client.Object) bool {
+	return metav1.IsControlledBy(object, owner) ||
+		(len(object.GetOwnerReferences()) == 0 && object.GetAnnotations()[v1alpha1.AnnotationOwner] == string(owner.GetUID()))
+}
+
+// NameTaken stalls the owner of an object whose name somebody else's has, until
+// that one is gone.
+func NameTaken(kind, name string) error {
+	stalled := status.Stall(ReasonNameTaken,
+		"%s %s is there and belongs to somebody else; delete or rename one of the two", kind, name)
+	stalled.After = lookAgain
+	return stalled
 }
 
 // look reads an object from the cache and, where that has nothing, from the

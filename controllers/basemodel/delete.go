@@ -31,9 +31,13 @@ func (r *Reconciler) release(ctx context.Context, base *v1alpha1.BaseModel) (rel
 	if err != nil || len(users) > 0 {
 		return false, err
 	}
-	if !controllerutil.RemoveFinalizer(base, v1alpha1.FinalizerInUse) {
+	if !controllerutil.ContainsFinalizer(base, v1alpha1.FinalizerInUse) {
 		return true, nil
 	}
+	if err := r.dropClaim(ctx, base); err != nil {
+		return false, err
+	}
+	controllerutil.RemoveFinalizer(base, v1alpha1.FinalizerInUse)
 	return true, r.patchFinalizers(ctx, base, before)
 }
 

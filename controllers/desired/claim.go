@@ -12,7 +12,8 @@ import (
 var defaultSize = resource.MustParse("10Gi")
 
 // Claim is the PersistentVolumeClaim of a BaseModel that has no existingClaim.
-// It is deleted with the BaseModel.
+// It is marked as the BaseModel's, which deletes it when nothing uses the model
+// any more; it has no owner reference (see v1alpha1.AnnotationOwner).
 func Claim(base *v1alpha1.BaseModel) *coreac.PersistentVolumeClaimApplyConfiguration {
 	storage := base.Spec.Storage
 	modes := make([]corev1.PersistentVolumeAccessMode, 0, 1)
@@ -22,19 +23,23 @@ func Claim(base *v1alpha1.BaseModel) *coreac.PersistentVolumeClaimApplyConfigura
 	if len(modes) == 0 {
 		modes = append(modes, corev1.ReadWriteOnce)
 	}
-	size := defaultSize
-	if storage.Size != nil {
-		size = *storage.Size
-	}
 	spec := coreac.PersistentVolumeClaimSpec().
 		WithAccessModes(modes...).
 		WithResources(coreac.VolumeResourceRequirements().
-			WithRequests(corev1.ResourceList{corev1.ResourceStorage: size}))
+			WithRequests(corev1.ResourceList{corev1.ResourceStorage: ClaimSize(base)}))
 	if storage.StorageClassName != "" {
 		spec.WithStorageClassName(storage.StorageClassName)
 	}
 	return coreac.PersistentVolumeClaim(ClaimName(base), base.Namespace).
 		WithLabels(labels(v1alpha1.ComponentDecompose, base.Name, nil)).
-		WithOwnerReferences(controlledBy("BaseModel", base)).
+		WithAnnotations(map[string]string{v1alpha1.AnnotationOwner: string(base.UID)}).
 		WithSpec(spec)
+}
+
+// ClaimSize is the size that a BaseModel asks for.
+func ClaimSize(base *v1alpha1.BaseModel) resource.Quantity {
+	if base.Spec.Storage.Size != nil {
+		return *base.Spec.Storage.Size
+	}
+	return defaultSize
 }

@@ -160,7 +160,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"train-configmap":    job(Expert(expertVector(), baseModel(), map[string]string{RoleTrain: digest("9")}, settings)),
 		"train-claim":        job(Expert(expertVector(sameClaim), baseModel(everywhere), nil, settings)),
 		"import-claim":       job(Expert(expertVector(imported), baseModel(), nil, settings)),
-		"serve-deployment":   config(Deployment(policy(), baseModel(), "secret-uid", settings)),
+		"serve-deployment":   config(Deployment(policy(), baseModel(), []byte("token"), settings)),
 		"serve-service":      Service(policy()),
 		"serve-expert-set":   config(ExpertSet(policy(), set)),
 		"serve-admin-secret": AdminSecret(policy(), "0123456789abcdef"),

@@ -28,8 +28,8 @@ const (
 	pauseSeconds = 5
 	// startSeconds is how long loading a model may take.
 	startSeconds, startPeriod = 1800, 2
-	// annotationAdmin makes pods start anew when the token's Secret is another.
-	annotationAdmin = v1alpha1.GroupName + "/admin-secret"
+	// annotationAdmin makes pods start anew when the token is another.
+	annotationAdmin = v1alpha1.GroupName + "/admin-token"
 )
 
 // ServeSpec is what a policy's pods serve.
@@ -70,10 +70,14 @@ func ServingRun(spec contract.ServeSpec) (string, error) {
 	return Hash(spec.ModelDigest, spec.DecompositionDigest)
 }
 
-// Deployment serves a policy. adminSecretUID is the identity of the Secret with
-// the admin token.
-func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, adminSecretUID string, settings Settings,
+// Deployment serves a policy. adminToken is what its pods are to ask for; of it
+// the Deployment shows a hash, so that another token makes other pods.
+func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, adminToken []byte, settings Settings,
 ) (*appsac.DeploymentApplyConfiguration, error) {
+	tokenHash, err := Hash(adminToken)
+	if err != nil {
+		return nil, err
+	}
 	spec := ServeSpec(policy, base)
 	run, err := ServingRun(spec)
 	if err != nil {
@@ -116,7 +120,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 					WithMaxSurge(intstr.FromInt32(1)))).
 			WithTemplate(coreac.PodTemplateSpec().
 				WithLabels(podLabels).
-				WithAnnotations(map[string]string{annotationAdmin: adminSecretUID}).
+				WithAnnotations(map[string]string{annotationAdmin: tokenHash}).
 				WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds)))), nil
 }
 
@@ -145,12 +149,13 @@ func ExpertSet(policy *v1alpha1.AdaptivePolicy, set contract.ExpertSet) (*coreac
 }
 
 // AdminSecret holds the token by which the operator may change a pod's experts.
+// It is mutable: kubelets keep the content of an immutable Secret by its name,
+// also when it was deleted and made again with another token (kubernetes#131589).
 func AdminSecret(policy *v1alpha1.AdaptivePolicy, token string) *coreac.SecretApplyConfiguration {
 	return coreac.Secret(AdminSecretName(policy), policy.Namespace).
 		WithLabels(policyLabels(policy)).
 		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
 		WithType(corev1.SecretTypeOpaque).
-		WithImmutable(true).
 		WithStringData(map[string]string{AdminTokenKey: token})
 }
 
