@@ -117,11 +117,11 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.existingClaim) == has(oldSelf.existingClaim) && (!has(self.existingClaim) || self.existingClaim == oldSelf.existingClaim)",message="existingClaim cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="storageClassName cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: make a new BaseModel"
-// +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="size cannot shrink"
 type StorageSpec struct {
 	// size of the volume that is made, 10Gi without it. It holds the model, its
 	// factors (about twice the model in F32) and every expert. It can grow where
-	// the storage class allows it.
+	// the storage class allows it, and never shrink; a size that the volume cannot
+	// have is said in the condition Ready and may be taken back.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be a quantity greater than 0, such as 20Gi"
 	Size *resource.Quantity `json:"size,omitempty"`
@@ -311,6 +311,11 @@ type RunStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Failures *int32 `json:"failures,omitempty"`
+	// retries counts the Jobs that failed for something that may pass by itself and
+	// were made again after a pause.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Retries *int32 `json:"retries,omitempty"`
 	// result of the run, once it ended: Succeeded, or the reason of its failure.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

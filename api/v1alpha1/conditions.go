@@ -46,6 +46,8 @@ const (
 	// ReasonContainerConfig says that a Secret or ConfigMap which the pod refers
 	// to is missing or lacks a key.
 	ReasonContainerConfig = "ContainerConfigError"
+	// ReasonVolume says that a volume of the pod cannot be mounted.
+	ReasonVolume = "VolumeMountFailed"
 	// ReasonOOMKilled says that the kernel killed a container at its memory limit.
 	ReasonOOMKilled = "OOMKilled"
 	// ReasonEvicted says that the node evicted the pod.
@@ -59,6 +61,9 @@ const (
 	ReasonClaimNotFound = "VolumeClaimNotFound"
 	// ReasonClaimPending says that a PersistentVolumeClaim has no volume yet.
 	ReasonClaimPending = "VolumeClaimPending"
+	// ReasonClaimSize says that a PersistentVolumeClaim cannot have the size that
+	// is asked for.
+	ReasonClaimSize = "VolumeClaimNotResized"
 	// ReasonClaimLost says that a PersistentVolumeClaim lost its volume.
 	ReasonClaimLost = "VolumeClaimLost"
 )

@@ -25,9 +25,11 @@ import (
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels/status,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels/finalizers,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors;adaptivepolicies,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
+// +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconciler realises one BaseModel at a time.
@@ -45,9 +47,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("basemodel").
 		For(&v1alpha1.BaseModel{}).
-		Owns(&corev1.PersistentVolumeClaim{}).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
+		Watches(&corev1.PersistentVolumeClaim{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Referrers(mgr.GetClient(), index.NewBaseModels, index.ByClaim)).
 		Watches(&v1alpha1.ExpertVector{}, index.BaseModelOf()).
 		Watches(&v1alpha1.AdaptivePolicy{}, index.BaseModelOf()).
@@ -73,9 +75,10 @@ func (r *Reconciler) realise(ctx context.Context, base *v1alpha1.BaseModel) (sta
 		return status.Ready{}, inUse(base)
 	}
 	beginSteps(base)
-	claim, err := r.volume(ctx, base)
+	claim, problem, err := r.volume(ctx, base)
 	if err != nil {
 		return status.Ready{}, err
 	}
-	return r.decompose(ctx, base, claim)
+	ready, err := r.decompose(ctx, base, claim)
+	return ready, status.First(err, problem)
 }

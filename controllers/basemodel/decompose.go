@@ -64,7 +64,8 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 		}
 		accept(base, result)
 	}
-	base.Status.Run = new(runs.Record(base.Status.Run, run, job, out))
+	record := runs.Record(base.Status.Run, run, job, out)
+	base.Status.Run = &record
 	setSteps(base, out)
 	if out.State == outcome.Succeeded {
 		return ready(base), nil
@@ -76,7 +77,7 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 	if out.Container == desired.ContainerFetch {
 		doing = v1alpha1.ReasonFetching
 	}
-	return status.Ready{}, runs.Explain(job, out, doing, describe(base.Status.Progress, doing))
+	return status.Ready{}, r.Runner.Explain(ctx, job, out, base.Status.Run, doing, describe(base.Status.Progress, doing))
 }
 
 // done reports whether the run's result is what the status has.

@@ -75,7 +75,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	decomposeContainer.WithPorts(adminPort()).WithVolumeMounts(pod.emptyDir(volumeScratch, contract.MountScratch))
 
 	return job(jobParts{
-		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff,
+		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff, source: source.HTTP,
 		labels: labels(v1alpha1.ComponentDecompose, base.Name, nil),
 		pod:    pod.spec(decomposeContainer).WithInitContainers(fetchContainer),
 	})

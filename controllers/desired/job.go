@@ -20,8 +20,13 @@ type Run struct {
 	// JobName is the Job for it. It depends on the pod's whole specification, so
 	// that more memory, say, makes another Job that goes on with the same run.
 	JobName string
-	// Job is what is applied.
+	// Job is what is made; what is there is not changed but for its suspension.
 	Job *batchac.JobApplyConfiguration
+	// Suspend says that the run is to be held.
+	Suspend bool
+	// Secret is the name of the Secret that holds the token for a source; empty
+	// where there is none.
+	Secret string
 }
 
 // jobParts are what differs between the Jobs of the operator.
@@ -32,6 +37,7 @@ type jobParts struct {
 	runID        string
 	backoffLimit int32
 	suspend      bool
+	source       *v1alpha1.HTTPSource
 	pod          *coreac.PodSpecApplyConfiguration
 }
 
@@ -50,7 +56,6 @@ func job(parts jobParts) (Run, error) {
 	name := JobName(parts.owner.GetName(), hash)
 	spec := batchac.JobSpec().
 		WithBackoffLimit(parts.backoffLimit).
-		WithSuspend(parts.suspend).
 		WithPodReplacementPolicy(batchv1.Failed).
 		WithPodFailurePolicy(batchac.PodFailurePolicy().WithRules(
 			batchac.PodFailurePolicyRule().
@@ -70,12 +75,17 @@ func job(parts jobParts) (Run, error) {
 					WithStatus(corev1.ConditionTrue)),
 		)).
 		WithTemplate(template)
-	return Run{
-		ID:      parts.runID,
-		JobName: name,
-		Job: batchac.Job(name, parts.owner.GetNamespace()).
-			WithLabels(all).
-			WithOwnerReferences(controlledBy(parts.kind, parts.owner)).
-			WithSpec(spec),
-	}, nil
+	made := batchac.Job(name, parts.owner.GetNamespace()).
+		WithLabels(all).
+		WithOwnerReferences(controlledBy(parts.kind, parts.owner)).
+		WithSpec(spec)
+	if parts.suspend {
+		spec.WithSuspend(true)
+		made.WithAnnotations(map[string]string{v1alpha1.AnnotationSuspended: "true"})
+	}
+	run := Run{ID: parts.runID, JobName: name, Job: made, Suspend: parts.suspend}
+	if parts.source != nil && parts.source.TokenSecretRef != nil {
+		run.Secret = parts.source.TokenSecretRef.Name
+	}
+	return run, nil
 }

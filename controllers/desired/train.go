@@ -119,7 +119,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		container.WithVolumeMounts(mount)
 	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: id, backoffLimit: importBackoff,
+		kind: "ExpertVector", owner: expert, runID: id, backoffLimit: importBackoff, source: source.HTTP,
 		labels: labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:    pod.spec(container),
 	})

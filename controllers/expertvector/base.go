@@ -43,7 +43,7 @@ func startable(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel) error {
 	if !base.DeletionTimestamp.IsZero() {
 		return status.Wait(v1alpha1.ReasonBaseTerminating, "BaseModel %s is being deleted", base.Name).Warn()
 	}
-	if !status.IsReady(base) {
+	if !status.Holds(base, v1alpha1.ConditionDecomposed) {
 		return notReady(base)
 	}
 	if expert.Spec.Training == nil {

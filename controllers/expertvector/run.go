@@ -64,7 +64,7 @@ func (r *Reconciler) conclude(ctx context.Context, expert *v1alpha1.ExpertVector
 	if expert.Spec.Source != nil {
 		doing = v1alpha1.ReasonImporting
 	}
-	return status.Ready{}, runs.Explain(job, out, doing, describe(expert.Status.Progress, doing))
+	return status.Ready{}, r.Runner.Explain(ctx, job, out, latest(expert), doing, describe(expert.Status.Progress, doing))
 }
 
 // done reports whether the run's result is what the status has.

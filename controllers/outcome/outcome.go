@@ -14,6 +14,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -49,6 +50,9 @@ type Outcome struct {
 	Container string
 	// Pod runs now; nil unless State is Running.
 	Pod *corev1.Pod
+	// Waits is what has yet to go on where nothing says why it does not: the Job
+	// where it has no pod, or the pod that is starting; nil otherwise.
+	Waits client.Object
 	// Failures is the number of pods that failed.
 	Failures int32
 	// Results are the terminations that the newest pod's containers left, by
@@ -104,6 +108,7 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 	}
 	if newest == nil {
 		out.State, out.Reason, out.Message = Pending, v1alpha1.ReasonPending, "Waiting for the Job's pod"
+		out.Waits = job
 		return out
 	}
 	observePod(&out, newest, memoryField)
@@ -136,6 +141,7 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 		}
 		out.State, out.Reason = Pending, v1alpha1.ReasonPending
 		out.Message = fmt.Sprintf("Pod %s is starting", pod.Name)
+		out.Waits = pod
 	}
 }
 

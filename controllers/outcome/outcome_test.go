@@ -241,7 +241,10 @@ func TestObserve(t *testing.T) {
 			if (got.Pod != nil) != (tc.want.State == Running) {
 				t.Errorf("a pod is there: %v, in state %v", got.Pod != nil, tc.want.State)
 			}
-			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Outcome{}, "Message", "Pod"), cmpopts.EquateEmpty()); diff != "" {
+			if (got.Waits != nil) != (tc.want.Reason == v1alpha1.ReasonPending && !got.Results["train"].Permanent) {
+				t.Errorf("something is waited for: %v, with reason %s", got.Waits != nil, got.Reason)
+			}
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Outcome{}, "Message", "Pod", "Waits"), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			for _, part := range tc.wantMessage {

@@ -5,6 +5,7 @@ package runs
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/controllers/warnings"
 )
 
 // PollInterval is how often a running pod is asked for its progress.
@@ -34,6 +36,15 @@ type Runner struct {
 	// Live reads from the API server.
 	Live    client.Reader
 	Applier apply.Applier
+	// Now is the time; nil means the clock's. Tests have another.
+	Now func() time.Time
+}
+
+func (r Runner) now() time.Time {
+	if r.Now != nil {
+		return r.Now()
+	}
+	return time.Now()
 }
 
 // Ensure makes the run's Job and returns it with the pods that carry its
@@ -48,8 +59,14 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 	if err := r.endOthers(ctx, jobs, pods, run.JobName); err != nil {
 		return nil, nil, err
 	}
+	if run.Suspend && queued(run.Job.Labels) {
+		return nil, nil, r.withdraw(ctx, jobs)
+	}
+	if err := r.noteSecret(ctx, owner.GetNamespace(), jobs, run); err != nil {
+		return nil, nil, err
+	}
 	job := &batchv1.Job{}
-	found, err := r.Applier.Apply(ctx, owner, job, run.Job)
+	found, err := r.Applier.Make(ctx, owner, job, run.Job)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -59,25 +76,36 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 	if !job.DeletionTimestamp.IsZero() {
 		return nil, nil, status.Wait(v1alpha1.ReasonPreviousRun, "Job %s is being deleted and will be made again", job.Name)
 	}
-	// The Job read is as it was before it was applied; what it is asked to do
-	// now counts.
-	job.Spec.Suspend = run.Job.Spec.Suspend
+	if err := r.hold(ctx, job, run.Suspend); err != nil {
+		return nil, nil, err
+	}
 	return job, pods, nil
 }
 
 // Observe is outcome.Observe for a run's Job. The caches of Jobs and pods are
 // not in step: a Job may be seen to be over before its pod is. Then the pods are
-// read from the API server before anything is concluded.
+// read from the API server before anything is concluded. Where nothing goes on
+// and neither Job nor pod says why, events do.
 func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod, selector client.MatchingLabels, memoryField string) (outcome.Outcome, error) {
 	out := outcome.Observe(job, pods, memoryField)
-	if !out.Over() || out.Seen {
-		return out, nil
+	switch {
+	case out.Over() && !out.Seen:
+		var list corev1.PodList
+		if err := r.Live.List(ctx, &list, client.InNamespace(job.Namespace), selector); err != nil {
+			return out, fmt.Errorf("listing pods: %w", err)
+		}
+		return outcome.Observe(job, list.Items, memoryField), nil
+	case out.Waits != nil && r.now().Sub(out.Waits.GetCreationTimestamp().Time) > warnings.Patience:
+		warning, err := warnings.Latest(ctx, r.Live, out.Waits)
+		if err != nil {
+			return out, err
+		}
+		if warning != nil {
+			out.State, out.Reason = outcome.Blocked, warning.Reason
+			out.Message = fmt.Sprintf("%s: %s", strings.TrimSuffix(out.Message, "."), warning.Message)
+		}
 	}
-	var list corev1.PodList
-	if err := r.Live.List(ctx, &list, client.InNamespace(job.Namespace), selector); err != nil {
-		return out, fmt.Errorf("listing pods: %w", err)
-	}
-	return outcome.Observe(job, list.Items, memoryField), nil
+	return out, nil
 }
 
 // Again deletes a finished Job whose result cannot be read any more (its pod
@@ -185,25 +213,31 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 
 // Explain turns the outcome of a run that has not succeeded into the error
 // that ends the reconciliation. doing is the reason while a pod runs, and
-// describe says how far it is.
-func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) error {
+// describe says how far it is. A run that failed for something that may pass by
+// itself is begun anew after a pause, which record counts.
+func (r Runner) Explain(ctx context.Context, job *batchv1.Job, out outcome.Outcome, record *v1alpha1.RunStatus, doing, describe string) error {
 	switch out.State {
 	case outcome.Failed:
-		return status.Stall(out.Reason, "%s. Then change the object, or delete Job %s to try once more as it is",
-			out.Message, job.Name)
+		return r.failed(ctx, job, out, record)
 	case outcome.Retrying:
 		return status.Wait(out.Reason, "%s. It is tried again (%d of %d failed pods)",
 			out.Message, out.Failures, ptr.Deref(job.Spec.BackoffLimit, 0)+1).Warn()
 	case outcome.Blocked:
-		return status.Wait(out.Reason, "%s", out.Message).Warn()
+		return status.Wait(out.Reason, "%s", out.Message).Warn().Again(pause(r.now().Sub(job.CreationTimestamp.Time)))
 	case outcome.Suspended:
-		return status.Wait(v1alpha1.ReasonSuspended, "Suspended; set spec.training.suspend to false to go on")
+		return suspended(job)
 	case outcome.Running:
 		if out.Failures > 0 {
 			describe += fmt.Sprintf(" (after %d failed pods)", out.Failures)
 		}
 		return status.Wait(doing, "%s", describe).Again(PollInterval)
 	default:
-		return status.Wait(out.Reason, "%s", out.Message)
+		return status.Wait(out.Reason, "%s", out.Message).Again(pause(r.now().Sub(job.CreationTimestamp.Time)))
 	}
+}
+
+// pause is how long to wait before a Job that has not begun is looked at again:
+// the longer it has been waiting, the longer, within bounds.
+func pause(age time.Duration) time.Duration {
+	return min(max(age/4, PollInterval), time.Minute).Round(time.Second)
 }

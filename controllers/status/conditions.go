@@ -59,7 +59,7 @@ func Judge(ready Ready, err error) Verdict {
 	case errors.As(err, &waiting):
 		return Verdict{Reason: waiting.Reason, Message: waiting.Message, After: waiting.After, Warning: waiting.Warning}
 	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
-		return Verdict{Reason: v1alpha1.ReasonRejected, Message: err.Error(), After: rejectedRetry, Warning: true}
+		return Verdict{Reason: v1alpha1.ReasonRejected, Message: Refusal(err), After: rejectedRetry, Warning: true}
 	default:
 		return Verdict{Reason: v1alpha1.ReasonError, Message: err.Error(), Warning: true, Retry: err}
 	}
@@ -96,8 +96,12 @@ func Set(obj Object, conditionType string, holds bool, reason, message string) {
 
 // IsReady reports whether the object's Ready condition is True for the
 // generation that it has now.
-func IsReady(obj Object) bool {
-	c := meta.FindStatusCondition(*obj.StatusConditions(), v1alpha1.ConditionReady)
+func IsReady(obj Object) bool { return Holds(obj, v1alpha1.ConditionReady) }
+
+// Holds reports whether a condition of the object is True for the generation
+// that it has now.
+func Holds(obj Object, conditionType string) bool {
+	c := meta.FindStatusCondition(*obj.StatusConditions(), conditionType)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == obj.GetGeneration()
 }
 

@@ -49,7 +49,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "refused by the API server", err: fmt.Errorf("applying: %w", forbidden),
-			want: Verdict{Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true, Message: fmt.Sprintf("applying: %v", forbidden)},
+			want: Verdict{Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true, Message: forbidden.Error()},
 		},
 		{
 			name: "anything else", err: unknown,

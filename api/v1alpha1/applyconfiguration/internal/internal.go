@@ -641,6 +641,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: result
       type:
         scalar: string
+    - name: retries
+      type:
+        scalar: numeric
     - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time

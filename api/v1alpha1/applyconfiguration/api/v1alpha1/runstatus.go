@@ -22,6 +22,9 @@ type RunStatusApplyConfiguration struct {
 	CompletionTime *v1.Time `json:"completionTime,omitempty"`
 	// failures counts the pods that failed and were replaced, or were the last.
 	Failures *int32 `json:"failures,omitempty"`
+	// retries counts the Jobs that failed for something that may pass by itself and
+	// were made again after a pause.
+	Retries *int32 `json:"retries,omitempty"`
 	// result of the run, once it ended: Succeeded, or the reason of its failure.
 	Result *string `json:"result,omitempty"`
 }
@@ -69,6 +72,14 @@ func (b *RunStatusApplyConfiguration) WithCompletionTime(value v1.Time) *RunStat
 // If called multiple times, the Failures field is set to the value of the last call.
 func (b *RunStatusApplyConfiguration) WithFailures(value int32) *RunStatusApplyConfiguration {
 	b.Failures = &value
+	return b
+}
+
+// WithRetries sets the Retries field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Retries field is set to the value of the last call.
+func (b *RunStatusApplyConfiguration) WithRetries(value int32) *RunStatusApplyConfiguration {
+	b.Retries = &value
 	return b
 }
 

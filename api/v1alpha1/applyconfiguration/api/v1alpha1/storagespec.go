@@ -15,7 +15,8 @@ import (
 type StorageSpecApplyConfiguration struct {
 	// size of the volume that is made, 10Gi without it. It holds the model, its
 	// factors (about twice the model in F32) and every expert. It can grow where
-	// the storage class allows it.
+	// the storage class allows it, and never shrink; a size that the volume cannot
+	// have is said in the condition Ready and may be taken back.
 	Size *resource.Quantity `json:"size,omitempty"`
 	// storageClassName of the volume; the cluster's default class without it.
 	StorageClassName *string `json:"storageClassName,omitempty"`
