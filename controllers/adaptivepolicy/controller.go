@@ -102,6 +102,6 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if err != nil {
 		return status.Ready{}, err
 	}
-	summarise(policy, base, deployment, chosen, seen)
+	summarise(policy, base, deployment, chosen, seen, time.Now())
 	return conclude(policy, base, deployment, chosen, seen)
 }
