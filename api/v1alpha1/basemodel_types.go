@@ -246,6 +246,12 @@ type Architecture struct {
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	VocabularySize int32 `json:"vocabularySize,omitempty"`
+	// contextLength is the longest sequence that the model was made for, in tokens;
+	// a policy's serving.contextLength can be no longer. Models fetched by an older
+	// runtime do not say.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ContextLength int32 `json:"contextLength,omitempty"`
 }
 
 // DecompositionStatus describes the factors of a model's matrices.

@@ -37,6 +37,10 @@ const (
 // as applied, needs no write.
 const AnnotationApplied = GroupName + "/applied"
 
+// AnnotationTemplate of a serving pod is the hash of the template that it was made
+// from: a pod with another is of another version of its policy's Deployment.
+const AnnotationTemplate = GroupName + "/template"
+
 // FinalizerInUse holds a deleted BaseModel while objects refer to it.
 const FinalizerInUse = GroupName + "/in-use"
 

@@ -59,6 +59,9 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 	var experts []v1alpha1.PolicyExpertStatus
 	for _, c := range chosen.candidates {
 		e := v1alpha1.PolicyExpertStatus{Name: c.name, State: c.state, Weight: c.weight}
+		if c.state == v1alpha1.ExpertBelowBaseline {
+			e.Score, e.Baseline = c.expert.Status.Score, c.expert.Status.BaselineScore
+		}
 		if c.served {
 			e.Digest = c.expert.Status.Artifact.Digest
 			e.Score, e.Baseline = c.expert.Status.Score, c.expert.Status.BaselineScore
@@ -128,7 +131,7 @@ func conclude(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deplo
 	}
 	return status.Ready{
 		Reason: v1alpha1.ReasonServing, After: idleInterval,
-		Message: fmt.Sprintf("All pods (%d) serve the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
+		Message: fmt.Sprintf("Every pod (%d) serves the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
 	}, nil
 }
 
@@ -148,7 +151,9 @@ func hasten(err error, rollout, loading error) error {
 	return err
 }
 
-// rolledOut says whether the Deployment has the pods that it should have.
+// rolledOut says whether the Deployment, as the API server has it, has the pods
+// that it should have, and no others: its own status says so for its present
+// generation, and they are the pods that were asked.
 func rolledOut(d deployment, seen []observation) error {
 	for _, o := range seen {
 		if o.hindrance != "" {
@@ -158,12 +163,38 @@ func rolledOut(d deployment, seen []observation) error {
 	if failed := deploymentCondition(d.object, appsv1.DeploymentReplicaFailure); failed != nil {
 		return status.Wait(v1alpha1.ReasonRejected, "Deployment %s cannot make its pods: %s", d.object.Name, failed.Message).Warn()
 	}
-	s := d.object.Status
-	want := ptr.Deref(d.object.Spec.Replicas, 1)
-	if d.rolling || s.UpdatedReplicas != want || s.ReadyReplicas != want || s.Replicas != want {
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %d pods are up to date and ready", min(s.UpdatedReplicas, s.ReadyReplicas), want)
+	s, want := d.object.Status, d.want()
+	if s.ObservedGeneration < d.object.Generation {
+		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s was changed a moment ago and has not begun to change its pods", d.object.Name)
+	}
+	switch old := s.Replicas - s.UpdatedReplicas; {
+	case s.UpdatedReplicas < want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s of this version are made", s.UpdatedReplicas, pods(want))
+	case old > 0:
+		return status.Wait(v1alpha1.ReasonRollingOut, "%s of this version are made, and %s of the one before have not ended", pods(want), pods(old))
+	case s.UpdatedReplicas > want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "%s run and %d are asked for: the others have not ended", pods(s.UpdatedReplicas), want)
+	case s.AvailableReplicas < want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s are available", s.AvailableReplicas, pods(want))
+	}
+	present := 0
+	for _, o := range seen {
+		if o.pod.Annotations[v1alpha1.AnnotationTemplate] == d.template() {
+			present++
+		}
+	}
+	if present != int(want) || len(seen) != int(want) {
+		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s has %s, of which the operator has seen %d, and %d of other versions",
+			d.object.Name, pods(want), present, len(seen)-present)
 	}
 	return nil
+}
+
+func pods(n int32) string {
+	if n == 1 {
+		return "1 pod"
+	}
+	return fmt.Sprintf("%d pods", n)
 }
 
 func deploymentCondition(d *appsv1.Deployment, conditionType appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
@@ -193,7 +224,7 @@ func loaded(chosen choice, seen []observation) error {
 			"Pod %s refused the expert set, and serves the one before: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
-		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %d pods report expert set %s", have, len(seen), chosen.digest)
+		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, pods(int32(len(seen))), chosen.digest)
 	}
 	return nil
 }

@@ -77,5 +77,9 @@ func (r *Reconciler) realise(ctx context.Context, base *v1alpha1.BaseModel) (sta
 	if err != nil {
 		return status.Ready{}, err
 	}
-	return r.decompose(ctx, base, claim)
+	ready, err := r.decompose(ctx, base, claim)
+	if err != nil {
+		return status.Ready{}, err
+	}
+	return ready, grown(base, claim)
 }

@@ -97,6 +97,7 @@ func accept(base *v1alpha1.BaseModel, result contract.Termination) {
 		Family: model.Architecture.Family, Layers: int32(model.Architecture.Layers),
 		HiddenSize: int32(model.Architecture.HiddenSize), Parameters: model.Architecture.Parameters,
 		VocabularySize: int32(model.Architecture.VocabularySize),
+		ContextLength:  int32(model.Architecture.ContextLength),
 	}
 	base.Status.Decomposition = &v1alpha1.DecompositionStatus{
 		Digest: v1alpha1.Digest(decomposition.Digest), Matrices: int32(decomposition.Matrices),

@@ -41,7 +41,7 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		Weights: unlessDefault(serving.Weights, "F32"), Form: unlessDefault(serving.Form, "Auto"),
 	}
 	if spec.ContextLength == 0 {
-		spec.ContextLength = 2048
+		spec.ContextLength = defaultContextLength(base)
 	}
 	if spec.MaxBatch == 0 {
 		spec.MaxBatch = 16
@@ -53,6 +53,18 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		spec.DecompositionDigest = string(base.Status.Decomposition.Digest)
 	}
 	return spec
+}
+
+// maxDefaultContext is the longest context that a policy has which names none: a
+// longer one costs memory for each request, which somebody should ask for.
+const maxDefaultContext = 2048
+
+// defaultContextLength is what the model was made for, within reason.
+func defaultContextLength(base *v1alpha1.BaseModel) int {
+	if a := base.Status.Architecture; a != nil && a.ContextLength > 0 {
+		return min(int(a.ContextLength), maxDefaultContext)
+	}
+	return maxDefaultContext
 }
 
 // unlessDefault returns the runtime's word for one of the API's, and nothing for
@@ -102,6 +114,15 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 	podLabels := labels(v1alpha1.ComponentServe, base.Name, map[string]string{
 		v1alpha1.LabelPolicy: policy.Name, v1alpha1.LabelRun: run,
 	})
+	template := coreac.PodTemplateSpec().
+		WithLabels(podLabels).
+		WithAnnotations(map[string]string{annotationAdmin: adminSecretUID}).
+		WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds))
+	hash, err := Hash(template)
+	if err != nil {
+		return nil, err
+	}
+	template.WithAnnotations(map[string]string{v1alpha1.AnnotationTemplate: hash})
 	return appsac.Deployment(policy.Name, policy.Namespace).
 		WithLabels(podLabels).
 		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
@@ -114,10 +135,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 				WithRollingUpdate(appsac.RollingUpdateDeployment().
 					WithMaxUnavailable(intstr.FromInt32(0)).
 					WithMaxSurge(intstr.FromInt32(1)))).
-			WithTemplate(coreac.PodTemplateSpec().
-				WithLabels(podLabels).
-				WithAnnotations(map[string]string{annotationAdmin: adminSecretUID}).
-				WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds)))), nil
+			WithTemplate(template)), nil
 }
 
 // Service is where clients find a policy.

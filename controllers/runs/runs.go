@@ -5,13 +5,13 @@ package runs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -38,30 +38,30 @@ type Runner struct {
 
 // Ensure makes the run's Job and returns it with the pods that carry its
 // labels. Jobs of other runs are deleted first, and the next begins only when
-// none of their pods lives any more, because both would write to the same volume; until then,
-// and until the new Job is in the cache, the error is a *status.Waiting.
+// none of their pods lives any more, because both would write to the same volume; until then
+// the error is a *status.Waiting.
 func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client.MatchingLabels, run desired.Run) (*batchv1.Job, []corev1.Pod, error) {
-	jobs, pods, err := r.list(ctx, owner, selector)
+	jobs, pods, err := list(ctx, r.Client, owner, selector)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !slices.ContainsFunc(jobs, func(job batchv1.Job) bool { return job.Name == run.JobName }) {
+		// A Job is about to be made. The cache may not have seen the one that was
+		// made a moment ago for what was asked then, nor that one's pods.
+		if jobs, pods, err = list(ctx, r.Live, owner, selector); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := r.endOthers(ctx, jobs, pods, run.JobName); err != nil {
 		return nil, nil, err
 	}
 	job := &batchv1.Job{}
-	found, err := r.Applier.Apply(ctx, owner, job, run.Job)
-	if err != nil {
+	if err := r.Applier.Apply(ctx, owner, job, run.Job); err != nil {
 		return nil, nil, err
-	}
-	if !found {
-		return nil, nil, status.Wait(v1alpha1.ReasonProgressing, "Made Job %s for run %s", run.JobName, run.ID)
 	}
 	if !job.DeletionTimestamp.IsZero() {
 		return nil, nil, status.Wait(v1alpha1.ReasonPreviousRun, "Job %s is being deleted and will be made again", job.Name)
 	}
-	// The Job read is as it was before it was applied; what it is asked to do
-	// now counts.
-	job.Spec.Suspend = run.Job.Spec.Suspend
 	return job, pods, nil
 }
 
@@ -91,9 +91,10 @@ func (r Runner) Again(ctx context.Context, job *batchv1.Job) error {
 		"The result of Job %s was lost with its pod; it runs once more and finds what it made", job.Name).Warn()
 }
 
-func (r Runner) list(ctx context.Context, owner client.Object, selector client.MatchingLabels) ([]batchv1.Job, []corev1.Pod, error) {
+// list finds the Jobs of an object and the pods that carry their labels.
+func list(ctx context.Context, reader client.Reader, owner client.Object, selector client.MatchingLabels) ([]batchv1.Job, []corev1.Pod, error) {
 	var jobs batchv1.JobList
-	if err := r.Client.List(ctx, &jobs, client.InNamespace(owner.GetNamespace()), selector); err != nil {
+	if err := reader.List(ctx, &jobs, client.InNamespace(owner.GetNamespace()), selector); err != nil {
 		return nil, nil, fmt.Errorf("listing Jobs: %w", err)
 	}
 	own := jobs.Items[:0]
@@ -103,7 +104,7 @@ func (r Runner) list(ctx context.Context, owner client.Object, selector client.M
 		}
 	}
 	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(owner.GetNamespace()), selector); err != nil {
+	if err := reader.List(ctx, &pods, client.InNamespace(owner.GetNamespace()), selector); err != nil {
 		return nil, nil, fmt.Errorf("listing pods: %w", err)
 	}
 	return own, pods.Items, nil
@@ -187,23 +188,36 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 // that ends the reconciliation. doing is the reason while a pod runs, and
 // describe says how far it is.
 func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) error {
+	cause := status.Tidy(out.Message)
 	switch out.State {
 	case outcome.Failed:
-		return status.Stall(out.Reason, "%s. Then change the object, or delete Job %s to try once more as it is",
-			out.Message, job.Name)
+		if out.GivenUp {
+			cause += fmt.Sprintf(". Given up after %s", failedPods(out.Failures))
+		}
+		return status.Stall(out.Reason, "%s. Change the object, or delete Job %s to try once more as it is", cause, job.Name)
 	case outcome.Retrying:
-		return status.Wait(out.Reason, "%s. It is tried again (%d of %d failed pods)",
-			out.Message, out.Failures, ptr.Deref(job.Spec.BackoffLimit, 0)+1).Warn()
+		if out.Failures == 0 {
+			return status.Wait(out.Reason, "%s. Another pod goes on, and this is not counted as a failure", cause).Warn()
+		}
+		return status.Wait(out.Reason, "%s. Another pod tries again, after %s of at most %d",
+			cause, failedPods(out.Failures), out.Allowed).Warn()
 	case outcome.Blocked:
-		return status.Wait(out.Reason, "%s", out.Message).Warn()
+		return status.Wait(out.Reason, "%s", cause).Warn()
 	case outcome.Suspended:
 		return status.Wait(v1alpha1.ReasonSuspended, "Suspended; set spec.training.suspend to false to go on")
 	case outcome.Running:
 		if out.Failures > 0 {
-			describe += fmt.Sprintf(" (after %d failed pods)", out.Failures)
+			describe += fmt.Sprintf(" (after %s)", failedPods(out.Failures))
 		}
 		return status.Wait(doing, "%s", describe).Again(PollInterval)
 	default:
-		return status.Wait(out.Reason, "%s", out.Message)
+		return status.Wait(out.Reason, "%s", cause)
 	}
+}
+
+func failedPods(n int32) string {
+	if n == 1 {
+		return "1 failed pod"
+	}
+	return fmt.Sprintf("%d failed pods", n)
 }

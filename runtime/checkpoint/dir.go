@@ -235,6 +235,7 @@ func (c *Checkpoint) Architecture() contract.Architecture {
 	return contract.Architecture{
 		Family: c.config.Family, Layers: c.config.Layers, HiddenSize: c.config.HiddenSize,
 		Parameters: c.Parameters(), VocabularySize: c.config.VocabSize,
+		ContextLength: c.config.MaxPositions,
 	}
 }
 

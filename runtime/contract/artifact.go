@@ -87,6 +87,8 @@ type Architecture struct {
 	HiddenSize     int    `json:"hiddenSize"`
 	Parameters     int64  `json:"parameters"`
 	VocabularySize int    `json:"vocabularySize"`
+	// ContextLength is the longest sequence that the model was made for.
+	ContextLength int `json:"contextLength,omitempty"`
 }
 
 // DecompositionManifest describes the factors of a model's matrices. Digest

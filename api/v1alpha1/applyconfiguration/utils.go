@@ -76,6 +76,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):
 		return &apiv1alpha1.ReferencedByApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutGate"):
+		return &apiv1alpha1.RolloutGateApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSpec"):
+		return &apiv1alpha1.RolloutSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RunStatus"):
 		return &apiv1alpha1.RunStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RuntimeSpec"):

@@ -87,6 +87,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
       default: base
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
     - name: serving
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
@@ -152,6 +155,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Architecture
   map:
     fields:
+    - name: contextLength
+      type:
+        scalar: numeric
     - name: family
       type:
         scalar: string
@@ -333,6 +339,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: digest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: recipe
+      type:
+        scalar: string
     - name: runID
       type:
         scalar: string
@@ -441,6 +450,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: weight
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+- name: com.github.transformersquared.operator.api.v1alpha1.Gain
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
   map:
     fields:
@@ -623,6 +634,18 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.transformersquared.operator.api.v1alpha1.Reward
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+  map:
+    fields:
+    - name: minGain
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
+  map:
+    fields:
+    - name: gate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
 - name: com.github.transformersquared.operator.api.v1alpha1.RunStatus
   map:
     fields:
@@ -689,7 +712,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: contextLength
       type:
         scalar: numeric
-      default: 2048
     - name: form
       type:
         scalar: string

@@ -25,6 +25,8 @@ type AdaptivePolicySpecApplyConfiguration struct {
 	Fallback *string `json:"fallback,omitempty"`
 	// serving says how many pods serve and with what.
 	Serving *ServingSpecApplyConfiguration `json:"serving,omitempty"`
+	// rollout says which experts are good enough to be served.
+	Rollout *RolloutSpecApplyConfiguration `json:"rollout,omitempty"`
 }
 
 // AdaptivePolicySpecApplyConfiguration constructs a declarative configuration of the AdaptivePolicySpec type for use with
@@ -83,5 +85,13 @@ func (b *AdaptivePolicySpecApplyConfiguration) WithFallback(value string) *Adapt
 // If called multiple times, the Serving field is set to the value of the last call.
 func (b *AdaptivePolicySpecApplyConfiguration) WithServing(value *ServingSpecApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
 	b.Serving = value
+	return b
+}
+
+// WithRollout sets the Rollout field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rollout field is set to the value of the last call.
+func (b *AdaptivePolicySpecApplyConfiguration) WithRollout(value *RolloutSpecApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
+	b.Rollout = value
 	return b
 }

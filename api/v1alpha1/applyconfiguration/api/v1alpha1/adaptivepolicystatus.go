@@ -12,8 +12,9 @@ import (
 //
 // AdaptivePolicyStatus says what every pod serves.
 type AdaptivePolicyStatusApplyConfiguration struct {
-	// conditions are Ready and, while they hold, Reconciling or Stalled. Ready
-	// means that every pod reports the expected expert set.
+	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
+	// Ready means that every pod reports the expected expert set, Available that
+	// requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`

@@ -17,6 +17,10 @@ type ArchitectureApplyConfiguration struct {
 	Parameters *int64 `json:"parameters,omitempty"`
 	// vocabularySize is the number of tokens.
 	VocabularySize *int32 `json:"vocabularySize,omitempty"`
+	// contextLength is the longest sequence that the model was made for, in tokens;
+	// a policy's serving.contextLength can be no longer. Models fetched by an older
+	// runtime do not say.
+	ContextLength *int32 `json:"contextLength,omitempty"`
 }
 
 // ArchitectureApplyConfiguration constructs a declarative configuration of the Architecture type for use with
@@ -62,5 +66,13 @@ func (b *ArchitectureApplyConfiguration) WithParameters(value int64) *Architectu
 // If called multiple times, the VocabularySize field is set to the value of the last call.
 func (b *ArchitectureApplyConfiguration) WithVocabularySize(value int32) *ArchitectureApplyConfiguration {
 	b.VocabularySize = &value
+	return b
+}
+
+// WithContextLength sets the ContextLength field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ContextLength field is set to the value of the last call.
+func (b *ArchitectureApplyConfiguration) WithContextLength(value int32) *ArchitectureApplyConfiguration {
+	b.ContextLength = &value
 	return b
 }

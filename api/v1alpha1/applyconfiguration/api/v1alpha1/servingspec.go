@@ -15,7 +15,9 @@ type ServingSpecApplyConfiguration struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// resources of a pod; the BaseModel's without it.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
-	// contextLength bounds prompt and answer together, in tokens.
+	// contextLength bounds prompt and answer together, in tokens. Without it, it is
+	// what the model was made for (the BaseModel's
+	// status.architecture.contextLength), and 2048 at most.
 	ContextLength *int32 `json:"contextLength,omitempty"`
 	// maxBatch is how many requests are answered at a time; more wait.
 	MaxBatch *int32 `json:"maxBatch,omitempty"`
