@@ -160,7 +160,7 @@ func TestAModelHasOneDigestWhereverItLies(t *testing.T) {
 	if diff := cmp.Diff(ma, mb); diff != "" {
 		t.Errorf("manifests differ: %s", diff)
 	}
-	want := contract.Architecture{Family: "llama", Layers: 2, HiddenSize: 16, Parameters: 8080, VocabularySize: 260}
+	want := contract.Architecture{Family: "llama", Layers: 2, HiddenSize: 16, Parameters: 8080, VocabularySize: 260, ContextLength: 128}
 	if diff := cmp.Diff(want, ma.Architecture); diff != "" {
 		t.Errorf("architecture -want +got\n%s", diff)
 	}
