@@ -17,9 +17,9 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
-// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.readyReplicas`
-// +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy.type`
-// +kubebuilder:printcolumn:name="Experts",type=string,JSONPath=`.status.experts[*].name`,priority=1
+// +kubebuilder:printcolumn:name="Replicas",type=string,JSONPath=`.status.replicaSummary`
+// +kubebuilder:printcolumn:name="Experts",type=string,JSONPath=`.status.expertSummary`
+// +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy.type`,priority=1
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -35,8 +35,10 @@ type AdaptivePolicy struct {
 	// +required
 	Spec AdaptivePolicySpec `json:"spec,omitzero"`
 
-	// status says what every pod serves.
+	// status says what the pods serve. Its observedGeneration is -1 until the
+	// operator has seen the object.
 	// +optional
+	// +kubebuilder:default={observedGeneration:-1}
 	Status AdaptivePolicyStatus `json:"status,omitzero"`
 }
 
@@ -54,12 +56,15 @@ type AdaptivePolicyList struct {
 // +kubebuilder:validation:AtLeastOneOf=experts;expertSelector
 // +kubebuilder:validation:XValidation:rule="self.baseModelRef == oldSelf.baseModelRef",message="baseModelRef cannot change: make a new AdaptivePolicy",fieldPath=".baseModelRef"
 // +kubebuilder:validation:XValidation:rule="self.strategy.type == 'Fixed' || !has(self.experts) || self.experts.all(e, !has(e.weight))",message="weights are for strategy Fixed",fieldPath=".experts"
-// +kubebuilder:validation:XValidation:rule="has(self.expertSelector) || !has(self.fallback) || self.fallback == 'base' || self.experts.exists(e, e.name == self.fallback)",message="fallback must be base or one of the experts",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="has(self.expertSelector) || !has(self.strategy.fallback) || !has(self.strategy.fallback.name) || self.experts.exists(e, e.name == self.strategy.fallback.name)",message="the fallback must be one of the experts",fieldPath=".strategy.fallback.name"
 type AdaptivePolicySpec struct {
-	// baseModelRef names the BaseModel that is served.
+	// baseModelRef names the BaseModel that is served, in the same namespace. It
+	// cannot change.
 	// +required
 	BaseModelRef LocalRef `json:"baseModelRef,omitzero"`
-	// experts are ExpertVectors by name.
+	// experts are ExpertVectors by name, in the order in which pass 1 shows them. At
+	// least one of experts and expertSelector is given; together they find 64 at
+	// most. A change reaches running pods without a restart.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -70,20 +75,15 @@ type AdaptivePolicySpec struct {
 	// after those by name.
 	// +optional
 	ExpertSelector *metav1.LabelSelector `json:"expertSelector,omitempty"`
-	// strategy says how experts are chosen.
+	// strategy says how experts are chosen. A change reaches running pods without a
+	// restart.
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={type: Prompt}
 	Strategy Strategy `json:"strategy,omitzero"`
-	// fallback is what answers where pass 1 cannot decide: base (the base weights)
-	// or the name of one of the experts.
+	// serving says how many pods serve and with what. A change of anything but
+	// replicas replaces the pods one by one.
 	// +optional
-	// +kubebuilder:default=base
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Fallback string `json:"fallback,omitempty"`
-	// serving says how many pods serve and with what.
-	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={replicas: 1}
 	Serving ServingSpec `json:"serving,omitzero"`
 	// rollout says which experts are good enough to be served.
 	// +optional
@@ -118,8 +118,8 @@ type PolicyExpert struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name,omitempty"`
-	// weight is α of strategy Fixed, 0 to 1. Where no expert has one, all have the
-	// same.
+	// weight is α, of strategy Fixed only, 0 to 1; the weights of a policy are
+	// divided by their sum. Where no expert has one, all have the same.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="double(self) <= 1.0",message="weight must be at most 1"
 	Weight Decimal `json:"weight,omitempty"`
@@ -139,31 +139,67 @@ const (
 	StrategyFixed StrategyType = "Fixed"
 )
 
-// Strategy says how experts are chosen.
-// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type == 'Prompt'",message="prompt is for strategy Prompt"
+// Strategy says how experts are chosen. A member is given only with its type.
+// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type == 'Prompt'",message="prompt is for strategy Prompt",fieldPath=".prompt"
+// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type == 'Prompt'",message="fallback is for strategy Prompt: Fixed always knows what to do",fieldPath=".fallback"
 type Strategy struct {
-	// type of the strategy.
+	// type of the strategy: Prompt shows the model the skills of the experts and
+	// asks for one (pass 1); Fixed mixes the experts by their weights for every
+	// request, without a pass 1.
 	// +optional
 	// +kubebuilder:default=Prompt
 	Type StrategyType `json:"type,omitempty"`
 	// prompt configures strategy Prompt.
 	// +optional
 	Prompt *PromptStrategy `json:"prompt,omitempty"`
+	// fallback is what answers where pass 1 cannot decide or fails; {type: Base}
+	// without it.
+	// +optional
+	Fallback *Fallback `json:"fallback,omitempty"`
+}
+
+// FallbackType says what answers where pass 1 cannot decide.
+// +kubebuilder:validation:Enum=Base;Expert
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type FallbackType string
+
+// Fallbacks.
+const (
+	// FallbackBase is the base weights.
+	FallbackBase FallbackType = "Base"
+	// FallbackExpert is one of the experts.
+	FallbackExpert FallbackType = "Expert"
+)
+
+// Fallback is what answers where pass 1 cannot decide.
+// +kubebuilder:validation:XValidation:rule="self.type != 'Expert' || has(self.name)",message="fallback Expert needs the name of one",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Expert' || !has(self.name)",message="name is for fallback Expert",fieldPath=".name"
+type Fallback struct {
+	// type of the fallback: Base is the base weights, Expert one of the experts.
+	// +required
+	Type FallbackType `json:"type,omitempty"`
+	// name of the expert, for type Expert, which needs it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
 }
 
 // PromptStrategy configures strategy Prompt.
 // +kubebuilder:validation:MinProperties=1
 type PromptStrategy struct {
 	// template of the first pass's message: {skills} becomes the skills and their
-	// descriptions, {prompt} the request. The runtime's own without it.
+	// descriptions, a line each, {prompt} the request; both are required. The
+	// runtime's own without it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.contains('{skills}') && self.contains('{prompt}')",message="template must contain {skills} and {prompt}"
 	Template string `json:"template,omitempty"`
-	// requestTokens is how much of a longer request the first pass looks at, half
-	// of it from the beginning and half from the end; 128 without it. A request of
-	// many documents is not read twice for its sake.
+	// requestTokens is how many tokens of a longer request the first pass looks at,
+	// half of them from the beginning and half from the end; 128 without it. A
+	// request of many documents is not read twice for its sake.
 	// +optional
 	// +kubebuilder:validation:Minimum=16
 	// +kubebuilder:validation:Maximum=131072
@@ -172,13 +208,14 @@ type PromptStrategy struct {
 
 // ServingSpec says how many pods serve and with what.
 type ServingSpec struct {
-	// replicas is the number of pods.
+	// replicas is the number of pods; 0 serves nothing. A change starts or ends pods
+	// and restarts none.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000
 	Replicas *int32 `json:"replicas,omitempty"`
-	// resources of a pod; the BaseModel's without it.
+	// resources of a pod; those of the BaseModel's spec.runtime without it.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
@@ -188,34 +225,61 @@ type ServingSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=16
 	// +kubebuilder:validation:Maximum=1048576
-	ContextLength int32 `json:"contextLength,omitempty"`
+	ContextLength *int32 `json:"contextLength,omitempty"`
 	// maxBatch is how many requests are answered at a time; more wait.
 	// +optional
 	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1024
 	MaxBatch int32 `json:"maxBatch,omitempty"`
-	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
-	// memory) or Int8 (27 % of it). The narrower, the faster they are read, and
-	// the more they are rounded.
+	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
+	// Int8 (27 % of it). The narrower, the faster they are read, and the more they
+	// are rounded.
 	// +optional
 	// +kubebuilder:default=F32
-	// +kubebuilder:validation:Enum=F32;BF16;Int8
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Weights string `json:"weights,omitempty"`
+	DType ServingDType `json:"dtype,omitempty"`
 	// form in which experts are computed: Merged (each mixture of experts has
 	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
 	// the set of experts.
 	// +optional
 	// +kubebuilder:default=Auto
-	// +kubebuilder:validation:Enum=Auto;Merged;Factored
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Form string `json:"form,omitempty"`
+	Form Form `json:"form,omitempty"`
 }
 
-// AdaptivePolicyStatus says what every pod serves.
+// ServingDType is a number format that a model can be served in.
+// +kubebuilder:validation:Enum=F32;BF16;Int8
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type ServingDType string
+
+// Number formats to serve in.
+const (
+	// ServingF32 has four bytes a number.
+	ServingF32 ServingDType = "F32"
+	// ServingBF16 has two bytes a number.
+	ServingBF16 ServingDType = "BF16"
+	// ServingInt8 has one byte a number, and a scale for each 32.
+	ServingInt8 ServingDType = "Int8"
+)
+
+// Form is how experts are computed.
+// +kubebuilder:validation:Enum=Auto;Merged;Factored
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Form string
+
+// Forms.
+const (
+	// FormAuto is one of the others, by the set of experts.
+	FormAuto Form = "Auto"
+	// FormMerged gives each mixture matrices of its own.
+	FormMerged Form = "Merged"
+	// FormFactored lets all share U and V.
+	FormFactored Form = "Factored"
+)
+
+// AdaptivePolicyStatus says what the pods serve. What is counted (requests,
+// fallbacks) is in the metrics of the pods.
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
 	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
@@ -227,10 +291,23 @@ type AdaptivePolicyStatus struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// replicaSummary is the number of pods that take requests, of those that are
+	// asked for, such as 1/2.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	ReplicaSummary string `json:"replicaSummary,omitempty"`
+	// expertSummary is the number of experts that every pod serves, of those that
+	// the policy names and selects, such as 3/3.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	ExpertSummary string `json:"expertSummary,omitempty"`
 	// replicas is the number of pods.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -249,7 +326,7 @@ type AdaptivePolicyStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	URL string `json:"url,omitempty"`
-	// baseDigest and decompositionDigest say which model is served.
+	// baseDigest is the model that is served.
 	// +optional
 	BaseDigest Digest `json:"baseDigest,omitempty"`
 	// decompositionDigest is the decomposition that the experts scale.
@@ -263,17 +340,23 @@ type AdaptivePolicyStatus struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=64
 	Experts []PolicyExpertStatus `json:"experts,omitempty"`
-	// adaptation says what the policy has been choosing.
+	// adaptation is what was chosen last. It is brought up to date at most about
+	// once a minute: what is chosen for each request is in the responses and in the
+	// log of the pods.
 	// +optional
 	Adaptation *AdaptationStatus `json:"adaptation,omitempty"`
-	// pods and what each of them serves.
+	// podCounts counts the pods by what they serve.
+	// +optional
+	PodCounts *PodCounts `json:"podCounts,omitempty"`
+	// pods that do not serve what is expected, and why: the first 16 by name, those
+	// that failed first.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=16
 	Pods []PolicyPod `json:"pods,omitempty"`
 }
 
@@ -317,45 +400,58 @@ type PolicyExpertStatus struct {
 	// digest of the artifact that is served.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`
-	// weight of strategy Fixed.
+	// weight is α of strategy Fixed.
 	// +optional
 	Weight Decimal `json:"weight,omitempty"`
 	// score of the expert on its validation set.
 	// +optional
 	Score Score `json:"score,omitempty"`
-	// baseline is the base model's score on that set.
+	// baselineScore is the base model's score on that set.
 	// +optional
-	Baseline Score `json:"baseline,omitempty"`
-	// requests that it answered, in the pods that run now.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	Requests *int64 `json:"requests,omitempty"`
+	BaselineScore Score `json:"baselineScore,omitempty"`
 }
 
-// AdaptationStatus says what a policy has been choosing.
+// AdaptationStatus is what was chosen last.
 type AdaptationStatus struct {
-	// strategy in use.
+	// strategy that chose.
 	// +required
 	Strategy StrategyType `json:"strategy,omitempty"`
-	// requests that the pods which run now have answered.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	Requests *int64 `json:"requests,omitempty"`
-	// fallbackRate is the share of them for which pass 1 chose no expert.
-	// +optional
-	FallbackRate Score `json:"fallbackRate,omitempty"`
-	// last is what the last adaptation chose: the name of an expert, or base.
-	// +optional
+	// expert that was chosen, by name; base for the base weights; several names
+	// joined by + for a mixture.
+	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Last string `json:"last,omitempty"`
-	// weights that the last adaptation composed.
+	// +kubebuilder:validation:MaxLength=1024
+	Expert string `json:"expert,omitempty"`
+	// weights that were composed; none for the base weights.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Weights []ExpertWeight `json:"weights,omitempty"`
+	// time at which it was chosen.
+	// +required
+	Time metav1.Time `json:"time,omitempty,omitzero"`
+}
+
+// PodCounts counts the pods of a policy: total is the sum of the others.
+type PodCounts struct {
+	// total number of pods.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Total *int32 `json:"total,omitempty"`
+	// current pods serve the expected model and experts.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Current *int32 `json:"current,omitempty"`
+	// updating pods start, load what is expected, or are about to be replaced.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Updating *int32 `json:"updating,omitempty"`
+	// failed pods cannot start, or refused the expert set.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Failed *int32 `json:"failed,omitempty"`
 }
 
 // ExpertWeight is α of one expert.
@@ -370,17 +466,18 @@ type ExpertWeight struct {
 	Weight Decimal `json:"weight,omitempty"`
 }
 
-// PolicyPod is a serving pod and what it serves.
+// PolicyPod is a pod that does not serve what is expected.
 type PolicyPod struct {
 	// name of the pod.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
-	// expertSetDigest that the pod reports.
+	// expertSetDigest that the pod reports, if it does.
 	// +optional
 	ExpertSetDigest Digest `json:"expertSetDigest,omitempty"`
-	// error says why the pod could not be asked or refused the expert set.
+	// error says why the pod does not start, could not be asked, or refused the
+	// expert set; a pod without one is about to load it or to be replaced.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024

@@ -31,8 +31,10 @@ type BaseModel struct {
 	// +required
 	Spec BaseModelSpec `json:"spec,omitzero"`
 
-	// status says what has been fetched and decomposed.
+	// status says what has been fetched and decomposed. Its observedGeneration is -1
+	// until the operator has seen the object.
 	// +optional
+	// +kubebuilder:default={observedGeneration:-1}
 	Status BaseModelStatus `json:"status,omitzero"`
 }
 
@@ -48,10 +50,12 @@ type BaseModelList struct {
 
 // BaseModelSpec says which model it is and how it is decomposed.
 type BaseModelSpec struct {
-	// source is where the model comes from, in Hugging Face layout.
+	// source is where the model comes from, in Hugging Face layout. A change fetches
+	// and decomposes again; experts train again if the model is another.
 	// +required
 	Source ModelSource `json:"source,omitzero"`
-	// decomposition says which matrices are factored and how the factors are kept.
+	// decomposition says which matrices are factored and how the factors are kept. A
+	// change decomposes again, and every expert trains again.
 	// +optional
 	// +kubebuilder:default={}
 	Decomposition DecompositionSpec `json:"decomposition,omitzero"`
@@ -59,7 +63,9 @@ type BaseModelSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Storage StorageSpec `json:"storage,omitzero"`
-	// runtime says which image the pods of this model run and where.
+	// runtime says which image the pods of this model run and where. A change
+	// trains nothing again: it applies to the next pod of a run, and replaces the
+	// pods of policies one by one.
 	// +optional
 	// +kubebuilder:default={}
 	Runtime RuntimeSpec `json:"runtime,omitzero"`
@@ -70,7 +76,8 @@ type BaseModelSpec struct {
 // +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
 type ModelSource struct {
 	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
-	// folder, or of that folder itself.
+	// folder, or of that folder itself. Exactly one of http and
+	// persistentVolumeClaim is given.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`
 	// persistentVolumeClaim holds the model's folder.
@@ -84,31 +91,21 @@ type ModelSource struct {
 
 // DecompositionSpec says which matrices are factored.
 type DecompositionSpec struct {
-	// modules are the projections to factor, all seven by default.
+	// modules are the projections to factor, all seven of a Llama-family block by
+	// default: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj. One
+	// that the model does not have fails the run, which says so.
 	// +optional
 	// +listType=set
 	// +kubebuilder:default={q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj}
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:MaxItems=64
 	Modules []Module `json:"modules,omitempty"`
-	// dtype in which the factors are stored. BF16 halves the volume and costs
+	// dtype in which the factors are stored. BF16 takes half of F32's room and costs
 	// accuracy (see status.decomposition.maxRelativeError).
 	// +optional
 	// +kubebuilder:default=F32
 	DType DType `json:"dtype,omitempty"`
 }
-
-// DType is a number format.
-// +kubebuilder:validation:Enum=F32;BF16
-// +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=8
-type DType string
-
-// Number formats of stored factors.
-const (
-	DTypeF32  DType = "F32"
-	DTypeBF16 DType = "BF16"
-)
 
 // StorageSpec is the volume of a BaseModel: one that is made (size), or one
 // that is there (existingClaim).
@@ -119,26 +116,27 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: make a new BaseModel"
 // +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="size cannot shrink"
 type StorageSpec struct {
-	// size of the volume that is made, 10Gi without it. It holds the model, its
-	// factors (about twice the model in F32) and every expert. It can grow where
-	// the storage class allows it.
+	// size of the volume that is made, 10Gi without it; at most one of size and
+	// existingClaim is given. It holds the model, its factors (about twice the model
+	// in F32) and every expert. It can grow where the storage class allows it.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be a quantity greater than 0, such as 20Gi"
 	Size *resource.Quantity `json:"size,omitempty"`
-	// storageClassName of the volume; the cluster's default class without it.
+	// storageClassName of the volume; the cluster's default class without it. It
+	// cannot change.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName string `json:"storageClassName,omitempty"`
 	// accessModes of the volume, ReadWriteOnce without it. Training and serving
-	// on several nodes at once needs ReadWriteMany.
+	// on several nodes at once needs ReadWriteMany. They cannot change.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=3
 	AccessModes []AccessMode `json:"accessModes,omitempty"`
 	// existingClaim names a PersistentVolumeClaim that is used instead, and kept
-	// when the BaseModel is deleted.
+	// when the BaseModel is deleted. It cannot change.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -151,6 +149,16 @@ type StorageSpec struct {
 // +kubebuilder:validation:MaxLength=32
 type AccessMode string
 
+// Access modes.
+const (
+	// AccessReadWriteOnce is for pods of one node.
+	AccessReadWriteOnce AccessMode = "ReadWriteOnce"
+	// AccessReadWriteMany is for pods of several nodes.
+	AccessReadWriteMany AccessMode = "ReadWriteMany"
+	// AccessReadWriteOncePod is for one pod at a time.
+	AccessReadWriteOncePod AccessMode = "ReadWriteOncePod"
+)
+
 // BaseModelStatus says what has been fetched and decomposed.
 // +kubebuilder:validation:MinProperties=0
 type BaseModelStatus struct {
@@ -162,14 +170,19 @@ type BaseModelStatus struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// run is the Job that fetches and decomposes, or did last.
+	// runs are the latest runs that fetched and decomposed, newest first, at most 5.
 	// +optional
-	Run *RunStatus `json:"run,omitempty"`
-	// progress of the run while it goes on.
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=5
+	Runs []RunStatus `json:"runs,omitempty"`
+	// progress of the newest run while it goes on.
 	// +optional
 	Progress *StepProgress `json:"progress,omitempty"`
 	// artifact is the fetched model.
@@ -189,7 +202,8 @@ type BaseModelStatus struct {
 
 // StepProgress is how far a Job is.
 type StepProgress struct {
-	// step is what the Job does now: Fetching, Decomposing or Saving.
+	// step is what the Job does now, in the runtime's words: Fetching, Decomposing or
+	// Saving.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
@@ -274,7 +288,7 @@ type DecompositionStatus struct {
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:MaxItems=64
 	Modules []Module `json:"modules,omitempty"`
 }
 

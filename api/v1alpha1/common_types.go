@@ -24,16 +24,31 @@ type Gain string
 // +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 type Digest string
 
+// DType is a number format.
+// +kubebuilder:validation:Enum=F32;BF16
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type DType string
+
+// Number formats.
+const (
+	// DTypeF32 has four bytes a number.
+	DTypeF32 DType = "F32"
+	// DTypeBF16 has two bytes a number: the range of F32, a third of its digits.
+	DTypeBF16 DType = "BF16"
+)
+
 // Score is a share between 0 and 1 written as a string with four decimals,
 // such as "0.5312".
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type Score string
 
-// Module is a projection of a transformer block.
-// +kubebuilder:validation:Enum=q_proj;k_proj;v_proj;o_proj;gate_proj;up_proj;down_proj
-// +kubebuilder:validation:MaxLength=16
+// Module names a projection of a transformer block as the model's checkpoint
+// does, such as q_proj; dots separate the parts of a longer name.
 // +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:Pattern=`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$`
 type Module string
 
 // Modules of a Llama-family block.

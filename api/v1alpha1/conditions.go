@@ -149,7 +149,7 @@ const (
 	// ReasonDuplicateSkill says that two experts have the same skill, so that
 	// pass 1 could not tell them apart.
 	ReasonDuplicateSkill = "DuplicateSkill"
-	// ReasonFallbackNotFound says that spec.fallback names no expert of the policy.
+	// ReasonFallbackNotFound says that spec.strategy.fallback names no expert of the policy.
 	ReasonFallbackNotFound = "FallbackNotFound"
 	// ReasonBaseChanged says that the BaseModel has new digests: the previous
 	// ones are served until every expert fits the new ones.

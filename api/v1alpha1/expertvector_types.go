@@ -1,7 +1,6 @@
 package v1alpha1
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -35,8 +34,10 @@ type ExpertVector struct {
 	// +required
 	Spec ExpertVectorSpec `json:"spec,omitzero"`
 
-	// status says how training goes and what came of it.
+	// status says how training goes and what came of it. Its observedGeneration is
+	// -1 until the operator has seen the object.
 	// +optional
+	// +kubebuilder:default={observedGeneration:-1}
 	Status ExpertVectorStatus `json:"status,omitzero"`
 }
 
@@ -55,27 +56,31 @@ type ExpertVectorList struct {
 // +kubebuilder:validation:ExactlyOneOf=training;source
 // +kubebuilder:validation:XValidation:rule="self.baseModelRef == oldSelf.baseModelRef",message="baseModelRef cannot change: make a new ExpertVector",fieldPath=".baseModelRef"
 type ExpertVectorSpec struct {
-	// baseModelRef names the BaseModel whose singular values are scaled.
+	// baseModelRef names the BaseModel whose singular values are scaled, in the same
+	// namespace. It cannot change.
 	// +required
 	BaseModelRef LocalRef `json:"baseModelRef,omitzero"`
-	// skill is the one word by which pass 1 of an AdaptivePolicy knows this expert.
+	// skill is the one word by which pass 1 of an AdaptivePolicy knows this expert:
+	// letters, digits, '-', '_' and '.'. Two experts of one policy must differ in it.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
 	// +kubebuilder:validation:XValidation:rule="!(self in ['base', 'others'])",message="base and others mean the base weights and cannot name a skill"
 	Skill string `json:"skill,omitempty"`
-	// description of the skill in a few words, which pass 1 shows the model beside
-	// the skill. Changing it does not train again.
+	// description of the skill in a few words on one line, which pass 1 shows the
+	// model beside the skill. A change does not train again: it reaches the pods of
+	// policies without a restart.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[^\r\n]*$`
 	Description string `json:"description,omitempty"`
-	// training trains the expert in the cluster.
+	// training trains the expert in the cluster. Exactly one of training and source
+	// is given.
 	// +optional
 	Training *TrainingSpec `json:"training,omitempty"`
-	// source imports a finished expert.
+	// source imports a finished expert. A change imports again.
 	// +optional
 	Source *ExpertSource `json:"source,omitempty"`
 }
@@ -84,254 +89,17 @@ type ExpertVectorSpec struct {
 // persistentVolumeClaim.
 // +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
 type ExpertSource struct {
-	// http is the address of the expert's .safetensors file or of an archive of
-	// its folder.
+	// http is the address of the expert's .safetensors file or of a .tar, .tar.gz or
+	// .tgz archive of its folder. Exactly one of http and persistentVolumeClaim is
+	// given.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`
 	// persistentVolumeClaim holds the expert's file or folder.
 	// +optional
 	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the expert must have.
+	// digest is what the expert must have; it is verified before anything is served.
 	// +required
 	Digest Digest `json:"digest,omitempty"`
-}
-
-// TrainingSpec says how an expert is trained. Changing anything that the
-// result depends on (not suspend, backoffLimit and resources) starts a new run;
-// the old artifact is served until the new one is there.
-type TrainingSpec struct {
-	// method is what is trained: SVF scales singular values (section 3.1 of the
-	// paper).
-	// +optional
-	// +kubebuilder:default=SVF
-	Method Method `json:"method,omitempty"`
-	// objective is what training maximises: Reinforce is the expected reward of
-	// the model's own answers, less a KL penalty.
-	// +optional
-	// +kubebuilder:default=Reinforce
-	Objective Objective `json:"objective,omitempty"`
-	// modules restricts the projections that are trained; all that the BaseModel
-	// decomposes without it.
-	// +optional
-	// +listType=set
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=7
-	Modules []Module `json:"modules,omitempty"`
-	// dataset to train on and to validate with.
-	// +required
-	Dataset TrainingDataset `json:"dataset,omitzero"`
-	// reward judges an answer: +1 if it is right, −1 if not.
-	// +required
-	Reward Reward `json:"reward,omitempty"`
-	// hyperparameters have the paper's values by default.
-	// +optional
-	// +kubebuilder:default={}
-	Hyperparameters Hyperparameters `json:"hyperparameters,omitzero"`
-	// suspend holds the run: its pod is stopped after a checkpoint, and goes on
-	// from there when suspend is taken back.
-	// +optional
-	Suspend *bool `json:"suspend,omitempty"`
-	// backoffLimit is how many failed pods are replaced before the run is given up.
-	// +optional
-	// +kubebuilder:default=3
-	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:validation:Maximum=100
-	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
-	// resources of the training pod; the BaseModel's without it.
-	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
-	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
-}
-
-// Method is what is trained.
-// +kubebuilder:validation:Enum=SVF
-// +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=16
-type Method string
-
-// MethodSVF scales singular values.
-const MethodSVF Method = "SVF"
-
-// Objective is what training maximises.
-// +kubebuilder:validation:Enum=Reinforce
-// +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=16
-type Objective string
-
-// ObjectiveReinforce is the expected reward of the model's own answers.
-const ObjectiveReinforce Objective = "Reinforce"
-
-// Reward judges an answer.
-// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;UnitTests
-// +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=32
-type Reward string
-
-// Rewards.
-const (
-	RewardExactMatch     Reward = "ExactMatch"
-	RewardNumeric        Reward = "Numeric"
-	RewardMultipleChoice Reward = "MultipleChoice"
-	RewardUnitTests      Reward = "UnitTests"
-)
-
-// TrainingDataset is a pair of data sets.
-type TrainingDataset struct {
-	// train is what the model answers for its reward.
-	// +required
-	Train Dataset `json:"train,omitzero"`
-	// validation decides which checkpoint is the result.
-	// +required
-	Validation Dataset `json:"validation,omitzero"`
-}
-
-// Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
-// and http.
-// +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http
-type Dataset struct {
-	// configMap holds the file under a key. Changing its content starts a new run.
-	// +optional
-	ConfigMap *ConfigMapKeyRef `json:"configMap,omitempty"`
-	// persistentVolumeClaim holds the file.
-	// +optional
-	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
-	// http is the file's address.
-	// +optional
-	HTTP *HTTPFile `json:"http,omitempty"`
-	// digest is the SHA-256 that the file must have. With
-	// persistentVolumeClaim and http it is the only way to notice a change.
-	// +optional
-	Digest Digest `json:"digest,omitempty"`
-	// format of the file's lines.
-	// +required
-	Format DatasetFormat `json:"format,omitempty"`
-	// promptTemplate turns a line into the user's message: {question}, {choices}
-	// and {tests} are replaced. The format has a default.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=4096
-	PromptTemplate string `json:"promptTemplate,omitempty"`
-	// limit is how many lines are used; all without it.
-	// +optional
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=10000000
-	Limit int32 `json:"limit,omitempty"`
-}
-
-// DatasetFormat names the fields of a JSONL file, as published data sets have
-// them; Chat has messages, Pairs has prompt and answer.
-// +kubebuilder:validation:Enum=GSM8K;MBPP;ARC;MATH;Chat;Pairs
-// +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=16
-type DatasetFormat string
-
-// Data set formats.
-const (
-	FormatGSM8K DatasetFormat = "GSM8K"
-	FormatMBPP  DatasetFormat = "MBPP"
-	FormatARC   DatasetFormat = "ARC"
-	FormatMATH  DatasetFormat = "MATH"
-	FormatChat  DatasetFormat = "Chat"
-	FormatPairs DatasetFormat = "Pairs"
-)
-
-// Hyperparameters of Reinforce; the defaults are the paper's.
-type Hyperparameters struct {
-	// parameterization of z: Sigmoid is the reference implementation's, z =
-	// sigmoid(p) with the norm of σ kept; Direct trains z from 1.
-	// +optional
-	// +kubebuilder:default=Sigmoid
-	// +kubebuilder:validation:Enum=Sigmoid;Direct
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Parameterization string `json:"parameterization,omitempty"`
-	// iterations is the number of optimiser steps, at most: a validation score of 1
-	// ends the run, since none is better and the earliest of equals is kept.
-	// +optional
-	// +kubebuilder:default=200
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=1000000
-	Iterations int32 `json:"iterations,omitempty"`
-	// batchSize is the number of questions answered in each step.
-	// +optional
-	// +kubebuilder:default=256
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=65536
-	BatchSize int32 `json:"batchSize,omitempty"`
-	// learningRate of Adam.
-	// +optional
-	// +kubebuilder:default="0.002"
-	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 1.0",message="learningRate must be greater than 0 and at most 1"
-	LearningRate Decimal `json:"learningRate,omitempty"`
-	// maxGradNorm clips the gradient's norm.
-	// +optional
-	// +kubebuilder:default="0.001"
-	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 1000000.0",message="maxGradNorm must be greater than 0 and at most 1000000"
-	MaxGradNorm Decimal `json:"maxGradNorm,omitempty"`
-	// klWeight is λ of the penalty λ·KL(π'‖π). With 0 training is faster, and the
-	// divergence is measured only in iterations that end with a validation.
-	// +optional
-	// +kubebuilder:default="0.1"
-	// +kubebuilder:validation:XValidation:rule="double(self) <= 1000.0",message="klWeight must be at most 1000"
-	KLWeight Decimal `json:"klWeight,omitempty"`
-	// rollout says how answers are made: Greedy as in the paper, or Sample.
-	// +optional
-	// +kubebuilder:default=Greedy
-	// +kubebuilder:validation:Enum=Greedy;Sample
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Rollout string `json:"rollout,omitempty"`
-	// temperature of sampled answers.
-	// +optional
-	// +kubebuilder:default="1"
-	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 10.0",message="temperature must be greater than 0 and at most 10"
-	Temperature Decimal `json:"temperature,omitempty"`
-	// baseline is subtracted from the reward: None as in the paper, or Mean of the
-	// batch.
-	// +optional
-	// +kubebuilder:default=None
-	// +kubebuilder:validation:Enum=None;Mean
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Baseline string `json:"baseline,omitempty"`
-	// maxNewTokens bounds an answer.
-	// +optional
-	// +kubebuilder:default=512
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=131072
-	MaxNewTokens int32 `json:"maxNewTokens,omitempty"`
-	// validationInterval is the number of iterations between validations.
-	// +optional
-	// +kubebuilder:default=10
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=1000000
-	ValidationInterval int32 `json:"validationInterval,omitempty"`
-	// checkpointInterval is the number of iterations between checkpoints.
-	// +optional
-	// +kubebuilder:default=10
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=1000000
-	CheckpointInterval int32 `json:"checkpointInterval,omitempty"`
-	// patience ends the run after that many validations without a better score;
-	// 0 never does.
-	// +optional
-	// +kubebuilder:default=0
-	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:validation:Maximum=1000000
-	Patience *int32 `json:"patience,omitempty"`
-	// weights is what matrices are kept as while the expert is trained: F32, or
-	// BF16, which trains faster and rounds. The expert itself is F32 always.
-	// +optional
-	// +kubebuilder:default=F32
-	// +kubebuilder:validation:Enum=F32;BF16
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=16
-	Weights string `json:"weights,omitempty"`
-	// seed of everything random: the same seed gives the same expert.
-	// +optional
-	// +kubebuilder:default=0
-	// +kubebuilder:validation:Minimum=0
-	Seed *int64 `json:"seed,omitempty"`
 }
 
 // ExpertVectorStatus says how training goes and what came of it.
@@ -345,17 +113,18 @@ type ExpertVectorStatus struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// progress of the latest run.
 	// +optional
 	Progress *TrainingProgress `json:"progress,omitempty"`
-	// baselineScore is the base model's score on the validation set.
+	// baselineScore is the base model's score on the validation set, 0 to 1.
 	// +optional
 	BaselineScore Score `json:"baselineScore,omitempty"`
-	// score of the artifact on the validation set.
+	// score of the artifact on the validation set, 0 to 1.
 	// +optional
 	Score Score `json:"score,omitempty"`
 	// artifact is the expert that policies serve; that of the previous run while a
@@ -368,7 +137,7 @@ type ExpertVectorStatus struct {
 	// decompositionDigest is the decomposition that the artifact scales.
 	// +optional
 	DecompositionDigest Digest `json:"decompositionDigest,omitempty"`
-	// runs are the latest runs, newest first.
+	// runs are the latest runs, newest first, at most 5.
 	// +optional
 	// +listType=map
 	// +listMapKey=id
@@ -384,7 +153,8 @@ type TrainingProgress struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
 	Summary string `json:"summary,omitempty"`
-	// step is what the Job does now: Baseline, Training, Validating or Saving.
+	// step is what the Job does now, in the runtime's words: Baseline, Training,
+	// Validating or Saving.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
@@ -397,7 +167,7 @@ type TrainingProgress struct {
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	Iterations int32 `json:"iterations,omitempty"`
-	// reward is the mean of the last batch, −1 to 1.
+	// reward is the mean of the last batch, -1 to 1.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16

@@ -39,8 +39,11 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 			return err
 		}
 		a.off = deployment{object: &live}.want() == 0
-		policy.Status.Replicas, policy.Status.ReadyReplicas = new(live.Status.Replicas), new(live.Status.ReadyReplicas)
-		policy.Status.Pods = podStatuses(a.seen)
+		for i := range a.seen {
+			a.seen[i].current = a.seen[i].pod.Labels[v1alpha1.LabelRun] == live.Spec.Template.Labels[v1alpha1.LabelRun]
+		}
+		setReplicas(policy, &live)
+		policy.Status.PodCounts, policy.Status.Pods = podStatuses(choice{digest: a.expected}, a.seen)
 	}
 	setAvailable(policy, a)
 	return nil
@@ -74,7 +77,7 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 	case answering == 0 && total == 0:
 		return false, v1alpha1.ReasonNoPodAnswers, "There is no pod yet"
 	case answering == 0:
-		return false, v1alpha1.ReasonNoPodAnswers, "None of " + pods(total) + " is ready and has loaded experts"
+		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
 	case expected == answering && answering == total:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the expected experts"
 	case expected > 0:

@@ -255,8 +255,8 @@ func TestExpertStates(t *testing.T) {
 		}
 	}
 	for _, e := range expertStatuses(chosen, nil) {
-		if e.Name == "bad" && (e.Score != "0.0625" || e.Baseline != "0.4688" || e.Digest != "") {
-			t.Errorf("an expert that is not served shows score %q, baseline %q, digest %q", e.Score, e.Baseline, e.Digest)
+		if e.Name == "bad" && (e.Score != "0.0625" || e.BaselineScore != "0.4688" || e.Digest != "") {
+			t.Errorf("an expert that is not served shows score %q, baseline %q, digest %q", e.Score, e.BaselineScore, e.Digest)
 		}
 	}
 }

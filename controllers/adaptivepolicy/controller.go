@@ -114,7 +114,7 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if err != nil {
 		return status.Ready{}, nil, err
 	}
-	summarise(policy, base, deployment, chosen, seen)
+	summarise(policy, base, deployment, chosen, seen, time.Now())
 	ready, err := conclude(policy, base, deployment, chosen, seen)
 	return ready, &answer{seen: seen, off: deployment.want() == 0, expected: chosen.digest}, err
 }

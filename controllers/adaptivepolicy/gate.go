@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math/big"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
 )
@@ -50,7 +52,7 @@ func belowGate(c *candidate, policy *v1alpha1.AdaptivePolicy) error {
 // contextFits makes sure that the model was made for sequences as long as the
 // policy asks for: a pod would refuse to start.
 func contextFits(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) error {
-	asked, model := policy.Spec.Serving.ContextLength, base.Status.Architecture
+	asked, model := ptr.Deref(policy.Spec.Serving.ContextLength, 0), base.Status.Architecture
 	if model == nil || model.ContextLength == 0 || asked <= model.ContextLength {
 		return nil
 	}

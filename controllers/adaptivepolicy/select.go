@@ -52,6 +52,10 @@ func (r *Reconciler) experts(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	return found, nil
 }
 
+// ReasonTooManyExperts says that a policy's selector finds more experts than a pod
+// serves.
+const ReasonTooManyExperts = "TooManyExperts"
+
 // candidate is an expert that the policy wants.
 type candidate struct {
 	name   string
@@ -79,6 +83,13 @@ type choice struct {
 // user names them, then those that the selector adds, by name.
 func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map[string]*v1alpha1.ExpertVector) choice {
 	chosen := choice{candidates: candidates(policy, found), fits: true}
+	var problems []error
+	if more := len(chosen.candidates) - contract.MaxExperts; more > 0 {
+		chosen.candidates = chosen.candidates[:contract.MaxExperts]
+		problems = append(problems, status.Stall(ReasonTooManyExperts,
+			"spec.experts and spec.expertSelector find %d experts, of which the first %d are served; select fewer",
+			contract.MaxExperts+more, contract.MaxExperts))
+	}
 	chosen.set = contract.ExpertSet{Strategy: string(policy.Spec.Strategy.Type), Experts: []contract.ExpertRef{}}
 	if chosen.set.Strategy == "" {
 		chosen.set.Strategy = contract.StrategyPrompt
@@ -88,7 +99,6 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 		chosen.set.RequestTokens = int(ptr.Deref(policy.Spec.Strategy.Prompt.RequestTokens, 0))
 	}
 
-	var problems []error
 	skills := map[string]string{}
 	for i := range chosen.candidates {
 		c := &chosen.candidates[i]
@@ -184,10 +194,11 @@ func reference(c *candidate) contract.ExpertRef {
 // setFallback names the fallback in the set once it is served; until then the
 // base weights answer.
 func setFallback(chosen *choice, policy *v1alpha1.AdaptivePolicy) error {
-	name := policy.Spec.Fallback
-	if name == "" || name == contract.BaseName {
+	fallback := policy.Spec.Strategy.Fallback
+	if fallback == nil || fallback.Type != v1alpha1.FallbackExpert {
 		return nil
 	}
+	name := fallback.Name
 	for _, c := range chosen.candidates {
 		if c.name != name {
 			continue
@@ -198,5 +209,5 @@ func setFallback(chosen *choice, policy *v1alpha1.AdaptivePolicy) error {
 		return nil
 	}
 	return status.Stall(v1alpha1.ReasonFallbackNotFound,
-		"spec.fallback names %s, which is none of the policy's experts; name one of them, or base", name)
+		"spec.strategy.fallback names %s, which is none of the policy's experts; name one of them, or use type Base", name)
 }

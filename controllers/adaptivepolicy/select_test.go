@@ -140,7 +140,7 @@ func TestGainedComparesScoresAsTheyAreWritten(t *testing.T) {
 
 func TestContextFits(t *testing.T) {
 	asking := func(n int32) *v1alpha1.AdaptivePolicy {
-		return policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = n })
+		return policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = &n })
 	}
 	for _, tc := range []struct {
 		name   string

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 
@@ -16,56 +18,81 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// maxError bounds the error of a pod in the status.
-const maxError = 1024
+// maxError bounds the error of a pod in the status, maxChoice the name of what was
+// chosen, and maxPods the pods that are listed.
+const (
+	maxError  = 1024
+	maxChoice = 1024
+	maxPods   = 16
+)
+
+// adaptationInterval is how long what was chosen last stays in the status while
+// other choices are made: at every poll would be a write for each.
+const adaptationInterval = time.Minute
 
 // summarise writes what was seen into the policy's status.
-func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deployment, chosen choice, seen []observation) {
+func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deployment, chosen choice, seen []observation, now time.Time) {
 	s := &policy.Status
-	s.Replicas = new(d.object.Status.Replicas)
-	s.ReadyReplicas = new(d.object.Status.ReadyReplicas)
+	setReplicas(policy, d.object)
 	s.Selector = apilabels.SelectorFromSet(desired.PolicySelector(policy)).String()
 	s.URL = desired.URL(policy)
 	s.BaseDigest = base.Status.Artifact.Digest
 	s.DecompositionDigest = base.Status.Decomposition.Digest
 	s.ExpertSetDigest = v1alpha1.Digest(chosen.digest)
-	s.Pods = podStatuses(seen)
+	s.PodCounts, s.Pods = podStatuses(chosen, seen)
 	s.Experts = expertStatuses(chosen, seen)
-	s.Adaptation = adaptation(chosen, seen)
+	s.ExpertSummary = expertSummary(s.Experts)
+	s.Adaptation = adaptation(s.Adaptation, seen, now)
 }
 
-func podStatuses(seen []observation) []v1alpha1.PolicyPod {
-	pods := make([]v1alpha1.PolicyPod, 0, len(seen))
-	for _, o := range seen {
-		pods = append(pods, v1alpha1.PolicyPod{
+// setReplicas writes how many pods there are, and how many of those that are asked
+// for take requests.
+func setReplicas(policy *v1alpha1.AdaptivePolicy, d *appsv1.Deployment) {
+	s := &policy.Status
+	s.Replicas, s.ReadyReplicas = new(d.Status.Replicas), new(d.Status.ReadyReplicas)
+	s.ReplicaSummary = fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(policy.Spec.Serving.Replicas, 1))
+}
+
+// podStatuses counts the pods, and lists those that do not serve what is
+// expected, the failed ones first.
+func podStatuses(chosen choice, seen []observation) (*v1alpha1.PodCounts, []v1alpha1.PolicyPod) {
+	var current, failed int32
+	var failing, updating []v1alpha1.PolicyPod
+	for i := range seen {
+		o := &seen[i]
+		pod := v1alpha1.PolicyPod{
 			Name: o.pod.Name, ExpertSetDigest: v1alpha1.Digest(o.status.ExpertSetDigest),
 			Error: status.Clip(cmp.Or(o.trouble, o.status.Error), maxError),
-		})
+		}
+		switch {
+		case o.serves(chosen):
+			current++
+		case o.refused || o.hindrance != "":
+			failed++
+			failing = append(failing, pod)
+		default:
+			updating = append(updating, pod)
+		}
 	}
-	if len(pods) == 0 {
-		return nil
+	total := int32(len(seen))
+	counts := &v1alpha1.PodCounts{
+		Total: new(total), Current: new(current), Updating: new(total - current - failed), Failed: new(failed),
 	}
-	return pods
+	pods := append(failing, updating...)
+	return counts, pods[:min(len(pods), maxPods)]
 }
 
 func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertStatus {
-	requests := map[string]int64{}
-	for _, o := range seen {
-		for _, e := range o.status.Experts {
-			requests[e.Name] += e.Requests
-		}
-	}
 	everywhere := len(seen) > 0 && agree(chosen, seen)
 	var experts []v1alpha1.PolicyExpertStatus
 	for _, c := range chosen.candidates {
 		e := v1alpha1.PolicyExpertStatus{Name: c.name, State: c.state, Weight: c.weight}
 		if c.state == v1alpha1.ExpertBelowBaseline {
-			e.Score, e.Baseline = c.expert.Status.Score, c.expert.Status.BaselineScore
+			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 		}
 		if c.served {
 			e.Digest = c.expert.Status.Artifact.Digest
-			e.Score, e.Baseline = c.expert.Status.Score, c.expert.Status.BaselineScore
-			e.Requests = new(requests[c.name])
+			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 			if everywhere && c.state == v1alpha1.ExpertLoading {
 				e.State = v1alpha1.ExpertServed
 			}
@@ -75,39 +102,60 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 	return experts
 }
 
-// adaptation sums up what the pods have been choosing.
-func adaptation(chosen choice, seen []observation) *v1alpha1.AdaptationStatus {
-	a := &v1alpha1.AdaptationStatus{Strategy: v1alpha1.StrategyType(chosen.set.Strategy)}
-	var requests, fallbacks int64
-	var last *contract.Adaptation
-	for _, o := range seen {
-		requests += o.status.Requests
-		fallbacks += o.status.Fallbacks
-		if o.status.LastAdaptation != nil {
-			last = o.status.LastAdaptation
+// expertSummary is the number of experts that every pod serves, of all.
+func expertSummary(experts []v1alpha1.PolicyExpertStatus) string {
+	served := 0
+	for _, e := range experts {
+		if e.State == v1alpha1.ExpertServed {
+			served++
 		}
 	}
-	if requests > 0 {
-		a.Requests = new(requests)
-		a.FallbackRate = v1alpha1.Score(strconv.FormatFloat(float64(fallbacks)/float64(requests), 'f', 4, 64))
-	}
-	if last != nil {
-		a.Last = status.Clip(last.Expert, 63)
-		for name, weight := range last.Weights {
-			a.Weights = append(a.Weights, v1alpha1.ExpertWeight{
-				Name: name, Weight: v1alpha1.Decimal(strconv.FormatFloat(weight, 'f', 4, 64)),
-			})
+	return fmt.Sprintf("%d/%d", served, len(experts))
+}
+
+// adaptation is what was chosen last by any pod, or what the status had before:
+// until that is old enough, or where nothing has been chosen since.
+func adaptation(was *v1alpha1.AdaptationStatus, seen []observation, now time.Time) *v1alpha1.AdaptationStatus {
+	var last *contract.ServingStatus
+	for i := range seen {
+		s := &seen[i].status
+		if s.LastAdaptation != nil && !s.LastAdaptationTime.IsZero() &&
+			(last == nil || s.LastAdaptationTime.After(last.LastAdaptationTime)) {
+			last = s
 		}
-		slices.SortFunc(a.Weights, func(x, y v1alpha1.ExpertWeight) int { return cmp.Compare(x.Name, y.Name) })
 	}
+	if last == nil {
+		return was
+	}
+	// The API has whole seconds, and pods have clocks of their own.
+	at := metav1.NewTime(last.LastAdaptationTime).Rfc3339Copy()
+	if was != nil && (!at.After(was.Time.Time) || now.Sub(was.Time.Time) < adaptationInterval) {
+		return was
+	}
+	a := &v1alpha1.AdaptationStatus{
+		Strategy: v1alpha1.StrategyType(last.LastAdaptation.Strategy), Time: at,
+		Expert: status.Clip(cmp.Or(last.LastAdaptation.Expert, contract.BaseName), maxChoice),
+	}
+	for name, weight := range last.LastAdaptation.Weights {
+		a.Weights = append(a.Weights, v1alpha1.ExpertWeight{
+			Name: name, Weight: v1alpha1.Decimal(strconv.FormatFloat(weight, 'f', 4, 64)),
+		})
+	}
+	slices.SortFunc(a.Weights, func(x, y v1alpha1.ExpertWeight) int { return cmp.Compare(x.Name, y.Name) })
 	return a
+}
+
+// serves reports whether a pod serves the base and the expert set that are
+// expected.
+func (o *observation) serves(chosen choice) bool {
+	return o.current && o.trouble == "" && o.status.ExpertSetDigest == chosen.digest
 }
 
 // agree reports whether every pod serves the base and the expert set that are
 // expected.
 func agree(chosen choice, seen []observation) bool {
-	for _, o := range seen {
-		if !o.current || o.trouble != "" || o.status.ExpertSetDigest != chosen.digest {
+	for i := range seen {
+		if !seen[i].serves(chosen) {
 			return false
 		}
 	}
@@ -169,13 +217,13 @@ func rolledOut(d deployment, seen []observation) error {
 	}
 	switch old := s.Replicas - s.UpdatedReplicas; {
 	case s.UpdatedReplicas < want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s of this version are made", s.UpdatedReplicas, pods(want))
+		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s of this version are made", s.UpdatedReplicas, countPods(want))
 	case old > 0:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%s of this version are made, and %s of the one before have not ended", pods(want), pods(old))
+		return status.Wait(v1alpha1.ReasonRollingOut, "%s of this version are made, and %s of the one before have not ended", countPods(want), countPods(old))
 	case s.UpdatedReplicas > want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%s run and %d are asked for: the others have not ended", pods(s.UpdatedReplicas), want)
+		return status.Wait(v1alpha1.ReasonRollingOut, "%s run and %d are asked for: the others have not ended", countPods(s.UpdatedReplicas), want)
 	case s.AvailableReplicas < want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s are available", s.AvailableReplicas, pods(want))
+		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s are available", s.AvailableReplicas, countPods(want))
 	}
 	present := 0
 	for _, o := range seen {
@@ -185,12 +233,12 @@ func rolledOut(d deployment, seen []observation) error {
 	}
 	if present != int(want) || len(seen) != int(want) {
 		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s has %s, of which the operator has seen %d, and %d of other versions",
-			d.object.Name, pods(want), present, len(seen)-present)
+			d.object.Name, countPods(want), present, len(seen)-present)
 	}
 	return nil
 }
 
-func pods(n int32) string {
+func countPods(n int32) string {
 	if n == 1 {
 		return "1 pod"
 	}
@@ -212,7 +260,7 @@ func loaded(chosen choice, seen []observation) error {
 	var refused *observation
 	for i := range seen {
 		o := &seen[i]
-		if o.current && o.trouble == "" && o.status.ExpertSetDigest == chosen.digest {
+		if o.serves(chosen) {
 			have++
 		}
 		if o.refused && refused == nil {
@@ -224,7 +272,7 @@ func loaded(chosen choice, seen []observation) error {
 			"Pod %s refused the expert set, and serves the one before: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
-		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, pods(int32(len(seen))), chosen.digest)
+		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, countPods(int32(len(seen))), chosen.digest)
 	}
 	return nil
 }

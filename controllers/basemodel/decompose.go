@@ -30,9 +30,6 @@ func (r *Reconciler) decompose(ctx context.Context, base *v1alpha1.BaseModel, cl
 	if done(base, run) {
 		return ready(base), nil
 	}
-	if base.Status.Run != nil && base.Status.Run.ID != run.ID {
-		base.Status.Run = nil
-	}
 	selector := client.MatchingLabels{
 		v1alpha1.LabelComponent: v1alpha1.ComponentDecompose, v1alpha1.LabelBaseModel: base.Name,
 	}
@@ -64,7 +61,7 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 		}
 		accept(base, result)
 	}
-	base.Status.Run = new(runs.Record(base.Status.Run, run, job, out))
+	base.Status.Runs = runs.Remember(base.Status.Runs, runs.Record(runs.Latest(base.Status.Runs), run, job, out))
 	setSteps(base, out)
 	if out.State == outcome.Succeeded {
 		return ready(base), nil
@@ -81,7 +78,7 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 
 // done reports whether the run's result is what the status has.
 func done(base *v1alpha1.BaseModel, run desired.Run) bool {
-	was := base.Status.Run
+	was := runs.Latest(base.Status.Runs)
 	return was != nil && was.ID == run.ID && was.Result == runs.ResultSucceeded &&
 		base.Status.Artifact != nil && base.Status.Decomposition != nil
 }
@@ -96,8 +93,7 @@ func accept(base *v1alpha1.BaseModel, result contract.Termination) {
 	base.Status.Architecture = &v1alpha1.Architecture{
 		Family: model.Architecture.Family, Layers: int32(model.Architecture.Layers),
 		HiddenSize: int32(model.Architecture.HiddenSize), Parameters: model.Architecture.Parameters,
-		VocabularySize: int32(model.Architecture.VocabularySize),
-		ContextLength:  int32(model.Architecture.ContextLength),
+		VocabularySize: int32(model.Architecture.VocabularySize), ContextLength: int32(model.Architecture.ContextLength),
 	}
 	base.Status.Decomposition = &v1alpha1.DecompositionStatus{
 		Digest: v1alpha1.Digest(decomposition.Digest), Matrices: int32(decomposition.Matrices),

@@ -54,7 +54,7 @@ func expertVector(change ...func(*v1alpha1.ExpertVector)) *v1alpha1.ExpertVector
 					Train:      v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "sums", Key: "train.jsonl"}, Format: v1alpha1.FormatGSM8K},
 					Validation: v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/v.jsonl"}, Format: v1alpha1.FormatGSM8K, Limit: 64},
 				},
-				Reward: v1alpha1.RewardNumeric,
+				Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{Reward: v1alpha1.RewardNumeric}},
 			},
 		},
 	}
@@ -70,7 +70,7 @@ func policy(change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
 		Spec: v1alpha1.AdaptivePolicySpec{
 			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"},
 			Experts:      []v1alpha1.PolicyExpert{{Name: "math"}},
-			Serving:      v1alpha1.ServingSpec{Replicas: ptr.To[int32](2), Weights: "BF16", Form: "Auto"},
+			Serving:      v1alpha1.ServingSpec{Replicas: ptr.To[int32](2), DType: v1alpha1.ServingBF16, Form: v1alpha1.FormAuto},
 		},
 	}
 	for _, c := range change {
@@ -121,14 +121,19 @@ func TestWholeConfigurations(t *testing.T) {
 			}
 		}
 		e.Spec.Training.Dataset = v1alpha1.TrainingDataset{Train: set("train.jsonl"), Validation: set("validation.jsonl")}
-		e.Spec.Training.Reward = v1alpha1.RewardMultipleChoice
+		e.Spec.Training.Objective.Reinforce.Reward = v1alpha1.RewardMultipleChoice
 		e.Spec.Training.Suspend = new(true)
 		e.Spec.Training.BackoffLimit = ptr.To[int32](0)
 		e.Spec.Training.Modules = []v1alpha1.Module{v1alpha1.ModuleGate}
 		e.Spec.Training.Resources = &corev1.ResourceRequirements{
 			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("2Gi")},
 		}
-		e.Spec.Training.Hyperparameters = v1alpha1.Hyperparameters{LearningRate: "1e-2", Seed: ptr.To[int64](7), Rollout: "Sample", Weights: "F32"}
+		e.Spec.Training.Method = v1alpha1.Method{SVF: &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}}
+		e.Spec.Training.Objective.Reinforce.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0.7"}
+		e.Spec.Training.Objective.Reinforce.Baseline = v1alpha1.BaselineMean
+		e.Spec.Training.Optimizer = &v1alpha1.Optimizer{LearningRate: "1e-2"}
+		e.Spec.Training.Schedule = &v1alpha1.Schedule{Iterations: 40, Patience: ptr.To[int32](3)}
+		e.Spec.Training.Seed, e.Spec.Training.DType = ptr.To[int64](7), v1alpha1.DTypeBF16
 	}
 	set := contract.ExpertSet{
 		Strategy: contract.StrategyPrompt,
@@ -221,8 +226,14 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			e.Spec.Training.Suspend = new(true)
 		})},
 		{name: "defaults written out", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
-			e.Spec.Training.Method, e.Spec.Training.Objective = v1alpha1.MethodSVF, v1alpha1.ObjectiveReinforce
-			e.Spec.Training.Hyperparameters.LearningRate = "2e-3"
+			training := e.Spec.Training
+			training.Method = v1alpha1.Method{
+				Type: v1alpha1.MethodSVF, SVF: &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationSigmoid},
+			}
+			training.Objective.Type, training.DType = v1alpha1.ObjectiveReinforce, v1alpha1.DTypeF32
+			training.Objective.Reinforce.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutGreedy, MaxNewTokens: 512}
+			training.Optimizer = &v1alpha1.Optimizer{LearningRate: "2e-3"}
+			training.Schedule = &v1alpha1.Schedule{Iterations: 200}
 		})},
 		{name: "more memory goes on with the run in another pod", sameRun: true, expert: expertVector(moreMemory)},
 		{name: "another backoff limit", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
@@ -230,7 +241,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		})},
 		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
 		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
-			e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](1)
+			e.Spec.Training.Seed = ptr.To[int64](1)
 		})},
 		{name: "a data set of another name, of which the content counts", sameRun: true, sameRecipe: new(false), expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Dataset.Train.ConfigMap.Name = "renamed"
@@ -299,14 +310,15 @@ func TestWhatCannotBeRunIsAnError(t *testing.T) {
 	if _, err := Expert(neither, baseModel(), nil, settings); err == nil {
 		t.Error("an expert without training and source has a run")
 	}
-	bad := expertVector(func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "much" })
+	bad := expertVector(func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Reinforce.KLWeight = "much" })
 	if _, err := Expert(bad, baseModel(), nil, settings); err == nil || !strings.Contains(err.Error(), "klWeight") {
 		t.Errorf("got error %v, want one that names klWeight", err)
 	}
 }
 
-// TestSchemaDefaultsAreThePaper keeps the defaults of the CRD and those of the
-// runtime's contract equal.
+// TestSchemaDefaultsAreThePaper keeps three things equal: what the schema fills
+// in where the blocks of a training are given, what the operator fills in where
+// they are not, and contract.DefaultHyper.
 func TestSchemaDefaultsAreThePaper(t *testing.T) {
 	text, err := os.ReadFile("../../config/crd/bases/transformersquared.dev_expertvectors.yaml")
 	if err != nil {
@@ -317,53 +329,111 @@ func TestSchemaDefaultsAreThePaper(t *testing.T) {
 		t.Fatal(err)
 	}
 	version := dig(t, crd, "spec", "versions").([]any)[0].(map[string]any)
-	properties := dig(t, version, "schema", "openAPIV3Schema", "properties", "spec", "properties",
-		"training", "properties", "hyperparameters", "properties").(map[string]any)
-	defaults := map[string]any{}
-	for name, property := range properties {
-		value, ok := property.(map[string]any)["default"]
-		if !ok {
-			t.Errorf("%s has no default", name)
-		}
-		defaults[name] = value
+	schema := dig(t, version, "schema", "openAPIV3Schema", "properties", "spec", "properties", "training").(map[string]any)
+	training := &v1alpha1.TrainingSpec{}
+	given := map[string]any{
+		"method": map[string]any{"svf": map[string]any{}}, "optimizer": map[string]any{}, "schedule": map[string]any{},
+		"objective": map[string]any{"reinforce": map[string]any{"rollout": map[string]any{}}},
 	}
-	encoded, err := json.Marshal(defaults)
+	fill(given, schema)
+	encoded, err := json.Marshal(given)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hyper v1alpha1.Hyperparameters
-	if err := json.Unmarshal(encoded, &hyper); err != nil {
+	if err := json.Unmarshal(encoded, training); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Hyper(hyper)
+	if training.Schedule.Iterations == 0 || training.Objective.Reinforce.Rollout.Type == "" {
+		t.Fatalf("the schema's defaults were not found: %s", encoded)
+	}
+	got, err := Hyper(training)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(contract.DefaultHyper(), got); diff != "" {
 		t.Errorf("defaults of the schema differ from contract.DefaultHyper (-contract +schema):\n%s", diff)
 	}
-	var fields map[string]any
-	encoded, err = json.Marshal(contract.DefaultHyper())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(encoded, &fields); err != nil {
-		t.Fatal(err)
-	}
-	for name := range fields {
-		if _, ok := defaults[name]; !ok {
-			t.Errorf("contract.Hyper has %s, the schema has not", name)
+}
+
+// fill does what the API server does: it sets the schema's defaults in the blocks
+// that are given, and makes no block.
+func fill(object, schema map[string]any) {
+	properties, _ := schema["properties"].(map[string]any)
+	for name, property := range properties {
+		p := property.(map[string]any)
+		if _, ok := object[name]; !ok && p["default"] != nil {
+			object[name] = p["default"]
+		}
+		if block, ok := object[name].(map[string]any); ok {
+			fill(block, p)
 		}
 	}
 }
 
 func TestHyperWithoutValuesIsThePaper(t *testing.T) {
-	got, err := Hyper(v1alpha1.Hyperparameters{})
+	for name, training := range map[string]*v1alpha1.TrainingSpec{
+		"nothing given": {},
+		"empty blocks": {
+			Method: v1alpha1.Method{SVF: &v1alpha1.SVFMethod{}}, Optimizer: &v1alpha1.Optimizer{}, Schedule: &v1alpha1.Schedule{},
+			Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{Rollout: &v1alpha1.Rollout{}}},
+		},
+	} {
+		got, err := Hyper(training)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(contract.DefaultHyper(), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestHyperTakesEveryValue(t *testing.T) {
+	got, err := Hyper(&v1alpha1.TrainingSpec{
+		Method: v1alpha1.Method{SVF: &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}},
+		Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{
+			Rollout:  &v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0.7", MaxNewTokens: 24},
+			KLWeight: "0", Baseline: v1alpha1.BaselineMean,
+		}},
+		Optimizer: &v1alpha1.Optimizer{LearningRate: "1e-2", MaxGradNorm: "3"},
+		Schedule: &v1alpha1.Schedule{
+			Iterations: 40, BatchSize: 64, ValidationInterval: 5, CheckpointInterval: 6, Patience: ptr.To[int32](7),
+		},
+		DType: v1alpha1.DTypeBF16, Seed: ptr.To[int64](8),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(contract.DefaultHyper(), got); diff != "" {
+	want := contract.Hyper{
+		Parameterization: "Direct", Rollout: "Sample", Temperature: 0.7, MaxNewTokens: 24, KLWeight: 0, Baseline: "Mean",
+		LearningRate: 0.01, MaxGradNorm: 3, Iterations: 40, BatchSize: 64, ValidationInterval: 5, CheckpointInterval: 6,
+		Patience: 7, DType: "BF16", Seed: 8,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestContextLength(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		asked        *int32
+		architecture *v1alpha1.Architecture
+		want         int
+	}{
+		{"as asked, also beyond the model", ptr.To[int32](4096), &v1alpha1.Architecture{ContextLength: 512}, 4096},
+		{"a short model's own", nil, &v1alpha1.Architecture{ContextLength: 512}, 512},
+		{"no more than 2048 of a long one", nil, &v1alpha1.Architecture{ContextLength: 131072}, 2048},
+		{"2048 where the model does not say", nil, &v1alpha1.Architecture{}, 2048},
+		{"2048 where nothing is known", nil, nil, 2048},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = tc.asked })
+			b := baseModel(func(b *v1alpha1.BaseModel) { b.Status.Architecture = tc.architecture })
+			if got := ServeSpec(p, b).ContextLength; got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
 	}
 }
 

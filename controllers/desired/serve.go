@@ -37,17 +37,15 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 	serving := policy.Spec.Serving
 	spec := contract.ServeSpec{
 		Name: policy.Name, DataDir: contract.MountData,
-		ContextLength: int(serving.ContextLength), MaxBatch: int(serving.MaxBatch),
-		Weights: unlessDefault(serving.Weights, "F32"), Form: unlessDefault(serving.Form, "Auto"),
-	}
-	if spec.ContextLength == 0 {
-		spec.ContextLength = defaultContextLength(base)
+		ContextLength: contextLength(policy, base), MaxBatch: int(serving.MaxBatch),
+		DType: unlessDefault(serving.DType, v1alpha1.ServingF32),
+		Form:  strings.ToLower(unlessDefault(serving.Form, v1alpha1.FormAuto)),
 	}
 	if spec.MaxBatch == 0 {
 		spec.MaxBatch = 16
 	}
 	if base.Status.Artifact != nil {
-		spec.ModelDigest = string(base.Status.Artifact.Digest)
+		spec.BaseDigest = string(base.Status.Artifact.Digest)
 	}
 	if base.Status.Decomposition != nil {
 		spec.DecompositionDigest = string(base.Status.Decomposition.Digest)
@@ -55,31 +53,35 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 	return spec
 }
 
-// maxDefaultContext is the longest context that a policy has which names none: a
-// longer one costs memory for each request, which somebody should ask for.
-const maxDefaultContext = 2048
+// defaultContextLength bounds the context of a policy that does not say, so that
+// a model made for very long ones does not take the memory for them.
+const defaultContextLength = 2048
 
-// defaultContextLength is what the model was made for, within reason.
-func defaultContextLength(base *v1alpha1.BaseModel) int {
-	if a := base.Status.Architecture; a != nil && a.ContextLength > 0 {
-		return min(int(a.ContextLength), maxDefaultContext)
+// contextLength is what the policy asks for, or what its model was made for, up
+// to defaultContextLength.
+func contextLength(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) int {
+	if asked := policy.Spec.Serving.ContextLength; asked != nil {
+		return int(*asked)
 	}
-	return maxDefaultContext
+	if a := base.Status.Architecture; a != nil && a.ContextLength > 0 {
+		return int(min(a.ContextLength, defaultContextLength))
+	}
+	return defaultContextLength
 }
 
-// unlessDefault returns the runtime's word for one of the API's, and nothing for
-// the default, so that what a default is called changes nobody's specification.
-func unlessDefault(value, otherwise string) string {
+// unlessDefault returns a value as text, and nothing for the default, so that
+// what a default is called changes nobody's specification.
+func unlessDefault[T ~string](value, otherwise T) string {
 	if value == otherwise {
 		return ""
 	}
-	return strings.ToLower(value)
+	return string(value)
 }
 
 // ServingRun is the identity of what pods serve: pods with another one cannot
 // take this policy's expert set.
 func ServingRun(spec contract.ServeSpec) (string, error) {
-	return Hash(spec.ModelDigest, spec.DecompositionDigest)
+	return Hash(spec.BaseDigest, spec.DecompositionDigest)
 }
 
 // Deployment serves a policy. adminSecretUID is the identity of the Secret with

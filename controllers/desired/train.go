@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 
 	"k8s.io/utils/ptr"
 
@@ -46,7 +45,11 @@ func Expert(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map
 func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map[string]string, settings Settings) (Run, error) {
 	training := expert.Spec.Training
 	pod := newPod(base, settings)
-	hyper, err := Hyper(training.Hyperparameters)
+	reinforce := training.Objective.Reinforce
+	if reinforce == nil {
+		return Run{}, errors.New("spec.training.objective.reinforce is not set")
+	}
+	hyper, err := Hyper(training)
 	if err != nil {
 		return Run{}, err
 	}
@@ -54,15 +57,12 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	validationSet, validationMount := dataset(pod, RoleValidation, training.Dataset.Validation, digests)
 	spec := contract.TrainSpec{
 		Name: expert.Name, Skill: expert.Spec.Skill, DataDir: contract.MountData,
-		ModelDigest:         string(base.Status.Artifact.Digest),
+		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 		Modules:             moduleNames(training.Modules),
-		Objective:           string(training.Objective),
+		Objective:           contract.ObjectiveReinforce,
 		Train:               trainSet, Validation: validationSet,
-		Reward: string(training.Reward), Hyperparameters: hyper,
-	}
-	if spec.Objective == "" {
-		spec.Objective = contract.ObjectiveReinforce
+		Reward: string(reinforce.Reward), Hyperparameters: hyper,
 	}
 	recipe, err := identify(expert, &spec)
 	if err != nil {
@@ -175,56 +175,4 @@ func claimNames(d v1alpha1.TrainingDataset) []string {
 		}
 	}
 	return names
-}
-
-// Hyper turns hyperparameters into numbers. What is not set (the API server
-// sets every one by the schema's defaults) has the value of
-// contract.DefaultHyper.
-func Hyper(h v1alpha1.Hyperparameters) (contract.Hyper, error) {
-	out := contract.DefaultHyper()
-	setString(&out.Parameterization, h.Parameterization)
-	setString(&out.Rollout, h.Rollout)
-	setString(&out.Baseline, h.Baseline)
-	out.Weights = unlessDefault(h.Weights, "F32")
-	setInt(&out.Iterations, h.Iterations)
-	setInt(&out.BatchSize, h.BatchSize)
-	setInt(&out.MaxNewTokens, h.MaxNewTokens)
-	setInt(&out.ValidationInterval, h.ValidationInterval)
-	setInt(&out.CheckpointInterval, h.CheckpointInterval)
-	out.Patience = int(ptr.Deref(h.Patience, int32(out.Patience)))
-	if h.Seed != nil {
-		out.Seed = uint64(*h.Seed)
-	}
-	for _, number := range []struct {
-		name string
-		text v1alpha1.Decimal
-		into *float64
-	}{
-		{"learningRate", h.LearningRate, &out.LearningRate},
-		{"maxGradNorm", h.MaxGradNorm, &out.MaxGradNorm},
-		{"klWeight", h.KLWeight, &out.KLWeight},
-		{"temperature", h.Temperature, &out.Temperature},
-	} {
-		if number.text == "" {
-			continue
-		}
-		value, err := strconv.ParseFloat(string(number.text), 64)
-		if err != nil {
-			return contract.Hyper{}, fmt.Errorf("hyperparameters.%s: %w", number.name, err)
-		}
-		*number.into = value
-	}
-	return out, nil
-}
-
-func setString(into *string, value string) {
-	if value != "" {
-		*into = value
-	}
-}
-
-func setInt(into *int, value int32) {
-	if value != 0 {
-		*into = int(value)
-	}
 }

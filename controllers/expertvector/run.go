@@ -19,12 +19,9 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// maxRuns is how many runs the status remembers.
-const maxRuns = 5
-
 // run sees to the run's Job and writes what it came to.
 func (r *Reconciler) run(ctx context.Context, expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired.Run) (status.Ready, error) {
-	if latest(expert) == nil || latest(expert).ID != run.ID {
+	if latest := runs.Latest(expert.Status.Runs); latest == nil || latest.ID != run.ID {
 		expert.Status.Progress = nil
 	}
 	selector := client.MatchingLabels{
@@ -58,7 +55,7 @@ func (r *Reconciler) conclude(ctx context.Context, expert *v1alpha1.ExpertVector
 			return status.Ready{}, err
 		}
 	}
-	remember(expert, runs.Record(latest(expert), run, job, out))
+	expert.Status.Runs = runs.Remember(expert.Status.Runs, runs.Record(runs.Latest(expert.Status.Runs), run, job, out))
 	if out.State == outcome.Succeeded {
 		return ready(expert, nil), nil
 	}
@@ -175,31 +172,6 @@ func meanwhile(expert *v1alpha1.ExpertVector, err error) error {
 	}
 	return err
 }
-
-func latest(expert *v1alpha1.ExpertVector) *v1alpha1.RunStatus {
-	if len(expert.Status.Runs) == 0 {
-		return nil
-	}
-	return &expert.Status.Runs[0]
-}
-
-// remember puts a run first in the list of runs, and forgets the oldest.
-func remember(expert *v1alpha1.ExpertVector, record v1alpha1.RunStatus) {
-	list := []v1alpha1.RunStatus{record}
-	for _, was := range expert.Status.Runs {
-		if was.ID == record.ID || len(list) == maxRuns {
-			continue
-		}
-		if was.Result == "" {
-			was.Result = resultSuperseded
-		}
-		list = append(list, was)
-	}
-	expert.Status.Runs = list
-}
-
-// resultSuperseded is the result of a run that another one replaced.
-const resultSuperseded = "Superseded"
 
 func container(expert *v1alpha1.ExpertVector) string {
 	if expert.Spec.Source != nil {

@@ -184,6 +184,35 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 	return record
 }
 
+// maxRemembered is how many runs a status remembers.
+const maxRemembered = 5
+
+// ResultSuperseded is the result of a run that another one replaced.
+const ResultSuperseded = "Superseded"
+
+// Latest is the newest of the runs that a status remembers; nil without any.
+func Latest(remembered []v1alpha1.RunStatus) *v1alpha1.RunStatus {
+	if len(remembered) == 0 {
+		return nil
+	}
+	return &remembered[0]
+}
+
+// Remember returns the runs with a record first, and without the oldest.
+func Remember(remembered []v1alpha1.RunStatus, record v1alpha1.RunStatus) []v1alpha1.RunStatus {
+	list := []v1alpha1.RunStatus{record}
+	for _, was := range remembered {
+		if was.ID == record.ID || len(list) == maxRemembered {
+			continue
+		}
+		if was.Result == "" {
+			was.Result = ResultSuperseded
+		}
+		list = append(list, was)
+	}
+	return list
+}
+
 // Explain turns the outcome of a run that has not succeeded into the error
 // that ends the reconciliation. doing is the reason while a pod runs, and
 // describe says how far it is.

@@ -138,13 +138,10 @@ func expertDetail(s v1alpha1.ExpertVectorStatus) string {
 }
 
 func policyDetail(s v1alpha1.AdaptivePolicyStatus) string {
-	served := 0
-	for _, e := range s.Experts {
-		if e.State == v1alpha1.ExpertServed {
-			served++
-		}
+	if s.ExpertSummary == "" {
+		return ""
 	}
-	return fmt.Sprintf("%d of %d experts served", served, len(s.Experts))
+	return fmt.Sprintf("%s experts served by %s pods", s.ExpertSummary, s.ReplicaSummary)
 }
 
 // bar draws done of total in 20 cells.

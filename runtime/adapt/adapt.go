@@ -75,9 +75,6 @@ func New(set contract.ExpertSet, encoder Encoder, scorer Scorer, fatal func(erro
 	return newPrompt(set, encoder, scorer, fatal)
 }
 
-// MaxExperts bounds the experts of one set: each is a line of pass 1's prompt.
-const MaxExperts = 64
-
 // Validate checks that a set makes sense by itself. It reports everything that
 // is wrong, each with the expert's name.
 func Validate(set contract.ExpertSet) error {
@@ -89,7 +86,7 @@ func Validate(set contract.ExpertSet) error {
 	}
 	add(set.Strategy != contract.StrategyPrompt && set.Strategy != contract.StrategyFixed,
 		"strategy %q is unknown: use %s or %s", set.Strategy, contract.StrategyPrompt, contract.StrategyFixed)
-	add(len(set.Experts) > MaxExperts, "%d experts, at most %d are allowed", len(set.Experts), MaxExperts)
+	add(len(set.Experts) > contract.MaxExperts, "%d experts, at most %d are allowed", len(set.Experts), contract.MaxExperts)
 	names, skills := map[string]bool{}, map[string]string{}
 	for i, e := range set.Experts {
 		add(e.Name == "", "expert %d has no name", i)

@@ -274,7 +274,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"unknown fallback": {func(s *contract.ExpertSet) { s.Fallback = "law" }, `fallback "law" is none`},
 		"blind template":   {func(s *contract.ExpertSet) { s.PromptTemplate = "{skills}?" }, "would not see the request"},
 		"too many": {func(s *contract.ExpertSet) {
-			s.Experts = make([]contract.ExpertRef, adapt.MaxExperts+1)
+			s.Experts = make([]contract.ExpertRef, contract.MaxExperts+1)
 		}, "at most 64"},
 	} {
 		t.Run(name, func(t *testing.T) {

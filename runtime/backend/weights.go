@@ -65,7 +65,8 @@ func (t WeightType) Bytes(out, in int) int64 {
 	}
 }
 
-// ParseWeightType returns the type of this name; an empty one means F32.
+// ParseWeightType returns the type of this name, in any case; an empty one means
+// F32.
 func ParseWeightType(name string) (WeightType, error) {
 	var t WeightType
 	if name == "" {
@@ -78,11 +79,12 @@ func ParseWeightType(name string) (WeightType, error) {
 // MarshalText returns the type's name.
 func (t WeightType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// UnmarshalText sets the type by its name. The error says which names there are.
+// UnmarshalText sets the type by its name, in any case. The error says which names
+// there are.
 func (t *WeightType) UnmarshalText(name []byte) error {
-	i := slices.Index(weightTypes[:], string(name))
+	i := slices.Index(weightTypes[:], strings.ToLower(string(name)))
 	if i < 0 {
-		return fmt.Errorf("weight type %q is none of %s", name, strings.Join(weightTypes[:], ", "))
+		return fmt.Errorf("dtype %q is none of %s", name, strings.Join(weightTypes[:], ", "))
 	}
 	*t = WeightType(i)
 	return nil

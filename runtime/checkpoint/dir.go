@@ -234,8 +234,7 @@ func (c *Checkpoint) Parameters() int64 {
 func (c *Checkpoint) Architecture() contract.Architecture {
 	return contract.Architecture{
 		Family: c.config.Family, Layers: c.config.Layers, HiddenSize: c.config.HiddenSize,
-		Parameters: c.Parameters(), VocabularySize: c.config.VocabSize,
-		ContextLength: c.config.MaxPositions,
+		Parameters: c.Parameters(), VocabularySize: c.config.VocabSize, ContextLength: c.config.MaxPositions,
 	}
 }
 

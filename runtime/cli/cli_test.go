@@ -57,8 +57,8 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"a specification not there": {"train", "--spec", "/nonexistent.json"},
 		"no tokens":                 {"generate", "--model", "x", "--prompt", "x", "--max-tokens", "0"},
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},
-		"an unknown weight type":    {"generate", "--model", "x", "--prompt", "x", "--weights", "f16"},
-		"another, to serve":         {"serve", "--model", "x", "--weights", "BF16"},
+		"an unknown dtype":          {"generate", "--model", "x", "--prompt", "x", "--dtype", "f16"},
+		"another, to serve":         {"serve", "--model", "x", "--dtype", "BF16"},
 		"an unknown reward":         {"eval", "--model", "x", "--dataset", "x", "--format", "GSM8K", "--reward", "Guess"},
 	}
 	for name, args := range tests {
@@ -218,7 +218,7 @@ func TestWeightTypesChangeWhatIsComputed(t *testing.T) {
 		for _, kind := range []string{"", "f32", "bf16", "int8"} {
 			args := append([]string{"generate", "--model", v.ModelDir, "--prompt", "hello", "--json", "--max-tokens", "64", "--temperature", "1"}, more...)
 			if kind != "" {
-				args = append(args, "--weights", kind)
+				args = append(args, "--dtype", kind)
 			}
 			got := t2(t, nil, "", args...)
 			if got.code != 0 {
@@ -233,7 +233,7 @@ func TestWeightTypesChangeWhatIsComputed(t *testing.T) {
 			t.Errorf("%v: two types say the same", more)
 		}
 	}
-	got := t2(t, nil, "", "generate", "--model", v.ModelDir, "--prompt", "x", "--weights", "f16")
+	got := t2(t, nil, "", "generate", "--model", v.ModelDir, "--prompt", "x", "--dtype", "f16")
 	if want := `"f16" is none of f32, bf16, int8`; !strings.Contains(got.stderr, want) {
 		t.Errorf("error %q, want %q in it", got.stderr, want)
 	}
@@ -277,7 +277,7 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 	}
 	set := map[string]any{"path": path, "format": "Pairs"}
 	spec := map[string]any{
-		"name": "x", "skill": "x", "runID": "x", "dataDir": v.Root, "modelDigest": v.ModelDigest,
+		"name": "x", "skill": "x", "runID": "x", "dataDir": v.Root, "baseDigest": v.ModelDigest,
 		"decompositionDigest": v.DecompositionDigest, "train": set, "validation": set, "reward": "ExactMatch",
 		"hyperparameters": map[string]any{"iterations": 2, "batchSize": 2, "maxNewTokens": 4},
 	}

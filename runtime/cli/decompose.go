@@ -35,8 +35,8 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
   t2 decompose --model ./model --data-dir ./data --modules gate_proj,up_proj,down_proj --dtype BF16`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !jobs.HasSpec(specFile, env.Getenv) && (spec.DataDir == "" || (model == "") == (spec.ModelDigest == "")) {
-				return usagef("--data-dir and one of --model and --model-digest are needed")
+			if !jobs.HasSpec(specFile, env.Getenv) && (spec.DataDir == "" || (model == "") == (spec.BaseDigest == "")) {
+				return usagef("--data-dir and one of --model and --base-digest are needed")
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("decompose", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
 				if jobs.HasSpec(specFile, env.Getenv) {
@@ -52,7 +52,7 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 	flags := cmd.Flags()
 	flags.StringVar(&specFile, "spec", "", "read the specification (JSON) from `FILE`")
 	flags.StringVar(&model, "model", "", "model folder `DIR`")
-	flags.StringVar(&spec.ModelDigest, "model-digest", "", "or the digest of a model in the data folder (`sha256:…`)")
+	flags.StringVar(&spec.BaseDigest, "base-digest", "", "or the digest of a model in the data folder (`sha256:…`)")
 	flags.StringVar(&spec.DataDir, "data-dir", "", "`DIR` that holds models, decompositions and experts")
 	flags.StringSliceVar(&spec.Modules, "modules", expert.Modules(), "projections to factor")
 	flags.StringVar(&spec.DType, "dtype", "F32", "how factors are stored: F32 or BF16")
@@ -65,15 +65,15 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 	if err != nil {
 		return result, err
 	}
-	if spec.ModelDigest == "" && model == "" {
+	if spec.BaseDigest == "" && model == "" {
 		if result.Model == nil {
-			return result, failure.Permanentf(contract.ReasonUsage, "no model is given: the specification has no modelDigest and no fetch has left a result")
+			return result, failure.Permanentf(contract.ReasonUsage, "no model is given: the specification has no baseDigest and no fetch has left a result")
 		}
-		spec.ModelDigest = result.Model.Digest
+		spec.BaseDigest = result.Model.Digest
 	}
 	dir := model
 	if dir == "" {
-		if dir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.ModelDigest); err != nil {
+		if dir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.BaseDigest); err != nil {
 			return result, failure.Permanent(contract.ReasonUsage, err)
 		}
 	} else {
@@ -81,7 +81,7 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 		if err != nil {
 			return result, err
 		}
-		spec.ModelDigest = m.Digest
+		spec.BaseDigest = m.Digest
 	}
 	ck, err := checkpoint.OpenDir(dir)
 	if err != nil {

@@ -27,7 +27,7 @@ type modelFlags struct {
 	decomposition string
 	experts       []string
 	threads       int
-	weights       backend.WeightType
+	dtype         backend.WeightType
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
@@ -42,7 +42,7 @@ func (f *modelFlags) register(flags *pflag.FlagSet) {
 // registerCompute defines the flags that say how to compute.
 func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
 	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
-	flags.TextVar(&f.weights, "weights", backend.F32,
+	flags.TextVar(&f.dtype, "dtype", backend.F32,
 		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
 }
 
@@ -72,7 +72,7 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 			err = errors.Join(err, be.Close())
 		}
 	}()
-	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.weights))
+	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.dtype))
 	if err != nil {
 		return nil, err
 	}

@@ -140,8 +140,8 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 		c.DrainDelay = f.drainDelay
 	}
 	// A specification says how to compute, too; a flag says it for this process.
-	if f.weights != backend.F32 {
-		c.Weights = f.weights
+	if f.dtype != backend.F32 {
+		c.DType = f.dtype
 	}
 	if form != engine.FormAuto {
 		c.Form = form

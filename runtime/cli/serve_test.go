@@ -69,7 +69,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--weights", "bf16", "--cache-tokens", "1000",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--dtype", "bf16", "--cache-tokens", "1000",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -99,7 +99,7 @@ func TestServeByFlags(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &status); err != nil || exit != contract.ExitOK || status.Requests != 1 {
 		t.Errorf("exit status %d, output %q, %v; log:\n%s", exit, stdout, err, stderr)
 	}
-	if !strings.Contains(stderr, `"msg":"Answered request"`) || !strings.Contains(stderr, `"weights":"bf16"`) {
+	if !strings.Contains(stderr, `"msg":"Answered request"`) || !strings.Contains(stderr, `"dtype":"bf16"`) {
 		t.Errorf("log:\n%s", stderr)
 	}
 }
@@ -122,7 +122,7 @@ func TestServeAsAPod(t *testing.T) {
 	}
 	write(set, contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{{Name: "m", Skill: "math", Digest: math.Digest}}})
 	spec := contract.ServeSpec{
-		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
+		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
 	}
 	_, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
 	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) {
@@ -134,7 +134,7 @@ func TestServeAsAPod(t *testing.T) {
 
 	// A pod whose model is not on the volume says so where the operator looks.
 	termination := filepath.Join(t.TempDir(), "termination")
-	spec.ModelDigest = contract.DigestPrefix + strings.Repeat("0", 64)
+	spec.BaseDigest = contract.DigestPrefix + strings.Repeat("0", 64)
 	got := t2(t, map[string]string{contract.EnvSpec: write("", spec), contract.EnvTerminationLog: termination}, "",
 		"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	b, err := os.ReadFile(termination)

@@ -36,11 +36,11 @@ bounded time and memory.`,
   t2 train --spec math.json --json
 
   math.json: {"name": "math", "skill": "math", "runID": "math-1", "dataDir": "./data",
-    "modelDigest": "sha256:…", "decompositionDigest": "sha256:…", "objective": "Reinforce",
+    "baseDigest": "sha256:…", "decompositionDigest": "sha256:…", "objective": "Reinforce",
     "train": {"path": "train.jsonl", "format": "GSM8K"},
     "validation": {"path": "validation.jsonl", "format": "GSM8K"}, "reward": "Numeric",
     "hyperparameters": {"iterations": 40, "batchSize": 64, "learningRate": 0.01}}
-  Hyperparameters left out have the paper's values; "weights": "bf16" trains about
+  Hyperparameters left out have the paper's values; "dtype": "BF16" trains about
   twice as fast as f32 where the processor multiplies bfloat16, and rounds.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -210,7 +210,7 @@ func TestPeopleUseFlags(t *testing.T) {
 		"no source":             {"fetch", "--data-dir", data},
 		"no data folder":        {"fetch", origin},
 		"no model":              {"decompose", "--data-dir", data},
-		"two models":            {"decompose", "--data-dir", data, "--model", origin, "--model-digest", "sha256:0"},
+		"two models":            {"decompose", "--data-dir", data, "--model", origin, "--base-digest", "sha256:0"},
 		"an unknown module":     {"decompose", "--data-dir", data, "--model", origin, "--modules", "x_proj"},
 		"no digest of a vector": {"import", "x.safetensors", "--data-dir", data},
 		"an unknown flag":       {"fetch", "--nothing"},

@@ -87,7 +87,8 @@ type Architecture struct {
 	HiddenSize     int    `json:"hiddenSize"`
 	Parameters     int64  `json:"parameters"`
 	VocabularySize int    `json:"vocabularySize"`
-	// ContextLength is the longest sequence that the model was made for.
+	// ContextLength is the longest sequence that the model was made for, in tokens;
+	// 0 in the manifest of a model that was fetched before manifests said so.
 	ContextLength int `json:"contextLength,omitempty"`
 }
 

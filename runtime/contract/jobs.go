@@ -21,13 +21,13 @@ type HTTPSource struct {
 
 // DecomposeSpec tells `t2 decompose` which matrices of which model to factor.
 type DecomposeSpec struct {
-	// ModelDigest names the model under DataDir. Empty means the one that the
+	// BaseDigest is that of the model under DataDir. Empty means the one that the
 	// fetch before it recorded in DataDir (see FetchedFile).
-	ModelDigest string `json:"modelDigest,omitempty"`
-	// Modules are the projections to factor: q_proj, k_proj, v_proj, o_proj,
-	// gate_proj, up_proj, down_proj.
+	BaseDigest string `json:"baseDigest,omitempty"`
+	// Modules are the projections to factor, of those that the model's family has,
+	// such as q_proj.
 	Modules []string `json:"modules"`
-	// DType in which factors are stored: F32 or BF16.
+	// DType in which factors are stored: DTypeF32 or DTypeBF16.
 	DType   string `json:"dtype"`
 	DataDir string `json:"dataDir"`
 }
@@ -39,6 +39,13 @@ const FetchedFile = "fetched.json"
 
 // MountScratch is an emptyDir shared by the containers of one pod.
 const MountScratch = "/scratch"
+
+// Number formats, as every dtype names them.
+const (
+	DTypeF32  = "F32"
+	DTypeBF16 = "BF16"
+	DTypeInt8 = "Int8"
+)
 
 // Data set formats.
 const (
@@ -82,7 +89,7 @@ type TrainSpec struct {
 	// the operator derives it from the object and the digest of the run's spec.
 	RunID               string      `json:"runID"`
 	DataDir             string      `json:"dataDir"`
-	ModelDigest         string      `json:"modelDigest"`
+	BaseDigest          string      `json:"baseDigest"`
 	DecompositionDigest string      `json:"decompositionDigest"`
 	Modules             []string    `json:"modules,omitempty"` // subset of the decomposition's; empty means all
 	Objective           string      `json:"objective"`         // Reinforce
@@ -128,10 +135,10 @@ type Hyper struct {
 	// score; 0 never does.
 	Patience int    `json:"patience"`
 	Seed     uint64 `json:"seed"`
-	// Weights is what matrices are kept as while an expert is trained: f32, which
-	// empty means, or bf16, which trains faster and rounds. z and its optimiser
+	// DType is what matrices are kept as while an expert is trained: DTypeF32, which
+	// empty means, or DTypeBF16, which trains faster and rounds. z and its optimiser
 	// are float32 always.
-	Weights string `json:"weights,omitempty"`
+	DType string `json:"dtype,omitempty"`
 }
 
 // DefaultHyper returns the hyperparameters of the paper (section 4 and
@@ -142,6 +149,7 @@ func DefaultHyper() Hyper {
 		LearningRate: 2e-3, MaxGradNorm: 1e-3, KLWeight: 0.1,
 		Rollout: RolloutGreedy, Temperature: 1, Baseline: BaselineNone,
 		MaxNewTokens: 512, ValidationInterval: 10, CheckpointInterval: 10, Patience: 0, Seed: 0,
+		DType: DTypeF32,
 	}
 }
 

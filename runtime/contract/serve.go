@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Strategies of adaptation.
@@ -12,6 +13,9 @@ const (
 	StrategyPrompt = "Prompt"
 	StrategyFixed  = "Fixed"
 )
+
+// MaxExperts bounds the experts of one set: each is a line of pass 1's prompt.
+const MaxExperts = 64
 
 // OthersLabel is the category that means the base weights.
 const OthersLabel = "others"
@@ -34,14 +38,15 @@ type ServeSpec struct {
 	// Name is the policy's name: the model name that means two passes.
 	Name                string `json:"name"`
 	DataDir             string `json:"dataDir"`
-	ModelDigest         string `json:"modelDigest"`
+	BaseDigest          string `json:"baseDigest"`
 	DecompositionDigest string `json:"decompositionDigest"`
 	// ContextLength bounds prompt and answer together, in tokens.
 	ContextLength int `json:"contextLength"`
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
-	// Weights is what matrices are kept as: f32 (which empty means), bf16 or int8.
-	Weights string `json:"weights,omitempty"`
+	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
+	// DTypeInt8.
+	DType string `json:"dtype,omitempty"`
 	// Form is auto (which empty means), merged or factored.
 	Form string `json:"form,omitempty"`
 }
@@ -96,6 +101,8 @@ type ServingStatus struct {
 	Fallbacks int64 `json:"fallbacks"`
 	// LastAdaptation describes the last two-pass request; nil before it.
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
+	// LastAdaptationTime is when that was chosen.
+	LastAdaptationTime time.Time `json:"lastAdaptationTime,omitzero"`
 }
 
 // ServedExpert counts what one expert was used for.

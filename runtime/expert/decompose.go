@@ -49,7 +49,7 @@ const (
 const maxError = 2e-2
 
 // Decompose factors the chosen modules of a model and publishes the result
-// under root/contract.DirDecompositions. spec.ModelDigest must be the model's
+// under root/contract.DirDecompositions. spec.BaseDigest must be the model's
 // digest; spec.DataDir is not read.
 //
 // A finished decomposition of the same model, modules and dtype is verified and
@@ -83,8 +83,8 @@ type decomposition struct {
 }
 
 func newDecomposition(ck *checkpoint.Checkpoint, root string, spec contract.DecomposeSpec) (*decomposition, error) {
-	if !contract.ValidDigest(spec.ModelDigest) {
-		return nil, failure.Permanentf(contract.ReasonUsage, "model digest %q is no digest", spec.ModelDigest)
+	if !contract.ValidDigest(spec.BaseDigest) {
+		return nil, failure.Permanentf(contract.ReasonUsage, "model digest %q is no digest", spec.BaseDigest)
 	}
 	modules, err := canonicalModules(spec.Modules)
 	if err != nil {
@@ -95,7 +95,7 @@ func newDecomposition(ck *checkpoint.Checkpoint, root string, spec contract.Deco
 		return nil, failure.Permanentf(contract.ReasonUsage, "factors are stored as F32 or BF16, not as %q", spec.DType)
 	}
 	j := &decomposition{
-		ck: ck, parent: filepath.Join(root, contract.DirDecompositions), base: spec.ModelDigest,
+		ck: ck, parent: filepath.Join(root, contract.DirDecompositions), base: spec.BaseDigest,
 		modules: modules, dtype: dtype, names: matrixNames(ck.Config(), modules),
 	}
 	return j, j.check()

@@ -42,7 +42,7 @@ func tiny(t testing.TB, seed uint64) (*checkpoint.Checkpoint, string) {
 }
 
 func spec(digest string) contract.DecomposeSpec {
-	return contract.DecomposeSpec{ModelDigest: digest, Modules: expert.Modules(), DType: "F32"}
+	return contract.DecomposeSpec{BaseDigest: digest, Modules: expert.Modules(), DType: "F32"}
 }
 
 // decomposed decomposes a model into a fresh root.
@@ -226,8 +226,8 @@ func TestDifferentInputsGiveDifferentDecompositions(t *testing.T) {
 		spec contract.DecomposeSpec
 	}{
 		"all modules":      {one, spec(digestOne)},
-		"some modules":     {one, contract.DecomposeSpec{ModelDigest: digestOne, Modules: []string{"up_proj"}, DType: "F32"}},
-		"another dtype":    {one, contract.DecomposeSpec{ModelDigest: digestOne, Modules: expert.Modules(), DType: "BF16"}},
+		"some modules":     {one, contract.DecomposeSpec{BaseDigest: digestOne, Modules: []string{"up_proj"}, DType: "F32"}},
+		"another dtype":    {one, contract.DecomposeSpec{BaseDigest: digestOne, Modules: expert.Modules(), DType: "BF16"}},
 		"another model":    {two, spec(digestTwo)},
 		"another's digest": {one, spec(digestTwo)},
 	} {
@@ -246,7 +246,7 @@ func TestWrongSpecificationsAreRefused(t *testing.T) {
 		change func(*contract.DecomposeSpec)
 		want   string
 	}{
-		{"no digest", func(s *contract.DecomposeSpec) { s.ModelDigest = "latest" }, "no digest"},
+		{"no digest", func(s *contract.DecomposeSpec) { s.BaseDigest = "latest" }, "no digest"},
 		{"no modules", func(s *contract.DecomposeSpec) { s.Modules = nil }, "no modules"},
 		{"an unknown module", func(s *contract.DecomposeSpec) { s.Modules = []string{"up_proj", "x_proj"} }, `"x_proj"`},
 		{"another dtype", func(s *contract.DecomposeSpec) { s.DType = "INT4" }, "INT4"},

@@ -124,7 +124,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	s.metrics.answered(out, pass1)
 	if t.pinned == "" {
 		s.mu.Lock()
-		s.lastSeen = &out.adaptation
+		s.lastSeen, s.lastTime = &out.adaptation, time.Now()
 		s.mu.Unlock()
 	}
 	return out, nil

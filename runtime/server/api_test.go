@@ -419,15 +419,15 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 func TestASpecificationSaysHowToCompute(t *testing.T) {
 	v := enginetest.New(t)
 	spec := contract.ServeSpec{
-		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
-		Weights: "int8", Form: "factored",
+		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		DType: "Int8", Form: "factored",
 	}
 	c, err := server.FromSpec(spec)
-	if err != nil || c.Weights != backend.Int8 || c.Form != engine.FormFactored {
-		t.Errorf("weights %s, form %s (%v)", c.Weights, c.Form, err)
+	if err != nil || c.DType != backend.Int8 || c.Form != engine.FormFactored {
+		t.Errorf("dtype %s, form %s (%v)", c.DType, c.Form, err)
 	}
 	for _, change := range []func(*contract.ServeSpec){
-		func(s *contract.ServeSpec) { s.Weights = "fp8" }, func(s *contract.ServeSpec) { s.Form = "sparse" },
+		func(s *contract.ServeSpec) { s.DType = "fp8" }, func(s *contract.ServeSpec) { s.Form = "sparse" },
 	} {
 		bad := spec
 		change(&bad)

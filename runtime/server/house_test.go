@@ -36,7 +36,7 @@ type house struct {
 func config(t testing.TB, v *enginetest.Volume, log io.Writer) server.Config {
 	t.Helper()
 	c, err := server.FromSpec(contract.ServeSpec{
-		Name: "demo", DataDir: v.Root, ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
 		ContextLength: 400, MaxBatch: 4,
 	})
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
-// metrics are the server's numbers. Labels have few values: names of experts
-// and policies come and go, so they are in Status and in the log instead.
+// metrics are the server's numbers. Labels have few values: names of experts come
+// and go, so that only those of the set in use are there, by setCollector.
 type metrics struct {
 	registry   *prometheus.Registry
 	requests   *prometheus.CounterVec
@@ -50,7 +50,7 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.swaps,
-		&engineCollector{server: s})
+		&engineCollector{server: s}, &setCollector{server: s})
 	return m
 }
 
@@ -150,4 +150,28 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descTurns, st.Turns)
 	counter(descCancelled, st.Cancelled)
 	counter(descFailed, st.Failed)
+}
+
+// setCollector reads the counters of the expert set in use when they are asked
+// for: at most contract.MaxExperts of them.
+type setCollector struct{ server *Server }
+
+var (
+	descFallbacks = prometheus.NewDesc("t2_fallbacks_total", "Answered requests for which pass 1 chose no expert.", nil, nil)
+	descExpert    = prometheus.NewDesc("t2_expert_requests_total", "Answered requests in which an expert of the set in use took part.", []string{"expert"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (*setCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descFallbacks
+	ch <- descExpert
+}
+
+// Collect implements prometheus.Collector.
+func (c *setCollector) Collect(ch chan<- prometheus.Metric) {
+	status := c.server.Status()
+	ch <- prometheus.MustNewConstMetric(descFallbacks, prometheus.CounterValue, float64(status.Fallbacks))
+	for _, e := range status.Experts {
+		ch <- prometheus.MustNewConstMetric(descExpert, prometheus.CounterValue, float64(e.Requests), e.Name)
+	}
 }

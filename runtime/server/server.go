@@ -47,9 +47,9 @@ type Config struct {
 	Form engine.Form
 	// Threads of the backend; 0 means as many as the process may use.
 	Threads int
-	// Weights is what the model's matrices are kept as: less memory, read faster,
+	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
-	Weights backend.WeightType
+	DType backend.WeightType
 	// AdminToken is what changes of the expert set must present. Without one the
 	// set cannot be changed over HTTP.
 	AdminToken string
@@ -74,8 +74,8 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		return c, failure.Permanentf(contract.ReasonUsage, "the specification has no name or no dataDir")
 	}
 	var err error
-	if c.ModelDir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.ModelDigest); err != nil {
-		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("modelDigest: %w", err))
+	if c.ModelDir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.BaseDigest); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("baseDigest: %w", err))
 	}
 	if c.DecompositionDir, err = contract.ArtifactDir(spec.DataDir, contract.DirDecompositions, spec.DecompositionDigest); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("decompositionDigest: %w", err))
@@ -83,8 +83,8 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
 	}
-	if c.Weights, err = backend.ParseWeightType(spec.Weights); err != nil {
-		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("weights: %w", err))
+	if c.DType, err = backend.ParseWeightType(spec.DType); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("dtype: %w", err))
 	}
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, err)
@@ -126,6 +126,7 @@ type Server struct {
 	mu       sync.Mutex
 	refused  string // Why the last set was refused.
 	lastSeen *contract.Adaptation
+	lastTime time.Time // When lastSeen was chosen.
 }
 
 // New returns a server that answers health checks and nothing else yet.
@@ -168,7 +169,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.backend, err = cpu.New(s.config.Threads); err != nil {
 		return fmt.Errorf("starting the backend: %w", err)
 	}
-	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.Weights))
+	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType))
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
@@ -185,7 +186,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	}
 	s.core.Store(c)
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
-		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "weights", s.config.Weights,
+		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType,
 		"contextLength", c.engine.ContextLength(), "cacheTokens", c.engine.CacheTokens(), "seconds", time.Since(begun).Seconds())
 	return nil
 }

@@ -189,7 +189,7 @@ func (s *Server) Status() contract.ServingStatus {
 	st.Error = s.refused
 	if s.lastSeen != nil {
 		seen := *s.lastSeen
-		st.LastAdaptation = &seen
+		st.LastAdaptation, st.LastAdaptationTime = &seen, s.lastTime
 	}
 	s.mu.Unlock()
 	if set := s.set.Load(); set != nil {

@@ -41,7 +41,7 @@ func newDemo(t testing.TB, skill, format, reward, template string) contract.Trai
 	check(err)
 	defer func() { _ = ck.Close() }()
 	dec, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{
-		ModelDigest: m.Digest, Modules: expert.Modules(), DType: "F32",
+		BaseDigest: m.Digest, Modules: expert.Modules(), DType: "F32",
 	}, nil)
 	check(err)
 	set := func(name string) contract.DatasetSpec {
@@ -51,7 +51,7 @@ func newDemo(t testing.TB, skill, format, reward, template string) contract.Trai
 	hyper.BatchSize, hyper.LearningRate, hyper.KLWeight, hyper.MaxNewTokens = 64, 0.02, 0, 24
 	hyper.Rollout, hyper.Baseline, hyper.Seed = contract.RolloutSample, contract.BaselineMean, 1
 	return contract.TrainSpec{
-		Name: skill, Skill: skill, RunID: skill, DataDir: root, ModelDigest: m.Digest, DecompositionDigest: dec.Digest,
+		Name: skill, Skill: skill, RunID: skill, DataDir: root, BaseDigest: m.Digest, DecompositionDigest: dec.Digest,
 		Objective: contract.ObjectiveReinforce, Train: set("train"), Validation: set("validation"), Reward: reward, Hyperparameters: hyper,
 	}
 }

@@ -28,18 +28,18 @@ type inputs struct {
 // verifies its own as they are read.
 func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (inputs, error) {
 	var in inputs
-	dir, err := contract.ArtifactDir(s.DataDir, contract.DirModels, s.ModelDigest)
+	dir, err := contract.ArtifactDir(s.DataDir, contract.DirModels, s.BaseDigest)
 	if err != nil {
 		return in, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if err := verifyModel(dir, s.ModelDigest); err != nil {
+	if err := verifyModel(dir, s.BaseDigest); err != nil {
 		return in, err
 	}
-	weights, err := backend.ParseWeightType(s.Hyperparameters.Weights)
+	dtype, err := backend.ParseWeightType(s.Hyperparameters.DType)
 	if err != nil {
 		return in, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(weights)); err != nil {
+	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(dtype)); err != nil {
 		return in, err
 	}
 	decDir, err := contract.ArtifactDir(s.DataDir, contract.DirDecompositions, s.DecompositionDigest)
@@ -56,8 +56,8 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 	switch m := in.dec.Manifest(); {
 	case m.Digest != s.DecompositionDigest:
 		return in, failure.Permanentf(contract.ReasonDigestMismatch, "the decomposition in %s has digest %s: decompose the model anew", decDir, m.Digest)
-	case m.BaseDigest != s.ModelDigest:
-		return in, failure.Permanentf(contract.ReasonDecompositionMismatch, "decomposition %s is of model %s, not of %s: decompose this model", m.Digest, m.BaseDigest, s.ModelDigest)
+	case m.BaseDigest != s.BaseDigest:
+		return in, failure.Permanentf(contract.ReasonDecompositionMismatch, "decomposition %s is of model %s, not of %s: decompose this model", m.Digest, m.BaseDigest, s.BaseDigest)
 	}
 	return in, nil
 }

@@ -174,7 +174,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 	t.options.Progress.Phase("Saving", 0, 0)
 	manifest, err := expert.WriteVector(t.spec.DataDir, expert.Vector{
 		Manifest: contract.ExpertManifest{
-			BaseDigest: t.spec.ModelDigest, DecompositionDigest: t.spec.DecompositionDigest,
+			BaseDigest: t.spec.BaseDigest, DecompositionDigest: t.spec.DecompositionDigest,
 			Skill: t.spec.Skill, BaselineScore: t.state.BaselineScore, Score: t.state.BestScore,
 		},
 		Z: t.effective(t.state.bestP),

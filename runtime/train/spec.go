@@ -35,7 +35,7 @@ func Validate(s contract.TrainSpec) error {
 	check(s.RunID != "" && s.RunID == filepath.Base(s.RunID) && !strings.HasPrefix(s.RunID, "."),
 		"runID %q must be a plain name, without slashes and not beginning with a dot", s.RunID)
 	check(s.Skill != "", "skill is missing: it is what the dispatcher calls this expert")
-	check(contract.ValidDigest(s.ModelDigest), "modelDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.ModelDigest)
+	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
 	oneOf("objective", s.Objective, contract.ObjectiveReinforce)
 	oneOf("train.format", s.Train.Format, dataset.Formats()...)
@@ -45,7 +45,8 @@ func Validate(s contract.TrainSpec) error {
 	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
 		errs = append(errs, err)
 	}
-	oneOf("weights", h.Weights, "", backend.F32.String(), backend.BF16.String())
+	dtype, err := backend.ParseWeightType(h.DType)
+	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)
 	check(h.Iterations >= 1 && h.Iterations <= maxIterations, "iterations %d must be from 1 to %d", h.Iterations, maxIterations)

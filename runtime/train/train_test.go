@@ -80,7 +80,7 @@ func newExercise(t *testing.T) exercise {
 	hyper.KLWeight, hyper.ValidationInterval, hyper.CheckpointInterval = 0.01, 4, 5
 	return exercise{volume: v, spec: contract.TrainSpec{
 		Name: "bytes", Skill: "bytes", RunID: "run", DataDir: v.Root,
-		ModelDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
+		BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
 		Objective: contract.ObjectiveReinforce, Train: set, Validation: set,
 		Reward: contract.RewardExactMatch, Hyperparameters: hyper,
 	}}
@@ -210,7 +210,7 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 
 func TestMatricesInBFloat16TeachTheSame(t *testing.T) {
 	e := newExercise(t)
-	e.spec.Hyperparameters.Iterations, e.spec.Hyperparameters.Weights = 40, "bf16"
+	e.spec.Hyperparameters.Iterations, e.spec.Hyperparameters.DType = 40, "bf16"
 	done := e.mustTrain(t, 2)
 	if got := done.Expert.Training.BestScore; got < 0.3 {
 		t.Errorf("the expert scores %v, want at least 0.3", got)
@@ -386,7 +386,7 @@ func TestInputsThatDoNotFitAreRefused(t *testing.T) {
 		wantText      string
 	}{
 		{name: "a model that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "t2 fetch",
-			change: func(_ *testing.T, s *contract.TrainSpec) { s.ModelDigest = other }},
+			change: func(_ *testing.T, s *contract.TrainSpec) { s.BaseDigest = other }},
 		{name: "a decomposition that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "t2 decompose",
 			change: func(_ *testing.T, s *contract.TrainSpec) { s.DecompositionDigest = other }},
 		{name: "a module that was not decomposed", wantReason: contract.ReasonUsage, wantPermanent: true, wantText: "q_proj",

@@ -281,7 +281,7 @@ func validSpec() contract.TrainSpec {
 	digest := contract.DigestPrefix + strings.Repeat("a", 64)
 	set := contract.DatasetSpec{Path: "x", Format: contract.FormatGSM8K}
 	return contract.TrainSpec{
-		Name: "n", Skill: "s", RunID: "r", DataDir: "/data", ModelDigest: digest, DecompositionDigest: digest,
+		Name: "n", Skill: "s", RunID: "r", DataDir: "/data", BaseDigest: digest, DecompositionDigest: digest,
 		Objective: contract.ObjectiveReinforce, Train: set, Validation: set,
 		Reward: contract.RewardNumeric, Hyperparameters: contract.DefaultHyper(),
 	}
@@ -295,7 +295,7 @@ func TestEachFieldThatMakesNoSenseIsNamed(t *testing.T) {
 		"dataDir":             func(s *contract.TrainSpec) { s.DataDir = "" },
 		"runID":               func(s *contract.TrainSpec) { s.RunID = ".." },
 		"skill":               func(s *contract.TrainSpec) { s.Skill = "" },
-		"modelDigest":         func(s *contract.TrainSpec) { s.ModelDigest = "sha256:1" },
+		"baseDigest":          func(s *contract.TrainSpec) { s.BaseDigest = "sha256:1" },
 		"decompositionDigest": func(s *contract.TrainSpec) { s.DecompositionDigest = "" },
 		"objective":           func(s *contract.TrainSpec) { s.Objective = "Guess" },
 		"train.format":        func(s *contract.TrainSpec) { s.Train.Format = "CSV" },
@@ -303,7 +303,7 @@ func TestEachFieldThatMakesNoSenseIsNamed(t *testing.T) {
 		"reward":              func(s *contract.TrainSpec) { s.Reward = "" },
 		"parameterization":    func(s *contract.TrainSpec) { s.Hyperparameters.Parameterization = "Tanh" },
 		"rollout":             func(s *contract.TrainSpec) { s.Hyperparameters.Rollout = "Beam" },
-		"weights":             func(s *contract.TrainSpec) { s.Hyperparameters.Weights = "int8" },
+		"dtype":               func(s *contract.TrainSpec) { s.Hyperparameters.DType = "Int8" },
 		"baseline":            func(s *contract.TrainSpec) { s.Hyperparameters.Baseline = "Critic" },
 		"iterations":          func(s *contract.TrainSpec) { s.Hyperparameters.Iterations = 0 },
 		"batchSize":           func(s *contract.TrainSpec) { s.Hyperparameters.BatchSize = 0 },

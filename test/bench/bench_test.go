@@ -14,7 +14,7 @@ import (
 var tiny = shape{Name: "tiny", Hidden: 64, Inner: 96, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 32, Vocab: 600}
 
 func TestARunMeasuresEveryRow(t *testing.T) {
-	o := options{rounds: 2, threads: 2, dir: t.TempDir(), weights: []string{"f32"}}
+	o := options{rounds: 2, threads: 2, dir: t.TempDir(), dtypes: []string{"f32"}}
 	r := &report{Threads: o.threads, probe: &probe{buffer: make([]uint64, 1<<16), threads: 2}}
 	if err := inference(t.Context(), o, tiny, r); err != nil {
 		t.Fatal(err)
@@ -71,9 +71,9 @@ func TestMedian(t *testing.T) {
 
 // TestGGUFFilesAreWhole walks a file as its readers do.
 func TestGGUFFilesAreWhole(t *testing.T) {
-	for weights, projection := range map[string]uint64{"f32": 4 * 64 * 64, "bf16": 2 * 64 * 64, "int8": 34 * 2 * 64} {
-		path := filepath.Join(t.TempDir(), weights)
-		if err := tiny.writeGGUF(path, weights); err != nil {
+	for dtype, projection := range map[string]uint64{"f32": 4 * 64 * 64, "bf16": 2 * 64 * 64, "int8": 34 * 2 * 64} {
+		path := filepath.Join(t.TempDir(), dtype)
+		if err := tiny.writeGGUF(path, dtype); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(path)
@@ -103,7 +103,7 @@ func TestGGUFFilesAreWhole(t *testing.T) {
 		number(&tensors)
 		number(&pairs)
 		if string(magic[:]) != "GGUF" || version != 3 || tensors != uint64(len(tiny.matrices())) {
-			t.Fatalf("%s: header %s %d %d", weights, magic, version, tensors)
+			t.Fatalf("%s: header %s %d %d", dtype, magic, version, tensors)
 		}
 		for range pairs {
 			key := text()
@@ -114,7 +114,7 @@ func TestGGUFFilesAreWhole(t *testing.T) {
 				continue
 			}
 			if number(&value); key == "llama.block_count" && value != 2 {
-				t.Errorf("%s: %d blocks", weights, value)
+				t.Errorf("%s: %d blocks", dtype, value)
 			}
 		}
 		sizes, last := map[string]uint64{}, ""
@@ -129,17 +129,17 @@ func TestGGUFFilesAreWhole(t *testing.T) {
 			number(&kind)
 			number(&offset)
 			if offset%ggufAlignment != 0 {
-				t.Errorf("%s: %s is at %d", weights, name, offset)
+				t.Errorf("%s: %s is at %d", dtype, name, offset)
 			}
 			sizes[last], last, before = offset-before, name, offset
 		}
 		if got := sizes["blk.0.attn_q.weight"]; got != projection {
-			t.Errorf("%s: blk.0.attn_q.weight has %d bytes, want %d", weights, got, projection)
+			t.Errorf("%s: blk.0.attn_q.weight has %d bytes, want %d", dtype, got, projection)
 		}
 		data := (len(b) - r.Len() + ggufAlignment - 1) / ggufAlignment * ggufAlignment
-		_, size := tiny.matrices()[len(tiny.matrices())-1].ggml(weights)
+		_, size := tiny.matrices()[len(tiny.matrices())-1].ggml(dtype)
 		if want := data + int(before+size+ggufAlignment-1)/ggufAlignment*ggufAlignment; len(b) != want {
-			t.Errorf("%s: %d bytes, want %d", weights, len(b), want)
+			t.Errorf("%s: %d bytes, want %d", dtype, len(b), want)
 		}
 	}
 }

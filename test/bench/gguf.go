@@ -28,7 +28,7 @@ const (
 // writeGGUF writes the same model as write does as a GGUF file for llama.cpp,
 // with matrices of type f32, bf16 or int8 (Q8_0: blocks of 32 weights with an
 // f16 scale). It has no vocabulary: llama-bench makes tokens up.
-func (s shape) writeGGUF(path, weights string) (err error) {
+func (s shape) writeGGUF(path, dtype string) (err error) {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -43,7 +43,7 @@ func (s shape) writeGGUF(path, weights string) (err error) {
 		}
 	}()
 	w := &ggufWriter{w: bufio.NewWriterSize(f, 1<<20)}
-	s.encodeGGUF(w, weights)
+	s.encodeGGUF(w, dtype)
 	if w.err == nil {
 		w.err = w.w.Flush()
 	}
@@ -56,7 +56,7 @@ func (s shape) writeGGUF(path, weights string) (err error) {
 	return os.Rename(partial, path)
 }
 
-func (s shape) encodeGGUF(w *ggufWriter, weights string) {
+func (s shape) encodeGGUF(w *ggufWriter, dtype string) {
 	numbers := []struct {
 		key   string
 		value int
@@ -91,25 +91,25 @@ func (s shape) encodeGGUF(w *ggufWriter, weights string) {
 			w.number(uint64(m.cols)) // The fastest dimension goes first.
 			w.number(uint64(m.rows))
 		}
-		kind, size := m.ggml(weights)
+		kind, size := m.ggml(dtype)
 		w.number(kind)
 		w.number(offset)
 		offset += (size + ggufAlignment - 1) / ggufAlignment * ggufAlignment
 	}
 	w.align()
 	for _, m := range matrices {
-		w.matrix(m, weights)
+		w.matrix(m, dtype)
 		w.align()
 	}
 }
 
 // ggml returns a matrix's type and size in bytes.
-func (m matrix) ggml(weights string) (kind uint32, size uint64) {
+func (m matrix) ggml(dtype string) (kind uint32, size uint64) {
 	n := uint64(m.rows * m.cols)
 	switch {
-	case m.vector() || weights == "f32":
+	case m.vector() || dtype == "f32":
 		return ggmlF32, 4 * n
-	case weights == "int8":
+	case dtype == "int8":
 		return ggmlQ8, n / q8Block * (2 + q8Block)
 	default:
 		return ggmlBF16, 2 * n
@@ -152,8 +152,8 @@ func (w *ggufWriter) align() {
 	w.bytes(make([]byte, (ggufAlignment-w.at%ggufAlignment)%ggufAlignment))
 }
 
-func (w *ggufWriter) matrix(m matrix, weights string) {
-	kind, _ := m.ggml(weights)
+func (w *ggufWriter) matrix(m matrix, dtype string) {
+	kind, _ := m.ggml(dtype)
 	values := m.values()
 	if kind == ggmlQ8 {
 		for block := range slices.Chunk(values, q8Block) {
@@ -161,12 +161,12 @@ func (w *ggufWriter) matrix(m matrix, weights string) {
 		}
 		return
 	}
-	dtype := tensor.F32
+	as := tensor.F32
 	if kind == ggmlBF16 {
-		dtype = tensor.BF16
+		as = tensor.BF16
 	}
-	b := make([]byte, len(values)*dtype.Size())
-	if err := tensor.Encode(b, values, dtype); w.err == nil {
+	b := make([]byte, len(values)*as.Size())
+	if err := tensor.Encode(b, values, as); w.err == nil {
 		w.err = err
 	}
 	w.bytes(b)

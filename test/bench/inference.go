@@ -23,20 +23,20 @@ const (
 	batchedTokens = 16
 )
 
-// eachWeights measures one shape with every type of weights.
-func eachWeights(ctx stdcontext.Context, o options, s shape, r *report, measure func(subject *subject, weights string) error) error {
+// eachDType measures one shape with every dtype.
+func eachDType(ctx stdcontext.Context, o options, s shape, r *report, measure func(subject *subject, dtype string) error) error {
 	dir := filepath.Join(o.dir, s.Name)
 	if err := s.write(dir); err != nil {
 		return err
 	}
-	for _, weights := range o.weights {
-		subject, err := load(ctx, o, dir, weights)
+	for _, dtype := range o.dtypes {
+		subject, err := load(ctx, o, dir, dtype)
 		if err == nil {
 			r.Backend = subject.be.Name()
-			err = errors.Join(measure(subject, weights), subject.close())
+			err = errors.Join(measure(subject, dtype), subject.close())
 		}
 		if err != nil {
-			return fmt.Errorf("%s weights: %w", weights, err)
+			return fmt.Errorf("%s weights: %w", dtype, err)
 		}
 	}
 	return nil
@@ -44,25 +44,25 @@ func eachWeights(ctx stdcontext.Context, o options, s shape, r *report, measure 
 
 // inference measures prefill and decode.
 func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
-	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
-		return inferenceOf(ctx, o, s, subject, weights, r)
+	return eachDType(ctx, o, s, r, func(subject *subject, dtype string) error {
+		return inferenceOf(ctx, o, s, subject, dtype, r)
 	})
 }
 
-func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
+func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
 	var peer *llama
 	if o.llamaBench != "" {
-		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(o.dir, s.Name, weights+".gguf")}
-		if err := s.writeGGUF(peer.model, weights); err != nil {
+		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(o.dir, s.Name, dtype+".gguf")}
+		if err := s.writeGGUF(peer.model, dtype); err != nil {
 			return err
 		}
 	}
-	prefill := r.add(s.Name, weights, fmt.Sprintf("prefill %d", promptTokens))
-	decode := r.add(s.Name, weights, "decode")
+	prefill := r.add(s.Name, dtype, fmt.Sprintf("prefill %d", promptTokens))
+	decode := r.add(s.Name, dtype, "decode")
 	decode.BytesPerToken = float64(s.weightBytes(subject.model.WeightType()))
-	batched := r.add(s.Name, weights, fmt.Sprintf("decode, batch %d", batch))
+	batched := r.add(s.Name, dtype, fmt.Sprintf("decode, batch %d", batch))
 	for round := range o.rounds {
-		fmt.Fprintf(os.Stderr, "%s %s: round %d of %d\n", s.Name, weights, round+1, o.rounds)
+		fmt.Fprintf(os.Stderr, "%s %s: round %d of %d\n", s.Name, dtype, round+1, o.rounds)
 		if err := subject.prefill(ctx, prefill); err != nil {
 			return err
 		}
@@ -88,8 +88,8 @@ type subject struct {
 	cache *model.Cache
 }
 
-func load(ctx stdcontext.Context, o options, dir, weights string) (_ *subject, err error) {
-	as, err := backend.ParseWeightType(weights)
+func load(ctx stdcontext.Context, o options, dir, dtype string) (_ *subject, err error) {
+	as, err := backend.ParseWeightType(dtype)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@
 // probed before and after every few tokens that are decoded. So ratios mean
 // something and lone figures little.
 //
-//	go run ./test/bench --shapes 135M --weights bf16 --llama-bench ~/llama.cpp/build/bin/llama-bench
+//	go run ./test/bench --shapes 135M --dtype bf16 --llama-bench ~/llama.cpp/build/bin/llama-bench
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 
 // options are the command's flags.
 type options struct {
-	shapes, weights    []string
+	shapes, dtypes     []string
 	rounds, threads    int
 	dir, out           string
 	llamaBench, python string
@@ -48,7 +48,7 @@ func main() {
 func parseOptions() (options, error) {
 	var o options
 	shapeNames := flag.String("shapes", "15M,135M", "shapes to measure, of 15M, 135M and 1B")
-	weights := flag.String("weights", "f32,bf16,int8", "weight types to measure, of f32, bf16 and int8")
+	dtypes := flag.String("dtype", "f32,bf16,int8", "number formats of the weights to measure, of f32, bf16 and int8")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which runtime and peer take turns")
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each")
 	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "t2-bench"), "folder for the models; they are kept")
@@ -59,16 +59,16 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with")
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
 	flag.Parse()
-	o.shapes, o.weights = strings.Split(*shapeNames, ","), strings.Split(*weights, ",")
+	o.shapes, o.dtypes = strings.Split(*shapeNames, ","), strings.Split(*dtypes, ",")
 	switch {
 	case flag.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	case o.rounds < 1 || o.threads < 1:
 		return o, fmt.Errorf("%d rounds with %d threads: both must be positive", o.rounds, o.threads)
 	}
-	for _, w := range o.weights {
+	for _, w := range o.dtypes {
 		if !slices.Contains([]string{"f32", "bf16", "int8"}, w) {
-			return o, fmt.Errorf("weight type %q: there are f32, bf16 and int8", w)
+			return o, fmt.Errorf("dtype %q: there are f32, bf16 and int8", w)
 		}
 	}
 	return o, nil

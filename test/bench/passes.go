@@ -23,21 +23,21 @@ var questions = []int{64, 1024}
 
 // share is how long pass 1 takes of the time that pass 2 does, one a round.
 type share struct {
-	Shape, Weights string
-	Question       int
-	Answer         string
-	Shares         []float64
+	Shape, DType string
+	Question     int
+	Answer       string
+	Shares       []float64
 }
 
 // passes measures both passes of single requests through the engine. Pass 2 runs
 // on the base's weights, which is what a merged expert costs.
 func passes(ctx stdcontext.Context, o options, s shape, r *report) error {
-	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
-		return passesOf(ctx, o, s, subject, weights, r)
+	return eachDType(ctx, o, s, r, func(subject *subject, dtype string) error {
+		return passesOf(ctx, o, s, subject, dtype, r)
 	})
 }
 
-func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
+func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
 	e, err := engine.New(ctx, engine.Options{
 		Base: subject.model, ContextLength: context, MaxBatch: skills,
 	})
@@ -46,19 +46,19 @@ func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, weig
 	}
 	defer e.Close()
 	for _, question := range questions {
-		if err := passesFor(ctx, o, s, e, question, weights, r); err != nil {
+		if err := passesFor(ctx, o, s, e, question, dtype, r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, questionTokens int, weights string, r *report) error {
-	long := &share{Shape: s.Name, Weights: weights, Question: questionTokens, Answer: fmt.Sprintf("%d tokens", longAnswer)}
-	short := &share{Shape: s.Name, Weights: weights, Question: questionTokens, Answer: "one token"}
+func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, questionTokens int, dtype string, r *report) error {
+	long := &share{Shape: s.Name, DType: dtype, Question: questionTokens, Answer: fmt.Sprintf("%d tokens", longAnswer)}
+	short := &share{Shape: s.Name, DType: dtype, Question: questionTokens, Answer: "one token"}
 	r.Passes = append(r.Passes, long, short)
 	for round := range o.rounds + 1 { // The first warms up, and brings the instruction into the cache.
-		fmt.Fprintf(os.Stderr, "%s %s passes: round %d of %d\n", s.Name, weights, round, o.rounds)
+		fmt.Fprintf(os.Stderr, "%s %s passes: round %d of %d\n", s.Name, dtype, round, o.rounds)
 		question := tokens(questionTokens, 1000*round, s.Vocab)
 		seen := question[:min(questionTokens, contract.DefaultRequestTokens)]
 		first, err := timed(func() error {

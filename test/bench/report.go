@@ -17,7 +17,7 @@ type report struct {
 
 // row is one line of the table.
 type row struct {
-	Shape, Weights, What string
+	Shape, DType, What string
 	// Ours and Peer are tokens a second, one a round; Peer may have none.
 	Ours, Peer []float64
 	PeerName   string `json:",omitempty"`
@@ -40,8 +40,8 @@ func (l *row) ofBandwidth() []float64 {
 	return shares
 }
 
-func (r *report) add(shape, weights, what string) *row {
-	l := &row{Shape: shape, Weights: weights, What: what}
+func (r *report) add(shape, dtype, what string) *row {
+	l := &row{Shape: shape, DType: dtype, What: what}
 	r.Rows = append(r.Rows, l)
 	return l
 }
@@ -51,16 +51,16 @@ func (r *report) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
 	if len(r.Passes) > 0 {
-		b.WriteString("| shape | weights | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
+		b.WriteString("| shape | dtype | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
 		for _, p := range r.Passes {
-			fmt.Fprintf(&b, "| %s | %s | %d tokens | %s | %.0f %% |\n", p.Shape, p.Weights, p.Question, p.Answer, 100*median(p.Shares))
+			fmt.Fprintf(&b, "| %s | %s | %d tokens | %s | %.0f %% |\n", p.Shape, p.DType, p.Question, p.Answer, 100*median(p.Shares))
 		}
 	}
 	if len(r.Rows) == 0 {
 		return b.String()
 	}
 	b.WriteString("\n")
-	b.WriteString("| shape | weights | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| shape | dtype | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.Rows {
 		peer, ratio, share := "", "", ""
 		if len(l.Peer) > 0 {
@@ -70,7 +70,7 @@ func (r *report) table() string {
 		if shares := l.ofBandwidth(); len(shares) > 0 {
 			share = fmt.Sprintf("%.2f", median(shares))
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.Shape, l.Weights, l.What, figure(median(l.Ours)), peer, ratio, share)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.Shape, l.DType, l.What, figure(median(l.Ours)), peer, ratio, share)
 	}
 	return b.String()
 }

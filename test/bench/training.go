@@ -33,13 +33,13 @@ var torchAlgorithms = []string{"reference", "batched"}
 // training measures forward and backward pass of all projections' z. Nobody
 // trains on int8.
 func training(ctx stdcontext.Context, o options, s shape, r *report) error {
-	o.weights = slices.DeleteFunc(slices.Clone(o.weights), func(w string) bool { return w == backend.Int8.String() })
-	return eachWeights(ctx, o, s, r, func(subject *subject, weights string) error {
-		return trainingOf(ctx, o, s, subject, weights, r)
+	o.dtypes = slices.DeleteFunc(slices.Clone(o.dtypes), func(w string) bool { return w == backend.Int8.String() })
+	return eachDType(ctx, o, s, r, func(subject *subject, dtype string) error {
+		return trainingOf(ctx, o, s, subject, dtype, r)
 	})
 }
 
-func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, weights string, r *report) error {
+func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
 	m, err := subject.model.WithFactors(factorsOf(subject.model))
 	if err != nil {
 		return err
@@ -50,18 +50,18 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, we
 	}
 	rows := make([]*row, max(1, len(peers)))
 	for i := range rows {
-		rows[i] = r.add(s.Name, weights, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
+		rows[i] = r.add(s.Name, dtype, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
 	}
 	for i, algorithm := range peers {
 		rows[i].PeerName = "PyTorch, " + algorithm
 	}
 	for round := range o.rounds {
-		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, weights, round+1, o.rounds)
+		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, dtype, round+1, o.rounds)
 		if err := trainStep(ctx, m, rows...); err != nil {
 			return err
 		}
 		for i, algorithm := range peers {
-			speed, err := torchStep(ctx, o, s, weights, algorithm)
+			speed, err := torchStep(ctx, o, s, dtype, algorithm)
 			if err != nil {
 				return err
 			}
@@ -127,12 +127,12 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into ...*row) error {
 }
 
 // torchStep runs reference.py, which measures the same in PyTorch.
-func torchStep(ctx stdcontext.Context, o options, s shape, weights, algorithm string) (float64, error) {
+func torchStep(ctx stdcontext.Context, o options, s shape, dtype, algorithm string) (float64, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), weights, algorithm) //nolint:gosec // The caller says which Python.
+	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), dtype, algorithm) //nolint:gosec // The caller says which Python.
 	// Spinning threads halve PyTorch's speed where cores are shared.
 	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=PASSIVE")
 	out, err := cmd.Output()

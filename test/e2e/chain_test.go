@@ -76,12 +76,15 @@ func shortTraining(name, skill string, iterations int32) *v1alpha1.ExpertVector 
 			Description:  "a short run of the suite",
 			Training: &v1alpha1.TrainingSpec{
 				Dataset: v1alpha1.TrainingDataset{Train: file("train.jsonl"), Validation: file("validation.jsonl")},
-				Reward:  v1alpha1.RewardNumeric,
-				Hyperparameters: v1alpha1.Hyperparameters{
-					Iterations: iterations, BatchSize: 32, LearningRate: "0.01", KLWeight: "0.1",
-					Rollout: contract.RolloutSample, Baseline: contract.BaselineMean,
-					MaxNewTokens: 24, ValidationInterval: 4, CheckpointInterval: 1, Seed: &seed,
+				Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{
+					Reward: v1alpha1.RewardNumeric, KLWeight: "0.1", Baseline: v1alpha1.BaselineMean,
+					Rollout: &v1alpha1.Rollout{Type: v1alpha1.RolloutSample, MaxNewTokens: 24},
+				}},
+				Optimizer: &v1alpha1.Optimizer{LearningRate: "0.01"},
+				Schedule: &v1alpha1.Schedule{
+					Iterations: iterations, BatchSize: 32, ValidationInterval: 4, CheckpointInterval: 1,
 				},
+				Seed: &seed,
 			},
 		},
 	}
@@ -176,7 +179,7 @@ func chain() {
 			var p v1alpha1.AdaptivePolicy
 			g.Expect(cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "demo"}, &p)).To(Succeed())
 			g.Expect(p.Status.Adaptation).NotTo(BeNil())
-			g.Expect(p.Status.Adaptation.Last).NotTo(BeEmpty())
+			g.Expect(p.Status.Adaptation.Expert).NotTo(BeEmpty())
 		}).Should(Succeed())
 	})
 
@@ -227,7 +230,7 @@ func chain() {
 	It("resumes a killed training run to the same expert, bit for bit, also while the operator restarts", func(ctx SpecContext) {
 		undisturbed, disturbed := shortTraining("undisturbed", "steady", 150), shortTraining("disturbed", "steady", 150)
 		for _, e := range []*v1alpha1.ExpertVector{undisturbed, disturbed} {
-			e.Spec.Training.Hyperparameters.LearningRate = "0.0005" // A perfect expert would end the run before it is killed.
+			e.Spec.Training.Optimizer.LearningRate = "0.0005" // A perfect expert would end the run before it is killed.
 		}
 		Expect(cluster.Create(ctx, disturbed)).To(Succeed())
 		Eventually(func(g Gomega) {
@@ -251,7 +254,7 @@ func chain() {
 		Expect(cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "sums"}, &e)).To(Succeed())
 		old := e.Status.Artifact.Digest
 		kubectl(ctx, "", "-n", namespace, "patch", "expertvector", "sums", "--type=merge",
-			`-p={"spec":{"training":{"hyperparameters":{"seed":8}}}}`)
+			`-p={"spec":{"training":{"seed":8}}}`)
 		Eventually(func(g Gomega) {
 			g.Expect(condition(ctx, &e, v1alpha1.ConditionReconciling).Status).To(Equal(metav1.ConditionTrue))
 		}).WithPolling(100 * time.Millisecond).Should(Succeed())

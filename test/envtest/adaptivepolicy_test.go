@@ -2,6 +2,7 @@ package envtest
 
 import (
 	"encoding/json"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -77,7 +78,10 @@ var _ = Describe("An AdaptivePolicy", func() {
 		}}))
 		Expect(policy.Status.Experts).To(HaveEach(HaveField("State", v1alpha1.ExpertServed)))
 		Expect(policy.Status.URL).To(Equal("http://assistant." + w.namespace + ".svc/v1"))
-		Expect(policy.Status.Pods).To(HaveExactElements(HaveField("ExpertSetDigest", policy.Status.ExpertSetDigest)))
+		Expect(policy.Status.Pods).To(BeEmpty())
+		Expect(policy.Status.PodCounts).To(HaveValue(Equal(counts(1, 0, 0))))
+		Expect(policy.Status.ReplicaSummary).To(Equal("1/1"))
+		Expect(policy.Status.ExpertSummary).To(Equal("2/2"))
 		Expect(policy.Status.ReadyReplicas).To(HaveValue(Equal(int32(1))))
 		w.told(ctx, policy, corev1.EventTypeNormal, v1alpha1.ReasonServing)
 
@@ -101,8 +105,11 @@ var _ = Describe("An AdaptivePolicy", func() {
 		Expect(k8s.Update(ctx, policy)).To(Succeed())
 		message := w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonExpertSetRefused).Message
 		Expect(message).To(ContainSubstring("file is truncated"))
-		Expect(policy.Status.Pods).To(ContainElement(HaveField("Error", ContainSubstring("file is truncated"))))
-		Expect(policy.Status.Pods).To(ContainElement(HaveField("ExpertSetDigest", policy.Status.ExpertSetDigest)))
+		Eventually(func(g Gomega) {
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.Status.Pods).To(HaveExactElements(HaveField("Error", ContainSubstring("file is truncated"))))
+			g.Expect(policy.Status.PodCounts).To(HaveValue(Equal(counts(1, 0, 1))))
+		}).Should(Succeed())
 		w.told(ctx, policy, corev1.EventTypeWarning, v1alpha1.ReasonExpertSetRefused)
 
 		servers[1].change(func(s *server) { s.refuse = "" })
@@ -125,25 +132,46 @@ var _ = Describe("An AdaptivePolicy", func() {
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
 	})
 
-	It("says what the adaptation has been choosing", func(ctx SpecContext) {
+	It("says what was chosen last, at most about once a minute", func(ctx SpecContext) {
 		servers := ready(ctx, 2)
-		servers[0].change(func(s *server) {
-			s.status.Requests, s.status.Fallbacks = 30, 3
-			s.status.Experts[0].Requests = 20
-		})
-		servers[1].change(func(s *server) {
-			s.status.Requests = 10
-			s.status.Experts[0].Requests = 5
-			s.status.LastAdaptation = &contract.Adaptation{Expert: "math", Weights: map[string]float64{"math": 1}}
-		})
-		touch(ctx, w, policy)
-		Eventually(func(g Gomega) {
+		choose := func(i int, at time.Time, expert string) {
+			servers[i].change(func(s *server) {
+				s.status.Requests++
+				s.status.LastAdaptationTime = at
+				s.status.LastAdaptation = &contract.Adaptation{
+					Strategy: contract.StrategyPrompt, Expert: expert, Weights: map[string]float64{expert: 1},
+				}
+			})
+			touch(ctx, w, policy)
+		}
+		begun := time.Now()
+		choose(0, begun.Add(-2*time.Minute), "code")
+		chosen := func(g Gomega) *v1alpha1.AdaptationStatus {
 			w.get(ctx, "assistant", policy)
-			g.Expect(policy.Status.Adaptation).To(HaveValue(Equal(v1alpha1.AdaptationStatus{
-				Strategy: v1alpha1.StrategyPrompt, Requests: ptr.To[int64](40), FallbackRate: "0.0750", Last: "math",
-				Weights: []v1alpha1.ExpertWeight{{Name: "math", Weight: "1.0000"}},
-			})))
-			g.Expect(policy.Status.Experts[0].Requests).To(HaveValue(Equal(int64(25))))
+			g.Expect(policy.Status.Adaptation).NotTo(BeNil())
+			return policy.Status.Adaptation
+		}
+		Eventually(func(g Gomega) {
+			a := chosen(g)
+			g.Expect(a.Strategy).To(Equal(v1alpha1.StrategyPrompt))
+			g.Expect(a.Expert).To(Equal("code"))
+			g.Expect(a.Time.Unix()).To(Equal(begun.Add(-2 * time.Minute).Unix()))
+		}).Should(Succeed())
+		choose(1, begun, "math")
+		Eventually(func(g Gomega) {
+			a := chosen(g)
+			g.Expect(a.Expert).To(Equal("math"))
+			g.Expect(a.Weights).To(Equal([]v1alpha1.ExpertWeight{{Name: "math", Weight: "1.0000"}}))
+		}).Should(Succeed())
+
+		By("not writing each choice that follows")
+		version := policy.ResourceVersion
+		choose(0, begun.Add(time.Second), "code")
+		touched := policy.ResourceVersion
+		Expect(touched).NotTo(Equal(version))
+		Consistently(func(g Gomega) {
+			g.Expect(chosen(g).Expert).To(Equal("math"))
+			g.Expect(policy.ResourceVersion).To(Equal(touched))
 		}).Should(Succeed())
 	})
 
@@ -170,19 +198,31 @@ var _ = Describe("An AdaptivePolicy", func() {
 		Eventually(func() []contract.ExpertRef { return set(ctx).Experts }).Should(BeEmpty())
 	})
 
-	It("mixes by fixed weights and falls back on an expert", func(ctx SpecContext) {
+	It("mixes by fixed weights", func(ctx SpecContext) {
 		w.dataset(ctx, "{}")
 		w.decompose(ctx, "tiny")
 		w.train(ctx, w.expert("math"), "1")
 		w.train(ctx, w.expert("code"), "2")
 		policy.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		policy.Spec.Experts[0].Weight, policy.Spec.Experts[1].Weight = "0.75", "0.25"
-		policy.Spec.Fallback = "code"
 		Expect(k8s.Create(ctx, policy)).To(Succeed())
 		w.roll(ctx, "assistant")
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
-		Expect(set(ctx)).To(And(HaveField("Strategy", contract.StrategyFixed), HaveField("Fallback", "code"),
+		Expect(set(ctx)).To(And(HaveField("Strategy", contract.StrategyFixed),
 			HaveField("Experts", HaveExactElements(HaveField("Weight", 0.75), HaveField("Weight", 0.25)))))
+	})
+
+	It("falls back on an expert, once it is there", func(ctx SpecContext) {
+		policy.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "code"}
+		w.dataset(ctx, "{}")
+		w.decompose(ctx, "tiny")
+		w.train(ctx, w.expert("math"), "1")
+		Expect(k8s.Create(ctx, policy)).To(Succeed())
+		w.roll(ctx, "assistant")
+		Eventually(func() contract.ExpertSet { return set(ctx) }).Should(And(HaveField("Experts", HaveLen(1)), HaveField("Fallback", "")))
+		w.train(ctx, w.expert("code"), "2")
+		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
+		Expect(set(ctx)).To(HaveField("Fallback", "code"))
 	})
 
 	It("stalls on experts that cannot be served together", func(ctx SpecContext) {
@@ -204,7 +244,8 @@ var _ = Describe("An AdaptivePolicy", func() {
 		w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonExpertOfAnotherBase)
 
 		policy.Spec.Experts = policy.Spec.Experts[:2]
-		policy.Spec.ExpertSelector, policy.Spec.Fallback = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "body"}}, "law"
+		policy.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "body"}}
+		policy.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "law"}
 		Expect(k8s.Update(ctx, policy)).To(Succeed())
 		w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonFallbackNotFound)
 	})
@@ -213,7 +254,7 @@ var _ = Describe("An AdaptivePolicy", func() {
 		ready(ctx, 1)
 		math := &v1alpha1.ExpertVector{}
 		w.get(ctx, "math", math)
-		math.Spec.Training.Hyperparameters.Seed = ptr.To[int64](9)
+		math.Spec.Training.Seed = ptr.To[int64](9)
 		Expect(k8s.Update(ctx, math)).To(Succeed())
 		w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonExpertsNotReady)
 		Expect(set(ctx).Experts[0].Digest).To(Equal(digest("1")))
@@ -310,6 +351,13 @@ var _ = Describe("An AdaptivePolicy", func() {
 		}).Should(Equal(was))
 	})
 })
+
+// counts are those of pods that serve what is expected, are about to, and failed.
+func counts(current, updating, failed int32) v1alpha1.PodCounts {
+	return v1alpha1.PodCounts{
+		Total: new(current + updating + failed), Current: new(current), Updating: new(updating), Failed: new(failed),
+	}
+}
 
 // touch makes the operator look at an object now.
 func touch(ctx SpecContext, w world, obj client.Object) {

@@ -59,11 +59,17 @@ func exclusive(obj object) {
 	default:
 		Expect(holds(v1alpha1.ConditionReconciling)).To(BeTrue())
 	}
+	Expect(kstatusOf(obj)).To(Equal(want))
+}
+
+// kstatusOf is what kstatus, and with it Helm and Flux, makes of an object.
+func kstatusOf(obj client.Object) status.Status {
+	GinkgoHelper()
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
 	Expect(err).NotTo(HaveOccurred())
 	result, err := status.Compute(&unstructured.Unstructured{Object: fields})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(result.Status).To(Equal(want), result.Message)
+	return result.Status
 }
 
 // told waits for an event about an object.

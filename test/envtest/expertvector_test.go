@@ -138,7 +138,7 @@ var _ = Describe("An ExpertVector", func() {
 		Expect(w.job(ctx, v1alpha1.LabelExpert, "math").Name).To(Equal(old.JobName))
 
 		By("training again for another seed")
-		math.Spec.Training.Hyperparameters.Seed = ptr.To[int64](8)
+		math.Spec.Training.Seed = ptr.To[int64](8)
 		Expect(k8s.Update(ctx, math)).To(Succeed())
 		ready := w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonPending)
 		Expect(ready.Message).To(ContainSubstring("is served meanwhile"))
@@ -159,7 +159,7 @@ var _ = Describe("An ExpertVector", func() {
 		Expect(math.Status.Artifact.Digest).To(Equal(v1alpha1.Digest(digest("e"))))
 
 		By("replacing it when a run succeeds")
-		math.Spec.Training.Hyperparameters.LearningRate = "0.001"
+		math.Spec.Training.Optimizer = &v1alpha1.Optimizer{LearningRate: "0.001"}
 		Expect(k8s.Update(ctx, math)).To(Succeed())
 		w.finishTraining(ctx, "math", trained("f", "a", "b"))
 		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
@@ -289,7 +289,7 @@ var _ = Describe("An ExpertVector", func() {
 		w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonTraining)
 
 		By("superseding a run that goes on")
-		math.Spec.Training.Hyperparameters.Seed = ptr.To[int64](2)
+		math.Spec.Training.Seed = ptr.To[int64](2)
 		Expect(k8s.Update(ctx, math)).To(Succeed())
 		w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonPreviousRun)
 		Eventually(func() bool {

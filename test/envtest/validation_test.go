@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -61,7 +62,13 @@ var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseMod
 	Entry("takes a choice of modules", func(b *v1alpha1.BaseModel) {
 		b.Spec.Decomposition.Modules = []v1alpha1.Module{v1alpha1.ModuleUp, v1alpha1.ModuleDown}
 	}, accepted),
-	Entry("knows modules", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"lm_head"} }, "Unsupported value"),
+	Entry("takes modules of any family", func(b *v1alpha1.BaseModel) {
+		b.Spec.Decomposition.Modules = []v1alpha1.Module{"c_attn", "mlp.dense_h_to_4h"}
+	}, accepted),
+	Entry("wants names of modules", func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"../up_proj"} }, "spec.decomposition.modules"),
+	Entry("wants modules of a bounded length", func(b *v1alpha1.BaseModel) {
+		b.Spec.Decomposition.Modules = []v1alpha1.Module{v1alpha1.Module(strings.Repeat("a", 65))}
+	}, "Too long"),
 	Entry("takes each module once", func(b *v1alpha1.BaseModel) {
 		b.Spec.Decomposition.Modules = []v1alpha1.Module{v1alpha1.ModuleUp, v1alpha1.ModuleUp}
 	}, "Duplicate value"),
@@ -99,6 +106,28 @@ func memory(limit string) *corev1.ResourceRequirements {
 	return &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}}
 }
 
+func svf(method *v1alpha1.SVFMethod) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.SVF = method }
+}
+
+func reinforce(change func(*v1alpha1.ReinforceObjective)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { change(e.Spec.Training.Objective.Reinforce) }
+}
+
+func rollout(r v1alpha1.Rollout) func(*v1alpha1.ExpertVector) {
+	return reinforce(func(o *v1alpha1.ReinforceObjective) { o.Rollout = &r })
+}
+
+func optimizer(o v1alpha1.Optimizer) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Optimizer = &o }
+}
+
+func fallback(kind v1alpha1.FallbackType, name string) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: kind, Name: name}
+	}
+}
+
 var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.ExpertVector), want string) {
 	checked(func(w world) *v1alpha1.ExpertVector { return w.expert("math") }, change, want)
 },
@@ -127,29 +156,66 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("keeps base as a name too", func(e *v1alpha1.ExpertVector) { e.Name = "base" }, "cannot name an expert"),
 	Entry("wants a description of one line", func(e *v1alpha1.ExpertVector) { e.Spec.Description = "a\n- others: b" }, "spec.description"),
 	Entry("wants a name that is a label", func(e *v1alpha1.ExpertVector) { e.Name = strings.Repeat("x", 53) }, "DNS label"),
-	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method = "LoRA" }, "Unsupported value"),
-	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective = "NextToken" }, "Unsupported value"),
-	Entry("knows rewards", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Reward = "Applause" }, "Unsupported value"),
+	Entry("takes a method's member", svf(&v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}), accepted),
+	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.Type = "LoRA" }, "Unsupported value"),
+	Entry("takes svf only of method SVF", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Method = v1alpha1.Method{Type: "LoRA", SVF: &v1alpha1.SVFMethod{}}
+	}, "svf is for method SVF"),
+	Entry("knows parameterizations", svf(&v1alpha1.SVFMethod{Parameterization: "Tanh"}), "Unsupported value"),
+	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Type = "NextToken" }, "Unsupported value"),
+	Entry("wants the objective's member", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective = v1alpha1.Objective{Type: v1alpha1.ObjectiveReinforce}
+	}, "objective Reinforce needs reinforce"),
+	Entry("takes reinforce only of objective Reinforce", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective.Type = "NextToken"
+	}, "reinforce is for objective Reinforce"),
+	Entry("wants an objective", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective = v1alpha1.Objective{} }, "spec.training.objective"),
+	Entry("wants a reward", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = "" }), "reward"),
+	Entry("knows rewards", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = "Applause" }), "Unsupported value"),
 	Entry("knows formats", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Format = "CSV" }, "Unsupported value"),
 	Entry("wants one place for a data set", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.PersistentVolumeClaim = claim }, "exactly one of"),
 	Entry("wants a place for a data set", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Validation.ConfigMap = nil }, "exactly one of"),
 	Entry("takes a limit", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Limit = 1 }, accepted),
 	Entry("wants a limit of something", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Limit = -1 }, "limit"),
-	Entry("takes scientific notation", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "2e-3" }, accepted),
-	Entry("wants numbers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "fast" }, "learningRate"),
-	Entry("wants no negative numbers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "-1" }, "klWeight"),
-	Entry("takes no KL penalty", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "0" }, accepted),
-	Entry("wants a KL weight within reason", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.KLWeight = "1001" }, "at most 1000"),
-	Entry("wants a learning rate that learns", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "0.0" }, "greater than 0"),
-	Entry("wants a learning rate within reason", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.LearningRate = "1.5" }, "at most 1"),
-	Entry("wants a gradient norm", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.MaxGradNorm = "0" }, "greater than 0"),
-	Entry("wants a temperature", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Temperature = "0" }, "greater than 0"),
-	Entry("knows parameterizations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Parameterization = "Tanh" }, "Unsupported value"),
-	Entry("knows rollouts", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Rollout = "Beam" }, "Unsupported value"),
-	Entry("trains on no integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Weights = "Int8" }, "Unsupported value"),
-	Entry("knows baselines", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Baseline = "Critic" }, "Unsupported value"),
-	Entry("wants iterations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Iterations = -1 }, "iterations"),
-	Entry("wants a seed from 0", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](-1) }, "seed"),
+	Entry("takes a template with the question", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Dataset.Train.PromptTemplate = "Q: {question}"
+	}, accepted),
+	Entry("wants the question in a template", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Dataset.Train.PromptTemplate = "Q:"
+	}, "must contain {question}"),
+	Entry("takes conversations as they are", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Dataset.Train.Format, e.Spec.Training.Dataset.Train.PromptTemplate = v1alpha1.FormatChat, "Q: {question}"
+	}, "takes no promptTemplate"),
+	Entry("takes conversations", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Dataset.Train.Format = v1alpha1.FormatChat }, accepted),
+	Entry("takes scientific notation", optimizer(v1alpha1.Optimizer{LearningRate: "2e-3"}), accepted),
+	Entry("wants numbers", optimizer(v1alpha1.Optimizer{LearningRate: "fast"}), "learningRate"),
+	Entry("wants a learning rate that learns", optimizer(v1alpha1.Optimizer{LearningRate: "0.0"}), "greater than 0"),
+	Entry("wants a learning rate within reason", optimizer(v1alpha1.Optimizer{LearningRate: "1.5"}), "at most 1"),
+	Entry("takes a gradient norm", optimizer(v1alpha1.Optimizer{MaxGradNorm: "1000000"}), accepted),
+	Entry("wants a gradient norm", optimizer(v1alpha1.Optimizer{MaxGradNorm: "0"}), "greater than 0"),
+	Entry("wants no negative numbers", reinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "-1" }), "klWeight"),
+	Entry("takes no KL penalty", reinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "0" }), accepted),
+	Entry("wants a KL weight within reason", reinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "1001" }), "at most 1000"),
+	Entry("knows baselines", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = "Critic" }), "Unsupported value"),
+	Entry("takes the batch's mean", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = v1alpha1.BaselineMean }), accepted),
+	Entry("takes greedy answers", rollout(v1alpha1.Rollout{MaxNewTokens: 24}), accepted),
+	Entry("takes sampled answers", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0.7"}), accepted),
+	Entry("knows rollouts", rollout(v1alpha1.Rollout{Type: "Beam"}), "Unsupported value"),
+	Entry("wants a temperature", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0"}), "greater than 0"),
+	Entry("wants a temperature within reason", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "10.5"}), "at most 10"),
+	Entry("takes a temperature only to sample", rollout(v1alpha1.Rollout{Temperature: "0.7"}), "temperature is for rollout Sample"),
+	Entry("takes BF16", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.DTypeBF16 }, accepted),
+	Entry("trains on no integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = "Int8" }, "Unsupported value"),
+	Entry("wants iterations", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Schedule = &v1alpha1.Schedule{Iterations: -1}
+	}, "iterations"),
+	Entry("wants a seed from 0", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Seed = ptr.To[int64](-1) }, "seed"),
+	Entry("takes modules of any family", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Modules = []v1alpha1.Module{"up_proj", "c_attn", "mlp.dense_h_to_4h"}
+	}, accepted),
+	Entry("takes no patterns of modules", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Modules = []v1alpha1.Module{".*_proj"}
+	}, "spec.training.modules"),
 	Entry("takes no retries", func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = ptr.To[int32](0) }, accepted),
 	Entry("takes no negative retries", func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = ptr.To[int32](-1) }, "backoffLimit"),
 	Entry("takes no claims of resources", func(e *v1alpha1.ExpertVector) {
@@ -190,15 +256,24 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, "prompt is for strategy Prompt"),
-	Entry("falls back on an expert", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Fallback = "code" }, accepted),
-	Entry("falls back on nobody else", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Fallback = "law" }, "fallback must be base or one of the experts"),
+	Entry("falls back on the base", fallback(v1alpha1.FallbackBase, ""), accepted),
+	Entry("falls back on an expert", fallback(v1alpha1.FallbackExpert, "code"), accepted),
+	Entry("falls back on nobody else", fallback(v1alpha1.FallbackExpert, "law"), "the fallback must be one of the experts"),
+	Entry("wants the name of the expert to fall back on", fallback(v1alpha1.FallbackExpert, ""), "needs the name of one"),
+	Entry("takes no name of the base", fallback(v1alpha1.FallbackBase, "code"), "name is for fallback Expert"),
+	Entry("wants to know what kind of fallback", fallback("", "code"), "strategy.fallback.type"),
+	Entry("knows fallbacks", fallback("Error", ""), "Unsupported value"),
+	Entry("has no fallback from a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed, Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}}
+	}, "fallback is for strategy Prompt"),
 	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
-		p.Spec.ExpertSelector, p.Spec.Fallback = &metav1.LabelSelector{}, "law"
+		fallback(v1alpha1.FallbackExpert, "law")(p)
+		p.Spec.ExpertSelector = &metav1.LabelSelector{}
 	}, accepted),
 	Entry("scales to nothing", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](0) }, accepted),
 	Entry("scales no further", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = ptr.To[int32](-1) }, "replicas"),
-	Entry("wants a context", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = 1 }, "contextLength"),
-	Entry("knows what matrices are kept as", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Weights = "FP8" }, "Unsupported value"),
+	Entry("wants a context", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = ptr.To[int32](1) }, "contextLength"),
+	Entry("knows what matrices are kept as", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = "FP8" }, "Unsupported value"),
 	Entry("knows the forms", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = "Sparse" }, "Unsupported value"),
 	Entry("wants a batch", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = -1 }, "maxBatch"),
 	Entry("wants a name that is a label", func(p *v1alpha1.AdaptivePolicy) { p.Name = "a.b" }, "DNS label"),
@@ -261,11 +336,40 @@ var _ = Describe("What the schema fills in", func() {
 		Expect(b.Spec.Decomposition.Modules).To(HaveLen(7))
 		Expect(b.Spec.Decomposition.DType).To(Equal(v1alpha1.DTypeF32))
 		Expect(b.Spec.Runtime.ImagePullPolicy).To(Equal(corev1.PullIfNotPresent))
-		Expect(e.Spec.Training.Method).To(Equal(v1alpha1.MethodSVF))
-		Expect(e.Spec.Training.Hyperparameters.BatchSize).To(Equal(int32(256)))
-		Expect(e.Spec.Training.Hyperparameters.LearningRate).To(Equal(v1alpha1.Decimal("0.002")))
+		Expect(e.Spec.Training.Method.Type).To(Equal(v1alpha1.MethodSVF))
+		Expect(e.Spec.Training.Objective.Type).To(Equal(v1alpha1.ObjectiveReinforce))
+		Expect(e.Spec.Training.Objective.Reinforce.KLWeight).To(Equal(v1alpha1.Decimal("0.1")))
+		Expect(e.Spec.Training.DType).To(Equal(v1alpha1.DTypeF32))
 		Expect(p.Spec.Strategy.Type).To(Equal(v1alpha1.StrategyPrompt))
-		Expect(p.Spec.Fallback).To(Equal("base"))
 		Expect(p.Spec.Serving.Replicas).To(HaveValue(Equal(int32(1))))
+	})
+
+	It("is nothing in blocks that are not there", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		e, p := w.expert("math"), w.policy("assistant", "math")
+		for _, o := range []client.Object{e, p} {
+			Expect(k8s.Create(ctx, o, client.DryRunAll)).To(Succeed())
+		}
+		Expect(e.Spec.Training.Method.SVF).To(BeNil())
+		Expect(e.Spec.Training.Objective.Reinforce.Rollout).To(BeNil())
+		Expect(e.Spec.Training.Optimizer).To(BeNil())
+		Expect(e.Spec.Training.Schedule).To(BeNil())
+		Expect(p.Spec.Strategy.Prompt).To(BeNil())
+		Expect(p.Spec.Strategy.Fallback).To(BeNil())
+		Expect(p.Spec.Serving.ContextLength).To(BeNil())
+	})
+
+	It("is a status that says that nobody has looked yet", func(ctx SpecContext) {
+		operator.stop()
+		defer func() { operator = start() }()
+		w := newWorld(ctx)
+		b, e, p := w.base("tiny"), w.expert("math"), w.policy("assistant", "math")
+		for _, o := range []object{b, e, p} {
+			Expect(k8s.Create(ctx, o)).To(Succeed())
+			w.get(ctx, o.GetName(), o)
+			Expect(*o.StatusConditions()).To(BeEmpty())
+			Expect(kstatusOf(o)).To(Equal(status.InProgressStatus))
+		}
+		Expect([]int64{b.Status.ObservedGeneration, e.Status.ObservedGeneration, p.Status.ObservedGeneration}).To(HaveEach(int64(-1)))
 	})
 })

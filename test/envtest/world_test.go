@@ -298,7 +298,7 @@ func decomposed(model, factors string) *contract.Termination {
 	return &contract.Termination{
 		Model: &contract.ModelResult{
 			Digest: digest(model), SizeBytes: 5_000_000, FileCount: 4,
-			Architecture: contract.Architecture{Family: "llama", Layers: 6, HiddenSize: 128, Parameters: 1_300_000, VocabularySize: 512},
+			Architecture: contract.Architecture{Family: "llama", Layers: 6, HiddenSize: 128, Parameters: 1_300_000, VocabularySize: 512, ContextLength: 512},
 		},
 		Decomposition: &contract.DecompositionManifest{
 			Digest: digest(factors), BaseDigest: digest(model), Matrices: 42, SingularValues: 5376, MaxRelativeError: 1.2e-7,
@@ -325,7 +325,8 @@ func (w world) expert(name string) *v1alpha1.ExpertVector {
 	return &v1alpha1.ExpertVector{ObjectMeta: w.meta(name), Spec: v1alpha1.ExpertVectorSpec{
 		BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Skill: name, Description: "all of " + name,
 		Training: &v1alpha1.TrainingSpec{
-			Dataset: v1alpha1.TrainingDataset{Train: set, Validation: set}, Reward: v1alpha1.RewardNumeric,
+			Dataset:   v1alpha1.TrainingDataset{Train: set, Validation: set},
+			Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{Reward: v1alpha1.RewardNumeric}},
 		},
 	}}
 }

@@ -54,18 +54,26 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExpertVectorStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertWeight"):
 		return &apiv1alpha1.ExpertWeightApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Fallback"):
+		return &apiv1alpha1.FallbackApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPFile"):
 		return &apiv1alpha1.HTTPFileApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSource"):
 		return &apiv1alpha1.HTTPSourceApplyConfiguration{}
-	case v1alpha1.SchemeGroupVersion.WithKind("Hyperparameters"):
-		return &apiv1alpha1.HyperparametersApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LocalRef"):
 		return &apiv1alpha1.LocalRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Method"):
+		return &apiv1alpha1.MethodApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ModelArtifact"):
 		return &apiv1alpha1.ModelArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ModelSource"):
 		return &apiv1alpha1.ModelSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Objective"):
+		return &apiv1alpha1.ObjectiveApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Optimizer"):
+		return &apiv1alpha1.OptimizerApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodCounts"):
+		return &apiv1alpha1.PodCountsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpert"):
 		return &apiv1alpha1.PolicyExpertApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpertStatus"):
@@ -76,6 +84,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):
 		return &apiv1alpha1.ReferencedByApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ReinforceObjective"):
+		return &apiv1alpha1.ReinforceObjectiveApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Rollout"):
+		return &apiv1alpha1.RolloutApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutGate"):
 		return &apiv1alpha1.RolloutGateApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSpec"):
@@ -84,6 +96,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RunStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RuntimeSpec"):
 		return &apiv1alpha1.RuntimeSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Schedule"):
+		return &apiv1alpha1.ScheduleApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretKeyRef"):
 		return &apiv1alpha1.SecretKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServingSpec"):
@@ -94,6 +108,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.StorageSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Strategy"):
 		return &apiv1alpha1.StrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SVFMethod"):
+		return &apiv1alpha1.SVFMethodApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrainingDataset"):
 		return &apiv1alpha1.TrainingDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrainingProgress"):

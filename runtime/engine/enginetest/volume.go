@@ -57,7 +57,7 @@ func New(t testing.TB) *Volume {
 	check(t, err)
 	defer func() { check(t, ck.Close()) }()
 	m, err := expert.Decompose(t.Context(), ck, v.Root, contract.DecomposeSpec{
-		ModelDigest: v.ModelDigest, Modules: []string{"up_proj", "down_proj", "o_proj"}, DType: "F32",
+		BaseDigest: v.ModelDigest, Modules: []string{"up_proj", "down_proj", "o_proj"}, DType: "F32",
 	}, nil)
 	check(t, err)
 	v.DecompositionDigest = m.Digest

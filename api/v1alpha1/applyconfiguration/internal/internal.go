@@ -28,18 +28,15 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptationStatus
   map:
     fields:
-    - name: fallbackRate
-      type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
-    - name: last
+    - name: expert
       type:
         scalar: string
-    - name: requests
-      type:
-        scalar: numeric
     - name: strategy
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.StrategyType
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: weights
       type:
         list:
@@ -66,6 +63,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.AdaptivePolicyStatus
+      default:
+        observedGeneration: -1
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptivePolicySpec
   map:
     fields:
@@ -83,21 +82,19 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
-    - name: fallback
-      type:
-        scalar: string
-      default: base
     - name: rollout
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
     - name: serving
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
-      default: {}
+      default:
+        replicas: 1
     - name: strategy
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Strategy
-      default: {}
+      default:
+        type: Prompt
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptivePolicyStatus
   map:
     fields:
@@ -121,6 +118,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: expertSetDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: expertSummary
+      type:
+        scalar: string
     - name: experts
       type:
         list:
@@ -132,6 +132,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: podCounts
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PodCounts
     - name: pods
       type:
         list:
@@ -143,6 +146,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: readyReplicas
       type:
         scalar: numeric
+    - name: replicaSummary
+      type:
+        scalar: string
     - name: replicas
       type:
         scalar: numeric
@@ -191,6 +197,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.BaseModelStatus
+      default:
+        observedGeneration: -1
 - name: com.github.transformersquared.operator.api.v1alpha1.BaseModelSpec
   map:
     fields:
@@ -238,9 +246,16 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: referencedBy
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ReferencedBy
-    - name: run
+    - name: runs
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+- name: com.github.transformersquared.operator.api.v1alpha1.Baseline
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
   map:
     fields:
@@ -383,6 +398,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertVectorStatus
+      default:
+        observedGeneration: -1
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertVectorSpec
   map:
     fields:
@@ -450,6 +467,19 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: weight
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+- name: com.github.transformersquared.operator.api.v1alpha1.Fallback
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FallbackType
+- name: com.github.transformersquared.operator.api.v1alpha1.FallbackType
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Form
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
@@ -467,69 +497,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: url
       type:
         scalar: string
-- name: com.github.transformersquared.operator.api.v1alpha1.Hyperparameters
-  map:
-    fields:
-    - name: baseline
-      type:
-        scalar: string
-      default: None
-    - name: batchSize
-      type:
-        scalar: numeric
-      default: 256
-    - name: checkpointInterval
-      type:
-        scalar: numeric
-      default: 10
-    - name: iterations
-      type:
-        scalar: numeric
-      default: 200
-    - name: klWeight
-      type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.1"
-    - name: learningRate
-      type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.002"
-    - name: maxGradNorm
-      type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.001"
-    - name: maxNewTokens
-      type:
-        scalar: numeric
-      default: 512
-    - name: parameterization
-      type:
-        scalar: string
-      default: Sigmoid
-    - name: patience
-      type:
-        scalar: numeric
-      default: 0
-    - name: rollout
-      type:
-        scalar: string
-      default: Greedy
-    - name: seed
-      type:
-        scalar: numeric
-      default: 0
-    - name: temperature
-      type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "1"
-    - name: validationInterval
-      type:
-        scalar: numeric
-      default: 10
-    - name: weights
-      type:
-        scalar: string
-      default: F32
 - name: com.github.transformersquared.operator.api.v1alpha1.LocalRef
   map:
     fields:
@@ -537,6 +504,16 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Method
+  map:
+    fields:
+    - name: svf
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SVFMethod
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MethodType
+      default: SVF
+- name: com.github.transformersquared.operator.api.v1alpha1.MethodType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ModelArtifact
   map:
@@ -565,7 +542,45 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Module
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
+  map:
+    fields:
+    - name: reinforce
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ReinforceObjective
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ObjectiveType
+      default: Reinforce
+- name: com.github.transformersquared.operator.api.v1alpha1.ObjectiveType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Optimizer
+  map:
+    fields:
+    - name: learningRate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.002"
+    - name: maxGradNorm
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.001"
+- name: com.github.transformersquared.operator.api.v1alpha1.Parameterization
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PodCounts
+  map:
+    fields:
+    - name: current
+      type:
+        scalar: numeric
+    - name: failed
+      type:
+        scalar: numeric
+    - name: total
+      type:
+        scalar: numeric
+    - name: updating
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.PolicyExpert
   map:
     fields:
@@ -578,7 +593,7 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.PolicyExpertStatus
   map:
     fields:
-    - name: baseline
+    - name: baselineScore
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Score
     - name: digest
@@ -587,9 +602,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
-    - name: requests
-      type:
-        scalar: numeric
     - name: score
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Score
@@ -632,8 +644,39 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.transformersquared.operator.api.v1alpha1.ReinforceObjective
+  map:
+    fields:
+    - name: baseline
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Baseline
+      default: None
+    - name: klWeight
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.1"
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
 - name: com.github.transformersquared.operator.api.v1alpha1.Reward
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Rollout
+  map:
+    fields:
+    - name: maxNewTokens
+      type:
+        scalar: numeric
+      default: 512
+    - name: temperature
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutType
+      default: Greedy
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
   map:
     fields:
@@ -646,6 +689,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: gate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RunStatus
   map:
     fields:
@@ -694,6 +739,36 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: io.k8s.api.core.v1.Toleration
           elementRelationship: atomic
+- name: com.github.transformersquared.operator.api.v1alpha1.SVFMethod
+  map:
+    fields:
+    - name: parameterization
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Parameterization
+      default: Sigmoid
+- name: com.github.transformersquared.operator.api.v1alpha1.Schedule
+  map:
+    fields:
+    - name: batchSize
+      type:
+        scalar: numeric
+      default: 256
+    - name: checkpointInterval
+      type:
+        scalar: numeric
+      default: 10
+    - name: iterations
+      type:
+        scalar: numeric
+      default: 200
+    - name: patience
+      type:
+        scalar: numeric
+      default: 0
+    - name: validationInterval
+      type:
+        scalar: numeric
+      default: 10
 - name: com.github.transformersquared.operator.api.v1alpha1.Score
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.SecretKeyRef
@@ -706,15 +781,21 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ServingDType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
   map:
     fields:
     - name: contextLength
       type:
         scalar: numeric
+    - name: dtype
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ServingDType
+      default: F32
     - name: form
       type:
-        scalar: string
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Form
       default: Auto
     - name: maxBatch
       type:
@@ -727,10 +808,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
-    - name: weights
-      type:
-        scalar: string
-      default: F32
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:
@@ -767,6 +844,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Strategy
   map:
     fields:
+    - name: fallback
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Fallback
     - name: prompt
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
@@ -825,14 +905,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: dataset
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
-    - name: hyperparameters
+    - name: dtype
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Hyperparameters
-      default: {}
+        namedType: com.github.transformersquared.operator.api.v1alpha1.DType
+      default: F32
     - name: method
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Method
-      default: SVF
+      default:
+        type: SVF
     - name: modules
       type:
         list:
@@ -842,13 +923,19 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: objective
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Objective
-      default: Reinforce
+    - name: optimizer
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Optimizer
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
-    - name: reward
+    - name: schedule
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Schedule
+    - name: seed
+      type:
+        scalar: numeric
+      default: 0
     - name: suspend
       type:
         scalar: boolean

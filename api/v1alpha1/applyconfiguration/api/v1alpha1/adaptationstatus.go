@@ -4,23 +4,23 @@ package v1alpha1
 
 import (
 	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // AdaptationStatusApplyConfiguration represents a declarative configuration of the AdaptationStatus type for use
 // with apply.
 //
-// AdaptationStatus says what a policy has been choosing.
+// AdaptationStatus is what was chosen last.
 type AdaptationStatusApplyConfiguration struct {
-	// strategy in use.
+	// strategy that chose.
 	Strategy *apiv1alpha1.StrategyType `json:"strategy,omitempty"`
-	// requests that the pods which run now have answered.
-	Requests *int64 `json:"requests,omitempty"`
-	// fallbackRate is the share of them for which pass 1 chose no expert.
-	FallbackRate *apiv1alpha1.Score `json:"fallbackRate,omitempty"`
-	// last is what the last adaptation chose: the name of an expert, or base.
-	Last *string `json:"last,omitempty"`
-	// weights that the last adaptation composed.
+	// expert that was chosen, by name; base for the base weights; several names
+	// joined by + for a mixture.
+	Expert *string `json:"expert,omitempty"`
+	// weights that were composed; none for the base weights.
 	Weights []ExpertWeightApplyConfiguration `json:"weights,omitempty"`
+	// time at which it was chosen.
+	Time *v1.Time `json:"time,omitempty"`
 }
 
 // AdaptationStatusApplyConfiguration constructs a declarative configuration of the AdaptationStatus type for use with
@@ -37,27 +37,11 @@ func (b *AdaptationStatusApplyConfiguration) WithStrategy(value apiv1alpha1.Stra
 	return b
 }
 
-// WithRequests sets the Requests field in the declarative configuration to the given value
+// WithExpert sets the Expert field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Requests field is set to the value of the last call.
-func (b *AdaptationStatusApplyConfiguration) WithRequests(value int64) *AdaptationStatusApplyConfiguration {
-	b.Requests = &value
-	return b
-}
-
-// WithFallbackRate sets the FallbackRate field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the FallbackRate field is set to the value of the last call.
-func (b *AdaptationStatusApplyConfiguration) WithFallbackRate(value apiv1alpha1.Score) *AdaptationStatusApplyConfiguration {
-	b.FallbackRate = &value
-	return b
-}
-
-// WithLast sets the Last field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Last field is set to the value of the last call.
-func (b *AdaptationStatusApplyConfiguration) WithLast(value string) *AdaptationStatusApplyConfiguration {
-	b.Last = &value
+// If called multiple times, the Expert field is set to the value of the last call.
+func (b *AdaptationStatusApplyConfiguration) WithExpert(value string) *AdaptationStatusApplyConfiguration {
+	b.Expert = &value
 	return b
 }
 
@@ -71,5 +55,13 @@ func (b *AdaptationStatusApplyConfiguration) WithWeights(values ...*ExpertWeight
 		}
 		b.Weights = append(b.Weights, *values[i])
 	}
+	return b
+}
+
+// WithTime sets the Time field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Time field is set to the value of the last call.
+func (b *AdaptationStatusApplyConfiguration) WithTime(value v1.Time) *AdaptationStatusApplyConfiguration {
+	b.Time = &value
 	return b
 }

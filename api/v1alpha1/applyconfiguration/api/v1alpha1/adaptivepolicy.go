@@ -23,7 +23,8 @@ type AdaptivePolicyApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec says what is served and how it adapts.
 	Spec *AdaptivePolicySpecApplyConfiguration `json:"spec,omitempty"`
-	// status says what every pod serves.
+	// status says what the pods serve. Its observedGeneration is -1 until the
+	// operator has seen the object.
 	Status *AdaptivePolicyStatusApplyConfiguration `json:"status,omitempty"`
 }
 

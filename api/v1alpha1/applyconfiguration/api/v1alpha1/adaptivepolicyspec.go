@@ -11,19 +11,21 @@ import (
 //
 // AdaptivePolicySpec says what is served and how it adapts.
 type AdaptivePolicySpecApplyConfiguration struct {
-	// baseModelRef names the BaseModel that is served.
+	// baseModelRef names the BaseModel that is served, in the same namespace. It
+	// cannot change.
 	BaseModelRef *LocalRefApplyConfiguration `json:"baseModelRef,omitempty"`
-	// experts are ExpertVectors by name.
+	// experts are ExpertVectors by name, in the order in which pass 1 shows them. At
+	// least one of experts and expertSelector is given; together they find 64 at
+	// most. A change reaches running pods without a restart.
 	Experts []PolicyExpertApplyConfiguration `json:"experts,omitempty"`
 	// expertSelector adds every ExpertVector of the BaseModel whose labels match,
 	// after those by name.
 	ExpertSelector *v1.LabelSelectorApplyConfiguration `json:"expertSelector,omitempty"`
-	// strategy says how experts are chosen.
+	// strategy says how experts are chosen. A change reaches running pods without a
+	// restart.
 	Strategy *StrategyApplyConfiguration `json:"strategy,omitempty"`
-	// fallback is what answers where pass 1 cannot decide: base (the base weights)
-	// or the name of one of the experts.
-	Fallback *string `json:"fallback,omitempty"`
-	// serving says how many pods serve and with what.
+	// serving says how many pods serve and with what. A change of anything but
+	// replicas replaces the pods one by one.
 	Serving *ServingSpecApplyConfiguration `json:"serving,omitempty"`
 	// rollout says which experts are good enough to be served.
 	Rollout *RolloutSpecApplyConfiguration `json:"rollout,omitempty"`
@@ -69,14 +71,6 @@ func (b *AdaptivePolicySpecApplyConfiguration) WithExpertSelector(value *v1.Labe
 // If called multiple times, the Strategy field is set to the value of the last call.
 func (b *AdaptivePolicySpecApplyConfiguration) WithStrategy(value *StrategyApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
 	b.Strategy = value
-	return b
-}
-
-// WithFallback sets the Fallback field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Fallback field is set to the value of the last call.
-func (b *AdaptivePolicySpecApplyConfiguration) WithFallback(value string) *AdaptivePolicySpecApplyConfiguration {
-	b.Fallback = &value
 	return b
 }
 

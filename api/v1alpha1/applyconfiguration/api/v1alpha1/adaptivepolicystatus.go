@@ -10,14 +10,22 @@ import (
 // AdaptivePolicyStatusApplyConfiguration represents a declarative configuration of the AdaptivePolicyStatus type for use
 // with apply.
 //
-// AdaptivePolicyStatus says what every pod serves.
+// AdaptivePolicyStatus says what the pods serve. What is counted (requests,
+// fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
 	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
 	// Ready means that every pod reports the expected expert set, Available that
 	// requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
+	// replicaSummary is the number of pods that take requests, of those that are
+	// asked for, such as 1/2.
+	ReplicaSummary *string `json:"replicaSummary,omitempty"`
+	// expertSummary is the number of experts that every pod serves, of those that
+	// the policy names and selects, such as 3/3.
+	ExpertSummary *string `json:"expertSummary,omitempty"`
 	// replicas is the number of pods.
 	Replicas *int32 `json:"replicas,omitempty"`
 	// readyReplicas is the number of pods that take requests.
@@ -26,7 +34,7 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	Selector *string `json:"selector,omitempty"`
 	// url of the OpenAI-compatible API within the cluster.
 	URL *string `json:"url,omitempty"`
-	// baseDigest and decompositionDigest say which model is served.
+	// baseDigest is the model that is served.
 	BaseDigest *apiv1alpha1.Digest `json:"baseDigest,omitempty"`
 	// decompositionDigest is the decomposition that the experts scale.
 	DecompositionDigest *apiv1alpha1.Digest `json:"decompositionDigest,omitempty"`
@@ -34,9 +42,14 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	ExpertSetDigest *apiv1alpha1.Digest `json:"expertSetDigest,omitempty"`
 	// experts of the policy, in the order in which pass 1 shows them.
 	Experts []PolicyExpertStatusApplyConfiguration `json:"experts,omitempty"`
-	// adaptation says what the policy has been choosing.
+	// adaptation is what was chosen last. It is brought up to date at most about
+	// once a minute: what is chosen for each request is in the responses and in the
+	// log of the pods.
 	Adaptation *AdaptationStatusApplyConfiguration `json:"adaptation,omitempty"`
-	// pods and what each of them serves.
+	// podCounts counts the pods by what they serve.
+	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
+	// pods that do not serve what is expected, and why: the first 16 by name, those
+	// that failed first.
 	Pods []PolicyPodApplyConfiguration `json:"pods,omitempty"`
 }
 
@@ -64,6 +77,22 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithConditions(values ...*v1.Co
 // If called multiple times, the ObservedGeneration field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithObservedGeneration(value int64) *AdaptivePolicyStatusApplyConfiguration {
 	b.ObservedGeneration = &value
+	return b
+}
+
+// WithReplicaSummary sets the ReplicaSummary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReplicaSummary field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithReplicaSummary(value string) *AdaptivePolicyStatusApplyConfiguration {
+	b.ReplicaSummary = &value
+	return b
+}
+
+// WithExpertSummary sets the ExpertSummary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ExpertSummary field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithExpertSummary(value string) *AdaptivePolicyStatusApplyConfiguration {
+	b.ExpertSummary = &value
 	return b
 }
 
@@ -141,6 +170,14 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithExperts(values ...*PolicyEx
 // If called multiple times, the Adaptation field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithAdaptation(value *AdaptationStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.Adaptation = value
+	return b
+}
+
+// WithPodCounts sets the PodCounts field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PodCounts field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithPodCounts(value *PodCountsApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	b.PodCounts = value
 	return b
 }
 

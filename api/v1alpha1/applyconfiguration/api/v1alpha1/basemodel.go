@@ -22,7 +22,8 @@ type BaseModelApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec says which model it is and how it is decomposed.
 	Spec *BaseModelSpecApplyConfiguration `json:"spec,omitempty"`
-	// status says what has been fetched and decomposed.
+	// status says what has been fetched and decomposed. Its observedGeneration is -1
+	// until the operator has seen the object.
 	Status *BaseModelStatusApplyConfiguration `json:"status,omitempty"`
 }
 

@@ -7,13 +7,17 @@ package v1alpha1
 //
 // BaseModelSpec says which model it is and how it is decomposed.
 type BaseModelSpecApplyConfiguration struct {
-	// source is where the model comes from, in Hugging Face layout.
+	// source is where the model comes from, in Hugging Face layout. A change fetches
+	// and decomposes again; experts train again if the model is another.
 	Source *ModelSourceApplyConfiguration `json:"source,omitempty"`
-	// decomposition says which matrices are factored and how the factors are kept.
+	// decomposition says which matrices are factored and how the factors are kept. A
+	// change decomposes again, and every expert trains again.
 	Decomposition *DecompositionSpecApplyConfiguration `json:"decomposition,omitempty"`
 	// storage is the volume for the model, its factors and its experts.
 	Storage *StorageSpecApplyConfiguration `json:"storage,omitempty"`
-	// runtime says which image the pods of this model run and where.
+	// runtime says which image the pods of this model run and where. A change
+	// trains nothing again: it applies to the next pod of a run, and replaces the
+	// pods of policies one by one.
 	Runtime *RuntimeSpecApplyConfiguration `json:"runtime,omitempty"`
 }
 

@@ -14,11 +14,12 @@ type BaseModelStatusApplyConfiguration struct {
 	// conditions are Ready, Fetched, Decomposed and, while they hold, Reconciling
 	// or Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// run is the Job that fetches and decomposes, or did last.
-	Run *RunStatusApplyConfiguration `json:"run,omitempty"`
-	// progress of the run while it goes on.
+	// runs are the latest runs that fetched and decomposed, newest first, at most 5.
+	Runs []RunStatusApplyConfiguration `json:"runs,omitempty"`
+	// progress of the newest run while it goes on.
 	Progress *StepProgressApplyConfiguration `json:"progress,omitempty"`
 	// artifact is the fetched model.
 	Artifact *ModelArtifactApplyConfiguration `json:"artifact,omitempty"`
@@ -58,11 +59,16 @@ func (b *BaseModelStatusApplyConfiguration) WithObservedGeneration(value int64) 
 	return b
 }
 
-// WithRun sets the Run field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Run field is set to the value of the last call.
-func (b *BaseModelStatusApplyConfiguration) WithRun(value *RunStatusApplyConfiguration) *BaseModelStatusApplyConfiguration {
-	b.Run = value
+// WithRuns adds the given value to the Runs field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Runs field.
+func (b *BaseModelStatusApplyConfiguration) WithRuns(values ...*RunStatusApplyConfiguration) *BaseModelStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithRuns")
+		}
+		b.Runs = append(b.Runs, *values[i])
+	}
 	return b
 }
 

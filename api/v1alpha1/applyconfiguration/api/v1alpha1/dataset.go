@@ -12,21 +12,34 @@ import (
 // Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
 // and http.
 type DatasetApplyConfiguration struct {
-	// configMap holds the file under a key. Changing its content starts a new run.
+	// configMap holds the file under a key. A change of its content trains again.
+	// Exactly one of configMap, persistentVolumeClaim and http is given.
 	ConfigMap *ConfigMapKeyRefApplyConfiguration `json:"configMap,omitempty"`
-	// persistentVolumeClaim holds the file.
+	// persistentVolumeClaim holds the file. A change of its content is noticed only
+	// by digest.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
-	// http is the file's address.
+	// http is the file's address. A change of its content is noticed only by digest.
 	HTTP *HTTPFileApplyConfiguration `json:"http,omitempty"`
-	// digest is the SHA-256 that the file must have. With
-	// persistentVolumeClaim and http it is the only way to notice a change.
+	// digest is the SHA-256 that the file must have; another file is refused.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
-	// format of the file's lines.
+	// format of the file's lines, each a JSON object with these fields (others may be
+	// there and are ignored):
+	// GSM8K: question, answer (ends in "#### number").
+	// MBPP: text or prompt, test_list[], and as they need it test_setup_code,
+	// test_imports[], code.
+	// ARC: question, choices{text[], label[]}, answerKey; or question{stem,
+	// choices[{text, label}]}, answerKey.
+	// MATH: problem, and answer or a solution with \boxed{answer}.
+	// Chat: messages[{role, content}], the last one the assistant's, which is the
+	// right answer.
+	// Pairs: prompt, answer.
 	Format *apiv1alpha1.DatasetFormat `json:"format,omitempty"`
-	// promptTemplate turns a line into the user's message: {question}, {choices}
-	// and {tests} are replaced. The format has a default.
+	// promptTemplate turns a line into the user's message: {question} (required),
+	// {choices} and {tests} are replaced. Without it: "{question}"; ARC adds
+	// {choices} on lines of their own, MBPP "Your code should pass these tests:" and
+	// {tests}. Format Chat takes none.
 	PromptTemplate *string `json:"promptTemplate,omitempty"`
-	// limit is how many lines are used; all without it.
+	// limit is how many lines are used, from the first; all without it.
 	Limit *int32 `json:"limit,omitempty"`
 }
 

@@ -11,9 +11,11 @@ import (
 //
 // DecompositionSpec says which matrices are factored.
 type DecompositionSpecApplyConfiguration struct {
-	// modules are the projections to factor, all seven by default.
+	// modules are the projections to factor, all seven of a Llama-family block by
+	// default: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj. One
+	// that the model does not have fails the run, which says so.
 	Modules []apiv1alpha1.Module `json:"modules,omitempty"`
-	// dtype in which the factors are stored. BF16 halves the volume and costs
+	// dtype in which the factors are stored. BF16 takes half of F32's room and costs
 	// accuracy (see status.decomposition.maxRelativeError).
 	DType *apiv1alpha1.DType `json:"dtype,omitempty"`
 }

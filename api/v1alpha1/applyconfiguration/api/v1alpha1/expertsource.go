@@ -12,12 +12,13 @@ import (
 // ExpertSource is where a finished expert comes from: exactly one of http and
 // persistentVolumeClaim.
 type ExpertSourceApplyConfiguration struct {
-	// http is the address of the expert's .safetensors file or of an archive of
-	// its folder.
+	// http is the address of the expert's .safetensors file or of a .tar, .tar.gz or
+	// .tgz archive of its folder. Exactly one of http and persistentVolumeClaim is
+	// given.
 	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
 	// persistentVolumeClaim holds the expert's file or folder.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the expert must have.
+	// digest is what the expert must have; it is verified before anything is served.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
 }
 

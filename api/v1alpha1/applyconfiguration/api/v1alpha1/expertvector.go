@@ -22,7 +22,8 @@ type ExpertVectorApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec says what the expert is for and where it comes from.
 	Spec *ExpertVectorSpecApplyConfiguration `json:"spec,omitempty"`
-	// status says how training goes and what came of it.
+	// status says how training goes and what came of it. Its observedGeneration is
+	// -1 until the operator has seen the object.
 	Status *ExpertVectorStatusApplyConfiguration `json:"status,omitempty"`
 }
 

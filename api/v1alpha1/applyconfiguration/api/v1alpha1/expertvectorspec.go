@@ -8,16 +8,20 @@ package v1alpha1
 // ExpertVectorSpec says what the expert is for and where it comes from:
 // exactly one of training and source.
 type ExpertVectorSpecApplyConfiguration struct {
-	// baseModelRef names the BaseModel whose singular values are scaled.
+	// baseModelRef names the BaseModel whose singular values are scaled, in the same
+	// namespace. It cannot change.
 	BaseModelRef *LocalRefApplyConfiguration `json:"baseModelRef,omitempty"`
-	// skill is the one word by which pass 1 of an AdaptivePolicy knows this expert.
+	// skill is the one word by which pass 1 of an AdaptivePolicy knows this expert:
+	// letters, digits, '-', '_' and '.'. Two experts of one policy must differ in it.
 	Skill *string `json:"skill,omitempty"`
-	// description of the skill in a few words, which pass 1 shows the model beside
-	// the skill. Changing it does not train again.
+	// description of the skill in a few words on one line, which pass 1 shows the
+	// model beside the skill. A change does not train again: it reaches the pods of
+	// policies without a restart.
 	Description *string `json:"description,omitempty"`
-	// training trains the expert in the cluster.
+	// training trains the expert in the cluster. Exactly one of training and source
+	// is given.
 	Training *TrainingSpecApplyConfiguration `json:"training,omitempty"`
-	// source imports a finished expert.
+	// source imports a finished expert. A change imports again.
 	Source *ExpertSourceApplyConfiguration `json:"source,omitempty"`
 }
 

@@ -15,13 +15,14 @@ type ExpertVectorStatusApplyConfiguration struct {
 	// conditions are Ready, Improved once an expert was trained, and, while they
 	// hold, Reconciling or Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// observedGeneration is the generation that the conditions are about.
+	// observedGeneration is the generation that the conditions are about, -1 until
+	// the operator has seen the object.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// progress of the latest run.
 	Progress *TrainingProgressApplyConfiguration `json:"progress,omitempty"`
-	// baselineScore is the base model's score on the validation set.
+	// baselineScore is the base model's score on the validation set, 0 to 1.
 	BaselineScore *apiv1alpha1.Score `json:"baselineScore,omitempty"`
-	// score of the artifact on the validation set.
+	// score of the artifact on the validation set, 0 to 1.
 	Score *apiv1alpha1.Score `json:"score,omitempty"`
 	// artifact is the expert that policies serve; that of the previous run while a
 	// new one goes on.
@@ -30,7 +31,7 @@ type ExpertVectorStatusApplyConfiguration struct {
 	BaseDigest *apiv1alpha1.Digest `json:"baseDigest,omitempty"`
 	// decompositionDigest is the decomposition that the artifact scales.
 	DecompositionDigest *apiv1alpha1.Digest `json:"decompositionDigest,omitempty"`
-	// runs are the latest runs, newest first.
+	// runs are the latest runs, newest first, at most 5.
 	Runs []RunStatusApplyConfiguration `json:"runs,omitempty"`
 }
 

@@ -13,7 +13,8 @@ import (
 // persistentVolumeClaim.
 type ModelSourceApplyConfiguration struct {
 	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
-	// folder, or of that folder itself.
+	// folder, or of that folder itself. Exactly one of http and
+	// persistentVolumeClaim is given.
 	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
 	// persistentVolumeClaim holds the model's folder.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`

@@ -13,8 +13,8 @@ import (
 type PolicyExpertApplyConfiguration struct {
 	// name of the ExpertVector.
 	Name *string `json:"name,omitempty"`
-	// weight is α of strategy Fixed, 0 to 1. Where no expert has one, all have the
-	// same.
+	// weight is α, of strategy Fixed only, 0 to 1; the weights of a policy are
+	// divided by their sum. Where no expert has one, all have the same.
 	Weight *apiv1alpha1.Decimal `json:"weight,omitempty"`
 }
 

@@ -17,14 +17,12 @@ type PolicyExpertStatusApplyConfiguration struct {
 	State *apiv1alpha1.ExpertState `json:"state,omitempty"`
 	// digest of the artifact that is served.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
-	// weight of strategy Fixed.
+	// weight is α of strategy Fixed.
 	Weight *apiv1alpha1.Decimal `json:"weight,omitempty"`
 	// score of the expert on its validation set.
 	Score *apiv1alpha1.Score `json:"score,omitempty"`
-	// baseline is the base model's score on that set.
-	Baseline *apiv1alpha1.Score `json:"baseline,omitempty"`
-	// requests that it answered, in the pods that run now.
-	Requests *int64 `json:"requests,omitempty"`
+	// baselineScore is the base model's score on that set.
+	BaselineScore *apiv1alpha1.Score `json:"baselineScore,omitempty"`
 }
 
 // PolicyExpertStatusApplyConfiguration constructs a declarative configuration of the PolicyExpertStatus type for use with
@@ -73,18 +71,10 @@ func (b *PolicyExpertStatusApplyConfiguration) WithScore(value apiv1alpha1.Score
 	return b
 }
 
-// WithBaseline sets the Baseline field in the declarative configuration to the given value
+// WithBaselineScore sets the BaselineScore field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Baseline field is set to the value of the last call.
-func (b *PolicyExpertStatusApplyConfiguration) WithBaseline(value apiv1alpha1.Score) *PolicyExpertStatusApplyConfiguration {
-	b.Baseline = &value
-	return b
-}
-
-// WithRequests sets the Requests field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Requests field is set to the value of the last call.
-func (b *PolicyExpertStatusApplyConfiguration) WithRequests(value int64) *PolicyExpertStatusApplyConfiguration {
-	b.Requests = &value
+// If called multiple times, the BaselineScore field is set to the value of the last call.
+func (b *PolicyExpertStatusApplyConfiguration) WithBaselineScore(value apiv1alpha1.Score) *PolicyExpertStatusApplyConfiguration {
+	b.BaselineScore = &value
 	return b
 }

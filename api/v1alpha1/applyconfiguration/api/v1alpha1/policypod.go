@@ -9,13 +9,14 @@ import (
 // PolicyPodApplyConfiguration represents a declarative configuration of the PolicyPod type for use
 // with apply.
 //
-// PolicyPod is a serving pod and what it serves.
+// PolicyPod is a pod that does not serve what is expected.
 type PolicyPodApplyConfiguration struct {
 	// name of the pod.
 	Name *string `json:"name,omitempty"`
-	// expertSetDigest that the pod reports.
+	// expertSetDigest that the pod reports, if it does.
 	ExpertSetDigest *apiv1alpha1.Digest `json:"expertSetDigest,omitempty"`
-	// error says why the pod could not be asked or refused the expert set.
+	// error says why the pod does not start, could not be asked, or refused the
+	// expert set; a pod without one is about to load it or to be replaced.
 	Error *string `json:"error,omitempty"`
 }
 

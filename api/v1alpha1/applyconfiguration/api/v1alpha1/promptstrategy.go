@@ -8,11 +8,12 @@ package v1alpha1
 // PromptStrategy configures strategy Prompt.
 type PromptStrategyApplyConfiguration struct {
 	// template of the first pass's message: {skills} becomes the skills and their
-	// descriptions, {prompt} the request. The runtime's own without it.
+	// descriptions, a line each, {prompt} the request; both are required. The
+	// runtime's own without it.
 	Template *string `json:"template,omitempty"`
-	// requestTokens is how much of a longer request the first pass looks at, half
-	// of it from the beginning and half from the end; 128 without it. A request of
-	// many documents is not read twice for its sake.
+	// requestTokens is how many tokens of a longer request the first pass looks at,
+	// half of them from the beginning and half from the end; 128 without it. A
+	// request of many documents is not read twice for its sake.
 	RequestTokens *int32 `json:"requestTokens,omitempty"`
 }
 

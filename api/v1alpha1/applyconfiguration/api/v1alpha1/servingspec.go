@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -11,9 +12,10 @@ import (
 //
 // ServingSpec says how many pods serve and with what.
 type ServingSpecApplyConfiguration struct {
-	// replicas is the number of pods.
+	// replicas is the number of pods; 0 serves nothing. A change starts or ends pods
+	// and restarts none.
 	Replicas *int32 `json:"replicas,omitempty"`
-	// resources of a pod; the BaseModel's without it.
+	// resources of a pod; those of the BaseModel's spec.runtime without it.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
 	// contextLength bounds prompt and answer together, in tokens. Without it, it is
 	// what the model was made for (the BaseModel's
@@ -21,14 +23,14 @@ type ServingSpecApplyConfiguration struct {
 	ContextLength *int32 `json:"contextLength,omitempty"`
 	// maxBatch is how many requests are answered at a time; more wait.
 	MaxBatch *int32 `json:"maxBatch,omitempty"`
-	// weights is what a pod keeps the model's matrices as: F32, BF16 (half the
-	// memory) or Int8 (27 % of it). The narrower, the faster they are read, and
-	// the more they are rounded.
-	Weights *string `json:"weights,omitempty"`
+	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
+	// Int8 (27 % of it). The narrower, the faster they are read, and the more they
+	// are rounded.
+	DType *apiv1alpha1.ServingDType `json:"dtype,omitempty"`
 	// form in which experts are computed: Merged (each mixture of experts has
 	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
 	// the set of experts.
-	Form *string `json:"form,omitempty"`
+	Form *apiv1alpha1.Form `json:"form,omitempty"`
 }
 
 // ServingSpecApplyConfiguration constructs a declarative configuration of the ServingSpec type for use with
@@ -69,18 +71,18 @@ func (b *ServingSpecApplyConfiguration) WithMaxBatch(value int32) *ServingSpecAp
 	return b
 }
 
-// WithWeights sets the Weights field in the declarative configuration to the given value
+// WithDType sets the DType field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Weights field is set to the value of the last call.
-func (b *ServingSpecApplyConfiguration) WithWeights(value string) *ServingSpecApplyConfiguration {
-	b.Weights = &value
+// If called multiple times, the DType field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithDType(value apiv1alpha1.ServingDType) *ServingSpecApplyConfiguration {
+	b.DType = &value
 	return b
 }
 
 // WithForm sets the Form field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Form field is set to the value of the last call.
-func (b *ServingSpecApplyConfiguration) WithForm(value string) *ServingSpecApplyConfiguration {
+func (b *ServingSpecApplyConfiguration) WithForm(value apiv1alpha1.Form) *ServingSpecApplyConfiguration {
 	b.Form = &value
 	return b
 }

@@ -7,7 +7,8 @@ package v1alpha1
 //
 // StepProgress is how far a Job is.
 type StepProgressApplyConfiguration struct {
-	// step is what the Job does now: Fetching, Decomposing or Saving.
+	// step is what the Job does now, in the runtime's words: Fetching, Decomposing or
+	// Saving.
 	Step *string `json:"step,omitempty"`
 	// done of total units: bytes while fetching, matrices while decomposing.
 	Done *int64 `json:"done,omitempty"`

@@ -13,17 +13,18 @@ import (
 // StorageSpec is the volume of a BaseModel: one that is made (size), or one
 // that is there (existingClaim).
 type StorageSpecApplyConfiguration struct {
-	// size of the volume that is made, 10Gi without it. It holds the model, its
-	// factors (about twice the model in F32) and every expert. It can grow where
-	// the storage class allows it.
+	// size of the volume that is made, 10Gi without it; at most one of size and
+	// existingClaim is given. It holds the model, its factors (about twice the model
+	// in F32) and every expert. It can grow where the storage class allows it.
 	Size *resource.Quantity `json:"size,omitempty"`
-	// storageClassName of the volume; the cluster's default class without it.
+	// storageClassName of the volume; the cluster's default class without it. It
+	// cannot change.
 	StorageClassName *string `json:"storageClassName,omitempty"`
 	// accessModes of the volume, ReadWriteOnce without it. Training and serving
-	// on several nodes at once needs ReadWriteMany.
+	// on several nodes at once needs ReadWriteMany. They cannot change.
 	AccessModes []apiv1alpha1.AccessMode `json:"accessModes,omitempty"`
 	// existingClaim names a PersistentVolumeClaim that is used instead, and kept
-	// when the BaseModel is deleted.
+	// when the BaseModel is deleted. It cannot change.
 	ExistingClaim *string `json:"existingClaim,omitempty"`
 }
 

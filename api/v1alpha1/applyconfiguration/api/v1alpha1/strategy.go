@@ -9,12 +9,17 @@ import (
 // StrategyApplyConfiguration represents a declarative configuration of the Strategy type for use
 // with apply.
 //
-// Strategy says how experts are chosen.
+// Strategy says how experts are chosen. A member is given only with its type.
 type StrategyApplyConfiguration struct {
-	// type of the strategy.
+	// type of the strategy: Prompt shows the model the skills of the experts and
+	// asks for one (pass 1); Fixed mixes the experts by their weights for every
+	// request, without a pass 1.
 	Type *apiv1alpha1.StrategyType `json:"type,omitempty"`
 	// prompt configures strategy Prompt.
 	Prompt *PromptStrategyApplyConfiguration `json:"prompt,omitempty"`
+	// fallback is what answers where pass 1 cannot decide or fails; {type: Base}
+	// without it.
+	Fallback *FallbackApplyConfiguration `json:"fallback,omitempty"`
 }
 
 // StrategyApplyConfiguration constructs a declarative configuration of the Strategy type for use with
@@ -36,5 +41,13 @@ func (b *StrategyApplyConfiguration) WithType(value apiv1alpha1.StrategyType) *S
 // If called multiple times, the Prompt field is set to the value of the last call.
 func (b *StrategyApplyConfiguration) WithPrompt(value *PromptStrategyApplyConfiguration) *StrategyApplyConfiguration {
 	b.Prompt = value
+	return b
+}
+
+// WithFallback sets the Fallback field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Fallback field is set to the value of the last call.
+func (b *StrategyApplyConfiguration) WithFallback(value *FallbackApplyConfiguration) *StrategyApplyConfiguration {
+	b.Fallback = value
 	return b
 }

@@ -9,7 +9,8 @@ package v1alpha1
 type TrainingDatasetApplyConfiguration struct {
 	// train is what the model answers for its reward.
 	Train *DatasetApplyConfiguration `json:"train,omitempty"`
-	// validation decides which checkpoint is the result.
+	// validation decides which checkpoint is the result. No record of it should be
+	// in train.
 	Validation *DatasetApplyConfiguration `json:"validation,omitempty"`
 }
 

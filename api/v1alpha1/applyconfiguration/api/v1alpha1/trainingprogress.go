@@ -13,13 +13,14 @@ import (
 type TrainingProgressApplyConfiguration struct {
 	// summary is iteration of iterations, such as 12/40.
 	Summary *string `json:"summary,omitempty"`
-	// step is what the Job does now: Baseline, Training, Validating or Saving.
+	// step is what the Job does now, in the runtime's words: Baseline, Training,
+	// Validating or Saving.
 	Step *string `json:"step,omitempty"`
 	// iteration that was done last.
 	Iteration *int32 `json:"iteration,omitempty"`
 	// iterations in all.
 	Iterations *int32 `json:"iterations,omitempty"`
-	// reward is the mean of the last batch, −1 to 1.
+	// reward is the mean of the last batch, -1 to 1.
 	Reward *string `json:"reward,omitempty"`
 	// kl is the divergence from the base model per token, of the last batch that
 	// it was measured of.

@@ -10,31 +10,42 @@ import (
 // TrainingSpecApplyConfiguration represents a declarative configuration of the TrainingSpec type for use
 // with apply.
 //
-// TrainingSpec says how an expert is trained. Changing anything that the
-// result depends on (not suspend, backoffLimit and resources) starts a new run;
+// TrainingSpec says how an expert is trained. A change of anything that the
+// result depends on (all but suspend, backoffLimit and resources) trains again;
 // the old artifact is served until the new one is there.
 type TrainingSpecApplyConfiguration struct {
-	// method is what is trained: SVF scales singular values (section 3.1 of the
-	// paper).
-	Method *apiv1alpha1.Method `json:"method,omitempty"`
-	// objective is what training maximises: Reinforce is the expected reward of
-	// the model's own answers, less a KL penalty.
-	Objective *apiv1alpha1.Objective `json:"objective,omitempty"`
-	// modules restricts the projections that are trained; all that the BaseModel
-	// decomposes without it.
+	// method is what is trained; {type: SVF} without it. A change trains again.
+	Method *MethodApplyConfiguration `json:"method,omitempty"`
+	// objective is what training maximises. A change trains again.
+	Objective *ObjectiveApplyConfiguration `json:"objective,omitempty"`
+	// optimizer says how z follows the gradient (Adam); the paper's values without
+	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
+	Optimizer *OptimizerApplyConfiguration `json:"optimizer,omitempty"`
+	// schedule says how long and how much; the paper's values without it: 200
+	// iterations of 256 questions each, a validation and a checkpoint every 10.
+	// A change trains again.
+	Schedule *ScheduleApplyConfiguration `json:"schedule,omitempty"`
+	// dtype in which the model's matrices are kept while the expert is trained: F32,
+	// or BF16, which takes half the memory, trains faster and rounds. The expert
+	// itself is F32 always. A change trains again.
+	DType *apiv1alpha1.DType `json:"dtype,omitempty"`
+	// seed of everything random: the same seed gives the same expert. A change
+	// trains again.
+	Seed *int64 `json:"seed,omitempty"`
+	// modules restricts the projections that are trained, such as [up_proj,
+	// down_proj]; all that the BaseModel decomposes without it. A change trains
+	// again.
 	Modules []apiv1alpha1.Module `json:"modules,omitempty"`
-	// dataset to train on and to validate with.
+	// dataset to train on and to validate with. A change trains again.
 	Dataset *TrainingDatasetApplyConfiguration `json:"dataset,omitempty"`
-	// reward judges an answer: +1 if it is right, −1 if not.
-	Reward *apiv1alpha1.Reward `json:"reward,omitempty"`
-	// hyperparameters have the paper's values by default.
-	Hyperparameters *HyperparametersApplyConfiguration `json:"hyperparameters,omitempty"`
 	// suspend holds the run: its pod is stopped after a checkpoint, and goes on
 	// from there when suspend is taken back.
 	Suspend *bool `json:"suspend,omitempty"`
 	// backoffLimit is how many failed pods are replaced before the run is given up.
+	// A change goes on with the run in another pod.
 	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
-	// resources of the training pod; the BaseModel's without it.
+	// resources of the training pod; those of the BaseModel's spec.runtime without
+	// it. A change goes on with the run in another pod, from its checkpoint.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
 }
 
@@ -47,16 +58,48 @@ func TrainingSpec() *TrainingSpecApplyConfiguration {
 // WithMethod sets the Method field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Method field is set to the value of the last call.
-func (b *TrainingSpecApplyConfiguration) WithMethod(value apiv1alpha1.Method) *TrainingSpecApplyConfiguration {
-	b.Method = &value
+func (b *TrainingSpecApplyConfiguration) WithMethod(value *MethodApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.Method = value
 	return b
 }
 
 // WithObjective sets the Objective field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Objective field is set to the value of the last call.
-func (b *TrainingSpecApplyConfiguration) WithObjective(value apiv1alpha1.Objective) *TrainingSpecApplyConfiguration {
-	b.Objective = &value
+func (b *TrainingSpecApplyConfiguration) WithObjective(value *ObjectiveApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.Objective = value
+	return b
+}
+
+// WithOptimizer sets the Optimizer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Optimizer field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithOptimizer(value *OptimizerApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.Optimizer = value
+	return b
+}
+
+// WithSchedule sets the Schedule field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Schedule field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithSchedule(value *ScheduleApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.Schedule = value
+	return b
+}
+
+// WithDType sets the DType field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DType field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithDType(value apiv1alpha1.DType) *TrainingSpecApplyConfiguration {
+	b.DType = &value
+	return b
+}
+
+// WithSeed sets the Seed field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Seed field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithSeed(value int64) *TrainingSpecApplyConfiguration {
+	b.Seed = &value
 	return b
 }
 
@@ -75,22 +118,6 @@ func (b *TrainingSpecApplyConfiguration) WithModules(values ...apiv1alpha1.Modul
 // If called multiple times, the Dataset field is set to the value of the last call.
 func (b *TrainingSpecApplyConfiguration) WithDataset(value *TrainingDatasetApplyConfiguration) *TrainingSpecApplyConfiguration {
 	b.Dataset = value
-	return b
-}
-
-// WithReward sets the Reward field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Reward field is set to the value of the last call.
-func (b *TrainingSpecApplyConfiguration) WithReward(value apiv1alpha1.Reward) *TrainingSpecApplyConfiguration {
-	b.Reward = &value
-	return b
-}
-
-// WithHyperparameters sets the Hyperparameters field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Hyperparameters field is set to the value of the last call.
-func (b *TrainingSpecApplyConfiguration) WithHyperparameters(value *HyperparametersApplyConfiguration) *TrainingSpecApplyConfiguration {
-	b.Hyperparameters = value
 	return b
 }
 

@@ -1,0 +1,275 @@
+package v1alpha1
+
+import corev1 "k8s.io/api/core/v1"
+
+// TrainingSpec says how an expert is trained. A change of anything that the
+// result depends on (all but suspend, backoffLimit and resources) trains again;
+// the old artifact is served until the new one is there.
+type TrainingSpec struct {
+	// method is what is trained; {type: SVF} without it. A change trains again.
+	// +optional
+	// +kubebuilder:default={type: SVF}
+	Method Method `json:"method,omitzero"`
+	// objective is what training maximises. A change trains again.
+	// +required
+	Objective Objective `json:"objective,omitzero"`
+	// optimizer says how z follows the gradient (Adam); the paper's values without
+	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
+	// +optional
+	Optimizer *Optimizer `json:"optimizer,omitempty"`
+	// schedule says how long and how much; the paper's values without it: 200
+	// iterations of 256 questions each, a validation and a checkpoint every 10.
+	// A change trains again.
+	// +optional
+	Schedule *Schedule `json:"schedule,omitempty"`
+	// dtype in which the model's matrices are kept while the expert is trained: F32,
+	// or BF16, which takes half the memory, trains faster and rounds. The expert
+	// itself is F32 always. A change trains again.
+	// +optional
+	// +kubebuilder:default=F32
+	DType DType `json:"dtype,omitempty"`
+	// seed of everything random: the same seed gives the same expert. A change
+	// trains again.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Seed *int64 `json:"seed,omitempty"`
+	// modules restricts the projections that are trained, such as [up_proj,
+	// down_proj]; all that the BaseModel decomposes without it. A change trains
+	// again.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Modules []Module `json:"modules,omitempty"`
+	// dataset to train on and to validate with. A change trains again.
+	// +required
+	Dataset TrainingDataset `json:"dataset,omitzero"`
+	// suspend holds the run: its pod is stopped after a checkpoint, and goes on
+	// from there when suspend is taken back.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+	// backoffLimit is how many failed pods are replaced before the run is given up.
+	// A change goes on with the run in another pod.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
+	// resources of the training pod; those of the BaseModel's spec.runtime without
+	// it. A change goes on with the run in another pod, from its checkpoint.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+}
+
+// MethodType names what is trained.
+// +kubebuilder:validation:Enum=SVF
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type MethodType string
+
+// MethodSVF scales singular values.
+const MethodSVF MethodType = "SVF"
+
+// Method is what is trained. A member is given only with its type; without it, it
+// has the values that its documentation names.
+// +kubebuilder:validation:XValidation:rule="!has(self.svf) || self.type == 'SVF'",message="svf is for method SVF",fieldPath=".svf"
+type Method struct {
+	// type of the method. SVF trains a vector z that scales the singular values,
+	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).
+	// +optional
+	// +kubebuilder:default=SVF
+	Type MethodType `json:"type,omitempty"`
+	// svf configures type SVF; {parameterization: Sigmoid} without it.
+	// +optional
+	SVF *SVFMethod `json:"svf,omitempty"`
+}
+
+// SVFMethod configures method SVF.
+type SVFMethod struct {
+	// parameterization of z: Sigmoid is the reference implementation's, z =
+	// sigmoid(p) with the norm of σ kept; Direct trains z itself, from 1.
+	// +optional
+	// +kubebuilder:default=Sigmoid
+	Parameterization Parameterization `json:"parameterization,omitempty"`
+}
+
+// Parameterization says how z follows from what is trained.
+// +kubebuilder:validation:Enum=Sigmoid;Direct
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Parameterization string
+
+// Parameterizations.
+const (
+	// ParameterizationSigmoid is the reference implementation's.
+	ParameterizationSigmoid Parameterization = "Sigmoid"
+	// ParameterizationDirect trains z itself.
+	ParameterizationDirect Parameterization = "Direct"
+)
+
+// ObjectiveType names what training maximises.
+// +kubebuilder:validation:Enum=Reinforce
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type ObjectiveType string
+
+// ObjectiveReinforce is the expected reward of the model's own answers.
+const ObjectiveReinforce ObjectiveType = "Reinforce"
+
+// Objective is what training maximises. The member of its type is given, and no
+// other.
+// +kubebuilder:validation:XValidation:rule="self.type != 'Reinforce' || has(self.reinforce)",message="objective Reinforce needs reinforce, with a reward",fieldPath=".reinforce"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Reinforce' || !has(self.reinforce)",message="reinforce is for objective Reinforce",fieldPath=".reinforce"
+type Objective struct {
+	// type of the objective. Reinforce is the expected reward of the model's own
+	// answers, less a penalty for leaving the base model.
+	// +optional
+	// +kubebuilder:default=Reinforce
+	Type ObjectiveType `json:"type,omitempty"`
+	// reinforce configures type Reinforce, which needs it.
+	// +optional
+	Reinforce *ReinforceObjective `json:"reinforce,omitempty"`
+}
+
+// ReinforceObjective is E[log π'(answer)·(reward − baseline)] − klWeight·KL(π'‖π).
+type ReinforceObjective struct {
+	// reward judges an answer: +1 if it is right, -1 if not. ExactMatch compares the
+	// text, blanks aside; Numeric the last number; MultipleChoice the letter that
+	// the answer names; UnitTests runs the answer's Python program against the
+	// record's tests.
+	// +required
+	Reward Reward `json:"reward,omitempty"`
+	// rollout says how answers are made; {type: Greedy, maxNewTokens: 512} without
+	// it.
+	// +optional
+	Rollout *Rollout `json:"rollout,omitempty"`
+	// klWeight is λ of the penalty λ·KL(π'‖π), 0 to 1000; the paper tried 0, 0.1, 0.2
+	// and 0.3. With 0 training is faster, and the divergence is measured only in
+	// iterations that end with a validation.
+	// +optional
+	// +kubebuilder:default="0.1"
+	// +kubebuilder:validation:XValidation:rule="double(self) <= 1000.0",message="klWeight must be at most 1000"
+	KLWeight Decimal `json:"klWeight,omitempty"`
+	// baseline is subtracted from the reward: None as in the paper, or Mean of the
+	// batch.
+	// +optional
+	// +kubebuilder:default=None
+	Baseline Baseline `json:"baseline,omitempty"`
+}
+
+// Reward judges an answer.
+// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;UnitTests
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=32
+type Reward string
+
+// Rewards.
+const (
+	RewardExactMatch     Reward = "ExactMatch"
+	RewardNumeric        Reward = "Numeric"
+	RewardMultipleChoice Reward = "MultipleChoice"
+	RewardUnitTests      Reward = "UnitTests"
+)
+
+// Baseline is what is subtracted from the reward.
+// +kubebuilder:validation:Enum=None;Mean
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Baseline string
+
+// Baselines.
+const (
+	// BaselineNone subtracts nothing, as the paper does.
+	BaselineNone Baseline = "None"
+	// BaselineMean subtracts the mean of the batch.
+	BaselineMean Baseline = "Mean"
+)
+
+// Rollout says how answers are made in training.
+// +kubebuilder:validation:XValidation:rule="!has(self.temperature) || self.type == 'Sample'",message="temperature is for rollout Sample",fieldPath=".temperature"
+type Rollout struct {
+	// type of the rollout: Greedy takes the most likely token, as in the paper;
+	// Sample draws.
+	// +optional
+	// +kubebuilder:default=Greedy
+	Type RolloutType `json:"type,omitempty"`
+	// temperature of type Sample, above 0 and at most 10; 1 without it.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 10.0",message="temperature must be greater than 0 and at most 10"
+	Temperature Decimal `json:"temperature,omitempty"`
+	// maxNewTokens bounds an answer, in tokens. What does not end within it is
+	// judged as it stands.
+	// +optional
+	// +kubebuilder:default=512
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=131072
+	MaxNewTokens int32 `json:"maxNewTokens,omitempty"`
+}
+
+// RolloutType says how the next token is chosen.
+// +kubebuilder:validation:Enum=Greedy;Sample
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type RolloutType string
+
+// Rollouts.
+const (
+	// RolloutGreedy takes the most likely token.
+	RolloutGreedy RolloutType = "Greedy"
+	// RolloutSample draws a token.
+	RolloutSample RolloutType = "Sample"
+)
+
+// Optimizer says how z follows the gradient: Adam, after clipping.
+type Optimizer struct {
+	// learningRate of Adam, above 0 and at most 1.
+	// +optional
+	// +kubebuilder:default="0.002"
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 1.0",message="learningRate must be greater than 0 and at most 1"
+	LearningRate Decimal `json:"learningRate,omitempty"`
+	// maxGradNorm is the norm to which a longer gradient is scaled down.
+	// +optional
+	// +kubebuilder:default="0.001"
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 1000000.0",message="maxGradNorm must be greater than 0 and at most 1000000"
+	MaxGradNorm Decimal `json:"maxGradNorm,omitempty"`
+}
+
+// Schedule says how long an expert is trained and how much in a step.
+type Schedule struct {
+	// iterations is the number of optimiser steps, at most: a validation score of 1
+	// ends the run, since none is better and the earliest of equals is kept.
+	// +optional
+	// +kubebuilder:default=200
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	Iterations int32 `json:"iterations,omitempty"`
+	// batchSize is the number of questions answered in each iteration.
+	// +optional
+	// +kubebuilder:default=256
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65536
+	BatchSize int32 `json:"batchSize,omitempty"`
+	// validationInterval is the number of iterations between validations. The
+	// checkpoint with the best validation score is the result.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	ValidationInterval int32 `json:"validationInterval,omitempty"`
+	// checkpointInterval is the number of iterations between checkpoints, from which
+	// an interrupted run goes on.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	CheckpointInterval int32 `json:"checkpointInterval,omitempty"`
+	// patience ends the run after that many validations without a better score; 0
+	// never does.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	Patience *int32 `json:"patience,omitempty"`
+}
