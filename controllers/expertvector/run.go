@@ -77,12 +77,12 @@ func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired
 	model, decomposition := string(base.Status.Artifact.Digest), string(base.Status.Decomposition.Digest)
 	if result.BaseDigest != model || result.DecompositionDigest != decomposition {
 		return status.Stall(v1alpha1.ReasonDecompositionMismatch,
-			"The expert scales decomposition %s of model %s, but BaseModel %s has decomposition %s of model %s",
+			"The expert scales decomposition %s of model %s, but BaseModel %s has decomposition %s of model %s; change the object to train it anew",
 			result.DecompositionDigest, result.BaseDigest, base.Name, decomposition, model)
 	}
 	folder, err := contract.DigestDir(result.Digest)
 	if err != nil {
-		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest: %v", err)
+		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest (%v); is the runtime's image of another version than the operator?", err)
 	}
 	expert.Status.Artifact = &v1alpha1.ExpertArtifact{
 		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID, Recipe: run.Recipe,
