@@ -78,7 +78,7 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 		return false, v1alpha1.ReasonNoPodAnswers, "There is no pod yet"
 	case answering == 0:
 		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
-	case expected == answering && answering == total:
+	case expected == answering:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the expected experts"
 	case expected > 0:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods with the experts from before"

@@ -45,30 +45,30 @@ func TestRolledOut(t *testing.T) {
 		},
 		{
 			name: "a new pod starts beside the old one", deployment: deployed(1, with(func(s *appsv1.DeploymentStatus) { s.Replicas = 2 })),
-			seen: []observation{one, serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"1 pod of the one before"},
+			seen: []observation{one, serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"1 pod of the version before"},
 		},
 		{
 			name: "a new pod is not available", deployment: deployed(2, with(func(s *appsv1.DeploymentStatus) { s.AvailableReplicas = 1 })),
-			seen: []observation{one, two}, want: "Waiting RollingOut", message: []string{"1 of 2 pods are available"},
+			seen: []observation{one, two}, want: "Waiting RollingOut", message: []string{"1 of 2 pods"},
 		},
 		{
 			name: "fewer are asked for than run", deployment: deployed(1, with(func(s *appsv1.DeploymentStatus) { s.Replicas, s.UpdatedReplicas = 2, 2 })),
-			seen: []observation{one, two}, want: "Waiting RollingOut", message: []string{"2 pods run and 1 are asked for"},
+			seen: []observation{one, two}, want: "Waiting RollingOut", message: []string{"1 pod to end"},
 		},
 		{
 			name: "scaled to zero, and a pod runs", deployment: deployed(0, with(func(s *appsv1.DeploymentStatus) { s.Replicas, s.UpdatedReplicas = 1, 1 })),
 			seen: []observation{one}, want: "Waiting RollingOut",
 		},
 		{
-			name: "rolled out, and the operator has not seen the pods", deployment: deployed(1), want: "Waiting RollingOut", message: []string{"seen 0"},
+			name: "rolled out, and the operator has not seen the pods", deployment: deployed(1), want: "Waiting RollingOut", message: []string{"which 0"},
 		},
 		{
 			name: "rolled out, and the operator has seen the pod from before", deployment: deployed(1),
-			seen: []observation{serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"seen 0", "1 of other versions"},
+			seen: []observation{serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"which 0", "1 of other versions"},
 		},
 		{
 			name: "the operator has seen one pod more", deployment: deployed(1),
-			seen: []observation{one, serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"seen 1", "1 of other versions"},
+			seen: []observation{one, serving("p0", "set", oldVersion)}, want: "Waiting RollingOut", message: []string{"which 1", "1 of other versions"},
 		},
 		{
 			name: "a pod crashes", deployment: deployed(1), seen: []observation{serving("p1", "", crashing)},
@@ -230,7 +230,7 @@ func TestAvailableIsWhatClientsMeet(t *testing.T) {
 func TestExpertStates(t *testing.T) {
 	chosen := choose(policy(func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Experts = []v1alpha1.PolicyExpert{{Name: "math"}, {Name: "slow"}, {Name: "bad"}, {Name: "none"}}
-	}), readyBase(), all(expert("math"), expert("slow", training), expert("bad", worse)))
+	}), readyBase(), found(expert("math"), expert("slow", training), expert("bad", worse)))
 	states := func(seen ...observation) map[string]v1alpha1.ExpertState {
 		got := map[string]v1alpha1.ExpertState{}
 		for _, e := range expertStatuses(chosen, seen) {

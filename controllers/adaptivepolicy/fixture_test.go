@@ -78,12 +78,12 @@ func selecting(p *v1alpha1.AdaptivePolicy) {
 	p.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "demo"}}
 }
 
-func all(experts ...*v1alpha1.ExpertVector) map[string]*v1alpha1.ExpertVector {
-	found := map[string]*v1alpha1.ExpertVector{}
+func found(experts ...*v1alpha1.ExpertVector) map[string]*v1alpha1.ExpertVector {
+	byName := map[string]*v1alpha1.ExpertVector{}
 	for _, e := range experts {
-		found[e.Name] = e
+		byName[e.Name] = e
 	}
-	return found
+	return byName
 }
 
 // deployed is a Deployment of this many pods that is rolled out, as the changes

@@ -40,11 +40,11 @@ func belowGate(c *candidate, policy *v1alpha1.AdaptivePolicy) error {
 	score, baseline := c.expert.Status.Score, c.expert.Status.BaselineScore
 	if !status.IsReady(c.expert) {
 		return status.Wait(v1alpha1.ReasonExpertsNotReady,
-			"ExpertVector %s is not served: its validation score %s is not above the base model's %s by %s (spec.rollout.gate.minGain). Waiting for its next run: %s",
+			"ExpertVector %s is not served: its validation score %s less the base model's %s is below %s (spec.rollout.gate.minGain). Waiting for its next run: %s",
 			c.name, score, baseline, minGain(policy), status.Explain(c.expert))
 	}
 	return status.Stall(v1alpha1.ReasonBelowBaseline,
-		"ExpertVector %s is not served: its validation score %s is not above the base model's %s by %s (spec.rollout.gate.minGain); "+
+		"ExpertVector %s is not served: its validation score %s less the base model's %s is below %s (spec.rollout.gate.minGain); "+
 			"train it otherwise, take it out of spec.experts, or set minGain to \"-1\" to serve it all the same",
 		c.name, score, baseline, minGain(policy))
 }

@@ -181,52 +181,52 @@ func TestChooseInTheOrderInWhichThePolicyNames(t *testing.T) {
 		wants  string
 	}{
 		{
-			name: "all of them", policy: policy(), found: all(expert("code"), expert("math")),
+			name: "all of them", policy: policy(), found: found(expert("code"), expert("math")),
 			want:   []contract.ExpertRef{ref("math", "1"), ref("code", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "Loading", "code": "Loading"},
 		},
 		{
-			name: "named ones first, then those that are selected, by name", found: all(expert("a"), expert("math"), expert("z"), expert("code")),
+			name: "named ones first, then those that are selected, by name", found: found(expert("a"), expert("math"), expert("z"), expert("code")),
 			policy: policy(selecting, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = []v1alpha1.PolicyExpert{{Name: "z"}} }),
 			want:   []contract.ExpertRef{ref("z", "1"), ref("a", "1"), ref("code", "1"), ref("math", "1")},
 			states: map[string]v1alpha1.ExpertState{"a": "Loading", "z": "Loading", "math": "Loading", "code": "Loading"},
 		},
 		{
 			name: "a selector finds none of another base, none that is deleted, none without the label", policy: policy(selecting),
-			found: all(expert("math"),
+			found: found(expert("math"),
 				expert("other", func(e *v1alpha1.ExpertVector) { e.Spec.BaseModelRef.Name = "other" }),
 				expert("gone", func(e *v1alpha1.ExpertVector) { e.DeletionTimestamp = new(metav1.Now()) }),
 				expert("plain", func(e *v1alpha1.ExpertVector) { e.Labels = nil })),
 			want: []contract.ExpertRef{ref("math", "1")}, states: map[string]v1alpha1.ExpertState{"math": "Loading"},
 		},
 		{
-			name: "the rest is served while one is not there", policy: policy(), found: all(expert("code")),
+			name: "the rest is served while one is not there", policy: policy(), found: found(expert("code")),
 			want:   []contract.ExpertRef{ref("code", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "Missing", "code": "Loading"}, wants: "Waiting ExpertNotFound",
 		},
 		{
-			name: "the rest is served while one is worse than the base", policy: policy(), found: all(expert("math", worse), expert("code")),
+			name: "the rest is served while one is worse than the base", policy: policy(), found: found(expert("math", worse), expert("code")),
 			want:   []contract.ExpertRef{ref("code", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "BelowBaseline", "code": "Loading"}, wants: "Stalled BelowBaseline",
 		},
 		{
-			name: "a selected one that is worse is left out, and nothing is wrong", policy: policy(selecting), found: all(expert("math", worse), expert("code")),
+			name: "a selected one that is worse is left out, and nothing is wrong", policy: policy(selecting), found: found(expert("math", worse), expert("code")),
 			want:   []contract.ExpertRef{ref("code", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "BelowBaseline", "code": "Loading"},
 		},
 		{
-			name: "two with one skill", policy: policy(), found: all(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "math" })),
+			name: "two with one skill", policy: policy(), found: found(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "math" })),
 			want:   []contract.ExpertRef{ref("math", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "Loading", "code": "Mismatch"}, wants: "Stalled DuplicateSkill",
 		},
 		{
 			name: "one that does not fit the base any more", policy: policy(), misfit: true,
-			found:  all(expert("math"), expert("code", training, func(e *v1alpha1.ExpertVector) { e.Status.DecompositionDigest = digest("9") })),
+			found:  found(expert("math"), expert("code", training, func(e *v1alpha1.ExpertVector) { e.Status.DecompositionDigest = digest("9") })),
 			want:   []contract.ExpertRef{ref("math", "1")},
 			states: map[string]v1alpha1.ExpertState{"math": "Loading", "code": "Mismatch"}, wants: "Waiting DecompositionMismatch",
 		},
 		{
-			name: "who must act comes before what passes", policy: policy(), found: all(expert("code", worse)),
+			name: "who must act comes before what passes", policy: policy(), found: found(expert("code", worse)),
 			states: map[string]v1alpha1.ExpertState{"math": "Missing", "code": "BelowBaseline"}, want: []contract.ExpertRef{}, wants: "Stalled BelowBaseline",
 		},
 	} {

@@ -217,13 +217,13 @@ func rolledOut(d deployment, seen []observation) error {
 	}
 	switch old := s.Replicas - s.UpdatedReplicas; {
 	case s.UpdatedReplicas < want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s of this version are made", s.UpdatedReplicas, countPods(want))
+		return status.Wait(v1alpha1.ReasonRollingOut, "This version has %d of %s", s.UpdatedReplicas, countPods(want))
 	case old > 0:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%s of this version are made, and %s of the one before have not ended", countPods(want), countPods(old))
+		return status.Wait(v1alpha1.ReasonRollingOut, "Waiting for %s of the version before to end", countPods(old))
 	case s.UpdatedReplicas > want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%s run and %d are asked for: the others have not ended", countPods(s.UpdatedReplicas), want)
+		return status.Wait(v1alpha1.ReasonRollingOut, "Waiting for %s to end, more than are asked for", countPods(s.UpdatedReplicas-want))
 	case s.AvailableReplicas < want:
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %s are available", s.AvailableReplicas, countPods(want))
+		return status.Wait(v1alpha1.ReasonRollingOut, "Available are %d of %s", s.AvailableReplicas, countPods(want))
 	}
 	present := 0
 	for _, o := range seen {
@@ -232,7 +232,7 @@ func rolledOut(d deployment, seen []observation) error {
 		}
 	}
 	if present != int(want) || len(seen) != int(want) {
-		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s has %s, of which the operator has seen %d, and %d of other versions",
+		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s has %s, of which %d answered the operator, beside %d of other versions",
 			d.object.Name, countPods(want), present, len(seen)-present)
 	}
 	return nil

@@ -74,7 +74,7 @@ func Check(t *testing.T, messages []Message, except ...string) {
 }
 
 // remedies are the words by which a message says what to do.
-var remedies = regexp.MustCompile(`(?i)\b(make|correct|change|delete|take|set|add|raise|rename|name|give|lower|take it out|another version)\b`)
+var remedies = regexp.MustCompile(`(?i)\b(make|correct|change|delete|take|set|add|raise|rename|name|give|lower|select|another version)\b`)
 
 // Faults are what is wrong with the form of a message.
 func Faults(m Message) []string {
