@@ -3,9 +3,7 @@ package adaptivepolicy
 import (
 	"errors"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -132,67 +130,4 @@ func TestMessages(t *testing.T) {
 // choicesOf is one expert, math, as the changes make it.
 func choicesOf(change ...func(*v1alpha1.ExpertVector)) map[string]*v1alpha1.ExpertVector {
 	return found(expert("math", change...))
-}
-
-// What was chosen last stays a while in the status: at every poll another would be
-// a write for each.
-func TestAdaptationIsBroughtUpToDateNowAndThen(t *testing.T) {
-	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	chose := func(name string, at time.Time) observation {
-		return serving("p-"+name, "set", func(o *observation) {
-			o.status.LastAdaptation = &contract.Adaptation{Strategy: "Prompt", Expert: name, Weights: map[string]float64{name: 1}}
-			o.status.LastAdaptationTime = at
-		})
-	}
-	said := func(name string, at time.Time) *v1alpha1.AdaptationStatus {
-		return &v1alpha1.AdaptationStatus{
-			Strategy: v1alpha1.StrategyPrompt, Expert: name, Time: metav1.NewTime(at),
-			Weights: []v1alpha1.ExpertWeight{{Name: name, Weight: "1.0000"}},
-		}
-	}
-	for _, tc := range []struct {
-		name string
-		was  *v1alpha1.AdaptationStatus
-		seen []observation
-		now  time.Time
-		want *v1alpha1.AdaptationStatus
-	}{
-		{name: "nothing was chosen", seen: []observation{serving("p", "set")}, now: t0},
-		{name: "the first", seen: []observation{chose("math", t0)}, now: t0, want: said("math", t0)},
-		{
-			name: "the last of two pods", seen: []observation{chose("math", t0.Add(time.Second)), chose("code", t0)}, now: t0.Add(time.Second),
-			want: said("math", t0.Add(time.Second)),
-		},
-		{
-			name: "another a moment later stays unsaid", was: said("math", t0), seen: []observation{chose("code", t0.Add(time.Second))}, now: t0.Add(2 * time.Second),
-			want: said("math", t0),
-		},
-		{
-			name: "another after a while", was: said("math", t0), seen: []observation{chose("code", t0.Add(time.Second))}, now: t0.Add(adaptationInterval),
-			want: said("code", t0.Add(time.Second)),
-		},
-		{name: "a new pod has chosen nothing yet", was: said("math", t0), seen: []observation{serving("p", "set")}, now: t0.Add(time.Hour), want: said("math", t0)},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, adaptation(tc.was, tc.seen, tc.now)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestPodsThatFailedAreListedFirst(t *testing.T) {
-	seen := []observation{serving("a", "before"), serving("b", "set"), serving("c", "before", refusing), serving("d", "", crashing)}
-	counts, listed := podStatuses(choice{digest: "set"}, seen)
-	want := &v1alpha1.PodCounts{Total: new(int32(4)), Current: new(int32(1)), Updating: new(int32(1)), Failed: new(int32(2))}
-	if diff := cmp.Diff(want, counts); diff != "" {
-		t.Errorf("counts (-want +got):\n%s", diff)
-	}
-	var names []string
-	for _, p := range listed {
-		names = append(names, p.Name)
-	}
-	if diff := cmp.Diff([]string{"c", "d", "a"}, names); diff != "" {
-		t.Errorf("pods (-want +got):\n%s", diff)
-	}
 }

@@ -176,29 +176,6 @@ func TestRecordGoesOnWithTheSameRun(t *testing.T) {
 	}
 }
 
-func TestRememberKeepsTheNewest(t *testing.T) {
-	var all []v1alpha1.RunStatus
-	if Latest(all) != nil {
-		t.Error("there is a latest of none")
-	}
-	for _, id := range []string{"a", "b", "b", "c", "d", "e", "f"} {
-		all = Remember(all, v1alpha1.RunStatus{ID: id})
-	}
-	var ids, results []string
-	for _, r := range all {
-		ids, results = append(ids, r.ID), append(results, r.Result)
-	}
-	if diff := cmp.Diff([]string{"f", "e", "d", "c", "b"}, ids); diff != "" {
-		t.Errorf("runs (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]string{"", ResultSuperseded, ResultSuperseded, ResultSuperseded, ResultSuperseded}, results); diff != "" {
-		t.Errorf("results (-want +got):\n%s", diff)
-	}
-	if Latest(all).ID != "f" {
-		t.Errorf("the latest is %s", Latest(all).ID)
-	}
-}
-
 // Every message about a run that has not succeeded.
 func TestMessages(t *testing.T) {
 	var all []statustest.Message
