@@ -95,7 +95,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}
 	c := mgr.GetClient()
 	reporter := status.Reporter{Client: c, Events: mgr.GetEventRecorder(recorderName)}
-	applier := apply.Applier{Client: c, Live: mgr.GetAPIReader()}
+	applier := apply.New(c, mgr.GetAPIReader())
 	runner := runs.Runner{Client: c, Live: mgr.GetAPIReader(), Applier: applier}
 
 	all := []interface {

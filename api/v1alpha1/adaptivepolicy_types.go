@@ -15,6 +15,7 @@ import (
 // +kubebuilder:subresource:scale:specpath=.spec.serving.replicas,statuspath=.status.replicas,selectorpath=.status.selector
 // +kubebuilder:resource:path=adaptivepolicies,shortName=apolicy,categories=t2
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Replicas",type=string,JSONPath=`.status.replicaSummary`
 // +kubebuilder:printcolumn:name="Experts",type=string,JSONPath=`.status.expertSummary`
@@ -84,6 +85,30 @@ type AdaptivePolicySpec struct {
 	// +optional
 	// +kubebuilder:default={replicas: 1}
 	Serving ServingSpec `json:"serving,omitzero"`
+	// rollout says which experts are good enough to be served.
+	// +optional
+	Rollout *RolloutSpec `json:"rollout,omitempty"`
+}
+
+// RolloutSpec says which experts are good enough to be served.
+// +kubebuilder:validation:MinProperties=1
+type RolloutSpec struct {
+	// gate is what an expert must have before it is served.
+	// +optional
+	Gate *RolloutGate `json:"gate,omitempty"`
+}
+
+// RolloutGate is what an expert must have before it is served.
+// +kubebuilder:validation:MinProperties=1
+type RolloutGate struct {
+	// minGain is how far an expert's validation score must be above the base
+	// model's, at least: "0" without it, so that an expert which answers worse than
+	// the base is not served; "-1" serves every expert. Of an expert that was
+	// imported no scores are known: it is served. A policy that names an expert
+	// below it is not Ready; one that selects it leaves it out. A change reaches
+	// running pods without a restart.
+	// +optional
+	MinGain Gain `json:"minGain,omitempty"`
 }
 
 // PolicyExpert is an expert of a policy.
@@ -257,8 +282,9 @@ const (
 // fallbacks) is in the metrics of the pods.
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
-	// conditions are Ready and, while they hold, Reconciling or Stalled. Ready
-	// means that every pod reports the expected expert set.
+	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
+	// Ready means that every pod reports the expected expert set, Available that
+	// requests are answered now.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -335,7 +361,7 @@ type AdaptivePolicyStatus struct {
 }
 
 // ExpertState says whether an expert is served.
-// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch
+// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ExpertState string
@@ -355,6 +381,10 @@ const (
 	ExpertMissing ExpertState = "Missing"
 	// ExpertMismatch says that it belongs to another base or decomposition.
 	ExpertMismatch ExpertState = "Mismatch"
+	// ExpertBelowBaseline says that it is not served because its score is not as far
+	// above the base model's as spec.rollout.gate.minGain asks for: by default,
+	// because it is below.
+	ExpertBelowBaseline ExpertState = "BelowBaseline"
 )
 
 // PolicyExpertStatus is an expert of a policy.

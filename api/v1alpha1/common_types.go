@@ -10,6 +10,14 @@ import corev1 "k8s.io/api/core/v1"
 // +kubebuilder:validation:Pattern=`^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$`
 type Decimal string
 
+// Gain is a difference between two scores, -1 to 1, written as a string such as
+// "0.05" or "-0.1".
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=24
+// +kubebuilder:validation:Pattern=`^-?[0-9]+(\.[0-9]+)?$`
+// +kubebuilder:validation:XValidation:rule="double(self) >= -1.0 && double(self) <= 1.0",message="a gain must be between -1 and 1"
+type Gain string
+
 // Digest is the digest of an artifact: "sha256:" and 64 lower-case hex digits.
 // +kubebuilder:validation:MinLength=71
 // +kubebuilder:validation:MaxLength=71

@@ -7,6 +7,10 @@ package v1alpha1
 // (True) when nothing more happens until somebody acts. Reconciling and Stalled
 // are never there together, and neither is there when Ready is True.
 //
+// A failed call of the operator to the API server says nothing about an object
+// and does not take Ready away from the generation that has it: it is an event
+// and counted in the operator's metrics.
+//
 // An object that is replaced by a changed specification is not Ready until the
 // new one is realised, while what it had before goes on being served: so
 // `kubectl wait --for=condition=Ready` after a change waits for the change.
@@ -21,6 +25,16 @@ const (
 	ConditionFetched = "Fetched"
 	// ConditionDecomposed of a BaseModel: its matrices are factored.
 	ConditionDecomposed = "Decomposed"
+	// ConditionImproved of a trained ExpertVector: it answers its validation set
+	// better than the base model. It is not there for an expert that was imported,
+	// of which no scores are known, and before the first training ended.
+	ConditionImproved = "Improved"
+	// ConditionAvailable of an AdaptivePolicy: requests are answered now, by at
+	// least one ready pod that has loaded an expert set: the one that is expected,
+	// or one that was expected before. It says nothing about the specification,
+	// which is Ready's to say: a policy whose expert is trained anew is Available
+	// and not Ready.
+	ConditionAvailable = "Available"
 )
 
 // Condition reasons that every kind uses.
@@ -29,7 +43,8 @@ const (
 	ReasonSucceeded = "Succeeded"
 	// ReasonProgressing says that work has been started.
 	ReasonProgressing = "Progressing"
-	// ReasonError says that a call to the API failed; it is repeated.
+	// ReasonError says that a call to the API failed before it was known whether
+	// this generation is realised; it is repeated. It is the reason of an event too.
 	ReasonError = "ReconcileError"
 	// ReasonRejected says that the API server refused an object that the
 	// operator needs, such as a Job that a quota or a policy forbids.
@@ -66,6 +81,9 @@ const (
 	ReasonClaimSize = "VolumeClaimNotResized"
 	// ReasonClaimLost says that a PersistentVolumeClaim lost its volume.
 	ReasonClaimLost = "VolumeClaimLost"
+	// ReasonClaimResizing says that a PersistentVolumeClaim has not grown yet to
+	// the size that is asked for.
+	ReasonClaimResizing = "VolumeClaimResizing"
 )
 
 // Condition reasons of a BaseModel. Those that the
@@ -102,8 +120,26 @@ const (
 	ReasonModulesNotDecomposed = "ModulesNotDecomposed"
 )
 
+// Reasons of an ExpertVector's condition Improved.
+const (
+	// ReasonAboveBaseline says that the expert's score is above the base model's.
+	ReasonAboveBaseline = "AboveBaseline"
+	// ReasonAtBaseline says that it is the same.
+	ReasonAtBaseline = "AtBaseline"
+	// ReasonBelowBaseline says that it is below. A policy that names an expert whose
+	// score its spec.rollout.gate.minGain does not take is not Ready for this reason.
+	ReasonBelowBaseline = "BelowBaseline"
+)
+
 // Condition reasons of an AdaptivePolicy.
 const (
+	// ReasonAnswering says that a pod answers requests: of the condition Available.
+	ReasonAnswering = "Answering"
+	// ReasonNoPodAnswers says that none does.
+	ReasonNoPodAnswers = "NoPodAnswers"
+	// ReasonContextTooLong says that spec.serving.contextLength is above what the
+	// model was made for.
+	ReasonContextTooLong = "ContextTooLong"
 	// ReasonServing says that every replica serves the expected expert set.
 	ReasonServing = "Serving"
 	// ReasonScaledToZero says that no replica is asked for.

@@ -105,7 +105,8 @@ type ExpertSource struct {
 // ExpertVectorStatus says how training goes and what came of it.
 // +kubebuilder:validation:MinProperties=0
 type ExpertVectorStatus struct {
-	// conditions are Ready and, while they hold, Reconciling or Stalled.
+	// conditions are Ready, Improved once an expert was trained, and, while they
+	// hold, Reconciling or Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -208,4 +209,11 @@ type ExpertArtifact struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	RunID string `json:"runID,omitempty"`
+	// recipe is the hash of what that run was asked for: of the specification and
+	// the model, with data sets by name. While it stays, so does the artifact, also
+	// when a data set cannot be read any more.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Recipe string `json:"recipe,omitempty"`
 }

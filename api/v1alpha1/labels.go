@@ -54,6 +54,10 @@ const AnnotationSecretVersion = GroupName + "/secret-version"
 // LabelQueue is on Jobs that Kueue admits; it comes from the user's podTemplate.
 const LabelQueue = "kueue.x-k8s.io/queue-name"
 
+// AnnotationTemplate of a serving pod is the hash of the template that it was made
+// from: a pod with another is of another version of its policy's Deployment.
+const AnnotationTemplate = GroupName + "/template"
+
 // FinalizerInUse holds a deleted BaseModel while objects refer to it.
 const FinalizerInUse = GroupName + "/in-use"
 

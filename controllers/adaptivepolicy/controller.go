@@ -76,32 +76,45 @@ func (r *Reconciler) Reconcile(ctx context.Context, policy *v1alpha1.AdaptivePol
 		return reconcile.Result{}, nil
 	}
 	before := policy.DeepCopy()
-	ready, err := r.realise(ctx, policy)
+	ready, serving, err := r.realise(ctx, policy)
+	if serving == nil {
+		if observeErr := r.observe(ctx, policy); err == nil {
+			err = observeErr
+		}
+	} else {
+		setAvailable(policy, *serving)
+	}
 	return r.Status.Report(ctx, before, policy, ready, err)
 }
 
-func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (status.Ready, error) {
+// realise brings the policy a step further. What its pods serve is returned
+// where it got as far as asking them.
+func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (status.Ready, *answer, error) {
 	base, err := r.base(ctx, policy)
 	if err != nil {
-		return status.Ready{}, err
+		return status.Ready{}, nil, err
 	}
 	found, err := r.experts(ctx, policy)
 	if err != nil {
-		return status.Ready{}, err
+		return status.Ready{}, nil, err
 	}
 	chosen := choose(policy, base, found)
+	if err := contextFits(policy, base); err != nil {
+		return status.Ready{}, nil, err
+	}
 
 	deployment, err := r.serve(ctx, policy, base, chosen)
 	if err != nil {
-		return status.Ready{}, err
+		return status.Ready{}, nil, err
 	}
 	if deployment.held {
-		return status.Ready{}, status.First(chosen.problem, baseChanged(policy, base))
+		return status.Ready{}, nil, status.First(chosen.problem, baseChanged(policy, base))
 	}
 	seen, err := r.converge(ctx, policy, deployment, chosen)
 	if err != nil {
-		return status.Ready{}, err
+		return status.Ready{}, nil, err
 	}
 	summarise(policy, base, deployment, chosen, seen, time.Now())
-	return conclude(policy, base, deployment, chosen, seen)
+	ready, err := conclude(policy, base, deployment, chosen, seen)
+	return ready, &answer{seen: seen, off: deployment.want() == 0, expected: chosen.digest}, err
 }

@@ -61,6 +61,8 @@ type candidate struct {
 	name   string
 	weight v1alpha1.Decimal
 	expert *v1alpha1.ExpertVector // nil where there is none
+	// named says that the policy names it, and does not only select it.
+	named  bool
 	state  v1alpha1.ExpertState
 	served bool
 }
@@ -132,7 +134,7 @@ func candidates(policy *v1alpha1.AdaptivePolicy, found map[string]*v1alpha1.Expe
 	named := map[string]bool{}
 	for _, e := range policy.Spec.Experts {
 		named[e.Name] = true
-		list = append(list, candidate{name: e.Name, weight: e.Weight, expert: found[e.Name]})
+		list = append(list, candidate{name: e.Name, weight: e.Weight, expert: found[e.Name], named: true})
 	}
 	var selected []candidate
 	for name, expert := range found {
@@ -163,14 +165,17 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 	case expert.Status.DecompositionDigest != base.Status.Decomposition.Digest:
 		c.state = v1alpha1.ExpertMismatch
 		return status.Wait(v1alpha1.ReasonDecompositionMismatch,
-			"ExpertVector %s scales decomposition %s, but BaseModel %s has %s: waiting for its next run: %s",
+			"ExpertVector %s scales decomposition %s, but BaseModel %s has %s. Waiting for its next run: %s",
 			c.name, expert.Status.DecompositionDigest, base.Name, base.Status.Decomposition.Digest, status.Explain(expert))
+	case !gained(policy, expert):
+		c.state = v1alpha1.ExpertBelowBaseline
+		return belowGate(c, policy)
 	}
 	c.served = true
 	if !status.IsReady(expert) {
 		c.state = v1alpha1.ExpertUpdating
 		return status.Wait(v1alpha1.ReasonExpertsNotReady,
-			"ExpertVector %s is served with its previous artifact; waiting for the next: %s", c.name, status.Explain(expert))
+			"ExpertVector %s is served with its previous artifact. Waiting for the next: %s", c.name, status.Explain(expert))
 	}
 	c.state = v1alpha1.ExpertLoading
 	return nil

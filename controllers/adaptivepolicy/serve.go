@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -30,9 +31,14 @@ type deployment struct {
 	// held says that the previous base is still served, and why nothing of the
 	// new one is applied.
 	held bool
-	// rolling says that the Deployment was applied a moment ago, so that its
-	// status says nothing about it yet.
-	rolling bool
+}
+
+// want is the number of pods that are asked for.
+func (d deployment) want() int32 { return ptr.Deref(d.object.Spec.Replicas, 1) }
+
+// template is the version of the pods that are asked for.
+func (d deployment) template() string {
+	return d.object.Spec.Template.Annotations[v1alpha1.AnnotationTemplate]
 }
 
 // serve applies what serves a policy: the token, the expert set, the Deployment
@@ -54,10 +60,10 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	if err != nil {
 		return deployment{}, err
 	}
-	if _, err := r.Applier.Uncached().Apply(ctx, policy, &corev1.ConfigMap{}, set); err != nil {
+	if err := r.Applier.Uncached().Apply(ctx, policy, &corev1.ConfigMap{}, set); err != nil {
 		return deployment{}, err
 	}
-	if _, err := r.Applier.Apply(ctx, policy, &corev1.Service{}, desired.Service(policy)); err != nil {
+	if err := r.Applier.Apply(ctx, policy, &corev1.Service{}, desired.Service(policy)); err != nil {
 		return deployment{}, err
 	}
 	config, err := desired.Deployment(policy, base, secret.Data[desired.AdminTokenKey], r.Settings)
@@ -65,13 +71,10 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 		return deployment{}, err
 	}
 	object := &appsv1.Deployment{}
-	found, err := r.Applier.Apply(ctx, policy, object, config)
-	if err != nil {
+	if err := r.Applier.Apply(ctx, policy, object, config); err != nil {
 		return deployment{}, err
 	}
-	stale := !found || object.Annotations[v1alpha1.AnnotationApplied] == "" ||
-		object.Status.ObservedGeneration != object.Generation
-	return deployment{object: object, token: string(secret.Data[desired.AdminTokenKey]), run: run, rolling: stale}, nil
+	return deployment{object: object, token: string(secret.Data[desired.AdminTokenKey]), run: run}, nil
 }
 
 // holds reports whether the pods that run serve another base than the BaseModel
@@ -82,12 +85,9 @@ func (r *Reconciler) holds(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 		return false, nil
 	}
 	var live appsv1.Deployment
-	err := r.Client.Get(ctx, client.ObjectKeyFromObject(policy), &live)
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("reading Deployment %s: %w", policy.Name, err)
+	found, err := r.Applier.Look(ctx, client.ObjectKeyFromObject(policy), &live)
+	if err != nil || !found {
+		return false, err
 	}
 	was := live.Spec.Template.Labels[v1alpha1.LabelRun]
 	return metav1.IsControlledBy(&live, policy) && was != "" && was != run, nil

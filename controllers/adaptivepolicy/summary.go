@@ -33,9 +33,7 @@ const adaptationInterval = time.Minute
 // summarise writes what was seen into the policy's status.
 func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deployment, chosen choice, seen []observation, now time.Time) {
 	s := &policy.Status
-	s.Replicas = new(d.object.Status.Replicas)
-	s.ReadyReplicas = new(d.object.Status.ReadyReplicas)
-	s.ReplicaSummary = fmt.Sprintf("%d/%d", *s.ReadyReplicas, ptr.Deref(policy.Spec.Serving.Replicas, 1))
+	setReplicas(policy, d.object)
 	s.Selector = apilabels.SelectorFromSet(desired.PolicySelector(policy)).String()
 	s.URL = desired.URL(policy)
 	s.BaseDigest = base.Status.Artifact.Digest
@@ -45,6 +43,14 @@ func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d depl
 	s.Experts = expertStatuses(chosen, seen)
 	s.ExpertSummary = expertSummary(s.Experts)
 	s.Adaptation = adaptation(s.Adaptation, seen, now)
+}
+
+// setReplicas writes how many pods there are, and how many of those that are asked
+// for take requests.
+func setReplicas(policy *v1alpha1.AdaptivePolicy, d *appsv1.Deployment) {
+	s := &policy.Status
+	s.Replicas, s.ReadyReplicas = new(d.Status.Replicas), new(d.Status.ReadyReplicas)
+	s.ReplicaSummary = fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(policy.Spec.Serving.Replicas, 1))
 }
 
 // podStatuses counts the pods, and lists those that do not serve what is
@@ -81,6 +87,9 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 	var experts []v1alpha1.PolicyExpertStatus
 	for _, c := range chosen.candidates {
 		e := v1alpha1.PolicyExpertStatus{Name: c.name, State: c.state, Weight: c.weight}
+		if c.state == v1alpha1.ExpertBelowBaseline {
+			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
+		}
 		if c.served {
 			e.Digest = c.expert.Status.Artifact.Digest
 			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
@@ -170,7 +179,7 @@ func conclude(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deplo
 	}
 	return status.Ready{
 		Reason: v1alpha1.ReasonServing, After: idleInterval,
-		Message: fmt.Sprintf("All pods (%d) serve the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
+		Message: fmt.Sprintf("Every pod (%d) serves the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
 	}, nil
 }
 
@@ -190,7 +199,9 @@ func hasten(err error, rollout, loading error) error {
 	return err
 }
 
-// rolledOut says whether the Deployment has the pods that it should have.
+// rolledOut says whether the Deployment, as the API server has it, has the pods
+// that it should have, and no others: its own status says so for its present
+// generation, and they are the pods that were asked.
 func rolledOut(d deployment, seen []observation) error {
 	for _, o := range seen {
 		if o.hindrance != "" {
@@ -200,12 +211,38 @@ func rolledOut(d deployment, seen []observation) error {
 	if failed := deploymentCondition(d.object, appsv1.DeploymentReplicaFailure); failed != nil {
 		return status.Wait(v1alpha1.ReasonRejected, "Deployment %s cannot make its pods: %s", d.object.Name, failed.Message).Warn()
 	}
-	s := d.object.Status
-	want := ptr.Deref(d.object.Spec.Replicas, 1)
-	if d.rolling || s.UpdatedReplicas != want || s.ReadyReplicas != want || s.Replicas != want {
-		return status.Wait(v1alpha1.ReasonRollingOut, "%d of %d pods are up to date and ready", min(s.UpdatedReplicas, s.ReadyReplicas), want)
+	s, want := d.object.Status, d.want()
+	if s.ObservedGeneration < d.object.Generation {
+		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s was changed a moment ago and has not begun to change its pods", d.object.Name)
+	}
+	switch old := s.Replicas - s.UpdatedReplicas; {
+	case s.UpdatedReplicas < want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "This version has %d of %s", s.UpdatedReplicas, countPods(want))
+	case old > 0:
+		return status.Wait(v1alpha1.ReasonRollingOut, "Waiting for %s of the version before to end", countPods(old))
+	case s.UpdatedReplicas > want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "Waiting for %s to end, more than are asked for", countPods(s.UpdatedReplicas-want))
+	case s.AvailableReplicas < want:
+		return status.Wait(v1alpha1.ReasonRollingOut, "Available are %d of %s", s.AvailableReplicas, countPods(want))
+	}
+	present := 0
+	for _, o := range seen {
+		if o.pod.Annotations[v1alpha1.AnnotationTemplate] == d.template() {
+			present++
+		}
+	}
+	if present != int(want) || len(seen) != int(want) {
+		return status.Wait(v1alpha1.ReasonRollingOut, "Deployment %s has %s, of which %d answered the operator, beside %d of other versions",
+			d.object.Name, countPods(want), present, len(seen)-present)
 	}
 	return nil
+}
+
+func countPods(n int32) string {
+	if n == 1 {
+		return "1 pod"
+	}
+	return fmt.Sprintf("%d pods", n)
 }
 
 func deploymentCondition(d *appsv1.Deployment, conditionType appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
@@ -235,7 +272,7 @@ func loaded(chosen choice, seen []observation) error {
 			"Pod %s refused the expert set, and serves the one before: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
-		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %d pods report expert set %s", have, len(seen), chosen.digest)
+		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, countPods(int32(len(seen))), chosen.digest)
 	}
 	return nil
 }

@@ -1,5 +1,9 @@
 // Package apply brings objects to the state that package desired computes, by
 // server-side apply, and writes nothing where nothing would change.
+//
+// What it hands back is never older than the last thing that the API server
+// answered: a cache that has not seen the operator's own write yet would let a
+// caller conclude something about the object from before that write.
 package apply
 
 import (
@@ -8,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,14 +34,22 @@ const lookAgain = time.Minute
 // one that somebody else made.
 const ReasonNameTaken = "NameTaken"
 
-// Applier applies configurations for one operator.
+// Applier applies configurations for one operator. Its copies share what they
+// remember of the API server's answers; New makes the first.
 type Applier struct {
 	// Client writes, and reads from the cache.
 	Client client.Client
 	// Live reads from the API server.
 	Live client.Reader
+	// answers are the versions that the API server answered last.
+	answers *answers
 	// skipCache is for kinds that the cache must not hold.
 	skipCache bool
+}
+
+// New returns an Applier.
+func New(c client.Client, live client.Reader) Applier {
+	return Applier{Client: c, Live: live, answers: &answers{}}
 }
 
 // Uncached returns an Applier that reads from the API server only.
@@ -46,38 +59,38 @@ func (a Applier) Uncached() Applier {
 }
 
 // Apply makes config true. live is an empty object of config's type; after the
-// call it is what the cache had (or the server, if the cache had nothing and
-// the object is there), and found says whether there was one. owner must be its
-// controller: an object of that name which is not owner's is left alone, and
-// the error stalls the owner.
-func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) (found bool, err error) {
+// call it is the object as the API server has it now: what it answered to the
+// write, or, where nothing had to be written, an object that is at least as new
+// as the last answer. It must be owner's (see Owns): an object of that name which
+// is not is left alone, and the error stalls the owner.
+func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) error {
 	object, found, err := a.find(ctx, owner, live, config)
 	if err != nil {
-		return found, err
+		return err
 	}
 	want := object.Object
 	hash, err := stamp(object)
 	if err != nil {
-		return found, err
+		return err
 	}
 	if found {
 		same, err := asApplied(live, want, hash)
 		if err != nil || same {
-			return found, err
+			return err
 		}
 	}
-	return found, a.write(ctx, object)
+	return a.write(ctx, object, live)
 }
 
 // Make is Apply for what is never changed once it is there, such as a Job: most
 // of it cannot be, and others may own parts of it (a queue suspends it, a
 // mutating policy wrote its image).
-func (a Applier) Make(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) (found bool, err error) {
+func (a Applier) Make(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) error {
 	object, found, err := a.find(ctx, owner, live, config)
 	if err != nil || found {
-		return found, err
+		return err
 	}
-	return false, a.write(ctx, object)
+	return a.write(ctx, object, live)
 }
 
 // find looks for the object that config describes, and refuses one that is not
@@ -88,7 +101,7 @@ func (a Applier) find(ctx context.Context, owner, live client.Object, config run
 		return nil, false, err
 	}
 	object = &unstructured.Unstructured{Object: want}
-	found, err = a.look(ctx, client.ObjectKeyFromObject(object), live)
+	found, err = a.Look(ctx, client.ObjectKeyFromObject(object), live)
 	if err != nil {
 		return nil, false, err
 	}
@@ -98,11 +111,18 @@ func (a Applier) find(ctx context.Context, owner, live client.Object, config run
 	return object, found, nil
 }
 
-func (a Applier) write(ctx context.Context, object *unstructured.Unstructured) error {
+// write applies an object and puts the API server's answer into live.
+func (a Applier) write(ctx context.Context, object *unstructured.Unstructured, live client.Object) error {
 	if err := a.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
 		client.FieldOwner(v1alpha1.FieldOwner), client.ForceOwnership); err != nil {
 		return fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
+	// The answer is in object now.
+	empty(live)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, live); err != nil {
+		return fmt.Errorf("reading the answer about %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	a.answers.remember(live)
 	return nil
 }
 
@@ -123,24 +143,36 @@ func NameTaken(kind, name string) error {
 	return stalled
 }
 
-// look reads an object from the cache and, where that has nothing, from the
-// server: the cache knows only what carries the operator's labels.
-func (a Applier) look(ctx context.Context, key client.ObjectKey, live client.Object) (bool, error) {
-	reader := client.Reader(a.Client)
-	if a.skipCache {
-		reader = a.Live
+// Look reads an object and reports whether it is there: from the cache, unless
+// that has nothing (it knows only what carries the operator's labels) or
+// something older than the API server's last answer; else from the server.
+func (a Applier) Look(ctx context.Context, key client.ObjectKey, live client.Object) (bool, error) {
+	if !a.skipCache {
+		err := a.Client.Get(ctx, key, live)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return false, fmt.Errorf("reading %T %s: %w", live, key, err)
+		}
+		if err == nil && a.answers.upToDate(live) {
+			return true, nil
+		}
+		empty(live)
 	}
-	err := reader.Get(ctx, key, live)
-	if apierrors.IsNotFound(err) && !a.skipCache {
-		err = a.Live.Get(ctx, key, live)
-	}
+	err := a.Live.Get(ctx, key, live)
 	if apierrors.IsNotFound(err) {
+		a.answers.forget(identity{reflect.TypeOf(live), key})
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading %T %s: %w", live, key, err)
 	}
 	return true, nil
+}
+
+// empty makes an object as if it had just been made: decoding into it leaves
+// nothing behind of what it was.
+func empty(live client.Object) {
+	value := reflect.ValueOf(live).Elem()
+	value.Set(reflect.Zero(value.Type()))
 }
 
 // stamp writes the hash of an object into its annotation v1alpha1.AnnotationApplied

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,77 +68,196 @@ func wanted(ports ...int32) *coreac.ServiceApplyConfiguration {
 		WithAPIVersion("v1").WithKind("ConfigMap").WithName("owner").WithUID("owner-uid").WithController(true))
 }
 
-func applier(t *testing.T, objects ...client.Object) (Applier, *int) {
+// cluster is an API server with a cache before it that can be held back.
+type cluster struct {
+	client.WithWatch
+	writes int
+	lives  int
+	// held, where it is set, is what the cache has of every object that is asked for.
+	held client.Object
+}
+
+func (c *cluster) live() client.Reader {
+	return interceptor.NewClient(c.WithWatch, interceptor.Funcs{
+		Get: func(ctx context.Context, w client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			c.lives++
+			return w.Get(ctx, key, o, opts...)
+		},
+	})
+}
+
+func (c *cluster) cached() client.Client {
+	return interceptor.NewClient(c.WithWatch, interceptor.Funcs{
+		Get: func(ctx context.Context, w client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			if c.held != nil {
+				reflect.ValueOf(o).Elem().Set(reflect.ValueOf(c.held.DeepCopyObject()).Elem())
+				return nil
+			}
+			return w.Get(ctx, key, o, opts...)
+		},
+		Apply: func(ctx context.Context, w client.WithWatch, config runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			c.writes++
+			return w.Apply(ctx, config, opts...)
+		},
+	})
+}
+
+func applier(t *testing.T, objects ...client.Object) (Applier, *cluster) {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	writes := new(int)
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithInterceptorFuncs(interceptor.Funcs{
-		Apply: func(ctx context.Context, c client.WithWatch, config runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
-			*writes++
-			return c.Apply(ctx, config, opts...)
-		},
-	}).Build()
-	return Applier{Client: c, Live: c}, writes
+	c := &cluster{WithWatch: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()}
+	return New(c.cached(), c.live()), c
 }
 
+var key = client.ObjectKey{Namespace: "demo", Name: "s"}
+
 func TestApplyWritesOnlyWhatWouldChange(t *testing.T) {
-	a, writes := applier(t)
+	a, c := applier(t)
 	ctx := t.Context()
-	apply := func(config *coreac.ServiceApplyConfiguration, wantFound bool) {
+	apply := func(config *coreac.ServiceApplyConfiguration, writes int, when string) {
 		t.Helper()
-		found, err := a.Apply(ctx, owner, &corev1.Service{}, config)
-		if err != nil {
+		if err := a.Apply(ctx, owner, &corev1.Service{}, config); err != nil {
 			t.Fatal(err)
 		}
-		if found != wantFound {
-			t.Errorf("found: %v", found)
+		if c.writes != writes {
+			t.Errorf("%d writes %s, want %d", c.writes, when, writes)
 		}
 	}
-	wantWrites := func(n int, when string) {
-		t.Helper()
-		if *writes != n {
-			t.Errorf("%d writes %s, want %d", *writes, when, n)
-		}
-	}
-	apply(wanted(80), false)
-	wantWrites(1, "for a new object")
-	apply(wanted(80), true)
-	apply(wanted(80), true)
-	wantWrites(1, "when nothing changed")
+	apply(wanted(80), 1, "for a new object")
+	apply(wanted(80), 1, "when nothing changed")
 
 	var live corev1.Service
-	key := client.ObjectKey{Namespace: "demo", Name: "s"}
-	if err := a.Client.Get(ctx, key, &live); err != nil {
+	if err := c.Get(ctx, key, &live); err != nil {
 		t.Fatal(err)
 	}
 	live.Spec.Selector["app"] = "somebody else's"
-	if err := a.Client.Update(ctx, &live); err != nil {
+	if err := c.Update(ctx, &live); err != nil {
 		t.Fatal(err)
 	}
-	apply(wanted(80), true)
-	wantWrites(2, "after somebody changed a field")
-	if err := a.Client.Get(ctx, key, &live); err != nil {
+	apply(wanted(80), 2, "after somebody changed a field")
+	if err := c.Get(ctx, key, &live); err != nil {
 		t.Fatal(err)
 	}
 	if live.Spec.Selector["app"] != "t2" {
 		t.Errorf("the selector is %v", live.Spec.Selector)
 	}
-	apply(wanted(8080), true)
-	wantWrites(3, "after the wish changed")
+	apply(wanted(8080), 3, "after the wish changed")
+}
+
+func TestApplyReturnsWhatTheServerAnswered(t *testing.T) {
+	a, c := applier(t)
+	ctx := t.Context()
+	live := &corev1.Service{}
+	apply := func(port int32, when string) {
+		t.Helper()
+		live = &corev1.Service{}
+		if err := a.Apply(ctx, owner, live, wanted(port)); err != nil {
+			t.Fatal(err)
+		}
+		if live.Spec.Ports[0].Port != port {
+			t.Errorf("%s: port %d, want %d", when, live.Spec.Ports[0].Port, port)
+		}
+		var server corev1.Service
+		if err := c.Get(ctx, key, &server); err != nil {
+			t.Fatal(err)
+		}
+		if live.ResourceVersion != server.ResourceVersion {
+			t.Errorf("%s: version %s, the server has %s", when, live.ResourceVersion, server.ResourceVersion)
+		}
+	}
+	apply(80, "made")
+	first := live.DeepCopy()
+	apply(8080, "changed")
+
+	c.held = first // The cache has not seen the change.
+	apply(8080, "changed, with a cache from before")
+	writes := c.writes
+	apply(80, "changed back: what the cache has is what is wanted, and not what is there")
+	if c.writes != writes+1 {
+		t.Error("the change back was not written, because the cache was from before both changes")
+	}
+	apply(80, "changed back, with a cache from before")
+
+	c.held = nil // The cache catches up.
+	apply(80, "with a cache that caught up")
+	lives := c.lives
+	apply(80, "with a cache that caught up")
+	if c.lives != lives {
+		t.Error("the server is asked though the cache has caught up")
+	}
+}
+
+func TestLookFindsWhatTheCacheMayNotHold(t *testing.T) {
+	a, c := applier(t, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "demo"}})
+	for _, tc := range []struct {
+		name    string
+		applier Applier
+		key     client.ObjectKey
+		want    bool
+		lives   int
+	}{
+		{name: "from the cache", applier: a, key: key, want: true},
+		{name: "not there, by the server's word", applier: a, key: client.ObjectKey{Namespace: "demo", Name: "none"}, lives: 1},
+		{name: "past the cache", applier: a.Uncached(), key: key, want: true, lives: 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c.lives = 0
+			got, err := tc.applier.Look(t.Context(), tc.key, &corev1.Service{})
+			if err != nil || got != tc.want || c.lives != tc.lives {
+				t.Errorf("found %v, %v, asked the server %d times; want %v and %d", got, err, c.lives, tc.want, tc.lives)
+			}
+		})
+	}
+}
+
+func TestAnswersAreForgotten(t *testing.T) {
+	service := func(version string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "demo", ResourceVersion: version}}
+	}
+	for _, tc := range []struct {
+		name             string
+		answered, cached string
+		want             bool
+		left             int
+	}{
+		{name: "nothing was written", cached: "7", want: true},
+		{name: "the cache is behind", answered: "10", cached: "9", left: 1},
+		{name: "the cache has it", answered: "10", cached: "10", want: true},
+		{name: "the cache is further", answered: "9", cached: "10", want: true},
+		{name: "versions that are no numbers differ", answered: "a", cached: "b", left: 1},
+		{name: "versions that are no numbers are equal", answered: "a", cached: "a", want: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := &answers{}
+			if tc.answered != "" {
+				a.remember(service(tc.answered))
+			}
+			if got := a.upToDate(service(tc.cached)); got != tc.want {
+				t.Errorf("up to date: %v, want %v", got, tc.want)
+			}
+			if len(a.versions) != tc.left {
+				t.Errorf("%d answers are remembered, want %d", len(a.versions), tc.left)
+			}
+			a.forget(identify(service("")))
+			if len(a.versions) != 0 {
+				t.Error("the answer about an object that is gone is remembered")
+			}
+		})
+	}
 }
 
 func TestApplyLeavesAloneWhatBelongsToSomebodyElse(t *testing.T) {
 	theirs := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "demo"}}
-	a, writes := applier(t, theirs)
-	_, err := a.Apply(t.Context(), owner, &corev1.Service{}, wanted(80))
+	a, c := applier(t, theirs)
+	err := a.Apply(t.Context(), owner, &corev1.Service{}, wanted(80))
 	var stalled *status.Stalled
 	if !errors.As(err, &stalled) || stalled.Reason != ReasonNameTaken {
 		t.Errorf("got %v, want %s", err, ReasonNameTaken)
 	}
-	if *writes != 0 {
-		t.Errorf("%d writes", *writes)
+	if c.writes != 0 {
+		t.Errorf("%d writes", c.writes)
 	}
 }

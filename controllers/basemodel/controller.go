@@ -80,5 +80,5 @@ func (r *Reconciler) realise(ctx context.Context, base *v1alpha1.BaseModel) (sta
 		return status.Ready{}, err
 	}
 	ready, err := r.decompose(ctx, base, claim)
-	return ready, status.First(err, problem)
+	return ready, status.First(err, problem, grown(base, claim))
 }

@@ -26,12 +26,8 @@ func (r *Reconciler) volume(ctx context.Context, base *v1alpha1.BaseModel) (clai
 	if err != nil {
 		return nil, nil, err
 	}
-	switch {
-	case claim.Status.Phase == corev1.ClaimLost:
-		return nil, nil, status.Stall(v1alpha1.ReasonClaimLost,
-			"PersistentVolumeClaim %s has lost its volume; delete the claim to begin with an empty one", claim.Name)
-	case !claim.DeletionTimestamp.IsZero():
-		return nil, nil, status.Wait(v1alpha1.ReasonTerminating, "PersistentVolumeClaim %s is being deleted", claim.Name)
+	if err := usable(claim); err != nil {
+		return nil, nil, err
 	}
 	return claim, problem, nil
 }
@@ -40,16 +36,12 @@ func (r *Reconciler) volume(ctx context.Context, base *v1alpha1.BaseModel) (clai
 // problem of the size, not of the model.
 func (r *Reconciler) ownClaim(ctx context.Context, base *v1alpha1.BaseModel) (claim *corev1.PersistentVolumeClaim, problem, err error) {
 	claim = &corev1.PersistentVolumeClaim{}
-	found, err := r.Applier.Apply(ctx, base, claim, desired.Claim(base))
-	if err != nil && found && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) {
+	err = r.Applier.Apply(ctx, base, claim, desired.Claim(base))
+	if err != nil && claim.UID != "" && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) {
 		return claim, notResized(base, claim, err), nil
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if !found {
-		claim.Name = desired.ClaimName(base)
-		claim.Status.Phase = corev1.ClaimPending
 	}
 	return claim, nil, nil
 }
@@ -89,7 +81,7 @@ func notResized(base *v1alpha1.BaseModel, claim *corev1.PersistentVolumeClaim, r
 			claim.Name, &has, &wants, &has)
 	default:
 		stalled = status.Stall(v1alpha1.ReasonRejected,
-			"PersistentVolumeClaim %s cannot be changed. The model is usable as it is: %s", claim.Name, status.Refusal(refusal))
+			"PersistentVolumeClaim %s cannot be changed; set spec.storage back to what it was. The model is usable as it is: %s", claim.Name, status.Refusal(refusal))
 	}
 	stalled.After = resizeRetry
 	return stalled
@@ -114,4 +106,36 @@ func (r *Reconciler) dropClaim(ctx context.Context, base *v1alpha1.BaseModel) er
 		return fmt.Errorf("deleting PersistentVolumeClaim %s: %w", key.Name, err)
 	}
 	return nil
+}
+
+// usable says why nothing can be done with a claim.
+func usable(claim *corev1.PersistentVolumeClaim) error {
+	switch {
+	case claim.Status.Phase == corev1.ClaimLost:
+		return status.Stall(v1alpha1.ReasonClaimLost,
+			"PersistentVolumeClaim %s has lost its volume; delete the claim to begin with an empty one", claim.Name)
+	case !claim.DeletionTimestamp.IsZero():
+		return status.Wait(v1alpha1.ReasonTerminating, "PersistentVolumeClaim %s is being deleted", claim.Name)
+	}
+	return nil
+}
+
+// grown says that a claim which has a volume has not grown yet to what was asked
+// for. One whose file system grows when a pod mounts it next has grown.
+func grown(base *v1alpha1.BaseModel, claim *corev1.PersistentVolumeClaim) error {
+	if base.Spec.Storage.ExistingClaim != "" {
+		return nil
+	}
+	have, bound := claim.Status.Capacity[corev1.ResourceStorage]
+	want := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	if !bound || have.Cmp(want) >= 0 {
+		return nil
+	}
+	for _, c := range claim.Status.Conditions {
+		if c.Type == corev1.PersistentVolumeClaimFileSystemResizePending && c.Status == corev1.ConditionTrue {
+			return nil
+		}
+	}
+	return status.Wait(v1alpha1.ReasonClaimResizing,
+		"The model is there; PersistentVolumeClaim %s has %s and is to grow to %s", claim.Name, &have, &want)
 }

@@ -213,10 +213,14 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		digests          map[string]string
 		settings         Settings
 		sameRun, sameJob bool
+		sameRecipe       *bool // where it is not as sameRun
 	}{
 		{name: "nothing changed", sameRun: true, sameJob: true},
 		{name: "description and labels", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Description, e.Labels, e.Annotations = "arithmetic", map[string]string{"a": "b"}, map[string]string{"c": "d"}
+		})},
+		{name: "another word for the skill goes on with the run in another pod", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Skill = "arithmetic"
 		})},
 		{name: "suspended", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Suspend = new(true)
@@ -238,6 +242,9 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
 		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Seed = ptr.To[int64](1)
+		})},
+		{name: "a data set of another name, of which the content counts", sameRun: true, sameRecipe: new(false), expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Dataset.Train.ConfigMap.Name = "renamed"
 		})},
 		{name: "another object of the same name", expert: expertVector(func(e *v1alpha1.ExpertVector) { e.UID = "other" })},
 		{name: "other content of the ConfigMap", digests: map[string]string{RoleTrain: digest("8")}},
@@ -267,6 +274,17 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			}
 			if same := run.JobName == first.JobName; same != tc.sameJob {
 				t.Errorf("same Job: %v, want %v", same, tc.sameJob)
+			}
+			unread, err := Expert(tc.expert, tc.base, nil, tc.settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if unread.Recipe != run.Recipe {
+				t.Error("the recipe is another where the data sets cannot be read")
+			}
+			contentOnly := tc.digests[RoleTrain] != digests[RoleTrain]
+			if same := run.Recipe == first.Recipe; same != ptr.Deref(tc.sameRecipe, tc.sameRun || contentOnly) {
+				t.Errorf("same recipe: %v, in a run that is the same: %v", same, tc.sameRun)
 			}
 		})
 	}

@@ -17,6 +17,9 @@ import (
 type Run struct {
 	// ID is the hash of the object's UID and of all that the result depends on.
 	ID string
+	// Recipe is the hash of what the run is asked for, with data sets by name and
+	// not by content: it is known also when a data set cannot be read.
+	Recipe string
 	// JobName is the Job for it. It depends on the pod's whole specification, so
 	// that more memory, say, makes another Job that goes on with the same run.
 	JobName string
@@ -35,6 +38,7 @@ type jobParts struct {
 	owner        metav1.Object
 	labels       map[string]string
 	runID        string
+	recipe       string
 	backoffLimit int32
 	suspend      bool
 	source       *v1alpha1.HTTPSource
@@ -83,7 +87,7 @@ func job(parts jobParts) (Run, error) {
 		spec.WithSuspend(true)
 		made.WithAnnotations(map[string]string{v1alpha1.AnnotationSuspended: "true"})
 	}
-	run := Run{ID: parts.runID, JobName: name, Job: made, Suspend: parts.suspend}
+	run := Run{ID: parts.runID, Recipe: parts.recipe, JobName: name, Job: made, Suspend: parts.suspend}
 	if parts.source != nil && parts.source.TokenSecretRef != nil {
 		run.Secret = parts.source.TokenSecretRef.Name
 	}

@@ -120,6 +120,15 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 	podLabels := labels(v1alpha1.ComponentServe, base.Name, map[string]string{
 		v1alpha1.LabelPolicy: policy.Name, v1alpha1.LabelRun: run,
 	})
+	template := coreac.PodTemplateSpec().
+		WithLabels(podLabels).
+		WithAnnotations(map[string]string{annotationAdmin: tokenHash}).
+		WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds))
+	hash, err := Hash(template)
+	if err != nil {
+		return nil, err
+	}
+	template.WithAnnotations(map[string]string{v1alpha1.AnnotationTemplate: hash})
 	return appsac.Deployment(policy.Name, policy.Namespace).
 		WithLabels(podLabels).
 		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
@@ -132,10 +141,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 				WithRollingUpdate(appsac.RollingUpdateDeployment().
 					WithMaxUnavailable(intstr.FromInt32(0)).
 					WithMaxSurge(intstr.FromInt32(1)))).
-			WithTemplate(coreac.PodTemplateSpec().
-				WithLabels(podLabels).
-				WithAnnotations(map[string]string{annotationAdmin: tokenHash}).
-				WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds)))), nil
+			WithTemplate(template)), nil
 }
 
 // Service is where clients find a policy.

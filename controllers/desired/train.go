@@ -64,7 +64,7 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		Train:               trainSet, Validation: validationSet,
 		Reward: string(reinforce.Reward), Hyperparameters: hyper,
 	}
-	spec.RunID, err = Hash(expert.UID, spec, claimNames(training.Dataset))
+	recipe, err := identify(expert, &spec)
 	if err != nil {
 		return Run{}, err
 	}
@@ -79,12 +79,27 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		}
 	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: spec.RunID,
+		kind: "ExpertVector", owner: expert, runID: spec.RunID, recipe: recipe,
 		backoffLimit: ptr.Deref(training.BackoffLimit, 3),
 		suspend:      ptr.Deref(training.Suspend, false),
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:          pod.spec(container),
 	})
+}
+
+// identify gives a training its RunID, and returns the recipe of it: what the
+// result depends on, with data sets by content and by name. What the expert is
+// called (its name, skill and description), how often it is tried and with what
+// resources makes no other run.
+func identify(expert *v1alpha1.ExpertVector, spec *contract.TrainSpec) (recipe string, err error) {
+	sets := expert.Spec.Training.Dataset
+	same := *spec
+	same.Name, same.Skill = "", ""
+	if spec.RunID, err = Hash(expert.UID, same, claimNames(sets)); err != nil {
+		return "", err
+	}
+	same.Train.Digest, same.Validation.Digest = string(sets.Train.Digest), string(sets.Validation.Digest)
+	return Hash(expert.UID, same, claimNames(sets), sets.Train.ConfigMap, sets.Validation.ConfigMap)
 }
 
 func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings Settings) (Run, error) {
@@ -119,7 +134,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		container.WithVolumeMounts(mount)
 	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: id, backoffLimit: importBackoff, source: source.HTTP,
+		kind: "ExpertVector", owner: expert, runID: id, recipe: id, backoffLimit: importBackoff, source: source.HTTP,
 		labels: labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:    pod.spec(container),
 	})

@@ -74,16 +74,20 @@ func (r *Reconciler) realise(ctx context.Context, expert *v1alpha1.ExpertVector)
 	if err != nil {
 		return status.Ready{}, err
 	}
-	digests, err := r.Datasets.Digests(ctx, expert)
-	if err != nil {
-		return status.Ready{}, err
-	}
+	digests, problem := r.Datasets.Digests(ctx, expert)
 	run, err := desired.Expert(expert, base, digests, r.Settings)
 	if err != nil {
 		return status.Ready{}, err
 	}
+	if problem != nil {
+		if status.Conclusive(problem) && stands(expert, run) {
+			return ready(expert, problem), nil
+		}
+		return status.Ready{}, problem
+	}
 	if done(expert, run) {
-		return ready(expert), nil
+		expert.Status.Artifact.Recipe = run.Recipe
+		return ready(expert, nil), nil
 	}
 	if err := startable(expert, base); err != nil {
 		return status.Ready{}, err

@@ -2,11 +2,13 @@ package expertvector
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/big"
 	"path"
-	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -55,7 +57,7 @@ func (r *Reconciler) conclude(ctx context.Context, expert *v1alpha1.ExpertVector
 	}
 	expert.Status.Runs = runs.Remember(expert.Status.Runs, runs.Record(runs.Latest(expert.Status.Runs), run, job, out))
 	if out.State == outcome.Succeeded {
-		return ready(expert), nil
+		return ready(expert, nil), nil
 	}
 	doing := v1alpha1.ReasonTraining
 	if expert.Spec.Source != nil {
@@ -75,15 +77,15 @@ func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired
 	model, decomposition := string(base.Status.Artifact.Digest), string(base.Status.Decomposition.Digest)
 	if result.BaseDigest != model || result.DecompositionDigest != decomposition {
 		return status.Stall(v1alpha1.ReasonDecompositionMismatch,
-			"The expert scales decomposition %s of model %s, but BaseModel %s has decomposition %s of model %s",
+			"The expert scales decomposition %s of model %s, but BaseModel %s has decomposition %s of model %s; change the object to train it anew",
 			result.DecompositionDigest, result.BaseDigest, base.Name, decomposition, model)
 	}
 	folder, err := contract.DigestDir(result.Digest)
 	if err != nil {
-		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest: %v", err)
+		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest (%v); is the runtime's image of another version than the operator?", err)
 	}
 	expert.Status.Artifact = &v1alpha1.ExpertArtifact{
-		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID,
+		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID, Recipe: run.Recipe,
 		URI: "pvc://" + path.Join(desired.ClaimName(base), contract.DirExperts, folder),
 	}
 	expert.Status.BaseDigest = v1alpha1.Digest(model)
@@ -97,7 +99,10 @@ func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired
 	return nil
 }
 
-func ready(expert *v1alpha1.ExpertVector) status.Ready {
+// ready describes an expert whose artifact is what the specification asks for.
+// missing, where it is not nil, is what a new run would lack.
+func ready(expert *v1alpha1.ExpertVector, missing error) status.Ready {
+	setImproved(expert)
 	message := fmt.Sprintf("Expert %s is there", expert.Status.Artifact.Digest)
 	if expert.Status.Score != "" {
 		message += fmt.Sprintf("; validation score %s, base model %s", expert.Status.Score, expert.Status.BaselineScore)
@@ -105,21 +110,65 @@ func ready(expert *v1alpha1.ExpertVector) status.Ready {
 	if p := expert.Status.Progress; p != nil {
 		message += fmt.Sprintf(", after %s iterations", p.Summary)
 	}
+	if missing != nil {
+		message += ". Only a new run would lack this: " + explanation(missing)
+	}
 	return status.Ready{Reason: v1alpha1.ReasonSucceeded, Message: message}
 }
 
-// meanwhile adds to what an expert waits for that its previous artifact is
-// served until then.
+// explanation is the message of a conclusive error.
+func explanation(err error) string {
+	var stalled *status.Stalled
+	var waiting *status.Waiting
+	switch {
+	case errors.As(err, &stalled):
+		return stalled.Message
+	case errors.As(err, &waiting):
+		return waiting.Message
+	}
+	return err.Error()
+}
+
+// stands reports whether the artifact is what the specification asks for, as far
+// as can be told where a data set cannot be read: it was made by the same recipe.
+func stands(expert *v1alpha1.ExpertVector, run desired.Run) bool {
+	a := expert.Status.Artifact
+	return a != nil && a.Recipe != "" && a.Recipe == run.Recipe
+}
+
+// setImproved writes how a trained expert compares with its base; of one that was
+// imported no scores are known.
+func setImproved(expert *v1alpha1.ExpertVector) {
+	score, scored := new(big.Rat).SetString(string(expert.Status.Score))
+	baseline, measured := new(big.Rat).SetString(string(expert.Status.BaselineScore))
+	if !scored || !measured {
+		meta.RemoveStatusCondition(&expert.Status.Conditions, v1alpha1.ConditionImproved)
+		return
+	}
+	message := fmt.Sprintf("validation score %s, base model %s", expert.Status.Score, expert.Status.BaselineScore)
+	switch score.Cmp(baseline) {
+	case 1:
+		status.Set(expert, v1alpha1.ConditionImproved, true, v1alpha1.ReasonAboveBaseline, "Better than the base model: "+message)
+	case 0:
+		status.Set(expert, v1alpha1.ConditionImproved, false, v1alpha1.ReasonAtBaseline, "As good as the base model: "+message)
+	default:
+		status.Set(expert, v1alpha1.ConditionImproved, false, v1alpha1.ReasonBelowBaseline, "Worse than the base model: "+message+
+			"; policies do not serve it unless their spec.rollout.gate.minGain says so. A lower learning rate or more data may help")
+	}
+}
+
+// meanwhile adds to what an expert waits for that its previous artifact stays
+// until then.
 func meanwhile(expert *v1alpha1.ExpertVector, err error) error {
 	if expert.Status.Artifact == nil {
 		return err
 	}
-	note := fmt.Sprintf(". The previous artifact %s is served meanwhile", expert.Status.Artifact.Digest)
+	note := fmt.Sprintf(". Until then the artifact of before stays: %s", expert.Status.Artifact.Digest)
 	switch e := err.(type) { //nolint:errorlint // Steps return these as they are; wrapped errors are left alone.
 	case *status.Waiting:
-		e.Message = strings.TrimSuffix(e.Message, ".") + note
+		e.Message = status.Tidy(e.Message) + note
 	case *status.Stalled:
-		e.Message = strings.TrimSuffix(e.Message, ".") + note
+		e.Message = status.Tidy(e.Message) + note
 	}
 	return err
 }

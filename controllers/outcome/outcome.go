@@ -14,6 +14,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -53,8 +54,11 @@ type Outcome struct {
 	// Waits is what has yet to go on where nothing says why it does not: the Job
 	// where it has no pod, or the pod that is starting; nil otherwise.
 	Waits client.Object
-	// Failures is the number of pods that failed.
-	Failures int32
+	// Failures is the number of pods that failed, of the Allowed that may before
+	// the run is given up. A pod that was interrupted or disrupted is none of them.
+	Failures, Allowed int32
+	// GivenUp says that a run failed because as many pods did as may.
+	GivenUp bool
 	// Results are the terminations that the newest pod's containers left, by
 	// container: one that succeeded may be there while a later one still runs.
 	Results map[string]contract.Termination
@@ -72,7 +76,7 @@ func (o Outcome) Over() bool { return o.State == Succeeded || o.State == Failed 
 // of a run that was killed at the limit.
 func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 	own := ownPods(job, pods)
-	out := Outcome{Failures: job.Status.Failed}
+	out := Outcome{Failures: max(job.Status.Failed, countFailed(own)), Allowed: ptr.Deref(job.Spec.BackoffLimit, 0) + 1}
 	var newest *corev1.Pod
 	if len(own) > 0 {
 		newest = own[0]
@@ -97,9 +101,7 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 			f := explain(pod, memoryField)
 			out.Reason, out.Message, out.Container = f.reason, f.message, f.container
 		}
-		if failed.Reason == batchv1.JobReasonBackoffLimitExceeded {
-			out.Message = fmt.Sprintf("%s (given up after %d failed pods)", strings.TrimSuffix(out.Message, "."), job.Status.Failed)
-		}
+		out.GivenUp = failed.Reason == batchv1.JobReasonBackoffLimitExceeded
 		return out
 	}
 	if job.Spec.Suspend != nil && *job.Spec.Suspend {
@@ -120,9 +122,9 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 	case corev1.PodFailed:
 		f := explain(pod, memoryField)
 		out.State, out.Reason, out.Message, out.Container = Retrying, f.reason, f.message, f.container
-		if out.Results[f.container].Permanent {
-			out.State, out.Reason = Pending, v1alpha1.ReasonPending
-			out.Message = fmt.Sprintf("Pod %s failed for good; waiting for the Job to end", pod.Name)
+		if out.Results[f.container].Permanent || (counts(pod) && out.Failures >= out.Allowed) {
+			out.State, out.Reason = Pending, v1alpha1.ReasonFinishing
+			out.Message = fmt.Sprintf("Pod %s failed, and no other is tried; waiting for the Job to end", pod.Name)
 		}
 	case corev1.PodSucceeded:
 		finishing(out, pod)
@@ -270,6 +272,33 @@ func ownPods(job *batchv1.Job, pods []corev1.Pod) []*corev1.Pod {
 		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	return own
+}
+
+// countFailed counts the pods that failed: the Job's own count comes later.
+func countFailed(pods []*corev1.Pod) int32 {
+	var n int32
+	for _, pod := range pods {
+		if pod.Status.Phase == corev1.PodFailed && counts(pod) {
+			n++
+		}
+	}
+	return n
+}
+
+// counts reports whether a pod's failure brings its Job nearer to its end: one
+// that was interrupted or disrupted does not, by the Job's pod failure policy.
+func counts(pod *corev1.Pod) bool {
+	for _, s := range statuses(pod) {
+		if t := s.State.Terminated; t != nil && t.ExitCode == contract.ExitInterrupted {
+			return false
+		}
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return false
+		}
+	}
+	return true
 }
 
 func firstInPhase(pods []*corev1.Pod, phase corev1.PodPhase) *corev1.Pod {

@@ -23,6 +23,7 @@ var t0 = metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 
 func job(change ...func(*batchv1.Job)) *batchv1.Job {
 	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "math-1", UID: "job"}}
+	j.Spec.BackoffLimit = new(int32(3))
 	for _, c := range change {
 		c(j)
 	}
@@ -170,9 +171,29 @@ func TestObserve(t *testing.T) {
 		},
 		{
 			name: "the pod failed for good, which the Job does not say yet", job: job(),
-			pods:        []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 42, "Error", termination(t, mismatch)))},
-			want:        Outcome{State: Pending, Reason: v1alpha1.ReasonPending, Container: "train", Results: map[string]contract.Termination{"train": mismatch}},
-			wantMessage: []string{"failed for good"},
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 42, "Error", termination(t, mismatch)))},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing, Container: "train", Failures: 1,
+				Results: map[string]contract.Termination{"train": mismatch}},
+			wantMessage: []string{"no other is tried"},
+		},
+		{
+			name: "the last pod that may fail failed, which the Job does not say yet", job: job(func(j *batchv1.Job) { j.Status.Failed = 3 }),
+			pods: []corev1.Pod{
+				pod("one", 0, corev1.PodFailed, terminated("train", 1, "Error", "x")), pod("two", 1, corev1.PodFailed, terminated("train", 1, "Error", "x")),
+				pod("three", 2, corev1.PodFailed, terminated("train", 1, "Error", "x")), pod("four", 3, corev1.PodFailed, terminated("train", 1, "Error", "x")),
+			},
+			want:        Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing, Container: "train", Failures: 4},
+			wantMessage: []string{"Pod four failed", "no other is tried"},
+		},
+		{
+			name: "a pod failed, which the Job does not count yet", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 137, "OOMKilled", ""))},
+			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonOOMKilled, Container: "train", Failures: 1},
+		},
+		{
+			name: "interrupted after a checkpoint, which is no failure", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", contract.ExitInterrupted, "Error", ""))},
+			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonCrashed, Container: "train"},
 		},
 		{
 			name: "given up", job: failedJob(batchv1.JobReasonBackoffLimitExceeded, "too many", 4),
@@ -180,8 +201,8 @@ func TestObserve(t *testing.T) {
 				pod("old", 0, corev1.PodFailed, terminated("train", 1, "Error", "x")),
 				pod("new", 5, corev1.PodFailed, terminated("train", 137, "OOMKilled", "")),
 			},
-			want:        Outcome{State: Failed, Reason: v1alpha1.ReasonOOMKilled, Container: "train", Failures: 4, CompletionTime: &t0, Seen: true},
-			wantMessage: []string{"given up after 4 failed pods"},
+			want:        Outcome{State: Failed, Reason: v1alpha1.ReasonOOMKilled, Container: "train", Failures: 4, GivenUp: true, CompletionTime: &t0, Seen: true},
+			wantMessage: []string{"512Mi", memoryField},
 		},
 		{
 			name: "failed, and its pods are gone", job: failedJob(batchv1.JobReasonDeadlineExceeded, "was active longer than specified deadline", 0),
@@ -191,7 +212,7 @@ func TestObserve(t *testing.T) {
 		{
 			name: "a crash tells the end of the log", job: job(),
 			pods:        []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 2, "Error", "goroutine 1\nfatal error: all is lost\n"))},
-			want:        Outcome{State: Retrying, Reason: v1alpha1.ReasonCrashed, Container: "train"},
+			want:        Outcome{State: Retrying, Reason: v1alpha1.ReasonCrashed, Container: "train", Failures: 1},
 			wantMessage: []string{"status 2", "all is lost", "kubectl logs p -c train"},
 		},
 		{
@@ -199,7 +220,7 @@ func TestObserve(t *testing.T) {
 			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, func(p *corev1.Pod) {
 				p.Status.Reason, p.Status.Message = "Evicted", "The node was low on resource: memory"
 			})},
-			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonEvicted}, wantMessage: []string{"low on resource"},
+			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonEvicted, Failures: 1}, wantMessage: []string{"low on resource"},
 		},
 		{
 			name: "disrupted before a container said anything", job: job(),
@@ -219,7 +240,7 @@ func TestObserve(t *testing.T) {
 				pod("late", 9, corev1.PodFailed, terminated("train", 1, "Error", "x")),
 				pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", termination(t, success))),
 			},
-			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true, Results: map[string]contract.Termination{"train": success}},
+			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true, Failures: 1, Results: map[string]contract.Termination{"train": success}},
 		},
 		{
 			name: "done, but the pod is gone", job: complete,
@@ -238,6 +259,9 @@ func TestObserve(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := Observe(tc.job, tc.pods, memoryField)
+			if tc.want.Allowed == 0 {
+				tc.want.Allowed = 4
+			}
 			if (got.Pod != nil) != (tc.want.State == Running) {
 				t.Errorf("a pod is there: %v, in state %v", got.Pod != nil, tc.want.State)
 			}

@@ -76,7 +76,7 @@ func planRetry(reason string, failed time.Time, done int32) plan {
 // failed explains a Job that failed, and deletes it where the time has come to
 // begin anew; the next reconciliation makes it again.
 func (r Runner) failed(ctx context.Context, job *batchv1.Job, out outcome.Outcome, record *v1alpha1.RunStatus) error {
-	now := r.now()
+	now, cause := r.now(), status.Tidy(out.Message)
 	at := now
 	if out.CompletionTime != nil {
 		at = out.CompletionTime.Time
@@ -91,22 +91,21 @@ func (r Runner) failed(ctx context.Context, job *batchv1.Job, out outcome.Outcom
 			return err
 		}
 		record.Retries = new(ptr.Deref(record.Retries, 0) + 1)
-		return status.Wait(out.Reason, "%s. It is tried again now", out.Message).Warn()
+		return status.Wait(out.Reason, "%s. It is tried again now", cause).Warn()
 	}
 	switch {
 	case next.again && next.stalled:
-		stalled := status.Stall(out.Reason, "%s. It is noticed within a minute when the Secret is changed, and tried again at %s",
-			out.Message, clock(next.at))
+		stalled := status.Stall(out.Reason, "%s. Correct the Secret, which is noticed within a minute; it is tried again at %s anyway",
+			cause, clock(next.at))
 		stalled.After = min(secretInterval, next.at.Sub(now))
 		return stalled
 	case next.again:
-		return status.Wait(out.Reason, "%s. It is tried again at %s", out.Message, clock(next.at)).Warn().Again(next.at.Sub(now))
+		return status.Wait(out.Reason, "%s. It is tried again at %s", cause, clock(next.at)).Warn().Again(next.at.Sub(now))
 	case next.times > 0:
 		return status.Stall(out.Reason, "%s. It was tried %d times, for a day; delete Job %s to try once more as it is, or change the object",
-			out.Message, ptr.Deref(record.Retries, 0)+1, job.Name)
+			cause, ptr.Deref(record.Retries, 0)+1, job.Name)
 	default:
-		return status.Stall(out.Reason, "%s. Then change the object, or delete Job %s to try once more as it is",
-			out.Message, job.Name)
+		return Explain(job, out, "", "")
 	}
 }
 

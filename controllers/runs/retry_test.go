@@ -71,7 +71,7 @@ func failedJob(annotations map[string]string) *batchv1.Job {
 	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "tiny-1", Namespace: "demo", UID: "job", Annotations: annotations}}
 }
 
-func runner(t *testing.T, now time.Time, objects ...client.Object) Runner {
+func timed(t *testing.T, now time.Time, objects ...client.Object) Runner {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
@@ -124,11 +124,11 @@ func TestAFailedRunIsBegunAnew(t *testing.T) {
 		},
 		{
 			name: "never, where somebody must change it", reason: contract.ReasonDigestMismatch, after: time.Hour,
-			want: "Then change the object, or delete Job tiny-1", stalled: true,
+			want: "Change the object, or delete Job tiny-1", stalled: true,
 		},
 		{
 			name: "a refused token is looked at each minute", reason: contract.ReasonUnauthorized, annotations: same, after: time.Minute,
-			want: "noticed within a minute when the Secret is changed, and tried again at 12:05:00 UTC", stalled: true, look: time.Minute,
+			want: "Correct the Secret, which is noticed within a minute; it is tried again at 12:05:00 UTC", stalled: true, look: time.Minute,
 		},
 		{
 			name: "a refused token, once its Secret is changed", reason: contract.ReasonUnauthorized, annotations: other, after: time.Minute,
@@ -141,7 +141,7 @@ func TestAFailedRunIsBegunAnew(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			job := failedJob(tc.annotations)
-			r := runner(t, noon.Add(tc.after), job, secret)
+			r := timed(t, noon.Add(tc.after), job, secret)
 			record := &v1alpha1.RunStatus{}
 			if tc.retries > 0 {
 				record.Retries = new(tc.retries)

@@ -5,6 +5,7 @@ package runs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -49,12 +49,19 @@ func (r Runner) now() time.Time {
 
 // Ensure makes the run's Job and returns it with the pods that carry its
 // labels. Jobs of other runs are deleted first, and the next begins only when
-// none of their pods lives any more, because both would write to the same volume; until then,
-// and until the new Job is in the cache, the error is a *status.Waiting.
+// none of their pods lives any more, because both would write to the same volume; until then
+// the error is a *status.Waiting.
 func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client.MatchingLabels, run desired.Run) (*batchv1.Job, []corev1.Pod, error) {
-	jobs, pods, err := r.list(ctx, owner, selector)
+	jobs, pods, err := list(ctx, r.Client, owner, selector)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !slices.ContainsFunc(jobs, func(job batchv1.Job) bool { return job.Name == run.JobName }) {
+		// A Job is about to be made. The cache may not have seen the one that was
+		// made a moment ago for what was asked then, nor that one's pods.
+		if jobs, pods, err = list(ctx, r.Live, owner, selector); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := r.endOthers(ctx, jobs, pods, run.JobName); err != nil {
 		return nil, nil, err
@@ -66,12 +73,8 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 		return nil, nil, err
 	}
 	job := &batchv1.Job{}
-	found, err := r.Applier.Make(ctx, owner, job, run.Job)
-	if err != nil {
+	if err := r.Applier.Make(ctx, owner, job, run.Job); err != nil {
 		return nil, nil, err
-	}
-	if !found {
-		return nil, nil, status.Wait(v1alpha1.ReasonProgressing, "Made Job %s for run %s", run.JobName, run.ID)
 	}
 	if !job.DeletionTimestamp.IsZero() {
 		return nil, nil, status.Wait(v1alpha1.ReasonPreviousRun, "Job %s is being deleted and will be made again", job.Name)
@@ -119,9 +122,10 @@ func (r Runner) Again(ctx context.Context, job *batchv1.Job) error {
 		"The result of Job %s was lost with its pod; it runs once more and finds what it made", job.Name).Warn()
 }
 
-func (r Runner) list(ctx context.Context, owner client.Object, selector client.MatchingLabels) ([]batchv1.Job, []corev1.Pod, error) {
+// list finds the Jobs of an object and the pods that carry their labels.
+func list(ctx context.Context, reader client.Reader, owner client.Object, selector client.MatchingLabels) ([]batchv1.Job, []corev1.Pod, error) {
 	var jobs batchv1.JobList
-	if err := r.Client.List(ctx, &jobs, client.InNamespace(owner.GetNamespace()), selector); err != nil {
+	if err := reader.List(ctx, &jobs, client.InNamespace(owner.GetNamespace()), selector); err != nil {
 		return nil, nil, fmt.Errorf("listing Jobs: %w", err)
 	}
 	own := jobs.Items[:0]
@@ -131,7 +135,7 @@ func (r Runner) list(ctx context.Context, owner client.Object, selector client.M
 		}
 	}
 	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(owner.GetNamespace()), selector); err != nil {
+	if err := reader.List(ctx, &pods, client.InNamespace(owner.GetNamespace()), selector); err != nil {
 		return nil, nil, fmt.Errorf("listing pods: %w", err)
 	}
 	return own, pods.Items, nil
@@ -240,33 +244,60 @@ func Remember(remembered []v1alpha1.RunStatus, record v1alpha1.RunStatus) []v1al
 	return list
 }
 
-// Explain turns the outcome of a run that has not succeeded into the error
-// that ends the reconciliation. doing is the reason while a pod runs, and
-// describe says how far it is. A run that failed for something that may pass by
-// itself is begun anew after a pause, which record counts.
+// Explain is the function of this name, and begins a run anew, after a pause that
+// record counts, where what it failed for may pass by itself. A Job that has not
+// begun is looked at again: no watch tells of what keeps it.
 func (r Runner) Explain(ctx context.Context, job *batchv1.Job, out outcome.Outcome, record *v1alpha1.RunStatus, doing, describe string) error {
-	switch out.State {
-	case outcome.Failed:
+	if out.State == outcome.Failed {
 		return r.failed(ctx, job, out, record)
-	case outcome.Retrying:
-		return status.Wait(out.Reason, "%s. It is tried again (%d of %d failed pods)",
-			out.Message, out.Failures, ptr.Deref(job.Spec.BackoffLimit, 0)+1).Warn()
-	case outcome.Blocked:
-		return status.Wait(out.Reason, "%s", out.Message).Warn().Again(pause(r.now().Sub(job.CreationTimestamp.Time)))
-	case outcome.Suspended:
-		return suspended(job)
-	case outcome.Running:
-		if out.Failures > 0 {
-			describe += fmt.Sprintf(" (after %d failed pods)", out.Failures)
-		}
-		return status.Wait(doing, "%s", describe).Again(PollInterval)
-	default:
-		return status.Wait(out.Reason, "%s", out.Message).Again(pause(r.now().Sub(job.CreationTimestamp.Time)))
 	}
+	err := Explain(job, out, doing, describe)
+	if waiting, ok := err.(*status.Waiting); ok && out.Waits != nil { //nolint:errorlint // Explain returns it as it is.
+		waiting.After = pause(r.now().Sub(job.CreationTimestamp.Time))
+	}
+	return err
 }
 
 // pause is how long to wait before a Job that has not begun is looked at again:
 // the longer it has been waiting, the longer, within bounds.
 func pause(age time.Duration) time.Duration {
 	return min(max(age/4, PollInterval), time.Minute).Round(time.Second)
+}
+
+// Explain turns the outcome of a run that has not succeeded into the error
+// that ends the reconciliation. doing is the reason while a pod runs, and
+// describe says how far it is.
+func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) error {
+	cause := status.Tidy(out.Message)
+	switch out.State {
+	case outcome.Failed:
+		if out.GivenUp {
+			cause += fmt.Sprintf(". Given up after %s", failedPods(out.Failures))
+		}
+		return status.Stall(out.Reason, "%s. Change the object, or delete Job %s to try once more as it is", cause, job.Name)
+	case outcome.Retrying:
+		if out.Failures == 0 {
+			return status.Wait(out.Reason, "%s. Another pod goes on, and this is not counted as a failure", cause).Warn()
+		}
+		return status.Wait(out.Reason, "%s. Another pod tries again, after %s of at most %d",
+			cause, failedPods(out.Failures), out.Allowed).Warn()
+	case outcome.Blocked:
+		return status.Wait(out.Reason, "%s", cause).Warn()
+	case outcome.Suspended:
+		return suspended(job)
+	case outcome.Running:
+		if out.Failures > 0 {
+			describe += fmt.Sprintf(" (after %s)", failedPods(out.Failures))
+		}
+		return status.Wait(doing, "%s", describe).Again(PollInterval)
+	default:
+		return status.Wait(out.Reason, "%s", cause)
+	}
+}
+
+func failedPods(n int32) string {
+	if n == 1 {
+		return "1 failed pod"
+	}
+	return fmt.Sprintf("%d failed pods", n)
 }

@@ -2,6 +2,8 @@ package status
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,7 +44,8 @@ type Verdict struct {
 	Message string
 	Warning bool
 	After   time.Duration
-	// Retry is an error for the work queue's backoff.
+	// Retry is an error for the work queue's backoff: a call of the operator
+	// failed, which says nothing about the object.
 	Retry error
 }
 
@@ -59,14 +62,30 @@ func Judge(ready Ready, err error) Verdict {
 	case errors.As(err, &waiting):
 		return Verdict{Reason: waiting.Reason, Message: waiting.Message, After: waiting.After, Warning: waiting.Warning}
 	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
-		return Verdict{Reason: v1alpha1.ReasonRejected, Message: Refusal(err), After: rejectedRetry, Warning: true}
+		return Verdict{
+			Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true,
+			Message: fmt.Sprintf("The API server refuses what this needs, and is asked again each minute: %s", Refusal(err)),
+		}
 	default:
-		return Verdict{Reason: v1alpha1.ReasonError, Message: err.Error(), Warning: true, Retry: err}
+		return Verdict{
+			Reason: v1alpha1.ReasonError, Warning: true, Retry: err,
+			Message: fmt.Sprintf("A step failed and is repeated: %v", err),
+		}
 	}
 }
 
 // SetConditions writes Ready, Reconciling and Stalled as the verdict has them.
+// A failed call of the operator says nothing about the object: what the
+// conditions said of the same generation stays, and of a generation of which
+// they say nothing yet it is not known whether it is realised.
 func SetConditions(obj Object, v Verdict) {
+	if known := meta.FindStatusCondition(*obj.StatusConditions(), v1alpha1.ConditionReady); v.Retry != nil &&
+		known != nil && known.ObservedGeneration == obj.GetGeneration() {
+		if meta.IsStatusConditionTrue(*obj.StatusConditions(), v1alpha1.ConditionReconciling) {
+			Set(obj, v1alpha1.ConditionReconciling, true, v.Reason, v.Message)
+		}
+		return
+	}
 	obj.SetObservedGeneration(obj.GetGeneration())
 	Set(obj, v1alpha1.ConditionReady, v.Ready, v.Reason, v.Message)
 	setOrRemove(obj, v1alpha1.ConditionReconciling, !v.Ready && !v.Stalled, v)
@@ -89,7 +108,7 @@ func Set(obj Object, conditionType string, holds bool, reason, message string) {
 		value = metav1.ConditionTrue
 	}
 	meta.SetStatusCondition(obj.StatusConditions(), metav1.Condition{
-		Type: conditionType, Status: value, Reason: reason, Message: Clip(message, MaxMessage),
+		Type: conditionType, Status: value, Reason: reason, Message: Clip(Tidy(message), MaxMessage),
 		ObservedGeneration: obj.GetGeneration(),
 	})
 }
@@ -105,18 +124,26 @@ func Holds(obj Object, conditionType string) bool {
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == obj.GetGeneration()
 }
 
-// Explain returns what an object's Ready condition says, for the message of an
-// object that waits for it.
+// Explain returns why an object is not Ready, for the message of an object that
+// waits for it. Of one that is Ready it says that its change is not seen yet.
 func Explain(obj Object) string {
 	c := meta.FindStatusCondition(*obj.StatusConditions(), v1alpha1.ConditionReady)
 	switch {
 	case c == nil:
-		return "not looked at yet"
+		return "it was not looked at yet"
 	case c.ObservedGeneration != obj.GetGeneration():
-		return "changed a moment ago"
+		return "it was changed a moment ago"
+	case c.Status == metav1.ConditionTrue:
+		return "it has not begun"
 	default:
 		return c.Reason + ": " + c.Message
 	}
+}
+
+// Tidy puts a message on one line and takes away how its last sentence ends:
+// parts of it come from the kubelet and the runtime, and more may be added to it.
+func Tidy(message string) string {
+	return strings.TrimRight(strings.Join(strings.Fields(message), " "), " .,;:")
 }
 
 // Clip shortens s to at most limit bytes, on a rune's boundary.

@@ -61,6 +61,13 @@ func (e *Waiting) Warn() *Waiting {
 	return e
 }
 
+// Conclusive reports whether an error says something about the object or what it
+// refers to: whether it is a *Stalled or a *Waiting, and no failed call.
+func Conclusive(err error) bool {
+	w := weight(err)
+	return w == 1 || w == 2
+}
+
 // First returns the error that matters most: a *Stalled before a *Waiting,
 // the earlier before the later; an error that is neither comes before both,
 // because it may hide what the others would be.

@@ -34,15 +34,23 @@ type Reporter struct {
 }
 
 // Report ends a reconciliation: it writes conditions by what err says, writes
-// the status if anything in it changed against before, records an event if
-// Ready changed its status or reason or the object stalled, and returns what the work queue does
-// next. An idle object causes no write.
+// the status if anything in it changed against before, records events of what
+// turned, and returns what the work queue does next. An idle object causes no
+// write. A failed call of the operator's is an event and counted; it takes
+// nothing away from an object that is Ready.
 func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, err error) (reconcile.Result, error) {
 	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: conflictRetry}, nil
 	}
+	if err != nil && ctx.Err() != nil {
+		return reconcile.Result{}, err // The operator ends; whoever follows looks again.
+	}
 	verdict := Judge(ready, err)
 	SetConditions(obj, verdict)
+	if verdict.Retry != nil {
+		countError(obj, verdict.Retry)
+		r.Event(obj, true, verdict.Reason, verdict.Message)
+	}
 
 	if !equality.Semantic.DeepEqual(before, obj) {
 		switch err := r.Client.Status().Update(ctx, obj); {
@@ -51,11 +59,15 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: conflictRetry}, nil
 		case err != nil:
+			countError(obj, err)
 			return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
 		}
 	}
-	if turned(before, obj) {
+	if verdict.Retry == nil && turned(before, obj) {
 		r.Event(obj, verdict.Warning, verdict.Reason, verdict.Message)
+	}
+	for _, c := range alsoTurned(before, obj) {
+		r.Event(obj, c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.ReasonScaledToZero, c.Reason, c.Message)
 	}
 	return reconcile.Result{RequeueAfter: verdict.After}, verdict.Retry
 }
@@ -66,7 +78,7 @@ func (r Reporter) Event(obj Object, warning bool, reason, message string) {
 	if warning {
 		kind = corev1.EventTypeWarning
 	}
-	r.Events.Eventf(obj, nil, kind, reason, action, "%s", Clip(message, maxNote))
+	r.Events.Eventf(obj, nil, kind, reason, action, "%s", Clip(Tidy(message), maxNote))
 }
 
 // turned reports whether Ready has another status or reason than before, or
@@ -84,4 +96,22 @@ func turned(before, after Object) bool {
 		was = &metav1.Condition{}
 	}
 	return is.Status != was.Status || is.Reason != was.Reason
+}
+
+// alsoTurned are the conditions beside Ready of which an event tells: an expert
+// that came out worse than its base, and a policy that stopped or began to
+// answer after it had been looked at.
+func alsoTurned(before, after Object) []metav1.Condition {
+	var turned []metav1.Condition
+	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionImproved)
+	was := meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionImproved)
+	if is != nil && is.Reason == v1alpha1.ReasonBelowBaseline && (was == nil || was.Reason != is.Reason || was.Message != is.Message) {
+		turned = append(turned, *is)
+	}
+	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionAvailable)
+	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionAvailable)
+	if is != nil && was != nil && is.Status != was.Status {
+		turned = append(turned, *is)
+	}
+	return turned
 }

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 )
@@ -49,11 +50,14 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "refused by the API server", err: fmt.Errorf("applying: %w", forbidden),
-			want: Verdict{Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true, Message: forbidden.Error()},
+			want: Verdict{
+				Reason: v1alpha1.ReasonRejected, After: rejectedRetry, Warning: true,
+				Message: fmt.Sprintf("The API server refuses what this needs, and is asked again each minute: %v", forbidden),
+			},
 		},
 		{
 			name: "anything else", err: unknown,
-			want: Verdict{Reason: v1alpha1.ReasonError, Message: unknown.Error(), Warning: true, Retry: unknown},
+			want: Verdict{Reason: v1alpha1.ReasonError, Message: "A step failed and is repeated: connection refused", Warning: true, Retry: unknown},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -112,6 +116,91 @@ func TestConditionsExcludeEachOther(t *testing.T) {
 		}
 		if expert.Status.ObservedGeneration != 3 {
 			t.Errorf("%s: observedGeneration is %d", step.name, expert.Status.ObservedGeneration)
+		}
+	}
+}
+
+// A failed call of the operator's says nothing about the object: what was known of
+// this generation stays, and of another nothing is known.
+func TestAFailedCallTakesNothingAway(t *testing.T) {
+	failed := Judge(Ready{}, errors.New("no connection"))
+	for _, tc := range []struct {
+		name       string
+		known      []Verdict
+		generation int64
+		want       map[string]string
+		observed   int64
+	}{
+		{
+			name: "ready stays ready", known: []Verdict{{Ready: true, Reason: "Serving"}}, generation: 1,
+			want: map[string]string{"Ready": "True Serving"}, observed: 1,
+		},
+		{
+			name: "ready is not ready once it was changed", known: []Verdict{{Ready: true, Reason: "Serving"}}, generation: 2,
+			want: map[string]string{"Ready": "False ReconcileError", "Reconciling": "True ReconcileError"}, observed: 2,
+		},
+		{
+			name: "work that goes on says why it stands", known: []Verdict{{Reason: "Training"}}, generation: 1,
+			want: map[string]string{"Ready": "False Training", "Reconciling": "True ReconcileError"}, observed: 1,
+		},
+		{
+			name: "who must act must act still", known: []Verdict{{Stalled: true, Reason: "Bad"}}, generation: 1,
+			want: map[string]string{"Ready": "False Bad", "Stalled": "True Bad"}, observed: 1,
+		},
+		{
+			name: "nothing is known at first", generation: 1,
+			want: map[string]string{"Ready": "False ReconcileError", "Reconciling": "True ReconcileError"}, observed: 1,
+		},
+		{
+			name: "it failed before, too", known: []Verdict{failed}, generation: 1,
+			want: map[string]string{"Ready": "False ReconcileError", "Reconciling": "True ReconcileError"}, observed: 1,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			policy := &v1alpha1.AdaptivePolicy{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
+			for _, v := range tc.known {
+				SetConditions(policy, v)
+			}
+			policy.Generation = tc.generation
+			SetConditions(policy, failed)
+			if diff := cmp.Diff(tc.want, types(policy.Status.Conditions)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if policy.Status.ObservedGeneration != tc.observed {
+				t.Errorf("observedGeneration is %d, want %d", policy.Status.ObservedGeneration, tc.observed)
+			}
+		})
+	}
+}
+
+func TestTidyEndsAMessageProperly(t *testing.T) {
+	for _, tc := range []struct{ in, want string }{
+		{"", ""},
+		{"Waiting", "Waiting"},
+		{"Waiting. ", "Waiting"},
+		{"two\nlines\tand  blanks;", "two lines and blanks"},
+		{"set it to 0.5", "set it to 0.5"},
+		{"why:", "why"},
+	} {
+		if got := Tidy(tc.in); got != tc.want {
+			t.Errorf("Tidy(%q) is %q, want %q", tc.in, got, tc.want)
+		}
+	}
+}
+
+func TestConclusive(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"nothing", nil, false},
+		{"stalled", Stall("A", "a"), true},
+		{"waiting, wrapped", fmt.Errorf("step: %w", Wait("A", "a")), true},
+		{"a failed call", errors.New("no connection"), false},
+	} {
+		if got := Conclusive(tc.err); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
 }
@@ -197,9 +286,27 @@ func TestReportWritesAndTellsOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// counted is how many failed calls of all kinds the operator's metrics have.
+func counted(t *testing.T) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n float64
+	for _, family := range families {
+		if family.GetName() == "transformersquared_reconcile_failures_total" {
+			for _, m := range family.GetMetric() {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
 func TestReportTellsTheQueue(t *testing.T) {
 	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", Generation: 1}}
-	r, _, _ := reporter(t, expert.DeepCopy())
+	r, _, told := reporter(t, expert.DeepCopy())
 	ctx := t.Context()
 	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(expert), expert); err != nil {
 		t.Fatal(err)
@@ -209,13 +316,95 @@ func TestReportTellsTheQueue(t *testing.T) {
 	if err != nil || result.RequeueAfter != conflictRetry || meta.FindStatusCondition(expert.Status.Conditions, "Ready") != nil {
 		t.Errorf("a conflict gave %v, %v and conditions %v", result, err, expert.Status.Conditions)
 	}
-	failure := errors.New("no connection")
+	failure := apierrors.NewServiceUnavailable("no connection")
+	before := counted(t)
 	if _, err := r.Report(ctx, expert.DeepCopy(), expert, Ready{}, failure); !errors.Is(err, failure) {
 		t.Errorf("got %v, want the error for the backoff", err)
+	}
+	if got := counted(t); got != before+1 {
+		t.Errorf("%v failures are counted, want %v", got, before+1)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := r.Report(over, expert.DeepCopy(), expert, Ready{}, context.Canceled); !errors.Is(err, context.Canceled) || len(told) != 1 {
+		t.Errorf("an operator that ends gives %v and %d events, want none beside that of the failed call", err, len(told))
 	}
 	gone := expert.DeepCopy()
 	gone.Name = "gone"
 	if _, err := r.Report(ctx, gone.DeepCopy(), gone, Ready{}, Wait("A", "a")); err != nil {
 		t.Errorf("an object that was deleted meanwhile gave %v", err)
+	}
+}
+
+// A failed call tells an event and changes no status of an object that is ready.
+func TestAFailedCallIsAnEventAndNoWrite(t *testing.T) {
+	expert := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", Generation: 1}}
+	SetConditions(expert, Verdict{Ready: true, Reason: "Succeeded"})
+	r, writes, told := reporter(t, expert.DeepCopy())
+	ctx := t.Context()
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(expert), expert); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Report(ctx, expert.DeepCopy(), expert, Ready{}, errors.New("no connection")); err == nil {
+		t.Error("the queue is not told")
+	}
+	if *writes != 0 || len(told) != 1 || !IsReady(expert) {
+		t.Errorf("%d writes, %d events, ready %v; want 0, 1, true", *writes, len(told), IsReady(expert))
+	}
+	if got := <-told; !strings.HasPrefix(got, "Warning ReconcileError") {
+		t.Errorf("the event is %q", got)
+	}
+}
+
+func TestEventsOfWhatElseTurned(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before func(*v1alpha1.AdaptivePolicy)
+		after  func(*v1alpha1.AdaptivePolicy)
+		want   []string
+	}{
+		{name: "nothing", before: func(*v1alpha1.AdaptivePolicy) {}, after: func(*v1alpha1.AdaptivePolicy) {}},
+		{
+			name: "a policy that never answered does not answer", before: func(*v1alpha1.AdaptivePolicy) {},
+			after: func(p *v1alpha1.AdaptivePolicy) { Set(p, v1alpha1.ConditionAvailable, false, "NoPodAnswers", "") },
+		},
+		{
+			name:   "a policy stops answering",
+			before: func(p *v1alpha1.AdaptivePolicy) { Set(p, v1alpha1.ConditionAvailable, true, "Answering", "") },
+			after:  func(p *v1alpha1.AdaptivePolicy) { Set(p, v1alpha1.ConditionAvailable, false, "NoPodAnswers", "") },
+			want:   []string{"NoPodAnswers"},
+		},
+		{
+			name:   "a policy goes on answering",
+			before: func(p *v1alpha1.AdaptivePolicy) { Set(p, v1alpha1.ConditionAvailable, true, "Answering", "one") },
+			after:  func(p *v1alpha1.AdaptivePolicy) { Set(p, v1alpha1.ConditionAvailable, true, "Answering", "two") },
+		},
+		{
+			name: "an expert came out worse than its base", before: func(*v1alpha1.AdaptivePolicy) {},
+			after: func(p *v1alpha1.AdaptivePolicy) {
+				Set(p, v1alpha1.ConditionImproved, false, v1alpha1.ReasonBelowBaseline, "")
+			},
+			want: []string{v1alpha1.ReasonBelowBaseline},
+		},
+		{
+			name: "an expert came out better", before: func(*v1alpha1.AdaptivePolicy) {},
+			after: func(p *v1alpha1.AdaptivePolicy) {
+				Set(p, v1alpha1.ConditionImproved, true, v1alpha1.ReasonAboveBaseline, "")
+			},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := &v1alpha1.AdaptivePolicy{}
+			tc.before(before)
+			after := before.DeepCopy()
+			tc.after(after)
+			var got []string
+			for _, c := range alsoTurned(before, after) {
+				got = append(got, c.Reason)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -58,7 +58,7 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"no tokens":                 {"generate", "--model", "x", "--prompt", "x", "--max-tokens", "0"},
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},
 		"an unknown dtype":          {"generate", "--model", "x", "--prompt", "x", "--dtype", "f16"},
-		"another, to serve":         {"serve", "--model", "x", "--dtype", "BF16"},
+		"another, to serve":         {"serve", "--model", "x", "--dtype", "FP8"},
 		"an unknown reward":         {"eval", "--model", "x", "--dataset", "x", "--format", "GSM8K", "--reward", "Guess"},
 	}
 	for name, args := range tests {

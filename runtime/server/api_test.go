@@ -408,8 +408,13 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	if !strings.Contains(h.log.String(), `"form":"factored"`) {
 		t.Error("the log does not say in which form the set is computed")
 	}
-	if strings.Contains(metrics, "demo-math") {
-		t.Error("metrics have an expert's name as a label")
+	for _, want := range []string{"\nt2_fallbacks_total ", `t2_expert_requests_total{expert="demo-math"} `, `t2_expert_requests_total{expert="demo-code"} `} {
+		if strings.Count(metrics, want) != 1 {
+			t.Errorf("metrics do not have %q once", want)
+		}
+	}
+	if strings.Count(metrics, "demo-math") != 1 {
+		t.Error("an expert's name is a label of other metrics than the set's own")
 	}
 	if n := strings.Count(h.log.String(), `"msg":"Answered request"`); n != 1 {
 		t.Errorf("%d lines for one answered request", n)

@@ -96,7 +96,7 @@ func unreachable(ctx context.Context, where string, err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: %w; check the address and the network, it is tried again", where, err)
+	return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: %w; check the address and the network", where, err)
 }
 
 func checkStatus(r *http.Response, where string) error {
@@ -108,7 +108,7 @@ func checkStatus(r *http.Response, where string) error {
 	case http.StatusNotFound, http.StatusGone:
 		return fmt.Errorf("fetching %s: the server answers %s: %w", where, r.Status, fs.ErrNotExist)
 	default:
-		return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: the server answers %s; it is tried again", where, r.Status)
+		return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: the server answers %s; ask again later, or check the address", where, r.Status)
 	}
 }
 

@@ -293,7 +293,7 @@ func TestServersThatMisbehave(t *testing.T) {
 			w.Header().Set("Content-Length", "1000000")
 			_, _ = w.Write([]byte("{"))
 			panic(http.ErrAbortHandler)
-		}, contract.ReasonSourceUnreachable, false, "tried again"},
+		}, contract.ReasonSourceUnreachable, false, "check the address"},
 		{"stand still", func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte("{"))
 			w.(http.Flusher).Flush()

@@ -154,7 +154,7 @@ func reconcileAll(ctx context.Context, c *counting, w world) {
 	GinkgoHelper()
 	live := operator.mgr.GetAPIReader()
 	reporter := status.Reporter{Client: c, Events: events.NewFakeRecorder(100)}
-	applier := apply.Applier{Client: c, Live: live}
+	applier := apply.New(c, live)
 	runner := runs.Runner{Client: c, Live: live, Applier: applier}
 	for name, reconciler := range map[string]reconcile.Reconciler{
 		"tiny": reconcile.AsReconciler(client.Client(c), &basemodel.Reconciler{

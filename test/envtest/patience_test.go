@@ -92,7 +92,7 @@ var _ = Describe("What stands still", func() {
 		}))
 		w.setJob(ctx, job, batchv1.JobFailed, batchv1.JobReasonPodFailurePolicy, 1)
 		message := w.becomes(ctx, base, metav1.ConditionFalse, contract.ReasonUnauthorized).Message
-		Expect(message).To(ContainSubstring("when the Secret is changed"))
+		Expect(message).To(ContainSubstring("Correct the Secret"))
 		Expect(meta.IsStatusConditionTrue(base.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
 
 		secret.StringData = map[string]string{"token": "right"}

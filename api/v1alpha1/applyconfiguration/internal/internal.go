@@ -82,6 +82,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
     - name: serving
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
@@ -351,6 +354,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: digest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: recipe
+      type:
+        scalar: string
     - name: runID
       type:
         scalar: string
@@ -473,6 +479,8 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.FallbackType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Form
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
   map:
@@ -669,6 +677,18 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutType
       default: Greedy
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+  map:
+    fields:
+    - name: minGain
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
+  map:
+    fields:
+    - name: gate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RunStatus

@@ -27,6 +27,8 @@ type AdaptivePolicySpecApplyConfiguration struct {
 	// serving says how many pods serve and with what. A change of anything but
 	// replicas replaces the pods one by one.
 	Serving *ServingSpecApplyConfiguration `json:"serving,omitempty"`
+	// rollout says which experts are good enough to be served.
+	Rollout *RolloutSpecApplyConfiguration `json:"rollout,omitempty"`
 }
 
 // AdaptivePolicySpecApplyConfiguration constructs a declarative configuration of the AdaptivePolicySpec type for use with
@@ -77,5 +79,13 @@ func (b *AdaptivePolicySpecApplyConfiguration) WithStrategy(value *StrategyApply
 // If called multiple times, the Serving field is set to the value of the last call.
 func (b *AdaptivePolicySpecApplyConfiguration) WithServing(value *ServingSpecApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
 	b.Serving = value
+	return b
+}
+
+// WithRollout sets the Rollout field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rollout field is set to the value of the last call.
+func (b *AdaptivePolicySpecApplyConfiguration) WithRollout(value *RolloutSpecApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
+	b.Rollout = value
 	return b
 }

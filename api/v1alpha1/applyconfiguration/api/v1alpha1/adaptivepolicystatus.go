@@ -13,8 +13,9 @@ import (
 // AdaptivePolicyStatus says what the pods serve. What is counted (requests,
 // fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
-	// conditions are Ready and, while they hold, Reconciling or Stalled. Ready
-	// means that every pod reports the expected expert set.
+	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
+	// Ready means that every pod reports the expected expert set, Available that
+	// requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
 	// the operator has seen the object.

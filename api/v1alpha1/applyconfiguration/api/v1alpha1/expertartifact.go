@@ -19,6 +19,10 @@ type ExpertArtifactApplyConfiguration struct {
 	URI *string `json:"uri,omitempty"`
 	// runID is the run that made it.
 	RunID *string `json:"runID,omitempty"`
+	// recipe is the hash of what that run was asked for: of the specification and
+	// the model, with data sets by name. While it stays, so does the artifact, also
+	// when a data set cannot be read any more.
+	Recipe *string `json:"recipe,omitempty"`
 }
 
 // ExpertArtifactApplyConfiguration constructs a declarative configuration of the ExpertArtifact type for use with
@@ -56,5 +60,13 @@ func (b *ExpertArtifactApplyConfiguration) WithURI(value string) *ExpertArtifact
 // If called multiple times, the RunID field is set to the value of the last call.
 func (b *ExpertArtifactApplyConfiguration) WithRunID(value string) *ExpertArtifactApplyConfiguration {
 	b.RunID = &value
+	return b
+}
+
+// WithRecipe sets the Recipe field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Recipe field is set to the value of the last call.
+func (b *ExpertArtifactApplyConfiguration) WithRecipe(value string) *ExpertArtifactApplyConfiguration {
+	b.Recipe = &value
 	return b
 }

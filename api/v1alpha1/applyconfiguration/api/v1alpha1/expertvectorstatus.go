@@ -12,7 +12,8 @@ import (
 //
 // ExpertVectorStatus says how training goes and what came of it.
 type ExpertVectorStatusApplyConfiguration struct {
-	// conditions are Ready and, while they hold, Reconciling or Stalled.
+	// conditions are Ready, Improved once an expert was trained, and, while they
+	// hold, Reconciling or Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
 	// the operator has seen the object.

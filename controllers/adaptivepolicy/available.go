@@ -1,0 +1,97 @@
+package adaptivepolicy
+
+import (
+	"context"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/status"
+)
+
+// answer is what a policy's pods serve now.
+type answer struct {
+	seen []observation
+	// off says that no pod is asked for.
+	off bool
+	// expected is the digest of the expert set that they should have; empty where
+	// it is not known.
+	expected string
+}
+
+// observe looks at what a policy's pods serve, and offers them nothing: where
+// nothing can be concluded of what they should serve, it is still true that they
+// answer, or do not.
+func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolicy) error {
+	var live appsv1.Deployment
+	found, err := r.Applier.Look(ctx, client.ObjectKeyFromObject(policy), &live)
+	if err != nil {
+		return err
+	}
+	a := answer{expected: string(policy.Status.ExpertSetDigest)}
+	if found && metav1.IsControlledBy(&live, policy) {
+		// A deployment without a run: no pod is current, and none is offered a set.
+		if a.seen, err = r.converge(ctx, policy, deployment{object: &live}, choice{}); err != nil {
+			return err
+		}
+		a.off = deployment{object: &live}.want() == 0
+		for i := range a.seen {
+			a.seen[i].current = a.seen[i].pod.Labels[v1alpha1.LabelRun] == live.Spec.Template.Labels[v1alpha1.LabelRun]
+		}
+		setReplicas(policy, &live)
+		policy.Status.PodCounts, policy.Status.Pods = podStatuses(choice{digest: a.expected}, a.seen)
+	}
+	setAvailable(policy, a)
+	return nil
+}
+
+// setAvailable writes the condition Available.
+func setAvailable(policy *v1alpha1.AdaptivePolicy, a answer) {
+	was := meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionAvailable)
+	holds, reason, message := available(a, was)
+	status.Set(policy, v1alpha1.ConditionAvailable, holds, reason, message)
+}
+
+// available says whether requests are answered now. A pod that is ready but was
+// not to be asked answers if it did before (was): the kubelet asks it too, and
+// takes readiness away where it is wrong.
+func available(a answer, was bool) (holds bool, reason, message string) {
+	var answering, expected int32
+	for _, o := range a.seen {
+		asked := o.trouble == "" || o.refused
+		if !podReady(o.pod) || (asked && o.status.ExpertSetDigest == "") || (!asked && !was) {
+			continue
+		}
+		answering++
+		if asked && o.status.ExpertSetDigest == a.expected {
+			expected++
+		}
+	}
+	switch total := int32(len(a.seen)); {
+	case answering == 0 && total == 0 && a.off:
+		return false, v1alpha1.ReasonScaledToZero, "No replica is asked for (spec.serving.replicas is 0)"
+	case answering == 0 && total == 0:
+		return false, v1alpha1.ReasonNoPodAnswers, "There is no pod yet"
+	case answering == 0:
+		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
+	case expected == answering:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the expected experts"
+	case expected > 0:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods with the experts from before"
+	default:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the experts from before"
+	}
+}
+
+func podReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,105 @@
+package adaptivepolicy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+func decomposedBase() *v1alpha1.BaseModel {
+	return &v1alpha1.BaseModel{
+		ObjectMeta: metav1.ObjectMeta{Name: "tiny"},
+		Status: v1alpha1.BaseModelStatus{
+			Artifact:      &v1alpha1.ModelArtifact{Digest: "sha256:model"},
+			Decomposition: &v1alpha1.DecompositionStatus{Digest: "sha256:factors"},
+		},
+	}
+}
+
+func readyExpert(name string) *v1alpha1.ExpertVector {
+	return &v1alpha1.ExpertVector{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 1},
+		Spec:       v1alpha1.ExpertVectorSpec{BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Skill: name},
+		Status: v1alpha1.ExpertVectorStatus{
+			Conditions: []metav1.Condition{{
+				Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, ObservedGeneration: 1,
+			}},
+			Artifact: &v1alpha1.ExpertArtifact{Digest: v1alpha1.Digest("sha256:" + name)}, DecompositionDigest: "sha256:factors",
+		},
+	}
+}
+
+// TestASelectorThatFindsTooMany keeps the set within what a pod takes and the
+// status within what the schema takes, and says so.
+func TestASelectorThatFindsTooMany(t *testing.T) {
+	for _, tc := range []struct {
+		found   int
+		stalled bool
+	}{{contract.MaxExperts, false}, {contract.MaxExperts + 2, true}} {
+		experts := map[string]*v1alpha1.ExpertVector{}
+		for i := range tc.found {
+			name := fmt.Sprintf("skill-%03d", i)
+			experts[name] = readyExpert(name)
+		}
+		policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, ExpertSelector: &metav1.LabelSelector{},
+		}}
+		chosen := choose(policy, decomposedBase(), experts)
+		if len(chosen.candidates) != contract.MaxExperts || len(chosen.set.Experts) != contract.MaxExperts {
+			t.Errorf("of %d, %d are in the status and %d in the set", tc.found, len(chosen.candidates), len(chosen.set.Experts))
+		}
+		var stalled *status.Stalled
+		if errors.As(chosen.problem, &stalled) != tc.stalled {
+			t.Fatalf("of %d: problem %v", tc.found, chosen.problem)
+		}
+		if tc.stalled && (stalled.Reason != ReasonTooManyExperts || !strings.Contains(stalled.Message, "find 66 experts")) {
+			t.Errorf("got %v", stalled)
+		}
+	}
+}
+
+func TestTheFallbackIsInTheSetOnceItIsServed(t *testing.T) {
+	expert := func(name string) *v1alpha1.Fallback {
+		return &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: name}
+	}
+	unready := readyExpert("code")
+	unready.Status.Artifact = nil
+	for _, tc := range []struct {
+		name     string
+		fallback *v1alpha1.Fallback
+		code     *v1alpha1.ExpertVector
+		want     string
+		reason   string
+	}{
+		{name: "none is the base", code: readyExpert("code")},
+		{name: "the base", fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}, code: readyExpert("code")},
+		{name: "an expert", fallback: expert("code"), code: readyExpert("code"), want: "code"},
+		{name: "one without an artifact", fallback: expert("code"), code: unready, reason: v1alpha1.ReasonExpertsNotReady},
+		{name: "nobody", fallback: expert("law"), code: readyExpert("code"), reason: v1alpha1.ReasonFallbackNotFound},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
+				BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Fallback: tc.fallback},
+				Experts: []v1alpha1.PolicyExpert{{Name: "code"}},
+			}}
+			chosen := choose(policy, decomposedBase(), map[string]*v1alpha1.ExpertVector{"code": tc.code})
+			if chosen.set.Fallback != tc.want {
+				t.Errorf("got %q, want %q", chosen.set.Fallback, tc.want)
+			}
+			got := ""
+			if chosen.problem != nil {
+				got, _, _ = strings.Cut(chosen.problem.Error(), ":")
+			}
+			if got != tc.reason {
+				t.Errorf("problem %v, want reason %q", chosen.problem, tc.reason)
+			}
+		})
+	}
+}
