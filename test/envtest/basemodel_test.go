@@ -35,7 +35,7 @@ var _ = Describe("A BaseModel", func() {
 
 		var volume corev1.PersistentVolumeClaim
 		w.get(ctx, "tiny", &volume)
-		Expect(metav1.IsControlledBy(&volume, base)).To(BeTrue())
+		Expect(volume.Annotations).To(HaveKeyWithValue(v1alpha1.AnnotationOwner, string(base.UID)))
 		Expect(volume.Spec.Resources.Requests.Storage().Equal(resource.MustParse("10Gi"))).To(BeTrue())
 
 		By("fetching")
