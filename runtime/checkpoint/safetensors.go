@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -145,6 +146,9 @@ func readHeader(r io.ReaderAt, size int64) ([]byte, error) {
 	if _, err := r.ReadAt(prefix[:], 0); err != nil {
 		return nil, err
 	}
+	if err := checkPointer(r, size); err != nil {
+		return nil, err
+	}
 	n := binary.LittleEndian.Uint64(prefix[:])
 	if n > maxHeader {
 		return nil, fmt.Errorf("header length %d is more than %d: it is no safetensors file", n, maxHeader)
@@ -157,6 +161,19 @@ func readHeader(r io.ReaderAt, size int64) ([]byte, error) {
 		return nil, err
 	}
 	return header, nil
+}
+
+// checkPointer names a Git LFS pointer, which is what a clone without the weights
+// has in their place.
+func checkPointer(r io.ReaderAt, size int64) error {
+	if size > artifact.MaxLFSPointer {
+		return nil
+	}
+	head := make([]byte, size)
+	if _, err := r.ReadAt(head, 0); err != nil {
+		return err
+	}
+	return artifact.CheckLFSPointer("this", head)
 }
 
 // Names lists the tensors, sorted.
