@@ -50,6 +50,7 @@ type Tokenizer struct {
 	specialText  []string // spellings that users must not inject
 	specialNames map[string]string
 	chat         *jinja.Template // nil if there is none
+	chatError    error           // Why the one that there is cannot be used.
 
 	// What a config may still change; nil where there is no such thing.
 	sentencePiece *spModel
@@ -90,8 +91,9 @@ func load(dir string) (*Tokenizer, error) {
 		return nil, err
 	}
 	if source != "" {
+		// Text can be completed without it.
 		if t.chat, err = jinja.Parse(source); err != nil {
-			return nil, failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("chat template: %w", err))
+			t.chatError = failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("the model's chat template cannot be used: %w", err))
 		}
 	}
 	return t, nil

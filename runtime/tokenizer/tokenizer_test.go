@@ -290,7 +290,6 @@ func TestFilesThatMakeNoSenseAreRefused(t *testing.T) {
 		{"a Git LFS pointer", map[string]any{"tokenizer.json": lfsPointer}, contract.ReasonInvalidModel, "Git LFS pointer, not the file itself: fetch the file of 493443 bytes"},
 		{"a SentencePiece model that is one", map[string]any{"tokenizer.model": lfsPointer}, contract.ReasonInvalidModel, "Git LFS pointer"},
 		{"a config that is no JSON", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": "["}, contract.ReasonInvalidModel, "tokenizer_config.json"},
-		{"a chat template that is none", map[string]any{"tokenizer.json": file(nil), "chat_template.jinja": "{% for %}"}, contract.ReasonUnsupported, "chat template"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load(write(t, c.files))

@@ -2,80 +2,59 @@ package jinja
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
 // filterFunc is what comes after a "|".
 type filterFunc func(r *run, v any, p parameters) (any, error)
 
-// filters is a function, not a variable, because some filters apply others.
+// filters is a function, not a variable, because some filters apply others. Of
+// Jinja2's own only pprint, random, urlize and wordwrap are not there.
 func filters(name string) (filterFunc, bool) {
+	if f, ok := listFilters(name); ok {
+		return f, true
+	}
+	if f, ok := textFilters[name]; ok {
+		return f, true
+	}
 	f, ok := map[string]filterFunc{
-		"trim": func(_ *run, v any, p parameters) (any, error) {
-			return strip(text(v), p.get(0, "chars"), true, true), nil
-		},
-		"upper":      textFilter(strings.ToUpper),
-		"lower":      textFilter(strings.ToLower),
-		"title":      textFilter(title),
-		"capitalize": textFilter(capitalize),
-		"string":     textFilter(func(s string) string { return s }),
-		"safe":       textFilter(func(s string) string { return s }),
-		"escape":     textFilter(escapeHTML),
-		"e":          textFilter(escapeHTML),
-		"length":     func(_ *run, v any, _ parameters) (any, error) { return length(v) },
-		"count":      func(_ *run, v any, _ parameters) (any, error) { return length(v) },
-		"default":    defaultFilter,
-		"d":          defaultFilter,
-		"join":       joinFilter,
-		"first":      func(_ *run, v any, _ parameters) (any, error) { return end(v, 0) },
-		"last":       func(_ *run, v any, _ parameters) (any, error) { return end(v, -1) },
-		"list":       func(_ *run, v any, _ parameters) (any, error) { return items(v) },
-		"reverse":    reverseFilter,
-		"sort":       sortFilter,
-		"unique":     uniqueFilter,
-		"items":      itemsFilter,
-		"dictsort":   dictSortFilter,
-		"map":        mapFilter,
-		"select":     selector(false, true),
-		"reject":     selector(false, false),
-		"selectattr": selector(true, true),
-		"rejectattr": selector(true, false),
-		"tojson":     toJSON,
-		"indent":     indentFilter,
-		"replace":    func(_ *run, v any, p parameters) (any, error) { return replaceMethod(text(v), p) },
-		"int":        intFilter,
-		"float":      floatFilter,
-		"abs":        absFilter,
-		"round":      roundFilter,
-		"sum":        sumFilter,
-		"min":        extreme(-1),
-		"max":        extreme(1),
+		"length":  func(_ *run, v any, _ parameters) (any, error) { return length(v) },
+		"count":   func(_ *run, v any, _ parameters) (any, error) { return length(v) },
+		"default": defaultFilter,
+		"d":       defaultFilter,
+		"attr":    attrFilter,
+		"tojson":  toJSON,
+		"int":     intFilter,
+		"float":   floatFilter,
+		"abs":     absFilter,
+		"round":   roundFilter,
 	}[name]
 	return f, ok
 }
 
+// filter parses a filter's name and arguments, and applies it to a value. One that is
+// not known fails when it is reached: many templates have branches for what is not
+// there.
 func (p *parser) filter(value expr) (expr, error) {
-	name, err := p.name()
+	name, err := p.dotted()
 	if err != nil {
 		return nil, err
 	}
-	f, ok := filters(name)
-	if !ok {
-		return nil, p.fail("filter %q is not supported", name)
-	}
+	line := p.line()
 	a := arguments{}
 	if p.is("(") {
 		if a, err = p.arguments(); err != nil {
 			return nil, err
 		}
 	}
+	f, known := filters(name)
 	return exprFunc(func(r *run, s *scope) (any, error) {
+		if !known {
+			return nil, located(line, fmt.Errorf("filter %q is not supported", name))
+		}
 		v, err := value.eval(r, s)
 		if err != nil {
 			return nil, err
@@ -84,7 +63,7 @@ func (p *parser) filter(value expr) (expr, error) {
 		if err != nil {
 			return nil, err
 		}
-		result, err := r.applyFilter(f, v, parameters{args, kwargs})
+		result, err := r.applyFilter(f, v, parameters{r, args, kwargs})
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", name, err)
 		}
@@ -92,9 +71,24 @@ func (p *parser) filter(value expr) (expr, error) {
 	}), nil
 }
 
+// dotted parses the name of a filter or a test.
+func (p *parser) dotted() (string, error) {
+	name, err := p.name()
+	for err == nil && p.accept(".") {
+		var part string
+		part, err = p.name()
+		name += "." + part
+	}
+	return name, err
+}
+
 // applyFilter pays for what a filter reads and makes.
 func (r *run) applyFilter(f filterFunc, v any, p parameters) (any, error) {
-	if n, err := length(v); err == nil {
+	n, err := length(v)
+	if g, ok := v.(*generator); ok {
+		n, err = len(g.list), nil
+	}
+	if err == nil {
 		if err := r.spend(n); err != nil {
 			return nil, err
 		}
@@ -106,66 +100,31 @@ func (r *run) applyFilter(f filterFunc, v any, p parameters) (any, error) {
 	return result, err
 }
 
-func textFilter(f func(string) string) filterFunc {
-	return func(_ *run, v any, _ parameters) (any, error) { return f(text(v)), nil }
-}
-
-func escapeHTML(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(s)
-}
-
 func defaultFilter(_ *run, v any, p parameters) (any, error) {
 	_, missing := v.(undefined)
 	if missing || truth(p.get(1, "boolean")) && !truth(v) {
-		if fallback := p.get(0, "default_value"); fallback != nil || len(p.args) > 0 {
-			return fallback, nil
+		if p.has(0, "default_value") {
+			return p.get(0, "default_value"), nil
 		}
 		return "", nil
 	}
 	return v, nil
 }
 
-func joinTexts(list List, sep string) string {
-	parts := make([]string, len(list))
-	for i, x := range list {
-		parts[i] = text(x)
+// attrFilter is foo.name, but never an item.
+func attrFilter(r *run, v any, p parameters) (any, error) {
+	name := p.str(0, "name", "")
+	if _, isDict := v.(*Dict); isDict && !hasMethod(v, name) {
+		return undefined{name: "attribute " + name}, nil
 	}
-	return strings.Join(parts, sep)
+	return r.attribute(v, name)
 }
 
-func joinFilter(r *run, v any, p parameters) (any, error) {
-	list, err := items(v)
-	if err != nil {
-		return nil, err
-	}
-	if attribute := p.get(1, "attribute"); attribute != nil {
-		if list, err = attributes(list, attribute); err != nil {
-			return nil, err
-		}
-	}
-	sep := p.str(0, "d", "")
-	if err := r.spend(len(sep) * len(list)); err != nil {
-		return nil, err
-	}
-	return joinTexts(list, sep), nil
-}
-
-// attributes takes an attribute, possibly a dotted one, of each item.
-func attributes(list List, attribute any) (List, error) {
-	out := make(List, len(list))
-	for i, x := range list {
-		var err error
-		if out[i], err = path(x, attribute); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
+// path takes an attribute, possibly a dotted one, of a value.
 func path(v, attribute any) (any, error) {
 	name, ok := attribute.(string)
 	if !ok {
-		return item(v, attribute, "item "+repr(attribute))
+		return item(v, attribute, "item "+text(attribute))
 	}
 	for part := range strings.SplitSeq(name, ".") {
 		var key any = part
@@ -180,39 +139,25 @@ func path(v, attribute any) (any, error) {
 	return v, nil
 }
 
-func end(v any, at int) (any, error) {
-	list, err := items(v)
-	if err != nil {
-		return nil, err
-	}
-	return item(list, at, "item of an empty list")
-}
-
-func indentFilter(r *run, v any, p parameters) (any, error) {
-	prefix := "    "
-	switch w := p.get(0, "width").(type) {
-	case string:
-		prefix = w
-	case int:
-		prefix = strings.Repeat(" ", min(max(w, 0), 1000))
-	}
-	s := text(v)
-	if err := r.spend(len(prefix) * strings.Count(s, "\n")); err != nil {
-		return nil, err
-	}
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		if (i > 0 || truth(p.get(1, "first"))) && (line != "" || truth(p.get(2, "blank"))) {
-			lines[i] = prefix + line
-		}
-	}
-	return strings.Join(lines, "\n"), nil
-}
-
 func intFilter(_ *run, v any, p parameters) (any, error) {
 	switch v := v.(type) {
 	case string:
-		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil && math.Abs(f) < 1<<53 {
+		s := strings.TrimSpace(v)
+		base := p.integer(1, "base", 10)
+		if base != 10 {
+			trimmed := strings.ToLower(s)
+			if prefix := map[int]string{16: "0x", 8: "0o", 2: "0b"}[base]; prefix != "" {
+				trimmed = strings.TrimPrefix(trimmed, prefix)
+			}
+			if i, err := strconv.ParseInt(trimmed, base, 64); err == nil && base > 1 && base <= 36 {
+				return int(i), nil
+			}
+			break
+		}
+		if i, err := strconv.Atoi(strings.ReplaceAll(s, "_", "")); err == nil {
+			return i, nil
+		}
+		if f, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(f) < 1<<53 {
 			return int(f), nil
 		}
 	case float64:
@@ -223,7 +168,10 @@ func intFilter(_ *run, v any, p parameters) (any, error) {
 		i, _ := integer(v)
 		return i, nil
 	}
-	return p.integer(0, "default", 0), nil
+	if p.has(0, "default") {
+		return p.get(0, "default"), nil
+	}
+	return 0, nil
 }
 
 func floatFilter(_ *run, v any, p parameters) (any, error) {
@@ -235,8 +183,10 @@ func floatFilter(_ *run, v any, p parameters) (any, error) {
 	if f, ok := number(v); ok {
 		return f, nil
 	}
-	f, _ := number(p.get(0, "default"))
-	return f, nil
+	if p.has(0, "default") {
+		return p.get(0, "default"), nil
+	}
+	return 0.0, nil
 }
 
 func absFilter(_ *run, v any, _ parameters) (any, error) {
@@ -254,55 +204,290 @@ func roundFilter(_ *run, v any, p parameters) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s is no number", typeName(v))
 	}
-	scale := math.Pow(10, float64(p.integer(0, "precision", 0)))
-	switch p.str(1, "method", "common") {
+	precision := p.integer(0, "precision", 0)
+	scale := math.Pow(10, float64(precision))
+	method := p.str(1, "method", "common")
+	switch method {
 	case "ceil":
 		return math.Ceil(f*scale) / scale, nil
 	case "floor":
 		return math.Floor(f*scale) / scale, nil
+	case "common":
+	default:
+		return nil, fmt.Errorf("method must be common, ceil or floor, not %q", method)
+	}
+	if i, isInt := v.(int); isInt { // Python rounds an int to an int.
+		if precision >= 0 {
+			return i, nil
+		}
+		if precision < -18 {
+			return 0, nil
+		}
+		return int(math.RoundToEven(f*scale) / scale), nil
+	}
+	if precision >= 0 && precision < 300 { // As written in decimal, not as multiplied.
+		rounded, err := strconv.ParseFloat(strconv.FormatFloat(f, 'f', precision, 64), 64)
+		return rounded, err
 	}
 	return math.RoundToEven(f*scale) / scale, nil
 }
 
-func sumFilter(r *run, v any, p parameters) (any, error) {
-	list, err := items(v)
+// textFilters are those that make text of text.
+var textFilters = map[string]filterFunc{
+	"trim": func(r *run, v any, p parameters) (any, error) {
+		s, err := r.text(v)
+		return strip(s, p.get(0, "chars"), true, true), err
+	},
+	"upper":       textFilter(strings.ToUpper),
+	"lower":       textFilter(strings.ToLower),
+	"title":       textFilter(titleFilter),
+	"capitalize":  textFilter(capitalize),
+	"string":      textFilter(func(s string) string { return s }),
+	"safe":        textFilter(func(s string) string { return s }),
+	"escape":      textFilter(escapeHTML),
+	"e":           textFilter(escapeHTML),
+	"forceescape": textFilter(escapeHTML),
+	"striptags":   textFilter(stripTags),
+	"urlencode":   urlEncode,
+	"wordcount": func(r *run, v any, _ parameters) (any, error) {
+		s, err := r.text(v)
+		return len(strings.FieldsFunc(s, func(r rune) bool { return !isWord(r) })), err
+	},
+	"indent":         indentFilter,
+	"replace":        replaceFilter,
+	"center":         centerFilter,
+	"truncate":       truncateFilter,
+	"format":         formatFilter,
+	"filesizeformat": fileSizeFilter,
+	"xmlattr":        xmlAttrFilter,
+}
+
+func textFilter(f func(string) string) filterFunc {
+	return func(r *run, v any, _ parameters) (any, error) {
+		s, err := r.text(v)
+		return f(s), err
+	}
+}
+
+var htmlEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;")
+
+func escapeHTML(s string) string { return htmlEscapes.Replace(s) }
+
+func replaceFilter(r *run, v any, p parameters) (any, error) {
+	s, err := r.text(v)
 	if err != nil {
 		return nil, err
 	}
-	if attribute := p.get(0, "attribute"); attribute != nil {
-		if list, err = attributes(list, attribute); err != nil {
-			return nil, err
-		}
-	}
-	var total any = 0
-	for _, x := range list {
-		if total, err = r.operate("+", total, x); err != nil {
-			return nil, err
-		}
-	}
-	return total, nil
+	return replaceMethod(s, parameters{r, []any{p.str(0, "old", ""), p.str(1, "new", ""), p.get(2, "count")}, nil})
 }
 
-func extreme(sign int) filterFunc {
-	return func(_ *run, v any, _ parameters) (any, error) {
-		list, err := items(v)
-		if err != nil {
-			return nil, err
+func centerFilter(r *run, v any, p parameters) (any, error) {
+	s, err := r.text(v)
+	if err != nil {
+		return nil, err
+	}
+	return pad(s, parameters{r, []any{p.integer(0, "width", 80)}, nil}, 1)
+}
+
+// titleFilter makes the first letter of each word upper case and the rest lower;
+// words are what white space, hyphens and opening brackets part.
+func titleFilter(s string) string {
+	first := true
+	return strings.Map(func(r rune) rune {
+		wasFirst := first
+		first = isSpace(r) || strings.ContainsRune("-({[<", r)
+		if wasFirst {
+			return []rune(strings.ToUpper(string(r)))[0]
 		}
-		var best any = undefined{name: "extreme of an empty list"}
-		for i, x := range list {
-			if i == 0 {
-				best = x
-				continue
+		return []rune(strings.ToLower(string(r)))[0]
+	}, s)
+}
+
+func indentFilter(r *run, v any, p parameters) (any, error) {
+	prefix := "    "
+	switch w := p.get(0, "width").(type) {
+	case string:
+		prefix = w
+	case int:
+		if w > maxWidth {
+			return nil, fmt.Errorf("a width of more than %d", maxWidth)
+		}
+		prefix = strings.Repeat(" ", max(w, 0))
+	}
+	s, err := r.text(v)
+	if err != nil {
+		return nil, err
+	}
+	if n := 1 + strings.Count(s, "\n"); len(prefix) > r.budget/n {
+		return nil, r.spend(r.budget + 1)
+	}
+	if err := r.spend(len(prefix) * (1 + strings.Count(s, "\n"))); err != nil {
+		return nil, err
+	}
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		if i > 0 && (line != "" || truth(p.get(2, "blank"))) || i == 0 && truth(p.get(1, "first")) {
+			lines[i] = prefix + line
+		}
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+func truncateFilter(r *run, v any, p parameters) (any, error) {
+	s, err := r.text(v)
+	if err != nil {
+		return nil, err
+	}
+	n, end, leeway := p.integer(0, "length", 255), p.str(2, "end", "..."), p.integer(3, "leeway", 5)
+	if n < utf8.RuneCountInString(end) || leeway < 0 {
+		return nil, fmt.Errorf("cannot truncate to %d characters, leeway %d", n, leeway)
+	}
+	runes := []rune(s)
+	if len(runes) <= n+leeway {
+		return s, nil
+	}
+	kept := string(runes[:n-utf8.RuneCountInString(end)])
+	if !truth(p.get(1, "killwords")) {
+		if at := strings.LastIndexByte(kept, ' '); at >= 0 {
+			kept = kept[:at]
+		}
+	}
+	return kept + end, nil
+}
+
+func formatFilter(r *run, v any, p parameters) (any, error) {
+	s, err := r.text(v)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(p.args) > 0 && p.kwargs.len() > 0:
+		return nil, fmt.Errorf("takes positional or named arguments, not both")
+	case p.kwargs.len() > 0:
+		return r.percent(s, p.kwargs)
+	}
+	return r.percent(s, Tuple(p.args))
+}
+
+func fileSizeFilter(_ *run, v any, p parameters) (any, error) {
+	f, ok := number(v)
+	if s, isText := v.(string); isText {
+		var err error
+		f, err = strconv.ParseFloat(s, 64)
+		ok = err == nil
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s is no number", typeName(v))
+	}
+	base, suffix := 1000.0, []string{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}
+	if truth(p.get(0, "binary")) {
+		base, suffix = 1024, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}
+	}
+	switch {
+	case f == 1:
+		return "1 Byte", nil
+	case f < base:
+		return fmt.Sprintf("%d Bytes", int(f)), nil
+	}
+	unit := base
+	for i, s := range suffix {
+		if unit *= base; f < unit || i == len(suffix)-1 {
+			return fmt.Sprintf("%.1f %s", base*f/unit, s), nil
+		}
+	}
+	return nil, nil
+}
+
+func stripTags(s string) string {
+	for _, pair := range [][2]string{{"<!--", "-->"}, {"<", ">"}} {
+		var b strings.Builder
+		for {
+			i := strings.Index(s, pair[0])
+			if i < 0 {
+				break
 			}
-			c, err := compare(folded(x), folded(best))
+			n := strings.Index(s[i:], pair[1])
+			if n < 0 {
+				break
+			}
+			b.WriteString(s[:i])
+			s = s[i+n+len(pair[1]):]
+		}
+		s = b.String() + s
+	}
+	s = strings.NewReplacer("&amp;", "&", "&lt;", "<", "&gt;", ">", "&#39;", "'", "&#34;", `"`).Replace(s)
+	return strings.Join(strings.FieldsFunc(s, isSpace), " ")
+}
+
+func urlEncode(r *run, v any, _ parameters) (any, error) {
+	d, isDict := v.(*Dict)
+	_, isString := v.(string)
+	if list, ok := sequence(v); (ok || isDict) && !isString {
+		if isDict {
+			list = d.pairs()
+		}
+		parts := make([]string, 0, len(list))
+		for _, x := range list {
+			pair, ok := sequence(x)
+			if !ok || len(pair) != 2 {
+				return nil, fmt.Errorf("takes a string, a dictionary or pairs")
+			}
+			k, err := r.text(pair[0])
 			if err != nil {
 				return nil, err
 			}
-			if c*sign > 0 {
-				best = x
+			value, err := r.text(pair[1])
+			if err != nil {
+				return nil, err
 			}
+			parts = append(parts, quoteURL(k, "")+"="+quoteURL(value, ""))
 		}
-		return best, nil
+		return strings.Join(parts, "&"), nil
 	}
+	s, err := r.text(v)
+	return quoteURL(s, "/"), err
+}
+
+func quoteURL(s, safe string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte("_.-~"+safe, c) >= 0:
+			b.WriteByte(c)
+		case c == ' ' && safe == "":
+			b.WriteByte('+')
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+func xmlAttrFilter(r *run, v any, p parameters) (any, error) {
+	d, ok := v.(*Dict)
+	if !ok {
+		return nil, fmt.Errorf("%s is no dictionary", typeName(v))
+	}
+	var parts []string
+	for _, k := range d.keys {
+		name, ok := k.(string)
+		if !ok || strings.ContainsAny(name, " \t\n\r\f/>=") {
+			return nil, fmt.Errorf("no attribute can be called %s", text(k))
+		}
+		value, _ := d.get(k)
+		if _, missing := value.(undefined); missing || value == nil {
+			continue
+		}
+		s, err := r.text(value)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, escapeHTML(name)+`="`+escapeHTML(s)+`"`)
+	}
+	joined := strings.Join(parts, " ")
+	if joined != "" && (!p.has(0, "autospace") || truth(p.get(0, "autospace"))) {
+		return " " + joined, nil
+	}
+	return joined, nil
 }

@@ -29,8 +29,8 @@ const (
 // Template is a parsed template. It may be rendered concurrently.
 type Template struct{ body []statement }
 
-// Parse parses a template. What it does not know (a statement, a filter, a
-// test) is an error that names it and its line.
+// Parse parses a template. A statement, a filter or a test that it does not know is
+// an error, which names it and its line, only when rendering reaches it.
 func Parse(source string) (*Template, error) {
 	if len(source) > maxSource {
 		return nil, fmt.Errorf("template has %d bytes, at most %d are allowed", len(source), maxSource)
