@@ -246,6 +246,7 @@ a {%- if yes %} b {%- endif %} c {{- ' d' -}}   e
 {{ {'a': 1} == {'a': 1.0} }} {{ [1, [2]] == [1, [2]] }} {{ [1, 2] < [1, 3] }} {{ (1, 'a') < (1, 'b') }} {{ none == false }} {{ 'a' == 1 }} {{ missing == missing }} {{ missing == none }} {{ 1 in [true] }} {{ [] == () }}
 {{ {} < {} }}
 {{ 9223372036854775807 + 0 }}
+{{ '<a>' | safe + '<b>' }} {{ '<a>' + ('<b>' | safe) + '<c>' }} {{ '<a>' | e + '<' }} {{ '<a>' | safe ~ '<b>' }} {{ ('<a>' | safe) + ('<b>' | safe) }} {{ "'<'" | safe + messages[1].content + '\n' | safe + dict | tojson }}
 """.strip("\n").split("\n")
 
 # White space control needs several lines.

@@ -203,22 +203,55 @@ func (p *parser) binary(operand func() (expr, error), ops ...string) (expr, erro
 		if op == "" {
 			return left, nil
 		}
-		a := left
-		var b expr
-		b, err = operand()
-		left = exprFunc(func(r *run, s *scope) (any, error) {
-			x, err := a.eval(r, s)
-			if err != nil {
-				return nil, err
-			}
-			y, err := b.eval(r, s)
-			if err != nil {
-				return nil, err
-			}
-			return r.operate(op, x, y)
-		})
+		var right expr
+		right, err = operand()
+		left = newBinary(op, left, right)
 	}
 	return nil, err
+}
+
+// binaryExpr is left op right.
+type binaryExpr struct {
+	op          string
+	left, right expr
+	// html says that one side is HTML, which makes the sum so; see filterExpr.
+	html bool
+}
+
+func newBinary(op string, left, right expr) *binaryExpr {
+	return &binaryExpr{op, left, right, op == "+" && (isSafe(left) || isSafe(right))}
+}
+
+func (b *binaryExpr) eval(r *run, s *scope) (any, error) {
+	if err := r.spend(1); err != nil {
+		return nil, err
+	}
+	x, err := b.left.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	y, err := b.right.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	if b.html {
+		x, y = escapeUnless(isSafe(b.left), x), escapeUnless(isSafe(b.right), y)
+	}
+	return r.operate(b.op, x, y)
+}
+
+func (b *binaryExpr) safe() bool { return b.html }
+
+func isSafe(e expr) bool {
+	marked, ok := e.(interface{ safe() bool })
+	return ok && marked.safe()
+}
+
+func escapeUnless(safe bool, v any) any {
+	if text, ok := v.(string); ok && !safe {
+		return escapeHTML(text)
+	}
+	return v
 }
 
 // unary parses a primary expression that may have signs; its filters and tests

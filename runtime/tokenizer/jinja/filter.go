@@ -51,24 +51,53 @@ func (p *parser) filter(value expr) (expr, error) {
 		}
 	}
 	f, known := filters(name)
-	return exprFunc(func(r *run, s *scope) (any, error) {
-		if !known {
+	if !known {
+		f = func(*run, any, parameters) (any, error) {
 			return nil, located(line, fmt.Errorf("filter %q is not supported", name))
 		}
-		v, err := value.eval(r, s)
-		if err != nil {
-			return nil, err
-		}
-		args, kwargs, err := a.eval(r, s)
-		if err != nil {
-			return nil, err
-		}
-		result, err := r.applyFilter(f, v, parameters{r, args, kwargs})
-		if err != nil {
-			return nil, fmt.Errorf("filter %s: %w", name, err)
-		}
-		return result, nil
-	}), nil
+	}
+	return &filterExpr{value: value, name: name, f: f, arguments: a, known: known}, nil
+}
+
+// filterExpr is value | name(arguments).
+type filterExpr struct {
+	value expr
+	name  string
+	f     filterFunc
+	arguments
+	known bool
+}
+
+func (e *filterExpr) eval(r *run, s *scope) (any, error) {
+	if err := r.spend(1); err != nil {
+		return nil, err
+	}
+	if !e.known {
+		return e.f(r, nil, parameters{})
+	}
+	v, err := e.value.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	args, kwargs, err := e.arguments.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.applyFilter(e.f, v, parameters{r, args, kwargs})
+	if err != nil {
+		return nil, fmt.Errorf("filter %s: %w", e.name, err)
+	}
+	return result, nil
+}
+
+// safe is a filter's text that is HTML to Jinja2 even where it escapes nothing: what
+// is added to it is escaped.
+func (e *filterExpr) safe() bool {
+	switch e.name {
+	case "safe", "escape", "e", "forceescape":
+		return true
+	}
+	return false
 }
 
 // dotted parses the name of a filter or a test.
