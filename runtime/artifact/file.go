@@ -133,7 +133,8 @@ func WriteManifest(dir string, manifest any) error {
 	return WriteJSONAtomic(filepath.Join(dir, contract.ManifestFile), manifest)
 }
 
-// ReadBounded reads a whole file of at most limit bytes.
+// ReadBounded reads a whole file of at most limit bytes. A Git LFS pointer in its
+// place is an error, see CheckLFSPointer.
 func ReadBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -146,6 +147,9 @@ func ReadBounded(path string, limit int64) ([]byte, error) {
 	}
 	if int64(len(b)) > limit {
 		return nil, fmt.Errorf("%s has more than %d bytes: too big for what it should be", path, limit)
+	}
+	if err := CheckLFSPointer(path, b); err != nil {
+		return nil, err
 	}
 	return b, nil
 }

@@ -79,7 +79,8 @@ const (
 	maxPositions = 1 << 26
 )
 
-// rawConfig mirrors config.json. Pointers tell an absent field from a zero.
+// rawConfig mirrors config.json. Fields begin with the family's defaults; pointers
+// are those for which null says something else.
 type rawConfig struct {
 	ModelType           string          `json:"model_type"`
 	Architectures       []string        `json:"architectures"`
@@ -91,38 +92,44 @@ type rawConfig struct {
 	HeadDim             *int            `json:"head_dim"`
 	VocabSize           int             `json:"vocab_size"`
 	MaxPositions        int             `json:"max_position_embeddings"`
-	RMSNormEps          *float64        `json:"rms_norm_eps"`
-	RopeTheta           *float64        `json:"rope_theta"`
-	RopeScaling         *rawRope        `json:"rope_scaling"`
-	RopeParameters      *rawRope        `json:"rope_parameters"` // newer spelling of both
+	RMSNormEps          float64         `json:"rms_norm_eps"`
+	RopeTheta           float64         `json:"rope_theta"`
+	RopeScaling         json.RawMessage `json:"rope_scaling"`
+	RopeParameters      json.RawMessage `json:"rope_parameters"` // Since transformers 5, of both.
+	OriginalMax         *int            `json:"original_max_position_embeddings"`
 	TieEmbeddings       bool            `json:"tie_word_embeddings"`
 	BOS                 *int            `json:"bos_token_id"`
 	EOS                 json.RawMessage `json:"eos_token_id"`
-	HiddenAct           *string         `json:"hidden_act"`
+	HiddenAct           string          `json:"hidden_act"`
 	AttentionBias       bool            `json:"attention_bias"`
 	MLPBias             bool            `json:"mlp_bias"`
 	SlidingWindow       *int            `json:"sliding_window"`
-	UseSlidingWindow    *bool           `json:"use_sliding_window"` // Qwen
+	UseSlidingWindow    bool            `json:"use_sliding_window"` // Qwen
+	MaxWindowLayers     int             `json:"max_window_layers"`  // Qwen
 	LayerTypes          []string        `json:"layer_types"`
 	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
 	Quantization        json.RawMessage `json:"quantization_config"`
+	Compression         json.RawMessage `json:"compression_config"`
 }
 
-type rawRope struct {
-	RopeType       string   `json:"rope_type"`
-	Type           string   `json:"type"` // older spelling
-	RopeTheta      *float64 `json:"rope_theta"`
-	Factor         float64  `json:"factor"`
-	LowFreqFactor  float64  `json:"low_freq_factor"`
-	HighFreqFactor float64  `json:"high_freq_factor"`
-	OriginalMax    int      `json:"original_max_position_embeddings"`
-}
-
-func (r *rawRope) kind() string {
-	if r.RopeType != "" {
-		return r.RopeType
+// defaults returns what the reference's configuration class of a family says where
+// config.json says nothing.
+func defaults(family string) rawConfig {
+	raw := rawConfig{
+		HiddenSize: 4096, IntermediateSize: 11008, Layers: 32, Heads: 32, VocabSize: 32000, MaxPositions: 2048,
+		RMSNormEps: 1e-6, RopeTheta: 10000, HiddenAct: "silu", MaxWindowLayers: 28,
 	}
-	return r.Type
+	switch family {
+	case FamilyLlama:
+		raw.BOS, raw.EOS = new(1), json.RawMessage("2")
+	case FamilyMistral:
+		raw.IntermediateSize, raw.KVHeads, raw.MaxPositions, raw.SlidingWindow = 14336, new(8), 4096*32, new(4096)
+		raw.BOS, raw.EOS = new(1), json.RawMessage("2")
+	case FamilyQwen2, FamilyQwen3:
+		raw.IntermediateSize, raw.KVHeads, raw.MaxPositions, raw.SlidingWindow = 22016, new(32), 32768, new(4096)
+		raw.VocabSize = 151936
+	}
+	return raw
 }
 
 // ParseConfig reads a config.json. What the runtime cannot compute it refuses
@@ -130,74 +137,87 @@ func (r *rawRope) kind() string {
 // something else is worse than one that does not load; a config that makes no
 // sense is contract.ReasonInvalidModel.
 func ParseConfig(b []byte) (Config, error) {
-	var raw rawConfig
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return Config{}, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %w", err)
+	c, _, err := parseConfig(b)
+	return c, err
+}
+
+// parseConfig is ParseConfig; ends says that the file itself names tokens that end a
+// sequence, or that there are none.
+func parseConfig(b []byte) (c Config, ends bool, err error) {
+	var family struct {
+		ModelType string          `json:"model_type"`
+		EOS       json.RawMessage `json:"eos_token_id"`
 	}
-	if problems := unsupported(raw); len(problems) > 0 {
-		return Config{}, failure.Permanentf(contract.ReasonUnsupported,
+	err = json.Unmarshal(b, &family)
+	raw := defaults(family.ModelType)
+	if err == nil {
+		err = json.Unmarshal(b, &raw)
+	}
+	if err != nil {
+		return Config{}, false, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %w", err)
+	}
+	rope, err := raw.rope()
+	if err != nil {
+		return Config{}, false, failure.Content(contract.ReasonInvalidModel, fmt.Errorf("config.json: %w", err))
+	}
+	if problems := unsupported(raw, rope); len(problems) > 0 {
+		return Config{}, false, failure.Permanentf(contract.ReasonUnsupported,
 			"config.json: this runtime cannot compute %s; it computes the families %s in plain form", strings.Join(problems, ", "), strings.Join(families, ", "))
 	}
+	c = raw.config(rope)
+	if c.EOS, err = parseEOS(raw.EOS); err != nil {
+		return Config{}, false, err
+	}
+	c.EOS = within(c.EOS, c.VocabSize)
+	if problems := c.problems(raw); len(problems) > 0 {
+		return Config{}, false, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %s", strings.Join(problems, "; "))
+	}
+	return c, len(family.EOS) > 0, nil
+}
+
+// config takes over what needs no check.
+func (raw rawConfig) config(rope rawRope) Config {
 	c := Config{
 		Family: raw.ModelType, HiddenSize: raw.HiddenSize, IntermediateSize: raw.IntermediateSize,
 		Layers: raw.Layers, Heads: raw.Heads, KVHeads: raw.Heads, VocabSize: raw.VocabSize,
-		MaxPositions: raw.MaxPositions, RMSNormEps: 1e-6, RopeTheta: 10000,
+		MaxPositions: raw.MaxPositions, RMSNormEps: raw.RMSNormEps, RopeTheta: raw.RopeTheta,
 		TieEmbeddings: raw.TieEmbeddings, BOS: -1,
 		AttentionBias: raw.ModelType == FamilyQwen2, QKNorm: raw.ModelType == FamilyQwen3,
 	}
 	if raw.KVHeads != nil {
 		c.KVHeads = *raw.KVHeads
 	}
-	if raw.HeadDim != nil {
+	switch {
+	case raw.HeadDim != nil:
 		c.HeadDim = *raw.HeadDim
-	} else if raw.ModelType == FamilyQwen3 {
+	case raw.ModelType == FamilyQwen3:
 		c.HeadDim = 128 // The family's default, whatever the hidden size.
-	} else if raw.Heads > 0 {
+	case raw.Heads > 0:
 		c.HeadDim = raw.HiddenSize / raw.Heads
 	}
-	if raw.RMSNormEps != nil {
-		c.RMSNormEps = *raw.RMSNormEps
-	}
-	if raw.BOS != nil {
+	if raw.BOS != nil && *raw.BOS >= 0 && *raw.BOS < raw.VocabSize {
 		c.BOS = *raw.BOS
 	}
-	if c.MaxPositions == 0 {
-		c.MaxPositions = 2048 // The families' default.
+	if rope.RopeTheta != nil {
+		c.RopeTheta = *rope.RopeTheta
 	}
-	setRope(&c, raw)
-	eos, err := parseEOS(raw.EOS)
-	if err != nil {
-		return Config{}, err
+	if rope.kind() == RopeLlama3 {
+		c.RopeScaling = &RopeScaling{
+			Type: RopeLlama3, Factor: rope.Factor, LowFreqFactor: rope.LowFreqFactor,
+			HighFreqFactor: rope.HighFreqFactor, OriginalMaxPositions: rope.OriginalMax,
+		}
 	}
-	c.EOS = eos
-	if problems := c.problems(raw); len(problems) > 0 {
-		return Config{}, failure.Permanentf(contract.ReasonInvalidModel, "config.json: %s", strings.Join(problems, "; "))
-	}
-	return c, nil
+	return c
 }
 
-func setRope(c *Config, raw rawConfig) {
-	if raw.RopeTheta != nil {
-		c.RopeTheta = *raw.RopeTheta
-	}
-	for _, r := range []*rawRope{raw.RopeScaling, raw.RopeParameters} {
-		if r == nil {
-			continue
-		}
-		if r.RopeTheta != nil {
-			c.RopeTheta = *r.RopeTheta
-		}
-		if r.kind() == RopeLlama3 {
-			c.RopeScaling = &RopeScaling{
-				Type: RopeLlama3, Factor: r.Factor, LowFreqFactor: r.LowFreqFactor,
-				HighFreqFactor: r.HighFreqFactor, OriginalMaxPositions: r.OriginalMax,
-			}
-		}
-	}
+// within keeps the tokens that the vocabulary has. Others cannot be computed, so
+// that they end nothing, but neither do they harm.
+func within(ids []int, vocabulary int) []int {
+	return slices.DeleteFunc(ids, func(id int) bool { return id < 0 || id >= vocabulary })
 }
 
 // unsupported lists what config.json asks for that the runtime has not.
-func unsupported(raw rawConfig) []string {
+func unsupported(raw rawConfig, rope rawRope) []string {
 	var p []string
 	add := func(bad bool, format string, args ...any) {
 		if bad {
@@ -205,27 +225,49 @@ func unsupported(raw rawConfig) []string {
 		}
 	}
 	add(!slices.Contains(families, raw.ModelType), "model_type %q", raw.ModelType)
-	add(raw.HiddenAct != nil && *raw.HiddenAct != "silu" && *raw.HiddenAct != "swish", "hidden_act %q", deref(raw.HiddenAct))
-	add(raw.AttentionBias, "attention_bias")
+	add(slices.ContainsFunc(raw.Architectures, noLanguageModel), "architectures %q", raw.Architectures)
+	add(raw.HiddenAct != "silu" && raw.HiddenAct != "swish", "hidden_act %q", raw.HiddenAct)
+	add(raw.AttentionBias && raw.ModelType != FamilyQwen2, "attention_bias") // Qwen 2 has its own in any case.
 	add(raw.MLPBias, "mlp_bias")
-	// A window at least as long as the model is no window, nor is one of Qwen that
-	// is switched off; other families know no switch.
-	qwen := raw.ModelType == FamilyQwen2 || raw.ModelType == FamilyQwen3
-	off := qwen && raw.UseSlidingWindow != nil && !*raw.UseSlidingWindow
-	add(!off && raw.SlidingWindow != nil && *raw.SlidingWindow < max(raw.MaxPositions, 1), "sliding_window %d", deref(raw.SlidingWindow))
-	if i := slices.IndexFunc(raw.LayerTypes, func(kind string) bool { return kind != "full_attention" }); i >= 0 {
+	add(raw.slides(), "sliding_window %d", deref(raw.SlidingWindow))
+	if i := slices.IndexFunc(raw.LayerTypes, func(kind string) bool { return kind != fullAttention }); i >= 0 {
 		add(true, "layer_types %q", raw.LayerTypes[i])
 	}
-	add(raw.PartialRotaryFactor != nil && *raw.PartialRotaryFactor != 1, "partial_rotary_factor %g", deref(raw.PartialRotaryFactor))
-	add(len(raw.Quantization) > 0 && !bytes.Equal(raw.Quantization, []byte("null")), "quantization_config (use the unquantized weights)")
-	for _, r := range []*rawRope{raw.RopeScaling, raw.RopeParameters} {
-		if r != nil {
-			k := r.kind()
-			add(k != "" && k != "default" && k != RopeLlama3, "rope scaling %q", k)
-		}
+	for _, factor := range []*float64{raw.PartialRotaryFactor, rope.PartialRotaryFactor} {
+		add(factor != nil && *factor != 1, "partial_rotary_factor %g", deref(factor))
 	}
+	add(!isNull(raw.Quantization), "quantization_config (use the unquantized weights)")
+	add(!isNull(raw.Compression), "compression_config (use the uncompressed weights)")
+	k := rope.kind()
+	add(k != "" && k != "default" && k != RopeLlama3, "rope scaling %q", k)
 	return p
 }
+
+// noLanguageModel reports whether an architecture ends in something else than the
+// next token.
+func noLanguageModel(architecture string) bool {
+	for _, end := range []string{"Classification", "QuestionAnswering", "RewardModel"} {
+		if strings.HasSuffix(architecture, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// slides reports whether a layer attends to a window that is shorter than the model
+// is long. Qwen has a switch for it, and windows only from some layer on.
+func (raw rawConfig) slides() bool {
+	if raw.SlidingWindow == nil || *raw.SlidingWindow >= max(raw.MaxPositions, 1) {
+		return false
+	}
+	if raw.ModelType != FamilyQwen2 && raw.ModelType != FamilyQwen3 {
+		return true
+	}
+	return raw.UseSlidingWindow && len(raw.LayerTypes) == 0 && raw.Layers > raw.MaxWindowLayers
+}
+
+// isNull reports whether a field is absent or null.
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || bytes.Equal(raw, []byte("null")) }
 
 func deref[T any](p *T) (v T) {
 	if p != nil {
@@ -235,7 +277,7 @@ func deref[T any](p *T) (v T) {
 }
 
 func parseEOS(raw json.RawMessage) ([]int, error) {
-	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+	if isNull(raw) {
 		return nil, nil
 	}
 	var one int
@@ -285,10 +327,6 @@ func (c Config) problems(raw rawConfig) []string {
 		p = append(p, fmt.Sprintf("head_dim %d is odd: rotary embeddings turn pairs", c.HeadDim))
 	}
 	between("num_attention_heads × head_dim", c.Heads*c.HeadDim, 1, maxWidth)
-	for _, id := range c.EOS {
-		between("eos_token_id", id, 0, c.VocabSize-1)
-	}
-	between("bos_token_id", c.BOS, -1, c.VocabSize-1)
 	if s := c.RopeScaling; s != nil {
 		positive("rope_scaling.factor", s.Factor)
 		positive("rope_scaling.low_freq_factor", s.LowFreqFactor)

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,13 +85,14 @@ func (c *Checkpoint) open(shards []string, index map[string]string) error {
 }
 
 // ReadConfig reads dir's config.json, and generation_config.json for tokens
-// that end a sequence: instruct models list the end of a turn only there.
+// that end a sequence: instruct models list the end of a turn only there. Where that
+// file names some, the family's default does not count.
 func ReadConfig(dir string) (Config, error) {
 	b, err := readModelFile(dir, ConfigFile, MaxConfigBytes)
 	if err != nil {
 		return Config{}, err
 	}
-	c, err := ParseConfig(b)
+	c, ends, err := parseConfig(b)
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -111,10 +113,10 @@ func ReadConfig(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: generation_config.json: %w", dir, err)
 	}
-	for _, id := range more {
-		if id < 0 || id >= c.VocabSize {
-			return Config{}, failure.Permanentf(contract.ReasonInvalidModel, "%s: generation_config.json: eos_token_id %d is outside of the vocabulary of %d", dir, id, c.VocabSize)
-		}
+	if len(more) > 0 && !ends {
+		c.EOS = nil
+	}
+	for _, id := range within(more, c.VocabSize) {
 		if !slices.Contains(c.EOS, id) {
 			c.EOS = append(c.EOS, id)
 		}
@@ -214,6 +216,43 @@ func (c *Checkpoint) Tensor(name string) (*tensor.Tensor, error) {
 		return nil, failure.Permanentf(contract.ReasonInvalidModel, "%s has no tensor %q", c.dir, name)
 	}
 	return f.Tensor(name)
+}
+
+// Rows reads a matrix as Tensor does, except that rows with a NaN or an infinity are
+// made zero and listed: a row of an embedding matters only to those who ask for its
+// token, and vocabularies are padded with rows that nobody trained.
+func (c *Checkpoint) Rows(name string) (t *tensor.Tensor, damaged []int, err error) {
+	f := c.where[name]
+	if f == nil {
+		return nil, nil, failure.Permanentf(contract.ReasonInvalidModel, "%s has no tensor %q", c.dir, name)
+	}
+	return f.tensor(name, true)
+}
+
+// Same reports whether two tensors are stored as the same bytes.
+func (c *Checkpoint) Same(a, b string) (bool, error) {
+	x, okX := c.Info(a)
+	y, okY := c.Info(b)
+	if !okX || !okY || x.DType != y.DType || !slices.Equal(x.Shape, y.Shape) {
+		return false, nil
+	}
+	other, same := c.where[b], true
+	buf := make([]byte, min(chunk, y.Size))
+	err := c.where[a].eachChunk(x, func(at int64, mine []byte) error {
+		if !same {
+			return nil
+		}
+		theirs := buf[:len(mine)]
+		if _, err := other.data.ReadAt(theirs, y.Offset+at); err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		same = bytes.Equal(mine, theirs)
+		return nil
+	})
+	if err != nil {
+		return false, failure.Content(contract.ReasonInvalidModel, fmt.Errorf("comparing tensors %q and %q: %w", a, b, err))
+	}
+	return same, nil
 }
 
 // Parameters counts the elements of all tensors. A tied output projection that

@@ -82,7 +82,10 @@ func TestIncompleteFoldersSayWhatIsMissing(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, second), b, 0o600)
 		}, "both"},
 		{"a generation config that is no JSON", overwrite("generation_config.json", `{`), "generation_config.json"},
-		{"a generation config of another vocabulary", overwrite("generation_config.json", `{"eos_token_id":[99999]}`), "99999"},
+		{"a generation config whose end is no token", overwrite("generation_config.json", `{"eos_token_id":"</s>"}`), "eos_token_id"},
+		{"weights that are a Git LFS pointer", overwrite(first, lfsPointer), "Git LFS pointer, not the file itself"},
+		{"an index that is one", overwrite(checkpoint.IndexFile, lfsPointer), "git lfs pull"},
+		{"a config that is one", overwrite("config.json", lfsPointer), "git lfs pull"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -105,6 +108,10 @@ func TestIncompleteFoldersSayWhatIsMissing(t *testing.T) {
 	}
 }
 
+// lfsPointer is what a clone without Git LFS has in place of weights.
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\n" +
+	"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 123456789\n"
+
 func remove(name string) func(string) error {
 	return func(dir string) error { return os.Remove(filepath.Join(dir, name)) }
 }
@@ -126,15 +133,29 @@ func replace(name, before, after string) func(string) error {
 func TestEndsOfTurnsInTheGenerationConfigCount(t *testing.T) {
 	dir := t.TempDir()
 	checkpointtest.Write(t, dir, checkpointtest.Tiny())
-	if err := overwrite("generation_config.json", `{"eos_token_id":[256,3]}`)(dir); err != nil {
-		t.Fatal(err)
-	}
-	c, err := checkpoint.ReadConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]int{256, 3}, c.EOS); diff != "" {
-		t.Errorf("-want +got\n%s", diff)
+	for _, c := range []struct {
+		name, config, generation string
+		want                     []int
+	}{
+		{"beside those of the config", `"eos_token_id":256`, `{"eos_token_id":[256,3]}`, []int{256, 3}},
+		{"in place of the family's default", `"x":0`, `{"eos_token_id":[256,3]}`, []int{256, 3}},
+		{"which holds where nothing is said", `"x":0`, `{}`, []int{2}},
+		{"outside of the vocabulary they end nothing", `"eos_token_id":256`, `{"eos_token_id":[99999]}`, []int{256}},
+	} {
+		if err := replace("config.json", `"eos_token_id": 256`, c.config)(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := overwrite("generation_config.json", c.generation)(dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := checkpoint.ReadConfig(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, got.EOS); diff != "" {
+			t.Errorf("%s: -want +got\n%s", c.name, diff)
+		}
+		checkpointtest.Write(t, dir, checkpointtest.Tiny())
 	}
 }
 

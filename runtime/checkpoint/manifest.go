@@ -14,7 +14,7 @@ import (
 
 // OptionalFiles are those that belong to a model if they are there.
 var OptionalFiles = []string{
-	"tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja",
+	"tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 }
 
 // ModelFiles lists the files of dir that make up the model: config, tokenizer

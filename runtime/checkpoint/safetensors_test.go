@@ -102,7 +102,11 @@ func TestHostileHeadersAreRefused(t *testing.T) {
 		{"one name twice", `{` + one + `,` + one + `}`, 8, "twice"},
 		{"one field twice", `{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, 8, "twice"},
 		{"metadata of the wrong type", `{"__metadata__":{"x":1},` + one + `}`, 8, "no string"},
-		{"unknown dtype", `{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}}`, 8, "unknown dtype"},
+		{"a dtype that is no name", `{"a":{"dtype":4,"shape":[2],"data_offsets":[0,8]}}`, 8, "no name of a type"},
+		{"an unknown dtype beyond the file", `{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,16]}}`, 8, "truncated"},
+		{"an unknown dtype that leaves a hole", `{"a":{"dtype":"Q4","shape":[2],"data_offsets":[2,8]}}`, 8, "unused bytes"},
+		{"a shape of an unknown dtype that overflows", `{"a":{"dtype":"Q4","shape":[4611686018427387904,4],"data_offsets":[0,8]}}`, 8, "overflows"},
+		{"metadata that is a list", `{"__metadata__":[],` + one + `}`, 8, "where { should be"},
 		{"unknown field", `{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1}}`, 8, "unknown field"},
 		{"no dtype", `{"a":{"shape":[2],"data_offsets":[0,8]}}`, 8, "no dtype"},
 		{"no shape", `{"a":{"dtype":"F32","data_offsets":[0,8]}}`, 8, "no shape"},
@@ -183,6 +187,42 @@ func TestValuesThatAreNoNumbersAreRefusedWithTheirPlace(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotUsedDoesNotMatter(t *testing.T) {
+	path := file(t, `{"__metadata__":null,"norm":{"dtype":"F64","shape":[2],"data_offsets":[0,16]},`+
+		`"extra":{"dtype":"F4","shape":[3],"data_offsets":[16,18]},"w":{"dtype":"F32","shape":[1],"data_offsets":[18,22]}}`, 22)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := b[len(b)-22:]
+	binary.LittleEndian.PutUint64(data, math.Float64bits(1.5))
+	binary.LittleEndian.PutUint64(data[8:], math.Float64bits(-1.0/3))
+	binary.LittleEndian.PutUint32(data[18:], math.Float32bits(7))
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for name, want := range map[string][]float32{"norm": {1.5, -1.0 / 3}, "w": {7}} {
+		got, err := f.Tensor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Data); diff != "" {
+			t.Errorf("%s: -want +got\n%s", name, diff)
+		}
+	}
+	if _, err := f.Tensor("extra"); err == nil || !strings.Contains(err.Error(), "dtype F4") {
+		t.Errorf("a type that is not known was read: %v", err)
+	}
+	if f.Metadata() != nil {
+		t.Errorf("metadata %v", f.Metadata())
+	}
+}
+
 func TestOnlyFloatsAreLoaded(t *testing.T) {
 	f, err := checkpoint.Open(file(t, `{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}`, 8))
 	if err != nil {
@@ -213,6 +253,8 @@ func FuzzSafetensors(f *testing.F) {
 	for _, header := range []string{
 		`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`,
 		`{"__metadata__":{"x":"y"},"a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}  `,
+		`{"__metadata__":null,"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}`,
+		`{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,8]}}`,
 		`{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"b":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}`,
 	} {
 		f.Add(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header+"12345678"...))

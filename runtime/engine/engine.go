@@ -401,11 +401,8 @@ func (e *Engine) checkPrompt(tokens []int32, answer int, d demand) error {
 }
 
 func (e *Engine) checkTokens(of string, tokens []int32) error {
-	vocabulary := e.o.Base.Config().VocabSize
-	for i, id := range tokens {
-		if id < 0 || int(id) >= vocabulary {
-			return fmt.Errorf("token %d of %s is %d: the model has the tokens 0 to %d", i, of, id, vocabulary-1)
-		}
+	if err := e.o.Base.CheckTokens(tokens); err != nil {
+		return fmt.Errorf("%s: %w", of, err)
 	}
 	return nil
 }

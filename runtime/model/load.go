@@ -92,14 +92,14 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 		}
 	}
 	l := &loader{ctx: ctx, be: be, ck: ck}
-	if err := l.check(m); err != nil {
+	tied, err := l.tied(c)
+	if err != nil {
 		return nil, err
 	}
-	m.embed = l.matrix(l.embedName(c), m.embeddingType)
-	m.head = m.embed
-	if !c.TieEmbeddings {
-		m.head = l.matrix(headName, m.embeddingType)
+	if err := l.check(m, tied); err != nil {
+		return nil, err
 	}
+	l.embeddings(m, tied)
 	m.norm = l.vector(normName)
 	for i := range m.layers {
 		m.layers[i].attentionNorm = l.vector(normOf(i, "input_layernorm"))
@@ -140,18 +140,63 @@ type loader struct {
 	err error
 }
 
+// tied reports whether the output projection is the embedding: where config.json
+// says so and the weights do not have both, each with values of its own. Those that
+// were trained apart are used apart, whatever became of the configuration.
+func (l *loader) tied(c checkpoint.Config) (bool, error) {
+	if !c.TieEmbeddings || !l.ck.Has(embedName) || !l.ck.Has(headName) {
+		return c.TieEmbeddings, nil
+	}
+	same, err := l.ck.Same(embedName, headName)
+	if err != nil {
+		return false, fmt.Errorf("loading the embedding: %w", err)
+	}
+	return same, nil
+}
+
 // embedName returns the name of the token embedding. A tied matrix is stored
 // once, and some writers keep it under the name of the output projection.
-func (l *loader) embedName(c checkpoint.Config) string {
-	if c.TieEmbeddings && !l.ck.Has(embedName) && l.ck.Has(headName) {
+func (l *loader) embedName(tied bool) string {
+	if tied && !l.ck.Has(embedName) && l.ck.Has(headName) {
 		return headName
 	}
 	return embedName
 }
 
+// embeddings reads the token embedding and the head. Rows of an embedding that is
+// no head too may be damaged, as long as no prompt has their token; a damaged row of
+// a head spoils every distribution.
+func (l *loader) embeddings(m *Model, tied bool) {
+	if tied {
+		m.embed = l.matrix(l.embedName(tied), m.embeddingType)
+		m.head = m.embed
+		return
+	}
+	if l.err != nil {
+		return
+	}
+	t, damaged, err := l.ck.Rows(embedName)
+	if err == nil && len(damaged) > t.Shape[0]/maxDamaged {
+		err = failure.Permanentf(contract.ReasonInvalidModel,
+			"tensor %s has %d rows with a NaN or an infinity, of %d: the weights are damaged", embedName, len(damaged), t.Shape[0])
+	}
+	if l.err = err; err != nil {
+		return
+	}
+	m.damaged = make(map[int32]bool, len(damaged))
+	for _, row := range damaged {
+		m.damaged[int32(row)] = true
+	}
+	m.embed = l.keep(embedName, t, m.embeddingType)
+	m.head = l.matrix(headName, m.embeddingType)
+}
+
+// maxDamaged is the part of an embedding, as a divisor, that may be damaged.
+const maxDamaged = 10
+
 // check compares every tensor the model needs with what the checkpoint has,
 // before anything is read.
-func (l *loader) check(m *Model) error {
+func (l *loader) check(m *Model, tied bool) error {
 	var problems []error
 	want := func(name string, shape ...int) {
 		info, ok := l.ck.Info(name)
@@ -162,8 +207,8 @@ func (l *loader) check(m *Model) error {
 			problems = append(problems, fmt.Errorf("tensor %s has shape %v, want %v", name, info.Shape, shape))
 		}
 	}
-	want(l.embedName(m.config), m.config.VocabSize, m.hidden)
-	if !m.config.TieEmbeddings {
+	want(l.embedName(tied), m.config.VocabSize, m.hidden)
+	if !tied {
 		want(headName, m.config.VocabSize, m.hidden)
 	}
 	want(normName, m.hidden)
@@ -206,6 +251,10 @@ func (l *loader) matrix(name string, as backend.WeightType) backend.Weight {
 	if l.err != nil {
 		return nil
 	}
+	return l.keep(name, t, as)
+}
+
+func (l *loader) keep(name string, t *tensor.Tensor, as backend.WeightType) backend.Weight {
 	w, err := l.be.NewWeight(as, t.Shape[0], t.Shape[1], t.Data)
 	if err != nil {
 		l.err = fmt.Errorf("keep tensor %s as %s: %w", name, as, err)

@@ -1,9 +1,15 @@
 package model_test
 
 import (
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
@@ -52,6 +58,95 @@ func TestATiedEmbeddingMayBeStoredAsTheHead(t *testing.T) {
 	}
 	got := step(t, m, newCache(t, m, 1), prompt)
 	wantNear(t, "logits", got.Data, wide(want.Data), 0)
+}
+
+// TestAHeadOfItsOwnIsUsed is about configs that say tied of weights that are not
+// (transformers' issue 42612): equal matrices are tied, others are both used.
+func TestAHeadOfItsOwnIsUsed(t *testing.T) {
+	untied, tied := tiny(), tiny()
+	tied.Tied = true
+	tensors := untied.tensors()
+	prompt := model.Segment{Tokens: randomTokens(5, untied.Vocab, 1)}
+	logits := func(s shape) []float32 {
+		m, err := load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return step(t, m, newCache(t, m, 1), prompt).Data
+	}
+	wantNear(t, "a head of its own", logits(tied), wide(logits(untied)), 0)
+	tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+	both := logits(tied)
+	delete(tensors, "lm_head.weight")
+	wantNear(t, "an equal head", both, wide(logits(tied)), 0)
+}
+
+// TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly: vocabularies are padded with
+// rows that nobody trained, and some hold a NaN.
+func TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly(t *testing.T) {
+	s := tiny()
+	tensors := s.tensors()
+	prompt := model.Segment{Tokens: randomTokens(5, s.Vocab-1, 1)}
+	m, err := load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := step(t, m, newCache(t, m, 1), prompt)
+	const embedding = "model.embed_tokens.weight"
+	last := int32(s.Vocab - 1)
+	dir := write(t, s, tensors, tensor.F32)
+	spoil(t, dir, embedding, s.Vocab*s.Hidden-1, math.NaN())
+	if m, err = load(t.Context(), newCPU(t, 1), dir, model.EmbeddingAs(backend.BF16)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = load(t.Context(), newCPU(t, 1), dir); err != nil {
+		t.Fatal(err)
+	}
+	wantNear(t, "logits", step(t, m, newCache(t, m, 1), prompt).Data, wide(want.Data), 0)
+	if err := m.CheckTokens(prompt.Tokens); err != nil {
+		t.Error(err)
+	}
+	if err := m.CheckTokens([]int32{0, last}); err == nil || !strings.Contains(err.Error(), "not finite") {
+		t.Errorf("the damaged token: %v", err)
+	}
+	if err := m.CheckTokens([]int32{0, last + 1}); err == nil || !strings.Contains(err.Error(), "the model has the tokens 0 to") {
+		t.Errorf("a token behind the vocabulary: %v", err)
+	}
+	for row := range s.Vocab / 5 {
+		spoil(t, dir, embedding, row*s.Hidden, math.Inf(1))
+	}
+	if _, err := load(t.Context(), newCPU(t, 1), dir); err == nil || !strings.Contains(err.Error(), "rows with a NaN") {
+		t.Errorf("an embedding that is damaged all over: %v", err)
+	}
+	s.Tied = true
+	delete(tensors, "lm_head.weight")
+	dir = write(t, s, tensors, tensor.F32)
+	spoil(t, dir, embedding, s.Vocab*s.Hidden-1, math.NaN())
+	if _, err := load(t.Context(), newCPU(t, 1), dir); err == nil || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("a head with a NaN: %v", err)
+	}
+}
+
+// spoil changes one element of a tensor in a model folder.
+func spoil(t *testing.T, dir, name string, element int, value float64) {
+	t.Helper()
+	path := filepath.Join(dir, checkpoint.WeightsFile)
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, _ := f.Info(name)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint32(b[info.Offset+4*int64(element):], math.Float32bits(float32(value)))
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestHalfPrecisionWeightsComputeTheSame rounds weights to 16 bits first, so

@@ -41,6 +41,7 @@ type Model struct {
 	rope   *ropeTable
 
 	embed, head         backend.Weight // [V, H]; one and the same when tied.
+	damaged             map[int32]bool // The tokens whose row of embed was not finite, and is zero.
 	norm                backend.Buffer // [H], before the head.
 	layers              []layer
 	infos               []LinearInfo
@@ -95,6 +96,21 @@ func (m *Model) WeightType() backend.WeightType { return m.projectionType }
 
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }
+
+// CheckTokens refuses, by its place, a token that the model cannot take: one that
+// its embedding has no row for (added tokens may lie behind the vocabulary that was
+// trained), or one whose row is damaged.
+func (m *Model) CheckTokens(tokens []int32) error {
+	if err := m.checkTokens(tokens); err != nil {
+		return err
+	}
+	for i, t := range tokens {
+		if m.damaged[t] {
+			return fmt.Errorf("token %d is %d, whose row of the embedding is not finite: the weights are damaged there", i, t)
+		}
+	}
+	return nil
+}
 
 // Linears lists the seven projections of every layer, in the order in which
 // they are computed.

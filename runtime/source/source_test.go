@@ -12,12 +12,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
@@ -178,6 +180,70 @@ func TestAModelArrivesTheSameFromWherever(t *testing.T) {
 	}
 }
 
+// lfsPointer is what a clone without Git LFS has in place of a large file.
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\n" +
+	"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 123456789\n"
+
+// sentencePiece is a SentencePiece model of an unknown token and two letters.
+func sentencePiece() []byte {
+	field := func(b []byte, number protowire.Number, v []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), v)
+	}
+	var b []byte
+	for i, text := range []string{"<unk>", "a", "b"} {
+		kind := uint64(1)
+		if i == 0 {
+			kind = 2
+		}
+		piece := field(nil, 1, []byte(text))
+		piece = protowire.AppendVarint(protowire.AppendTag(piece, 3, protowire.VarintType), kind)
+		b = field(b, 1, piece)
+	}
+	var trainer []byte
+	for number, v := range map[protowire.Number]uint64{3: 2, 40: 0, 41: 1, 42: 2} {
+		trainer = protowire.AppendVarint(protowire.AppendTag(trainer, number, protowire.VarintType), v)
+	}
+	return field(b, 2, trainer)
+}
+
+func TestEveryTokenizerFileArrives(t *testing.T) {
+	for _, name := range contract.TokenizerFiles {
+		dir, _ := modelDir(t, 1)
+		if name != "tokenizer.json" {
+			if err := errors.Join(os.Remove(filepath.Join(dir, "tokenizer.json")), os.WriteFile(filepath.Join(dir, name), sentencePiece(), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, optional := range checkpoint.OptionalFiles {
+			if _, err := os.Stat(filepath.Join(dir, optional)); err == nil || optional == "chat_template.jinja" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, optional), []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := checkpoint.BuildManifest(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(want.Files) < 7 || !slices.ContainsFunc(want.Files, func(f contract.FileEntry) bool { return f.Path == name }) {
+			t.Errorf("%s: the model's files are %v", name, want.Files)
+		}
+		url := serve(t, map[string][]byte{"/m.tgz": archive(t, dir, "m/", true)})
+		for from, spec := range map[string]contract.FetchSpec{"a folder": {Path: dir}, "an archive": {HTTP: &contract.HTTPSource{URL: url + "/m.tgz"}}} {
+			spec.DataDir = t.TempDir()
+			got, err := source.FetchModel(t.Context(), spec, source.Options{})
+			if err != nil {
+				t.Errorf("%s from %s: %v", name, from, err)
+				continue
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s from %s: manifest -want +got\n%s", name, from, diff)
+			}
+		}
+	}
+}
+
 func TestAModelThatIsThereIsNotFetchedAgain(t *testing.T) {
 	dir, want := modelDir(t, 1)
 	spec := contract.FetchSpec{Path: dir, DataDir: t.TempDir(), Digest: want.Digest}
@@ -222,7 +288,7 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return overwrite("config.json", strings.Replace(string(b), `"vocab_size": 260`, `"vocab_size": 258`, 1))(dir)
+		return overwrite("config.json", strings.Replace(string(b), `"vocab_size": 260`, `"vocab_size": 200`, 1))(dir)
 	}
 	whole := archive(t, good, "", true)
 	url := serve(t, map[string][]byte{"/half.tar.gz": whole[:len(whole)/2], "/text.tar.gz": []byte("hello"), "/model.safetensors": {1}})
@@ -256,6 +322,9 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 		{"a SentencePiece model that is none", contract.FetchSpec{Path: damaged(func(dir string) error {
 			return os.Rename(filepath.Join(dir, "tokenizer.json"), filepath.Join(dir, "tokenizer.model"))
 		})}, contract.ReasonInvalidModel, true, "tokenizer.model"},
+		{"weights that are a Git LFS pointer", contract.FetchSpec{Path: damaged(overwrite("model.safetensors", lfsPointer))},
+			contract.ReasonInvalidModel, true, "model.safetensors: this is a Git LFS pointer, not the file itself: fetch the file of 123456789 bytes (git lfs pull"},
+		{"a tokenizer that is one", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", lfsPointer))}, contract.ReasonInvalidModel, true, "git lfs pull"},
 		{"a tokenizer of another model", contract.FetchSpec{Path: damaged(smaller)}, contract.ReasonInvalidModel, true, "different models"},
 		{"a folder in place of a file", contract.FetchSpec{Path: damaged(func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "config.json")), os.Mkdir(filepath.Join(dir, "config.json"), 0o700))

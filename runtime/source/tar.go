@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/artifact"
@@ -146,6 +147,9 @@ func wanted(name string) bool {
 	base := path.Base(name)
 	if strings.HasPrefix(base, ".") {
 		return false
+	}
+	if slices.Contains(contract.TokenizerFiles, base) {
+		return true
 	}
 	switch path.Ext(base) {
 	case ".safetensors", ".json", ".jsonl", ".jinja", ".svg":

@@ -58,11 +58,10 @@ func newBPE(f modelFile) (*bpe, error) {
 		return nil, err
 	}
 	if f.UnkToken != nil {
-		id, ok := f.Vocab[*f.UnkToken]
-		if !ok {
-			return nil, fmt.Errorf("unk_token %q is not in the vocabulary", *f.UnkToken)
+		// One that is in no vocabulary matters to texts that need it only.
+		if id, ok := f.Vocab[*f.UnkToken]; ok {
+			m.unk = id
 		}
-		m.unk = id
 	}
 	if f.ByteFallback {
 		m.byteTokens = &[256]int32{}

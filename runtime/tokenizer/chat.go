@@ -94,7 +94,8 @@ func (t *Tokenizer) render(messages []Message, addGenerationPrompt bool) (string
 	return text, nil
 }
 
-// HasChatTemplate reports whether the model can chat.
+// HasChatTemplate reports whether the model can chat: whether it has a template, and
+// one that can be parsed.
 func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 
 // ApplyChatTemplate renders a conversation as text for people to look at. To
@@ -125,6 +126,9 @@ func (t *Tokenizer) EncodeChat(messages []Message) ([]int32, error) {
 }
 
 func (t *Tokenizer) renderMarked(messages []Message, addGenerationPrompt bool) (string, error) {
+	if t.chatError != nil {
+		return "", t.chatError
+	}
 	if t.chat == nil {
 		return "", ErrNoChatTemplate
 	}

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,6 +178,38 @@ func TestTemplatesOfPublishedModelsRender(t *testing.T) {
 				t.Error("the user's special token was recognised")
 			}
 		})
+	}
+}
+
+// TestABadTemplateLeavesCompletions: nobody who completes text needs it.
+func TestABadTemplateLeavesCompletions(t *testing.T) {
+	for _, c := range []struct{ name, template, want string }{
+		{"no template at all", "{% for %}", "line 1"},
+		{"a filter that is not known", "{{ messages | from_json }}", `filter "from_json"`},
+		{"a statement that is not known", "\n{% do x %}", `line 2: statement "do"`},
+	} {
+		tok, err := Load(byteTokenizer(t, c.template, "<s>", "<|end|>"))
+		if err != nil {
+			t.Errorf("%s: the model is refused: %v", c.name, err)
+			continue
+		}
+		if ids, err := tok.Encode("hi", true); err != nil || len(ids) != 2 {
+			t.Errorf("%s: completing: %v, %v", c.name, ids, err)
+		}
+		if _, err := tok.EncodeChat([]Message{{"user", "hi"}}); err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrNoChatTemplate) {
+			t.Errorf("%s: chatting: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// TestTemplatesThatAskForToolsRenderWithout: what is none is passed to filters by
+// templates of models that call tools.
+func TestTemplatesThatAskForToolsRenderWithout(t *testing.T) {
+	tok := loadSimple(t, `{% set seen = tools | selectattr('type', 'equalto', 'function') | map(attribute='function') | list %}`+
+		`{% set rest = tools | reject('mapping') | list %}{{ seen | length }}{{ rest | length }}`+simpleTemplate)
+	got, err := tok.ApplyChatTemplate([]Message{{"user", "hi"}}, true)
+	if want := "00<|user|>hi<|end|><|assistant|>"; err != nil || got != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 }
 

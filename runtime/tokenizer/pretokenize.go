@@ -24,16 +24,35 @@ type piece struct {
 // preTokenizer splits each piece further.
 type preTokenizer func([]piece) ([]piece, error)
 
-func parsePreTokenizer(raw json.RawMessage) (preTokenizer, error) {
+// parsePreTokenizer returns the steps as one, and the one that there is if it is of
+// the kind ByteLevel and in no sequence.
+func parsePreTokenizer(raw json.RawMessage) (preTokenizer, *byteLevelStep, error) {
 	components, err := flatten(raw, func(c component) []json.RawMessage { return c.PreTokenizers })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	var top component
+	if !absent(raw) {
+		if err := json.Unmarshal(raw, &top); err != nil {
+			return nil, nil, err
+		}
 	}
 	var steps []preTokenizer
+	var alone *byteLevelStep
 	for _, c := range components {
+		if c.Type == "ByteLevel" {
+			step, err := byteLevel(c)
+			if err != nil {
+				return nil, nil, err
+			}
+			if steps = append(steps, step.split); top.Type == c.Type {
+				alone = step
+			}
+			continue
+		}
 		step, err := preTokenizerOf(c)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		steps = append(steps, step)
 	}
@@ -49,7 +68,7 @@ func parsePreTokenizer(raw json.RawMessage) (preTokenizer, error) {
 			}
 		}
 		return pieces, nil
-	}, nil
+	}, alone, nil
 }
 
 func totalText(pieces []piece) int {
@@ -68,8 +87,6 @@ func preTokenizerOf(c component) (preTokenizer, error) {
 			return nil, fmt.Errorf("split: %w", err)
 		}
 		return splitter(m, c.Behavior, c.Invert)
-	case "ByteLevel":
-		return byteLevel(c)
 	case "Digits":
 		if c.IndividualDigits {
 			return splitter(digits{}, "Isolated", false)
@@ -166,33 +183,42 @@ func cuts(n int, spans [][2]int, behavior string, invert bool) []cut {
 	return out
 }
 
-// byteLevel splits as GPT-2 does and spells bytes in the byte alphabet.
-func byteLevel(c component) (preTokenizer, error) {
-	split := func(p []piece) ([]piece, error) { return p, nil }
+// byteLevelStep splits as GPT-2 does and spells bytes in the byte alphabet.
+type byteLevelStep struct {
+	words  preTokenizer
+	prefix bool // A piece begins with a space.
+}
+
+func byteLevel(c component) (*byteLevelStep, error) {
+	step := &byteLevelStep{
+		words:  func(p []piece) ([]piece, error) { return p, nil },
+		prefix: c.AddPrefixSpace == nil || *c.AddPrefixSpace,
+	}
 	if c.UseRegex == nil || *c.UseRegex {
 		m, err := compileRegex(gpt2Pattern)
 		if err != nil {
 			return nil, err
 		}
-		if split, err = splitter(m, "Isolated", false); err != nil {
+		if step.words, err = splitter(m, "Isolated", false); err != nil {
 			return nil, err
 		}
 	}
-	prefix := c.AddPrefixSpace == nil || *c.AddPrefixSpace
-	return func(pieces []piece) ([]piece, error) {
-		if prefix {
-			for i, p := range pieces {
-				if !strings.HasPrefix(p.text, " ") {
-					pieces[i].text = " " + p.text
-				}
+	return step, nil
+}
+
+func (b *byteLevelStep) split(pieces []piece) ([]piece, error) {
+	if b.prefix {
+		for i, p := range pieces {
+			if !strings.HasPrefix(p.text, " ") {
+				pieces[i].text = " " + p.text
 			}
 		}
-		pieces, err := split(pieces)
-		for i, p := range pieces {
-			pieces[i].text = spellBytes(p.text)
-		}
-		return pieces, err
-	}, nil
+	}
+	pieces, err := b.words(pieces)
+	for i, p := range pieces {
+		pieces[i].text = spellBytes(p.text)
+	}
+	return pieces, err
 }
 
 // metaspace replaces spaces as SentencePiece does.

@@ -50,6 +50,9 @@ type spModel struct {
 	dummyPrefix  bool
 	trimSpaces   bool
 	escapeSpaces bool
+	// everyPiece says that the space goes before the text after a token of its own
+	// too, as Hugging Face's tokenizers of Llama 2 do ("legacy", their default).
+	everyPiece bool
 }
 
 // ParseSentencePiece reads a SentencePiece model file (tokenizer.model): a
@@ -136,10 +139,10 @@ func (m *spModel) tokenizer() (*Tokenizer, error) {
 	if err := t.build(f); err != nil {
 		return nil, err
 	}
-	t.preTokenize = m.escape
+	t.preTokenize, t.sentencePiece = m.escape, m
 	m.rankMerges(t.model)
 	m.nameSpecials(t)
-	return t, nil
+	return t, t.finish()
 }
 
 // spDecoder is the decoder that gives back what escape took.
@@ -210,7 +213,7 @@ func (m *spModel) escape(pieces []piece) ([]piece, error) {
 		if m.trimSpaces {
 			text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }), " ")
 		}
-		if m.dummyPrefix && text != "" && (p.first || m.trimSpaces) {
+		if m.dummyPrefix && text != "" && (p.first || m.trimSpaces || m.everyPiece) {
 			text = " " + text
 		}
 		pieces[i].text = strings.ReplaceAll(text, " ", sentencePieceSpace)

@@ -9,10 +9,12 @@
 package tokenizer
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,7 +40,8 @@ type Tokenizer struct {
 	template     template
 	tokens       []string // by id; "" where there is none
 	special      map[int32]bool
-	added        map[string]int32
+	added        map[string]addedToken
+	trained      int       // One more than the highest id of a token that was not added.
 	raw          *addedSet // matched before normalisation
 	normalized   *addedSet // matched after it
 	rendered     *addedSet // matched in chat templates: all special tokens, and raw
@@ -47,12 +50,18 @@ type Tokenizer struct {
 	specialText  []string // spellings that users must not inject
 	specialNames map[string]string
 	chat         *jinja.Template // nil if there is none
+	chatError    error           // Why the one that there is cannot be used.
+
+	// What a config may still change; nil where there is no such thing.
+	sentencePiece *spModel
+	byteLevel     *byteLevelStep // The pre-tokenizer, if it is one step of this kind.
 }
 
 // Load reads the tokenizer of a model folder: the first of
-// contract.TokenizerFiles that is there and, where they are, tokenizer_config.json, chat_template.jinja, config.json
-// and generation_config.json (for the tokens that end a sequence). What cannot
-// be read is contract.ReasonInvalidModel or, where this package has not what the
+// contract.TokenizerFiles that is there and, where they are, tokenizer_config.json,
+// special_tokens_map.json and added_tokens.json (see readConfig),
+// chat_template.jinja, and generation_config.json or config.json for the tokens that
+// end a sequence. What cannot be read is contract.ReasonInvalidModel or, where this package has not what the
 // file asks for, contract.ReasonUnsupported.
 func Load(dir string) (*Tokenizer, error) {
 	t, err := load(dir)
@@ -67,12 +76,12 @@ func load(dir string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := readTokenizerConfig(dir)
+	config, err := readConfig(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.applyConfig(config); err != nil {
-		return nil, fmt.Errorf("tokenizer_config.json: %w", err)
+	if err := t.configure(config); err != nil {
+		return nil, err
 	}
 	if err := t.addModelEOS(dir); err != nil {
 		return nil, err
@@ -82,8 +91,9 @@ func load(dir string) (*Tokenizer, error) {
 		return nil, err
 	}
 	if source != "" {
+		// Text can be completed without it.
 		if t.chat, err = jinja.Parse(source); err != nil {
-			return nil, failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("chat template: %w", err))
+			t.chatError = failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("the model's chat template cannot be used: %w", err))
 		}
 	}
 	return t, nil
@@ -107,6 +117,9 @@ func loadVocabulary(dir string) (*Tokenizer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		if t.sentencePiece != nil {
+			t.sentencePiece.everyPiece = name == "tokenizer.model"
+		}
 		return t, nil
 	}
 	return nil, fmt.Errorf("none of %s is there: %w", strings.Join(contract.TokenizerFiles, ", "), fs.ErrNotExist)
@@ -122,11 +135,11 @@ func Parse(b []byte) (*Tokenizer, error) {
 	if err := t.build(f); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return t, t.finish()
 }
 
 func newTokenizer() *Tokenizer {
-	return &Tokenizer{special: map[int32]bool{}, added: map[string]int32{}, bos: -1, specialNames: map[string]string{}}
+	return &Tokenizer{added: map[string]addedToken{}, bos: -1, specialNames: map[string]string{}}
 }
 
 func (t *Tokenizer) build(f tokenizerFile) error {
@@ -141,7 +154,7 @@ func (t *Tokenizer) build(f tokenizerFile) error {
 	if t.normalize, err = parseNormalizer(f.Normalizer); err != nil {
 		return unsupported(err)
 	}
-	if t.preTokenize, err = parsePreTokenizer(f.PreTokenizer); err != nil {
+	if t.preTokenize, t.byteLevel, err = parsePreTokenizer(f.PreTokenizer); err != nil {
 		return unsupported(err)
 	}
 	if t.decode, err = parseDecoder(f.Decoder); err != nil {
@@ -150,21 +163,44 @@ func (t *Tokenizer) build(f tokenizerFile) error {
 	if t.template, _, err = parsePostProcessor(f.PostProcessor); err != nil {
 		return unsupported(err)
 	}
+	return nil
+}
+
+// finish builds what depends on which tokens were added; it can be done again.
+func (t *Tokenizer) finish() error {
 	for _, id := range append(slices.Clone(t.template.before), t.template.after...) {
 		if t.TokenText(id) == "" {
 			return fmt.Errorf("post-processor adds token %d, which is not in the vocabulary", id)
 		}
 	}
-	return t.buildAdded(f.AddedTokens)
+	t.special, t.specialText = map[int32]bool{}, nil
+	list := slices.SortedFunc(maps.Values(t.added), func(a, b addedToken) int { return cmp.Compare(a.ID, b.ID) })
+	for _, a := range list {
+		if a.Special {
+			t.special[a.ID] = true
+			t.specialText = append(t.specialText, a.Content)
+		}
+	}
+	return t.buildAdded(list)
 }
 
 // addVocab numbers the tokens of the vocabulary and the added ones.
 func (t *Tokenizer) addVocab(f tokenizerFile) error {
+	added := make(map[string]bool, len(f.AddedTokens))
+	for _, a := range f.AddedTokens {
+		added[a.Content] = true
+	}
 	highest := int32(-1)
 	for token, id := range f.Model.Vocab {
 		if id < 0 || id > maxTokenID {
 			return fmt.Errorf("token %q has id %d, must be 0 to %d", token, id, maxTokenID)
 		}
+		if !added[token] {
+			highest = max(highest, id)
+		}
+	}
+	t.trained = int(highest) + 1
+	for _, id := range f.Model.Vocab {
 		highest = max(highest, id)
 	}
 	for _, a := range f.AddedTokens {
@@ -185,11 +221,7 @@ func (t *Tokenizer) addVocab(f tokenizerFile) error {
 			return fmt.Errorf("added token %q has the id %d of token %q", a.Content, a.ID, other)
 		}
 		t.tokens[a.ID] = a.Content
-		t.added[a.Content] = a.ID
-		if a.Special {
-			t.special[a.ID] = true
-			t.specialText = append(t.specialText, a.Content)
-		}
+		t.added[a.Content] = a
 	}
 	return nil
 }
@@ -312,8 +344,8 @@ func (t *Tokenizer) TokenText(id int32) string {
 
 // TokenID returns the id of the token with this spelling.
 func (t *Tokenizer) TokenID(token string) (int32, bool) {
-	if id, ok := t.added[token]; ok {
-		return id, true
+	if a, ok := t.added[token]; ok {
+		return a.ID, true
 	}
 	id, ok := t.model.vocab[token]
 	return id, ok
@@ -331,18 +363,15 @@ func (t *Tokenizer) EOS() []int32 { return slices.Clone(t.eos) }
 // IsSpecial reports whether a token is special.
 func (t *Tokenizer) IsSpecial(id int32) bool { return t.special[id] }
 
-// FitsVocabulary checks that every token of the tokenizer has a row in the
-// embedding of a model with vocabSize rows.
+// FitsVocabulary checks that every token of the trained vocabulary has a row in the
+// embedding of a model with vocabSize rows. Added tokens may lie behind it: the pad
+// token of many models does, and nobody uses it. What a prompt may hold is the
+// model's to say.
 func (t *Tokenizer) FitsVocabulary(vocabSize int) error {
-	if t.VocabSize() > vocabSize {
-		last := t.VocabSize() - 1
+	if t.trained > vocabSize {
+		last := int32(t.trained - 1)
 		return failure.Permanentf(contract.ReasonInvalidModel,
-			"tokenizer has tokens up to %d (%q), the model's vocabulary has %d: tokenizer and weights are of different models", last, t.tokens[last], vocabSize)
-	}
-	for _, id := range t.eos {
-		if int(id) >= vocabSize {
-			return failure.Permanentf(contract.ReasonInvalidModel, "token %d ends sequences, the model's vocabulary has %d", id, vocabSize)
-		}
+			"tokenizer has tokens up to %d (%q), the model's vocabulary has %d: tokenizer and weights are of different models", last, t.TokenText(last), vocabSize)
 	}
 	return nil
 }

@@ -278,9 +278,18 @@ func TestFilesThatMakeNoSenseAreRefused(t *testing.T) {
 		{"a regular expression that is none", map[string]any{"tokenizer.json": file(map[string]any{"pre_tokenizer": map[string]any{
 			"type": "Split", "pattern": map[string]any{"Regex": "("}, "behavior": "Isolated"}})}, contract.ReasonUnsupported, "regular expression"},
 		{"components without end", map[string]any{"tokenizer.json": file(map[string]any{"normalizer": nested(30)})}, contract.ReasonUnsupported, "nested"},
-		{"an end of sequence that is not there", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": map[string]any{"eos_token": "</s>"}}, contract.ReasonInvalidModel, `"</s>"`},
+		{"an added token with an absurd id", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": map[string]any{
+			"added_tokens_decoder": map[string]any{"99999999": map[string]any{"content": "x"}}}}, contract.ReasonInvalidModel, "99999999"},
+		{"an added token without an id", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": map[string]any{
+			"added_tokens_decoder": map[string]any{"x": map[string]any{"content": "x"}}}}, contract.ReasonInvalidModel, `id "x"`},
+		{"an added token without a content", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": map[string]any{
+			"added_tokens_decoder": map[string]any{"3": map[string]any{}}}}, contract.ReasonInvalidModel, "no content"},
+		{"a special token that is a number", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": map[string]any{"eos_token": 2}}, contract.ReasonInvalidModel, "neither a string nor an object"},
+		{"a map of special tokens that is no JSON", map[string]any{"tokenizer.json": file(nil), "special_tokens_map.json": "{"}, contract.ReasonInvalidModel, "special_tokens_map.json"},
+		{"added tokens that are no ids", map[string]any{"tokenizer.json": file(nil), "added_tokens.json": map[string]any{"x": "y"}}, contract.ReasonInvalidModel, "added_tokens.json"},
+		{"a Git LFS pointer", map[string]any{"tokenizer.json": lfsPointer}, contract.ReasonInvalidModel, "Git LFS pointer, not the file itself: fetch the file of 493443 bytes"},
+		{"a SentencePiece model that is one", map[string]any{"tokenizer.model": lfsPointer}, contract.ReasonInvalidModel, "Git LFS pointer"},
 		{"a config that is no JSON", map[string]any{"tokenizer.json": file(nil), "tokenizer_config.json": "["}, contract.ReasonInvalidModel, "tokenizer_config.json"},
-		{"a chat template that is none", map[string]any{"tokenizer.json": file(nil), "chat_template.jinja": "{% for %}"}, contract.ReasonUnsupported, "chat template"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load(write(t, c.files))
@@ -296,6 +305,10 @@ func TestFilesThatMakeNoSenseAreRefused(t *testing.T) {
 		t.Errorf("an empty folder: %v", err)
 	}
 }
+
+// lfsPointer is what a clone without Git LFS has in place of a tokenizer.
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\n" +
+	"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 493443\n"
 
 // nested wraps a normaliser in sequences.
 func nested(depth int) any {

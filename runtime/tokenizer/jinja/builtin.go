@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // maxRange bounds range(), the only thing that makes long lists of nothing.
@@ -15,24 +14,116 @@ const maxRange = 100_000
 func globals() map[string]any {
 	return map[string]any{
 		"range":           Func(rangeFunc),
-		"dict":            Func(func(_ []any, kwargs map[string]any) (any, error) { return dictOf(kwargs), nil }),
-		"namespace":       Func(func(_ []any, kwargs map[string]any) (any, error) { return &namespace{*dictOf(kwargs)}, nil }),
+		"dict":            Func(func(args []any, kwargs *Dict) (any, error) { return dictOf("dict", args, kwargs) }),
+		"namespace":       Func(namespaceFunc),
+		"cycler":          Func(cyclerFunc),
+		"joiner":          Func(joinerFunc),
 		"raise_exception": Func(raise),
 		"strftime_now":    Func(strftime),
 	}
 }
 
-// dictOf makes a dictionary of named arguments, sorted because their order is
-// lost.
-func dictOf(kwargs map[string]any) *Dict {
-	d := NewDict()
-	for _, k := range sortedKeys(kwargs) {
-		d.set(k, kwargs[k])
+// dictOf makes a dictionary of another one or of pairs, and of named arguments.
+func dictOf(function string, args []any, kwargs *Dict) (*Dict, error) {
+	if len(args) > 1 {
+		return nil, fmt.Errorf("%s takes at most one positional argument", function)
 	}
-	return d
+	d := NewDict()
+	if len(args) == 1 {
+		pairs, err := pairsOf(args[0])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", function, err)
+		}
+		for _, p := range pairs {
+			pair, ok := sequence(p)
+			if !ok || len(pair) != 2 {
+				return nil, fmt.Errorf("%s takes a dictionary or pairs", function)
+			}
+			if err := d.put(pair[0], pair[1]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if kwargs == nil {
+		return d, nil
+	}
+	for _, k := range kwargs.keys {
+		v, _ := kwargs.get(k)
+		if err := d.put(k, v); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
 }
 
-func rangeFunc(args []any, _ map[string]any) (any, error) {
+// pairsOf lists the pairs of a dictionary or of what is a list of them.
+func pairsOf(v any) (List, error) {
+	if d, ok := v.(*Dict); ok {
+		return d.pairs(), nil
+	}
+	return items(v)
+}
+
+func namespaceFunc(args []any, kwargs *Dict) (any, error) {
+	d, err := dictOf("namespace", args, kwargs)
+	if err != nil {
+		return nil, err
+	}
+	return &namespace{*d}, nil
+}
+
+// cycler gives its items in turn.
+type cycler struct {
+	items []any
+	at    int
+}
+
+func cyclerFunc(args []any, _ *Dict) (any, error) {
+	if len(args) == 0 {
+		return nil, errors.New("cycler takes at least one item")
+	}
+	return &cycler{items: args}, nil
+}
+
+func (c *cycler) attribute(name string) (any, bool) {
+	switch name {
+	case "current":
+		return c.items[c.at], true
+	case "next":
+		return Func(func([]any, *Dict) (any, error) {
+			v := c.items[c.at]
+			c.at = (c.at + 1) % len(c.items)
+			return v, nil
+		}), true
+	case "reset":
+		return Func(func([]any, *Dict) (any, error) {
+			c.at = 0
+			return nil, nil
+		}), true
+	}
+	return nil, false
+}
+
+// joinerFunc makes a function that gives nothing the first time and a separator from
+// then on.
+func joinerFunc(args []any, kwargs *Dict) (any, error) {
+	var sep any = ", "
+	if v, ok := kwargs.get("sep"); ok {
+		sep = v
+	} else if len(args) > 0 {
+		sep = args[0]
+	}
+	used := false
+	return Func(func([]any, *Dict) (any, error) {
+		if !used {
+			used = true
+			return "", nil
+		}
+		return sep, nil
+	}), nil
+}
+
+func rangeFunc(args []any, _ *Dict) (any, error) {
 	var n []int
 	for _, a := range args {
 		i, ok := integer(a)
@@ -57,35 +148,52 @@ func rangeFunc(args []any, _ map[string]any) (any, error) {
 		return nil, errors.New("range with step 0")
 	}
 	list := List{}
-	for i := start; step > 0 && i < stop || step < 0 && i > stop; i += step {
+	for i := start; step > 0 && i < stop || step < 0 && i > stop; {
 		if len(list) == maxRange {
 			return nil, fmt.Errorf("range of more than %d numbers", maxRange)
 		}
 		list = append(list, i)
+		next := i + step
+		if (next > i) != (step > 0) { // It overflowed.
+			break
+		}
+		i = next
 	}
 	return list, nil
 }
 
 // raise is how templates refuse a conversation.
-func raise(args []any, _ map[string]any) (any, error) {
+func raise(args []any, _ *Dict) (any, error) {
 	message := "without saying why"
 	if len(args) > 0 {
-		message = text(args[0])
+		message = "it gives no text"
+		if s, ok := args[0].(string); ok {
+			message = s
+		}
 	}
 	return nil, fmt.Errorf("the chat template refuses the conversation: %s", message)
 }
 
+// timeLayouts are strftime's conversions.
+var timeLayouts = map[byte]string{
+	'd': "02", 'e': "_2", 'b': "Jan", 'h': "Jan", 'B': "January", 'm': "01", 'Y': "2006", 'y': "06", 'H': "15", 'M': "04",
+	'S': "05", 'A': "Monday", 'a': "Mon", 'p': "PM", 'I': "03", 'j': "002", 'F': "2006-01-02", 'T': "15:04:05",
+	'D': "01/02/06", 'R': "15:04", 'Z': "", 'z': "",
+}
+
 // strftime formats the present date as templates that state it ask for.
-func strftime(args []any, _ map[string]any) (any, error) {
+func strftime(args []any, _ *Dict) (any, error) {
 	if len(args) != 1 {
 		return nil, errors.New("strftime_now takes a format")
 	}
-	layouts := map[byte]string{
-		'd': "02", 'b': "Jan", 'B': "January", 'm': "01", 'Y': "2006", 'y': "06", 'H': "15", 'M': "04", 'S': "05",
-		'A': "Monday", 'a': "Mon", 'p': "PM", 'I': "03", 'j': "002",
+	format, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("strftime_now takes a string, not %s", typeName(args[0]))
 	}
-	now := time.Now().UTC()
-	format := text(args[0])
+	return formatTime(time.Now().UTC(), format)
+}
+
+func formatTime(t time.Time, format string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(format); i++ {
 		if format[i] != '%' || i+1 == len(format) {
@@ -93,13 +201,19 @@ func strftime(args []any, _ map[string]any) (any, error) {
 			continue
 		}
 		i++
-		switch layout, ok := layouts[format[i]]; {
+		bare := format[i] == '-' && i+1 < len(format) // Without zeros before it.
+		if bare {
+			i++
+		}
+		switch layout, ok := timeLayouts[format[i]]; {
+		case ok && bare:
+			b.WriteString(strings.TrimLeft(t.Format(layout), "0 "))
 		case ok:
-			b.WriteString(now.Format(layout))
+			b.WriteString(t.Format(layout))
 		case format[i] == '%':
 			b.WriteByte('%')
 		default:
-			return nil, fmt.Errorf("strftime_now does not know %%%c", format[i])
+			return "", fmt.Errorf("strftime_now does not know %%%c", format[i])
 		}
 	}
 	return b.String(), nil
@@ -107,13 +221,20 @@ func strftime(args []any, _ map[string]any) (any, error) {
 
 // parameters reads arguments that may be given by position or by name.
 type parameters struct {
+	r      *run
 	args   []any
-	kwargs map[string]any
+	kwargs *Dict
+}
+
+// has reports whether an argument is given, be it none.
+func (p parameters) has(position int, name string) bool {
+	_, named := p.kwargs.get(name)
+	return named || position < len(p.args)
 }
 
 // get returns an argument, or nil if it is absent.
 func (p parameters) get(position int, name string) any {
-	if v, ok := p.kwargs[name]; ok {
+	if v, ok := p.kwargs.get(name); ok {
 		return v
 	}
 	if position < len(p.args) {
@@ -124,10 +245,15 @@ func (p parameters) get(position int, name string) any {
 
 // str returns a string argument, or fallback if it is absent.
 func (p parameters) str(position int, name, fallback string) string {
-	if v := p.get(position, name); v != nil {
-		return text(v)
+	v := p.get(position, name)
+	if v == nil {
+		return fallback
 	}
-	return fallback
+	s, err := p.r.text(v)
+	if err != nil { // The budget is used up, which whatever comes next says.
+		return fallback
+	}
+	return s
 }
 
 // integer returns an integer argument, or fallback if it is absent.
@@ -136,248 +262,4 @@ func (p parameters) integer(position int, name string, fallback int) int {
 		return i
 	}
 	return fallback
-}
-
-// method calls a method of a value; ok is false if it has none of this name.
-func (r *run) method(object any, name string, args []any, kwargs map[string]any) (result any, ok bool, err error) {
-	p := parameters{args, kwargs}
-	switch o := object.(type) {
-	case undefined:
-		return nil, false, o.err()
-	case string:
-		if err := r.spend(len(o)); err != nil {
-			return nil, false, err
-		}
-		f, ok := stringMethods[name]
-		if !ok {
-			return nil, false, nil
-		}
-		result, err = f(o, p)
-		if s, isString := result.(string); isString && err == nil {
-			err = r.spend(len(s))
-		}
-		return result, true, err
-	case *Dict:
-		return dictMethod(o, name, p)
-	case List:
-		return listMethod(o, name, p)
-	}
-	return nil, false, nil
-}
-
-func dictMethod(d *Dict, name string, p parameters) (any, bool, error) {
-	switch name {
-	case "get":
-		if v, ok := d.values[p.str(0, "key", "")]; ok {
-			return v, true, nil
-		}
-		return p.get(1, "default"), true, nil
-	case "items":
-		list := make(List, len(d.keys))
-		for i, k := range d.keys {
-			list[i] = List{k, d.values[k]}
-		}
-		return list, true, nil
-	case "keys":
-		return stringList(d.keys), true, nil
-	case "values":
-		list := make(List, len(d.keys))
-		for i, k := range d.keys {
-			list[i] = d.values[k]
-		}
-		return list, true, nil
-	case "update", "pop", "clear", "setdefault", "popitem":
-		return nil, false, fmt.Errorf("a template may not change a dictionary (%s)", name)
-	}
-	return nil, false, nil
-}
-
-func listMethod(l List, name string, p parameters) (any, bool, error) {
-	switch name {
-	case "index":
-		for i, x := range l {
-			if equal(x, p.get(0, "value")) {
-				return i, true, nil
-			}
-		}
-		return nil, true, fmt.Errorf("%s is not in the list", repr(p.get(0, "value")))
-	case "count":
-		n := 0
-		for _, x := range l {
-			if equal(x, p.get(0, "value")) {
-				n++
-			}
-		}
-		return n, true, nil
-	case "append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse":
-		return nil, false, fmt.Errorf("a template may not change a list (%s)", name)
-	}
-	return nil, false, nil
-}
-
-// stringMethods are Python's, those that cannot be asked for huge results.
-var stringMethods = map[string]func(s string, p parameters) (any, error){
-	"strip":      func(s string, p parameters) (any, error) { return strip(s, p.get(0, "chars"), true, true), nil },
-	"lstrip":     func(s string, p parameters) (any, error) { return strip(s, p.get(0, "chars"), true, false), nil },
-	"rstrip":     func(s string, p parameters) (any, error) { return strip(s, p.get(0, "chars"), false, true), nil },
-	"upper":      func(s string, _ parameters) (any, error) { return strings.ToUpper(s), nil },
-	"lower":      func(s string, _ parameters) (any, error) { return strings.ToLower(s), nil },
-	"title":      func(s string, _ parameters) (any, error) { return title(s), nil },
-	"capitalize": func(s string, _ parameters) (any, error) { return capitalize(s), nil },
-	"startswith": func(s string, p parameters) (any, error) { return anyOf(p.get(0, "prefix"), s, strings.HasPrefix), nil },
-	"endswith":   func(s string, p parameters) (any, error) { return anyOf(p.get(0, "suffix"), s, strings.HasSuffix), nil },
-	"removeprefix": func(s string, p parameters) (any, error) {
-		return strings.TrimPrefix(s, p.str(0, "prefix", "")), nil
-	},
-	"removesuffix": func(s string, p parameters) (any, error) {
-		return strings.TrimSuffix(s, p.str(0, "suffix", "")), nil
-	},
-	"count": func(s string, p parameters) (any, error) { return strings.Count(s, p.str(0, "sub", "")), nil },
-	"find": func(s string, p parameters) (any, error) {
-		return runeIndex(s, strings.Index(s, p.str(0, "sub", ""))), nil
-	},
-	"rfind": func(s string, p parameters) (any, error) {
-		return runeIndex(s, strings.LastIndex(s, p.str(0, "sub", ""))), nil
-	},
-	"isdigit":   func(s string, _ parameters) (any, error) { return all(s, unicode.IsDigit), nil },
-	"isnumeric": func(s string, _ parameters) (any, error) { return all(s, unicode.IsNumber), nil },
-	"isalpha":   func(s string, _ parameters) (any, error) { return all(s, unicode.IsLetter), nil },
-	"isspace":   func(s string, _ parameters) (any, error) { return all(s, unicode.IsSpace), nil },
-	"isupper": func(s string, _ parameters) (any, error) {
-		return s != strings.ToLower(s) && s == strings.ToUpper(s), nil
-	},
-	"islower": func(s string, _ parameters) (any, error) {
-		return s != strings.ToUpper(s) && s == strings.ToLower(s), nil
-	},
-	"replace":    replaceMethod,
-	"split":      func(s string, p parameters) (any, error) { return split(s, p, false) },
-	"rsplit":     func(s string, p parameters) (any, error) { return split(s, p, true) },
-	"splitlines": func(s string, _ parameters) (any, error) { return splitLines(s), nil },
-	"partition": func(s string, p parameters) (any, error) {
-		before, after, found := strings.Cut(s, p.str(0, "sep", " "))
-		if !found {
-			return List{s, "", ""}, nil
-		}
-		return List{before, p.str(0, "sep", " "), after}, nil
-	},
-	"join": func(s string, p parameters) (any, error) {
-		list, err := items(p.get(0, "iterable"))
-		return joinTexts(list, s), err
-	},
-}
-
-func strip(s string, chars any, left, right bool) string {
-	drop := unicode.IsSpace
-	if chars != nil {
-		set := text(chars)
-		drop = func(r rune) bool { return strings.ContainsRune(set, r) }
-	}
-	if left {
-		s = strings.TrimLeftFunc(s, drop)
-	}
-	if right {
-		s = strings.TrimRightFunc(s, drop)
-	}
-	return s
-}
-
-// anyOf tests a string against one affix or any of several.
-func anyOf(affixes any, s string, has func(s, affix string) bool) bool {
-	list, ok := affixes.(List)
-	if !ok {
-		list = List{affixes}
-	}
-	for _, a := range list {
-		if affix, ok := a.(string); ok && has(s, affix) {
-			return true
-		}
-	}
-	return false
-}
-
-// runeIndex turns a byte offset into Python's index.
-func runeIndex(s string, at int) int {
-	if at < 0 {
-		return -1
-	}
-	return len([]rune(s[:at]))
-}
-
-func all(s string, is func(rune) bool) bool {
-	return s != "" && strings.IndexFunc(s, func(r rune) bool { return !is(r) }) < 0
-}
-
-func capitalize(s string) string {
-	for i, r := range s {
-		return string(unicode.ToUpper(r)) + strings.ToLower(s[i+len(string(r)):])
-	}
-	return s
-}
-
-// title capitalises each run of letters.
-func title(s string) string {
-	inWord := false
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsLetter(r) {
-			inWord = false
-			return r
-		}
-		if inWord {
-			return unicode.ToLower(r)
-		}
-		inWord = true
-		return unicode.ToUpper(r)
-	}, s)
-}
-
-func replaceMethod(s string, p parameters) (any, error) {
-	before, ok := p.get(0, "old").(string)
-	after, ok2 := p.get(1, "new").(string)
-	if !ok || !ok2 {
-		return nil, errors.New("replace takes two strings")
-	}
-	n := p.integer(2, "count", -1)
-	if count := strings.Count(s, before); (n < 0 || n > count) && len(after) > len(before) && count*len(after) > 64<<20 {
-		return nil, errBudget
-	}
-	return strings.Replace(s, before, after, n), nil
-}
-
-func split(s string, p parameters, fromRight bool) (any, error) {
-	n := p.integer(1, "maxsplit", -1)
-	sep := p.get(0, "sep")
-	if sep == nil {
-		if n >= 0 {
-			return nil, errors.New("split at white space takes no maxsplit here")
-		}
-		return stringList(strings.Fields(s)), nil
-	}
-	at := text(sep)
-	if at == "" {
-		return nil, errors.New("split takes no empty separator")
-	}
-	if n < 0 {
-		return stringList(strings.Split(s, at)), nil
-	}
-	if !fromRight {
-		return stringList(strings.SplitN(s, at, n+1)), nil
-	}
-	var tail []string
-	for ; n > 0; n-- {
-		i := strings.LastIndex(s, at)
-		if i < 0 {
-			break
-		}
-		tail = append([]string{s[i+len(at):]}, tail...)
-		s = s[:i]
-	}
-	return stringList(append([]string{s}, tail...)), nil
-}
-
-func splitLines(s string) List {
-	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\r", "\n")
-	if s == "" {
-		return List{}
-	}
-	return stringList(strings.Split(strings.TrimSuffix(s, "\n"), "\n"))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -23,23 +24,27 @@ func (f exprFunc) eval(r *run, s *scope) (any, error) {
 }
 
 // tuple parses "a" or "a, b, …".
-func (p *parser) tuple() (expr, error) {
-	first, err := p.expression()
+func (p *parser) tuple() (expr, error) { return p.tupleOf(p.expression) }
+
+// tupleOf is tuple for elements of some kind: what a loop runs over and what an if
+// asks cannot be a conditional expression, whose "if" would be taken for a filter.
+func (p *parser) tupleOf(element func() (expr, error)) (expr, error) {
+	first, err := element()
 	if err != nil || !p.is(",") {
 		return first, err
 	}
 	list := []expr{first}
 	for p.accept(",") {
-		if p.peek().kind == endToken || p.is(")") {
+		if p.peek().kind == endToken || p.is(")") || p.is("=") {
 			break
 		}
-		e, err := p.expression()
+		e, err := element()
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, e)
 	}
-	return listExpr(list), nil
+	return tupleExpr(list), nil
 }
 
 // expression parses a conditional expression: a if b else c.
@@ -151,7 +156,7 @@ func (p *parser) comparison() (expr, error) {
 			if err != nil {
 				return nil, err
 			}
-			if ok, err := holds(op, left, right); err != nil || !ok {
+			if ok, err := r.holds(op, left, right); err != nil || !ok {
 				return false, err
 			}
 			left = right
@@ -172,31 +177,6 @@ func (p *parser) comparisonOp() string {
 		return "not in"
 	}
 	return ""
-}
-
-func holds(op string, a, b any) (bool, error) {
-	switch op {
-	case "==":
-		return equal(a, b), nil
-	case "!=":
-		return !equal(a, b), nil
-	case "in":
-		return contains(b, a)
-	case "not in":
-		in, err := contains(b, a)
-		return !in, err
-	}
-	c, err := compare(a, b)
-	switch op {
-	case "<":
-		return c < 0, err
-	case "<=":
-		return c <= 0, err
-	case ">":
-		return c > 0, err
-	default:
-		return c >= 0, err
-	}
 }
 
 func (p *parser) sum() (expr, error) { return p.binary(p.concat, "+", "-") }
@@ -223,22 +203,55 @@ func (p *parser) binary(operand func() (expr, error), ops ...string) (expr, erro
 		if op == "" {
 			return left, nil
 		}
-		a := left
-		var b expr
-		b, err = operand()
-		left = exprFunc(func(r *run, s *scope) (any, error) {
-			x, err := a.eval(r, s)
-			if err != nil {
-				return nil, err
-			}
-			y, err := b.eval(r, s)
-			if err != nil {
-				return nil, err
-			}
-			return r.operate(op, x, y)
-		})
+		var right expr
+		right, err = operand()
+		left = newBinary(op, left, right)
 	}
 	return nil, err
+}
+
+// binaryExpr is left op right.
+type binaryExpr struct {
+	op          string
+	left, right expr
+	// html says that one side is HTML, which makes the sum so; see filterExpr.
+	html bool
+}
+
+func newBinary(op string, left, right expr) *binaryExpr {
+	return &binaryExpr{op, left, right, op == "+" && (isSafe(left) || isSafe(right))}
+}
+
+func (b *binaryExpr) eval(r *run, s *scope) (any, error) {
+	if err := r.spend(1); err != nil {
+		return nil, err
+	}
+	x, err := b.left.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	y, err := b.right.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	if b.html {
+		x, y = escapeUnless(isSafe(b.left), x), escapeUnless(isSafe(b.right), y)
+	}
+	return r.operate(b.op, x, y)
+}
+
+func (b *binaryExpr) safe() bool { return b.html }
+
+func isSafe(e expr) bool {
+	marked, ok := e.(interface{ safe() bool })
+	return ok && marked.safe()
+}
+
+func escapeUnless(safe bool, v any) any {
+	if text, ok := v.(string); ok && !safe {
+		return escapeHTML(text)
+	}
+	return v
 }
 
 // unary parses a primary expression that may have signs; its filters and tests
@@ -280,36 +293,76 @@ func (r *run) operate(op string, a, b any) (any, error) {
 			return nil, u.err()
 		}
 	}
-	switch op {
-	case "~":
-		return r.join(text(a), text(b))
-	case "+":
-		if x, ok := a.(string); ok {
-			y, ok := b.(string)
-			if !ok {
-				return nil, fmt.Errorf("a string and %s cannot be added (use ~)", typeName(b))
-			}
+	if op == "~" {
+		x, err := r.text(a)
+		if err != nil {
+			return nil, err
+		}
+		y, err := r.text(b)
+		if err != nil {
+			return nil, err
+		}
+		return r.join(x, y)
+	}
+	if x, ok := a.(string); ok {
+		switch y, isText := b.(string); {
+		case op == "+" && isText:
 			return r.join(x, y)
+		case op == "+":
+			return nil, fmt.Errorf("a string and %s cannot be added (use ~)", typeName(b))
+		case op == "%":
+			return r.percent(x, b)
 		}
-		if x, ok := a.(List); ok {
-			if y, ok := b.(List); ok {
-				err := r.spend(len(x) + len(y))
-				return append(append(List{}, x...), y...), err
+	}
+	if x, ok := sequence(a); ok && op == "+" && typeName(a) == typeName(b) {
+		y, _ := sequence(b)
+		if err := r.spend(len(x) + len(y)); err != nil {
+			return nil, err
+		}
+		return like(a, append(append(List{}, x...), y...)), nil
+	}
+	if op == "*" {
+		if n, ok := integer(a); ok {
+			if result, ok, err := r.repeat(b, n); ok {
+				return result, err
 			}
 		}
-	case "*":
-		if x, ok := a.(string); ok {
-			n, ok := integer(b)
-			if !ok {
-				return nil, fmt.Errorf("a string and %s cannot be multiplied", typeName(b))
+		if n, ok := integer(b); ok {
+			if result, ok, err := r.repeat(a, n); ok {
+				return result, err
 			}
-			if n = max(n, 0); n > 0 && len(x) > r.budget/n {
-				return nil, errBudget
-			}
-			return strings.Repeat(x, n), r.spend(len(x) * n)
 		}
 	}
 	return arithmetic(op, a, b)
+}
+
+// repeat is a string, list or tuple n times; ok is false if v is none.
+func (r *run) repeat(v any, n int) (result any, ok bool, err error) {
+	s, isText := v.(string)
+	list, isList := sequence(v)
+	if !isText && !isList {
+		return nil, false, nil
+	}
+	n = max(n, 0)
+	size := len(s) + len(list)
+	if n > 0 && size > r.budget/n {
+		return nil, true, r.spend(r.budget + 1)
+	}
+	if err := r.spend(size * n); err != nil {
+		return nil, true, err
+	}
+	if isText {
+		return strings.Repeat(s, n), true, nil
+	}
+	return like(v, slices.Repeat(list, n)), true, nil
+}
+
+// like returns a list as what v is.
+func like(v any, list List) any {
+	if _, ok := v.(List); ok {
+		return list
+	}
+	return Tuple(list)
 }
 
 // join concatenates within the budget.
@@ -331,10 +384,8 @@ func arithmetic(op string, a, b any) (any, error) {
 	}
 	i, intX := integer(a)
 	j, intY := integer(b)
-	if intX && intY {
-		if result, ok := integerArithmetic(op, i, j); ok {
-			return result, nil
-		}
+	if intX && intY && (op != "**" || j >= 0) && op != "/" {
+		return integerArithmetic(op, i, j)
 	}
 	switch op {
 	case "+":
@@ -354,23 +405,57 @@ func arithmetic(op string, a, b any) (any, error) {
 	}
 }
 
-// integerArithmetic applies an operator whose result is an integer too; ok is
-// false for one that is not.
-func integerArithmetic(op string, i, j int) (result int, ok bool) {
+var errTooLarge = errors.New("the number is too large")
+
+// integerArithmetic applies an operator whose result is an integer too.
+func integerArithmetic(op string, i, j int) (any, error) {
 	switch op {
 	case "+":
-		return i + j, true
+		sum := i + j
+		if (sum > i) != (j > 0) && j != 0 {
+			return nil, errTooLarge
+		}
+		return sum, nil
 	case "-":
-		return i - j, true
+		difference := i - j
+		if (difference < i) != (j > 0) && j != 0 {
+			return nil, errTooLarge
+		}
+		return difference, nil
 	case "*":
-		return i * j, true
+		return product(i, j)
 	case "//":
-		return int(math.Floor(float64(i) / float64(j))), true
+		if i == math.MinInt && j == -1 {
+			return nil, errTooLarge
+		}
+		q := i / j
+		if i%j != 0 && (i < 0) != (j < 0) {
+			q--
+		}
+		return q, nil
 	case "%":
-		return ((i % j) + j) % j, true
-	case "**":
-		f := math.Pow(float64(i), float64(j))
-		return int(f), j >= 0 && math.Abs(f) < 1<<53
+		return ((i % j) + j) % j, nil
 	}
-	return 0, false
+	power := 1
+	if i == 0 || i == 1 || i == -1 { // These never become large.
+		j = min(j, 2+j%2)
+	}
+	for range j {
+		var err error
+		if power, err = product(power, i); err != nil {
+			return nil, err
+		}
+	}
+	return power, nil
+}
+
+func product(i, j int) (int, error) {
+	if i == 0 || j == 0 {
+		return 0, nil
+	}
+	p := i * j
+	if p/j != i || i == -1 && j == math.MinInt || j == -1 && i == math.MinInt {
+		return 0, errTooLarge
+	}
+	return p, nil
 }

@@ -2,99 +2,121 @@ package jinja
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
-
 // filterFunc is what comes after a "|".
 type filterFunc func(r *run, v any, p parameters) (any, error)
 
-// filters is a function, not a variable, because some filters apply others.
+// filters is a function, not a variable, because some filters apply others. Of
+// Jinja2's own only pprint, random, urlize and wordwrap are not there.
 func filters(name string) (filterFunc, bool) {
+	if f, ok := listFilters(name); ok {
+		return f, true
+	}
+	if f, ok := textFilters[name]; ok {
+		return f, true
+	}
 	f, ok := map[string]filterFunc{
-		"trim": func(_ *run, v any, p parameters) (any, error) {
-			return strip(text(v), p.get(0, "chars"), true, true), nil
-		},
-		"upper":      textFilter(strings.ToUpper),
-		"lower":      textFilter(strings.ToLower),
-		"title":      textFilter(title),
-		"capitalize": textFilter(capitalize),
-		"string":     textFilter(func(s string) string { return s }),
-		"safe":       textFilter(func(s string) string { return s }),
-		"escape":     textFilter(escapeHTML),
-		"e":          textFilter(escapeHTML),
-		"length":     func(_ *run, v any, _ parameters) (any, error) { return length(v) },
-		"count":      func(_ *run, v any, _ parameters) (any, error) { return length(v) },
-		"default":    defaultFilter,
-		"d":          defaultFilter,
-		"join":       joinFilter,
-		"first":      func(_ *run, v any, _ parameters) (any, error) { return end(v, 0) },
-		"last":       func(_ *run, v any, _ parameters) (any, error) { return end(v, -1) },
-		"list":       func(_ *run, v any, _ parameters) (any, error) { return items(v) },
-		"reverse":    reverseFilter,
-		"sort":       sortFilter,
-		"unique":     uniqueFilter,
-		"items":      itemsFilter,
-		"dictsort":   dictSortFilter,
-		"map":        mapFilter,
-		"select":     selector(false, true),
-		"reject":     selector(false, false),
-		"selectattr": selector(true, true),
-		"rejectattr": selector(true, false),
-		"tojson":     toJSON,
-		"indent":     indentFilter,
-		"replace":    func(_ *run, v any, p parameters) (any, error) { return replaceMethod(text(v), p) },
-		"int":        intFilter,
-		"float":      floatFilter,
-		"abs":        absFilter,
-		"round":      roundFilter,
-		"sum":        sumFilter,
-		"min":        extreme(-1),
-		"max":        extreme(1),
+		"length":  func(_ *run, v any, _ parameters) (any, error) { return length(v) },
+		"count":   func(_ *run, v any, _ parameters) (any, error) { return length(v) },
+		"default": defaultFilter,
+		"d":       defaultFilter,
+		"attr":    attrFilter,
+		"tojson":  toJSON,
+		"int":     intFilter,
+		"float":   floatFilter,
+		"abs":     absFilter,
+		"round":   roundFilter,
 	}[name]
 	return f, ok
 }
 
+// filter parses a filter's name and arguments, and applies it to a value. One that is
+// not known fails when it is reached: many templates have branches for what is not
+// there.
 func (p *parser) filter(value expr) (expr, error) {
-	name, err := p.name()
+	name, err := p.dotted()
 	if err != nil {
 		return nil, err
 	}
-	f, ok := filters(name)
-	if !ok {
-		return nil, p.fail("filter %q is not supported", name)
-	}
+	line := p.line()
 	a := arguments{}
 	if p.is("(") {
 		if a, err = p.arguments(); err != nil {
 			return nil, err
 		}
 	}
-	return exprFunc(func(r *run, s *scope) (any, error) {
-		v, err := value.eval(r, s)
-		if err != nil {
-			return nil, err
+	f, known := filters(name)
+	if !known {
+		f = func(*run, any, parameters) (any, error) {
+			return nil, located(line, fmt.Errorf("filter %q is not supported", name))
 		}
-		args, kwargs, err := a.eval(r, s)
-		if err != nil {
-			return nil, err
-		}
-		result, err := r.applyFilter(f, v, parameters{args, kwargs})
-		if err != nil {
-			return nil, fmt.Errorf("filter %s: %w", name, err)
-		}
-		return result, nil
-	}), nil
+	}
+	return &filterExpr{value: value, name: name, f: f, arguments: a, known: known}, nil
+}
+
+// filterExpr is value | name(arguments).
+type filterExpr struct {
+	value expr
+	name  string
+	f     filterFunc
+	arguments
+	known bool
+}
+
+func (e *filterExpr) eval(r *run, s *scope) (any, error) {
+	if err := r.spend(1); err != nil {
+		return nil, err
+	}
+	if !e.known {
+		return e.f(r, nil, parameters{})
+	}
+	v, err := e.value.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	args, kwargs, err := e.arguments.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.applyFilter(e.f, v, parameters{r, args, kwargs})
+	if err != nil {
+		return nil, fmt.Errorf("filter %s: %w", e.name, err)
+	}
+	return result, nil
+}
+
+// safe is a filter's text that is HTML to Jinja2 even where it escapes nothing: what
+// is added to it is escaped.
+func (e *filterExpr) safe() bool {
+	switch e.name {
+	case "safe", "escape", "e", "forceescape":
+		return true
+	}
+	return false
+}
+
+// dotted parses the name of a filter or a test.
+func (p *parser) dotted() (string, error) {
+	name, err := p.name()
+	for err == nil && p.accept(".") {
+		var part string
+		part, err = p.name()
+		name += "." + part
+	}
+	return name, err
 }
 
 // applyFilter pays for what a filter reads and makes.
 func (r *run) applyFilter(f filterFunc, v any, p parameters) (any, error) {
-	if n, err := length(v); err == nil {
+	n, err := length(v)
+	if g, ok := v.(*generator); ok {
+		n, err = len(g.list), nil
+	}
+	if err == nil {
 		if err := r.spend(n); err != nil {
 			return nil, err
 		}
@@ -106,66 +128,31 @@ func (r *run) applyFilter(f filterFunc, v any, p parameters) (any, error) {
 	return result, err
 }
 
-func textFilter(f func(string) string) filterFunc {
-	return func(_ *run, v any, _ parameters) (any, error) { return f(text(v)), nil }
-}
-
-func escapeHTML(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(s)
-}
-
 func defaultFilter(_ *run, v any, p parameters) (any, error) {
 	_, missing := v.(undefined)
 	if missing || truth(p.get(1, "boolean")) && !truth(v) {
-		if fallback := p.get(0, "default_value"); fallback != nil || len(p.args) > 0 {
-			return fallback, nil
+		if p.has(0, "default_value") {
+			return p.get(0, "default_value"), nil
 		}
 		return "", nil
 	}
 	return v, nil
 }
 
-func joinTexts(list List, sep string) string {
-	parts := make([]string, len(list))
-	for i, x := range list {
-		parts[i] = text(x)
+// attrFilter is foo.name, but never an item.
+func attrFilter(r *run, v any, p parameters) (any, error) {
+	name := p.str(0, "name", "")
+	if _, isDict := v.(*Dict); isDict && !hasMethod(v, name) {
+		return undefined{name: "attribute " + name}, nil
 	}
-	return strings.Join(parts, sep)
+	return r.attribute(v, name)
 }
 
-func joinFilter(r *run, v any, p parameters) (any, error) {
-	list, err := items(v)
-	if err != nil {
-		return nil, err
-	}
-	if attribute := p.get(1, "attribute"); attribute != nil {
-		if list, err = attributes(list, attribute); err != nil {
-			return nil, err
-		}
-	}
-	sep := p.str(0, "d", "")
-	if err := r.spend(len(sep) * len(list)); err != nil {
-		return nil, err
-	}
-	return joinTexts(list, sep), nil
-}
-
-// attributes takes an attribute, possibly a dotted one, of each item.
-func attributes(list List, attribute any) (List, error) {
-	out := make(List, len(list))
-	for i, x := range list {
-		var err error
-		if out[i], err = path(x, attribute); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
+// path takes an attribute, possibly a dotted one, of a value.
 func path(v, attribute any) (any, error) {
 	name, ok := attribute.(string)
 	if !ok {
-		return item(v, attribute, "item "+repr(attribute))
+		return item(v, attribute, "item "+text(attribute))
 	}
 	for part := range strings.SplitSeq(name, ".") {
 		var key any = part
@@ -180,39 +167,25 @@ func path(v, attribute any) (any, error) {
 	return v, nil
 }
 
-func end(v any, at int) (any, error) {
-	list, err := items(v)
-	if err != nil {
-		return nil, err
-	}
-	return item(list, at, "item of an empty list")
-}
-
-func indentFilter(r *run, v any, p parameters) (any, error) {
-	prefix := "    "
-	switch w := p.get(0, "width").(type) {
-	case string:
-		prefix = w
-	case int:
-		prefix = strings.Repeat(" ", min(max(w, 0), 1000))
-	}
-	s := text(v)
-	if err := r.spend(len(prefix) * strings.Count(s, "\n")); err != nil {
-		return nil, err
-	}
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		if (i > 0 || truth(p.get(1, "first"))) && (line != "" || truth(p.get(2, "blank"))) {
-			lines[i] = prefix + line
-		}
-	}
-	return strings.Join(lines, "\n"), nil
-}
-
 func intFilter(_ *run, v any, p parameters) (any, error) {
 	switch v := v.(type) {
 	case string:
-		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil && math.Abs(f) < 1<<53 {
+		s := strings.TrimSpace(v)
+		base := p.integer(1, "base", 10)
+		if base != 10 {
+			trimmed := strings.ToLower(s)
+			if prefix := map[int]string{16: "0x", 8: "0o", 2: "0b"}[base]; prefix != "" {
+				trimmed = strings.TrimPrefix(trimmed, prefix)
+			}
+			if i, err := strconv.ParseInt(trimmed, base, 64); err == nil && base > 1 && base <= 36 {
+				return int(i), nil
+			}
+			break
+		}
+		if i, err := strconv.Atoi(strings.ReplaceAll(s, "_", "")); err == nil {
+			return i, nil
+		}
+		if f, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(f) < 1<<53 {
 			return int(f), nil
 		}
 	case float64:
@@ -223,7 +196,10 @@ func intFilter(_ *run, v any, p parameters) (any, error) {
 		i, _ := integer(v)
 		return i, nil
 	}
-	return p.integer(0, "default", 0), nil
+	if p.has(0, "default") {
+		return p.get(0, "default"), nil
+	}
+	return 0, nil
 }
 
 func floatFilter(_ *run, v any, p parameters) (any, error) {
@@ -235,8 +211,10 @@ func floatFilter(_ *run, v any, p parameters) (any, error) {
 	if f, ok := number(v); ok {
 		return f, nil
 	}
-	f, _ := number(p.get(0, "default"))
-	return f, nil
+	if p.has(0, "default") {
+		return p.get(0, "default"), nil
+	}
+	return 0.0, nil
 }
 
 func absFilter(_ *run, v any, _ parameters) (any, error) {
@@ -254,55 +232,30 @@ func roundFilter(_ *run, v any, p parameters) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s is no number", typeName(v))
 	}
-	scale := math.Pow(10, float64(p.integer(0, "precision", 0)))
-	switch p.str(1, "method", "common") {
+	precision := p.integer(0, "precision", 0)
+	scale := math.Pow(10, float64(precision))
+	method := p.str(1, "method", "common")
+	switch method {
 	case "ceil":
 		return math.Ceil(f*scale) / scale, nil
 	case "floor":
 		return math.Floor(f*scale) / scale, nil
+	case "common":
+	default:
+		return nil, fmt.Errorf("method must be common, ceil or floor, not %q", method)
+	}
+	if i, isInt := v.(int); isInt { // Python rounds an int to an int.
+		if precision >= 0 {
+			return i, nil
+		}
+		if precision < -18 {
+			return 0, nil
+		}
+		return int(math.RoundToEven(f*scale) / scale), nil
+	}
+	if precision >= 0 && precision < 300 { // As written in decimal, not as multiplied.
+		rounded, err := strconv.ParseFloat(strconv.FormatFloat(f, 'f', precision, 64), 64)
+		return rounded, err
 	}
 	return math.RoundToEven(f*scale) / scale, nil
-}
-
-func sumFilter(r *run, v any, p parameters) (any, error) {
-	list, err := items(v)
-	if err != nil {
-		return nil, err
-	}
-	if attribute := p.get(0, "attribute"); attribute != nil {
-		if list, err = attributes(list, attribute); err != nil {
-			return nil, err
-		}
-	}
-	var total any = 0
-	for _, x := range list {
-		if total, err = r.operate("+", total, x); err != nil {
-			return nil, err
-		}
-	}
-	return total, nil
-}
-
-func extreme(sign int) filterFunc {
-	return func(_ *run, v any, _ parameters) (any, error) {
-		list, err := items(v)
-		if err != nil {
-			return nil, err
-		}
-		var best any = undefined{name: "extreme of an empty list"}
-		for i, x := range list {
-			if i == 0 {
-				best = x
-				continue
-			}
-			c, err := compare(folded(x), folded(best))
-			if err != nil {
-				return nil, err
-			}
-			if c*sign > 0 {
-				best = x
-			}
-		}
-		return best, nil
-	}
 }

@@ -7,10 +7,15 @@
 // way to change what it is given, and a budget bounds its time and memory.
 //
 // It is not a library because none bounds a template, and a prompt that is
-// rendered wrong is answered wrong without a word. Of the 103 cases of
+// rendered wrong is answered wrong without a word. Of the first 103 cases of
 // testdata/jinja.json, made by Jinja2, gonja v2.9.1 gives another result for 42
 // (31 without an error; half of the cases of ../testdata/chat.json fail too), and
 // ardanlabs/jinja v1.8.0 for 46 (34 without an error, one a panic).
+//
+// Of Jinja2's own filters pprint, random, urlize and wordwrap are not there, of its
+// statements those that read other templates. What is missing, or belongs to an
+// extension, is an error only where rendering reaches it. Text that a filter calls
+// safe is remembered as such within an expression, not in variables.
 package jinja
 
 import (
@@ -29,8 +34,8 @@ const (
 // Template is a parsed template. It may be rendered concurrently.
 type Template struct{ body []statement }
 
-// Parse parses a template. What it does not know (a statement, a filter, a
-// test) is an error that names it and its line.
+// Parse parses a template. A statement, a filter or a test that it does not know is
+// an error, which names it and its line, only when rendering reaches it.
 func Parse(source string) (*Template, error) {
 	if len(source) > maxSource {
 		return nil, fmt.Errorf("template has %d bytes, at most %d are allowed", len(source), maxSource)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,27 +141,111 @@ func TestErrorsSayWhereAndWhat(t *testing.T) {
 	}
 }
 
+// shares makes a value of 60 lists whose text would be astronomic.
+const shares = `{% set ns = namespace(l=[1], m=[1], t=(1,)) %}{% for i in range(60) %}` +
+	`{% set ns.l = [ns.l, ns.l] %}{% set ns.m = [ns.m, ns.m] %}{% set ns.t = (ns.t, ns.t) %}{% endfor %}`
+
+// TestDeepValuesAreComparedInOneGo: a chain of lists within lists takes as long as it
+// has lists.
+func TestDeepValuesAreComparedInOneGo(t *testing.T) {
+	const chain = `{% set ns = namespace(a=[1], b=[2]) %}{% for i in range(20000) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}`
+	got, err := render(chain+`{{ ns.a < ns.b }} {{ ns.a == ns.b }} {{ ns.a in [ns.b] }} {{ (ns.a | string | length) }}`, nil, budget)
+	if err != nil || got != "True False False 40003" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestWhatIsNotKnownFailsWhenItIsReached: DeepSeek's and other templates have branches
+// for extensions that nobody takes.
+func TestWhatIsNotKnownFailsWhenItIsReached(t *testing.T) {
+	for name, c := range map[string]struct{ source, want string }{
+		"a filter":             {`{% if x %}{{ 'a' | from_json }}{% endif %}ok`, `filter "from_json"`},
+		"a test":               {`{% if x and y is fancy %}a{% endif %}ok`, `test "fancy"`},
+		"a test in a branch":   {`{{ 'a' if not x else (y is fancy.test(1)) }}ok`, `test "fancy.test"`},
+		"a statement":          {`{% if x %}{% do list.append(1) %}{% endif %}ok`, `statement "do"`},
+		"one with a body":      {`{% if x %}{% trans count=1 %}a{{ b }}{% endtrans %}{% endif %}ok`, `statement "trans"`},
+		"a template of others": {`{% if x %}{% include 'tools.jinja' %}{% import 'x' as y %}{% endif %}ok`, `statement "include"`},
+		"escaping":             {`{% autoescape x %}{% endautoescape %}ok`, "autoescape"},
+		"a filter block":       {`{% if x %}{% filter shout %}a{% endfilter %}{% endif %}ok`, `filter "shout"`},
+		"a macro's":            {`{% macro m() %}{{ 1 | nothing }}{% endmacro %}{% if x %}{{ m() }}{% endif %}ok`, `filter "nothing"`},
+		"a name for map":       {`{% if x %}{{ [1] | map('nothing') | list }}{% endif %}ok`, `filter "nothing"`},
+	} {
+		got, err := render(c.source, map[string]any{"x": false}, budget)
+		if err != nil || !strings.HasSuffix(got, "ok") {
+			t.Errorf("%s that is not reached: %q, %v", name, got, err)
+		}
+		if got, err := render(c.source, map[string]any{"x": true}, budget); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("%s that is reached: %q, %v, want %s", name, got, err, c.want)
+		}
+	}
+}
+
 func TestHostileTemplatesRunOutOfBudget(t *testing.T) {
 	for name, source := range map[string]string{
-		"an endless loop":           `{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}`,
-		"a long range":              `{{ range(1000000000) | length }}`,
-		"a huge string":             `{{ 'a' * 1000000000000 }}`,
-		"a string that doubles":     `{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}`,
-		"a list that doubles":       `{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}`,
-		"a replacement that grows":  `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('a', 'aa') %}{% endfor %}`,
-		"a filter that grows":       `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s | replace('a', 'aa') %}{% endfor %}`,
-		"a join that grows":         `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s | list | join(ns.s) %}{% endfor %}`,
-		"an endless recursion":      `{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}`,
-		"output without end":        `{% for i in range(99999) %}` + strings.Repeat("x", 1000) + `{% endfor %}`,
-		"parentheses":               "{{ " + strings.Repeat("(", 100_000) + " }}",
-		"negations":                 "{{ " + strings.Repeat("not ", 100_000) + "1 }}",
-		"signs":                     "{{ " + strings.Repeat("-", 100_000) + "1 }}",
-		"statements in each other":  strings.Repeat("{% if 1 %}", 10_000),
-		"an indentation that grows": `{% set ns = namespace(s='a\n\n\n\n') %}{% for i in range(60) %}{% set ns.s = ns.s | indent(900, blank=true) + ns.s %}{% endfor %}`,
+		"an endless loop":              `{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}`,
+		"a long range":                 `{{ range(1000000000) | length }}`,
+		"a huge string":                `{{ 'a' * 1000000000000 }}`,
+		"a string that doubles":        `{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}`,
+		"a list that doubles":          `{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}`,
+		"a replacement that grows":     `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('a', 'aa') %}{% endfor %}`,
+		"a filter that grows":          `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s | replace('a', 'aa') %}{% endfor %}`,
+		"a join that grows":            `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s = ns.s | list | join(ns.s) %}{% endfor %}`,
+		"an endless recursion":         `{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}`,
+		"output without end":           `{% for i in range(99999) %}` + strings.Repeat("x", 1000) + `{% endfor %}`,
+		"parentheses":                  "{{ " + strings.Repeat("(", 100_000) + " }}",
+		"negations":                    "{{ " + strings.Repeat("not ", 100_000) + "1 }}",
+		"signs":                        "{{ " + strings.Repeat("-", 100_000) + "1 }}",
+		"statements in each other":     strings.Repeat("{% if 1 %}", 10_000),
+		"a value that shares itself":   shares + `{{ ns.l }}`,
+		"its text, concatenated":       shares + `{{ 'x' ~ ns.l }}`,
+		"its JSON":                     shares + `{{ ns.l | tojson }}`,
+		"it compared with itself":      shares + `{{ ns.l == ns.m }}`,
+		"it ordered":                   shares + `{{ ns.l < ns.m }}`,
+		"it looked for":                shares + `{{ ns.l in [ns.m] }}`,
+		"it joined":                    shares + `{{ [ns.l] | join }}`,
+		"it formatted":                 shares + `{{ '{}'.format(ns.l) }}`,
+		"it formatted by an operator":  shares + `{{ '%s' % [ns.l] }}`,
+		"it as a key":                  shares + `{{ {(ns.t,): 1} }}`,
+		"it as a message":              shares + `{{ 'x'.replace('x', 'y') | replace(ns.l, 'a') }}`,
+		"it indexed":                   shares + `{{ [ns.l].index(ns.m) }}`,
+		"it counted":                   shares + `{{ [ns.l].count(ns.m) }}`,
+		"it sorted":                    shares + `{{ [ns.l, ns.m] | sort | length }}`,
+		"it mapped":                    shares + `{{ range(99999) | map('default', ns.l) | join }}`,
+		"a call that calls itself":     `{% macro m() %}{{ caller() }}{% call m() %}{% endcall %}{% endmacro %}{% call m() %}{% endcall %}`,
+		"a caller that calls its call": `{% macro m() %}{{ caller() }}{% endmacro %}{% macro n() %}{% call m() %}{{ n() }}{% endcall %}{% endmacro %}{{ n() }}`,
+		"calls that double":            `{% macro m() %}{{ caller() }}{{ caller() }}{% endmacro %}` + strings.Repeat(`{% call m() %}`, 60) + "x" + strings.Repeat(`{% endcall %}`, 60),
+		"a loop that calls itself":     `{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}`,
+		"arguments that double": `{% set ns = namespace(l=[1]) %}{% macro m() %}{% set ns.l = varargs %}{% endmacro %}` +
+			`{% for i in range(60) %}{{ m(*(ns.l + ns.l)) }}{% endfor %}`,
+		"many arguments":              `{% macro m() %}{{ varargs | length }}{% endmacro %}{% for i in range(999) %}{{ m(*range(9999)) }}{% endfor %}`,
+		"a wide centre":               `{{ 'x'.center(1000000000000) }}`,
+		"a wide filter":               `{{ 'x' | center(1000000000000) }}`,
+		"a wide number":               `{{ '1'.zfill(1000000000000) }}`,
+		"a wide justification":        `{{ 'x'.ljust(99999999999, '-') }}`,
+		"wide tabs":                   `{{ ('\t' * 1000).expandtabs(99999999) }}`,
+		"a wide format":               `{{ '%1000000000d' % 1 }}`,
+		"a precise format":            `{{ '%.1000000000f' % 1 }}`,
+		"a wide field":                `{{ '{:>1000000000}'.format(1) }}`,
+		"many wide fields":            `{{ ('{:>9999}' * 9999).format(*range(9999)) }}`,
+		"a long list of nothing":      `{{ [0] * 1000000000000 }}`,
+		"many slices":                 `{{ 'x' | slice(1000000000000) | list }}`,
+		"a large batch":               `{{ 'x' | batch(1000000000000, '-') | list }}`,
+		"a join of long separators":   `{% set s = 'x' * 100000 %}{{ s.join(('a' * 99999) | list) }}`,
+		"a large power":               `{{ 3 ** 1000000000000 }}`,
+		"a filter block that grows":   `{% set ns = namespace(s='aa') %}{% for i in range(60) %}{% set ns.s %}{% filter replace('a', 'aa') %}{{ ns.s }}{% endfilter %}{% endset %}{% endfor %}`,
+		"an indentation that is wide": `{{ 'x' | indent(99999999999, true) }}`,
+		"JSON that is wide":           `{{ range(9999) | list | tojson(indent='x' * 9999) }}`,
+		"targets":                     "{% set " + strings.Repeat("(", 100_000) + "a" + strings.Repeat(")", 100_000) + " = 1 %}",
+		"an indentation that grows":   `{% set ns = namespace(s='a\n\n\n\n') %}{% for i in range(60) %}{% set ns.s = ns.s | indent(900, blank=true) + ns.s %}{% endfor %}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := render(source, nil, budget); err == nil {
-				t.Errorf("got %.40q", got)
+			got, err := render(source, nil, budget)
+			if err == nil {
+				t.Fatalf("got %.40q", got)
+			}
+			bounds := []string{"budget", "deep", "more than", "too large"}
+			if !slices.ContainsFunc(bounds, func(says string) bool { return strings.Contains(err.Error(), says) }) {
+				t.Errorf("stopped for another reason: %v", err)
 			}
 		})
 	}
@@ -184,6 +269,10 @@ func FuzzTemplate(f *testing.F) {
 	f.Add("{% set ns = namespace(a=1) %}{% if ns.a is defined and not x %}{{- 'x' | upper -}}{% endif %}")
 	f.Add("{% macro m(a, b=2) %}{{ a[1:] }}{% endmacro %}{{ m([1,2], b={'c': 3}) | tojson(indent=1) }}{# c #}{% raw %}{{{% endraw %}")
 	f.Add("{{ 'a b'.split()[-1] * 3 if 1 <= 2 < 3 else none // 2 ** 1 % 1 }}")
+	f.Add("{% macro m(a) %}{{ caller(a, *varargs, **kwargs) }}{% endmacro %}{% call(b, c=1) m(1, 2, z=3) %}{{ b }}{{ {1: c, (1, 2): none} }}{% endcall %}")
+	f.Add("{% for i, (a, b) in [(1, (2, 3))] recursive %}{{ loop.changed(a) ~ '%s %05.1f' % (a, b) }}{{ loop([]) }}{% endfor %}{{ '{:>5}{!r}'.format(1, 'x') }}")
+	f.Add("{% with a = messages | groupby('role') %}{{ a | map(attribute='grouper') | list | tojson(indent=1) }}{% endwith %}{% filter upper %}{% block b scoped %}x{% endblock %}{% endfilter %}")
+	f.Add("{{ [1, 2, 3] | batch(2, 0) | list }}{{ 'a b' | truncate(4) | center(9) }}{{ 'x'.zfill(3) }}{% print 0x1f, 1e3 %}{{ x | selectattr('y') | first }}")
 	variables := map[string]any{"messages": jinja.List{jinja.NewDict("role", "user", "content", "hello")}, "x": nil}
 	f.Fuzz(func(t *testing.T, source string) {
 		if text, err := render(source, variables, 100_000); err == nil && len(text) > 100_000 {

@@ -11,7 +11,23 @@ type parser struct {
 	at     int
 	depth  int
 	tokens []token // of the tag that is parsed
+	// macros are the macros around, each with those of its special names that its
+	// body mentions.
+	macros []map[string]bool
 }
+
+// mention notes that a name is used.
+func (p *parser) mention(name string) {
+	switch name {
+	case "caller", "varargs", "kwargs":
+		for _, m := range p.macros {
+			m[name] = true
+		}
+	}
+}
+
+// line is the one that is parsed.
+func (p *parser) line() int { return p.tokens[0].line }
 
 func (p *parser) fail(format string, args ...any) error {
 	line := 0
@@ -106,7 +122,7 @@ func (p *parser) statements(ends []string) (body []statement, end string, err er
 		}
 		p.tokens = c.tokens
 		if c.kind == exprChunk {
-			e, err := p.expression()
+			e, err := p.tuple()
 			if err == nil {
 				err = p.end()
 			}
@@ -145,6 +161,18 @@ func (p *parser) statement(name string, line int) (statement, error) {
 		return p.setStatement(line)
 	case "macro":
 		return p.macroStatement()
+	case "call":
+		return p.callStatement(line)
+	case "filter":
+		return p.filterStatement(line)
+	case "with":
+		return p.withStatement(line)
+	case "block":
+		return p.blockStatement()
+	case "print":
+		return p.printStatement(line)
+	case "autoescape":
+		return p.autoescapeStatement(line)
 	case "break":
 		return flowStatement{errBreak}, p.end()
 	case "continue":
@@ -152,8 +180,10 @@ func (p *parser) statement(name string, line int) (statement, error) {
 	case "generation": // Marks what is trained on; renders as if it were not there.
 		body, err := p.block("endgeneration")
 		return groupStatement(body), err
-	default:
-		return nil, p.fail("statement %q is not supported", name)
+	case "elif", "else", "endif", "endfor", "endset", "endmacro", "endcall", "endfilter", "endwith", "endblock", "endgeneration", "endautoescape":
+		return nil, p.fail("statement %q has no beginning", name)
+	default: // Fails when it is reached, as a filter does that is not there.
+		return &unknownStatement{name, line}, nil
 	}
 }
 
@@ -172,7 +202,7 @@ func (p *parser) block(end string) ([]statement, error) {
 func (p *parser) ifStatement() (statement, error) {
 	s := &ifStatement{}
 	for {
-		condition, err := p.expression()
+		condition, err := p.tuple()
 		if err == nil {
 			err = p.end()
 		}
@@ -199,14 +229,13 @@ func (p *parser) ifStatement() (statement, error) {
 func (p *parser) forStatement(line int) (statement, error) {
 	s := &forStatement{line: line}
 	var err error
-	if s.targets, err = p.targets(); err != nil {
+	if s.target, err = p.target(); err != nil {
 		return nil, err
 	}
 	if err := p.expect("in"); err != nil {
 		return nil, err
 	}
-	// Without the conditional expression, whose "if" would swallow the filter.
-	if s.over, err = p.or(); err != nil {
+	if s.over, err = p.tupleOf(p.or); err != nil {
 		return nil, err
 	}
 	if p.accept("if") {
@@ -214,9 +243,7 @@ func (p *parser) forStatement(line int) (statement, error) {
 			return nil, err
 		}
 	}
-	if p.is("recursive") {
-		return nil, p.fail("recursive loops are not supported")
-	}
+	s.recursive = p.accept("recursive")
 	if err := p.end(); err != nil {
 		return nil, err
 	}
@@ -232,32 +259,61 @@ func (p *parser) forStatement(line int) (statement, error) {
 	return s, p.end()
 }
 
-// targets parses "a" or "a, b".
-func (p *parser) targets() ([]string, error) {
-	var names []string
-	for {
-		name, err := p.name()
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-		if !p.accept(",") {
-			return names, nil
-		}
+// target is what a value is assigned to: a name, an attribute of a namespace, or
+// several of them.
+type target struct {
+	name, attribute string
+	parts           []target
+}
+
+// target parses "a", "a, b" or "a, (b, c)".
+func (p *parser) target() (target, error) {
+	if err := p.deeper(); err != nil {
+		return target{}, err
 	}
+	defer p.shallower()
+	first, err := p.oneTarget()
+	if err != nil || !p.is(",") {
+		return first, err
+	}
+	all := target{parts: []target{first}}
+	for p.accept(",") {
+		if p.is("in") || p.is("=") || p.is(")") || p.peek().kind == endToken {
+			break
+		}
+		next, err := p.oneTarget()
+		if err != nil {
+			return all, err
+		}
+		all.parts = append(all.parts, next)
+	}
+	return all, nil
+}
+
+func (p *parser) oneTarget() (target, error) {
+	if p.accept("(") {
+		t, err := p.target()
+		if err != nil {
+			return t, err
+		}
+		return t, p.expect(")")
+	}
+	name, err := p.name()
+	if err != nil {
+		return target{}, err
+	}
+	t := target{name: name}
+	if p.accept(".") {
+		t.attribute, err = p.name()
+	}
+	return t, err
 }
 
 func (p *parser) setStatement(line int) (statement, error) {
 	s := &setStatement{line: line}
-	names, err := p.targets()
-	if err != nil {
+	var err error
+	if s.target, err = p.target(); err != nil {
 		return nil, err
-	}
-	s.targets = names
-	if len(names) == 1 && p.accept(".") {
-		if s.attribute, err = p.name(); err != nil {
-			return nil, err
-		}
 	}
 	if p.accept("=") {
 		if s.value, err = p.tuple(); err != nil {
@@ -265,26 +321,163 @@ func (p *parser) setStatement(line int) (statement, error) {
 		}
 		return s, p.end()
 	}
-	if s.body, err = p.block("endset"); err != nil {
+	captured := &captureExpr{}
+	s.value = captured
+	if s.value, err = p.filters(captured); err != nil {
 		return nil, err
 	}
-	s.isBlock = true
-	return s, nil
+	captured.body, err = p.block("endset")
+	return s, err
+}
+
+// filters parses filters, each behind a "|".
+func (p *parser) filters(e expr) (expr, error) {
+	var err error
+	for err == nil && p.accept("|") {
+		e, err = p.filter(e)
+	}
+	return e, err
+}
+
+func (p *parser) filterStatement(line int) (statement, error) {
+	captured := &captureExpr{}
+	e, err := p.filter(captured)
+	if err == nil {
+		e, err = p.filters(e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	captured.body, err = p.block("endfilter")
+	return &outputStatement{expr: e, line: line}, err
+}
+
+func (p *parser) withStatement(line int) (statement, error) {
+	w := &withStatement{line: line}
+	for p.peek().kind != endToken {
+		if len(w.targets) > 0 {
+			if err := p.expect(","); err != nil {
+				return nil, err
+			}
+		}
+		t, err := p.oneTarget()
+		if err != nil {
+			return nil, err
+		}
+		if err := p.expect("="); err != nil {
+			return nil, err
+		}
+		e, err := p.expression()
+		if err != nil {
+			return nil, err
+		}
+		w.targets, w.values = append(w.targets, t), append(w.values, e)
+	}
+	var err error
+	w.body, err = p.block("endwith")
+	return w, err
+}
+
+// blockStatement parses a block, which without inheritance renders where it is, but
+// sees the variables of the template only, unless it is scoped.
+func (p *parser) blockStatement() (statement, error) {
+	name, err := p.name()
+	if err != nil {
+		return nil, err
+	}
+	b := &blockStatement{scoped: p.accept("scoped")}
+	p.accept("required")
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	if b.body, _, err = p.statements([]string{"endblock"}); err != nil {
+		return nil, err
+	}
+	p.accept(name)
+	return b, p.end()
+}
+
+func (p *parser) printStatement(line int) (statement, error) {
+	var all groupStatement
+	for p.peek().kind != endToken {
+		if len(all) > 0 {
+			if err := p.expect(","); err != nil {
+				return nil, err
+			}
+		}
+		e, err := p.expression()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &outputStatement{expr: e, line: line})
+	}
+	return all, nil
+}
+
+func (p *parser) autoescapeStatement(line int) (statement, error) {
+	on, err := p.expression()
+	if err != nil {
+		return nil, err
+	}
+	body, err := p.block("endautoescape")
+	return &autoescapeStatement{on, body, line}, err
 }
 
 func (p *parser) macroStatement() (statement, error) {
-	m := &macroStatement{}
-	var err error
-	if m.name, err = p.name(); err != nil {
+	name, err := p.name()
+	if err != nil {
 		return nil, err
 	}
+	m := &macroStatement{macro{name: name}}
+	if m.params, err = p.signature(); err != nil {
+		return nil, err
+	}
+	return m, p.macroBody(&m.macro, "endmacro")
+}
+
+// macroBody parses the body of a macro or of a call.
+func (p *parser) macroBody(m *macro, end string) error {
+	m.mentions = map[string]bool{}
+	p.macros = append(p.macros, m.mentions)
+	var err error
+	m.body, err = p.block(end)
+	p.macros = p.macros[:len(p.macros)-1]
+	return err
+}
+
+// callStatement parses {% call(params) macro(arguments) %}.
+func (p *parser) callStatement(line int) (statement, error) {
+	c := &callStatement{caller: macro{name: "caller"}, line: line}
+	var err error
+	if p.is("(") {
+		if c.caller.params, err = p.signature(); err != nil {
+			return nil, err
+		}
+	}
+	e, err := p.unary(false)
+	if err != nil {
+		return nil, err
+	}
+	var ok bool
+	if c.call, ok = e.(*callExpr); !ok {
+		return nil, p.fail("a call statement must call something")
+	}
+	return c, p.macroBody(&c.caller, "endcall")
+}
+
+// signature parses the parameters of a macro.
+func (p *parser) signature() ([]param, error) {
 	if err := p.expect("("); err != nil {
 		return nil, err
 	}
+	var params []param
 	for !p.accept(")") {
-		if len(m.params) > 0 {
+		if len(params) > 0 {
 			if err := p.expect(","); err != nil {
 				return nil, err
+			}
+			if p.accept(")") {
+				break
 			}
 		}
 		name, err := p.name()
@@ -292,13 +485,15 @@ func (p *parser) macroStatement() (statement, error) {
 			return nil, err
 		}
 		var fallback expr
-		if p.accept("=") {
+		switch {
+		case p.accept("="):
 			if fallback, err = p.expression(); err != nil {
 				return nil, err
 			}
+		case len(params) > 0 && params[len(params)-1].fallback != nil:
+			return nil, p.fail("parameter %s without a default stands behind one with a default", name)
 		}
-		m.params = append(m.params, param{name, fallback})
+		params = append(params, param{name, fallback})
 	}
-	m.body, err = p.block("endmacro")
-	return m, err
+	return params, nil
 }

@@ -27,6 +27,15 @@ func (l listExpr) eval(r *run, s *scope) (any, error) {
 	return list, nil
 }
 
+// tupleExpr is a tuple.
+type tupleExpr []expr
+
+func (t tupleExpr) eval(r *run, s *scope) (any, error) {
+	v, err := listExpr(t).eval(r, s)
+	list, _ := v.(List)
+	return Tuple(list), err
+}
+
 // variable is a name.
 type variable string
 
@@ -96,6 +105,7 @@ func (p *parser) primary() (expr, error) {
 		case "and", "or", "not", "in", "is", "if", "else":
 			return nil, p.fail("%q where a value should be", t.text)
 		}
+		p.mention(t.text)
 		return variable(t.text), nil
 	case opToken:
 		switch {
@@ -113,7 +123,7 @@ func (p *parser) primary() (expr, error) {
 
 func (p *parser) parenthesis() (expr, error) {
 	if p.accept(")") {
-		return listExpr(nil), nil
+		return tupleExpr(nil), nil
 	}
 	e, err := p.tuple()
 	if err != nil {
@@ -174,15 +184,16 @@ func (p *parser) dict() (expr, error) {
 			if err != nil {
 				return nil, err
 			}
-			name, ok := k.(string)
-			if !ok {
-				return nil, fmt.Errorf("keys of a dictionary are strings here, not %s", typeName(k))
-			}
 			v, err := values[i].eval(r, s)
 			if err != nil {
 				return nil, err
 			}
-			d.set(name, v)
+			if err := r.spend(1); err != nil {
+				return nil, err
+			}
+			if err := d.put(k, v); err != nil {
+				return nil, err
+			}
 		}
 		return d, nil
 	}), nil
@@ -202,7 +213,7 @@ func (a *attributeExpr) eval(r *run, s *scope) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return item(object, a.name, "attribute "+a.name)
+	return r.attribute(object, a.name)
 }
 
 func (p *parser) attribute(object expr) (expr, error) {
@@ -224,8 +235,17 @@ func itemOf(object, key expr) expr {
 		if err != nil {
 			return nil, err
 		}
-		return item(container, k, "item "+repr(k))
+		return item(container, k, "item "+itemName(k))
 	})
+}
+
+// itemName names an item in errors.
+func itemName(key any) string {
+	switch key.(type) {
+	case string, int, bool, float64:
+		return repr(key)
+	}
+	return "of a " + typeName(key)
 }
 
 // subscript parses what is in brackets: an item or a slice.
@@ -282,11 +302,17 @@ func (p *parser) subscript(object expr) (expr, error) {
 // arguments are those of a call, a filter or a test.
 type arguments struct {
 	positional []expr
-	named      map[string]expr
+	named      []namedExpr
+	list, dict expr // *list and **dict; nil if there is none.
+}
+
+type namedExpr struct {
+	name  string
+	value expr
 }
 
 func (p *parser) arguments() (arguments, error) {
-	a := arguments{named: map[string]expr{}}
+	a := arguments{}
 	if err := p.expect("("); err != nil {
 		return a, err
 	}
@@ -299,70 +325,168 @@ func (p *parser) arguments() (arguments, error) {
 				break
 			}
 		}
-		name := ""
-		if p.peek().kind == nameToken && len(p.tokens) > 1 && p.tokens[1].kind == opToken && p.tokens[1].text == "=" {
-			name = p.take().text
-			p.take()
-		}
-		e, err := p.expression()
-		if err != nil {
+		if err := p.argument(&a); err != nil {
 			return a, err
-		}
-		if name == "" {
-			a.positional = append(a.positional, e)
-		} else {
-			a.named[name] = e
 		}
 	}
 	return a, nil
 }
 
-func (a arguments) eval(r *run, s *scope) (args []any, kwargs map[string]any, err error) {
+// argument parses one argument of any of the four kinds, which come in an order.
+func (p *parser) argument(a *arguments) error {
+	var err error
+	switch {
+	case p.is("*") && a.list == nil && a.dict == nil:
+		p.take()
+		a.list, err = p.expression()
+		return err
+	case p.is("**") && a.dict == nil:
+		p.take()
+		a.dict, err = p.expression()
+		return err
+	case p.peek().kind == nameToken && len(p.tokens) > 1 && p.tokens[1].kind == opToken && p.tokens[1].text == "=" && a.dict == nil:
+		name := p.take().text
+		p.take()
+		e, err := p.expression()
+		a.named = append(a.named, namedExpr{name, e})
+		return err
+	case len(a.named) > 0 || a.list != nil || a.dict != nil:
+		return p.fail("%q cannot stand behind the arguments before it", p.describe())
+	}
+	e, err := p.expression()
+	a.positional = append(a.positional, e)
+	return err
+}
+
+func (a arguments) eval(r *run, s *scope) (args []any, kwargs *Dict, err error) {
 	args = make([]any, len(a.positional))
 	for i, e := range a.positional {
 		if args[i], err = e.eval(r, s); err != nil {
 			return nil, nil, err
 		}
 	}
-	kwargs = make(map[string]any, len(a.named))
-	for name, e := range a.named {
-		if kwargs[name], err = e.eval(r, s); err != nil {
+	if len(a.named) > 0 || a.dict != nil {
+		kwargs = NewDict()
+	}
+	for _, n := range a.named {
+		v, err := n.value.eval(r, s)
+		if err == nil {
+			err = addNamed(kwargs, n.name, v)
+		}
+		if err != nil {
 			return nil, nil, err
+		}
+	}
+	if a.list != nil {
+		v, err := a.list.eval(r, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		more, err := items(v)
+		if err == nil {
+			err = r.spend(len(more))
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("arguments after *: %w", err)
+		}
+		args = append(args, more...)
+	}
+	if a.dict != nil {
+		v, err := a.dict.eval(r, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		d, ok := v.(*Dict)
+		if !ok {
+			return nil, nil, fmt.Errorf("arguments after ** are a dictionary, not %s", typeName(v))
+		}
+		if err := r.spend(d.len()); err != nil {
+			return nil, nil, err
+		}
+		for _, k := range d.keys {
+			name, ok := k.(string)
+			if !ok {
+				return nil, nil, fmt.Errorf("names of arguments are strings, not %s", typeName(k))
+			}
+			value, _ := d.get(k)
+			if err := addNamed(kwargs, name, value); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	return args, kwargs, nil
 }
 
+func addNamed(kwargs *Dict, name string, v any) error {
+	if _, twice := kwargs.get(name); twice {
+		return fmt.Errorf("the argument %s is given twice", name)
+	}
+	kwargs.set(name, v)
+	return nil
+}
+
+// callExpr is callee(arguments).
+type callExpr struct {
+	callee expr
+	arguments
+}
+
 func (p *parser) call(callee expr) (expr, error) {
 	a, err := p.arguments()
+	return &callExpr{callee, a}, err
+}
+
+func (c *callExpr) eval(r *run, s *scope) (any, error) { return c.with(r, s, nil) }
+
+// with calls, with the body of a call statement as a further argument if there is
+// one.
+func (c *callExpr) with(r *run, s *scope, caller any) (any, error) {
+	if err := r.spend(1); err != nil {
+		return nil, err
+	}
+	args, kwargs, err := c.arguments.eval(r, s)
 	if err != nil {
 		return nil, err
 	}
-	return exprFunc(func(r *run, s *scope) (any, error) {
-		args, kwargs, err := a.eval(r, s)
+	if caller != nil {
+		if kwargs == nil {
+			kwargs = NewDict()
+		}
+		if err := addNamed(kwargs, "caller", caller); err != nil {
+			return nil, err
+		}
+	}
+	if method, ok := c.callee.(*attributeExpr); ok {
+		object, err := method.object.eval(r, s)
 		if err != nil {
 			return nil, err
 		}
-		if method, ok := callee.(*attributeExpr); ok {
-			object, err := method.object.eval(r, s)
-			if err != nil {
-				return nil, err
-			}
-			if result, ok, err := r.method(object, method.name, args, kwargs); ok || err != nil {
-				return result, err
-			}
+		if result, ok, err := r.method(object, method.name, args, kwargs); ok || err != nil {
+			return result, err
 		}
-		f, err := callee.eval(r, s)
+		f, err := r.attribute(object, method.name)
 		if err != nil {
 			return nil, err
 		}
-		switch f := f.(type) {
-		case Func:
-			return f(args, kwargs)
-		case undefined:
-			return nil, f.err()
-		default:
-			return nil, fmt.Errorf("%s cannot be called", typeName(f))
-		}
-	}), nil
+		return r.apply(f, args, kwargs)
+	}
+	f, err := c.callee.eval(r, s)
+	if err != nil {
+		return nil, err
+	}
+	return r.apply(f, args, kwargs)
+}
+
+// apply calls a function.
+func (r *run) apply(f any, args []any, kwargs *Dict) (any, error) {
+	switch f := f.(type) {
+	case Func:
+		return f(args, kwargs)
+	case *loop:
+		return f.recurse(r, args)
+	case undefined:
+		return nil, f.err()
+	default:
+		return nil, fmt.Errorf("%s cannot be called", typeName(f))
+	}
 }

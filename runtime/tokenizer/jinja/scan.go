@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -272,23 +273,31 @@ func (s *scanner) token(rest string) (token, error) {
 	return token{}, fmt.Errorf("unexpected %q", r)
 }
 
+// numberPattern is a number as Jinja2 has them; a "." belongs to it only with digits
+// behind it.
+var numberPattern = regexp.MustCompile(`^(?:0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0[xX](?:_?[0-9a-fA-F])+|` +
+	`[0-9](?:_?[0-9])*(\.[0-9](?:_?[0-9])*)?([eE][+-]?[0-9](?:_?[0-9])*)?)`)
+
 func (s *scanner) number(rest string) (token, error) {
-	n := 0
-	for n < len(rest) && (rest[n] >= '0' && rest[n] <= '9' || rest[n] == '_') {
-		n++
+	m := numberPattern.FindStringSubmatch(rest)
+	if m == nil {
+		return token{}, fmt.Errorf("%.10q is no number", rest)
 	}
-	if n+1 < len(rest) && rest[n] == '.' && rest[n+1] >= '0' && rest[n+1] <= '9' {
-		n++
-		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
-			n++
-		}
-		f, err := strconv.ParseFloat(rest[:n], 64)
-		s.pos += n
-		return token{kind: numberToken, num: f, line: s.line}, err
+	s.pos += len(m[0])
+	digits := strings.ReplaceAll(m[0], "_", "")
+	t := token{kind: numberToken, line: s.line}
+	var err error
+	if m[1] != "" || m[2] != "" {
+		t.num, err = strconv.ParseFloat(digits, 64)
+		return t, err
 	}
-	i, err := strconv.Atoi(strings.ReplaceAll(rest[:n], "_", ""))
-	s.pos += n
-	return token{kind: numberToken, num: i, line: s.line}, err
+	base := 10
+	if len(digits) > 1 && strings.ContainsRune("bBoOxX", rune(digits[1])) {
+		base = 0
+	}
+	i, err := strconv.ParseInt(digits, base, 64)
+	t.num = int(i)
+	return t, err
 }
 
 // str scans a string literal with Python's escapes.
@@ -318,13 +327,20 @@ func (s *scanner) str(rest string) (token, error) {
 	return t, fmt.Errorf("string has no end")
 }
 
+var octalPattern = regexp.MustCompile(`^[0-7]{1,3}`)
+
 // escape writes what a backslash and the beginning of rest stand for, and
 // returns how much of rest that is.
 func escape(b *strings.Builder, rest string) (int, error) {
-	simple := map[byte]byte{'n': '\n', 't': '\t', 'r': '\r', '\\': '\\', '\'': '\'', '"': '"', '0': 0, 'a': 7, 'b': 8, 'f': 12, 'v': 11}
+	simple := map[byte]byte{'n': '\n', 't': '\t', 'r': '\r', '\\': '\\', '\'': '\'', '"': '"', 'a': 7, 'b': 8, 'f': 12, 'v': 11}
 	if c, ok := simple[rest[0]]; ok {
 		b.WriteByte(c)
 		return 1, nil
+	}
+	if octal := octalPattern.FindString(rest); octal != "" {
+		code, err := strconv.ParseUint(octal, 8, 16)
+		b.WriteRune(rune(code))
+		return len(octal), err
 	}
 	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[rest[0]]
 	if digits == 0 {

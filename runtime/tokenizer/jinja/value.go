@@ -1,32 +1,71 @@
 package jinja
 
 import (
+	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
-// List is a list or a tuple; unlike Python's, a tuple prints as a list.
+// List is a list.
 type List []any
 
-// Dict is a dictionary with string keys in the order of their insertion.
-type Dict struct {
-	keys   []string
-	values map[string]any
+// Tuple is a tuple: a list that prints with parentheses and may be a key.
+type Tuple []any
+
+// generator is what filters give that Jinja2 evaluates as somebody iterates: it is
+// true, has no length and no items, and can be iterated over once.
+type generator struct{ list List }
+
+// group is one result of groupby: a pair whose parts have names.
+type group struct {
+	key  any
+	list List
 }
 
-// NewDict returns a dictionary of alternating keys and values.
+// sequence returns the elements of a list or tuple.
+func sequence(v any) (list List, ok bool) {
+	switch v := v.(type) {
+	case List:
+		return v, true
+	case Tuple:
+		return List(v), true
+	case group:
+		return List{v.key, v.list}, true
+	}
+	return nil, false
+}
+
+// Dict is a dictionary in the order of insertion. Its keys are strings, numbers,
+// booleans, none and tuples of them.
+type Dict struct {
+	keys   []any
+	values map[any]any // By hashable key.
+}
+
+// NewDict returns a dictionary of alternating keys and values. Keys that no
+// dictionary can have are left out.
 func NewDict(pairs ...any) *Dict {
-	d := &Dict{values: map[string]any{}}
+	d := &Dict{values: make(map[any]any, len(pairs)/2)}
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if key, ok := pairs[i].(string); ok {
-			d.set(key, pairs[i+1])
-		}
+		_ = d.put(pairs[i], pairs[i+1]) //nolint:errcheck // As documented.
 	}
 	return d
+}
+
+func (d *Dict) put(key, value any) error {
+	k, err := hashable(key)
+	if err != nil {
+		return err
+	}
+	if _, ok := d.values[k]; !ok {
+		d.keys = append(d.keys, key)
+	}
+	d.values[k] = value
+	return nil
 }
 
 func (d *Dict) set(key string, value any) {
@@ -36,8 +75,79 @@ func (d *Dict) set(key string, value any) {
 	d.values[key] = value
 }
 
+// get returns the value of a key; d may be nil.
+func (d *Dict) get(key any) (value any, ok bool) {
+	if d == nil {
+		return nil, false
+	}
+	k, err := hashable(key)
+	if err != nil {
+		return nil, false
+	}
+	value, ok = d.values[k]
+	return value, ok
+}
+
+func (d *Dict) len() int {
+	if d == nil {
+		return 0
+	}
+	return len(d.keys)
+}
+
+// pairs lists keys and values as tuples.
+func (d *Dict) pairs() List {
+	list := make(List, len(d.keys))
+	for i, k := range d.keys {
+		v, _ := d.get(k)
+		list[i] = Tuple{k, v}
+	}
+	return list
+}
+
+type (
+	noneKey  struct{}
+	tupleKey string
+)
+
+// maxKey bounds tuples that are keys, in elements and bytes.
+const maxKey = 10_000
+
+// hashable returns what stands for a key in a map: equal keys, of which 1, 1.0 and
+// true are, have the same.
+func hashable(v any) (any, error) {
+	switch v := v.(type) {
+	case nil:
+		return noneKey{}, nil
+	case string:
+		return v, nil
+	case bool, int:
+		i, _ := integer(v)
+		return i, nil
+	case float64:
+		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+			return int(v), nil
+		}
+		return v, nil
+	case Tuple:
+		if weigh(v, maxKey) > maxKey {
+			return nil, errors.New("the tuple is too large to be a key")
+		}
+		parts := make([]string, len(v))
+		for i, x := range v {
+			k, err := hashable(x)
+			if err != nil {
+				return nil, err
+			}
+			parts[i] = fmt.Sprintf("%T %q", k, fmt.Sprint(k))
+		}
+		return tupleKey(strings.Join(parts, ",")), nil
+	}
+	return nil, fmt.Errorf("unhashable type: %q", typeName(v))
+}
+
 // Func is a function that a template may call.
-type Func func(args []any, kwargs map[string]any) (any, error)
+type Func func(args []any, kwargs *Dict) (any, error)
 
 // namespace is a dictionary whose attributes a template may set.
 type namespace struct{ Dict }
@@ -63,11 +173,43 @@ func truth(v any) bool {
 		return v != ""
 	case List:
 		return len(v) > 0
+	case Tuple:
+		return len(v) > 0
 	case *Dict:
 		return len(v.keys) > 0
 	default:
 		return true
 	}
+}
+
+// weigh counts the elements and bytes of all that a value prints, up to where that
+// is more than limit. Values share parts, so that a small program can make one whose
+// text is astronomic; whoever walks through a value pays its weight first.
+func weigh(v any, limit int) int {
+	switch v := v.(type) {
+	case string:
+		return 1 + len(v)
+	case *Dict:
+		n := 1
+		for _, k := range v.keys {
+			if n += weigh(k, limit-n); n > limit {
+				return n
+			}
+			value, _ := v.get(k)
+			if n += weigh(value, limit-n); n > limit {
+				return n
+			}
+		}
+		return n
+	}
+	list, _ := sequence(v)
+	n := 1
+	for _, x := range list {
+		if n += weigh(x, limit-n); n > limit {
+			return n
+		}
+	}
+	return n
 }
 
 // text is Python's str().
@@ -82,55 +224,131 @@ func text(v any) string {
 	}
 }
 
+// text is Python's str(), paid for.
+func (r *run) text(v any) (string, error) {
+	if err := r.walk(v); err != nil {
+		return "", err
+	}
+	return text(v), nil
+}
+
+// walk pays for going through a value that has parts.
+func (r *run) walk(v any) error {
+	switch v.(type) {
+	case List, Tuple, *Dict, group:
+		return r.spend(weigh(v, r.budget))
+	}
+	return nil
+}
+
 // repr is Python's repr().
 func repr(v any) string {
+	var b strings.Builder
+	writeRepr(&b, v)
+	return b.String()
+}
+
+func writeRepr(b *strings.Builder, v any) {
 	switch v := v.(type) {
 	case nil:
-		return "None"
+		b.WriteString("None")
 	case undefined:
-		return "Undefined"
+		b.WriteString("Undefined")
 	case bool:
 		if v {
-			return "True"
+			b.WriteString("True")
+		} else {
+			b.WriteString("False")
 		}
-		return "False"
 	case int:
-		return strconv.Itoa(v)
+		b.WriteString(strconv.Itoa(v))
 	case float64:
-		return floatText(v)
+		b.WriteString(floatText(v))
 	case string:
-		return quote(v)
+		b.WriteString(quote(v))
 	case List:
-		parts := make([]string, len(v))
-		for i, x := range v {
-			parts[i] = repr(x)
+		writeList(b, v, "[", "]")
+	case Tuple:
+		if len(v) == 1 {
+			writeList(b, List(v), "(", ",)")
+		} else {
+			writeList(b, List(v), "(", ")")
 		}
-		return "[" + strings.Join(parts, ", ") + "]"
+	case group:
+		writeList(b, List{v.key, v.list}, "(", ")")
 	case *Dict:
-		parts := make([]string, len(v.keys))
+		b.WriteByte('{')
 		for i, k := range v.keys {
-			parts[i] = quote(k) + ": " + repr(v.values[k])
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			writeRepr(b, k)
+			b.WriteString(": ")
+			value, _ := v.get(k)
+			writeRepr(b, value)
 		}
-		return "{" + strings.Join(parts, ", ") + "}"
+		b.WriteByte('}')
 	default:
-		return "<" + typeName(v) + ">"
+		b.WriteString("<" + typeName(v) + ">")
 	}
 }
 
+func writeList(b *strings.Builder, list List, open, end string) {
+	b.WriteString(open)
+	for i, x := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		writeRepr(b, x)
+	}
+	b.WriteString(end)
+}
+
 func floatText(f float64) string {
-	if f == math.Trunc(f) && math.Abs(f) < 1e16 {
+	switch {
+	case math.IsNaN(f):
+		return "nan"
+	case math.IsInf(f, 0):
+		return strings.TrimPrefix(strings.ToLower(strconv.FormatFloat(f, 'g', -1, 64)), "+")
+	case f == math.Trunc(f) && math.Abs(f) < 1e16:
 		return strconv.FormatFloat(f, 'f', 1, 64)
+	case math.Abs(f) >= 1e-4 && math.Abs(f) < 1e16:
+		return strconv.FormatFloat(f, 'f', -1, 64)
 	}
 	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
 // quote is Python's repr of a string.
 func quote(s string) string {
-	q := "'"
+	q := '\''
 	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
-		q = `"`
+		q = '"'
 	}
-	return q + strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\r", `\r`, "\t", `\t`, q, `\`+q).Replace(s) + q
+	var b strings.Builder
+	b.WriteRune(q)
+	for _, r := range s {
+		switch {
+		case r == q || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	b.WriteRune(q)
+	return b.String()
 }
 
 // typeName names a value's type as Python does.
@@ -150,10 +368,14 @@ func typeName(v any) string {
 		return "str"
 	case List:
 		return "list"
+	case Tuple, group:
+		return "tuple"
 	case *Dict:
 		return "dict"
 	case *namespace:
 		return "namespace"
+	case *generator:
+		return "generator"
 	default:
 		return "function"
 	}
@@ -189,111 +411,28 @@ func integer(v any) (int, bool) {
 	return 0, false
 }
 
-// equal is Python's ==.
-func equal(a, b any) bool {
-	if x, ok := number(a); ok {
-		y, ok := number(b)
-		return ok && x == y
-	}
-	switch x := a.(type) {
-	case nil:
-		return b == nil
-	case undefined:
-		_, ok := b.(undefined)
-		return ok
-	case string:
-		y, ok := b.(string)
-		return ok && x == y
-	case List:
-		y, ok := b.(List)
-		return ok && slices.EqualFunc(x, y, equal)
-	case *Dict:
-		y, ok := b.(*Dict)
-		if !ok || len(x.keys) != len(y.keys) {
-			return false
-		}
-		for _, k := range x.keys {
-			other, ok := y.values[k]
-			if !ok || !equal(x.values[k], other) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
-}
-
-// compare orders numbers, strings and lists.
-func compare(a, b any) (int, error) {
-	x, okX := number(a)
-	y, okY := number(b)
-	if okX && okY {
-		switch {
-		case x < y:
-			return -1, nil
-		case x > y:
-			return 1, nil
-		}
-		return 0, nil
-	}
-	switch x := a.(type) {
-	case string:
-		if y, ok := b.(string); ok {
-			return strings.Compare(x, y), nil
-		}
-	case List:
-		if y, ok := b.(List); ok {
-			for i := range min(len(x), len(y)) {
-				if c, err := compare(x[i], y[i]); c != 0 || err != nil {
-					return c, err
-				}
-			}
-			return len(x) - len(y), nil
-		}
-	}
-	return 0, fmt.Errorf("%s and %s cannot be ordered", typeName(a), typeName(b))
-}
-
-// contains is Python's "in".
-func contains(container, item any) (bool, error) {
-	switch c := container.(type) {
-	case undefined:
-		return false, nil
-	case string:
-		s, ok := item.(string)
-		if !ok {
-			return false, fmt.Errorf("%s cannot be in a string", typeName(item))
-		}
-		return strings.Contains(c, s), nil
-	case List:
-		return slices.ContainsFunc(c, func(x any) bool { return equal(x, item) }), nil
-	case *Dict:
-		key, ok := item.(string)
-		_, there := c.values[key]
-		return ok && there, nil
-	default:
-		return false, fmt.Errorf("nothing can be in %s", typeName(container))
-	}
-}
-
-// items lists what a value iterates over.
+// items lists what a value iterates over; a generator is then used up.
 func items(v any) (List, error) {
 	switch v := v.(type) {
 	case undefined:
 		return nil, nil
-	case List:
-		return v, nil
 	case *Dict:
-		return stringList(v.keys), nil
+		return List(v.keys), nil
+	case *generator:
+		list := v.list
+		v.list = nil
+		return list, nil
 	case string:
 		list := make(List, 0, len(v))
 		for _, r := range v {
 			list = append(list, string(r))
 		}
 		return list, nil
-	default:
-		return nil, fmt.Errorf("%s cannot be iterated over", typeName(v))
 	}
+	if list, ok := sequence(v); ok {
+		return list, nil
+	}
+	return nil, fmt.Errorf("%s cannot be iterated over", typeName(v))
 }
 
 func stringList(parts []string) List {
@@ -311,116 +450,11 @@ func length(v any) (int, error) {
 		return 0, nil
 	case string:
 		return utf8.RuneCountInString(v), nil
-	case List:
-		return len(v), nil
 	case *Dict:
 		return len(v.keys), nil
-	default:
-		return 0, fmt.Errorf("%s has no length", typeName(v))
 	}
-}
-
-// item is container[key].
-func item(container, key any, what string) (any, error) {
-	switch c := container.(type) {
-	case undefined:
-		return nil, c.err()
-	case *Dict:
-		if k, ok := key.(string); ok {
-			if v, ok := c.values[k]; ok {
-				return v, nil
-			}
-		}
-	case *namespace:
-		return item(&c.Dict, key, what)
-	case *loop:
-		if name, ok := key.(string); ok {
-			if v, ok := c.attribute(name); ok {
-				return v, nil
-			}
-		}
-	case List:
-		if i, ok := integer(key); ok {
-			if i < 0 {
-				i += len(c)
-			}
-			if i >= 0 && i < len(c) {
-				return c[i], nil
-			}
-		}
-	case string:
-		if i, ok := integer(key); ok {
-			runes := []rune(c)
-			if i < 0 {
-				i += len(runes)
-			}
-			if i >= 0 && i < len(runes) {
-				return string(runes[i]), nil
-			}
-		}
+	if list, ok := sequence(v); ok {
+		return len(list), nil
 	}
-	return undefined{name: what}, nil
-}
-
-// slice is container[start:stop:step]; nil bounds are absent.
-func slice(container any, start, stop, step any) (any, error) {
-	var list List
-	s, isString := container.(string)
-	switch c := container.(type) {
-	case undefined:
-		return nil, c.err()
-	case string:
-		list, _ = items(s)
-	case List:
-		list = c
-	default:
-		return nil, fmt.Errorf("%s cannot be sliced", typeName(container))
-	}
-	by := 1
-	if step != nil {
-		var ok bool
-		if by, ok = integer(step); !ok || by == 0 {
-			return nil, fmt.Errorf("a slice cannot step by %s", repr(step))
-		}
-	}
-	from, to := 0, len(list)
-	if by < 0 {
-		from, to = len(list)-1, -1
-	}
-	bound := func(v any, into *int) error {
-		if v == nil {
-			return nil
-		}
-		i, ok := integer(v)
-		if !ok {
-			return fmt.Errorf("a slice is bounded by integers, not by %s", typeName(v))
-		}
-		if i < 0 {
-			i += len(list)
-		}
-		if by < 0 {
-			*into = min(max(i, -1), len(list)-1)
-		} else {
-			*into = min(max(i, 0), len(list))
-		}
-		return nil
-	}
-	if err := bound(start, &from); err != nil {
-		return nil, err
-	}
-	if err := bound(stop, &to); err != nil {
-		return nil, err
-	}
-	part := List{}
-	for i := from; by > 0 && i < to || by < 0 && i > to; i += by {
-		part = append(part, list[i])
-	}
-	if !isString {
-		return part, nil
-	}
-	var b strings.Builder
-	for _, r := range part {
-		b.WriteString(text(r))
-	}
-	return b.String(), nil
+	return 0, fmt.Errorf("%s has no length", typeName(v))
 }
