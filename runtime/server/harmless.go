@@ -11,7 +11,7 @@ package server
 var harmless = map[string][]any{
 	// Notes of the client to whoever keeps its requests or finds its cache.
 	"user": {anything}, "metadata": {anything}, "safety_identifier": {anything},
-	"prompt_cache_key": {anything}, "prompt_cache_retention": {anything},
+	"prompt_cache_key": {anything}, "prompt_cache_retention": {anything}, "prompt_cache_options": {anything},
 	"store": {false}, "service_tier": {"auto", "default"},
 	// No tools.
 	"tools": {[]any{}}, "functions": {[]any{}}, "tool_choice": {"none", "auto"}, "function_call": {"none", "auto"},
@@ -35,7 +35,7 @@ var harmlessOfChats = map[string][]any{"add_special_tokens": {false}}
 var harmlessOfMessages = map[string][]any{"tool_calls": {[]any{}}, "annotations": {[]any{}}, "reasoning_content": {""}}
 
 // harmlessOfParts are those of a text part.
-var harmlessOfParts = map[string][]any{"annotations": {[]any{}}, "cache_control": {anything}}
+var harmlessOfParts = map[string][]any{"annotations": {[]any{}}, "cache_control": {anything}, "prompt_cache_breakpoint": {anything}}
 
 // harmlessOfStreams are those of stream_options.
 var harmlessOfStreams = map[string][]any{"include_obfuscation": {false}, "continuous_usage_stats": {false}}
