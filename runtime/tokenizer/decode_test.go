@@ -301,6 +301,14 @@ func TestWhatFollowsAPromptKeepsItsBlank(t *testing.T) {
 	if got := tok.DecodeAfter(idsOf(t, tok, "a", "<0xE2>", "<0x9D>"), idsOf(t, tok, "<0xA4>", "b")); got != "❤b" {
 		t.Errorf("a character that the prompt began: %q", got)
 	}
+	long := append(idsOf(t, tok, "a"), slices.Repeat(idsOf(t, tok, "<s>"), 2*contextTokens)...)
+	if got := tok.DecodeAfter(long, idsOf(t, tok, "▁love")); got != " love" {
+		t.Errorf("behind many tokens that are no text: %q", got)
+	}
+	long = append(slices.Repeat(idsOf(t, tok, "▁a"), 3*contextTokens), idsOf(t, tok, "<0xE2>", "<0x9D>")...)
+	if got := tok.DecodeAfter(long, idsOf(t, tok, "<0xA4>", "▁love")); got != "❤ love" {
+		t.Errorf("behind a long prompt: %q", got)
+	}
 	if got := tok.DecodeAfter(idsOf(t, tok, "<s>"), idsOf(t, tok, "▁love")); got != "love" {
 		t.Errorf("behind a prompt that is no text: %q", got)
 	}

@@ -54,9 +54,16 @@ type Stream struct {
 // NewStream returns a decoder that skips special tokens.
 func (t *Tokenizer) NewStream() *Stream { return &Stream{t: t, p: t.decode.start(surroundings{})} }
 
+// contextTokens is how many tokens of a prompt are looked at: what a decoder
+// knows of the text before is whether there is any, and a few characters.
+const contextTokens = 64
+
 // NewStreamAfter returns one for what follows these tokens.
 func (t *Tokenizer) NewStreamAfter(prompt []int32) *Stream {
 	s := t.NewStream()
+	if end := prompt[max(0, len(prompt)-contextTokens):]; t.Decode(end, true) != "" {
+		prompt = end
+	}
 	for _, id := range prompt {
 		t.push(s.p, id, true)
 	}
