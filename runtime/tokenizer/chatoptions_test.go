@@ -81,3 +81,31 @@ func TestVariablesThatARequestCannotSetAreNamed(t *testing.T) {
 		t.Error("a message that the template does not show was continued")
 	}
 }
+
+// TestPublishedTemplatesTakeTheirVariables asks Qwen 3 not to think, in the way
+// that its model card describes, and lets its last message be continued.
+func TestPublishedTemplatesTakeTheirVariables(t *testing.T) {
+	tok, err := Load(shared(t, "tokenizers", "qwen3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+	for _, c := range []struct {
+		name     string
+		messages []Message
+		o        ChatOptions
+		want     string
+	}{
+		{"thinking", []Message{{"user", "hi"}}, ChatOptions{}, begin},
+		{"not thinking", []Message{{"user", "hi"}}, ChatOptions{Variables: map[string]any{"enable_thinking": false}}, begin + "<think>\n\n</think>\n\n"},
+		{"continued", []Message{{"user", "hi"}, {"assistant", "It is "}}, ChatOptions{ContinueFinal: true}, begin + "<think>\n\n</think>\n\nIt is "},
+	} {
+		ids, err := tok.EncodeChatWith(c.messages, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.Decode(ids, false); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
