@@ -133,8 +133,8 @@ func (p *pipeline) hand(i int, x part) {
 	}
 }
 
-// push takes the next token. Of a decoder that blows texts up, the
-// rest comes as it is spelled: that is better than nothing.
+// push takes the next token. Of a decoder that blows texts up, the rest comes as
+// it is spelled: that is better than nothing.
 func (p *pipeline) push(token string) {
 	if !p.overgrown {
 		p.hand(0, part{text: token, first: true, last: true})
@@ -218,6 +218,9 @@ func (b *byteLevelStage) push(p part, next func(part)) {
 }
 
 func (b *byteLevelStage) flush(next func(part)) {
+	if b.held.Len() > 0 { // Of a token that does not end here.
+		b.push(part{last: true}, next)
+	}
 	b.fuseStage.push(part{text: b.rest()}, next)
 	b.fuseStage.flush(next)
 }
@@ -239,7 +242,7 @@ func (b *byteFallbackStage) push(p part, next func(part)) {
 	}
 	c, ok := byteToken(token)
 	if !ok {
-		b.flush(next)
+		b.endRun(next)
 		next(part{text: token, first: true, last: true})
 		return
 	}
@@ -250,8 +253,14 @@ func (b *byteFallbackStage) push(p part, next func(part)) {
 	}
 }
 
-// flush ends a run.
 func (b *byteFallbackStage) flush(next func(part)) {
+	if b.held.Len() > 0 { // Of a token that does not end here.
+		b.push(part{last: true}, next)
+	}
+	b.endRun(next)
+}
+
+func (b *byteFallbackStage) endRun(next func(part)) {
 	if b.running {
 		next(part{text: b.rest(), first: !b.begun, last: true})
 	}

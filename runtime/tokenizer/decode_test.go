@@ -30,6 +30,7 @@ var decoders = map[string]string{
 		{"type":"Strip","content":"▁","start":1,"stop":1}]}`,
 	"expression":             `{"type":"Replace","pattern":{"Regex":"a+"},"content":"A"}`,
 	"bytes, then expression": `{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Replace","pattern":{"Regex":"a."},"content":"."},{"type":"Fuse"}]}`,
+	"fused, then bytes":      `{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteLevel"}]}`,
 	"everything twice": `{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Fuse"},{"type":"ByteFallback"},{"type":"ByteLevel"},
 		{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":1}]}`,
 }
@@ -318,7 +319,8 @@ func TestTokensAreSpelledAsInTheMidstOfAText(t *testing.T) {
 	for _, c := range []struct{ decoder, token, want string }{
 		{"Llama 2", "▁love", " love"}, {"Llama 2", "▁▁", "  "}, {"Llama 2", "<0xE2>", "\xe2"}, {"Llama 2", "<0x61>", "a"},
 		{"Llama 2", "<s>", "<s>"}, {"Llama 2", "❤", "❤"}, {"metaspace", "▁love", " love"}, {"byte level", "Ġa", " a"},
-		{"byte level", "âĿ", "\xe2\x9d"}, {"strip of all", "▁a", "▁a"}, {"fused expression", "▁a", "▁a"}, {"none", "a", " a"},
+		{"byte level", "âĿ", "\xe2\x9d"}, {"strip of all", "▁a", "▁a"}, {"fused expression", "▁a", "▁a"},
+		{"everything twice", "▁love", "▁love"}, {"fused, then bytes", "âĿ", "\xe2\x9d"}, {"none", "a", " a"},
 	} {
 		tok := tokenizerWith(t, decoders[c.decoder])
 		if got := string(tok.TokenBytes(idsOf(t, tok, c.token)[0])); got != c.want {
