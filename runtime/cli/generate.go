@@ -54,6 +54,8 @@ func newGenerateCommand(env *Env) *cobra.Command {
 	flags.Float64Var(&f.sampling.Temperature, "temperature", 0, "0 takes the most likely token each time")
 	flags.IntVar(&f.sampling.TopK, "top-k", 0, "draw from the k most likely tokens; 0 means all")
 	flags.Float64Var(&f.sampling.TopP, "top-p", 1, "draw from the fewest tokens with this probability together")
+	flags.Float64Var(&f.sampling.MinP, "min-p", 0, "draw from tokens that are at least this many times as likely as the most likely one; 0 means all")
+	flags.Float64Var(&f.sampling.RepetitionPenalty, "repetition-penalty", 1, "make tokens less likely that the prompt or the answer has; 1 does not")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the draws")
 	return cmd
 }
@@ -88,13 +90,15 @@ func (f *generateFlags) run(ctx context.Context, env *Env) (err error) {
 		return err
 	}
 	answers, err := rollout.Generate(ctx, l.model, [][]int32{prompt}, func(int) *sample.Sampler {
-		return sample.New(f.sampling, sample.Stream(f.seed))
+		s := sample.New(f.sampling, sample.Stream(f.seed))
+		s.Read(prompt)
+		return s
 	}, rollout.Options{Stop: l.tokenizer.EOS(), MaxNewTokens: f.maxTokens})
 	if err != nil {
 		return err
 	}
 	answer := answers[0]
-	text := l.tokenizer.Decode(answer.Text(), true)
+	text := f.decode(l.tokenizer, prompt, answer.Text())
 	if !env.JSON {
 		_, err := fmt.Fprintln(env.Stdout, text)
 		return err
@@ -104,6 +108,15 @@ func (f *generateFlags) run(ctx context.Context, env *Env) (err error) {
 		reason = "stop"
 	}
 	return env.PrintJSON(generated{Text: text, PromptTokens: prompt, Tokens: answer.Tokens, FinishReason: reason})
+}
+
+// decode returns the text of an answer: what it adds to the prompt or, of a chat, a
+// text of its own.
+func (f *generateFlags) decode(t *tokenizer.Tokenizer, prompt, answer []int32) string {
+	if f.chat {
+		return t.Decode(answer, true)
+	}
+	return t.DecodeAfter(prompt, answer)
 }
 
 func (f *generateFlags) encode(t *tokenizer.Tokenizer) ([]int32, error) {

@@ -377,6 +377,9 @@ func (e *Engine) enqueue(j *job, continues bool) error {
 	return nil
 }
 
+// Room is how many requests are computed together at most, and how many wait.
+func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiting }
+
 // HasRoom reports whether n requests that come together would be admitted now,
 // ErrBusy otherwise. An idle engine has room for any number.
 func (e *Engine) HasRoom(n int) error {

@@ -22,6 +22,11 @@ type Request struct {
 	// Sampler chooses the tokens where the caller has one, instead of one made of
 	// Sampling and Seed. It belongs to the engine until the answer has ended.
 	Sampler *sample.Sampler
+	// Text turns the answer into text where the caller has something for it, instead
+	// of Options.Text. It belongs to the engine until the answer has ended.
+	Text TextStream
+	// IgnoreStopTokens lets the answer go on behind Options.StopTokens.
+	IgnoreStopTokens bool
 	// Seed names the random draws: the same request with the same seed gets the
 	// same answer, whatever else is running; see the package's documentation.
 	Seed uint64
@@ -96,7 +101,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 		return Result{}, err
 	}
 	if r.MaxTokens == 0 {
-		r.MaxTokens = e.longestAnswer(len(r.Prompt))
+		r.MaxTokens = e.LongestAnswer(len(r.Prompt))
 	}
 	v, err := e.weights.get(ctx, r.Mixture, false)
 	if err != nil {
@@ -105,11 +110,15 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &answer{
-		engine: e, request: r, begun: begun, out: newOutbox(), text: e.o.Text(), stop: stopper{texts: r.Stop},
+		engine: e, request: r, begun: begun, out: newOutbox(), text: r.Text, stop: stopper{texts: r.Stop},
 		sampler: r.Sampler, result: Result{PromptTokens: len(r.Prompt), StopToken: -1},
 	}
 	if a.sampler == nil {
 		a.sampler = sample.New(r.Sampling, sample.Stream(r.Seed))
+		a.sampler.Read(r.Prompt)
+	}
+	if a.text == nil {
+		a.text = e.o.Text()
 	}
 	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: a}, r.Continues); err != nil {
 		return Result{}, err
@@ -166,7 +175,7 @@ func (a *answer) take(rows [][]float32) (done bool, err error) {
 	}
 	a.engine.tokens.Add(1)
 	a.last = id
-	if slices.Contains(a.engine.o.StopTokens, id) {
+	if !a.request.IgnoreStopTokens && slices.Contains(a.engine.o.StopTokens, id) {
 		a.result.StopToken = id
 		a.finish(FinishStop)
 		return true, nil

@@ -71,8 +71,9 @@ func (e *Engine) fits(prompt, answer int, d demand) error {
 	return nil
 }
 
-// longestAnswer is how many tokens an answer to a prompt can have.
-func (e *Engine) longestAnswer(prompt int) int {
+// LongestAnswer is how many tokens an answer to a prompt of so many can have; below
+// 1 it can have none.
+func (e *Engine) LongestAnswer(prompt int) int {
 	return min(e.o.ContextLength, e.CacheTokens()+1) - prompt
 }
 

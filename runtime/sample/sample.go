@@ -3,8 +3,9 @@
 // batch, and generators are streams named by numbers (Stream), so that a
 // sequence's draws do not depend on when it is scheduled.
 //
-// The order of transforms is fixed: penalties and bias, then temperature, then top-k, then
-// top-p, then one draw.
+// The order of transforms is fixed: the repetition penalty, then bias and the
+// other penalties, then temperature, then min-p, then top-k, then top-p, then one
+// draw.
 package sample
 
 import (
@@ -18,8 +19,11 @@ import (
 // Params say how to choose among the vocabulary.
 type Params struct {
 	// Temperature divides the logits; 0 means the most likely token (greedy),
-	// and then TopK and TopP have no effect.
+	// and then MinP, TopK and TopP have no effect.
 	Temperature float64
+	// MinP keeps the tokens that are at least this many times as likely as the most
+	// likely one, once the temperature has been applied; 0 keeps all.
+	MinP float64
 	// TopK keeps the k most likely tokens; 0 keeps all.
 	TopK int
 	// TopP keeps the fewest most likely tokens whose probabilities sum to at
@@ -29,6 +33,11 @@ type Params struct {
 	// sampler has chosen it, PresencePenalty once if it ever has (OpenAI's
 	// definition). Negative ones encourage.
 	FrequencyPenalty, PresencePenalty float64
+	// RepetitionPenalty divides the logits above zero, and multiplies those below,
+	// of every token that the prompt has (see Sampler.Read) or that the sampler has
+	// chosen, once however often (Hugging Face's definition). Above 1 discourages;
+	// 0 or 1 changes nothing.
+	RepetitionPenalty float64
 	// Bias is added to the logits of these tokens: −100 as good as bans a token,
 	// 100 as good as forces it (OpenAI's logit_bias). Every token must be in the
 	// vocabulary.
@@ -37,7 +46,11 @@ type Params struct {
 
 // changesLogits reports whether any logit is changed before the choice.
 func (p Params) changesLogits() bool {
-	return p.FrequencyPenalty != 0 || p.PresencePenalty != 0 || len(p.Bias) > 0
+	return p.FrequencyPenalty != 0 || p.PresencePenalty != 0 || len(p.Bias) > 0 || p.penalizesRepetition()
+}
+
+func (p Params) penalizesRepetition() bool {
+	return p.RepetitionPenalty != 0 && p.RepetitionPenalty != 1
 }
 
 // Validate names the parameter that is out of range.
@@ -49,6 +62,10 @@ func (p Params) Validate() error {
 		return fmt.Errorf("top-k %d is negative: it must be 0 (all tokens) or more", p.TopK)
 	case math.IsNaN(p.TopP) || p.TopP < 0 || p.TopP > 1:
 		return fmt.Errorf("top-p %v is out of range: it must be from 0 to 1", p.TopP)
+	case math.IsNaN(p.MinP) || p.MinP < 0 || p.MinP > 1:
+		return fmt.Errorf("min-p %v is out of range: it must be from 0 to 1", p.MinP)
+	case p.RepetitionPenalty != 0 && !(p.RepetitionPenalty >= MinRepetition && p.RepetitionPenalty <= MaxRepetition):
+		return fmt.Errorf("repetition penalty %v is out of range: it must be from %v to %v", p.RepetitionPenalty, MinRepetition, MaxRepetition)
 	case !(math.Abs(p.FrequencyPenalty) <= maxPenalty):
 		return fmt.Errorf("frequency penalty %v is out of range: it must be from -%d to %d", p.FrequencyPenalty, maxPenalty, maxPenalty)
 	case !(math.Abs(p.PresencePenalty) <= maxPenalty):
@@ -64,6 +81,9 @@ func (p Params) Validate() error {
 
 // maxPenalty, which bounds a bias too, is far beyond what makes sense, and keeps logits finite.
 const maxPenalty = 100
+
+// MinRepetition and MaxRepetition bound a repetition penalty.
+const MinRepetition, MaxRepetition = 0.01, 100
 
 // ErrNotFinite says that no token can be chosen because the model's logits are
 // not numbers.
@@ -101,6 +121,7 @@ type Sampler struct {
 	best   []uint64  // The most likely tokens; see keyOf.
 	// counts are how often each token was chosen, where penalties ask for it.
 	counts  map[int32]int
+	read    map[int32]bool // Of the prompt, where the repetition penalty asks for it.
 	changed []float32
 }
 
@@ -108,6 +129,18 @@ type Sampler struct {
 // rng may be nil when Temperature is 0.
 func New(params Params, rng *rand.Rand) *Sampler {
 	return &Sampler{params: params, rng: rng}
+}
+
+// Read tells the sampler of the prompt, whose tokens a repetition penalty is for,
+// too. All must be in the vocabulary.
+func (s *Sampler) Read(prompt []int32) {
+	if !s.params.penalizesRepetition() {
+		return
+	}
+	s.read = make(map[int32]bool, len(prompt))
+	for _, token := range prompt {
+		s.read[token] = true
+	}
 }
 
 // Next chooses the next token from the logits [V] of one position. It returns
@@ -129,6 +162,16 @@ func (s *Sampler) Next(logits []float32) (int32, error) {
 // change returns a copy of the logits with the bias, less the penalties.
 func (s *Sampler) change(logits []float32) []float32 {
 	s.changed = append(s.changed[:0], logits...)
+	if s.params.penalizesRepetition() {
+		for token := range s.read {
+			s.repeated(token)
+		}
+		for token := range s.counts {
+			if !s.read[token] {
+				s.repeated(token)
+			}
+		}
+	}
 	for token, bias := range s.params.Bias {
 		s.changed[token] += float32(bias)
 	}
@@ -138,12 +181,24 @@ func (s *Sampler) change(logits []float32) []float32 {
 	return s.changed
 }
 
+// repeated applies the repetition penalty to one token.
+func (s *Sampler) repeated(token int32) {
+	if l := &s.changed[token]; *l > 0 {
+		*l = float32(float64(*l) / s.params.RepetitionPenalty)
+	} else {
+		*l = float32(float64(*l) * s.params.RepetitionPenalty)
+	}
+}
+
 func (s *Sampler) choose(logits []float32) (int32, error) {
 	best, err := Argmax(logits)
 	if err != nil || s.params.Temperature == 0 {
 		return best, err
 	}
 	peak, inv := float64(logits[best]), min(1/s.params.Temperature, math.MaxFloat32)
+	if s.params.MinP > 0 {
+		logits = s.dropUnlikely(logits, peak, inv)
+	}
 	k, p := s.params.TopK, s.params.TopP
 	if k == 0 || k > len(logits) {
 		k = len(logits)
@@ -156,6 +211,18 @@ func (s *Sampler) choose(logits []float32) (int32, error) {
 	}
 	sum := s.weigh(logits, peak, inv)
 	return int32(draw(s.probs, s.sums, s.rng.Float64()*sum)), nil
+}
+
+// dropUnlikely returns a copy of the logits without those that min-p leaves out.
+func (s *Sampler) dropUnlikely(logits []float32, peak, inv float64) []float32 {
+	s.changed = append(s.changed[:0], logits...)
+	lowest := math.Log(s.params.MinP)
+	for i, l := range s.changed {
+		if (float64(l)-peak)*inv < lowest {
+			s.changed[i] = float32(math.Inf(-1))
+		}
+	}
+	return s.changed
 }
 
 // weigh sets probs to the tokens' probabilities, up to a factor, and sums to what

@@ -58,6 +58,15 @@ func TestDrawsFollowTheProbabilities(t *testing.T) {
 			want: []float64{0, 0, 3. / 7, 4. / 7}},
 		{name: "top-p is of what top-k left", params: Params{Temperature: 1, TopK: 3, TopP: .44},
 			want: []float64{0, 0, 0, 1}},
+		{name: "min-p is of the most likely", params: Params{Temperature: 1, MinP: .6},
+			want: []float64{0, 0, 3. / 7, 4. / 7}},
+		{name: "min-p of 1 leaves the most likely", params: Params{Temperature: 1, MinP: 1}, want: []float64{0, 0, 0, 1}},
+		{name: "min-p comes behind the temperature", params: Params{Temperature: .5, MinP: .6}, want: []float64{0, 0, 0, 1}},
+		{name: "top-p is of what min-p left", params: Params{Temperature: 1, MinP: .6, TopP: .5}, want: []float64{0, 0, 0, 1}},
+		{name: "min-p and top-k leave what both leave", params: Params{Temperature: 1, MinP: .4, TopK: 2},
+			want: []float64{0, 0, 3. / 7, 4. / 7}},
+		{name: "min-p is of the biased", params: Params{Temperature: 1, MinP: .6, Bias: map[int32]float64{0: math.Log(6)}},
+			want: []float64{.6, 0, 0, .4}},
 		{name: "top-k above the vocabulary keeps all", params: Params{Temperature: 1, TopK: 99},
 			want: []float64{.1, .2, .3, .4}},
 		{name: "temperature zero is greedy", params: Params{}, want: []float64{0, 0, 0, 1}},
@@ -122,6 +131,51 @@ func TestPenaltiesAndBiasChangeTheChoice(t *testing.T) {
 	}
 }
 
+func TestRepetitionPenaltyIsForPromptAndAnswer(t *testing.T) {
+	tests := []struct {
+		name   string
+		params Params
+		logits []float32
+		prompt []int32
+		want   []int32
+	}{
+		// 3/1.5 = 2 is below 2.5, 2.5/1.5 = 1.67 below 2.
+		{name: "of the answer, once however often", params: Params{RepetitionPenalty: 1.5}, logits: []float32{0, 3, 2.5, 1},
+			want: []int32{1, 2, 1, 1}},
+		// 3/4 = 0.75 and 2.5/4 = 0.63 are below 1, 1/4 is below them.
+		{name: "and of the prompt", params: Params{RepetitionPenalty: 4}, logits: []float32{0, 3, 2.5, 1}, prompt: []int32{1, 1, 2},
+			want: []int32{3, 1, 1}},
+		// −1·2 = −2 is below −1.5.
+		{name: "negative logits are multiplied", params: Params{RepetitionPenalty: 2}, logits: []float32{-9, -1, -1.5}, prompt: []int32{1},
+			want: []int32{2, 1}},
+		// 3/2 + 2 = 3.5 is above 3.2, (3 + 2)/2 = 2.5 would not be.
+		{name: "it comes before the bias", params: Params{RepetitionPenalty: 2, Bias: map[int32]float64{0: 2}}, logits: []float32{3, 3.2},
+			want: []int32{0, 0, 0}},
+		// 4/2 − 1 = 1 is below 1.25, (4 − 1)/2 = 1.5 would not be.
+		{name: "and before the other penalties", params: Params{RepetitionPenalty: 2, PresencePenalty: 1}, logits: []float32{4, 1.25},
+			want: []int32{0, 1, 0}},
+		{name: "below 1 encourages", params: Params{RepetitionPenalty: .5}, logits: []float32{3, 2}, prompt: []int32{1}, want: []int32{1, 1}},
+		{name: "1 is none", params: Params{RepetitionPenalty: 1}, logits: []float32{3, 2}, prompt: []int32{0}, want: []int32{0, 0}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := New(test.params, nil)
+			s.Read(test.prompt)
+			var got []int32
+			for range test.want {
+				token, err := s.Next(test.logits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, token)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestStreamsAreReproducibleAndDifferent(t *testing.T) {
 	names := [][]uint64{{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0}, {1 << 40}, {0, 1 << 40}}
 	seen := map[uint64][]uint64{}
@@ -166,7 +220,10 @@ func TestParamsOutOfRangeAreNamed(t *testing.T) {
 	for name, p := range map[string]Params{
 		"negative temperature": {Temperature: -1}, "NaN temperature": {Temperature: math.NaN()},
 		"negative top-k": {TopK: -1}, "top-p above one": {TopP: 1.1}, "NaN top-p": {TopP: math.NaN()},
-		"NaN bias": {Bias: map[int32]float64{1: math.NaN()}}, "a bias too large": {Bias: map[int32]float64{1: 1e9}},
+		"negative min-p": {MinP: -.1}, "min-p above one": {MinP: 1.1}, "NaN min-p": {MinP: math.NaN()},
+		"negative repetition": {RepetitionPenalty: -1}, "NaN repetition": {RepetitionPenalty: math.NaN()},
+		"repetition too large": {RepetitionPenalty: 1e9},
+		"NaN bias":             {Bias: map[int32]float64{1: math.NaN()}}, "a bias too large": {Bias: map[int32]float64{1: 1e9}},
 	} {
 		if p.Validate() == nil {
 			t.Errorf("%s was accepted", name)

@@ -93,9 +93,12 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	if err := checkBias(c, r.Sampling.Bias); err != nil {
 		return out, err
 	}
+	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
+		r.MaxTokens = max(min(defaultCompletion, c.engine.LongestAnswer(len(r.Prompt))), 1)
+	}
 	// A prompt that pass 2 could not take is refused before pass 1 reads it.
 	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
-		return out, err
+		return out, tooLong(err, q, c.engine.LongestAnswer(len(r.Prompt)))
 	}
 	if q.choices > 1 {
 		// All choices or none: a queue that is full in the middle would leave half
@@ -115,13 +118,14 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	r.Continues = r.Continues || decision.Probabilities != nil
 	s.count(t, decision)
 	begun := time.Now()
-	results, err := generate(ctx, c.engine, r, q.choices, emit)
+	results, err := generate(ctx, c, q, r, emit)
 	out.sum(results)
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
 	if err != nil {
 		return out, err
 	}
 	s.metrics.answered(out, pass1)
+	s.turnstile.answered(out.result.Total - out.result.Waited)
 	if t.pinned == "" {
 		s.mu.Lock()
 		s.lastSeen, s.lastTime = &out.adaptation, time.Now()
@@ -138,7 +142,10 @@ func encodePrompt(c *core, q query) ([]int32, error) {
 	switch {
 	case q.messages != nil:
 		param = "messages"
-		ids, err = c.tok.EncodeChat(q.messages)
+		if err := c.tok.CheckVariables(q.chat.Variables); err != nil {
+			return nil, invalid("chat_template_kwargs", "invalid_value", "chat_template_kwargs: %s", err.Error())
+		}
+		ids, err = c.tok.EncodeChatWith(q.messages, q.chat)
 	case q.tokens != nil:
 		for i, id := range q.tokens {
 			if id < 0 || int(id) >= c.tok.VocabSize() {
@@ -147,7 +154,7 @@ func encodePrompt(c *core, q query) ([]int32, error) {
 		}
 		ids = q.tokens
 	default:
-		ids, err = c.tok.Encode(q.text, true)
+		ids, err = c.tok.Encode(q.text, q.addSpecial)
 	}
 	if err != nil {
 		return nil, invalid(param, "invalid_value", "%s cannot be encoded: %s", param, err.Error())
@@ -158,20 +165,33 @@ func encodePrompt(c *core, q query) ([]int32, error) {
 	return ids, nil
 }
 
-// generate answers a request n times at once. The first choice is what the
-// request alone would get; each of the others draws from a seed of its own. An
-// error of one ends all.
-func generate(ctx context.Context, e *engine.Engine, r engine.Request, n int, emit func(int, engine.Delta) error) ([]engine.Result, error) {
-	results := make([]engine.Result, n)
+// tooLong names the parameter that makes a request too long: that of the answer,
+// and the largest value that fits, if there is room for one at all.
+func tooLong(err error, q query, largest int) error {
+	const code = "context_length_exceeded"
+	if q.longest == "" || largest < 1 {
+		return invalid(q.param(), code, "%s", err.Error())
+	}
+	return invalid(q.longest, code, "%s; %s can be at most %d with this prompt", err.Error(), q.longest, largest)
+}
+
+// generate answers a request as often as it has choices, at once. The first choice is
+// what the request alone would get; each of the others draws from a seed of its own.
+// An error of one ends all.
+func generate(ctx context.Context, c *core, q query, r engine.Request, emit func(int, engine.Delta) error) ([]engine.Result, error) {
+	results := make([]engine.Result, q.choices)
 	group, ctx := errgroup.WithContext(ctx)
 	var turn sync.Mutex
-	for i := range n {
+	for i := range q.choices {
 		r := r
+		if q.goesOn() {
+			r.Text = c.tok.NewStreamAfter(r.Prompt)
+		}
 		if i > 0 {
 			r.Seed = sample.Stream(r.Seed, uint64(i)).Uint64()
 		}
 		group.Go(func() (err error) {
-			results[i], err = e.Generate(ctx, r, func(d engine.Delta) error {
+			results[i], err = c.engine.Generate(ctx, r, func(d engine.Delta) error {
 				turn.Lock()
 				defer turn.Unlock()
 				return emit(i, d)

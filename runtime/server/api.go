@@ -33,13 +33,16 @@ const (
 // API is the handler of contract.PortAPI.
 func (s *Server) API() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, chatFormat{}, "messages")))
-	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, textFormat{}, "prompt")))
+	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, chatFormat{})))
+	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, textFormat{})))
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
-	for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathModels} {
-		mux.Handle(path, s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
-			return newError(http.StatusMethodNotAllowed, typeInvalid, "method_not_allowed", "", "%s does not take %s", path, clip(r.Method))
+	for path, method := range map[string]string{
+		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathModels: http.MethodGet,
+	} {
+		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Allow", method)
+			return newError(http.StatusMethodNotAllowed, typeInvalid, "method_not_allowed", "", "%s takes %s, not %s", path, method, clip(r.Method))
 		}))
 	}
 	mux.Handle("/", s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
@@ -98,6 +101,9 @@ func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *htt
 		status, err := http.StatusOK, handle(w, r)
 		if err != nil {
 			apiErr := asAPIError(err)
+			if apiErr.status == http.StatusTooManyRequests {
+				apiErr.retryAfter = s.comeBack()
+			}
 			if status = apiErr.status; !rec.started {
 				writeError(w, apiErr)
 			}
@@ -179,7 +185,7 @@ func unreadable(err error) error {
 }
 
 // completions handles both endpoints that answer prompts.
-func (s *Server) completions(parse func([]byte) (query, error), f format, param string) func(http.ResponseWriter, *http.Request) error {
+func (s *Server) completions(parse func([]byte) (query, error), f format) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		rec := recordOf(r)
 		body, err := s.readBody(w, r)
@@ -192,31 +198,13 @@ func (s *Server) completions(parse func([]byte) (query, error), f format, param 
 		}
 		rec.query = q
 		a := &reply{server: s, format: f, query: q, w: w, record: rec, meta: meta{
-			id: f.prefix() + rec.id, created: time.Now().Unix(), model: q.model,
+			id: f.prefix() + rec.id, created: time.Now().Unix(), model: q.model, usageFollows: q.includeUsage,
 		}}
 		if q.stream {
-			err = a.stream(r.Context())
-		} else {
-			err = a.whole(r.Context())
+			return a.stream(r.Context())
 		}
-		if e := asTooLong(err, param); e != nil {
-			return e
-		}
-		return err
+		return a.whole(r.Context())
 	}
-}
-
-// asTooLong names the parameter that makes a request too long, which is another
-// one in each endpoint.
-func asTooLong(err error, param string) error {
-	if err == nil {
-		return nil
-	}
-	if e := asAPIError(err); e.Code != nil && *e.Code == "context_length_exceeded" {
-		e.Param = &param
-		return e
-	}
-	return nil
 }
 
 // modelEntry is one model of contract.PathModels.
@@ -277,7 +265,7 @@ func (a *reply) whole(ctx context.Context) error {
 	a.answered(out)
 	parts := make([]part, a.query.choices)
 	for i := range parts {
-		parts[i] = part{index: i, text: texts[i].String(), probs: a.logprobs(probs[i], 0)}
+		parts[i] = part{index: i, text: texts[i].String(), probs: a.logprobs(probs[i], &position{})}
 	}
 	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, parts, out))
 	return nil

@@ -127,7 +127,10 @@ func TestFixedMixesWithoutPass1(t *testing.T) {
 func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 	h := open(t, nil)
 	for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions} {
-		body := chat("demo", "Tell me a story", fields{"temperature": 0.8, "seed": 5, "prompt": "Once upon", "max_tokens": 40})
+		body := fields{"model": "demo", "prompt": "Once upon", "temperature": 0.8, "seed": 5, "max_tokens": 40}
+		if path == contract.PathChatCompletions {
+			body = chat("demo", "Tell me a story", fields{"temperature": 0.8, "seed": 5, "max_tokens": 40})
+		}
 		whole, _ := h.ask(t, path, body)
 		body["stream"], body["stream_options"] = true, fields{"include_usage": true}
 		pieces, done := h.stream(t, path, body)
@@ -241,29 +244,32 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"content is a number": {body: with(fields{"messages": []fields{{"role": "user", "content": 3}}}), status: 400, param: "messages[0].content", code: "invalid_type"},
 		"an image": {body: with(fields{"messages": []fields{{"role": "user", "content": []fields{{"type": "image_url"}}}}}),
 			status: 400, param: "messages[0].content[0].type", message: "text only"},
-		"temperature is text":   {body: with(fields{"temperature": "hot"}), status: 400, param: "temperature", code: "invalid_type", message: "must be a number, not a string"},
-		"temperature too high":  {body: with(fields{"temperature": 3}), status: 400, param: "temperature", code: "invalid_value", message: "between 0 and 2"},
-		"max_tokens of halves":  {body: with(fields{"max_tokens": 1.5}), status: 400, param: "max_tokens", message: "whole number"},
-		"max_tokens zero":       {body: with(fields{"max_tokens": 0}), status: 400, param: "max_tokens", message: "between 1"},
-		"seed is text":          {body: with(fields{"seed": "x"}), status: 400, param: "seed"},
-		"stop is a number":      {body: with(fields{"stop": 5}), status: 400, param: "stop"},
-		"stop is empty":         {body: with(fields{"stop": []string{""}}), status: 400, param: "stop"},
-		"stream is text":        {body: with(fields{"stream": "yes"}), status: 400, param: "stream"},
-		"options, no stream":    {body: with(fields{"stream_options": fields{}}), status: 400, param: "stream_options"},
-		"options of odd type":   {body: with(fields{"stream": true, "stream_options": fields{"include_usage": 1}}), status: 400, param: "stream_options.include_usage"},
-		"no choices":            {body: with(fields{"n": 0}), status: 400, param: "n", message: "between 1 and 16"},
-		"choices by the dozen":  {body: with(fields{"n": 24}), status: 400, param: "n", message: "between 1 and 16"},
-		"tools":                 {body: with(fields{"tools": []fields{{}}}), status: 400, param: "tools", code: "unsupported_parameter"},
-		"a penalty too large":   {body: with(fields{"presence_penalty": 2.5}), status: 400, param: "presence_penalty"},
-		"a bias of a word":      {body: with(fields{"logit_bias": fields{"cat": 1}}), status: 400, param: "logit_bias", message: "keys are token ids"},
-		"a bias of no token":    {body: with(fields{"logit_bias": fields{"9999": 1}}), status: 400, param: "logit_bias", message: "token 9999"},
-		"a bias below 0":        {body: with(fields{"logit_bias": fields{"-1": 1}}), status: 400, param: "logit_bias", message: "token -1"},
-		"a bias too large":      {body: with(fields{"logit_bias": fields{"3": 101}}), status: 400, param: "logit_bias.3", message: "between -100 and 100"},
-		"a bias of odd type":    {body: with(fields{"logit_bias": []int{1}}), status: 400, param: "logit_bias", code: "invalid_type"},
-		"too many logprobs":     {body: with(fields{"logprobs": true, "top_logprobs": 21}), status: 400, param: "top_logprobs"},
-		"top without logprobs":  {body: with(fields{"top_logprobs": 2}), status: 400, param: "top_logprobs"},
-		"prompt too long":       {body: with(fields{"messages": []fields{{"role": "user", "content": strings.Repeat("x", 500)}}}), status: 400, param: "messages", code: "context_length_exceeded", message: "503 of the prompt and 12"},
-		"answer too long":       {body: with(fields{"max_tokens": 399}), status: 400, param: "messages", code: "context_length_exceeded", message: "the context length is 400 tokens, but the request needs 403"},
+		"temperature is text":  {body: with(fields{"temperature": "hot"}), status: 400, param: "temperature", code: "invalid_type", message: "must be a number, not a string"},
+		"temperature too high": {body: with(fields{"temperature": 3}), status: 400, param: "temperature", code: "invalid_value", message: "between 0 and 2"},
+		"max_tokens of halves": {body: with(fields{"max_tokens": 1.5}), status: 400, param: "max_tokens", message: "whole number"},
+		"max_tokens zero":      {body: with(fields{"max_tokens": 0}), status: 400, param: "max_tokens", message: "between 1"},
+		"seed is text":         {body: with(fields{"seed": "x"}), status: 400, param: "seed"},
+		"stop is a number":     {body: with(fields{"stop": 5}), status: 400, param: "stop"},
+		"stop is empty":        {body: with(fields{"stop": []string{""}}), status: 400, param: "stop"},
+		"stream is text":       {body: with(fields{"stream": "yes"}), status: 400, param: "stream"},
+		"options, no stream":   {body: with(fields{"stream_options": fields{}}), status: 400, param: "stream_options"},
+		"options of odd type":  {body: with(fields{"stream": true, "stream_options": fields{"include_usage": 1}}), status: 400, param: "stream_options.include_usage"},
+		"no choices":           {body: with(fields{"n": 0}), status: 400, param: "n", message: "between 1 and 16"},
+		"choices by the dozen": {body: with(fields{"n": 24}), status: 400, param: "n", message: "between 1 and 16"},
+		"tools":                {body: with(fields{"tools": []fields{{}}}), status: 400, param: "tools", code: "unsupported_parameter"},
+		"a penalty too large":  {body: with(fields{"presence_penalty": 2.5}), status: 400, param: "presence_penalty"},
+		"a bias of a word":     {body: with(fields{"logit_bias": fields{"cat": 1}}), status: 400, param: "logit_bias", message: "keys are token ids"},
+		"a bias of no token":   {body: with(fields{"logit_bias": fields{"9999": 1}}), status: 400, param: "logit_bias", message: "token 9999"},
+		"a bias below 0":       {body: with(fields{"logit_bias": fields{"-1": 1}}), status: 400, param: "logit_bias", message: "token -1"},
+		"a bias too large":     {body: with(fields{"logit_bias": fields{"3": 101}}), status: 400, param: "logit_bias.3", message: "between -100 and 100"},
+		"a bias of odd type":   {body: with(fields{"logit_bias": []int{1}}), status: 400, param: "logit_bias", code: "invalid_type"},
+		"too many logprobs":    {body: with(fields{"logprobs": true, "top_logprobs": 21}), status: 400, param: "top_logprobs"},
+		"top without logprobs": {body: with(fields{"top_logprobs": 2}), status: 400, param: "top_logprobs"},
+		"prompt too long":      {body: with(fields{"messages": []fields{{"role": "user", "content": strings.Repeat("x", 500)}}}), status: 400, param: "messages", code: "context_length_exceeded", message: "503 of the prompt and 12"},
+		"answer too long": {body: with(fields{"max_tokens": 399}), status: 400, param: "max_tokens", code: "context_length_exceeded",
+			message: "the context length is 400 tokens, but the request needs 403: 4 of the prompt and 399 of the answer; max_tokens can be at most 396"},
+		"the newer name of it": {body: with(fields{"max_tokens": nil, "max_completion_tokens": 399}), status: 400, param: "max_completion_tokens",
+			code: "context_length_exceeded", message: "max_completion_tokens can be at most 396"},
 		"body too large":        {body: with(fields{"user": strings.Repeat("x", 100<<10)}), status: 413, code: "request_too_large"},
 		"prompt missing":        {path: contract.PathCompletions, body: fields{"model": "demo"}, status: 400, param: "prompt"},
 		"several prompts":       {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": []string{"a", "b"}}, status: 400, param: "prompt", message: "one a request"},
@@ -271,10 +277,24 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"prompt is empty":       {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": ""}, status: 400, param: "prompt", message: "no tokens"},
 		"unknown token":         {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": []int{1, 9999}}, status: 400, param: "prompt", message: "prompt[1] is 9999"},
 		"echo":                  {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": "x", "echo": true}, status: 400, param: "echo"},
-		"too long a completion": {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": "x", "max_tokens": 400}, status: 400, param: "prompt", code: "context_length_exceeded"},
-		"unknown path":          {path: "/v1/images", body: fields{}, status: 404, code: "unknown_url", message: contract.PathChatCompletions},
-		"wrong method":          {path: contract.PathModels, body: fields{}, status: 405, code: "method_not_allowed"},
-		"an error in a stream":  {body: with(fields{"stream": true, "max_tokens": 399}), status: 400, code: "context_length_exceeded"},
+		"too long a completion": {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": "x", "max_tokens": 400}, status: 400, param: "max_tokens", code: "context_length_exceeded", message: "at most 399"},
+		"a history of tools": {body: with(fields{"messages": []fields{
+			{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": nil, "tool_calls": []fields{{"id": "1"}}},
+			{"role": "tool", "tool_call_id": "1", "content": "4"},
+		}}), status: 400, param: "messages[1].tool_calls", code: "unsupported_parameter", message: "messages[1].tool_calls is not supported"},
+		"a tool's message":       {body: with(fields{"messages": []fields{{"role": "tool", "tool_call_id": "1", "content": "4"}}}), status: 400, param: "messages[0].role", message: "tool_calls"},
+		"a user's null":          {body: with(fields{"messages": []fields{{"role": "user", "content": nil}}}), status: 400, param: "messages[0].content", message: "missing"},
+		"two lists of tokens":    {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": [][]int{{1}, {2}}}, status: 400, param: "prompt", message: "2 lists of tokens"},
+		"an empty list":          {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": [][]int{{}}}, status: 400, param: "prompt"},
+		"a null among tokens":    {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": []any{1, nil}}, status: 400, param: "prompt"},
+		"a variable of messages": {body: with(fields{"chat_template_kwargs": fields{"messages": 1}}), status: 400, param: "chat_template_kwargs", message: "messages"},
+		"variables in a list":    {body: with(fields{"chat_template_kwargs": []int{1}}), status: 400, param: "chat_template_kwargs", code: "invalid_type"},
+		"going on and beginning": {body: with(fields{"continue_final_message": true, "add_generation_prompt": true}), status: 400, param: "continue_final_message"},
+		"embeddings":             {path: "/v1/embeddings", body: fields{}, status: 404, code: "unknown_url", message: contract.PathCompletions},
+		"responses":              {path: "/v1/responses", body: fields{}, status: 404, code: "unknown_url", message: contract.PathModels},
+		"unknown path":           {path: "/v1/images", body: fields{}, status: 404, code: "unknown_url", message: contract.PathChatCompletions},
+		"wrong method":           {path: contract.PathModels, body: fields{}, status: 405, code: "method_not_allowed"},
+		"an error in a stream":   {body: with(fields{"stream": true, "max_tokens": 399}), status: 400, code: "context_length_exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := c.path
@@ -299,11 +319,11 @@ func TestBadRequestsAreExplained(t *testing.T) {
 	}
 }
 
-func TestHarmlessAndUnknownFieldsAreTaken(t *testing.T) {
+func TestHarmlessFieldsAreTaken(t *testing.T) {
 	h := open(t, nil)
 	got, resp := h.ask(t, contract.PathChatCompletions, chat("demo:base", "x", fields{
 		"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": fields{}, "tools": []int{}, "tool_choice": "none",
-		"response_format": fields{"type": "text"}, "user": "somebody", "invented_next_year": true, "max_completion_tokens": 3.0,
+		"response_format": fields{"type": "text"}, "user": "somebody", "invented_next_year": nil, "max_completion_tokens": 3.0,
 		"stop": []string{"never"}, "top_k": -1, "logprobs": nil, "store": false,
 	}))
 	if resp.StatusCode != http.StatusOK || got.Usage.Completion > 3 {
@@ -369,15 +389,17 @@ func TestClientThatLeavesFreesItsPlace(t *testing.T) {
 
 func TestRequestsThatTheCacheCannotHoldAreRefused(t *testing.T) {
 	h := open(t, func(c *server.Config) { c.CacheTokens = 64 })
-	for path, param := range map[string]string{contract.PathChatCompletions: "messages", contract.PathCompletions: "prompt"} {
-		body := chat("demo:base", strings.Repeat("x", 60), fields{"max_tokens": 20})
-		body["prompt"] = strings.Repeat("x", 63)
+	for path, body := range map[string]fields{
+		contract.PathChatCompletions: chat("demo:base", strings.Repeat("x", 60), fields{"max_tokens": 20}),
+		contract.PathCompletions:     {"model": "demo:base", "prompt": strings.Repeat("x", 63), "max_tokens": 20},
+	} {
 		got, resp := h.ask(t, path, body)
 		if resp.StatusCode != http.StatusBadRequest || got.Error == nil {
 			t.Fatalf("%s: status %s, answer %+v, want 400", path, resp.Status, got)
 		}
-		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != param ||
-			!strings.Contains(e.Message, "the cache holds 2 pages of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer") {
+		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != "max_tokens" ||
+			!strings.Contains(e.Message, "the cache holds 2 pages of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
+				"max_tokens can be at most 2 with this prompt") {
 			t.Errorf("%s: error %+v", path, e)
 		}
 	}

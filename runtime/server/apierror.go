@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/transformersquared/operator/runtime/engine"
 )
@@ -15,6 +17,9 @@ import (
 // the code and the parameter.
 type apiError struct {
 	status int
+	// retryAfter is when to come back, for those that come too early; 0 means
+	// leastWait.
+	retryAfter time.Duration
 	// Message says what is wrong and what to do.
 	Message string  `json:"message"`
 	Type    string  `json:"type"`
@@ -64,15 +69,15 @@ func asAPIError(err error) *apiError {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &tooLong):
-		return invalid("messages", "context_length_exceeded", "%s", tooLong.Error())
+		return invalid("", "context_length_exceeded", "%s", tooLong.Error())
 	case errors.As(err, &tooMuch):
-		return invalid("messages", "context_length_exceeded", "%s", tooMuch.Error())
+		return invalid("", "context_length_exceeded", "%s", tooMuch.Error())
 	case errors.As(err, &tooLarge):
 		return newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
 			"the request has more than %d bytes", tooLarge.Limit)
 	case errors.Is(err, engine.ErrBusy):
 		return newError(http.StatusTooManyRequests, typeTooMany, "rate_limit_exceeded", "",
-			"the server has as many requests waiting as it allows: try again in a moment")
+			"the server has as many requests waiting as it allows: try again after the time that Retry-After says")
 	case errors.Is(err, engine.ErrClosed):
 		return newError(http.StatusServiceUnavailable, typeServer, "shutting_down", "", "the server is shutting down: try again")
 	case errors.Is(err, errNotLoaded):
@@ -85,16 +90,15 @@ func asAPIError(err error) *apiError {
 	}
 }
 
-// retryAfter is what clients that come too early are told to wait, in seconds.
-const retryAfter = 1
-
 // writeError sends an error object.
 func writeError(w http.ResponseWriter, e *apiError) {
 	if e.status == statusClientGone {
 		return
 	}
 	if e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+		wait := max(e.retryAfter, leastWait)
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		w.Header().Set("Retry-After-Ms", strconv.FormatInt(wait.Milliseconds(), 10)) // OpenAI's clients prefer it.
 	}
 	writeJSON(w, e.status, map[string]any{"error": e})
 }

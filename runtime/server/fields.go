@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -17,9 +20,11 @@ type fields struct {
 	raw    map[string]json.RawMessage
 	prefix string // Path to this object, such as "messages[2].".
 	err    *apiError
+	known  map[string]bool // What was asked for.
 }
 
-// parseFields reads a JSON object. Fields that nobody asks for are ignored.
+// parseFields reads a JSON object. Fields that nobody asks for are for
+// refuseOthers.
 func parseFields(body []byte) (*fields, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	f := &fields{}
@@ -61,6 +66,10 @@ func (f *fields) wrongType(name, want string) {
 
 // has reports whether a field is there and is not null.
 func (f *fields) has(name string) bool {
+	if f.known == nil {
+		f.known = map[string]bool{}
+	}
+	f.known[name] = true
 	raw, ok := f.raw[name]
 	return ok && f.err == nil && !bytes.Equal(bytes.TrimSpace(raw), []byte("null"))
 }
@@ -157,21 +166,52 @@ func (f *fields) adopt(o *fields) {
 	}
 }
 
-// unsupported refuses a field that would change the answer in a way this
-// server does not know, unless harmless says that its value changes nothing.
-func (f *fields) unsupported(name string, harmless ...string) {
-	if !f.has(name) {
+// refuseOthers refuses, by name, every field that has not been asked for: what
+// this server does not know may change the answer. It takes those that ask for
+// nothing, which are null or have one of the harmless values.
+func (f *fields) refuseOthers(harmless map[string][]any) {
+	if f.err != nil {
 		return
 	}
-	var compact bytes.Buffer
-	if json.Compact(&compact, f.raw[name]) == nil {
-		for _, h := range harmless {
-			if compact.String() == h {
-				return
-			}
+	// In order, so that of several the same one is always told.
+	for _, name := range slices.Sorted(maps.Keys(f.raw)) {
+		if f.known[name] {
+			continue
 		}
+		if !f.has(name) {
+			continue // It is null.
+		}
+		var value any
+		values, listed := harmless[name]
+		if json.Unmarshal(f.raw[name], &value) == nil && slices.ContainsFunc(values, func(v any) bool {
+			return v == anything || reflect.DeepEqual(v, value)
+		}) {
+			continue
+		}
+		advice := "leave it out"
+		if listed {
+			advice = "leave it out, or send " + spellValues(values)
+		}
+		f.fail(invalid(f.prefix+clip(name), "unsupported_parameter", "%s%s is not supported by this server: %s", f.prefix, clip(name), advice))
 	}
-	f.fail(invalid(f.prefix+name, "unsupported_parameter", "%s%s is not supported by this server: leave it out", f.prefix, name))
+}
+
+// anything is the harmless value of a field that asks for nothing, whatever it
+// says.
+const anything = anyValue("anything")
+
+type anyValue string
+
+func spellValues(values []any) string {
+	spelled := make([]string, len(values))
+	for i, v := range values {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return "null" // Never: the values are constants.
+		}
+		spelled[i] = string(b)
+	}
+	return strings.Join(spelled, " or ")
 }
 
 // kindOf names the kind of a JSON value.

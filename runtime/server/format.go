@@ -1,13 +1,6 @@
 package server
 
-import (
-	"strings"
-	"unicode/utf8"
-
-	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/engine"
-	"github.com/transformersquared/operator/runtime/tokenizer"
-)
+import "github.com/transformersquared/operator/runtime/contract"
 
 // meta is what all parts of one answer say of themselves.
 type meta struct {
@@ -15,6 +8,9 @@ type meta struct {
 	created     int64
 	model       string
 	fingerprint string
+	// usageFollows says that the last piece of a stream has the usage, which the
+	// others then have as null.
+	usageFollows bool
 }
 
 // format is how an endpoint words an answer. Logprobs are in its own form.
@@ -42,7 +38,8 @@ type response struct {
 	Model       string `json:"model"`
 	Fingerprint string `json:"system_fingerprint,omitempty"`
 	Choices     []any  `json:"choices"`
-	Usage       *usage `json:"usage,omitempty"`
+	// Usage is a *usage, which may be nil: null. Without one the field is missing.
+	Usage any `json:"usage,omitempty"`
 	// Adaptation is our extension: contract.AdaptationField.
 	Adaptation *contract.Adaptation `json:"t2,omitempty"`
 }
@@ -62,7 +59,11 @@ func (m meta) response(object string, choices ...any) response {
 	if choices == nil {
 		choices = []any{}
 	}
-	return response{ID: m.id, Object: object, Created: m.created, Model: m.model, Fingerprint: m.fingerprint, Choices: choices}
+	r := response{ID: m.id, Object: object, Created: m.created, Model: m.model, Fingerprint: m.fingerprint, Choices: choices}
+	if m.usageFollows {
+		r.Usage = (*usage)(nil)
+	}
+	return r
 }
 
 // complete adds what only a complete answer has.
@@ -174,78 +175,4 @@ func (textFormat) usage(m meta, out outcome) any {
 	r := m.response(textObject)
 	r.Usage = usageOf(out)
 	return r
-}
-
-// logprobs are the log-probabilities of some tokens, with the text that they
-// begin at.
-type logprobs struct {
-	tok    *tokenizer.Tokenizer
-	tokens []engine.Logprob
-	offset int
-}
-
-// logprobs returns nil if none were asked for.
-func (a *reply) logprobs(tokens []engine.Logprob, offset int) *logprobs {
-	c := a.server.core.Load()
-	if a.query.request.Logprobs < 0 || c == nil {
-		return nil
-	}
-	return &logprobs{tok: c.tok, tokens: tokens, offset: offset}
-}
-
-func (l *logprobs) spell(id int32) string { return l.tok.Decode([]int32{id}, false) }
-
-type chatLogprob struct {
-	Token   string        `json:"token"`
-	Logprob float64       `json:"logprob"`
-	Bytes   []int         `json:"bytes"` // null where the token is part of a character.
-	Top     []chatLogprob `json:"top_logprobs,omitempty"`
-}
-
-func (l *logprobs) chat() any {
-	if l == nil {
-		return nil
-	}
-	one := func(p engine.Logprob) chatLogprob {
-		c := chatLogprob{Token: l.spell(p.Token), Logprob: p.Value}
-		if !strings.ContainsRune(c.Token, utf8.RuneError) {
-			c.Bytes = []int{}
-			for _, b := range []byte(c.Token) {
-				c.Bytes = append(c.Bytes, int(b))
-			}
-		}
-		return c
-	}
-	content := []chatLogprob{}
-	for _, p := range l.tokens {
-		c := one(p)
-		for _, t := range p.Top {
-			c.Top = append(c.Top, one(t))
-		}
-		content = append(content, c)
-	}
-	return map[string]any{"content": content}
-}
-
-// text is the older form; where two tokens are spelled alike, the more likely
-// one counts.
-func (l *logprobs) text() any {
-	if l == nil {
-		return nil
-	}
-	tokens, values, tops, offsets := []string{}, []float64{}, []map[string]float64{}, []int{}
-	offset := l.offset
-	for _, p := range l.tokens {
-		spelled := l.spell(p.Token)
-		top := map[string]float64{}
-		for _, t := range append(p.Top, p) {
-			s := l.spell(t.Token)
-			if value, ok := top[s]; !ok || t.Value > value {
-				top[s] = t.Value
-			}
-		}
-		tokens, values, tops, offsets = append(tokens, spelled), append(values, p.Value), append(tops, top), append(offsets, offset)
-		offset += len(spelled)
-	}
-	return map[string]any{"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
 }

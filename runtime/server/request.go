@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"math"
@@ -19,14 +20,30 @@ type query struct {
 	model string
 	// messages of a chat; or text, or tokens, to be completed.
 	messages []tokenizer.Message
+	chat     tokenizer.ChatOptions
 	text     string
 	tokens   []int32
+	// addSpecial adds the tokens that begin and end a text.
+	addSpecial bool
 
 	stream, includeUsage bool
 	// choices is how many answers are wanted, each with draws of its own.
 	choices int
+	// longest is the parameter that says how long an answer may be; "" if none does.
+	longest string
 	request engine.Request // Without prompt and weights.
 }
+
+// param is the parameter that has the prompt.
+func (q query) param() string {
+	if q.messages != nil {
+		return "messages"
+	}
+	return "prompt"
+}
+
+// goesOn reports whether the answer goes on with a text that the client has.
+func (q query) goesOn() bool { return q.messages == nil || q.chat.ContinueFinal }
 
 // Bounds of what a request may ask for.
 const (
@@ -47,26 +64,47 @@ func parseChat(body []byte) (query, error) {
 		return query{}, err
 	}
 	q := parseCommon(f)
-	q.messages = parseMessages(f)
+	q.messages, q.chat.Names = parseMessages(f)
+	parseChatOptions(f, &q.chat)
 	if n, ok := f.integer("max_completion_tokens", 1, math.MaxInt32); ok {
-		q.request.MaxTokens = int(n)
+		q.request.MaxTokens, q.longest = int(n), "max_completion_tokens"
 	}
 	if f.flag("logprobs") {
 		n, _ := f.integer("top_logprobs", 0, engine.MaxLogprobs)
 		q.request.Logprobs = int(n)
-	} else if f.has("top_logprobs") {
+	} else if n, ok := f.integer("top_logprobs", 0, engine.MaxLogprobs); ok && n > 0 {
 		f.fail(invalid("top_logprobs", "invalid_value", "top_logprobs needs logprobs to be true"))
 	}
-	for _, name := range []string{"tools", "functions"} {
-		f.unsupported(name, "[]")
-	}
-	f.unsupported("tool_choice", `"none"`, `"auto"`)
-	f.unsupported("response_format", `{"type":"text"}`)
-	f.unsupported("audio")
+	f.refuseOthers(with(harmless, harmlessOfChats))
 	if f.err != nil {
 		return query{}, f.err
 	}
 	return q, nil
+}
+
+// with returns both tables in one.
+func with(table, more map[string][]any) map[string][]any {
+	both := maps.Clone(table)
+	maps.Copy(both, more)
+	return both
+}
+
+// parseChatOptions reads how the conversation is put into the model's template.
+func parseChatOptions(f *fields, o *tokenizer.ChatOptions) {
+	prompts, given := f.flag("add_generation_prompt"), f.has("add_generation_prompt")
+	o.NoGenerationPrompt = given && !prompts
+	if o.ContinueFinal = f.flag("continue_final_message"); o.ContinueFinal && given && prompts {
+		f.fail(invalid("continue_final_message", "invalid_value",
+			"continue_final_message and add_generation_prompt exclude each other: an answer goes on with the last message, or begins"))
+	}
+	if !f.has("chat_template_kwargs") {
+		return
+	}
+	d := json.NewDecoder(bytes.NewReader(f.raw["chat_template_kwargs"]))
+	d.UseNumber() // Templates tell 1 from 1.0.
+	if d.Decode(&o.Variables) != nil {
+		f.wrongType("chat_template_kwargs", "an object")
+	}
 }
 
 // parseCompletion reads a request of contract.PathCompletions.
@@ -77,15 +115,14 @@ func parseCompletion(body []byte) (query, error) {
 	}
 	q := parseCommon(f)
 	q.text, q.tokens = parsePrompt(f)
-	if q.request.MaxTokens == 0 {
-		q.request.MaxTokens = defaultCompletion
-	}
+	q.addSpecial = !f.has("add_special_tokens") || f.flag("add_special_tokens")
 	if n, ok := f.integer("logprobs", 0, engine.MaxLogprobs); ok {
 		q.request.Logprobs = int(n)
 	}
-	f.unsupported("best_of", "1")
-	f.unsupported("echo", "false")
-	f.unsupported("suffix", `""`)
+	if n, ok := f.integer("best_of", 1, maxChoices); ok && int(n) != q.choices {
+		f.fail(invalid("best_of", "unsupported_value", "best_of is %d: this server returns all the answers that it makes, which are n, %d", n, q.choices))
+	}
+	f.refuseOthers(harmless)
 	if f.err != nil {
 		return query{}, f.err
 	}
@@ -103,6 +140,9 @@ func parseCommon(f *fields) query {
 	r.Sampling = sample.Params{
 		Temperature: f.number("temperature", 0, maxTemperature, 1),
 		TopP:        f.number("top_p", 0, 1, 1),
+		MinP:        f.number("min_p", 0, 1, 0),
+
+		RepetitionPenalty: f.number("repetition_penalty", sample.MinRepetition, sample.MaxRepetition, 1),
 
 		FrequencyPenalty: f.number("frequency_penalty", -maxPenalty, maxPenalty, 0),
 		PresencePenalty:  f.number("presence_penalty", -maxPenalty, maxPenalty, 0),
@@ -111,8 +151,9 @@ func parseCommon(f *fields) query {
 		r.Sampling.TopK = int(max(k, 0)) // −1 means all to other servers.
 	}
 	if n, ok := f.integer("max_tokens", 1, math.MaxInt32); ok {
-		r.MaxTokens = int(n)
+		r.MaxTokens, q.longest = int(n), "max_tokens"
 	}
+	r.IgnoreStopTokens = f.flag("ignore_eos")
 	r.Seed = rand.Uint64() //nolint:gosec // Sampling hides nothing.
 	if seed, ok := f.integer("seed", math.MinInt64, math.MaxInt64); ok {
 		r.Seed = uint64(seed)
@@ -120,6 +161,7 @@ func parseCommon(f *fields) query {
 	r.Stop = parseStop(f)
 	if o := f.object("stream_options"); o != nil {
 		q.includeUsage = o.flag("include_usage")
+		o.refuseOthers(harmlessOfStreams)
 		f.adopt(o)
 		if !q.stream {
 			f.fail(invalid("stream_options", "invalid_value", "stream_options needs stream to be true"))
@@ -158,45 +200,59 @@ func parseBias(f *fields) map[int32]float64 {
 	return bias
 }
 
-// parseMessages reads the conversation.
-func parseMessages(f *fields) []tokenizer.Message {
+// parseMessages reads the conversation, and who speaks by name.
+func parseMessages(f *fields) ([]tokenizer.Message, map[int]string) {
 	list := f.list("messages")
 	if len(list) == 0 {
 		f.fail(invalid("messages", "missing_required_parameter", "messages is missing or empty: a chat needs at least one message"))
-		return nil
+		return nil, nil
 	}
+	names := map[int]string{}
 	messages := make([]tokenizer.Message, 0, len(list))
 	for i, raw := range list {
 		o := f.element("messages", i, raw)
 		if o == nil {
-			return nil
+			return nil, nil
 		}
-		m := tokenizer.Message{Role: o.text("role"), Content: parseContent(o)}
+		m := tokenizer.Message{Role: o.text("role")}
 		switch m.Role {
 		case "developer": // OpenAI's newer word for it.
 			m.Role = "system"
 		case "system", "user", "assistant":
+		case "tool", "function":
+			o.fail(invalid(o.prefix+"role", "unsupported_value",
+				"%srole is %q: this server supports no tools (tools, tool_calls); it must be system, developer, user or assistant", o.prefix, m.Role))
 		default:
 			o.fail(invalid(o.prefix+"role", "invalid_value", "%srole is %q: it must be system, developer, user or assistant", o.prefix, clip(m.Role)))
 		}
-		o.unsupported("tool_calls", "[]")
+		if name := o.text("name"); name != "" {
+			names[i] = name
+		}
+		// First what it has besides its content: that is missing where there are tool
+		// calls instead.
+		o.known["content"] = true
+		o.refuseOthers(harmlessOfMessages)
+		m.Content = parseContent(o, m.Role == "assistant")
 		f.adopt(o)
 		if f.err != nil {
-			return nil
+			return nil, nil
 		}
 		messages = append(messages, m)
 	}
-	return messages
+	return messages, names
 }
 
-// parseContent reads a message's content: text, or a list of text parts.
-func parseContent(o *fields) string {
+// parseContent reads a message's content: text, or a list of text parts. An
+// assistant may have said nothing.
+func parseContent(o *fields, mayBeNull bool) string {
 	switch kindOf(o.raw["content"]) {
 	case "a string":
 		return o.text("content")
 	case "an array":
 	case "nothing", "null":
-		o.fail(invalid(o.prefix+"content", "missing_required_parameter", "%scontent is missing", o.prefix))
+		if !mayBeNull {
+			o.fail(invalid(o.prefix+"content", "missing_required_parameter", "%scontent is missing", o.prefix))
+		}
 		return ""
 	default:
 		o.wrongType("content", "a string or an array of parts")
@@ -212,15 +268,17 @@ func parseContent(o *fields) string {
 			part.fail(invalid(part.prefix+"type", "invalid_value", "%stype is %q: this server reads text only", part.prefix, clip(kind)))
 		}
 		text.WriteString(part.text("text"))
+		part.refuseOthers(harmlessOfParts)
 		o.adopt(part)
 	}
 	return text.String()
 }
 
-// parsePrompt reads the text or tokens to complete: a string, an array of one
-// string, or an array of token ids.
+// parsePrompt reads the text or tokens to complete: a string, an array of token
+// ids, or an array of one of these.
 func parsePrompt(f *fields) (text string, tokens []int32) {
-	const want = "a string, an array of one string or an array of token ids"
+	const want = "a string, an array of token ids, or an array of one string or one array of token ids"
+	f.has("prompt")
 	switch kindOf(f.raw["prompt"]) {
 	case "a string":
 		return f.text("prompt"), nil
@@ -239,7 +297,24 @@ func parsePrompt(f *fields) (text string, tokens []int32) {
 		}
 		return texts[0], nil
 	}
-	if json.Unmarshal(f.raw["prompt"], &tokens) != nil || len(tokens) == 0 {
+	var lists [][]*int32
+	if json.Unmarshal(f.raw["prompt"], &lists) != nil || len(lists) == 0 {
+		lists = make([][]*int32, 1)
+		if json.Unmarshal(f.raw["prompt"], &lists[0]) != nil {
+			lists[0] = nil
+		}
+	}
+	if len(lists) > 1 {
+		f.fail(invalid("prompt", "unsupported_value", "prompt has %d lists of tokens: this server takes one a request", len(lists)))
+	}
+	for _, id := range lists[0] {
+		if id == nil { // A null would be token 0.
+			tokens = nil
+			break
+		}
+		tokens = append(tokens, *id)
+	}
+	if len(tokens) == 0 {
 		f.fail(invalid("prompt", "invalid_type", "prompt must be %s", want))
 	}
 	return "", tokens

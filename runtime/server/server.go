@@ -122,6 +122,7 @@ type Server struct {
 	swapping  sync.Mutex // Held while a set is loaded.
 	requests  atomic.Int64
 	fallbacks atomic.Int64
+	turnstile turnstile
 
 	mu       sync.Mutex
 	refused  string // Why the last set was refused.

@@ -22,7 +22,7 @@ var errClientGone = fmt.Errorf("writing to the client: %w", context.Canceled)
 // first piece an error is a proper HTTP error; after it, an event.
 func (a *reply) stream(ctx context.Context) error {
 	events := &events{w: a.w, control: http.NewResponseController(a.w)}
-	offsets := make([]int, a.query.choices)
+	positions := make([]position, a.query.choices)
 	begin := func() error {
 		if a.record.started {
 			return nil
@@ -51,8 +51,7 @@ func (a *reply) stream(ctx context.Context) error {
 		if d.Logprob != nil {
 			probs = append(probs, *d.Logprob)
 		}
-		defer func() { offsets[i] += len(d.Text) }()
-		return events.send(a.format.piece(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, offsets[i])}))
+		return events.send(a.format.piece(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, &positions[i])}))
 	})
 	if err == nil {
 		err = begin() // An answer may be empty.

@@ -75,20 +75,30 @@ func chatTemplateSource(dir string, c tokenizerConfig) (string, error) {
 }
 
 // render runs the template on messages whose text was marked.
-func (t *Tokenizer) render(messages []Message, addGenerationPrompt bool) (string, error) {
+func (t *Tokenizer) render(messages []Message, o ChatOptions) (text string, err error) {
 	work := templateWork
 	turns := make(jinja.List, len(messages))
 	for i, m := range messages {
 		work += workPerMessage + workPerByte*len(m.Content)
-		turns[i] = jinja.NewDict("role", m.Role, "content", m.Content)
+		turn := []any{"role", m.Role, "content", m.Content}
+		if name := o.Names[i]; name != "" {
+			work += workPerByte * len(name)
+			turn = append(turn, "name", t.markSpecials(name))
+		}
+		turns[i] = jinja.NewDict(turn...)
 	}
 	// Hugging Face always passes these, and templates ask whether they are none.
-	variables := map[string]any{"messages": turns, "add_generation_prompt": addGenerationPrompt, "tools": nil, "documents": nil}
+	variables := map[string]any{"messages": turns, "add_generation_prompt": !o.NoGenerationPrompt && !o.ContinueFinal, "tools": nil, "documents": nil}
 	for name, token := range t.specialNames {
 		variables[name] = token
 	}
-	text, err := t.chat.Render(variables, work)
-	if err != nil {
+	for name, value := range o.Variables {
+		work += workPerByte * len(name)
+		if variables[name], err = t.variable(value, &work); err != nil {
+			return "", fmt.Errorf("variable %s of the chat template: %w", name, err)
+		}
+	}
+	if text, err = t.chat.Render(variables, work); err != nil {
 		return "", fmt.Errorf("rendering chat template: %w", err)
 	}
 	return text, nil
@@ -102,7 +112,7 @@ func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 // compute on it use EncodeChat: in the text alone a user's "<|end|>" cannot be
 // told from the template's.
 func (t *Tokenizer) ApplyChatTemplate(messages []Message, addGenerationPrompt bool) (string, error) {
-	text, err := t.renderMarked(messages, addGenerationPrompt)
+	text, err := t.renderMarked(messages, ChatOptions{NoGenerationPrompt: !addGenerationPrompt})
 	return strings.ReplaceAll(text, mark, ""), err
 }
 
@@ -110,22 +120,10 @@ func (t *Tokenizer) ApplyChatTemplate(messages []Message, addGenerationPrompt bo
 // next answer begins. Special tokens of the template are recognised, those that
 // messages spell are not: they are encoded as plain text.
 func (t *Tokenizer) EncodeChat(messages []Message) ([]int32, error) {
-	text, err := t.renderMarked(messages, true)
-	if err != nil {
-		return nil, err
-	}
-	fragments := t.rendered.split(text, true)
-	for i, f := range fragments {
-		fragments[i].text = strings.ReplaceAll(f.text, mark, "")
-	}
-	ids, err := t.appendFragments(nil, fragments, false)
-	if err != nil {
-		return nil, fmt.Errorf("encoding conversation: %w", err)
-	}
-	return ids, nil
+	return t.EncodeChatWith(messages, ChatOptions{})
 }
 
-func (t *Tokenizer) renderMarked(messages []Message, addGenerationPrompt bool) (string, error) {
+func (t *Tokenizer) renderMarked(messages []Message, o ChatOptions) (string, error) {
 	if t.chatError != nil {
 		return "", t.chatError
 	}
@@ -142,7 +140,15 @@ func (t *Tokenizer) renderMarked(messages []Message, addGenerationPrompt bool) (
 		}
 		marked[i] = Message{Role: m.Role, Content: t.markSpecials(m.Content)}
 	}
-	return t.render(marked, addGenerationPrompt)
+	if !o.ContinueFinal {
+		return t.render(marked, o)
+	}
+	marked[len(marked)-1].Content += openEnd
+	text, err := t.render(marked, o)
+	if err != nil {
+		return "", err
+	}
+	return cutOpenEnd(text)
 }
 
 // markSpecials puts marks into text so that, wherever a template puts it, it

@@ -315,24 +315,6 @@ func (t *Tokenizer) appendPieces(ids []int32, text string, first bool) ([]int32,
 	return ids, nil
 }
 
-// Decode returns the text of tokens. Ids that are not in the vocabulary are
-// left out, and with skipSpecial special tokens too.
-func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
-	tokens := make([]string, 0, len(ids))
-	for _, id := range ids {
-		if text := t.TokenText(id); text != "" && (!skipSpecial || !t.special[id]) {
-			tokens = append(tokens, text)
-		}
-	}
-	parts, err := t.decode(tokens)
-	if err != nil {
-		// Only a regular expression that runs out of time gets here; the raw
-		// spelling is then better than nothing.
-		return strings.Join(tokens, "")
-	}
-	return strings.Join(parts, "")
-}
-
 // TokenText returns the spelling of a token in the vocabulary, "" if there is
 // no such token.
 func (t *Tokenizer) TokenText(id int32) string {

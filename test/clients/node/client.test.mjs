@@ -90,6 +90,93 @@ test("completes text, stops at a text and tells where tokens begin", async () =>
   assert.equal(cut.choices[0].finish_reason, "stop");
 });
 
+test("has every field of log-probabilities, also where no alternatives were asked for", async () => {
+  const { logprobs, message } = (await client.chat.completions.create({ ...chat, logprobs: true })).choices[0];
+  assert.equal(logprobs.refusal, null);
+  assert.ok(logprobs.content.length > 0);
+  for (const p of logprobs.content) {
+    assert.deepEqual(p.top_logprobs, []);
+    assert.ok(p.bytes.length > 0);
+  }
+  // The tokens' bytes are the text's.
+  const bytes = Buffer.from(logprobs.content.flatMap((p) => p.bytes));
+  assert.equal(new TextDecoder().decode(bytes), message.content);
+  const streamed = await client.chat.completions.stream({ ...chat, logprobs: true }).finalChatCompletion();
+  assert.deepEqual(streamed.choices[0].logprobs, logprobs);
+});
+
+test("has usage as null in all pieces of a stream but the last", async () => {
+  for (const include_usage of [true, false]) {
+    const stream = await client.chat.completions.create({ ...chat, stream: true, stream_options: { include_usage } });
+    const usages = [];
+    for await (const chunk of stream) usages.push(chunk.usage);
+    const last = usages.pop();
+    assert.equal(last?.total_tokens > 0, include_usage);
+    assert.ok(usages.length > 1 && usages.every((u) => u === (include_usage ? null : undefined)));
+  }
+});
+
+test("takes one prompt in any form, and an assistant who has said nothing", async () => {
+  const base = { model: "demo:base", temperature: 0, max_tokens: 4 };
+  const texts = [];
+  for (const prompt of ["Once", ["Once"], [79, 110, 99, 101], [[79, 110, 99, 101]]]) {
+    texts.push((await client.completions.create({ ...base, prompt })).choices[0].text);
+  }
+  assert.equal(new Set(texts).size, 1);
+  const messages = [
+    { role: "user", content: "hi" },
+    { role: "assistant", content: null, tool_calls: [], refusal: null },
+    { role: "user", content: "and?" },
+  ];
+  assert.ok(await client.chat.completions.create({ ...base, messages }));
+});
+
+test("honours what other servers' clients add, and refuses the rest by name", async () => {
+  const greedy = (await client.chat.completions.create({ ...chat, temperature: 0 })).choices[0].message.content;
+  const only = await client.chat.completions.create({ ...chat, temperature: 2, top_p: 1, min_p: 1, repetition_penalty: 1 });
+  assert.equal(only.choices[0].message.content, greedy);
+  const nothing = { tools: [], tool_choice: "none", response_format: { type: "text" }, user: "me", metadata: {}, store: false };
+  assert.equal((await client.chat.completions.create({ ...chat, ...nothing, temperature: 0 })).choices[0].message.content, greedy);
+  for (const [name, value] of Object.entries({
+    tools: [{ type: "function", function: { name: "f" } }],
+    response_format: { type: "json_object" },
+    reasoning_effort: "low",
+    temperatur: 0.5,
+  })) {
+    await assert.rejects(client.chat.completions.create({ ...chat, [name]: value }), (e) => {
+      assert.ok(e instanceof OpenAI.BadRequestError);
+      assert.equal(e.param, name);
+      assert.equal(e.code, "unsupported_parameter");
+      return true;
+    });
+  }
+});
+
+test("says how long an answer may be, which history it does not take, and what there is instead of embeddings", async () => {
+  for (const name of ["max_tokens", "max_completion_tokens"]) {
+    const body = { ...chat, max_completion_tokens: undefined };
+    let largest;
+    await assert.rejects(client.chat.completions.create({ ...body, [name]: 1e6 }), (e) => {
+      assert.equal(e.param, name);
+      largest = Number(e.message.match(/at most (\d+)/)[1]);
+      return true;
+    });
+    await assert.rejects(client.chat.completions.create({ ...body, [name]: largest + 1 }), OpenAI.BadRequestError);
+    assert.ok(await client.chat.completions.create({ ...body, [name]: largest }));
+  }
+  const messages = [
+    { role: "user", content: "2+2?" },
+    { role: "assistant", tool_calls: [{ id: "1", type: "function", function: { name: "add", arguments: "{}" } }] },
+    { role: "tool", tool_call_id: "1", content: "4" },
+  ];
+  await assert.rejects(client.chat.completions.create({ ...chat, messages }), /messages\[1\]\.tool_calls/);
+  await assert.rejects(client.embeddings.create({ model: "demo", input: "x" }), (e) => {
+    assert.ok(e instanceof OpenAI.NotFoundError);
+    assert.match(e.message, /\/v1\/chat\/completions/);
+    return true;
+  });
+});
+
 test("lists policy, base and experts, and shows one", async () => {
   const ids = [];
   for await (const model of client.models.list()) ids.push(model.id);
