@@ -13,4 +13,7 @@ require (
 	github.com/klauspost/compress v1.19.2 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
+	github.com/transformersquared/operator v0.0.0
 )
+
+replace github.com/transformersquared/operator => ../..
