@@ -162,7 +162,7 @@ func closing(o options, took time.Duration) {
 	}
 	fmt.Printf("\n  kubectl -n %s get t2\n  kubectl -n %s describe expertvector math\n  kubectl -n %s get adaptivepolicy %s -o yaml\n", namespace, namespace, namespace, policyName)
 	if o.external {
-		fmt.Printf("\nTo remove it: kubectl delete namespace %s %s\n", namespace, systemNamespace)
+		fmt.Printf("\nTo remove it, first the objects, then the operator:\n\n  kubectl delete namespace %s\n  kubectl delete -k config/default\n", namespace)
 	} else {
 		fmt.Println("\nmake demo-down removes all of it.")
 	}
