@@ -7,13 +7,14 @@ go 1.26.0
 require (
 	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
+	github.com/transformersquared/operator v0.0.0
 )
 
 require (
 	github.com/klauspost/compress v1.19.2 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
-	github.com/transformersquared/operator v0.0.0
 )
 
+// Of the project itself it takes the way to write a file, which imports nothing but the standard library.
 replace github.com/transformersquared/operator => ../..
