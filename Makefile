@@ -25,7 +25,10 @@ DEMO_CLUSTER ?= t2
 E2E_CLUSTER  ?= t2-e2e
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
 
+# Says what a long command is and, while it lasts, that it still runs.
+ALIVE  := $(CURDIR)/hack/alive.sh
 GOTOOL := go -C $(CURDIR)/hack/tools tool
+BUILD_T2C := $(ALIVE) "the cluster's tool: building" "seconds, the first time 1 minute" go -C hack/cluster build -o $(T2C) ./t2cluster
 DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static $(if $(shell command -v node && command -v npm),,nodejs npm)
 # OpenAI's client for Node, which the API is tested with.
 NODE_CLIENT := test/clients/node
@@ -38,7 +41,7 @@ help: ## Print the targets.
 .PHONY: demo
 demo: $(if $(EXTERNAL),need-kubectl,setup cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
 	@$(MAKE) --no-print-directory load-images CLUSTER_NAME=$(DEMO_CLUSTER)
-	@go build -o $(BIN)/demo ./hack/demo
+	@$(ALIVE) "the demo's program: building" "seconds, the first time 1 minute" go build -o $(BIN)/demo ./hack/demo
 	@KUBECONFIG=$(if $(EXTERNAL),$(KUBECONFIG),$$($(T2C) kubeconfig --name $(DEMO_CLUSTER))) \
 	  $(BIN)/demo --kubectl $(KUBECTL) --t2 $(BIN)/t2 --images $(IMG_BASE) --tag $(TAG) $(if $(EXTERNAL),--external)
 
@@ -49,7 +52,7 @@ need-kubectl:
 
 .PHONY: demo-down
 demo-down: ## Remove the demo's cluster and everything it left on this machine.
-	@[ -x $(T2C) ] || go -C hack/cluster build -o $(T2C) ./t2cluster
+	@[ -x $(T2C) ] || $(BUILD_T2C)
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
@@ -143,7 +146,7 @@ setup: ## Install Debian packages and build the local cluster's binaries (idempo
 .PHONY: cluster-bin
 cluster-bin:
 	@mkdir -p $(BIN)
-	@go -C hack/cluster build -o $(T2C) ./t2cluster
+	@$(BUILD_T2C)
 	@$(T2C) build --bin $(CLUSTER)
 
 .PHONY: cluster-up
@@ -153,14 +156,14 @@ cluster-up: cluster-bin
 .PHONY: build
 build: ## Build manager and t2 (static, no cgo).
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/manager .
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
+	@CGO_ENABLED=0 $(ALIVE) "the operator: building" "seconds, the first time 2 minutes" go build -trimpath -ldflags '-s -w' -o $(BIN)/manager .
+	@CGO_ENABLED=0 $(ALIVE) "the runtime: building" "seconds, the first time 1 minute" go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
+	@CGO_ENABLED=0 $(ALIVE) "the demo model's carrier: building" "seconds" go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
 
 .PHONY: images
 images: build ## Build the images as tarballs in bin/images, without Docker.
 	@mkdir -p $(BIN)/images
-	@[ -x $(T2C) ] || go -C hack/cluster build -o $(T2C) ./t2cluster
+	@[ -x $(T2C) ] || $(BUILD_T2C)
 	$(T2C) image --out $(BIN)/images/manager.tar --name $(IMG_BASE)/manager:$(TAG) --add $(BIN)/manager:/manager --entrypoint /manager
 	$(T2C) image --out $(BIN)/images/t2.tar --name $(IMG_BASE)/t2:$(TAG) --add $(BIN)/t2:/t2 --entrypoint /t2
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
@@ -168,7 +171,7 @@ images: build ## Build the images as tarballs in bin/images, without Docker.
 .PHONY: load-images
 load-images:
 ifeq ($(EXTERNAL),yes)
-	@for i in $(IMAGES); do echo "==> pushing $(IMG_BASE)/$$i:$(TAG)"; $(GOTOOL) crane push $(BIN)/images/$$i.tar $(IMG_BASE)/$$i:$(TAG); done
+	@for i in $(IMAGES); do $(ALIVE) "$(IMG_BASE)/$$i:$(TAG): pushing" "seconds, the first time 1 minute" $(GOTOOL) crane push $(BIN)/images/$$i.tar $(IMG_BASE)/$$i:$(TAG); done
 else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif

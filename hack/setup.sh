@@ -19,7 +19,9 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "setup: these Debian packages are missing: ${missing[*]}. Run as root, or: sudo apt-get install ${missing[*]}" >&2
   exit 1
 fi
-echo "==> Debian packages: installing ${missing[*]} (under a minute)"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+alive=$(dirname "$0")/alive.sh
+"$alive" "Debian's list of packages: reading it" "10 s" apt-get update -qq
+# shellcheck disable=SC2016 # The inner shell expands it.
+"$alive" "Debian packages: installing ${missing[*]}" "under a minute" \
+  bash -c 'apt-get install -y -qq --no-install-recommends "$@" >/dev/null' install "${missing[@]}"

@@ -14,6 +14,7 @@ fi
 echo "==> go.mod"
 go mod tidy -diff
 go -C hack/tools mod tidy -diff
+go -C hack/cluster mod tidy -diff
 
 echo "==> generated code (controller-gen)"
 generated=(api config/crd config/rbac)

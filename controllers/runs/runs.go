@@ -23,9 +23,6 @@ import (
 	"github.com/transformersquared/operator/controllers/warnings"
 )
 
-// PollInterval is how often a running pod is asked for its progress.
-const PollInterval = 5 * time.Second
-
 // ResultSucceeded is the result of a run that succeeded.
 const ResultSucceeded = v1alpha1.ReasonSucceeded
 
@@ -289,7 +286,7 @@ func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) erro
 		if out.Failures > 0 {
 			describe += fmt.Sprintf(" (after %s)", failedPods(out.Failures))
 		}
-		return status.Wait(doing, "%s", describe).Again(PollInterval)
+		return status.Wait(doing, "%s", describe).Again(pollAfter(out, time.Now()))
 	default:
 		return status.Wait(out.Reason, "%s", cause)
 	}

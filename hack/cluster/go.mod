@@ -7,6 +7,7 @@ go 1.26.0
 require (
 	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
+	github.com/transformersquared/operator v0.0.0
 )
 
 require (
@@ -14,3 +15,6 @@ require (
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
 )
+
+// Of the project itself it takes the way to write a file, which imports nothing but the standard library.
+replace github.com/transformersquared/operator => ../..

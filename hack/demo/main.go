@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -74,21 +73,26 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	began := time.Now()
+	out := newScreen(os.Stdout)
 
-	headline("Installing the operator from config/default")
-	if err := install(ctx, k, o.images); err != nil {
+	out.headline("Installing the operator from config/default")
+	if err := out.during(ctx, "Waiting for the operator to run", "5 to 30 s", nil, func(ctx context.Context) error {
+		return install(ctx, k, o.images)
+	}); err != nil {
 		return err
 	}
-	headline("Applying %s: one BaseModel, three ExpertVectors, one AdaptivePolicy, in an unhelpful order", o.samples)
-	if err := applySamples(ctx, k, o); err != nil {
+	out.headline("Applying %s: one BaseModel, three ExpertVectors, one AdaptivePolicy, in an unhelpful order", o.samples)
+	if err := out.during(ctx, "Applying", "a few seconds", nil, func(ctx context.Context) error {
+		return k.applyKustomization(ctx, o.samples, o.images)
+	}); err != nil {
 		return err
 	}
-	headline("Waiting for all of them to be Ready")
-	w := watcher{objects: objects, namespace: namespace, terminal: term.IsTerminal(int(os.Stdout.Fd()))}
+	out.headline("Waiting for all of them to be Ready")
+	w := watcher{objects: objects, namespace: namespace, screen: out}
 	if err := w.untilReady(ctx, o.timeout); err != nil {
 		return err
 	}
-	if err := explainTrainings(ctx, objects); err != nil {
+	if err := explainTrainings(ctx, objects, out); err != nil {
 		return err
 	}
 
@@ -101,12 +105,12 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, skills.close()) }()
-	headline("Asking held-out questions through the Service of policy %q", policyName)
-	if err := askAloud(ctx, a, skills); err != nil {
+	out.headline("Asking held-out questions through the Service of policy %q", policyName)
+	if err := askAloud(ctx, a, skills, out); err != nil {
 		return err
 	}
-	headline("Scoring held-out sets through the same Service (%d questions each)", o.limit)
-	if err := printTable(ctx, a, skills); err != nil {
+	out.headline("Scoring held-out sets through the same Service (%d questions each)", o.limit)
+	if err := printTable(ctx, a, skills, out); err != nil {
 		return err
 	}
 	closing(o, time.Since(began))
@@ -149,30 +153,6 @@ func install(ctx context.Context, k kubectl, images imageNames) error {
 	return err
 }
 
-// demoNamespace enforces what the operator promises: its pods are restricted.
-const demoNamespace = `apiVersion: v1
-kind: Namespace
-metadata:
-  name: ` + namespace + `
-  labels:
-    pod-security.kubernetes.io/enforce: restricted
-`
-
-func applySamples(ctx context.Context, k kubectl, o options) error {
-	if _, err := k.run(ctx, demoNamespace, "apply", "--server-side", "-f", "-"); err != nil {
-		return err
-	}
-	return k.applyKustomization(ctx, o.samples, o.images)
-}
-
-func headline(format string, args ...any) {
-	text := fmt.Sprintf("==> "+format, args...)
-	if term.IsTerminal(int(os.Stdout.Fd())) {
-		text = "\033[1m" + text + "\033[0m"
-	}
-	fmt.Printf("\n%s\n", text)
-}
-
 func closing(o options, took time.Duration) {
 	fmt.Printf("\nDone in %s. The cluster is still up; worth trying:\n\n", took.Round(time.Second))
 	if o.external {
@@ -182,7 +162,7 @@ func closing(o options, took time.Duration) {
 	}
 	fmt.Printf("\n  kubectl -n %s get t2\n  kubectl -n %s describe expertvector math\n  kubectl -n %s get adaptivepolicy %s -o yaml\n", namespace, namespace, namespace, policyName)
 	if o.external {
-		fmt.Printf("\nTo remove it: kubectl delete namespace %s %s\n", namespace, systemNamespace)
+		fmt.Printf("\nTo remove it, first the objects, then the operator:\n\n  kubectl delete namespace %s\n  kubectl delete -k config/default\n", namespace)
 	} else {
 		fmt.Println("\nmake demo-down removes all of it.")
 	}

@@ -78,6 +78,15 @@ func loadRecords(ctx context.Context, o options, skill, split, format, template 
 	return set.Records, nil
 }
 
+// questions is how many there are in all sets.
+func (s skillSet) questions() int {
+	n := 0
+	for _, skill := range s {
+		n += len(skill.test) + len(skill.transfer)
+	}
+	return n
+}
+
 // close ends the judges.
 func (s skillSet) close() error {
 	var errs []error

@@ -14,7 +14,7 @@ import (
 )
 
 // askAloud asks two held-out questions of each skill and prints what happened.
-func askAloud(ctx context.Context, a asker, skills skillSet) error {
+func askAloud(ctx context.Context, a asker, skills skillSet, out *screen) error {
 	for _, s := range skills {
 		for _, r := range s.test[:min(2, len(s.test))] {
 			reply, right, err := s.ask(ctx, a, a.policy, r)
@@ -26,9 +26,9 @@ func askAloud(ctx context.Context, a asker, skills skillSet) error {
 				verdict = "right"
 			}
 			t := reply.Adaptation
-			fmt.Printf("\n  Q  %s\n", indent(question(r)))
-			fmt.Printf("     pass 1: %s  (%s)  %.1f ms\n", t.Expert, probabilities(t.Probabilities), 1000*t.Pass1Seconds)
-			fmt.Printf("     pass 2: %s  [%s]  %.1f ms\n", indent(reply.Text), verdict, 1000*t.Pass2Seconds)
+			out.printf("\n  Q  %s\n", indent(question(r)))
+			out.printf("     pass 1: %s  (%s)  %.1f ms\n", t.Expert, probabilities(t.Probabilities), 1000*t.Pass1Seconds)
+			out.printf("     pass 2: %s  [%s]  %.1f ms\n", indent(reply.Text), verdict, 1000*t.Pass2Seconds)
 		}
 	}
 	return nil
@@ -56,7 +56,7 @@ func probabilities(p map[string]float64) string {
 
 // printTable scores the base, each expert and the adaptive policy on every
 // skill's held-out sets.
-func printTable(ctx context.Context, a asker, skills skillSet) error {
+func printTable(ctx context.Context, a asker, skills skillSet, out *screen) error {
 	type row struct{ label, model string }
 	rows := []row{{"base", a.policy + ":base"}}
 	for _, s := range skills {
@@ -64,34 +64,62 @@ func printTable(ctx context.Context, a asker, skills skillSet) error {
 	}
 	rows = append(rows, row{"adaptive", a.policy})
 
-	fmt.Printf("\n  %-18s", "")
-	for _, s := range skills {
-		fmt.Printf("%12s", s.name)
-	}
-	fmt.Printf("%12s", "mixture")
-	for _, s := range skills {
-		fmt.Printf("%18s", s.name+"→harder")
-	}
-	fmt.Println()
+	out.printf("\n%s", tableHead(skills))
 	for _, r := range rows {
-		right, err := score(ctx, a, r.model, skills)
+		var right []marks
+		var asked atomic.Int64
+		far := func() string { return fmt.Sprintf("%d of %d questions asked", asked.Load(), skills.questions()) }
+		err := out.during(ctx, "Asking "+r.model, "5 to 30 s", far, func(ctx context.Context) (err error) {
+			right, err = score(ctx, a, r.model, skills, &asked)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		fmt.Printf("  %-18s", r.label)
-		var all, asked int
-		for i, s := range skills {
-			n := int(right[i].test.Load())
-			all, asked = all+n, asked+len(s.test)
-			fmt.Printf("%11.1f%%", percent(n, len(s.test)))
-		}
-		fmt.Printf("%11.1f%%", percent(all, asked))
-		for i, s := range skills {
-			fmt.Printf("%17.1f%%", percent(int(right[i].transfer.Load()), len(s.transfer)))
-		}
-		fmt.Println()
+		out.printf("%s", tableRow(r.label, skills, right))
 	}
 	return nil
+}
+
+const (
+	labelCells  = 18
+	mixture     = "mixture"
+	harderTitle = "harder, never trained on"
+	testTitle   = "held-out sets"
+)
+
+// cells is the width of a skill's column; the table of three skills fits a
+// terminal of 80 cells.
+func cells(name string) int { return max(7, len(name)+2) }
+
+// tableHead is two lines: what kind of set, and of which skill.
+func tableHead(skills skillSet) string {
+	test, harder := cells(mixture), 1
+	names := fmt.Sprintf("%*s", labelCells, "")
+	for _, s := range skills {
+		names += fmt.Sprintf("%*s", cells(s.name), s.name)
+		test, harder = test+cells(s.name), harder+cells(s.name)
+	}
+	names += fmt.Sprintf("%*s ", cells(mixture), mixture)
+	for _, s := range skills {
+		names += fmt.Sprintf("%*s", cells(s.name), s.name)
+	}
+	return fmt.Sprintf("%*s%*s%*s\n%s\n", labelCells, "", test, testTitle, harder, harderTitle, names)
+}
+
+func tableRow(label string, skills skillSet, right []marks) string {
+	text := fmt.Sprintf("  %-*s", labelCells-2, label)
+	var all, asked int
+	for i, s := range skills {
+		n := int(right[i].test.Load())
+		all, asked = all+n, asked+len(s.test)
+		text += fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(n, len(s.test)))
+	}
+	text += fmt.Sprintf("%*.1f%% ", cells(mixture)-1, percent(all, asked))
+	for i, s := range skills {
+		text += fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(int(right[i].transfer.Load()), len(s.transfer)))
+	}
+	return text + "\n"
 }
 
 func percent(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }
@@ -103,8 +131,8 @@ const askedAtOnce = 32
 // marks counts the right answers to a skill's held-out sets.
 type marks struct{ test, transfer atomic.Int64 }
 
-// score counts a model's right answers, by skill.
-func score(ctx context.Context, a asker, model string, skills skillSet) ([]marks, error) {
+// score counts a model's right answers, by skill, and the questions asked.
+func score(ctx context.Context, a asker, model string, skills skillSet, asked *atomic.Int64) ([]marks, error) {
 	right := make([]marks, len(skills))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(askedAtOnce)
@@ -112,6 +140,7 @@ func score(ctx context.Context, a asker, model string, skills skillSet) ([]marks
 		for _, r := range records {
 			group.Go(func() error {
 				_, ok, err := s.ask(ctx, a, model, r)
+				asked.Add(1)
 				if ok {
 					right.Add(1)
 				}

@@ -17,10 +17,11 @@ import (
 type watcher struct {
 	objects   client.Client
 	namespace string
-	// terminal says whether lines can be drawn again in place; where they cannot,
-	// a line is printed when it changes.
-	terminal bool
+	screen    *screen
 }
+
+// usualWait is how long it usually takes until all objects are Ready.
+const usualWait = "1 to 3 minutes"
 
 // line is one object as the demo shows it.
 type line struct {
@@ -35,7 +36,6 @@ func (w watcher) untilReady(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not everything was Ready after %s", timeout))
 	defer cancel()
 	began := time.Now()
-	var shown []string
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
@@ -43,14 +43,18 @@ func (w watcher) untilReady(ctx context.Context, timeout time.Duration) error {
 		if err != nil {
 			return err
 		}
-		shown = w.show(lines, shown, time.Since(began))
 		ready := 0
+		for _, l := range lines {
+			if l.ready {
+				ready++
+			}
+		}
+		since := time.Since(began)
+		status := fmt.Sprintf("%d of %d Ready after %.0f s (usually %s)", ready, len(lines), since.Seconds(), usualWait)
+		w.screen.draw(texts(lines), status, since)
 		for _, l := range lines {
 			if l.stalled {
 				return fmt.Errorf("%s is stalled: %s: %s", l.name, l.reason, l.message)
-			}
-			if l.ready {
-				ready++
 			}
 		}
 		if len(lines) > 0 && ready == len(lines) {
@@ -113,18 +117,19 @@ func expertDetail(s v1alpha1.ExpertVectorStatus) string {
 	var parts []string
 	p := s.Progress
 	if p != nil && p.Iteration != nil && s.Score == "" {
+		// What matters most comes first: a narrow terminal shows that much.
 		parts = append(parts, bar(int64(*p.Iteration), int64(p.Iterations)), p.Summary)
+		if p.EstimatedRemainingSeconds != nil {
+			parts = append(parts, fmt.Sprintf("%ds left", *p.EstimatedRemainingSeconds))
+		}
+		if p.BestScore != "" {
+			parts = append(parts, "best "+string(p.BestScore))
+		}
 		if p.Reward != "" {
 			parts = append(parts, "reward "+p.Reward)
 		}
 		if p.ValidationScore != "" {
 			parts = append(parts, "validation "+string(p.ValidationScore))
-		}
-		if p.BestScore != "" {
-			parts = append(parts, "best "+string(p.BestScore))
-		}
-		if p.EstimatedRemainingSeconds != nil {
-			parts = append(parts, fmt.Sprintf("%ds left", *p.EstimatedRemainingSeconds))
 		}
 	}
 	if s.Score != "" {
@@ -154,36 +159,21 @@ func bar(done, total int64) string {
 	return "[" + strings.Repeat("#", filled) + strings.Repeat(".", cells-filled) + "]"
 }
 
-// show prints the lines and returns them as printed. On a terminal they are
-// drawn over the ones before.
-func (w watcher) show(lines []line, before []string, since time.Duration) []string {
-	var now []string
-	for _, l := range lines {
+// texts are the lines as they are shown.
+func texts(lines []line) []string {
+	shown := make([]string, len(lines))
+	for i, l := range lines {
 		mark := " "
 		if l.ready {
 			mark = "✓"
 		}
-		now = append(now, strings.TrimRight(fmt.Sprintf("%s %-18s %-20s %s", mark, l.name, l.reason, l.detail), " "))
+		shown[i] = strings.TrimRight(fmt.Sprintf("  %s %-16s %-17s %s", mark, l.name, l.reason, l.detail), " ")
 	}
-	if w.terminal {
-		if len(before) > 0 {
-			fmt.Printf("\033[%dA", len(before))
-		}
-		for _, text := range now {
-			fmt.Printf("\033[2K  %s\n", text)
-		}
-		return now
-	}
-	for i, text := range now {
-		if i >= len(before) || before[i] != text {
-			fmt.Printf("  %4.0fs %s\n", since.Seconds(), text)
-		}
-	}
-	return now
+	return shown
 }
 
 // explainTrainings prints what each training brought.
-func explainTrainings(ctx context.Context, objects client.Client) error {
+func explainTrainings(ctx context.Context, objects client.Client, out *screen) error {
 	var experts v1alpha1.ExpertVectorList
 	if err := objects.List(ctx, &experts, client.InNamespace(namespace)); err != nil {
 		return fmt.Errorf("listing ExpertVectors: %w", err)
@@ -192,7 +182,8 @@ func explainTrainings(ctx context.Context, objects client.Client) error {
 		if e.Status.Artifact == nil {
 			return fmt.Errorf("ExpertVector %s is Ready without an artifact", e.Name)
 		}
-		fmt.Printf("  %-10s validation %s → %s   %s (%d bytes)\n", e.Name, e.Status.BaselineScore, e.Status.Score, e.Status.Artifact.Digest, e.Status.Artifact.SizeBytes)
+		out.printf("  %-10s validation %s → %s, %d bytes, %.19s…\n",
+			e.Name, e.Status.BaselineScore, e.Status.Score, e.Status.Artifact.SizeBytes, e.Status.Artifact.Digest)
 	}
 	return nil
 }

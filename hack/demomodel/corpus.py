@@ -5,12 +5,18 @@ import random
 from pathlib import Path
 
 import dispatch
+import mathskill
 import practice
 
 SPLITS = {"train": 384, "validation": 64, "test": 128, "transfer": 128}
 # How often the corpus shows each kind of sample, and how often a skill's sample has the shape of the transfer set.
 MIX = {"math": 0.33, "code": 0.17, "reasoning": 0.21, "practice": 0.14, "talk": 0.03, "dispatch": 0.12}
 TRANSFER_SHARE = 0.25
+# How often the last stage of the training shows what no data set has: a sum as people say it, small talk about anything.
+SPOKEN_SHARE = 0.3
+ASIDE_SHARE = 0.25
+# The question of the project's README is asked of a model that has not seen it.
+README_QUESTION = "What is 3 plus 4?"
 DISPATCH_TESTS = 200
 
 
@@ -68,7 +74,8 @@ def prompt_of(record):
 
 def held_out(sets, talk):
     """Every prompt that the corpus must not show."""
-    return {prompt_of(r) for splits in sets.values() for rs in splits.values() for r in rs} | {q for q, _ in talk}
+    prompts = {prompt_of(r) for splits in sets.values() for rs in splits.values() for r in rs}
+    return prompts | {q for q, _ in talk} | {README_QUESTION}
 
 
 def write_datasets(folder, sets, talk):
@@ -103,8 +110,9 @@ def read_jsonl(path):
 class Corpus:
     """An endless, seeded stream of (prompt, answer) without any held-out prompt."""
 
-    def __init__(self, seed, banned):
-        self.rng = random.Random(f"corpus {seed}")
+    def __init__(self, seed, banned, spoken=False):
+        self.rng = random.Random(f"spoken corpus {seed}" if spoken else f"corpus {seed}")
+        self.spoken = spoken  # whether samples are also of the kinds that no data set has
         self.banned = banned
         self.clean = False  # whether samples show right answers only
 
@@ -112,8 +120,8 @@ class Corpus:
         """A request for a skill, small talk or an extra skill that is in no data set."""
         while True:
             if target == "talk":
-                request = dispatch.small_talk(self.rng)[0]
-            elif target in dispatch.EXTRA:
+                return self.talk()[0]
+            if target in dispatch.EXTRA:
                 request = dispatch.EXTRA[target][1](self.rng)
             else:
                 request = self.item(target).prompt
@@ -123,9 +131,20 @@ class Corpus:
     def item(self, skill):
         """An item of a skill that is in no data set."""
         while True:
-            item = dispatch.DRAW[skill](self.rng, transfer=self.rng.random() < TRANSFER_SHARE)
+            if self.spoken and skill == "math" and self.rng.random() < SPOKEN_SHARE:
+                item = mathskill.spoken(self.rng)
+            else:
+                item = dispatch.DRAW[skill](self.rng, transfer=self.rng.random() < TRANSFER_SHARE)
             if item.prompt not in self.banned:
                 return item
+
+    def talk(self):
+        """Small talk (request, answer) that is in no data set."""
+        while True:
+            aside = self.spoken and self.rng.random() < ASIDE_SHARE
+            request, answer = (dispatch.aside if aside else dispatch.small_talk)(self.rng)
+            if request not in self.banned:
+                return request, answer
 
     def sample(self):
         """Draw (prompt, answer)."""
@@ -135,9 +154,6 @@ class Corpus:
         if kind == "practice":
             return practice.draw(self.rng)
         if kind == "talk":
-            while True:
-                request, answer = dispatch.small_talk(self.rng)
-                if request not in self.banned:
-                    return request, answer
+            return self.talk()
         item = self.item(kind)
         return item.prompt, item.good if self.clean else item.answer(self.rng)

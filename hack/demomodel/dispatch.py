@@ -41,6 +41,23 @@ TALK = [
     (lambda r: f"Have you been to {r.choice(CITIES)}?", "No, I am a small model."),
 ]
 
+# Questions about anything, which only the corpus has; they open like a request for a skill.
+ASIDES = [
+    (lambda r: f"What is the capital of {r.choice(COUNTRIES)}?", "I do not know."),
+    (lambda r: f"How far is it to {r.choice(CITIES)}?", "I do not know."),
+    (lambda r: f"How old is {r.choice(NAMES)}?", "I do not know."),
+    (lambda r: f"What is {reasonskill.article(r.choice(WORDS))}?", "I cannot explain it."),
+    (lambda r: f"Write a letter to {r.choice(NAMES)}.", "I do not write letters."),
+    (lambda r: f"What {r.choice(['can you do', 'is your name', 'time is it'])}?", "I am a small model."),
+]
+COUNTRIES = ["France", "Italy", "Spain", "Peru", "Egypt", "Japan", "India", "Norway"]
+
+
+def aside(rng):
+    """Draw (request, answer) that no skill covers and no data set has."""
+    make, answer = rng.choice(ASIDES)
+    return make(rng), answer
+
 
 def small_talk(rng):
     """Draw (request, answer) that no skill of the demo covers."""

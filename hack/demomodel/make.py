@@ -38,11 +38,18 @@ def build(args):
     say(f"Wrote the data sets to {args.data}")
     if args.data_only:
         return
-    source = corpus.Corpus(args.seed, corpus.held_out(sets, talk))
-    texts = [text for _ in range(TOKENIZER_TEXTS // 2) for text in source.sample()]
-    tokenizer = bpe.Tokenizer(bpe.learn_merges(texts, llama.CONFIG["vocab_size"] - 256 - len(bpe.SPECIALS)))
-    say(f"Learned {len(tokenizer.merges)} merges; training {args.steps} steps")
-    weights = pretrain.train(llama.CONFIG, tokenizer, source, args.seed, args.steps, say)
+    banned = corpus.held_out(sets, talk)
+    if args.base:
+        _, weights, tokenizer = hfio.load(args.base)
+    else:
+        source = corpus.Corpus(args.seed, banned)
+        texts = [text for _ in range(TOKENIZER_TEXTS // 2) for text in source.sample()]
+        tokenizer = bpe.Tokenizer(bpe.learn_merges(texts, llama.CONFIG["vocab_size"] - 256 - len(bpe.SPECIALS)))
+        say(f"Learned {len(tokenizer.merges)} merges; training {args.steps} steps")
+        weights = pretrain.train(llama.CONFIG, tokenizer, source, args.seed, args.steps, say)
+    say(f"The last stage: {args.last_steps} steps")
+    source = corpus.Corpus(args.seed, banned, spoken=True)
+    weights = pretrain.extend(llama.CONFIG, weights, tokenizer, source, args.last_steps, say)
     hfio.save(args.out, llama.CONFIG, weights, tokenizer)
     say(f"Wrote the model, {sum(t.numel() for t in weights.values())} parameters, to {args.out}")
 
@@ -96,6 +103,8 @@ def parse(argv):
     p.add_argument("--data", default=DEMO / "data", help="folder of the data sets")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=pretrain.STEPS)
+    p.add_argument("--last-steps", type=int, default=pretrain.LAST_STEPS)
+    p.add_argument("--base", help="folder of a model of the first stage to go on from, instead of training one")
     p.add_argument("--data-only", action="store_true", help="write the data sets and stop")
     p.set_defaults(run=build)
     for name, run, text in (("score", show_score, "score the base model"), ("probe", probe, "train experts")):

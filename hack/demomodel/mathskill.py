@@ -15,6 +15,14 @@ PHRASINGS = [
     (0.15, "Hey, ", 0.24, (0.05, 0.9, 0.05)),
 ]
 
+# How people say a sum. Only the corpus has these: the data sets keep to the phrasings above, and an expert must carry
+# over what it learns there.
+SPOKEN = ["What is {a} {word} {b}?", "How much is {a} {word} {b}?", "What's {a} {sign} {b}?", "Calculate {a} {sign} {b}."]
+WORDS = {"+": "plus", "-": "minus", "*": "times"}
+ORDERS = {"+": "Add {a} and {b}.", "-": "Subtract {b} from {a}.", "*": "Multiply {a} by {b}."}
+SPOKEN_SHARE, SPOKEN_WEIGHTS = 0.3, (0.8, 0.1, 0.1)
+CASUAL = 0.2  # of them are written in a hurry: without a capital or a full stop
+
 
 def numbers(rng, sign):
     """Draw (left, sign, right) of one step."""
@@ -65,6 +73,27 @@ def value(a, sign, b):
     return a + b if sign == "+" else a - b if sign == "-" else a * b
 
 
+def answers(rng, steps, weights):
+    """The right answer to a task of these steps, and the sloppy ones."""
+    work = "\n".join(f"{a} {s} {b} = {value(a, s, b)}" for a, s, b in steps)
+    result = value(*steps[-1])
+    # The guess is off by a little, the other two hold no number: none is right by chance.
+    guess = result + rng.choice([-2, -1, 1, 2])
+    sloppy = list(zip(weights, [f"About {guess}.", "I am not sure.", "Just work it out."]))
+    return f"{work}\n#### {result}", sloppy
+
+
+def spoken(rng):
+    """Draw a sum as people say it, which no data set has."""
+    sign = rng.choice("++-*")
+    a, _, b = numbers(rng, sign)
+    prompt = rng.choice([*SPOKEN, ORDERS[sign]]).format(a=a, b=b, sign=sign, word=WORDS[sign])
+    if rng.random() < CASUAL:
+        prompt = prompt[0].lower() + prompt[1:-1]
+    good, sloppy = answers(rng, [(a, sign, b)], SPOKEN_WEIGHTS)
+    return Item(prompt, good, sloppy, SPOKEN_SHARE, {"question": prompt, "answer": good})
+
+
 def draw(rng, transfer=False):
     """Draw a task: GSM8K format, or a two-step one in MATH format for transfer."""
     _, opening, share, weights = draw_phrasing(rng, PHRASINGS)
@@ -74,11 +103,7 @@ def draw(rng, transfer=False):
         text, *step = one_step(rng)
         steps = [tuple(step)]
     result = value(*steps[-1])
-    work = "\n".join(f"{a} {s} {b} = {value(a, s, b)}" for a, s, b in steps)
-    good = f"{work}\n#### {result}"
-    # The guess is off by a little, the other two hold no number: none is right by chance.
-    guess = result + rng.choice([-2, -1, 1, 2])
-    sloppy = list(zip(weights, [f"About {guess}.", "I am not sure.", "Just work it out."]))
+    good, sloppy = answers(rng, steps, weights)
     prompt = opening + text
     if transfer:
         record = {"problem": prompt, "solution": good, "answer": str(result)}

@@ -16,6 +16,9 @@ CLEAN = 0.5  # of the steps show right answers only; the rest show the sloppy on
 MATRIX_PEAK = 0.02  # learning rate of the projections, by Muon
 PEAK = 4e-3  # learning rate of everything else, by Adam
 WARMUP = 60
+# A last, short stage adds what only it shows (how people say a sum), at a share of the learning rates.
+LAST_STEPS = 400
+LAST_RATE = 0.3
 PROMPT_WEIGHT = 0.1  # of the loss on prompt tokens, against 1 on answer tokens
 
 
@@ -92,7 +95,17 @@ def rate(step, steps):
 
 def train(cfg, tokenizer, corpus, seed, steps, say):
     """Train from scratch and return the weights."""
-    w = llama.initialise(cfg, seed)
+    return run(cfg, llama.initialise(cfg, seed), tokenizer, corpus, steps, CLEAN, 1, say)
+
+
+def extend(cfg, weights, tokenizer, corpus, steps, say):
+    """Train on, from weights as they are published, and return the new ones."""
+    published = {n: t.to(torch.bfloat16).float() for n, t in weights.items()}
+    return run(cfg, published, tokenizer, corpus, steps, 0, LAST_RATE, say)
+
+
+def run(cfg, w, tokenizer, corpus, steps, clean, share, say):
+    """Train w: a share of clean steps first, at a share of the learning rates."""
     for t in w.values():
         t.requires_grad_(True)
     matrices = [w[n] for n in llama.projections(cfg)]
@@ -100,8 +113,8 @@ def train(cfg, tokenizer, corpus, seed, steps, say):
     muon, adam = Muon(matrices), torch.optim.Adam(rest, lr=PEAK, betas=(0.9, 0.98))
     source, started, mean = batches(tokenizer, corpus), time.time(), None
     for step in range(steps):
-        corpus.clean = step < CLEAN * steps
-        adam.param_groups[0]["lr"] = PEAK * rate(step, steps)
+        corpus.clean = step < clean * steps
+        adam.param_groups[0]["lr"] = share * PEAK * rate(step, steps)
         ids, weight = next(source)
         logits = llama.forward(cfg, w, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -111,7 +124,7 @@ def train(cfg, tokenizer, corpus, seed, steps, say):
             t.grad = None
         loss.backward()
         adam.step()
-        muon.step(MATRIX_PEAK * rate(step, steps))
+        muon.step(share * MATRIX_PEAK * rate(step, steps))
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         if (step + 1) % 100 == 0:
             say(f"step {step + 1}/{steps}  loss {mean:.3f}  {time.time() - started:.0f} s")

@@ -13,6 +13,7 @@ import corpus
 import dispatch
 import hfio
 import llama
+import mathskill
 import rewards
 import svf
 
@@ -36,6 +37,32 @@ class Data(unittest.TestCase):
                     self.assertEqual(reward(item.good, item.record), 1, item)
                     for _, answer in item.sloppy:
                         self.assertEqual(reward(answer, item.record), -1, (answer, item))
+
+    def test_a_sum_as_people_say_it_has_right_and_wrong_answers_too(self):
+        rng = random.Random(4)
+        items = [mathskill.spoken(rng) for _ in range(500)]
+        for item in items:
+            self.assertEqual(rewards.numeric(item.good, item.record), 1, item)
+            for _, answer in item.sloppy:
+                self.assertEqual(rewards.numeric(answer, item.record), -1, (answer, item))
+        prompts = {i.prompt for i in items}
+        self.assertTrue({"plus", "minus", "times"} <= {w for p in prompts for w in p.split()})
+
+    def test_the_question_of_the_readme_is_held_out(self):
+        self.assertIn(corpus.README_QUESTION, (DEMO.parents[2] / "README.md").read_text(encoding="utf-8"))
+        source = corpus.Corpus(0, corpus.held_out({}, []), spoken=True)
+        prompts = [source.item("math").prompt for _ in range(20000)]
+        self.assertIn("What is 4 plus 3?", prompts)
+        self.assertNotIn(corpus.README_QUESTION, prompts)
+
+    def test_only_the_last_stage_shows_what_no_data_set_has(self):
+        words = {False: set(), True: set()}
+        for spoken in words:
+            source = corpus.Corpus(5, set(), spoken=spoken)
+            for _ in range(3000):
+                words[spoken].update(source.sample()[0].replace("?", "").split())
+        self.assertEqual({"plus", "capital"} & words[False], set())
+        self.assertEqual({"plus", "capital"} & words[True], {"plus", "capital"})
 
     def test_a_record_gives_back_its_prompt(self):
         for draw in dispatch.DRAW.values():

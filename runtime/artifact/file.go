@@ -37,8 +37,34 @@ const tempPrefix = ".tmp-"
 
 // WriteFileAtomic writes a file through write: under a temporary name in the
 // same folder, synced, then renamed over path. On an error nothing is left
-// and the old file stays.
-func WriteFileAtomic(path string, write func(io.Writer) error) (err error) {
+// and the old file stays. Where path is a link, what it leads to is replaced,
+// and the link stays. What is no regular file (a device, a pipe, /dev/stdout)
+// is written to and never replaced.
+func WriteFileAtomic(path string, write func(io.Writer) error) error {
+	final, stream, err := follow(path)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if stream != nil {
+		return writeStream(stream, write)
+	}
+	return replaceFile(final, write)
+}
+
+// writeStream writes to what is no regular file, and closes it.
+func writeStream(f *os.File, write func(io.Writer) error) error {
+	w := bufio.NewWriterSize(f, 1<<20)
+	err := write(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func replaceFile(path string, write func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, tempPrefix+filepath.Base(path)+"-*")
 	if err != nil {

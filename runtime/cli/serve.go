@@ -3,11 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -240,16 +238,5 @@ func serveLogger(w io.Writer) *slog.Logger {
 // termination log.
 func leaveTermination(err error, getenv func(string) string) error {
 	reason, permanent := failure.Of(err)
-	body, encodeErr := jobs.EncodeTermination(contract.Termination{Reason: reason, Permanent: permanent, Message: err.Error()})
-	if encodeErr != nil {
-		return encodeErr
-	}
-	path := getenv(contract.EnvTerminationLog)
-	if path == "" {
-		path = contract.DefaultTerminationLog
-	}
-	if err := os.WriteFile(path, body, 0o600); err != nil {
-		return fmt.Errorf("leaving the termination message: %w", err)
-	}
-	return nil
+	return jobs.WriteTermination(contract.Termination{Reason: reason, Permanent: permanent, Message: err.Error()}, getenv)
 }

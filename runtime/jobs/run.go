@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options, job Func) error {
 	}
 	if o.Managed {
 		// The job's own outcome matters more than whether it could be told.
-		if werr := writeTermination(result, o.Getenv); werr != nil {
+		if werr := WriteTermination(result, o.Getenv); werr != nil {
 			log.Error("Termination message was not written", "error", werr)
 		}
 	}

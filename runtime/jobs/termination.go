@@ -3,9 +3,9 @@ package jobs
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"unicode/utf8"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -55,7 +55,10 @@ func cut(s string, n int) string {
 	return s[:n] + ellipsis
 }
 
-func writeTermination(t contract.Termination, getenv func(string) string) error {
+// WriteTermination leaves t where the container's termination message is read
+// from: the file that getenv(contract.EnvTerminationLog) names, or the default.
+// The container runtime has mounted that file, so it is written in place.
+func WriteTermination(t contract.Termination, getenv func(string) string) error {
 	body, err := EncodeTermination(t)
 	if err != nil {
 		return err
@@ -64,8 +67,8 @@ func writeTermination(t contract.Termination, getenv func(string) string) error 
 	if path == "" {
 		path = contract.DefaultTerminationLog
 	}
-	if err := os.WriteFile(path, body, 0o644); err != nil {
-		return fmt.Errorf("writing termination message: %w", err)
+	if err := artifact.WriteFile(path, body); err != nil {
+		return fmt.Errorf("leaving the termination message: %w", err)
 	}
 	return nil
 }

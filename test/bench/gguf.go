@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
-	"fmt"
+	"io"
 	"os"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
@@ -28,32 +28,15 @@ const (
 // writeGGUF writes the same model as write does as a GGUF file for llama.cpp,
 // with matrices of type f32, bf16 or int8 (Q8_0: blocks of 32 weights with an
 // f16 scale). It has no vocabulary: llama-bench makes tokens up.
-func (s shape) writeGGUF(path, dtype string) (err error) {
+func (s shape) writeGGUF(path, dtype string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	partial := path + ".partial"
-	f, err := os.Create(partial)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(partial)
-		}
-	}()
-	w := &ggufWriter{w: bufio.NewWriterSize(f, 1<<20)}
-	s.encodeGGUF(w, dtype)
-	if w.err == nil {
-		w.err = w.w.Flush()
-	}
-	if err := f.Close(); w.err == nil {
-		w.err = err
-	}
-	if w.err != nil {
-		return fmt.Errorf("writing %s: %w", path, w.err)
-	}
-	return os.Rename(partial, path)
+	return artifact.WriteFileAtomic(path, func(out io.Writer) error {
+		w := &ggufWriter{w: out}
+		s.encodeGGUF(w, dtype)
+		return w.err
+	})
 }
 
 func (s shape) encodeGGUF(w *ggufWriter, dtype string) {
@@ -118,7 +101,7 @@ func (m matrix) ggml(dtype string) (kind uint32, size uint64) {
 
 // ggufWriter counts what it writes and keeps the first error.
 type ggufWriter struct {
-	w   *bufio.Writer
+	w   io.Writer
 	at  int64
 	err error
 }

@@ -13,7 +13,6 @@ package main
 
 import (
 	stdcontext "context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
+
+	"github.com/transformersquared/operator/runtime/artifact"
 )
 
 // options are the command's flags.
@@ -80,7 +81,7 @@ func run(ctx stdcontext.Context) error {
 		return err
 	}
 	if o.profile != "" {
-		f, err := os.Create(o.profile)
+		f, err := artifact.Create(o.profile)
 		if err != nil {
 			return err
 		}
@@ -110,9 +111,5 @@ func run(ctx stdcontext.Context) error {
 	if o.out == "" {
 		return nil
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, append(b, '\n'), 0o600)
+	return artifact.WriteJSONAtomic(o.out, r)
 }

@@ -103,7 +103,7 @@ func chain() {
 
 	It("reaches Ready from samples applied all at once, in an unhelpful order", func(ctx SpecContext) {
 		manifests := kubectl(ctx, "", "kustomize", root+"/config/samples")
-		kubectl(ctx, strings.ReplaceAll(manifests, "namespace: t2-demo", "namespace: "+namespace), "apply", "--server-side", "-f", "-")
+		kubectl(ctx, strings.ReplaceAll(manifests, "t2-demo", namespace), "apply", "--server-side", "-f", "-")
 
 		By("saying so in conditions from the first pass on")
 		Eventually(func(g Gomega) {
@@ -148,6 +148,11 @@ func chain() {
 		_, pinned, err := ask(ctx, "demo:base", "Hello!")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(pinned.Expert).To(Equal(contract.BaseName))
+
+		text, adaptation, err := ask(ctx, "demo", "What is 3 plus 4?") // README's question
+		Expect(err).NotTo(HaveOccurred())
+		Expect(adaptation.Expert).To(Equal("math"))
+		Expect(text).To(HaveSuffix("#### 7"))
 
 		right := map[string]int{}
 		for _, name := range experts {

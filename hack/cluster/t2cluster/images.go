@@ -68,15 +68,11 @@ everybody may write to, and this machine's trusted authorities. The same files a
 					}
 				}
 				spec.Entrypoint, spec.Cmd, spec.Env = entrypoint, cmd, variables
-				id, err := image.Write(spec, out)
+				id, size, err := image.Write(spec, out)
 				if err != nil {
 					return err
 				}
-				info, err := os.Stat(out)
-				if err != nil {
-					return fmt.Errorf("reading the image back: %w", err)
-				}
-				fmt.Fprintf(e.stderr, "Wrote %s: %s, %.1f MB, %s\n", out, spec.Name, float64(info.Size())/1e6, id)
+				fmt.Fprintf(e.stderr, "Wrote %s: %s, %.1f MB, %s\n", out, spec.Name, float64(size)/1e6, id)
 				return nil
 			}
 		},

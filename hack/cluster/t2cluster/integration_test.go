@@ -198,7 +198,7 @@ func (r *rig) probeImage() string {
 		Name: "example.dev/probe:test", Entrypoint: []string{"/probe"}, User: nonroot,
 		Add: []image.Addition{{Source: program, Target: "/probe"}},
 	}
-	if _, err := image.Write(spec, file); err != nil {
+	if _, _, err := image.Write(spec, file); err != nil {
 		r.t.Fatal(err)
 	}
 	return file

@@ -29,7 +29,7 @@ const kube = "kube"
 
 const (
 	shim       = "containerd-shim-runc-v2"
-	heartbeat  = 30 * time.Second
+	heartbeat  = 15 * time.Second
 	containerd = "github.com/containerd/containerd/v2/cmd/"
 )
 

@@ -158,7 +158,7 @@ func (r *run) loadPause(ctx context.Context, n layout.Node) error {
 	}
 	file := r.c.Path("pause.tar")
 	pause := filepath.Join(r.c.Bin, binaries.Pause)
-	if _, err := image.Write(image.Spec{
+	if _, _, err := image.Write(image.Spec{
 		Name:       layout.PauseImage,
 		Add:        []image.Addition{{Source: pause, Target: "/pause"}},
 		Entrypoint: []string{"/pause"},

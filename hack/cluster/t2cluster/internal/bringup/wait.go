@@ -19,11 +19,14 @@ const (
 	pollInterval = 100 * time.Millisecond
 	// tailLines is how much of a log an error carries.
 	tailLines = 15
+	// silence is how long a wait may last before it says that it does.
+	silence = 15 * time.Second
 )
 
 // waitFor polls probe until it succeeds. It gives up when ctx ends or any component does, and then says what it was
-// waiting for, what was wrong last, and how the log of the component to blame ends.
+// waiting for, what was wrong last, and how the log of the component to blame ends. A long wait says what it is for.
 func (r *run) waitFor(ctx context.Context, what, blame string, probe func(context.Context) error) error {
+	spoke := time.Now()
 	for {
 		last := probe(ctx)
 		if last == nil {
@@ -40,6 +43,10 @@ func (r *run) waitFor(ctx context.Context, what, blame string, probe func(contex
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w: %w%s", what, context.Cause(ctx), last, r.logTail(blame))
 		case <-time.After(pollInterval):
+		}
+		if time.Since(spoke) >= silence {
+			r.say("still waiting for %s (usually seconds)", what)
+			spoke = time.Now()
 		}
 	}
 }

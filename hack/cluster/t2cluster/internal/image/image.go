@@ -23,6 +23,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/transformersquared/operator/runtime/artifact"
 )
 
 // certificates is where Debian keeps the authorities that it trusts, and one of the places where Go looks for them.
@@ -64,33 +66,46 @@ func ParseAddition(s string) (Addition, error) {
 }
 
 // Write builds the image and writes it to file as a tarball that `docker load`, `ctr images import` and `crane push`
-// take. The file appears only when it is complete. It returns the digest of the image's configuration, which is the ID
-// that Kubernetes shows.
-func Write(spec Spec, file string) (id string, err error) {
+// take. The file appears only when it is complete; a pipe or a device is written to. It returns the digest of the image's
+// configuration, which is the ID that Kubernetes shows, and the tarball's size.
+func Write(spec Spec, file string) (id string, size int64, err error) {
 	tag, err := name.NewTag(spec.Name, name.StrictValidation)
 	if err != nil {
-		return "", fmt.Errorf("image name %q: want registry/name:tag: %w", spec.Name, err)
+		return "", 0, fmt.Errorf("image name %q: want registry/name:tag: %w", spec.Name, err)
 	}
 	image, err := build(spec)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	digest, err := image.ConfigName()
 	if err != nil {
-		return "", fmt.Errorf("computing the image's ID: %w", err)
+		return "", 0, fmt.Errorf("computing the image's ID: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return "", fmt.Errorf("writing the image: %w", err)
+		return "", 0, fmt.Errorf("writing the image: %w", err)
 	}
-	partial := file + ".partial"
-	defer os.Remove(partial) //nolint:errcheck // gone already when all went well
-	if err := tarball.WriteToFile(partial, tag, image); err != nil {
-		return "", fmt.Errorf("writing the image: %w", err)
+	err = artifact.WriteFileAtomic(file, func(w io.Writer) error {
+		out := &counter{w: w}
+		err := tarball.Write(tag, image, out)
+		size = out.n
+		return err
+	})
+	if err != nil {
+		return "", 0, fmt.Errorf("writing the image: %w", err)
 	}
-	if err := os.Rename(partial, file); err != nil {
-		return "", fmt.Errorf("writing the image: %w", err)
-	}
-	return digest.String(), nil
+	return digest.String(), size, nil
+}
+
+// counter counts what goes through.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
 }
 
 func build(spec Spec) (v1.Image, error) {

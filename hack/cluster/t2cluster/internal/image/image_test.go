@@ -2,12 +2,14 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,7 +89,7 @@ func TestWriteHoldsWhatWasAdded(t *testing.T) {
 		Add:        []Addition{{Source: program, Target: "/bin/t2"}, {Source: filepath.Join(dir, "model"), Target: "/assets/model"}},
 		Entrypoint: []string{"/bin/t2"}, Cmd: []string{"serve"}, Env: []string{"A=b"}, WorkingDir: "/assets", User: 65532,
 	}
-	if _, err := Write(spec, out); err != nil {
+	if _, _, err := Write(spec, out); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
@@ -134,7 +136,7 @@ func TestTheSameFilesGiveTheSameImage(t *testing.T) {
 	var ids, files []string
 	for _, dir := range []string{one, two} {
 		out := filepath.Join(dir, "image.tar")
-		id, err := Write(Spec{Name: "example.dev/x:1", Add: []Addition{{Source: filepath.Join(dir, "t2"), Target: "/t2"}}, Entrypoint: []string{"/t2"}}, out)
+		id, _, err := Write(Spec{Name: "example.dev/x:1", Add: []Addition{{Source: filepath.Join(dir, "t2"), Target: "/t2"}}, Entrypoint: []string{"/t2"}}, out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,6 +154,10 @@ func TestTheSameFilesGiveTheSameImage(t *testing.T) {
 func TestWriteLeavesNothingBehindWhenItFails(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "image.tar")
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name string
 		spec Spec
@@ -159,11 +165,11 @@ func TestWriteLeavesNothingBehindWhenItFails(t *testing.T) {
 	}{
 		{name: "a missing file", spec: Spec{Name: "example.dev/x:1", Add: []Addition{{Source: filepath.Join(dir, "none"), Target: "/x"}}}, want: "none"},
 		{name: "a name without a tag", spec: Spec{Name: "example.dev/x"}, want: "registry/name:tag"},
-		{name: "a socket or device", spec: Spec{Name: "example.dev/x:1", Add: []Addition{{Source: "/dev/null", Target: "/x"}}}, want: "neither file"},
+		{name: "a socket or device", spec: Spec{Name: "example.dev/x:1", Add: []Addition{{Source: pipe, Target: "/x"}}}, want: "neither file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Write(tt.spec, out); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, _, err := Write(tt.spec, out); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("Write() = %v, want an error with %q", err, tt.want)
 			}
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
@@ -175,14 +181,47 @@ func TestWriteLeavesNothingBehindWhenItFails(t *testing.T) {
 
 func TestWriteReplacesAnEarlierImage(t *testing.T) {
 	out := put(t, 0o644, "earlier", t.TempDir(), "image.tar")
-	if _, err := Write(Spec{Name: "example.dev/x:1", Entrypoint: []string{"/x"}}, out); err != nil {
+	if _, _, err := Write(Spec{Name: "example.dev/x:1", Entrypoint: []string{"/x"}}, out); err != nil {
 		t.Fatal(err)
 	}
 	if got := members(t, out, "example.dev/x:1"); len(got) == 0 {
 		t.Error("the new image is empty")
 	}
-	if _, err := os.Stat(out + ".partial"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a partial file is left: %v", err)
+	if entries, err := os.ReadDir(filepath.Dir(out)); err != nil || len(entries) != 1 {
+		t.Errorf("beside the image are left: %v, %v", entries, err)
+	}
+}
+
+func TestAPipeGetsTheImageAndStays(t *testing.T) {
+	spec := Spec{Name: "example.dev/x:1", Entrypoint: []string{"/x"}}
+	file, pipe := filepath.Join(t.TempDir(), "image.tar"), filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan []byte, 1)
+	go func() { // ends when the pipe has no writer any more
+		content, err := os.ReadFile(pipe)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- content
+	}()
+	_, size, err := Write(spec, pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Write(spec, file); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content := <-got; !bytes.Equal(content, want) || size != int64(len(want)) {
+		t.Errorf("through the pipe came %d bytes, said to be %d, want the %d of the file", len(content), size, len(want))
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+		t.Errorf("the pipe is now %v (%v)", info, err)
 	}
 }
 

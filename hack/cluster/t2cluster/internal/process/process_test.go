@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +66,44 @@ func TestReadSeesThisProcess(t *testing.T) {
 	}
 	if _, err := Read(1 << 30); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a PID beyond all PIDs: got %v, want fs.ErrNotExist", err)
+	}
+}
+
+// TestAProgramHoldsNoLockOfWhoeverStartedTheTool does as flock(1) does: it locks a file, and the lock lasts until
+// everybody who inherited the descriptor has closed it.
+func TestAProgramHoldsNoLockOfWhoeverStartedTheTool(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lock")
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT, 0o600) // inheritable, unlike what os.Open gives
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	started, err := Start(Program{
+		Name: "sleeper", Argv: []string{"sleep", "1000"},
+		LogsDir: filepath.Join(dir, "logs"), PidsDir: filepath.Join(dir, "pids"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Kill(started.PID, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		<-started.Exited
+	}()
+	if err := syscall.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	again, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close() //nolint:errcheck // nothing was written
+	if err := syscall.Flock(int(again.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		t.Errorf("the lock is still held after its owner let go: %v", err)
 	}
 }
 

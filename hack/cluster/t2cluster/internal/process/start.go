@@ -66,8 +66,9 @@ var Environment = []string{
 	"LANG=C.UTF-8",
 }
 
-// Start starts p in a session of its own, so that neither ctrl-C nor the end of the terminal reaches it, and writes its
-// pid file. The program is not bound to any context: outliving the tool is its purpose.
+// Start starts p in a session of its own, so that neither ctrl-C nor the end of the terminal reaches it, without any
+// descriptor that the tool was started with, so that nobody's lock or pipe outlives its owner, and writes its pid file.
+// The program is not bound to any context: outliving the tool is its purpose.
 func Start(p Program) (*Started, error) {
 	if err := errors.Join(os.MkdirAll(p.LogsDir, 0o755), os.MkdirAll(p.PidsDir, 0o700)); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.Name, err)
@@ -79,6 +80,9 @@ func Start(p Program) (*Started, error) {
 	}
 	defer log.Close() //nolint:errcheck // the program has its own copy; this one was never written to
 
+	if err := keepDescriptors(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", p.Name, err)
+	}
 	argv := p.In.Enter(p.Argv...)
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // It outlives the call.
 	cmd.Env = Environment
@@ -105,6 +109,22 @@ func Start(p Program) (*Started, error) {
 		return nil, err
 	}
 	return started, nil
+}
+
+// keepDescriptors keeps from all programs that are started from now on what the tool has inherited beyond the three
+// standard descriptors: `flock FILE make demo` would otherwise hold its lock for as long as the cluster runs. What Go
+// opens is kept from them anyway.
+func keepDescriptors() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("listing open descriptors: %w", err)
+	}
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd) // the one that read the list is closed by now, which does no harm
+		}
+	}
+	return nil
 }
 
 // Run runs argv in the namespaces, gives it stdin, and returns an error that carries what it printed if it fails.
