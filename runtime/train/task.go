@@ -77,25 +77,13 @@ func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNew
 	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
 }
 
-// verdicts judges the answers to these records side by side.
-func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]bool, error) {
-	right := make([]bool, len(answers))
-	errs := make([]error, len(answers))
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	var wg sync.WaitGroup
+// verdicts judges the answers to these records.
+func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]reward.Verdict, error) {
+	texts, refs := make([]string, len(answers)), make([]reward.Reference, len(answers))
 	for i, a := range answers {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			verdict, err := t.judge.Judge(ctx, t.text(a), t.set.Records[records[i]].Reference)
-			right[i], errs[i] = verdict.Right, err
-		})
+		texts[i], refs[i] = t.text(a), t.set.Records[records[i]].Reference
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("judging answers: %w", err)
-	}
-	return right, nil
+	return reward.All(ctx, t.judge, texts, refs)
 }
 
 // Verdict is one judged answer of an evaluation.
