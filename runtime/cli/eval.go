@@ -22,7 +22,7 @@ type evaluated struct {
 	Reward  string  `json:"reward"`
 	// Dataset is the digest of the file.
 	Dataset string `json:"dataset"`
-	// Skipped counts records whose tests cannot be run.
+	// Skipped counts records that the reward cannot judge.
 	Skipped int             `json:"skipped,omitempty"`
 	Records []train.Verdict `json:"records,omitempty"`
 }
@@ -55,12 +55,12 @@ bounded time and memory.`,
 	}
 	flags := cmd.Flags()
 	f.register(flags)
-	flags.StringVar(&f.dataset.Path, "dataset", "", "JSONL file, or its http(s) address (required)")
+	flags.StringVar(&f.dataset.Path, "dataset", "", "file, or its http(s) address: JSON objects, one a line or in one array, gzip or not (required)")
 	flags.StringVar(&f.dataset.Format, "format", "", "one of "+strings.Join(dataset.Formats(), ", ")+" (required)")
 	flags.StringVar(&f.dataset.PromptTemplate, "prompt-template", "", "the user's message, with {question}, {choices} and {tests}")
 	flags.StringVar(&f.dataset.Digest, "dataset-digest", "", "sha256:… that the file must have")
 	flags.IntVar(&f.dataset.Limit, "limit", 0, "use only the first so many records; 0 means all")
-	flags.StringVar(&f.reward, "reward", "", "ExactMatch, Numeric, MultipleChoice or UnitTests; without it, the one that fits the format")
+	flags.StringVar(&f.reward, "reward", "", strings.Join(reward.Kinds(), ", ")+"; without it, the one that fits the format")
 	flags.IntVar(&f.maxNewTokens, "max-new-tokens", 512, "how long an answer may be")
 	flags.BoolVar(&f.records, "records", false, "print every answer")
 	return cmd

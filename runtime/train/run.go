@@ -135,7 +135,7 @@ func loadSets(ctx context.Context, spec contract.TrainSpec, judge reward.Judge, 
 			return s, fmt.Errorf("%s data: %w", each.name, err)
 		}
 		if skipped := (*each.set).Skipped; len(skipped) > 0 {
-			log.Warn("Records were left out: their tests cannot be run", "data", each.name, "count", len(skipped), "first", skipped[0])
+			log.Warn("Left out records that the reward cannot judge", "data", each.name, "count", len(skipped), "first", skipped[0].Why)
 		}
 	}
 	return s, nil

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -40,7 +38,7 @@ func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, posit
 			err = errors.New("the prompt has no tokens")
 		}
 		if err != nil {
-			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s:%d: %w", set.Name, r.Line, err))
+			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s: %w", set.Place(r), err))
 		}
 		task.prompts[i] = ids
 	}
@@ -93,6 +91,9 @@ type Verdict struct {
 	Prompt  string `json:"prompt"`
 	Answer  string `json:"answer"`
 	Correct bool   `json:"correct"`
+	// Extracted and Why are the judge's (see reward.Verdict).
+	Extracted string `json:"extracted"`
+	Why       string `json:"why"`
 }
 
 // Result is the outcome of an evaluation.
@@ -114,7 +115,7 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	if err != nil {
 		return Result{}, fmt.Errorf("answering %s: %w", t.set.Name, err)
 	}
-	right, err := t.verdicts(ctx, records, answers)
+	verdicts, err := t.verdicts(ctx, records, answers)
 	if err != nil {
 		return Result{}, err
 	}
@@ -123,9 +124,10 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	for i, r := range t.set.Records {
 		messages := r.Messages
 		result.Verdicts[i] = Verdict{
-			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]), Correct: right[i],
+			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]),
+			Correct: verdicts[i].Right, Extracted: verdicts[i].Extracted, Why: verdicts[i].Why,
 		}
-		if right[i] {
+		if verdicts[i].Right {
 			correct++
 		}
 		result.Tokens += len(answers[i].Tokens)
