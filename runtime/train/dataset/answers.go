@@ -14,7 +14,7 @@ import (
 func LoadAnswers(ctx context.Context, path string) ([]string, error) {
 	name, content, err := read(ctx, contract.DatasetSpec{Path: path})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("answers: %w", err)
 	}
 	var answers []string
 	content, err = unpack(content, MaxBytes)
