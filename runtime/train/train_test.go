@@ -393,7 +393,7 @@ func TestInputsThatDoNotFitAreRefused(t *testing.T) {
 			change: func(_ *testing.T, s *contract.TrainSpec) { s.Modules = []string{"q_proj"} }},
 		{name: "a data set that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "validation data",
 			change: func(_ *testing.T, s *contract.TrainSpec) { s.Validation.Path = "/nonexistent.jsonl" }},
-		{name: "a prompt beyond the model's positions", wantReason: contract.ReasonInvalidDataset, wantPermanent: true, wantText: "long.jsonl:1: the prompt has",
+		{name: "a prompt beyond the model's positions", wantReason: contract.ReasonInvalidDataset, wantPermanent: true, wantText: "long.jsonl, line 1: the prompt has",
 			change: func(t *testing.T, s *contract.TrainSpec) {
 				s.Train.Path = filepath.Join(t.TempDir(), "long.jsonl")
 				line := fmt.Sprintf("{\"prompt\": %q, \"answer\": \"a\"}\n", strings.Repeat("x", 600))

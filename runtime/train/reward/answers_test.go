@@ -93,6 +93,21 @@ func TestAnswersAreJudged(t *testing.T) {
 		{name: "letters side by side are found one after another", kind: contract.RewardMultipleChoice,
 			ref: Reference{Answer: "B", Choices: 2}, answer: "Z B", want: true},
 
+		{name: "the last mathematics of the last line counts", kind: contract.RewardMath,
+			ref: Reference{Answer: `\frac{1}{2}`}, answer: "First $3$.\nSo, for $x=2$, we get $0.5$.", want: true},
+		{name: "the box beats the sentence", kind: contract.RewardMath,
+			ref: Reference{Answer: "5"}, answer: `The answer is $6$, or \boxed{5}.`, want: true},
+		{name: "a list in pieces is one answer", kind: contract.RewardMath,
+			ref: Reference{Answer: "1,-2"}, answer: "The answer is $-2$ and $1$.", want: true},
+		{name: "an amount is no mathematics", kind: contract.RewardMath,
+			ref: Reference{Answer: `\$18.90`}, answer: "The answer is \\$18.90.", want: true},
+		{name: "a display counts", kind: contract.RewardMath,
+			ref: Reference{Answer: "5"}, answer: "The answer is:\n\\[\n5\n\\]", want: true},
+		{name: "other mathematics is wrong", kind: contract.RewardMath,
+			ref: Reference{Answer: "5"}, answer: "The answer is $6$, not $5$.", want: false},
+		{name: "an invented question is not the answer's", kind: contract.RewardMath,
+			ref: Reference{Answer: "5"}, answer: "The answer is $5$.\n\nProblem:\nAnd?\n\nThe answer is $6$.", want: true},
+
 		{name: "blanks do not matter", kind: contract.RewardExactMatch,
 			ref: Reference{Answer: "hello  world"}, answer: " hello\nworld ", want: true},
 		{name: "case matters", kind: contract.RewardExactMatch,
@@ -171,7 +186,8 @@ func TestJudgingEndsWithItsContext(t *testing.T) {
 }
 
 func FuzzAnswers(f *testing.F) {
-	for _, s := range []string{"", "#### 5", "A. x", "\\boxed{{}", "```python\nx\n```", "assert (1)", "−$1,2.3", "####", "B\xff"} {
+	for _, s := range []string{"", "#### 5", "A. x", "\\boxed{{}", "```python\nx\n```", "assert (1)", "−$1,2.3", "####", "B\xff",
+		"The answer is $x$.", "**Answer:** \\(1\\)", "</think>A", "\n#### $1,000.5 hours", "\\$ $$", "Question: 1", "\\frac{1}{2}/3"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -184,6 +200,10 @@ func FuzzAnswers(f *testing.F) {
 		if c, _, ok := Letter(s, 0); ok && (c < 'A' || c > 'Z') {
 			t.Errorf("Letter(%q) = %q", s, c)
 		}
+		if v := judgeMath(s, Reference{Answer: `\frac{1}{2}`}); v.Right && v.Extracted == "" {
+			t.Errorf("nothing in %q is right", s)
+		}
+		judgeExact(s, Reference{Answer: s})
 		if b, ok := Boxed(s); ok && len(b) >= len(s) {
 			t.Errorf("Boxed(%q) = %q", s, b)
 		}

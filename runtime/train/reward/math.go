@@ -27,10 +27,11 @@ func expression(text string) (string, bool) {
 		if m := sentenceEnd.FindStringIndex(rest); m != nil {
 			rest = rest[:m[0]]
 		}
-		if !strings.Contains(rest, "$") {
-			rest = ""
+		if strings.Contains(rest, "$") {
+			text = text[:m[1]] + rest
+		} else {
+			text = inside(text, m)
 		}
-		text = text[:m[1]] + rest
 	} else {
 		text = firstLine(text)
 		if m := sentenceEnd.FindStringIndex(text); m != nil {
@@ -38,6 +39,17 @@ func expression(text string) (string, bool) {
 		}
 	}
 	return strings.TrimSpace(text), latex.Normal(text) != ""
+}
+
+// inside returns the group of a match of delimited that took part, empty for an
+// escaped dollar sign.
+func inside(s string, match []int) string {
+	for i := 2; i < len(match); i += 2 {
+		if match[i] >= 0 {
+			return s[match[i]:match[i+1]]
+		}
+	}
+	return ""
 }
 
 // mathAnswers returns what a text may give as its answer: what it states, or
@@ -50,9 +62,9 @@ func mathAnswers(answer string) (found []string, how string) {
 	if text = lastLine(answer); text != "" {
 		found = append(found, text)
 	}
-	spans := delimited.FindAllStringSubmatch(text, -1)
+	spans := delimited.FindAllStringSubmatchIndex(text, -1)
 	for i := len(spans) - 1; i >= 0; i-- {
-		if inner := strings.Join(spans[i][1:], ""); inner != "" {
+		if inner := inside(text, spans[i]); inner != "" {
 			found = append(found, inner)
 			break
 		}

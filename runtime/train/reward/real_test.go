@@ -3,6 +3,7 @@ package reward
 import (
 	"bufio"
 	"encoding/json"
+	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -151,6 +152,36 @@ func TestNumbersOfGSM8KInTheShapesOfModels(t *testing.T) {
 	}, golds, refs)
 }
 
+// TestOtherAnswersAreWrong judges each question by the answer of the next, where
+// that is another.
+func TestOtherAnswersAreWrong(t *testing.T) {
+	var golds []string
+	var refs []Reference
+	for _, q := range realSet[struct{ Answer string }](t, "gsm8k/test.jsonl") {
+		_, gold, _ := strings.Cut(q.Answer, "#### ")
+		golds, refs = append(golds, gold), append(refs, Reference{Answer: q.Answer})
+	}
+	for i, ref := range refs {
+		if other := golds[(i+1)%len(golds)]; other != golds[i] {
+			for _, before := range []string{"", "#### ", "The answer is ", "#### " + golds[i] + "\nThe answer is "} {
+				if v := judgeNumeric(before+other, ref); v.Right {
+					t.Errorf("%q is right for %s", before+other, golds[i])
+				}
+			}
+		}
+	}
+	for _, want := range "ABCDE" {
+		for _, other := range "ABCDE" {
+			for _, s := range []string{"%", "The answer is %.", "% is correct.", "% because", "Option " + string(want) + " is wrong. The answer is %."} {
+				answer := strings.ReplaceAll(s, "%", string(other))
+				if v := judgeChoice(answer, Reference{Answer: string(want), Choices: 5}); v.Right != (want == other) {
+					t.Errorf("%q for %c: %+v", answer, want, v)
+				}
+			}
+		}
+	}
+}
+
 // mathShapes are the shapes of MATH's gold answers that mean the same.
 func mathShapes() []shape {
 	frac := regexp.MustCompile(`(^|\d)?\\d?frac\{([^{}]+|\\sqrt\{\d+\})\}\{([^{}]+)\}`)
@@ -195,6 +226,39 @@ func mathShapes() []shape {
 			}
 			return s
 		}},
+		{"as a decimal", func(s string) string {
+			if m := regexp.MustCompile(`^(-?)\\d?frac\{(\d+)\}\{(\d+)\}$`).FindStringSubmatch(s); m != nil {
+				v, _ := new(big.Rat).SetString(m[1] + m[2] + "/" + m[3])
+				if digits, exact := v.FloatPrec(); exact {
+					return v.FloatString(digits)
+				}
+			}
+			return s
+		}},
+		{"\\frac12", func(s string) string {
+			return regexp.MustCompile(`\\frac\{(\d)\}\{(\d)\}`).ReplaceAllString(s, `\frac$1$2`)
+		}},
+		{"with a unit", func(s string) string {
+			if whole.MatchString(s) {
+				return s + ` \text{ cm}^2`
+			}
+			return s
+		}},
+		{"with a unit in words", func(s string) string {
+			if whole.MatchString(s) {
+				return s + " square units"
+			}
+			return s
+		}},
+		{"without degrees and \\text", func(s string) string {
+			return regexp.MustCompile(`\\text\{([^}]*)\}|\^\\circ`).ReplaceAllString(s, "$1")
+		}},
+		{"in Unicode", strings.NewReplacer(`\pi`, "π", `\infty`, "∞", `\cup`, "∪", `\pm`, "±", `^\circ`, "°", "-", "−", `\in `, "∈").Replace},
+		{"in plain text", func(s string) string {
+			s = regexp.MustCompile(`\\sqrt\{(\d+)\}`).ReplaceAllString(s, "sqrt($1)")
+			return strings.ReplaceAll(s, `\pi`, "pi")
+		}},
+		{"other brackets of a matrix", strings.NewReplacer("pmatrix", "bmatrix").Replace},
 		{"without \\left and \\right", strings.NewReplacer(`\left`, "", `\right`, "").Replace},
 		{"x = …", func(s string) string {
 			if whole.MatchString(s) {

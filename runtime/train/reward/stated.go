@@ -30,7 +30,7 @@ var (
 	byBox = form{name: "in a box", find: boxes}
 	// bySentence is "The final answer is 5".
 	bySentence = form{name: `after "answer is"`, find: following(regexp.MustCompile(
-		`(?i)\b(?:answer|correct (?:option|choice|letter))(?:\*\*)?(?:\s+(?:to|for|of)\s[^.\n:]{0,100}?)?\s+` +
+		`(?i)\b(?:answer|correct (?:option|choice|letter))(?:\*\*)?(?:\s+(?:to|for|of)\s[^.\n:]*?)?\s+` +
 			`(?:is|are|would be|should be|must be|will be)\b(?:\s+(?:therefore|thus|then|simply|just|clearly|indeed)\b)?`))}
 	// byLabel is "Answer: 5", also as a heading with the answer below.
 	byLabel = form{name: `after "Answer:"`, find: following(regexp.MustCompile(

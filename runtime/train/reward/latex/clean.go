@@ -14,6 +14,10 @@ var symbols = strings.NewReplacer(
 	`\$`, "", "$", "", "€", "", "£", "", `\%`, "%", " percent", "%", `\#`, "",
 )
 
+// aliases are commands with the same meaning.
+var aliases = strings.NewReplacer(`\dfrac`, `\frac`, `\tfrac`, `\frac`, `\cfrac`, `\frac`, `\lbrace`, `\{`, `\rbrace`, `\}`,
+	`\leq`, `\le`, `\geq`, `\ge`, `\neq`, `\ne`, `\lt`, `<`, `\gt`, `>`)
+
 var (
 	// thousandsComma matches a comma between groups of three digits.
 	thousandsComma = regexp.MustCompile(`\d,\d{3}(?:\D|$)`)
@@ -48,8 +52,7 @@ func clean(s string) string {
 		}
 	}
 	s = symbols.Replace(s)
-	s = strings.NewReplacer(`\dfrac`, `\frac`, `\tfrac`, `\frac`, `\cfrac`, `\frac`, `\lbrace`, `\{`, `\rbrace`, `\}`,
-		`\leq`, `\le`, `\geq`, `\ge`, `\neq`, `\ne`, `\lt`, `<`, `\gt`, `>`).Replace(s)
+	s = aliases.Replace(s)
 	for range 4 { // 11,\! 111,\! 111: matches share digits
 		t := setComma.ReplaceAllString(s, "$1$2")
 		if t == s {
