@@ -3,6 +3,7 @@ package reward
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -60,10 +61,17 @@ func rightOf(t *testing.T, kind string, s shape, golds []string, refs []Referenc
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Many questions have the same answer: each is judged once.
+	type question struct{ answer, gold string }
+	judged := map[question]Verdict{}
 	for i, gold := range golds {
-		v, err := judge.Judge(t.Context(), s.write(gold), refs[i])
-		if err != nil {
-			t.Fatal(err)
+		q := question{s.write(gold), fmt.Sprint(refs[i])}
+		v, ok := judged[q]
+		if !ok {
+			if v, err = judge.Judge(t.Context(), q.answer, refs[i]); err != nil {
+				t.Fatal(err)
+			}
+			judged[q] = v
 		}
 		if v.Right {
 			right++
@@ -113,7 +121,14 @@ func TestChoicesOfARCInTheShapesOfModels(t *testing.T) {
 		around("", ". A plant grows"), around("Let us see.\n", ") A rock is heavier than B or D"),
 		around("I would go for ", " since it fits."), around("The answer is **", "**.\n\nQuestion: Which?\nThe answer is D."),
 	}, golds, refs)
-	// The whole choice, as the question gives it.
+}
+
+// TestChoicesOfARCWithTheirText judges the whole choice, as the question gives it.
+func TestChoicesOfARCWithTheirText(t *testing.T) {
+	type question struct {
+		Choices struct{ Text []string }
+		Key     string `json:"answerKey"`
+	}
 	for _, file := range []string{"arc/ARC-Challenge-Test.jsonl", "arc/ARC-Easy-Test.jsonl"} {
 		for _, q := range realSet[question](t, file) {
 			text := q.Choices.Text[q.Key[0]-'A']
@@ -140,6 +155,9 @@ func TestNumbersOfGSM8KInTheShapesOfModels(t *testing.T) {
 		t.Errorf("%d questions, want 1319", len(golds))
 	}
 	mustAllBeRight(t, contract.RewardNumeric, []shape{around("", "")}, whole, refs)
+	for i, gold := range golds {
+		refs[i] = Reference{Answer: "#### " + gold}
+	}
 	mustAllBeRight(t, contract.RewardNumeric, []shape{
 		around("", ""), {"without commas", plain}, {"with .00", func(s string) string { return "It is " + s + ".00" }},
 		around("#### ", ""), around("3 + 4 = 7\n#### ", "\n\nQuestion: And if 5 more?\n6\n#### 6"), around("#### ", "\n####"),
@@ -300,7 +318,7 @@ func TestOtherAnswersOfMATHAreWrong(t *testing.T) {
 	bare := func(s string) string { return named.ReplaceAllString(s, "") }
 	var pairs, right int
 	for i, gold := range golds {
-		for j := 1; j <= 40; j++ {
+		for j := 1; j <= 10; j++ {
 			other := golds[(i+j)%len(golds)]
 			if latex.Normal(other) == latex.Normal(gold) {
 				continue

@@ -334,4 +334,3 @@ func (p *parser) factor() (*node, error) {
 		}
 	}
 }
-
