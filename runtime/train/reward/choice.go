@@ -67,7 +67,7 @@ func Letter(answer string, n int) (letter byte, how string, ok bool) {
 		n = MaxChoices
 	}
 	offered := func(c byte) bool { return c >= 'A' && int(c-'A') < n }
-	letter, how, ok = stated(answer, choiceForms, func(text string) (byte, bool) {
+	letter, how, ok = stated(answer, choiceForms, func(text string, _ bool) (byte, bool) {
 		m := opening.FindStringSubmatchIndex(text)
 		if m == nil {
 			return 0, false

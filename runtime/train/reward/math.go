@@ -11,6 +11,8 @@ import (
 var (
 	// mathForms are tried in this order.
 	mathForms = []form{byBox, bySentence, byLabel, byMark}
+	// hedge matches words between "the answer is" and the answer.
+	hedge = regexp.MustCompile(`^(?i:(?:approximately|about|exactly|equal to|given by)\b\s*)+`)
 	// sentenceEnd matches the end of the sentence that states an answer.
 	sentenceEnd = regexp.MustCompile(`\.(?:\*\*)?(?:\s|$)`)
 	// delimited matches mathematics in a text: $…$, \(…\), \[…\]. A dollar sign
@@ -18,27 +20,45 @@ var (
 	delimited = regexp.MustCompile(`(?s)\\\$|\$\$(.+?)\$\$|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]`)
 )
 
-// expression returns the mathematics at the beginning of what is stated.
-func expression(text string) (string, bool) {
+// expressions returns the mathematics at the beginning of what is stated, or in
+// the sentence that states it.
+func expressions(text string, closed bool) (found []string, ok bool) {
+	if closed {
+		return []string{text}, latex.Normal(text) != ""
+	}
 	text = strings.TrimLeft(text, " \t\r\n:*")
-	if m := delimited.FindStringSubmatchIndex(text); m != nil && m[0] == 0 && text[0:2] != `\$` {
+	text = strings.TrimLeft(text[len(hedge.FindString(text)):], " \t\r\n:*")
+	if m := delimited.FindStringSubmatchIndex(text); m != nil && m[0] == 0 && !strings.HasPrefix(text, `\$`) {
 		// "$1$ and $2$" is one answer: what goes on is taken along up to its end.
-		rest, _, _ := strings.Cut(text[m[1]:], "\n")
-		if m := sentenceEnd.FindStringIndex(rest); m != nil {
-			rest = rest[:m[0]]
-		}
-		if strings.Contains(rest, "$") {
+		if rest := sentence(text[m[1]:]); strings.Contains(rest, "$") {
 			text = text[:m[1]] + rest
 		} else {
 			text = inside(text, m)
 		}
-	} else {
-		text = firstLine(text)
-		if m := sentenceEnd.FindStringIndex(text); m != nil {
-			text = text[:m[0]]
+		return []string{strings.TrimSpace(text)}, latex.Normal(text) != ""
+	}
+	text = strings.TrimSpace(sentence(text))
+	return append([]string{text}, lastSpan(text)...), latex.Normal(text) != ""
+}
+
+// sentence returns s up to the end of its first sentence, or line.
+func sentence(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if m := sentenceEnd.FindStringIndex(s); m != nil {
+		s = s[:m[0]]
+	}
+	return s
+}
+
+// lastSpan returns the last mathematics that a text has between delimiters.
+func lastSpan(text string) []string {
+	spans := delimited.FindAllStringSubmatchIndex(text, -1)
+	for i := len(spans) - 1; i >= 0; i-- {
+		if inner := inside(text, spans[i]); inner != "" {
+			return []string{inner}
 		}
 	}
-	return strings.TrimSpace(text), latex.Normal(text) != ""
+	return nil
 }
 
 // inside returns the group of a match of delimited that took part, empty for an
@@ -53,21 +73,14 @@ func inside(s string, match []int) string {
 }
 
 // mathAnswers returns what a text may give as its answer: what it states, or
-// else the last line, the last mathematics in it, and how they were found.
+// else the last line or the last mathematics in it, and how they were found.
 func mathAnswers(answer string) (found []string, how string) {
-	text, how, ok := stated(answer, mathForms, expression)
+	found, how, ok := stated(answer, mathForms, expressions)
 	if ok {
-		return []string{text}, how
+		return found, how
 	}
-	if text = lastLine(answer); text != "" {
-		found = append(found, text)
-	}
-	spans := delimited.FindAllStringSubmatchIndex(text, -1)
-	for i := len(spans) - 1; i >= 0; i-- {
-		if inner := inside(text, spans[i]); inner != "" {
-			found = append(found, inner)
-			break
-		}
+	if text := lastLine(answer); text != "" {
+		found = append([]string{text}, lastSpan(text)...)
 	}
 	return found, "the last line"
 }

@@ -51,7 +51,7 @@ var numericForms = []form{byBox, bySentence, byLabel, byMark}
 // Number returns the number that an answer gives: the one that it states as
 // its answer, or its last one, and how it was found.
 func Number(answer string) (n *big.Rat, how string, ok bool) {
-	n, how, ok = stated(answer, numericForms, func(text string) (*big.Rat, bool) {
+	n, how, ok = stated(answer, numericForms, func(text string, _ bool) (*big.Rat, bool) {
 		text = plain.Replace(firstLine(text))
 		// "the answer is 3 + 4 = 7."
 		if i := strings.LastIndexByte(text, '='); i >= 0 && len(numbers(text[i:])) > 0 {

@@ -23,11 +23,13 @@ type form struct {
 	name string
 	// find returns what follows (or is inside) each statement of this form.
 	find func(string) []string
+	// closed says that what is found has nothing else behind it.
+	closed bool
 }
 
 var (
 	// byBox is the last word in MATH's format: \boxed{5}, \fbox{5}.
-	byBox = form{name: "in a box", find: boxes}
+	byBox = form{name: "in a box", find: boxes, closed: true}
 	// bySentence is "The final answer is 5".
 	bySentence = form{name: `after "answer is"`, find: following(regexp.MustCompile(
 		`(?i)\b(?:answer|correct (?:option|choice|letter))(?:\*\*)?(?:\s+(?:to|for|of)\s[^.\n:]*?)?\s+` +
@@ -62,7 +64,7 @@ var nextQuestion = regexp.MustCompile(`(?im)^[ \t]*(?:#+[ \t]*|\*\*)?(?:question
 // stated returns what an answer states as its result: by the first of forms
 // that it uses, and the last time that it does so, as far as read understands
 // it. How is the form's name.
-func stated[T any](answer string, forms []form, read func(string) (T, bool)) (result T, how string, ok bool) {
+func stated[T any](answer string, forms []form, read func(text string, closed bool) (T, bool)) (result T, how string, ok bool) {
 	parts := []string{answer}
 	// What comes before an invented question counts if it states something.
 	if m := nextQuestion.FindStringIndex(answer); m != nil && strings.TrimSpace(answer[:m[0]]) != "" {
@@ -72,7 +74,7 @@ func stated[T any](answer string, forms []form, read func(string) (T, bool)) (re
 		for _, f := range forms {
 			found := f.find(part)
 			for i := len(found) - 1; i >= 0; i-- {
-				if result, ok = read(found[i]); ok {
+				if result, ok = read(found[i], f.closed); ok {
 					return result, f.name, true
 				}
 			}

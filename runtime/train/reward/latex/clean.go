@@ -69,11 +69,11 @@ func clean(s string) string {
 	})
 	s = strings.TrimSpace(s)
 	for {
-		t := strings.TrimRight(s, " ,;:")
+		t := strings.TrimRight(s, " ,;:`\"”")
 		if strings.HasSuffix(t, ".") {
 			t = strings.TrimRight(t, ".")
 		}
-		t = strings.TrimLeft(strings.Trim(t, "*"), " :")
+		t = strings.TrimLeft(strings.Trim(t, "*"), " :`\"“")
 		if t == s {
 			break
 		}
