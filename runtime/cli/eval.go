@@ -9,7 +9,6 @@ import (
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/train"
-	"github.com/transformersquared/operator/runtime/train/dataset"
 )
 
 // evaluated is the JSON of `t2 eval`.
@@ -20,7 +19,7 @@ type evaluated struct {
 	Reward  string  `json:"reward"`
 	// Dataset is the digest of the file.
 	Dataset string `json:"dataset"`
-	// Skipped counts records that the reward cannot judge.
+	// Skipped counts records that the reward cannot judge or the model not hold.
 	Skipped int             `json:"skipped,omitempty"`
 	Records []train.Verdict `json:"records,omitempty"`
 }
@@ -83,12 +82,12 @@ func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	return f.print(env, set, result)
+	return f.print(env, set.Digest, len(task.Skipped()), result)
 }
 
-func (f *evalFlags) print(env *Env, set *dataset.Set, result train.Result) error {
+func (f *evalFlags) print(env *Env, digest string, skipped int, result train.Result) error {
 	out := evaluated{
-		Score: result.Score, N: len(result.Verdicts), Reward: f.reward, Dataset: set.Digest, Skipped: len(set.Skipped),
+		Score: result.Score, N: len(result.Verdicts), Reward: f.reward, Dataset: digest, Skipped: skipped,
 	}
 	for _, v := range result.Verdicts {
 		if v.Correct {

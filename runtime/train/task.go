@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -24,26 +22,34 @@ type Task struct {
 	judge     reward.Judge
 }
 
-// NewTask encodes the prompts of a data set. A prompt that leaves no room for
-// an answer within positions is contract.ReasonInvalidDataset, with its line.
-// The judge stays the caller's to close.
+// NewTask encodes the prompts of a data set. Records whose prompt leaves no room
+// for an answer within positions are left out; if most do, it is
+// contract.ReasonInvalidDataset. The judge stays the caller's to close.
 func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, positions int) (*Task, error) {
-	task := &Task{set: set, tokenizer: t, judge: judge, prompts: make([][]int32, len(set.Records))}
-	for i, r := range set.Records {
+	task := &Task{tokenizer: t, judge: judge}
+	var err error
+	task.set, err = set.Fit(func(r dataset.Record) error {
 		ids, err := EncodePrompt(t, r.Messages)
-		if err == nil && len(ids) >= positions {
-			err = fmt.Errorf("the prompt has %d tokens, which leaves no room for an answer in the model's %d positions: shorten or remove it", len(ids), positions)
+		switch {
+		case err != nil:
+			return err
+		case len(ids) == 0:
+			return errors.New("the prompt has no tokens")
+		case len(ids) >= positions:
+			return fmt.Errorf("the prompt has %d tokens, which leaves no room for an answer in the model's %d positions", len(ids), positions)
 		}
-		if err == nil && len(ids) == 0 {
-			err = errors.New("the prompt has no tokens")
-		}
-		if err != nil {
-			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s: %w", set.Place(r), err))
-		}
-		task.prompts[i] = ids
+		task.prompts = append(task.prompts, ids)
+		return nil
+	}, "shorten or remove what is too long")
+	if err != nil {
+		return nil, err
 	}
 	return task, nil
 }
+
+// Skipped are the records that are not asked: those that the reward cannot
+// judge and those that the model cannot hold.
+func (t *Task) Skipped() []dataset.Skip { return t.set.Skipped }
 
 // EncodePrompt returns the tokens of a conversation that the model is to
 // answer. A model without a chat template is given the last message as text to

@@ -55,7 +55,6 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	t := &trainer{
 		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
 		base: in.base, sigma: map[string][]float32{}, metrics: newMetrics(o.Progress.Registry()),
-		order: newOrder(spec.Hyperparameters.Seed, len(data.train.Records)),
 	}
 	positions := in.base.Config().MaxPositions
 	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
@@ -64,6 +63,9 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	if t.validate, err = NewTask(data.validation, in.tokenizer, judge, positions); err != nil {
 		return nil, err
 	}
+	warnSkipped(o.Log, "training", t.train.Skipped())
+	warnSkipped(o.Log, "validation", t.validate.Skipped())
+	t.order = newOrder(t.hyper.Seed, t.train.Len())
 	if t.param, err = expert.NewParameterization(t.hyper.Parameterization); err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ type Set struct {
 	Digest string
 	// Skipped are the records that were left out.
 	Skipped []Skip
-	unit    string
+	unit    string // that Line counts
 }
 
 // Skip is a record that cannot be used.
@@ -57,10 +57,6 @@ type Skip struct {
 	// Why begins with the place: `line 12, field "answer": …`.
 	Why string
 }
-
-// Place says where a record is, for messages: "ConfigMap math, key train.jsonl,
-// line 3".
-func (s *Set) Place(r Record) string { return fmt.Sprintf("%s, %s %d", s.Name, s.unit, r.Line) }
 
 // Limits that no data set for expert vectors comes near; they keep a wrong path
 // from filling the memory.
@@ -129,27 +125,45 @@ func build(name string, content []byte, spec contract.DatasetSpec, parse parser,
 	for i := range set.Skipped {
 		set.Skipped[i].Why = unit + " " + set.Skipped[i].Why
 	}
-	return set, usable(set, misjudged, spec.Format)
+	if index == 0 {
+		return nil, fmt.Errorf("%s: the file has no records: it must have one JSON object a line, or one array of them (format %s)",
+			name, spec.Format)
+	}
+	remedy := fmt.Sprintf("correct the format, which is %s, or the data set", spec.Format)
+	if 2*misjudged > len(set.Skipped) {
+		remedy = "correct the reward or the data set"
+	}
+	return set, set.usable(remedy)
 }
 
 // usable refuses a set of which most records had to be left out.
-func usable(set *Set, misjudged int, format string) error {
-	skipped, all := len(set.Skipped), len(set.Skipped)+len(set.Records)
+func (s *Set) usable(remedy string) error {
+	skipped, all := len(s.Skipped), len(s.Skipped)+len(s.Records)
 	switch {
-	case all == 0:
-		return fmt.Errorf("%s: the file has no records: it must have one JSON object a line, or one array of them (format %s)",
-			set.Name, format)
 	case 2*skipped <= all:
 		return nil
+	case all == 1:
+		return fmt.Errorf("%s, %s: %s", s.Name, s.Skipped[0].Why, remedy)
+	default:
+		return fmt.Errorf("%s: %d of %d records cannot be used, the first at %s: %s", s.Name, skipped, all, s.Skipped[0].Why, remedy)
 	}
-	remedy := fmt.Sprintf("correct the format, which is %s, or the data set", format)
-	if 2*misjudged > skipped {
-		remedy = "correct the reward or the data set"
+}
+
+// Fit leaves out the records that use refuses, such as those whose prompt is too
+// long for a model. It refuses the set, with the remedy, if most are left out.
+func (s *Set) Fit(use func(Record) error, remedy string) (*Set, error) {
+	fitting := &Set{Name: s.Name, Digest: s.Digest, Skipped: slices.Clone(s.Skipped), unit: s.unit}
+	for _, r := range s.Records {
+		if err := use(r); err != nil {
+			fitting.Skipped = append(fitting.Skipped, Skip{r.Index, fmt.Sprintf("%s %d: %v", s.unit, r.Line, err)})
+			continue
+		}
+		fitting.Records = append(fitting.Records, r)
 	}
-	if all == 1 {
-		return fmt.Errorf("%s, %s: %s", set.Name, set.Skipped[0].Why, remedy)
+	if err := fitting.usable(remedy); err != nil {
+		return nil, failure.Permanent(contract.ReasonInvalidDataset, err)
 	}
-	return fmt.Errorf("%s: %d of %d records cannot be used, the first at %s: %s", set.Name, skipped, all, set.Skipped[0].Why, remedy)
+	return fitting, nil
 }
 
 // referenceFields are the fields that rewards judge by.
