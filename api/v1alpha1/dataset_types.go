@@ -11,8 +11,8 @@ type TrainingDataset struct {
 	Validation Dataset `json:"validation,omitzero"`
 }
 
-// Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
-// and http.
+// Dataset is a file of JSON objects, one a line or in one array, compressed by
+// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
 // +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http
 // +kubebuilder:validation:XValidation:rule="!has(self.promptTemplate) || self.format != 'Chat'",message="format Chat has whole conversations and takes no promptTemplate",fieldPath=".promptTemplate"
 type Dataset struct {
@@ -30,11 +30,12 @@ type Dataset struct {
 	// digest is the SHA-256 that the file must have; another file is refused.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`
-	// format of the file's lines, each a JSON object with these fields (others may be
-	// there and are ignored):
+	// format of the file's records, each a JSON object with these fields (others may
+	// be there and are ignored):
 	// GSM8K: question, answer (ends in "#### number").
 	// MBPP: text or prompt, test_list[], and as they need it test_setup_code,
 	// test_imports[], code.
+	// HumanEval: prompt, entry_point, test.
 	// ARC: question, choices{text[], label[]}, answerKey; or question{stem,
 	// choices[{text, label}]}, answerKey.
 	// MATH: problem, and answer or a solution with \boxed{answer}.
@@ -59,19 +60,20 @@ type Dataset struct {
 	Limit int32 `json:"limit,omitempty"`
 }
 
-// DatasetFormat names the fields of a JSONL file, as published data sets have
+// DatasetFormat names the fields of a file's records, as published data sets have
 // them.
-// +kubebuilder:validation:Enum=GSM8K;MBPP;ARC;MATH;Chat;Pairs
+// +kubebuilder:validation:Enum=GSM8K;MBPP;HumanEval;ARC;MATH;Chat;Pairs
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type DatasetFormat string
 
 // Data set formats.
 const (
-	FormatGSM8K DatasetFormat = "GSM8K"
-	FormatMBPP  DatasetFormat = "MBPP"
-	FormatARC   DatasetFormat = "ARC"
-	FormatMATH  DatasetFormat = "MATH"
-	FormatChat  DatasetFormat = "Chat"
-	FormatPairs DatasetFormat = "Pairs"
+	FormatGSM8K     DatasetFormat = "GSM8K"
+	FormatMBPP      DatasetFormat = "MBPP"
+	FormatHumanEval DatasetFormat = "HumanEval"
+	FormatARC       DatasetFormat = "ARC"
+	FormatMATH      DatasetFormat = "MATH"
+	FormatChat      DatasetFormat = "Chat"
+	FormatPairs     DatasetFormat = "Pairs"
 )

@@ -137,7 +137,7 @@ type Objective struct {
 type ReinforceObjective struct {
 	// reward judges an answer: +1 if it is right, -1 if not. ExactMatch compares the
 	// text, blanks aside; Numeric the last number; MultipleChoice the letter that
-	// the answer names; UnitTests runs the answer's Python program against the
+	// the answer names; Math the value of a mathematical answer; UnitTests runs the answer's Python program against the
 	// record's tests.
 	// +required
 	Reward Reward `json:"reward,omitempty"`
@@ -160,7 +160,7 @@ type ReinforceObjective struct {
 }
 
 // Reward judges an answer.
-// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;UnitTests
+// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;Math;UnitTests
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=32
 type Reward string
@@ -170,6 +170,7 @@ const (
 	RewardExactMatch     Reward = "ExactMatch"
 	RewardNumeric        Reward = "Numeric"
 	RewardMultipleChoice Reward = "MultipleChoice"
+	RewardMath           Reward = "Math"
 	RewardUnitTests      Reward = "UnitTests"
 )
 

@@ -11,6 +11,7 @@ func commands(env *Env) []*cobra.Command {
 		newInspectCommand(env),
 		newTrainCommand(env),
 		newEvalCommand(env),
+		newJudgeCommand(env),
 		newGenerateCommand(env),
 		newServeCommand(env),
 		newRunTestsCommand(env),

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/train"
-	"github.com/transformersquared/operator/runtime/train/dataset"
-	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // evaluated is the JSON of `t2 eval`.
@@ -22,7 +19,7 @@ type evaluated struct {
 	Reward  string  `json:"reward"`
 	// Dataset is the digest of the file.
 	Dataset string `json:"dataset"`
-	// Skipped counts records whose tests cannot be run.
+	// Skipped counts records that the reward cannot judge or the model not hold.
 	Skipped int             `json:"skipped,omitempty"`
 	Records []train.Verdict `json:"records,omitempty"`
 }
@@ -55,43 +52,23 @@ bounded time and memory.`,
 	}
 	flags := cmd.Flags()
 	f.register(flags)
-	flags.StringVar(&f.dataset.Path, "dataset", "", "JSONL file, or its http(s) address (required)")
-	flags.StringVar(&f.dataset.Format, "format", "", "one of "+strings.Join(dataset.Formats(), ", ")+" (required)")
+	registerDataset(flags, &f.dataset, &f.reward)
 	flags.StringVar(&f.dataset.PromptTemplate, "prompt-template", "", "the user's message, with {question}, {choices} and {tests}")
-	flags.StringVar(&f.dataset.Digest, "dataset-digest", "", "sha256:… that the file must have")
 	flags.IntVar(&f.dataset.Limit, "limit", 0, "use only the first so many records; 0 means all")
-	flags.StringVar(&f.reward, "reward", "", "ExactMatch, Numeric, MultipleChoice or UnitTests; without it, the one that fits the format")
 	flags.IntVar(&f.maxNewTokens, "max-new-tokens", 512, "how long an answer may be")
 	flags.BoolVar(&f.records, "records", false, "print every answer")
 	return cmd
 }
 
 func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
-	if f.dataset.Path == "" || f.dataset.Format == "" {
-		return usagef("--dataset and --format are needed")
-	}
-	if strings.HasPrefix(f.dataset.Path, "http://") || strings.HasPrefix(f.dataset.Path, "https://") {
-		f.dataset.URL, f.dataset.Path = f.dataset.Path, ""
-	}
 	if f.maxNewTokens < 1 {
 		return usagef("--max-new-tokens %d: allow at least 1", f.maxNewTokens)
 	}
-	if f.reward == "" {
-		f.reward = dataset.DefaultReward(f.dataset.Format)
-	}
-	command, err := testCommand()
+	set, judge, err := loadDataset(ctx, &f.dataset, &f.reward)
 	if err != nil {
 		return err
-	}
-	judge, err := reward.New(f.reward, command)
-	if err != nil {
-		return &UsageError{Err: err}
 	}
 	defer func() { err = errors.Join(err, judge.Close()) }()
-	set, err := dataset.Load(ctx, f.dataset, judge)
-	if err != nil {
-		return err
-	}
 	l, err := f.load(ctx)
 	if err != nil {
 		return err
@@ -105,12 +82,12 @@ func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	return f.print(env, set, result)
+	return f.print(env, set.Digest, len(task.Skipped()), result)
 }
 
-func (f *evalFlags) print(env *Env, set *dataset.Set, result train.Result) error {
+func (f *evalFlags) print(env *Env, digest string, skipped int, result train.Result) error {
 	out := evaluated{
-		Score: result.Score, N: len(result.Verdicts), Reward: f.reward, Dataset: set.Digest, Skipped: len(set.Skipped),
+		Score: result.Score, N: len(result.Verdicts), Reward: f.reward, Dataset: digest, Skipped: skipped,
 	}
 	for _, v := range result.Verdicts {
 		if v.Correct {
@@ -124,11 +101,7 @@ func (f *evalFlags) print(env *Env, set *dataset.Set, result train.Result) error
 		return env.PrintJSON(out)
 	}
 	for _, r := range out.Records {
-		mark := "wrong"
-		if r.Correct {
-			mark = "right"
-		}
-		if _, err := fmt.Fprintf(env.Stdout, "%s line %d: %q → %q\n", mark, r.Line, r.Prompt, r.Answer); err != nil {
+		if _, err := fmt.Fprintf(env.Stdout, "%s line %d: %q → %q\n", verdictWord(r.Correct), r.Line, r.Prompt, r.Answer); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ func BenchmarkIteration(b *testing.B) {
 	defer func() { _ = be.Close() }()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	judge := mustJudge(b, spec.Reward)
-	data, err := loadSets(b.Context(), spec, judge, log)
+	data, err := loadSets(b.Context(), spec, judge)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 	}
 	defer func() { err = errors.Join(err, judge.Close()) }()
 	o.Progress.Phase("Fetching", 0, 0)
-	sets, err := loadSets(ctx, spec, judge, o.Log)
+	sets, err := loadSets(ctx, spec, judge)
 	if err != nil {
 		return contract.Termination{}, err
 	}
@@ -125,7 +125,7 @@ func occupy(ctx context.Context, root, runID string, log *slog.Logger) (*artifac
 // sets are a run's data.
 type sets struct{ train, validation *dataset.Set }
 
-func loadSets(ctx context.Context, spec contract.TrainSpec, judge reward.Judge, log *slog.Logger) (s sets, err error) {
+func loadSets(ctx context.Context, spec contract.TrainSpec, judge reward.Judge) (s sets, err error) {
 	for _, each := range []struct {
 		name string
 		spec contract.DatasetSpec
@@ -134,11 +134,15 @@ func loadSets(ctx context.Context, spec contract.TrainSpec, judge reward.Judge, 
 		if *each.set, err = dataset.Load(ctx, each.spec, judge); err != nil {
 			return s, fmt.Errorf("%s data: %w", each.name, err)
 		}
-		if skipped := (*each.set).Skipped; len(skipped) > 0 {
-			log.Warn("Records were left out: their tests cannot be run", "data", each.name, "count", len(skipped), "first", skipped[0])
-		}
 	}
 	return s, nil
+}
+
+// warnSkipped says which records take no part.
+func warnSkipped(log *slog.Logger, data string, skipped []dataset.Skip) {
+	if len(skipped) > 0 {
+		log.Warn("Left out records that cannot be used", "data", data, "count", len(skipped), "first", skipped[0].Why)
+	}
 }
 
 // finished returns the result of a run that was finished before, if its expert

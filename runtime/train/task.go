@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
 
-	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -26,26 +22,34 @@ type Task struct {
 	judge     reward.Judge
 }
 
-// NewTask encodes the prompts of a data set. A prompt that leaves no room for
-// an answer within positions is contract.ReasonInvalidDataset, with its line.
-// The judge stays the caller's to close.
+// NewTask encodes the prompts of a data set. Records whose prompt leaves no room
+// for an answer within positions are left out; if most do, it is
+// contract.ReasonInvalidDataset. The judge stays the caller's to close.
 func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, positions int) (*Task, error) {
-	task := &Task{set: set, tokenizer: t, judge: judge, prompts: make([][]int32, len(set.Records))}
-	for i, r := range set.Records {
+	task := &Task{tokenizer: t, judge: judge}
+	var err error
+	task.set, err = set.Fit(func(r dataset.Record) error {
 		ids, err := EncodePrompt(t, r.Messages)
-		if err == nil && len(ids) >= positions {
-			err = fmt.Errorf("the prompt has %d tokens, which leaves no room for an answer in the model's %d positions: shorten or remove it", len(ids), positions)
+		switch {
+		case err != nil:
+			return err
+		case len(ids) == 0:
+			return errors.New("the prompt has no tokens")
+		case len(ids) >= positions:
+			return fmt.Errorf("the prompt has %d tokens, which leaves no room for an answer in the model's %d positions", len(ids), positions)
 		}
-		if err == nil && len(ids) == 0 {
-			err = errors.New("the prompt has no tokens")
-		}
-		if err != nil {
-			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s:%d: %w", set.Name, r.Line, err))
-		}
-		task.prompts[i] = ids
+		task.prompts = append(task.prompts, ids)
+		return nil
+	}, "shorten or remove what is too long")
+	if err != nil {
+		return nil, err
 	}
 	return task, nil
 }
+
+// Skipped are the records that are not asked: those that the reward cannot
+// judge and those that the model cannot hold.
+func (t *Task) Skipped() []dataset.Skip { return t.set.Skipped }
 
 // EncodePrompt returns the tokens of a conversation that the model is to
 // answer. A model without a chat template is given the last message as text to
@@ -77,24 +81,13 @@ func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNew
 	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
 }
 
-// verdicts judges the answers to these records side by side.
-func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]bool, error) {
-	right := make([]bool, len(answers))
-	errs := make([]error, len(answers))
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	var wg sync.WaitGroup
+// verdicts judges the answers to these records.
+func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]reward.Verdict, error) {
+	texts, refs := make([]string, len(answers)), make([]reward.Reference, len(answers))
 	for i, a := range answers {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			right[i], errs[i] = t.judge.Correct(ctx, t.text(a), t.set.Records[records[i]].Reference)
-		})
+		texts[i], refs[i] = t.text(a), t.set.Records[records[i]].Reference
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("judging answers: %w", err)
-	}
-	return right, nil
+	return reward.All(ctx, t.judge, texts, refs)
 }
 
 // Verdict is one judged answer of an evaluation.
@@ -104,6 +97,9 @@ type Verdict struct {
 	Prompt  string `json:"prompt"`
 	Answer  string `json:"answer"`
 	Correct bool   `json:"correct"`
+	// Extracted and Why are the judge's (see reward.Verdict).
+	Extracted string `json:"extracted"`
+	Why       string `json:"why"`
 }
 
 // Result is the outcome of an evaluation.
@@ -125,7 +121,7 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	if err != nil {
 		return Result{}, fmt.Errorf("answering %s: %w", t.set.Name, err)
 	}
-	right, err := t.verdicts(ctx, records, answers)
+	verdicts, err := t.verdicts(ctx, records, answers)
 	if err != nil {
 		return Result{}, err
 	}
@@ -134,9 +130,10 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	for i, r := range t.set.Records {
 		messages := r.Messages
 		result.Verdicts[i] = Verdict{
-			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]), Correct: right[i],
+			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]),
+			Correct: verdicts[i].Right, Extracted: verdicts[i].Extracted, Why: verdicts[i].Why,
 		}
-		if right[i] {
+		if verdicts[i].Right {
 			correct++
 		}
 		result.Tokens += len(answers[i].Tokens)

@@ -208,6 +208,29 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	}
 }
 
+func TestPromptsThatTheModelCannotHoldAreLeftOut(t *testing.T) {
+	e := newExercise(t)
+	_, _, tok := e.volume.Load(t)
+	path := filepath.Join(t.TempDir(), "set.jsonl")
+	long := fmt.Sprintf("{\"prompt\": %q, \"answer\": \"a\"}\n", strings.Repeat("x", 600))
+	short := "{\"prompt\": \"x\", \"answer\": \"a\"}\n"
+	if err := os.WriteFile(path, []byte(long+short), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := dataset.Load(t.Context(), contract.DatasetSpec{Path: path, Format: contract.FormatPairs}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := NewTask(set, tok, mustJudge(t, contract.RewardExactMatch), 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	skipped := task.Skipped()
+	if task.Len() != 1 || len(skipped) != 1 || skipped[0].Index != 0 || !strings.HasPrefix(skipped[0].Why, "line 1: the prompt has ") {
+		t.Errorf("%d records, skipped %v; want one of each", task.Len(), skipped)
+	}
+}
+
 func TestMatricesInBFloat16TeachTheSame(t *testing.T) {
 	e := newExercise(t)
 	e.spec.Hyperparameters.Iterations, e.spec.Hyperparameters.DType = 40, "bf16"
@@ -393,7 +416,7 @@ func TestInputsThatDoNotFitAreRefused(t *testing.T) {
 			change: func(_ *testing.T, s *contract.TrainSpec) { s.Modules = []string{"q_proj"} }},
 		{name: "a data set that is not there", wantReason: contract.ReasonSourceNotFound, wantText: "validation data",
 			change: func(_ *testing.T, s *contract.TrainSpec) { s.Validation.Path = "/nonexistent.jsonl" }},
-		{name: "a prompt beyond the model's positions", wantReason: contract.ReasonInvalidDataset, wantPermanent: true, wantText: "long.jsonl:1: the prompt has",
+		{name: "a prompt beyond the model's positions", wantReason: contract.ReasonInvalidDataset, wantPermanent: true, wantText: "long.jsonl, line 1: the prompt has",
 			change: func(t *testing.T, s *contract.TrainSpec) {
 				s.Train.Path = filepath.Join(t.TempDir(), "long.jsonl")
 				line := fmt.Sprintf("{\"prompt\": %q, \"answer\": \"a\"}\n", strings.Repeat("x", 600))

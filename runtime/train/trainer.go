@@ -55,7 +55,6 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	t := &trainer{
 		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
 		base: in.base, sigma: map[string][]float32{}, metrics: newMetrics(o.Progress.Registry()),
-		order: newOrder(spec.Hyperparameters.Seed, len(data.train.Records)),
 	}
 	positions := in.base.Config().MaxPositions
 	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
@@ -64,6 +63,9 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	if t.validate, err = NewTask(data.validation, in.tokenizer, judge, positions); err != nil {
 		return nil, err
 	}
+	warnSkipped(o.Log, "training", t.train.Skipped())
+	warnSkipped(o.Log, "validation", t.validate.Skipped())
+	t.order = newOrder(t.hyper.Seed, t.train.Len())
 	if t.param, err = expert.NewParameterization(t.hyper.Parameterization); err != nil {
 		return nil, err
 	}
@@ -240,17 +242,18 @@ func (t *trainer) iterate(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	right, err := t.train.verdicts(ctx, records, answers)
+	verdicts, err := t.train.verdicts(ctx, records, answers)
 	if err != nil {
 		return nil, err
 	}
-	episodes := make([]episode, len(records))
+	episodes, right := make([]episode, len(records)), make([]bool, len(records))
 	for i, r := range records {
 		prompt := t.train.prompts[r]
 		episodes[i] = episode{
 			tokens: slices.Concat(prompt, answers[i].Tokens),
 			prompt: len(prompt),
 		}
+		right[i] = verdicts[i].Right
 	}
 	reward := advantages(episodes, right, t.hyper.Baseline)
 	return t.update(ctx, episodes, reward)

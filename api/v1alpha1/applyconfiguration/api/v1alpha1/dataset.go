@@ -9,8 +9,8 @@ import (
 // DatasetApplyConfiguration represents a declarative configuration of the Dataset type for use
 // with apply.
 //
-// Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
-// and http.
+// Dataset is a file of JSON objects, one a line or in one array, compressed by
+// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
 type DatasetApplyConfiguration struct {
 	// configMap holds the file under a key. A change of its content trains again.
 	// Exactly one of configMap, persistentVolumeClaim and http is given.
@@ -22,11 +22,12 @@ type DatasetApplyConfiguration struct {
 	HTTP *HTTPFileApplyConfiguration `json:"http,omitempty"`
 	// digest is the SHA-256 that the file must have; another file is refused.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
-	// format of the file's lines, each a JSON object with these fields (others may be
-	// there and are ignored):
+	// format of the file's records, each a JSON object with these fields (others may
+	// be there and are ignored):
 	// GSM8K: question, answer (ends in "#### number").
 	// MBPP: text or prompt, test_list[], and as they need it test_setup_code,
 	// test_imports[], code.
+	// HumanEval: prompt, entry_point, test.
 	// ARC: question, choices{text[], label[]}, answerKey; or question{stem,
 	// choices[{text, label}]}, answerKey.
 	// MATH: problem, and answer or a solution with \boxed{answer}.

@@ -13,7 +13,7 @@ import (
 type ReinforceObjectiveApplyConfiguration struct {
 	// reward judges an answer: +1 if it is right, -1 if not. ExactMatch compares the
 	// text, blanks aside; Numeric the last number; MultipleChoice the letter that
-	// the answer names; UnitTests runs the answer's Python program against the
+	// the answer names; Math the value of a mathematical answer; UnitTests runs the answer's Python program against the
 	// record's tests.
 	Reward *apiv1alpha1.Reward `json:"reward,omitempty"`
 	// rollout says how answers are made; {type: Greedy, maxNewTokens: 512} without
