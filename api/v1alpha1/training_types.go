@@ -2,8 +2,8 @@ package v1alpha1
 
 import corev1 "k8s.io/api/core/v1"
 
-// TrainingSpec says how an expert is trained. A change of anything that the
-// result depends on (all but suspend, backoffLimit and resources) trains again;
+// TrainingSpec says how an expert is trained. A change of anything that the result
+// depends on (all but suspend, backoffLimit, resources and podTemplate) trains again;
 // the old artifact is served until the new one is there.
 type TrainingSpec struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
@@ -61,6 +61,11 @@ type TrainingSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// podTemplate shapes the training pod: where it runs, as whom, and with what
+	// beside the operator's own. It is merged into that of the BaseModel's
+	// spec.runtime. A change goes on with the run in another pod, from its checkpoint.
+	// +optional
+	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }
 
 // MethodType names what is trained.
