@@ -47,6 +47,11 @@ func (s *Server) resolve(name string) (target, error) {
 		t.pinned = pinned
 		return t, nil
 	}
+	if isPinned {
+		if err := s.loader.hindrance(pinned); err != nil {
+			return t, err
+		}
+	}
 	return t, newError(http.StatusNotFound, typeInvalid, "model_not_found", "model",
 		"the model %q does not exist; there are %s", clip(name), strings.Join(s.modelNames(), ", "))
 }
@@ -123,9 +128,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	}
 	s.metrics.answered(out, pass1)
 	if t.pinned == "" {
-		s.mu.Lock()
-		s.lastSeen = &out.adaptation
-		s.mu.Unlock()
+		s.saw(out.adaptation)
 	}
 	return out, nil
 }
