@@ -191,7 +191,13 @@ func foreignExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 func damagedExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 	t.Helper()
 	digest = v.Expert(t, "law", 55).Digest
-	file := filepath.Join(v.ExpertDir(t, digest), expert.VectorFile)
+	flipBit(t, filepath.Join(v.ExpertDir(t, digest), expert.VectorFile))
+	return digest
+}
+
+// flipBit damages the end of a file.
+func flipBit(t *testing.T, file string) {
+	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +206,6 @@ func damagedExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return digest
 }
 
 // movedExpert puts one expert into the folder of another.
