@@ -39,7 +39,7 @@ func podStatuses(seen []observation) []v1alpha1.PolicyPod {
 	for _, o := range seen {
 		pods = append(pods, v1alpha1.PolicyPod{
 			Name: o.pod.Name, ExpertSetDigest: v1alpha1.Digest(o.status.ExpertSetDigest),
-			Error: status.Clip(cmp.Or(o.trouble, o.status.Error), maxError),
+			Error: status.Clip(o.trouble, maxError),
 		})
 	}
 	if len(pods) == 0 {
@@ -190,7 +190,7 @@ func loaded(chosen choice, seen []observation) error {
 	}
 	if refused != nil {
 		return status.Wait(v1alpha1.ReasonExpertSetRefused,
-			"Pod %s refused the expert set, and serves the one before: %s", refused.pod.Name, refused.trouble).Warn()
+			"Pod %s does not serve all of the expert set: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
 		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %d pods report expert set %s", have, len(seen), chosen.digest)
