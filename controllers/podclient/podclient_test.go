@@ -81,7 +81,7 @@ func TestAServingStatusComesWhole(t *testing.T) {
 			{Name: "math", Digest: digest, State: contract.ExpertServed, Requests: 3},
 			{Name: "law", State: contract.ExpertFailed, Error: &contract.LoadError{Reason: contract.ReasonExpertMissing, Message: "it is gone"}},
 		},
-		Requests: 5, Fallbacks: 1, LastAdaptation: &contract.Adaptation{Expert: "math", At: at},
+		Requests: 5, Fallbacks: 1, LastAdaptation: &contract.Adaptation{Expert: "math"}, LastAdaptationTime: at,
 	}
 	got, err := serving(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(want) }).ServingStatus(t.Context(), pod)
 	if err != nil {

@@ -109,6 +109,8 @@ type ServingStatus struct {
 	Fallbacks int64 `json:"fallbacks"`
 	// LastAdaptation describes the last two-pass request; nil before it.
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
+	// LastAdaptationTime is when that was chosen.
+	LastAdaptationTime time.Time `json:"lastAdaptationTime,omitzero"`
 }
 
 // LoadingSet says how far the loading of a set is.
@@ -175,8 +177,6 @@ type Adaptation struct {
 	Pass2Seconds float64 `json:"pass2Seconds"`
 	// ExpertSetDigest says which set answered.
 	ExpertSetDigest string `json:"expertSetDigest"`
-	// At is when the answer was complete; of ServingStatus.LastAdaptation only.
-	At time.Time `json:"at,omitzero"`
 }
 
 // AdaptationField is the name of that extension field.

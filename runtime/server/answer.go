@@ -128,7 +128,9 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	}
 	s.metrics.answered(out, pass1)
 	if t.pinned == "" {
-		s.saw(out.adaptation)
+		s.mu.Lock()
+		s.lastSeen, s.lastTime = &out.adaptation, time.Now()
+		s.mu.Unlock()
 	}
 	return out, nil
 }

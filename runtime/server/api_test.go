@@ -74,10 +74,9 @@ func TestChatTakesTwoPassesAndSaysSo(t *testing.T) {
 		t.Errorf("three sets of weights give %d different answers", len(seen))
 	}
 	status := h.Status()
-	if at := status.LastAdaptation.At; time.Since(at) > time.Minute || !at.After(begun) {
+	if at := status.LastAdaptationTime; time.Since(at) > time.Minute || !at.After(begun) {
 		t.Errorf("the last adaptation was at %v", at)
 	}
-	status.LastAdaptation.At = time.Time{} // An answer has none.
 	if status.Requests != 5 || status.LastAdaptation == nil || !cmp.Equal(*status.LastAdaptation, *a) {
 		t.Errorf("status %+v, want 5 requests and the adaptation %+v", status, a)
 	}

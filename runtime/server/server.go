@@ -129,6 +129,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	lastSeen *contract.Adaptation
+	lastTime time.Time // When lastSeen was chosen.
 }
 
 // New returns a server that answers health checks and nothing else yet.

@@ -18,7 +18,7 @@ func (s *Server) Status() contract.ServingStatus {
 	s.mu.Lock()
 	if s.lastSeen != nil {
 		seen := *s.lastSeen
-		st.LastAdaptation = &seen
+		st.LastAdaptation, st.LastAdaptationTime = &seen, s.lastTime.UTC()
 	}
 	s.mu.Unlock()
 	// Under the loader's mutex, so that what is desired and what is in use belong
@@ -39,14 +39,6 @@ func (s *Server) Status() contract.ServingStatus {
 	}
 	st.Experts = s.loader.experts(set)
 	return st
-}
-
-// saw remembers an adaptation for the status.
-func (s *Server) saw(a contract.Adaptation) {
-	a.At = time.Now().UTC()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lastSeen = &a
 }
 
 // loading says how far the loading of an offer is; nil if it is in use or could
