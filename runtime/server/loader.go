@@ -102,16 +102,15 @@ func (l *loader) notify() {
 // tried again at once.
 func (l *loader) offer(spec contract.ExpertSet, first bool) (*offer, error) {
 	digest, err := validSet(spec)
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if err != nil {
 		l.metrics.offered(resultRefused)
-		if told := err.Error(); told != l.told { // The same set is offered again and again.
-			l.told = told
+		if l.isNews(err.Error()) { // The same set is offered again and again.
 			l.log.Error("Refused expert set", "error", err)
 		}
 		return nil, err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.told = ""
 	before := l.desired
 	if before != nil && (first || before.digest == digest) {
@@ -131,6 +130,15 @@ func (l *loader) offer(spec contract.ExpertSet, first bool) (*offer, error) {
 	l.desired, l.refused = o, nil
 	l.notify()
 	return o, nil
+}
+
+// isNews reports whether a refusal is another one than the last.
+func (l *loader) isNews(refusal string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.told
+	l.told = refusal
+	return before != refusal
 }
 
 // validSet returns the digest of a set that makes sense by itself.
@@ -196,38 +204,45 @@ func (l *loader) attempt(o *offer) {
 	begun := time.Now()
 	o.done.Store(0)
 	got := l.load(o)
+	problem := o.problem(got)
+	switch form, news := l.finish(o, got, problem); {
+	case !news:
+	case problem == nil:
+		l.log.Info("Took expert set into use", "digest", o.digest, "strategy", o.spec.Strategy,
+			"experts", len(o.spec.Experts), "form", form, "seconds", time.Since(begun).Seconds())
+	default:
+		l.log.Error("Could not load all of an expert set", "digest", o.digest, "reason", problem.Reason,
+			"permanent", problem.Permanent, "error", problem.Message)
+	}
+}
+
+// finish records what an attempt came to, and reports whether that is news.
+func (l *loader) finish(o *offer, got attempted, problem *contract.LoadError) (form engine.Form, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.desired != o || o.ctx.Err() != nil {
-		return
+		return "", false
 	}
 	defer l.notify()
 	o.attempts++
 	o.failures = got.failures
-	problem := o.problem(got)
 	if problem == nil {
-		form := l.use(got.set)
 		o.whole, o.err = true, nil
 		l.count(o, resultTaken)
-		l.log.Info("Took expert set into use", "digest", o.digest, "strategy", o.spec.Strategy,
-			"experts", len(o.spec.Experts), "form", form, "attempts", o.attempts, "seconds", time.Since(begun).Seconds())
-		return
+		return l.use(got.set), true
 	}
 	o.due = time.Now().Add(pauseAfter(o.attempts, problem.Permanent))
 	if !problem.Permanent && o.attempts < patience {
-		return
+		return "", false
 	}
+	result := resultRefused
 	if got.set != nil {
-		l.use(got.set)
-		l.count(o, resultPartly)
-	} else {
-		l.count(o, resultRefused)
+		form, result = l.use(got.set), resultPartly
 	}
-	if o.err == nil || *o.err != *problem {
-		l.log.Error("Could not load all of an expert set", "digest", o.digest, "reason", problem.Reason,
-			"permanent", problem.Permanent, "error", problem.Message)
-	}
+	l.count(o, result)
+	news = o.err == nil || *o.err != *problem
 	o.err = problem
+	return form, news
 }
 
 // pauseAfter is how long to wait after so many attempts.
