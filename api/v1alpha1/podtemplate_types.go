@@ -146,7 +146,7 @@ type PodVolumeMount struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="volumes of the operator are mounted by the operator only"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="volumes of the operator are mounted by the operator only"
 	Name string `json:"name,omitempty"`
 	// mountPath is the absolute path of the folder, or with subPath of the file.
 	// +required
@@ -177,7 +177,7 @@ type PodVolume struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="the volumes data, tmp, scratch, experts, train and validation, and those whose names begin with t2- or claim-, are the operator's"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="the volumes data, tmp, scratch, experts, admin, train and validation, and those whose names begin with t2- or claim-, are the operator's"
 	Name string `json:"name,omitempty"`
 	// configMap whose keys are the files, such as certificates.
 	// +optional

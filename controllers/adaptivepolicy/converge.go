@@ -30,9 +30,20 @@ type observation struct {
 	// current says that the pod serves the base as it is now.
 	current bool
 	status  contract.ServingStatus
-	// trouble says why the pod could not be asked, or refused the set.
+	// desired is the digest of the set that the pod was told to serve last, loaded
+	// that of what it serves; loaded is the expected one only if all of it is served.
+	desired, loaded string
+	// loading says that the pod is loading the expected set, and that nothing is
+	// wrong so far.
+	loading bool
+	// failure is why the pod does not serve the expected set, or not all of it.
+	failure *contract.LoadError
+	// missing are the experts of the expected set of which the pod could not load
+	// what is asked for. It serves the others.
+	missing []string
+	// trouble says why the pod could not be asked, or what it could not load.
 	trouble string
-	// refused says that it is the latter.
+	// refused says that it is the latter, or that the pod does not take the set.
 	refused bool
 	// reason and hindrance say what keeps the pod from starting.
 	reason, hindrance string
@@ -68,7 +79,8 @@ func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePoli
 	return seen, nil
 }
 
-// converse asks one pod, and offers it the set if it serves another.
+// converse asks one pod, and offers it the set if it was told to serve another.
+// The pod answers at once and loads afterwards.
 func (r *Reconciler) converse(ctx context.Context, o *observation, token string, chosen choice) {
 	if o.reason, o.hindrance = outcome.Hindrance(o.pod, memoryField); o.hindrance != "" {
 		o.trouble = o.hindrance
@@ -83,18 +95,47 @@ func (r *Reconciler) converse(ctx context.Context, o *observation, token string,
 		o.trouble = unreachable(err)
 		return
 	}
-	if !o.current || o.status.ExpertSetDigest == chosen.digest {
-		return
+	if o.current && unaware(o.status, chosen.digest) {
+		answer, err := r.Pods.PutExpertSet(ctx, o.pod, token, chosen.set)
+		if err != nil {
+			o.desired, o.loaded = o.status.DesiredDigest, o.status.ExpertSetDigest
+			o.trouble, o.refused = err.Error(), podclient.Refused(err)
+			return
+		}
+		o.status = answer
 	}
-	answer, err := r.Pods.PutExpertSet(ctx, o.pod, token, chosen.set)
-	if err != nil {
-		o.trouble, o.refused = err.Error(), true
-		return
-	}
-	o.status = answer
-	if answer.ExpertSetDigest != chosen.digest {
+	o.judge(chosen.digest)
+}
+
+// unaware reports whether a pod has yet to be told to serve the expected set. A
+// runtime that does not say what it was told serves it at once or not at all.
+func unaware(s contract.ServingStatus, expected string) bool {
+	return cmp.Or(s.DesiredDigest, s.ExpertSetDigest) != expected
+}
+
+// judge says how the pod stands to the expected set, by its own status.
+func (o *observation) judge(expected string) {
+	s := o.status
+	o.desired, o.loaded = s.DesiredDigest, s.ExpertSetDigest
+	switch {
+	case !o.current:
+		// It is on its way out, and only its troubles are of interest.
+		if s.Error != nil {
+			o.trouble = s.Error.Message
+		}
+	case o.loaded == expected:
+	case unaware(s, expected):
 		o.refused = true
-		o.trouble = cmp.Or(answer.Error, fmt.Sprintf("it reports expert set %s after it was given %s", answer.ExpertSetDigest, chosen.digest))
+		o.trouble = fmt.Sprintf("it was given expert set %s and reports that it was told to serve %q", expected, o.desired)
+	case s.Error != nil:
+		o.failure, o.refused, o.trouble = s.Error, true, s.Error.Message
+		for _, e := range s.Experts {
+			if e.State == contract.ExpertFailed {
+				o.missing = append(o.missing, e.Name)
+			}
+		}
+	default:
+		o.loading = true
 	}
 }
 

@@ -62,7 +62,7 @@ func podStatuses(chosen choice, seen []observation) (*v1alpha1.PodCounts, []v1al
 		o := &seen[i]
 		pod := v1alpha1.PolicyPod{
 			Name: o.pod.Name, ExpertSetDigest: v1alpha1.Digest(o.status.ExpertSetDigest),
-			Error: status.Clip(cmp.Or(o.trouble, o.status.Error), maxError),
+			Error: status.Clip(o.trouble, maxError),
 		}
 		switch {
 		case o.serves(chosen):
@@ -269,7 +269,7 @@ func loaded(chosen choice, seen []observation) error {
 	}
 	if refused != nil {
 		return status.Wait(v1alpha1.ReasonExpertSetRefused,
-			"Pod %s refused the expert set, and serves the one before: %s", refused.pod.Name, refused.trouble).Warn()
+			"Pod %s does not serve all of the expert set: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
 		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, countPods(int32(len(seen))), chosen.digest)

@@ -45,7 +45,7 @@ func ExpertSetName(policy *v1alpha1.AdaptivePolicy) string { return policy.Name 
 func AdminSecretName(policy *v1alpha1.AdaptivePolicy) string { return policy.Name + "-admin" }
 
 // AdminTokenKey is the key of that token.
-const AdminTokenKey = "token"
+const AdminTokenKey = contract.AdminTokenKey
 
 // URL of a policy's OpenAI-compatible API within the cluster.
 func URL(policy *v1alpha1.AdaptivePolicy) string {

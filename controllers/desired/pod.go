@@ -32,6 +32,7 @@ const (
 	volumeTmp     = "tmp"
 	volumeScratch = "scratch"
 	volumeExperts = "experts"
+	volumeAdmin   = "admin"
 )
 
 // portAdmin is the name of contract.PortAdmin.
@@ -109,6 +110,13 @@ func (p *podBuilder) configMapKey(volume, name, key, mountPath, file string) *co
 	p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithConfigMap(
 		coreac.ConfigMapVolumeSource().WithName(name).
 			WithItems(coreac.KeyToPath().WithKey(key).WithPath(file))))
+	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath).WithReadOnly(true)
+}
+
+// secret mounts a Secret, a file a key; the kubelet brings the files up to date.
+func (p *podBuilder) secret(volume, name, mountPath string) *coreac.VolumeMountApplyConfiguration {
+	p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithSecret(
+		coreac.SecretVolumeSource().WithSecretName(name)))
 	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath).WithReadOnly(true)
 }
 

@@ -104,13 +104,12 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 		return nil, err
 	}
 	container.
-		WithEnv(coreac.EnvVar().WithName(contract.EnvAdminToken).WithValueFrom(coreac.EnvVarSource().
-			WithSecretKeyRef(coreac.SecretKeySelector().WithName(AdminSecretName(policy)).WithKey(AdminTokenKey)))).
 		WithPorts(
 			coreac.ContainerPort().WithName(portAPI).WithContainerPort(contract.PortAPI).WithProtocol(corev1.ProtocolTCP),
 			adminPort()).
 		WithVolumeMounts(pod.configMapKey(volumeExperts, ExpertSetName(policy), contract.ExpertSetKey,
-			contract.MountExperts, contract.ExpertSetKey)).
+			contract.MountExperts, contract.ExpertSetKey),
+			pod.secret(volumeAdmin, AdminSecretName(policy), contract.MountAdmin)).
 		WithStartupProbe(probe(contract.PathHealth, startPeriod, startSeconds/startPeriod)).
 		WithLivenessProbe(probe(contract.PathHealth, 10, 6)).
 		WithReadinessProbe(probe(contract.PathReady, 2, 2)).

@@ -21,17 +21,38 @@ import (
 )
 
 const (
-	// timeout of one call: a pod that is slower is asked again later.
+	// timeout of one call: pods answer at once, and one that does not is asked again
+	// later.
 	timeout = 2 * time.Second
-	// loadTimeout of offering an expert set, which the pod reads from its volume
-	// before it answers.
-	loadTimeout = 15 * time.Second
-	// maxBody bounds what is read of an answer.
-	maxBody = 1 << 20
+	// maxBody and maxHeader bound what is read of an answer.
+	maxBody   = 1 << 20
+	maxHeader = 64 << 10
 )
 
 // ErrNoAddress says that a pod has no address yet.
 var ErrNoAddress = errors.New("the pod has no address yet")
+
+// StatusError is the answer of a pod that did not do what it was asked.
+type StatusError struct {
+	Pod string
+	// Code is the HTTP status, Status the same with its text.
+	Code   int
+	Status string
+	// Message is what the pod says about it.
+	Message string
+}
+
+// Error names the pod, the status and what the pod says.
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("pod %s answered %s: %s", e.Pod, e.Status, e.Message)
+}
+
+// Refused reports whether an error is a pod's refusal: it works, and does not take
+// what it was given, or from whom. Asking it the same again changes nothing.
+func Refused(err error) bool {
+	e, ok := errors.AsType[*StatusError](err)
+	return ok && e.Code >= 400 && e.Code < 500 && e.Code != http.StatusRequestTimeout && e.Code != http.StatusTooManyRequests
+}
 
 // Client asks pods.
 type Client struct {
@@ -45,10 +66,11 @@ type Client struct {
 // redirects and uses no proxy: an answer comes from the pod itself or not at all.
 func New() *Client {
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: timeout}).DialContext,
-		ResponseHeaderTimeout: loadTimeout,
-		MaxIdleConnsPerHost:   1,
-		IdleConnTimeout:       time.Minute,
+		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+		ResponseHeaderTimeout:  timeout,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        time.Minute,
 	}
 	return &Client{
 		HTTP: &http.Client{
@@ -70,31 +92,50 @@ func PodURL(pod *corev1.Pod, path string) (string, error) {
 // Progress asks a Job's pod how far it is.
 func (c *Client) Progress(ctx context.Context, pod *corev1.Pod) (contract.Progress, error) {
 	var progress contract.Progress
-	err := c.call(ctx, timeout, http.MethodGet, pod, contract.PathProgress, "", nil, &progress)
+	err := c.call(ctx, http.MethodGet, pod, contract.PathProgress, "", nil, &progress)
 	return progress, err
 }
 
 // ServingStatus asks a serving pod which expert set it uses.
 func (c *Client) ServingStatus(ctx context.Context, pod *corev1.Pod) (contract.ServingStatus, error) {
-	var status contract.ServingStatus
-	err := c.call(ctx, timeout, http.MethodGet, pod, contract.PathExpertSet, "", nil, &status)
-	return status, err
+	return c.serving(ctx, http.MethodGet, pod, "", nil)
 }
 
-// PutExpertSet offers an expert set to a serving pod. A pod that refuses it
-// answers with why, which is the error.
+// PutExpertSet offers an expert set to a serving pod. The pod records it and
+// answers with how it stands, long before it is loaded; one that refuses it
+// answers with why, which is the error (see Refused).
 func (c *Client) PutExpertSet(ctx context.Context, pod *corev1.Pod, token string, set contract.ExpertSet) (contract.ServingStatus, error) {
-	var status contract.ServingStatus
 	body, err := json.Marshal(set)
 	if err != nil {
-		return status, fmt.Errorf("encoding the expert set: %w", err)
+		return contract.ServingStatus{}, fmt.Errorf("encoding the expert set: %w", err)
 	}
-	err = c.call(ctx, loadTimeout, http.MethodPut, pod, contract.PathExpertSet, token, body, &status)
-	return status, err
+	return c.serving(ctx, http.MethodPut, pod, token, body)
 }
 
-func (c *Client) call(ctx context.Context, limit time.Duration, method string, pod *corev1.Pod, path, token string, body []byte, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// serving makes a call that a ServingStatus answers. What it says goes into the
+// status of objects, whose schema takes no other digests and counts.
+func (c *Client) serving(ctx context.Context, method string, pod *corev1.Pod, token string, body []byte) (contract.ServingStatus, error) {
+	var status contract.ServingStatus
+	if err := c.call(ctx, method, pod, contract.PathExpertSet, token, body, &status); err != nil {
+		return contract.ServingStatus{}, err
+	}
+	for _, digest := range []string{status.DesiredDigest, status.ExpertSetDigest} {
+		if digest != "" && !contract.ValidDigest(digest) {
+			return contract.ServingStatus{}, fmt.Errorf("pod %s reports the expert set %.80q, which is no digest", pod.Name, digest)
+		}
+	}
+	least := min(status.Requests, status.Fallbacks)
+	for _, e := range status.Experts {
+		least = min(least, e.Requests)
+	}
+	if least < 0 {
+		return contract.ServingStatus{}, fmt.Errorf("pod %s reports a count of %d", pod.Name, least)
+	}
+	return status, nil
+}
+
+func (c *Client) call(ctx context.Context, method string, pod *corev1.Pod, path, token string, body []byte, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	address, err := c.URL(pod, path)
 	if err != nil {
@@ -115,12 +156,15 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method string, p
 		return fmt.Errorf("asking pod %s: %w", pod.Name, err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
 	if err != nil {
 		return fmt.Errorf("reading the answer of pod %s: %w", pod.Name, err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("pod %s answered %s: %s", pod.Name, response.Status, why(answer))
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusAccepted {
+		return &StatusError{Pod: pod.Name, Code: response.StatusCode, Status: response.Status, Message: why(answer)}
+	}
+	if len(answer) > maxBody {
+		return fmt.Errorf("reading the answer of pod %s: it has more than %d bytes", pod.Name, maxBody)
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("reading the answer of pod %s: %w", pod.Name, err)
@@ -128,25 +172,24 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method string, p
 	return nil
 }
 
-// why finds the reason in the answer of a pod that refused: the error of a
-// ServingStatus or of an OpenAI error object, else the text.
+// why finds the reason in the answer of a pod that refused: the message of an
+// error object, as a ServingStatus and OpenAI have one, else the text.
 func why(answer []byte) string {
-	var status struct {
+	var object struct {
 		Error json.RawMessage `json:"error"`
 	}
-	if json.Unmarshal(answer, &status) == nil && len(status.Error) > 0 {
-		var text string
-		if json.Unmarshal(status.Error, &text) == nil {
-			return text
-		}
-		var object struct {
+	text := string(answer)
+	if json.Unmarshal(answer, &object) == nil && len(object.Error) > 0 {
+		var inner struct {
 			Message string `json:"message"`
 		}
-		if json.Unmarshal(status.Error, &object) == nil && object.Message != "" {
-			return object.Message
+		if json.Unmarshal(object.Error, &inner) == nil && inner.Message != "" {
+			text = inner.Message
+		} else {
+			_ = json.Unmarshal(object.Error, &text) // If it is a text.
 		}
 	}
-	text := []rune(strings.TrimSpace(string(answer)))
+	runes := []rune(strings.TrimSpace(strings.ToValidUTF8(text, "\uFFFD")))
 	const most = 300
-	return string(text[:min(len(text), most)])
+	return string(runes[:min(len(runes), most)])
 }

@@ -60,17 +60,93 @@ func TestPutExpertSetShowsTheToken(t *testing.T) {
 		if diff := cmp.Diff(set, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		_ = json.NewEncoder(w).Encode(contract.ServingStatus{ExpertSetDigest: "sha256:1"})
+		w.WriteHeader(http.StatusAccepted)
+		_ = json.NewEncoder(w).Encode(contract.ServingStatus{DesiredDigest: digest})
 	})
 	got, err := c.PutExpertSet(t.Context(), pod, "secret", set)
-	if err != nil || got.ExpertSetDigest != "sha256:1" {
+	if err != nil || got.DesiredDigest != digest {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// digest is one that could be of anything.
+var digest = contract.DigestPrefix + strings.Repeat("1", 64)
+
+func TestAServingStatusComesWhole(t *testing.T) {
+	at := time.Date(2026, 11, 29, 17, 0, 0, 0, time.UTC)
+	want := contract.ServingStatus{
+		DesiredDigest: digest, ExpertSetDigest: digest, Loading: &contract.LoadingSet{Digest: digest, Since: at, Done: 1, Total: 2},
+		Error: &contract.LoadError{Digest: digest, Reason: contract.ReasonExpertMissing, Message: "it is gone", Permanent: true},
+		Experts: []contract.ServedExpert{
+			{Name: "math", Digest: digest, State: contract.ExpertServed, Requests: 3},
+			{Name: "law", State: contract.ExpertFailed, Error: &contract.LoadError{Reason: contract.ReasonExpertMissing, Message: "it is gone"}},
+		},
+		Requests: 5, Fallbacks: 1, LastAdaptation: &contract.Adaptation{Expert: "math"}, LastAdaptationTime: at,
+	}
+	got, err := serving(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(want) }).ServingStatus(t.Context(), pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestStatusesThatNoObjectCouldHold are valid JSON, and nothing that may go into
+// the status of an object.
+func TestStatusesThatNoObjectCouldHold(t *testing.T) {
+	for name, body := range map[string]string{
+		"no digest":           `{"expertSetDigest":"latest"}`,
+		"a long one":          `{"desiredDigest":"` + strings.Repeat("a", 1<<16) + `"}`,
+		"a negative count":    `{"requests":-1}`,
+		"of an expert":        `{"experts":[{"name":"math","requests":-5}]}`,
+		"a count that is one": `{"requests":1e300}`,
+		"another type":        `{"experts":{"math":1}}`,
+		"a list":              `[]`,
+		"a text for an error": `{"error":"no"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serving(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+			got, err := c.ServingStatus(t.Context(), pod)
+			if err == nil || !strings.Contains(err.Error(), "serve-1") || len(err.Error()) > 300 {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			if diff := cmp.Diff(contract.ServingStatus{}, got); diff != "" {
+				t.Errorf("something is left of it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		code int
+		want bool
+	}{
+		{http.StatusUnprocessableEntity, true}, {http.StatusUnauthorized, true}, {http.StatusForbidden, true}, {http.StatusConflict, true},
+		{http.StatusTooManyRequests, false}, {http.StatusRequestTimeout, false},
+		{http.StatusServiceUnavailable, false}, {http.StatusInternalServerError, false}, {http.StatusFound, false}, {http.StatusNoContent, false},
+	} {
+		c := serving(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(tc.code) })
+		_, err := c.PutExpertSet(t.Context(), pod, "", contract.ExpertSet{})
+		if err == nil || Refused(err) != tc.want {
+			t.Errorf("status %d: %v, refused %v", tc.code, err, Refused(err))
+		}
+	}
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	c := New()
+	c.URL = func(*corev1.Pod, string) (string, error) { return gone.URL, nil }
+	if _, err := c.PutExpertSet(t.Context(), pod, "", contract.ExpertSet{}); err == nil || Refused(err) {
+		t.Errorf("a pod that is gone: %v", err)
 	}
 }
 
 func TestARefusalSaysWhy(t *testing.T) {
 	for _, tc := range []struct{ name, body, want string }{
-		{"a serving status", `{"error":"digest of math differs"}`, "digest of math differs"},
+		{"a serving status", `{"error":{"digest":"sha256:1","reason":"DigestMismatch","message":"digest of math differs"}}`, "digest of math differs"},
+		{"an error that is a text", `{"error":"wrong token"}`, "wrong token"},
+		{"bytes that are no text", "\xff\xfe", "\uFFFD"},
 		{"an OpenAI error", `{"error":{"message":"no such expert","type":"invalid"}}`, "no such expert"},
 		{"text", "gateway is tired\n", "gateway is tired"},
 		{"nothing", "", "409"},
@@ -101,6 +177,17 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"too much": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"phase":"`+strings.Repeat("x", maxBody)+`"}`)
 		},
+		"too much that would be enough": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{}`+strings.Repeat(" ", maxBody))
+		},
+		"too large a header": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Long", strings.Repeat("x", 2*maxHeader))
+			_, _ = io.WriteString(w, `{}`)
+		},
+		"less than it said": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, `{}`)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := serving(t, handler).Progress(t.Context(), pod); err == nil {
@@ -110,22 +197,32 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
+// TestASlowPodIsGivenUp asks pods that do not answer, and one whose answer does
+// not end.
 func TestASlowPodIsGivenUp(t *testing.T) {
-	release := make(chan struct{})
-	c := serving(t, func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-	})
-	t.Cleanup(func() { close(release) })
-	began := time.Now()
-	_, err := c.ServingStatus(t.Context(), pod)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(began); took > 5*timeout {
-		t.Errorf("it took %v", took)
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"nothing comes": func(http.ResponseWriter) {},
+		"the answer stops": func(w http.ResponseWriter) {
+			_, _ = io.WriteString(w, `{"requests":`)
+			w.(http.Flusher).Flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := serving(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // Or the server does not see that the client goes.
+				begin(w)
+				<-r.Context().Done()
+			})
+			began := time.Now()
+			_, err := c.PutExpertSet(t.Context(), pod, "", contract.ExpertSet{})
+			if !errors.Is(err, context.DeadlineExceeded) || Refused(err) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(began); took > 5*timeout {
+				t.Errorf("it took %v", took)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package artifact_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -270,5 +271,26 @@ func TestManifests(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" || !artifact.Complete(dir) {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestVerifyingNoticesCancellation verifies a file so large that reading it takes
+// minutes; it has no blocks, so that it takes no room.
+func TestVerifyingNoticesCancellation(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "huge"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 1 << 38
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	err = artifact.VerifyContext(ctx, dir, []contract.FileEntry{{Path: "huge", SizeBytes: size, SHA256: "sha256:0"}})
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 5*time.Second {
+		t.Errorf("got %v after %v", err, time.Since(begun))
 	}
 }

@@ -8,6 +8,7 @@ package artifact
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -182,19 +183,37 @@ func ReadBounded(path string, limit int64) ([]byte, error) {
 
 // HashFile returns the size and digest of dir/name as an entry named name.
 func HashFile(dir, name string) (contract.FileEntry, error) {
+	return hashFile(context.Background(), dir, name)
+}
+
+func hashFile(ctx context.Context, dir, name string) (contract.FileEntry, error) {
 	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(name)))
 	if err != nil {
 		return contract.FileEntry{}, err
 	}
 	defer func() { _ = f.Close() }() // Nothing was written.
 	h := sha256.New()
-	n, err := io.Copy(h, f)
+	n, err := io.Copy(h, contextReader{ctx, f})
 	if err != nil {
 		return contract.FileEntry{}, fmt.Errorf("hashing %s: %w", f.Name(), err)
 	}
 	return contract.FileEntry{
 		Path: name, SizeBytes: n, SHA256: contract.DigestPrefix + hex.EncodeToString(h.Sum(nil)),
 	}, nil
+}
+
+// contextReader reads until its context is done.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // Of the one call that reads.
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }
 
 // HashFiles hashes the named files of dir, sorted by name.
@@ -214,11 +233,16 @@ func HashFiles(dir string, names []string) ([]contract.FileEntry, error) {
 // Verify checks that every file of an artifact is in dir and is what its entry
 // says. The error names the first that is not.
 func Verify(dir string, files []contract.FileEntry) error {
+	return VerifyContext(context.Background(), dir, files)
+}
+
+// VerifyContext is Verify, which ends with an error when ctx does.
+func VerifyContext(ctx context.Context, dir string, files []contract.FileEntry) error {
 	for _, want := range files {
 		if !filepath.IsLocal(filepath.FromSlash(want.Path)) {
 			return fmt.Errorf("manifest of %s names %q, which is outside of the folder", dir, want.Path)
 		}
-		got, err := HashFile(dir, want.Path)
+		got, err := hashFile(ctx, dir, want.Path)
 		if err != nil {
 			return fmt.Errorf("verifying %s: %w", dir, err)
 		}

@@ -50,8 +50,9 @@ NAME:EXPERT pins one expert and NAME:base the base weights. What was chosen, and
 the time of each pass, is in the field "t2" of each answer.
 
 A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
-set there, with the bearer token in T2_ADMIN_TOKEN, exchanges the experts without
-losing a request.
+set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and
+exchanges the experts without losing a request. GET /experts says how far that is
+and what could not be loaded.
 
 Experts are computed in one of two forms. Merged, each mixture has dense weights
 and a batch of its own: fastest for one mixture at a time. Factored, all share U

@@ -14,7 +14,8 @@ package contract
 const EnvSpec = "T2_SPEC"
 
 // EnvAdminToken names the environment variable that carries the bearer token
-// the operator must present to change a serving pod's expert set.
+// that must be presented to change a server's expert set. A pod has it in a file
+// instead, MountAdmin/AdminTokenKey, so that it can be exchanged.
 const EnvAdminToken = "T2_ADMIN_TOKEN" //nolint:gosec // The name of a variable, not a credential.
 
 // EnvSourceToken names the environment variable that carries a bearer token
@@ -50,8 +51,9 @@ const (
 	PathMetrics = "/metrics"
 	// PathProgress serves a Progress (Jobs only).
 	PathProgress = "/progress"
-	// PathExpertSet takes an ExpertSet by PUT (bearer token) and answers
-	// with a ServingStatus; GET answers with the ServingStatus alone.
+	// PathExpertSet takes an ExpertSet by PUT (bearer token) and answers at once
+	// with a ServingStatus: 200 if the set is served, 202 if it is recorded and will
+	// be loaded, 422 if it makes no sense. GET answers with the ServingStatus alone.
 	PathExpertSet = "/experts"
 )
 
@@ -77,6 +79,11 @@ const (
 	MountExperts = "/etc/t2/experts"
 	// ExpertSetKey is that key.
 	ExpertSetKey = "set.json"
+	// MountAdmin is where a serving pod mounts the Secret whose key AdminTokenKey
+	// holds the token of PathExpertSet. It is read at each request.
+	MountAdmin = "/etc/t2/admin"
+	// AdminTokenKey is that key.
+	AdminTokenKey = "token"
 
 	// DirModels, DirDecompositions and DirExperts hold content-addressed
 	// artifacts, one folder each, named by DigestDir. DirRuns holds the

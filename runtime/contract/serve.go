@@ -53,8 +53,10 @@ type ServeSpec struct {
 
 // ExpertSet says which experts a pod offers and how it adapts. The operator
 // writes it to a ConfigMap (for pods that start) and PUTs it to each running
-// pod; the pod verifies every digest, loads what is new, and swaps the whole
-// set or nothing.
+// pod, which records it as desired and answers at once. The pod verifies every
+// digest, loads what is new, and swaps the set; the latest one offered wins. An
+// expert that cannot be loaded takes nothing else down: the rest is served, and
+// ServingStatus says what is missing.
 type ExpertSet struct {
 	Strategy string      `json:"strategy"` // StrategyPrompt or StrategyFixed
 	Experts  []ExpertRef `json:"experts"`
@@ -91,10 +93,20 @@ func (s ExpertSet) Digest() (string, error) {
 
 // ServingStatus is what a pod answers on PathExpertSet.
 type ServingStatus struct {
-	// ExpertSetDigest is that of the set in use; empty before the first.
+	// DesiredDigest is that of the set that the pod was told to serve last; empty
+	// before the first.
+	DesiredDigest string `json:"desiredDigest,omitempty"`
+	// ExpertSetDigest names the set in use; empty before the first. It is
+	// DesiredDigest if, and only if, all that was asked for is served: a set of
+	// which something is missing has a digest of its own.
 	ExpertSetDigest string `json:"expertSetDigest"`
-	// Error says why the last set offered was refused; empty if it was taken.
-	Error    string         `json:"error,omitempty"`
+	// Loading says that the desired set is being loaded; nil when nothing is.
+	Loading *LoadingSet `json:"loading,omitempty"`
+	// Error says why the desired set is not served, or not all of it; nil while it
+	// is being loaded for the first time, and once it is served.
+	Error *LoadError `json:"error,omitempty"`
+	// Experts are those of the desired set, in its order, and then those that are
+	// served until it is loaded.
 	Experts  []ServedExpert `json:"experts"`
 	Requests int64          `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
@@ -105,11 +117,53 @@ type ServingStatus struct {
 	LastAdaptationTime time.Time `json:"lastAdaptationTime,omitzero"`
 }
 
-// ServedExpert counts what one expert was used for.
+// LoadingSet says how far the loading of a set is.
+type LoadingSet struct {
+	Digest string `json:"digest"`
+	// Since is when the set was offered.
+	Since time.Time `json:"since"`
+	// Done of Total experts have been read and verified.
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+// LoadError says why a set, or an expert of it, could not be loaded.
+type LoadError struct {
+	// Digest is that of the set, or of the expert, which the error is about.
+	Digest string `json:"digest,omitempty"`
+	// Reason is one of the Reason constants.
+	Reason string `json:"reason"`
+	// Message names the thing, the place and the remedy.
+	Message string `json:"message"`
+	// Permanent says that it stays so until somebody changes something. What may
+	// pass by itself is tried again soon, and this now and then, as long as the
+	// set is desired.
+	Permanent bool `json:"permanent,omitempty"`
+}
+
+// ReasonExpertMissing says that an expert's folder is not where it should be.
+const ReasonExpertMissing = "ExpertMissing" // retried
+
+// States of a ServedExpert.
+const (
+	// ExpertServed: the version that was asked for is served.
+	ExpertServed = "Served"
+	// ExpertLoading: it is being loaded.
+	ExpertLoading = "Loading"
+	// ExpertFailed: it could not be loaded; Error says why.
+	ExpertFailed = "Failed"
+)
+
+// ServedExpert says how one expert stands and counts what it was used for.
 type ServedExpert struct {
-	Name     string `json:"name"`
-	Digest   string `json:"digest"`
-	Requests int64  `json:"requests"`
+	Name string `json:"name"`
+	// Digest is that of the version which is served: the one before, while the one
+	// that was asked for is not there; empty if none is.
+	Digest string `json:"digest,omitempty"`
+	// State is one of the constants above; empty means ExpertServed.
+	State    string     `json:"state,omitempty"`
+	Error    *LoadError `json:"error,omitempty"`
+	Requests int64      `json:"requests"`
 }
 
 // Adaptation is the extension field "t2" of a completion: what pass 1 chose

@@ -100,6 +100,19 @@ func (e *ContextError) Error() string {
 		e.Limit, e.Prompt+e.Answer, e.Prompt, e.Answer)
 }
 
+// MixtureError says which mixture of a set could not be prepared; the base means
+// the factors that all of them need.
+type MixtureError struct {
+	Mixture Mixture
+	Err     error
+}
+
+// Error is the cause's, which names the mixture.
+func (e *MixtureError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *MixtureError) Unwrap() error { return e.Err }
+
 // TextStream turns the tokens of one answer into text as they come; see
 // tokenizer.Stream.
 type TextStream interface {
@@ -289,7 +302,8 @@ func (e *Engine) CacheTokens() int { return e.totalPages * model.PageTokens }
 
 // Prepare makes what a set needs ahead of its first request: factors and
 // scales, or as many merged models as the engine keeps. Requests are computed in
-// the same form as before until Retain.
+// the same form as before until Retain. An error is ctx's or a *MixtureError; when
+// ctx ends, what is being made for this set alone is given up.
 func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.prepare(ctx, s) }
 
 // Retain takes a set into use: requests that are made from now on are computed

@@ -53,11 +53,11 @@ func NewFactors(d *expert.Decomposition) Factors {
 		Attach: func(ctx context.Context, m *model.Model, matrices []string) (*model.Model, error) {
 			// One by one, so that one matrix' factors at a time are there twice.
 			for _, name := range matrices {
-				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
+				f, err := d.Factors(ctx, name)
+				if err != nil {
+					return nil, err
 				}
-				var err error
-				if m, err = expert.Attach(m, d, []string{name}); err != nil {
+				if m, err = m.WithFactors(map[string]model.Factors{name: f}); err != nil {
 					return nil, err
 				}
 			}

@@ -70,14 +70,48 @@ func (s *soaked) run(ctx context.Context, h *house) (tokens []int32, scores []fl
 // TestSoak asks thousands of requests, more at a time than the queue takes, of
 // an engine with few pages, and gives many of them up at some moment. Those that
 // are answered must be answered as if they were alone, and in the end no page
-// may be missing.
+// may be missing. Where the form does not depend on the set, sets are exchanged
+// all the while, many of them given up while they are prepared.
 func TestSoak(t *testing.T) {
-	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged} {
-		t.Run(string(form), func(t *testing.T) { soak(t, form) })
+	for name, c := range map[string]struct {
+		form  engine.Form
+		swaps bool
+	}{
+		"auto": {engine.FormAuto, false}, "merged": {engine.FormMerged, false},
+		"merged, with swaps": {engine.FormMerged, true}, "factored, with swaps": {engine.FormFactored, true},
+	} {
+		t.Run(name, func(t *testing.T) { soak(t, c.form, c.swaps) })
 	}
 }
 
-func soak(t *testing.T, form engine.Form) {
+// swapping exchanges the sets of an engine until ctx is done, and counts those
+// that were taken into use and those that were given up.
+func swapping(ctx context.Context, t *testing.T, h *house, mixtures []engine.Mixture, taken, given *atomic.Int64) {
+	r := rand.New(rand.NewPCG(8, 9))
+	for ctx.Err() == nil && !t.Failed() {
+		var set engine.Set
+		for _, i := range r.Perm(len(mixtures))[:r.IntN(len(mixtures)+1)] {
+			set.Mixtures = append(set.Mixtures, mixtures[i])
+		}
+		set.Fixed = len(set.Mixtures) > 0 && r.IntN(4) == 0
+		preparing, cancel := context.WithCancel(ctx)
+		timer := time.AfterFunc(time.Duration(r.IntN(4000))*time.Microsecond, cancel)
+		err := h.Prepare(preparing, set)
+		timer.Stop()
+		cancel()
+		switch {
+		case err == nil:
+			h.Retain(set)
+			taken.Add(1)
+		case errors.Is(err, context.Canceled):
+			given.Add(1)
+		default:
+			t.Errorf("preparing a set: %v", err)
+		}
+	}
+}
+
+func soak(t *testing.T, form engine.Form, swaps bool) {
 	const different, asked, askers, pages = 100, 1200, 20, 10
 	h := start(t, func(o *engine.Options) {
 		o.Form, o.MaxBatch, o.MaxWaiting, o.StepTokens = form, 8, 6, 64
@@ -94,7 +128,17 @@ func soak(t *testing.T, form engine.Form) {
 		}
 	}
 
-	var next, busy, given, compared, short atomic.Int64
+	var next, busy, given, compared, short, taken, abandoned atomic.Int64
+	swapped := func() {}
+	if swaps {
+		ctx, cancel := context.WithCancel(t.Context())
+		var swapper sync.WaitGroup
+		swapper.Go(func() { swapping(ctx, t, h, mixtures[:2], &taken, &abandoned) })
+		swapped = func() {
+			cancel()
+			swapper.Wait()
+		}
+	}
 	ask := func(r *rand.Rand) {
 		s := &requests[r.IntN(different)]
 		ctx, cancel := context.WithCancel(t.Context())
@@ -142,13 +186,17 @@ func soak(t *testing.T, form engine.Form) {
 		})
 	}
 	wg.Wait()
+	swapped()
 	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
 	s := h.Stats()
 	if s.Pages.Total != pages || s.Pages.Used != s.Pages.Kept || s.Pages.Promised != 0 || s.Failed != 0 {
 		t.Errorf("an idle engine has %d failures and pages %+v, want only kept ones to be used", s.Failed, s.Pages)
 	}
-	t.Logf("%d compared, %d given up, %d times busy, %d times short of pages, %d tokens reused, %+v",
-		compared.Load(), given.Load(), busy.Load(), short.Load(), s.ReusedTokens, s.Pages)
+	t.Logf("%d compared, %d given up, %d times busy, %d times short of pages, %d tokens reused, %d sets taken, %d given up, %+v",
+		compared.Load(), given.Load(), busy.Load(), short.Load(), s.ReusedTokens, taken.Load(), abandoned.Load(), s.Pages)
+	if swaps && (taken.Load() < 20 || abandoned.Load() == 0) {
+		t.Error("sets were hardly exchanged")
+	}
 	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.ReusedTokens == 0 {
 		t.Error("something was never tried")
 	}

@@ -15,13 +15,14 @@ import (
 // scales of the factors. Of composed models and of scales the least recently
 // used go when there are too many; what a request uses lives on with the
 // request. Each is made once for all who ask at the same time, outside of the
-// engine's loop.
+// engine's loop. What a request asked for is made to its end; what only a
+// prepare asked for is given up with it.
 type weights struct {
 	ctx     context.Context //nolint:containedctx // The engine's life; composing outlives the request that asked first.
 	policy  policy
 	compose func(context.Context, Mixture) (*model.Model, error)
 	running sync.WaitGroup
-	turn    sync.Mutex // Held while composing or reading factors: one at a time bounds memory.
+	turn    chan struct{} // One place: composing or reading factors, one at a time, bounds memory.
 
 	mu      sync.Mutex
 	plan    plan
@@ -36,38 +37,70 @@ type held struct {
 	ready   chan struct{}
 	variant variant
 	err     error
-	used    uint64
+
+	// weights.mu protects the rest.
+	used uint64
+	// ctx ends when nobody wants the variant any more: no request has asked for it,
+	// and the prepares that did, so many, have given up.
+	ctx       context.Context //nolint:containedctx // It is the life of what makes the variant.
+	cancel    context.CancelFunc
+	asked     bool
+	preparing int
 }
 
 func newWeights(ctx context.Context, p policy, compose func(context.Context, Mixture) (*model.Model, error)) *weights {
 	return &weights{
 		ctx: ctx, policy: p, compose: compose, plan: p.decide(Set{}), scales: p.composed, entries: map[key]*held{},
+		turn: make(chan struct{}, 1),
 	}
 }
 
 // get returns what a mixture is computed with, making it if need be. scored
 // says that the request is one of pass 1.
 func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, error) {
-	return w.under(ctx, nil, m, scored)
-}
-
-// under does so by a plan that may not be in use yet; nil means the one in use.
-func (w *weights) under(ctx context.Context, p *plan, m Mixture, scored bool) (variant, error) {
 	w.mu.Lock()
-	if p == nil {
-		p = &w.plan
-	}
-	k := p.key(m, scored)
-	if k.form == FormMerged && m.IsBase() {
-		w.mu.Unlock()
-		return variant{model: w.policy.base, form: FormMerged}, nil
-	}
-	entry, err := w.entry(k, m)
+	entry, err := w.find(w.plan.key(m, scored), m, true)
 	w.mu.Unlock()
 	if err != nil {
 		return variant{}, err
 	}
+	if entry == nil {
+		return variant{model: w.policy.base, form: FormMerged}, nil
+	}
 	return entry.wait(ctx)
+}
+
+// ensure makes what a mixture is computed with by a plan that is not in use yet.
+func (w *weights) ensure(ctx context.Context, p plan, m Mixture) error {
+	w.mu.Lock()
+	k := p.key(m, false)
+	entry, err := w.find(k, m, false)
+	if entry != nil {
+		entry.preparing++
+	}
+	w.mu.Unlock()
+	if entry == nil {
+		return err
+	}
+	_, err = entry.wait(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if entry.preparing--; entry.preparing == 0 && !entry.asked && !entry.isDone() {
+		entry.cancel()
+		if w.entries[k] == entry {
+			delete(w.entries, k) // Who asks from now on begins anew.
+		}
+	}
+	return err
+}
+
+// find returns what is held under a key; nil for the base's own weights. w.mu is
+// held.
+func (w *weights) find(k key, m Mixture, asked bool) (*held, error) {
+	if k.form == FormMerged && m.IsBase() {
+		return nil, nil //nolint:nilnil // Nothing is held, and nothing needs to be.
+	}
+	return w.entry(k, m, asked)
 }
 
 // wait returns what is held as soon as it is there.
@@ -82,16 +115,17 @@ func (h *held) wait(ctx context.Context) (variant, error) {
 
 // entry returns what is held under a key, and begins to make it if nothing is.
 // w.mu is held.
-func (w *weights) entry(k key, m Mixture) (*held, error) {
+func (w *weights) entry(k key, m Mixture, asked bool) (*held, error) {
 	w.clock++
 	if entry, ok := w.entries[k]; ok {
 		entry.used = w.clock
+		entry.asked = entry.asked || asked
 		return entry, nil
 	}
 	if w.closed {
 		return nil, ErrClosed
 	}
-	entry := &held{ready: make(chan struct{}), used: w.clock}
+	entry := &held{ready: make(chan struct{}), used: w.clock, asked: asked}
 	var fill func() error
 	switch {
 	case k.form == FormMerged && w.compose == nil:
@@ -101,15 +135,17 @@ func (w *weights) entry(k key, m Mixture) (*held, error) {
 	case m.IsBase():
 		fill = func() error { return w.fillFactors(entry, k) }
 	default:
-		factors, err := w.entry(k.base(), Mixture{})
+		factors, err := w.entry(k.base(), Mixture{}, asked)
 		if err != nil {
 			return nil, err
 		}
 		fill = func() error { return w.fillScales(entry, factors, m) }
 	}
+	entry.ctx, entry.cancel = context.WithCancel(w.ctx)
 	w.entries[k] = entry
 	w.evict(k.form)
 	w.running.Go(func() {
+		defer entry.cancel()
 		w.fill(entry, k, fill)
 	})
 	return entry, nil
@@ -129,13 +165,29 @@ func (w *weights) fill(entry *held, k key, fill func() error) {
 	}
 }
 
-func (w *weights) fillMerged(entry *held, m Mixture) error {
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	if w.ctx.Err() != nil {
-		return ErrClosed
+// take waits for the turn of an entry to be made; done gives it to the next one.
+func (w *weights) take(entry *held) (done func(), err error) {
+	select {
+	case w.turn <- struct{}{}:
+		if entry.ctx.Err() == nil {
+			return func() { <-w.turn }, nil
+		}
+		<-w.turn
+	case <-entry.ctx.Done():
 	}
-	composed, err := w.compose(w.ctx, m)
+	if w.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	return nil, context.Cause(entry.ctx)
+}
+
+func (w *weights) fillMerged(entry *held, m Mixture) error {
+	done, err := w.take(entry)
+	if err != nil {
+		return err
+	}
+	defer done()
+	composed, err := w.compose(entry.ctx, m)
 	if err != nil {
 		return fmt.Errorf("composing the weights of %s: %w", m.key, err)
 	}
@@ -146,24 +198,22 @@ func (w *weights) fillMerged(entry *held, m Mixture) error {
 // fillFactors makes the factored base model of a plan's matrices. Those that
 // another one has already, of the set before, are shared with it.
 func (w *weights) fillFactors(entry *held, k key) error {
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	if w.ctx.Err() != nil {
-		return ErrClosed
+	done, err := w.take(entry)
+	if err != nil {
+		return err
 	}
+	defer done()
 	m := w.policy.base
 	missing := k.matrices()
 	for _, other := range w.factored() {
 		has := other.key.matrices()
 		shared := slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return !slices.Contains(has, name) })
-		var err error
 		if m, err = m.WithProjectionsOf(other.model, shared); err != nil {
 			return fmt.Errorf("sharing factors: %w", err)
 		}
 		missing = slices.DeleteFunc(missing, func(name string) bool { return slices.Contains(shared, name) })
 	}
-	m, err := w.policy.factors.Attach(w.ctx, m, missing)
-	if err != nil {
+	if m, err = w.policy.factors.Attach(entry.ctx, m, missing); err != nil {
 		return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
 	}
 	entry.variant = variant{model: m, form: FormFactored}
@@ -191,7 +241,7 @@ func (w *weights) factored() []loaded {
 
 // fillScales makes the scales of a mixture, which takes some thousand products.
 func (w *weights) fillScales(entry, factors *held, m Mixture) error {
-	made, err := factors.wait(w.ctx)
+	made, err := factors.wait(entry.ctx)
 	if w.ctx.Err() != nil {
 		return ErrClosed
 	}
@@ -210,10 +260,13 @@ func (w *weights) fillScales(entry, factors *held, m Mixture) error {
 }
 
 // isReady reports whether the entry is there and no failure.
-func (h *held) isReady() bool {
+func (h *held) isReady() bool { return h.isDone() && h.err == nil }
+
+// isDone reports whether the entry is there or has failed.
+func (h *held) isDone() bool {
 	select {
 	case <-h.ready:
-		return h.err == nil
+		return true
 	default:
 		return false
 	}
@@ -245,7 +298,8 @@ func (w *weights) evict(form Form) {
 	}
 }
 
-// prepare makes what a set needs, without taking it into use.
+// prepare makes what a set needs, without taking it into use. What is not made
+// when ctx ends is given up, unless a request has asked for it, too.
 func (w *weights) prepare(ctx context.Context, s Set) error {
 	p := w.policy.decide(s)
 	mixtures := s.Mixtures
@@ -258,8 +312,12 @@ func (w *weights) prepare(ctx context.Context, s Set) error {
 		mixtures = mixtures[:min(len(mixtures), w.policy.composed)]
 	}
 	for _, m := range mixtures {
-		if _, err := w.under(ctx, &p, m, false); err != nil {
-			return err
+		err := w.ensure(ctx, p, m)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return &MixtureError{Mixture: m, Err: err}
 		}
 	}
 	return nil

@@ -20,7 +20,7 @@ func Compose(ctx context.Context, m *model.Model, d *Decomposition, z map[string
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("composing: %w", context.Cause(ctx))
 		}
-		f, err := d.Factors(name)
+		f, err := d.Factors(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("composing: %w", err)
 		}
@@ -43,7 +43,7 @@ func Attach(m *model.Model, d *Decomposition, matrices []string) (*model.Model, 
 	}
 	factors := make(map[string]model.Factors, len(matrices))
 	for _, name := range matrices {
-		f, err := d.Factors(name)
+		f, err := d.Factors(context.Background(), name)
 		if err != nil {
 			return nil, fmt.Errorf("attaching factors: %w", err)
 		}

@@ -57,7 +57,7 @@ func TestComposedWeightsAreTheFormula(t *testing.T) {
 			}
 			continue
 		}
-		f, err := d.Factors(name)
+		f, err := d.Factors(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -85,7 +85,7 @@ func TestADecompositionDescribesItself(t *testing.T) {
 	if diff := cmp.Diff([]string{filepath.Base(artifactDir(t, root, "x", m.Digest))}, list(t, filepath.Join(root, contract.DirDecompositions))); diff != "" {
 		t.Errorf("folders -want +got\n%s", diff)
 	}
-	f, err := d.Factors(want[1])
+	f, err := d.Factors(t.Context(), want[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestADecompositionDescribesItself(t *testing.T) {
 	if _, err := d.Select([]string{"down_proj"}); err == nil {
 		t.Error("a module that is not there was selected")
 	}
-	if _, err := d.Factors("model.layers.0.mlp.down_proj"); err == nil {
+	if _, err := d.Factors(t.Context(), "model.layers.0.mlp.down_proj"); err == nil {
 		t.Error("factors that are not there were read")
 	}
 }
@@ -184,10 +184,10 @@ func TestAFinishedDecompositionIsVerifiedAndUsed(t *testing.T) {
 	// A damaged one is made again.
 	path := filepath.Join(artifactDir(t, root, contract.DirDecompositions, again.Digest), again.Files[0].Path)
 	flip(t, path)
-	if _, err := d.Factors(d.Matrices()[0]); err == nil {
+	if _, err := d.Factors(t.Context(), d.Matrices()[0]); err == nil {
 		// The first file by name need not be the first matrix; find it.
 		for _, name := range d.Matrices() {
-			if _, err = d.Factors(name); err != nil {
+			if _, err = d.Factors(t.Context(), name); err != nil {
 				break
 			}
 		}

@@ -1,6 +1,7 @@
 package expert
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -138,7 +139,7 @@ func (d *Decomposition) Keep() {
 
 // Factors reads the factors of a matrix after verifying its file's digest. The
 // caller must not change them: they may be shared.
-func (d *Decomposition) Factors(name string) (model.Factors, error) {
+func (d *Decomposition) Factors(ctx context.Context, name string) (model.Factors, error) {
 	d.mu.Lock()
 	f, ok := d.kept[name]
 	keep := d.keep
@@ -146,7 +147,7 @@ func (d *Decomposition) Factors(name string) (model.Factors, error) {
 	if ok {
 		return f, nil
 	}
-	f, err := d.read(name)
+	f, err := d.read(ctx, name)
 	if err != nil {
 		return model.Factors{}, err
 	}
@@ -158,13 +159,13 @@ func (d *Decomposition) Factors(name string) (model.Factors, error) {
 	return f, nil
 }
 
-func (d *Decomposition) read(name string) (model.Factors, error) {
+func (d *Decomposition) read(ctx context.Context, name string) (model.Factors, error) {
 	i := slices.IndexFunc(d.manifest.Files, func(f contract.FileEntry) bool { return f.Path == factorFile(name) })
 	if i < 0 {
 		return model.Factors{}, failure.Permanentf(contract.ReasonDecompositionMismatch,
 			"%s is not among the %d matrices of decomposition %s (modules %s)", name, len(d.names), d.manifest.Digest, strings.Join(d.manifest.Modules, ", "))
 	}
-	if err := artifact.Verify(d.dir, d.manifest.Files[i:i+1]); err != nil {
+	if err := artifact.VerifyContext(ctx, d.dir, d.manifest.Files[i:i+1]); err != nil {
 		return model.Factors{}, failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("decomposition: %w", err))
 	}
 	file, err := checkpoint.Open(filepath.Join(d.dir, factorFile(name)))
@@ -173,6 +174,9 @@ func (d *Decomposition) read(name string) (model.Factors, error) {
 	}
 	defer func() { _ = file.Close() }() // Nothing was written.
 	u, err := file.Tensor(tensorU)
+	if err == nil {
+		err = ctx.Err() // U and Vᵀ of a large model take a while each.
+	}
 	if err != nil {
 		return model.Factors{}, err
 	}
@@ -194,7 +198,7 @@ func (d *Decomposition) read(name string) (model.Factors, error) {
 
 // Sigma returns the singular values of a matrix, in descending order.
 func (d *Decomposition) Sigma(name string) ([]float32, error) {
-	f, err := d.Factors(name)
+	f, err := d.Factors(context.Background(), name)
 	return f.S, err
 }
 

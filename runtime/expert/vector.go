@@ -1,6 +1,7 @@
 package expert
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,10 @@ type Vector struct {
 // manifest, or from an expert.safetensors file alone. What is damaged is
 // refused with contract.ReasonDigestMismatch, what is malformed with
 // contract.ReasonInvalidExpert.
-func ReadVector(path string) (Vector, error) {
+func ReadVector(path string) (Vector, error) { return ReadVectorContext(context.Background(), path) }
+
+// ReadVectorContext is ReadVector, which ends with an error when ctx does.
+func ReadVectorContext(ctx context.Context, path string) (Vector, error) {
 	stat, err := os.Stat(path)
 	if err != nil {
 		return Vector{}, fmt.Errorf("reading expert: %w", err)
@@ -77,7 +81,7 @@ func ReadVector(path string) (Vector, error) {
 	if !slices.ContainsFunc(m.Files, func(f contract.FileEntry) bool { return f.Path == VectorFile }) {
 		return Vector{}, failure.Permanentf(contract.ReasonInvalidExpert, "manifest of %s lists no %s", path, VectorFile)
 	}
-	if err := artifact.Verify(path, m.Files); err != nil {
+	if err := artifact.VerifyContext(ctx, path, m.Files); err != nil {
 		return Vector{}, failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("expert: %w", err))
 	}
 	v, err := parseVector(filepath.Join(path, VectorFile))

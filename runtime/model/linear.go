@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -104,27 +105,44 @@ func (l *linear) backward(p *pass, dx, dy, h backend.Buffer, n int, add bool) []
 	return gradient
 }
 
+// A matrix is computed so many rows at a time: as many as take some hundredths
+// of a second, between which a composition that nobody wants any more ends, and no
+// fewer than fill the processors.
+const (
+	matrixProducts = 1 << 30
+	matrixRows     = 64
+)
+
 // matrix returns a host copy of W, composing U·diag(s)·Vᵀ on the device when
 // the projection is factored: the rows of U·diag(s) times Vᵀ, which is the
 // backward product with the weight Vᵀ.
-func (l *linear) matrix(be backend.Backend) ([]float32, error) {
+func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, error) {
 	if !l.factored() {
 		return be.WeightData(l.dense)
 	}
+	return l.product(ctx, be, max(matrixProducts/(l.rank()*l.info.In), matrixRows))
+}
+
+// product is the matrix of a factored projection, so many rows at a time. Each
+// row is computed the same whatever rows are beside it.
+func (l *linear) product(ctx context.Context, be backend.Backend, rows int) ([]float32, error) {
 	left, err := be.WeightData(l.u)
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{be: be}
-	us := p.alloc(l.info.Out * l.rank())
-	w := p.alloc(l.info.Out * l.info.In)
-	defer p.free(us, w)
 	data := make([]float32, l.info.Out*l.info.In)
-	p.do(func() error { return be.Upload(us, left) })
-	p.do(func() error {
-		return be.MatMulBackward(l.info.Out, backend.Product{Y: w, X: us, W: l.vt, Scales: l.own()})
-	})
-	p.do(func() error { return be.Download(data, w) })
+	p := &pass{be: be}
+	for first := 0; first < l.info.Out && p.err == nil; first += rows {
+		n := min(rows, l.info.Out-first)
+		us, w := p.alloc(n*l.rank()), p.alloc(n*l.info.In)
+		p.check(ctx)
+		p.do(func() error { return be.Upload(us, left[first*l.rank():(first+n)*l.rank()]) })
+		p.do(func() error {
+			return be.MatMulBackward(n, backend.Product{Y: w, X: us, W: l.vt, Scales: l.own()})
+		})
+		p.do(func() error { return be.Download(data[first*l.info.In:(first+n)*l.info.In], w) })
+		p.free(us, w)
+	}
 	return data, p.err
 }
 

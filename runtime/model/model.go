@@ -133,7 +133,7 @@ func (m *Model) Weight(name string) (*tensor.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := l.matrix(m.be)
+	data, err := l.matrix(context.Background(), m.be)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -228,10 +228,7 @@ func (m *Model) Merged(ctx context.Context) (*Model, error) {
 
 // merged returns the dense projection that equals a factored one.
 func (m *Model) merged(ctx context.Context, l *linear) (*linear, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	data, err := l.matrix(m.be)
+	data, err := l.matrix(ctx, m.be)
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/failure"
 )
 
 // Admin is the handler of contract.PortAdmin.
@@ -47,19 +47,14 @@ func (s *Server) unready() error {
 	case s.core.Load() == nil:
 		return errNotLoaded
 	case s.set.Load() == nil:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.refused != "" {
-			return fmt.Errorf("no expert set is in use; the last was refused: %s", s.refused)
-		}
-		return errors.New("no expert set is in use yet")
+		return s.loader.absence()
 	}
 	return nil
 }
 
-// putExpertSet answers with the status after the change. A set that cannot be
-// used is 409 where it contradicts what is here (digests, decomposition) and
-// 422 otherwise; the set in use stays in use.
+// putExpertSet records the set and answers with the status at once: 200 where
+// it is served already, 202 where it will be loaded. A set that makes no sense by
+// itself is 422, and what was desired before stays so.
 func (s *Server) putExpertSet(w http.ResponseWriter, r *http.Request) {
 	if e := s.authorise(r); e != nil {
 		writeError(w, e)
@@ -75,37 +70,57 @@ func (s *Server) putExpertSet(w http.ResponseWriter, r *http.Request) {
 		writeError(w, invalid("", "invalid_json", "%s", err.Error()))
 		return
 	}
-	status := http.StatusOK
-	// What has been loaded stays useful when this caller's patience ends.
-	if err := s.Swap(s.life, set); err != nil {
-		status = swapStatus(err)
+	if _, err := s.loader.offer(set, false); err != nil {
+		status := s.Status()
+		// It is about the set that was offered, not about the one that is desired.
+		status.Error = loadError("", err)
+		writeJSON(w, http.StatusUnprocessableEntity, status)
+		return
 	}
-	writeJSON(w, status, s.Status())
+	status := s.Status()
+	code := http.StatusOK
+	if status.ExpertSetDigest != status.DesiredDigest {
+		code = http.StatusAccepted
+	}
+	writeJSON(w, code, status)
 }
 
-func swapStatus(err error) int {
-	if errors.Is(err, errNotLoaded) {
-		return http.StatusServiceUnavailable
+// maxToken bounds the file of the token.
+const maxToken = 4 << 10
+
+// adminToken returns the token that must be presented, from where it is.
+func (s *Server) adminToken() (string, *apiError) {
+	if s.config.AdminToken != "" {
+		return s.config.AdminToken, nil
 	}
-	switch reason, permanent := failure.Of(err); {
-	case reason == contract.ReasonDigestMismatch || reason == contract.ReasonDecompositionMismatch:
-		return http.StatusConflict
-	case permanent || failure.System(err):
-		return http.StatusUnprocessableEntity
-	default:
-		return http.StatusInternalServerError
+	none := func(why string) *apiError {
+		return newError(http.StatusForbidden, typeInvalid, "forbidden", "",
+			"this server has no token (%s): its experts cannot be changed over HTTP", why)
 	}
+	if s.config.AdminTokenFile == "" {
+		return "", none(contract.EnvAdminToken + " is not set")
+	}
+	b, err := artifact.ReadBounded(s.config.AdminTokenFile, maxToken)
+	if err != nil {
+		s.log.Warn("Could not read the admin token", "error", err)
+		return "", none(s.config.AdminTokenFile + " cannot be read")
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", none(s.config.AdminTokenFile + " is empty")
+	}
+	return token, nil
 }
 
 // authorise checks the bearer token. Digests are compared, so that the time
 // taken tells nothing about the token, not even its length.
 func (s *Server) authorise(r *http.Request) *apiError {
-	if s.config.AdminToken == "" {
-		return newError(http.StatusForbidden, typeInvalid, "forbidden", "",
-			"this server was started without %s: its experts cannot be changed over HTTP", contract.EnvAdminToken)
+	token, e := s.adminToken()
+	if e != nil {
+		return e
 	}
 	given, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	want, got := sha256.Sum256([]byte(s.config.AdminToken)), sha256.Sum256([]byte(given))
+	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(given))
 	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
 		return newError(http.StatusUnauthorized, typeInvalid, "unauthorized", "", "the bearer token is missing or wrong")
 	}

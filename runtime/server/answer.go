@@ -47,6 +47,11 @@ func (s *Server) resolve(name string) (target, error) {
 		t.pinned = pinned
 		return t, nil
 	}
+	if isPinned {
+		if err := s.loader.hindrance(pinned); err != nil {
+			return t, err
+		}
+	}
 	return t, newError(http.StatusNotFound, typeInvalid, "model_not_found", "model",
 		"the model %q does not exist; there are %s", clip(name), strings.Join(s.modelNames(), ", "))
 }

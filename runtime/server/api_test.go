@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,7 +23,7 @@ import (
 )
 
 func TestChatTakesTwoPassesAndSaysSo(t *testing.T) {
-	h := open(t, nil)
+	h, begun := open(t, nil), time.Now()
 	const message = "What is 2+3?"
 	got, resp := h.ask(t, contract.PathChatCompletions, chat("demo", message, nil))
 	if resp.StatusCode != http.StatusOK {
@@ -73,6 +74,9 @@ func TestChatTakesTwoPassesAndSaysSo(t *testing.T) {
 		t.Errorf("three sets of weights give %d different answers", len(seen))
 	}
 	status := h.Status()
+	if at := status.LastAdaptationTime; time.Since(at) > time.Minute || !at.After(begun) {
+		t.Errorf("the last adaptation was at %v", at)
+	}
 	if status.Requests != 5 || status.LastAdaptation == nil || !cmp.Equal(*status.LastAdaptation, *a) {
 		t.Errorf("status %+v, want 5 requests and the adaptation %+v", status, a)
 	}

@@ -52,7 +52,13 @@ func config(t testing.TB, v *enginetest.Volume, log io.Writer) server.Config {
 // open starts a server and gives it its experts.
 func open(t testing.TB, change func(*server.Config)) *house {
 	t.Helper()
-	h := &house{volume: enginetest.New(t), log: &servertest.Log{}}
+	return openOn(t, enginetest.New(t), change)
+}
+
+// openOn does so on a volume that is there.
+func openOn(t testing.TB, v *enginetest.Volume, change func(*server.Config)) *house {
+	t.Helper()
+	h := &house{volume: v, log: &servertest.Log{}}
 	h.math, h.code = h.volume.Expert(t, "math", 1), h.volume.Expert(t, "code", 2)
 	c := config(t, h.volume, h.log)
 	if change != nil {
@@ -207,6 +213,23 @@ func (h *house) put(t testing.TB, bearer string, body any) (contract.ServingStat
 		r.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	return status(t, r)
+}
+
+// swap puts a set and waits until it is served or known not to be.
+func (h *house) swap(t testing.TB, set contract.ExpertSet) contract.ServingStatus {
+	t.Helper()
+	status, code := h.put(t, token, set)
+	if code != http.StatusOK && code != http.StatusAccepted {
+		t.Errorf("status %d, %+v", code, status)
+	}
+	if want, err := set.Digest(); err != nil || status.DesiredDigest != want {
+		t.Errorf("desired is %s, want %s (%v)", status.DesiredDigest, want, err)
+	}
+	waitFor(t, "the set to be loaded", func() bool {
+		status = h.Status()
+		return status.ExpertSetDigest == status.DesiredDigest || status.Error != nil
+	})
+	return status
 }
 
 func status(t testing.TB, r *http.Request) (contract.ServingStatus, int) {

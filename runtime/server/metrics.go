@@ -20,7 +20,7 @@ type metrics struct {
 	passes     *prometheus.HistogramVec
 	firstToken prometheus.Histogram
 	choices    *prometheus.CounterVec
-	swaps      *prometheus.CounterVec
+	offers     *prometheus.CounterVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -43,13 +43,14 @@ func newMetrics(s *Server) *metrics {
 		choices: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "t2_adaptations_total", Help: "Answered requests by strategy and by what answered: expert, mixture or base.",
 		}, []string{"strategy", "choice"}),
-		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "t2_expert_set_offers_total", Help: "Expert sets offered to this pod, by result: taken or refused.",
+		offers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "t2_expert_set_offers_total",
+			Help: "Expert sets offered to this pod, by result: taken, partly (an expert is missing), refused (the set in use stays) or superseded.",
 		}, []string{"result"}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.swaps,
+		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.offers,
 		&engineCollector{server: s}, &setCollector{server: s})
 	return m
 }
@@ -77,13 +78,15 @@ func (m *metrics) answered(out outcome, pass1 time.Duration) {
 	m.choices.WithLabelValues(a.Strategy, choice).Inc()
 }
 
-func (m *metrics) swapped(err error) {
-	result := "taken"
-	if err != nil {
-		result = "refused"
-	}
-	m.swaps.WithLabelValues(result).Inc()
-}
+// Results of an offered expert set.
+const (
+	resultTaken      = "taken"
+	resultPartly     = "partly"
+	resultRefused    = "refused"
+	resultSuperseded = "superseded"
+)
+
+func (m *metrics) offered(result string) { m.offers.WithLabelValues(result).Inc() }
 
 // engineCollector reads the engine's own numbers when they are asked for.
 type engineCollector struct{ server *Server }

@@ -35,8 +35,8 @@ type Config struct {
 	ModelDir, DecompositionDir string
 	// ExpertDir returns the folder or file of an expert.
 	ExpertDir func(contract.ExpertRef) (string, error)
-	// Set is the first expert set. Without it, SetFile is read until it holds a
-	// set that can be served or one has come by contract.PathExpertSet.
+	// Set is the first expert set, of which everything must load. Without it, SetFile
+	// is read until it holds a set or one has come by contract.PathExpertSet.
 	Set     *contract.ExpertSet
 	SetFile string
 	// ContextLength, MaxBatch, MaxWaiting and CacheTokens are the engine's; 0 means
@@ -50,9 +50,10 @@ type Config struct {
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
 	DType backend.WeightType
-	// AdminToken is what changes of the expert set must present. Without one the
-	// set cannot be changed over HTTP.
-	AdminToken string
+	// AdminToken is what changes of the expert set must present. Without it,
+	// AdminTokenFile is read at each of them, so that the token can be exchanged;
+	// without either, the set cannot be changed over HTTP.
+	AdminToken, AdminTokenFile string
 	// APIAddress and AdminAddress are listened on.
 	APIAddress, AdminAddress string
 	// DrainDelay is how long new requests are still accepted after the process
@@ -91,6 +92,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
+	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
 	return c, nil
 }
 
@@ -114,18 +116,19 @@ type Server struct {
 	set      atomic.Pointer[servedSet]
 	draining atomic.Bool
 
-	// life ends when the server closes; swaps go on when the request that asked
-	// for them has given up, because the operator will ask again.
-	life context.Context //nolint:containedctx // See above.
-	end  context.CancelFunc
+	// life ends when the server closes. Sets are loaded for as long as it lasts,
+	// not for as long as the request that offered them.
+	life    context.Context //nolint:containedctx // See above.
+	end     context.CancelFunc
+	loader  *loader
+	loading sync.WaitGroup // The loader's goroutine.
+	reading chan struct{}  // One place: an expert is being read.
 
-	swapping  sync.Mutex // Held while a set is loaded.
 	requests  atomic.Int64
 	fallbacks atomic.Int64
 	turnstile turnstile
 
 	mu       sync.Mutex
-	refused  string // Why the last set was refused.
 	lastSeen *contract.Adaptation
 	lastTime time.Time // When lastSeen was chosen.
 }
@@ -138,13 +141,16 @@ func New(config Config) *Server {
 	if config.Grace == 0 {
 		config.Grace = DefaultGrace
 	}
-	s := &Server{config: config, log: config.Log, created: time.Now().Unix()}
+	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
+	s.loader = newLoader(s.life, s.log, s.metrics)
+	s.loader.load, s.loader.use = s.load, s.use
 	return s
 }
 
-// Load loads the model and starts the engine. It is called once.
+// Load loads the model and starts the engine, and the loading of expert sets. It
+// is called once.
 func (s *Server) Load(ctx context.Context) (err error) {
 	begun := time.Now()
 	c := &core{}
@@ -189,6 +195,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
 		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType,
 		"contextLength", c.engine.ContextLength(), "cacheTokens", c.engine.CacheTokens(), "seconds", time.Since(begun).Seconds())
+	s.loading.Go(func() { s.loader.run(s.life) })
 	return nil
 }
 
@@ -221,9 +228,7 @@ func openDecomposition(c Config) (*expert.Decomposition, error) {
 // Close ends the engine; requests in flight fail.
 func (s *Server) Close() error {
 	s.end()
-	// A swap in progress uses the engine; it ends with s.life.
-	s.swapping.Lock()
-	defer s.swapping.Unlock()
+	s.loading.Wait() // It uses the engine, and ends with s.life.
 	c := s.core.Swap(nil)
 	if c == nil {
 		return nil

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +28,11 @@ const maxSetBytes = 1 << 20
 // servedSet is an expert set in use. It never changes, but for its counters, so
 // a request that holds it is not disturbed by the next one.
 type servedSet struct {
-	spec     contract.ExpertSet
+	// spec is what is served: the set that was asked for, without the experts that
+	// could not be loaded.
+	spec contract.ExpertSet
+	// digest is that of the set that was asked for if all of it is here, and one of
+	// its own otherwise.
 	digest   string
 	strategy adapt.Strategy
 	experts  map[string]*servedExpert // By name.
@@ -42,78 +48,170 @@ type servedExpert struct {
 // errNotLoaded says that the model is still being loaded.
 var errNotLoaded = errors.New("the model is still being loaded")
 
-// Swap verifies and loads an expert set and makes it the one in use: all of it
-// or nothing. Requests in flight finish on the set they began with. The set in
-// use is not loaded again.
+// Swap offers an expert set and waits until all of it is in use. The error says
+// what is not: what could be loaded is in use all the same, and the rest is tried
+// again until another set is offered. Requests in flight finish on the set they
+// began with.
 func (s *Server) Swap(ctx context.Context, spec contract.ExpertSet) error {
-	s.swapping.Lock()
-	defer s.swapping.Unlock()
-	begun := time.Now()
-	next, err := s.load(ctx, spec)
-	refused := ""
+	o, err := s.loader.offer(spec, false)
 	if err != nil {
-		refused = err.Error()
-	}
-	s.mu.Lock()
-	before := s.refused
-	s.refused = refused
-	s.mu.Unlock()
-	s.metrics.swapped(err)
-	if err != nil {
-		if refused != before { // The same set is offered again and again.
-			s.log.Error("Refused expert set", "error", err)
-		}
 		return err
 	}
-	if old := s.set.Load(); old != nil && old.digest == next.digest {
-		return nil
-	}
-	s.set.Store(next)
-	e := s.core.Load().engine
-	e.Retain(next.mixtures())
-	s.log.Info("Took expert set into use", "digest", next.digest, "strategy", spec.Strategy,
-		"experts", len(spec.Experts), "form", e.Form(), "seconds", time.Since(begun).Seconds())
-	return nil
+	return s.loader.settle(ctx, o)
 }
 
-// load makes a set ready to serve without touching the one in use.
-func (s *Server) load(ctx context.Context, spec contract.ExpertSet) (*servedSet, error) {
-	c := s.core.Load()
-	if c == nil {
-		return nil, errNotLoaded
+// use takes a set into use, and says in which form it is computed.
+func (s *Server) use(next *servedSet) engine.Form {
+	if now := s.set.Load(); now == nil || now.digest != next.digest {
+		s.set.Store(next)
 	}
-	old := s.set.Load()
-	digest, err := spec.Digest()
-	if err != nil {
-		return nil, err
+	e := s.core.Load().engine
+	e.Retain(next.mixtures())
+	return e.Form()
+}
+
+// load makes what can be served of an offer ready, without touching the set in
+// use. An expert that cannot be loaded is replaced by its version that is in use,
+// or left out.
+func (s *Server) load(o *offer) attempted {
+	c, old := s.core.Load(), s.set.Load()
+	if old != nil && old.digest == o.digest {
+		return attempted{set: old}
 	}
-	if old != nil && old.digest == digest {
-		return old, nil
+	experts, failures := map[string]*servedExpert{}, map[string]error{}
+	lacks := func(ref contract.ExpertRef, err error) {
+		if failures[ref.Name] == nil {
+			failures[ref.Name] = err
+		}
+		previous := old.version(ref)
+		if now := experts[ref.Name]; now != nil && previous != nil && now.ref.Digest == previous.ref.Digest {
+			previous = nil // That is what failed.
+		}
+		experts[ref.Name] = previous
 	}
-	if err := adapt.Validate(spec); err != nil {
-		return nil, failure.Permanent(contract.ReasonUsage, fmt.Errorf("the expert set is invalid: %w", err))
+	for _, ref := range o.spec.Experts {
+		e, err := s.loadExpert(o.ctx, c, old, ref)
+		if o.ctx.Err() != nil {
+			return attempted{err: context.Cause(o.ctx)}
+		}
+		if experts[ref.Name] = e; err != nil {
+			lacks(ref, err)
+		}
+		o.done.Add(1)
 	}
-	next := &servedSet{spec: spec, digest: digest, experts: map[string]*servedExpert{}}
-	for _, ref := range spec.Experts {
-		if next.experts[ref.Name], err = s.loadExpert(c, old, ref); err != nil {
-			return nil, fmt.Errorf("expert %q: %w", ref.Name, err)
+	for {
+		set, err := newSet(c, o, experts)
+		if err == nil {
+			err = c.engine.Prepare(o.ctx, set.mixtures())
+		}
+		if err == nil {
+			return attempted{set: set, failures: failures}
+		}
+		ref, one := culprit(o, experts, err)
+		switch {
+		case o.ctx.Err() != nil:
+			return attempted{err: context.Cause(o.ctx)}
+		case one:
+			lacks(ref, err)
+		case old != nil:
+			return attempted{failures: failures, err: err}
+		default:
+			return s.baseOnly(c, o, err)
 		}
 	}
-	next.strategy, err = adapt.New(spec, encoder{c.tok}, baseScorer{c.engine}, func(err error) bool {
+}
+
+// culprit finds the expert of which alone a set's preparation failed.
+func culprit(o *offer, experts map[string]*servedExpert, err error) (contract.ExpertRef, bool) {
+	failed, ok := errors.AsType[*engine.MixtureError](err)
+	if !ok || failed.Mixture.IsBase() {
+		return contract.ExpertRef{}, false
+	}
+	for _, ref := range o.spec.Experts {
+		if e := experts[ref.Name]; e != nil && e.mixture.Key() == failed.Mixture.Key() {
+			return ref, true
+		}
+	}
+	return contract.ExpertRef{}, false
+}
+
+// baseOnly is what is served when no set is in use and no expert can be.
+func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
+	set, err := newSet(c, o, nil)
+	if err != nil {
+		return attempted{err: errors.Join(why, err)}
+	}
+	if err := c.engine.Prepare(o.ctx, set.mixtures()); err != nil {
+		return attempted{err: errors.Join(why, err)}
+	}
+	return attempted{set: set, err: why}
+}
+
+// newSet makes the set that is served with these experts of an offer; those that
+// are nil or absent are not.
+func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, error) {
+	set := &servedSet{spec: o.spec, digest: o.digest, experts: map[string]*servedExpert{}}
+	set.spec.Experts = []contract.ExpertRef{}
+	whole, asked, weight := true, 0.0, 0.0
+	for _, ref := range o.spec.Experts {
+		asked += ref.Weight
+		e := experts[ref.Name]
+		whole = whole && e != nil && e.ref.Digest == ref.Digest
+		if e == nil {
+			continue
+		}
+		weight += ref.Weight
+		set.experts[ref.Name] = e
+		set.spec.Experts = append(set.spec.Experts, e.ref)
+	}
+	if !whole {
+		set.digest = partialDigest(o.digest, set.spec.Experts)
+	}
+	if set.experts[set.spec.Fallback] == nil {
+		set.spec.Fallback = ""
+	}
+	choosing := set.spec
+	if asked > 0 && weight == 0 {
+		// Nothing of the fixed mixture is here: the base answers, not those experts to
+		// which the mixture gives no weight.
+		choosing.Experts = nil
+	}
+	var err error
+	set.strategy, err = adapt.New(choosing, encoder{c.tok}, baseScorer{c.engine}, func(err error) bool {
 		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed)
 	})
-	if err != nil {
-		return nil, failure.Permanent(contract.ReasonUsage, err)
+	return set, failure.Permanent(contract.ReasonUsage, err)
+}
+
+// partialDigest names what is served of a set of which something is missing.
+func partialDigest(asked string, served []contract.ExpertRef) string {
+	h := sha256.New()
+	_, _ = fmt.Fprintln(h, asked)
+	for _, ref := range served {
+		_, _ = fmt.Fprintln(h, ref.Name, ref.Digest)
 	}
-	if err := c.engine.Prepare(ctx, next.mixtures()); err != nil {
-		return nil, err
+	return contract.DigestPrefix + hex.EncodeToString(h.Sum(nil))
+}
+
+// version returns the version of an expert that is in use, as what is served
+// for ref; nil if there is none.
+func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
+	if s == nil {
+		return nil
 	}
-	return next, nil
+	e := s.experts[ref.Name]
+	if e == nil || e.ref.Skill != ref.Skill {
+		return nil
+	}
+	previous := *e
+	previous.ref = ref
+	previous.ref.Digest = e.ref.Digest
+	return &previous
 }
 
 // loadExpert reads an expert and verifies that it is the one that was meant and
 // fits the decomposition. One that is in use already is not read again.
-func (s *Server) loadExpert(c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
+func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
 	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
 	if old != nil {
 		for _, o := range old.experts {
@@ -129,21 +227,63 @@ func (s *Server) loadExpert(c *core, old *servedSet, ref contract.ExpertRef) (*s
 	if c.dec == nil || s.config.ExpertDir == nil {
 		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch, "there is no decomposition that it could scale")
 	}
-	dir, err := s.config.ExpertDir(ref)
-	if err != nil {
+	var err error
+	if e.vector, err = s.readExpert(ctx, ref); err != nil {
 		return nil, err
-	}
-	if e.vector, err = expert.ReadVector(dir); err != nil {
-		return nil, err
-	}
-	if got := e.vector.Manifest.Digest; got != ref.Digest {
-		return nil, failure.Permanentf(contract.ReasonDigestMismatch, "the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
 	}
 	if err := e.vector.Fits(c.dec); err != nil {
 		return nil, err
 	}
-	e.mixture, err = engine.NewMixture(expert.Weighted{Vector: e.vector, Alpha: 1})
-	return e, err
+	if e.mixture, err = engine.NewMixture(expert.Weighted{Vector: e.vector, Alpha: 1}); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// readExpert reads an expert from its place. A read that hangs, since its volume's
+// server is gone, cannot be cancelled: it is left behind when ctx ends, so that
+// a set that needs nothing of the volume can be served. There is one at a time,
+// so at most one hangs; Close does not wait for it.
+func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert.Vector, error) {
+	select {
+	case s.reading <- struct{}{}:
+	case <-ctx.Done():
+		return expert.Vector{}, context.Cause(ctx)
+	}
+	type result struct {
+		vector expert.Vector
+		err    error
+	}
+	read := make(chan result, 1)
+	go func() {
+		defer func() { <-s.reading }()
+		v, err := readVerified(ctx, s.config.ExpertDir, ref)
+		read <- result{v, err}
+	}()
+	select {
+	case r := <-read:
+		return r.vector, r.err
+	case <-ctx.Done():
+		return expert.Vector{}, context.Cause(ctx)
+	}
+}
+
+func readVerified(ctx context.Context, place func(contract.ExpertRef) (string, error), ref contract.ExpertRef) (expert.Vector, error) {
+	dir, err := place(ref)
+	if err != nil {
+		return expert.Vector{}, err
+	}
+	v, err := expert.ReadVectorContext(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, failure.Transient(contract.ReasonExpertMissing, fmt.Errorf("it is not in %s: train or import it again, unless it is on its way (%w)", dir, err))
+	}
+	if err != nil {
+		return v, err
+	}
+	if got := v.Manifest.Digest; got != ref.Digest {
+		return v, failure.Permanentf(contract.ReasonDigestMismatch, "the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
+	}
+	return v, nil
 }
 
 // mixtures lists the weights that requests of the set may need: each expert's,
@@ -180,35 +320,12 @@ func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) 
 	return engine.NewMixture(parts...)
 }
 
-// Status is what contract.PathExpertSet answers.
-func (s *Server) Status() contract.ServingStatus {
-	st := contract.ServingStatus{
-		Experts: []contract.ServedExpert{}, Requests: s.requests.Load(), Fallbacks: s.fallbacks.Load(),
-	}
-	s.mu.Lock()
-	st.Error = s.refused
-	if s.lastSeen != nil {
-		seen := *s.lastSeen
-		st.LastAdaptation, st.LastAdaptationTime = &seen, s.lastTime
-	}
-	s.mu.Unlock()
-	if set := s.set.Load(); set != nil {
-		st.ExpertSetDigest = set.digest
-		for _, ref := range set.spec.Experts {
-			st.Experts = append(st.Experts, contract.ServedExpert{
-				Name: ref.Name, Digest: ref.Digest, Requests: set.experts[ref.Name].requests.Load(),
-			})
-		}
-	}
-	return st
-}
-
-// setInterval is how often SetFile is looked at while no set is in use.
+// setInterval is how often SetFile is looked at while no set was offered.
 const setInterval = 2 * time.Second
 
-// firstSet brings the first set into use: the configured one, which must load,
-// or that of SetFile as soon as it is there and can be loaded. It returns when
-// a set is in use, wherever it came from, or ctx is done.
+// firstSet brings the first set into use: the configured one, which must load
+// as a whole, or offers that of SetFile as soon as it is there and makes sense. It
+// returns when a set was offered, by whomever, or ctx is done.
 func (s *Server) firstSet(ctx context.Context) error {
 	if s.config.Set != nil {
 		return s.Swap(ctx, *s.config.Set)
@@ -219,14 +336,14 @@ func (s *Server) firstSet(ctx context.Context) error {
 	tick := time.NewTicker(setInterval)
 	defer tick.Stop()
 	told := ""
-	for s.set.Load() == nil {
+	for !s.loader.hasOffer() {
 		spec, err := readSet(s.config.SetFile)
-		switch {
-		case err == nil:
-			if s.Swap(ctx, spec) == nil { // A refusal is in the log and in Status.
+		if err == nil {
+			if _, err = s.loader.offer(spec, true); err == nil {
 				return nil
 			}
-		case err.Error() != told:
+			s.loader.refuse(err)
+		} else if err.Error() != told {
 			told = err.Error()
 			s.log.Warn("No expert set yet", "error", err)
 		}

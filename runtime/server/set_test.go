@@ -29,17 +29,20 @@ func TestSetsAreExchangedByPut(t *testing.T) {
 	}
 	h.ask(t, contract.PathChatCompletions, chat("demo:demo-code", "x", nil))
 	for range 2 { // The second time nothing changes.
-		status, code := h.put(t, token, next)
-		if code != http.StatusOK || status.ExpertSetDigest != want || status.Error != "" {
-			t.Fatalf("status %d, %+v, want set %s", code, status, want)
+		status := h.swap(t, next)
+		if status.ExpertSetDigest != want || status.DesiredDigest != want || status.Error != nil || status.Loading != nil {
+			t.Fatalf("%+v, want set %s", status, want)
 		}
 		wantExperts := []contract.ServedExpert{
-			{Name: "demo-code", Digest: h.code.Digest, Requests: 1}, // Its count goes on.
-			{Name: "demo-law", Digest: law.Digest},
+			{Name: "demo-code", Digest: h.code.Digest, State: contract.ExpertServed, Requests: 1}, // Its count goes on.
+			{Name: "demo-law", Digest: law.Digest, State: contract.ExpertServed},
 		}
 		if diff := cmp.Diff(wantExperts, status.Experts); diff != "" {
 			t.Errorf("experts (-want +got):\n%s", diff)
 		}
+	}
+	if status, code := h.put(t, token, next); code != http.StatusOK || status.ExpertSetDigest != want {
+		t.Errorf("a set that is served: status %d, %+v", code, status)
 	}
 	got, _ := h.ask(t, contract.PathChatCompletions, chat("demo:demo-law", "x", nil))
 	if got.Adaptation == nil || got.Adaptation.ExpertSetDigest != want {
@@ -57,18 +60,117 @@ func TestPutAsksForTheToken(t *testing.T) {
 			t.Errorf("token %q: status %d", bearer, code)
 		}
 	}
-	h = open(t, func(c *server.Config) { c.AdminToken = "" })
+	h = open(t, func(c *server.Config) { c.AdminToken, c.AdminTokenFile = "", "" })
 	if _, code := h.put(t, "", h.set()); code != http.StatusForbidden {
 		t.Errorf("a server without a token: status %d", code)
 	}
 }
 
-func TestRefusedSetsLeaveTheOldOneInUse(t *testing.T) {
-	h := open(t, nil)
-	before := h.Status()
+// TestTheTokenInAFileCanBeExchanged writes the file as a Secret's mount is
+// written, and asks with the old and the new token.
+func TestTheTokenInAFileCanBeExchanged(t *testing.T) {
+	file := filepath.Join(t.TempDir(), contract.AdminTokenKey)
+	h := open(t, func(c *server.Config) { c.AdminToken, c.AdminTokenFile = "", file })
+	for _, step := range []struct {
+		name    string
+		content string
+		code    map[string]int // By the token that is presented.
+	}{
+		{"no file", "", map[string]int{"": 403, "first": 403}},
+		{"the first token", "first\n", map[string]int{"first": 200, "": 401, "second": 401}},
+		{"another one", "second", map[string]int{"second": 200, "first": 401}},
+		{"an empty file", " \n", map[string]int{"second": 403, "": 403}},
+		{"something large", strings.Repeat("x", 1<<20), map[string]int{strings.Repeat("x", 1<<10): 403}},
+	} {
+		if step.content != "" {
+			if err := os.WriteFile(file, []byte(step.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for bearer, want := range step.code {
+			if _, code := h.put(t, bearer, h.set()); code != want {
+				t.Errorf("%s, presented %.10q: status %d, want %d", step.name, bearer, code, want)
+			}
+		}
+	}
+}
 
-	// An expert of another base, placed in this volume.
-	d, err := expert.OpenDecomposition(h.volume.DecompositionDir)
+// TestAnExpertThatCannotBeLoadedTakesNothingElseDown offers sets with one bad
+// expert, each to a server that has a good set: the others are served, also
+// what is new, the bad one is named with its reason, and its version before goes
+// on.
+func TestAnExpertThatCannotBeLoadedTakesNothingElseDown(t *testing.T) {
+	v := enginetest.New(t)
+	damaged := damagedExpert(t, v)
+	for name, c := range map[string]struct {
+		digest    string
+		reason    string
+		permanent bool
+		want      string
+	}{
+		"not on the volume":   {contract.DigestPrefix + strings.Repeat("9", 64), contract.ReasonExpertMissing, false, "train or import it again"},
+		"of other matrices":   {foreignExpert(t, v), contract.ReasonDecompositionMismatch, true, "decomposition"},
+		"damaged":             {damaged, contract.ReasonDigestMismatch, true, "digest"},
+		"in another's folder": {movedExpert(t, v), contract.ReasonDigestMismatch, true, "the set asks for " + contract.DigestPrefix + "111"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := openOn(t, v, nil)
+			before := h.Status()
+			set := h.set()
+			set.Experts = append(set.Experts,
+				contract.ExpertRef{Name: "demo-bad", Skill: "bad", Digest: c.digest},
+				contract.ExpertRef{Name: "demo-law", Skill: "law", Digest: v.Expert(t, "law", 5).Digest})
+			set.Experts[0].Digest = c.digest // A next version of demo-math that cannot be loaded.
+			set.Fallback = "demo-bad"
+			status := h.swap(t, set)
+			if status.Error == nil || status.Error.Digest != status.DesiredDigest || status.Error.Reason != c.reason ||
+				status.Error.Permanent != c.permanent || !strings.Contains(status.Error.Message, c.want) ||
+				!strings.Contains(status.Error.Message, `expert "demo-bad"`) || !strings.Contains(status.Error.Message, "2 of 4 experts") {
+				t.Errorf("error %+v, want %s with %q", status.Error, c.reason, c.want)
+			}
+			if d := status.ExpertSetDigest; d == status.DesiredDigest || d == before.ExpertSetDigest || !contract.ValidDigest(d) {
+				t.Errorf("in use is %s, want neither what was asked for nor what was before", d)
+			}
+			got := map[string]string{}
+			for _, e := range status.Experts {
+				got[e.Name] = e.State + " " + e.Digest
+				if (e.Error != nil) != (e.State == contract.ExpertFailed) || e.Error != nil && e.Error.Reason != c.reason {
+					t.Errorf("expert %+v, error %+v", e, e.Error)
+				}
+			}
+			want := map[string]string{
+				"demo-math": "Failed " + h.math.Digest, "demo-code": "Served " + h.code.Digest, "demo-bad": "Failed ",
+				"demo-law": "Served " + set.Experts[3].Digest,
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("experts (-want +got):\n%s", diff)
+			}
+			for _, model := range []string{"demo", "demo:demo-math", "demo:demo-code", "demo:demo-law", "demo:base"} {
+				a, r := h.ask(t, contract.PathChatCompletions, chat(model, "x", nil))
+				if r.StatusCode != http.StatusOK || a.Adaptation.ExpertSetDigest != status.ExpertSetDigest {
+					t.Errorf("%s: status %s, %+v", model, r.Status, a)
+				}
+				if _, offered := a.Adaptation.Probabilities["demo-bad"]; offered || model == "demo" && len(a.Adaptation.Probabilities) != 4 {
+					t.Errorf("pass 1 was offered %v, want what is served", a.Adaptation.Probabilities)
+				}
+			}
+			a, r := h.ask(t, contract.PathChatCompletions, chat("demo:demo-bad", "x", nil))
+			if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.Error.Message, `"demo-bad"`) ||
+				!strings.Contains(a.Error.Message, c.reason) || strings.Contains(a.Error.Message, v.Root) {
+				t.Errorf("the missing expert: status %s, %+v", r.Status, a.Error)
+			}
+			// A good set clears the error.
+			if status := h.swap(t, h.set()); status.Error != nil || status.ExpertSetDigest != before.ExpertSetDigest {
+				t.Errorf("%+v", status)
+			}
+		})
+	}
+}
+
+// foreignExpert publishes an expert of another decomposition.
+func foreignExpert(t *testing.T, v *enginetest.Volume) (digest string) {
+	t.Helper()
+	d, err := expert.OpenDecomposition(v.DecompositionDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,15 +178,26 @@ func TestRefusedSetsLeaveTheOldOneInUse(t *testing.T) {
 	for _, name := range d.Matrices() {
 		z[name] = make([]float32, d.Rank(name))
 	}
-	foreign, err := expert.WriteVector(h.volume.Root, expert.Vector{Z: z, Manifest: contract.ExpertManifest{
-		Skill: "law", BaseDigest: h.volume.ModelDigest, DecompositionDigest: contract.DigestPrefix + strings.Repeat("0", 64),
+	m, err := expert.WriteVector(v.Root, expert.Vector{Z: z, Manifest: contract.ExpertManifest{
+		Skill: "law", BaseDigest: v.ModelDigest, DecompositionDigest: contract.DigestPrefix + strings.Repeat("0", 64),
 	}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An expert whose file was damaged after it was published.
-	damaged := h.volume.Expert(t, "law", 5)
-	file := filepath.Join(h.volume.ExpertDir(t, damaged.Digest), expert.VectorFile)
+	return m.Digest
+}
+
+// damagedExpert publishes an expert and changes a bit of it.
+func damagedExpert(t *testing.T, v *enginetest.Volume) (digest string) {
+	t.Helper()
+	digest = v.Expert(t, "law", 55).Digest
+	flipBit(t, filepath.Join(v.ExpertDir(t, digest), expert.VectorFile))
+	return digest
+}
+
+// flipBit damages the end of a file.
+func flipBit(t *testing.T, file string) {
+	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -93,42 +206,45 @@ func TestRefusedSetsLeaveTheOldOneInUse(t *testing.T) {
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// One expert in the folder of another.
-	moved := contract.DigestPrefix + strings.Repeat("1", 64)
-	if err := os.CopyFS(h.volume.ExpertDir(t, moved), os.DirFS(h.volume.ExpertDir(t, h.math.Digest))); err != nil {
+}
+
+// movedExpert puts one expert into the folder of another.
+func movedExpert(t *testing.T, v *enginetest.Volume) (digest string) {
+	t.Helper()
+	digest = contract.DigestPrefix + strings.Repeat("1", 64)
+	if err := os.CopyFS(v.ExpertDir(t, digest), os.DirFS(v.ExpertDir(t, v.Expert(t, "law", 56).Digest))); err != nil {
 		t.Fatal(err)
 	}
+	return digest
+}
 
-	law := func(digest string) func(*contract.ExpertSet) {
-		return func(s *contract.ExpertSet) {
-			s.Experts = append(s.Experts, contract.ExpertRef{Name: "demo-law", Skill: "law", Digest: digest})
-		}
-	}
+func TestSetsThatMakeNoSenseAreRefused(t *testing.T) {
+	h := open(t, nil)
+	before := h.Status()
 	for name, c := range map[string]struct {
 		change func(*contract.ExpertSet)
-		code   int
 		want   string
 	}{
-		"not on the volume":       {law(contract.DigestPrefix + strings.Repeat("9", 64)), 422, `expert "demo-law"`},
-		"of other matrices":       {law(foreign.Digest), 409, "decomposition"},
-		"damaged":                 {law(damaged.Digest), 409, "digest"},
-		"in another's folder":     {law(moved), 409, "the set asks for " + moved},
-		"of an unknown strategy":  {func(s *contract.ExpertSet) { s.Strategy = "Magic" }, 422, `strategy "Magic"`},
-		"with a path for digest":  {law("../../etc"), 422, "is no digest"},
-		"with an unknown default": {func(s *contract.ExpertSet) { s.Fallback = "law" }, 422, "fallback"},
+		"of an unknown strategy":  {func(s *contract.ExpertSet) { s.Strategy = "Magic" }, `strategy "Magic"`},
+		"with a path for digest":  {func(s *contract.ExpertSet) { s.Experts[1].Digest = "../../etc" }, "is no digest"},
+		"with an unknown default": {func(s *contract.ExpertSet) { s.Fallback = "law" }, "fallback"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := h.set()
 			c.change(&set)
-			status, code := h.put(t, token, set)
-			if code != c.code || !strings.Contains(status.Error, c.want) {
-				t.Errorf("status %d, error %q, want %d with %q", code, status.Error, c.code, c.want)
+			for range 2 {
+				status, code := h.put(t, token, set)
+				if code != http.StatusUnprocessableEntity || status.Error == nil || !status.Error.Permanent ||
+					status.Error.Reason != contract.ReasonUsage || !strings.Contains(status.Error.Message, c.want) {
+					t.Errorf("status %d, error %+v, want %q", code, status.Error, c.want)
+				}
 			}
-			if status.ExpertSetDigest != before.ExpertSetDigest || len(status.Experts) != 2 {
-				t.Errorf("in use is %+v, want the old set", status)
+			if n := strings.Count(h.log.String(), c.want); n != 1 && !strings.Contains(c.want, `"`) {
+				t.Errorf("one refusal was logged %d times", n)
 			}
-			if got, _ := h.ask(t, contract.PathChatCompletions, chat("demo", "x", nil)); got.Usage == nil {
-				t.Errorf("the old set no longer answers: %+v", got)
+			// What is desired and in use stays.
+			if diff := cmp.Diff(before, h.Status()); diff != "" {
+				t.Errorf("status (-before +after):\n%s", diff)
 			}
 		})
 	}
@@ -142,9 +258,37 @@ func TestRefusedSetsLeaveTheOldOneInUse(t *testing.T) {
 			t.Errorf("%s: status %d", name, code)
 		}
 	}
-	// A good set clears the error.
-	if status, code := h.put(t, token, h.set()); code != http.StatusOK || status.Error != "" {
-		t.Errorf("status %d, %+v", code, status)
+}
+
+// TestAFixedMixtureLacksAnExpert weighs the rest anew, and takes the base where
+// nothing of weight is left.
+func TestAFixedMixtureLacksAnExpert(t *testing.T) {
+	h := open(t, nil)
+	absent := contract.DigestPrefix + strings.Repeat("9", 64)
+	for name, c := range map[string]struct {
+		weights [3]float64 // Of demo-math, demo-code and the one that is missing.
+		want    map[string]float64
+	}{
+		"the rest is weighed anew":          {[3]float64{3, 1, 4}, map[string]float64{"demo-math": 0.75, "demo-code": 0.25}},
+		"all alike":                         {[3]float64{0, 0, 0}, map[string]float64{"demo-math": 0.5, "demo-code": 0.5}},
+		"the mixture was the missing alone": {[3]float64{0, 0, 4}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := h.set()
+			set.Strategy = contract.StrategyFixed
+			set.Experts = append(set.Experts, contract.ExpertRef{Name: "gone", Skill: "gone", Digest: absent})
+			for i, w := range c.weights {
+				set.Experts[i].Weight = w
+			}
+			h.swap(t, set)
+			got, _ := h.ask(t, contract.PathChatCompletions, chat("demo", "x", nil))
+			if diff := cmp.Diff(c.want, got.Adaptation.Weights); diff != "" {
+				t.Errorf("weights (-want +got):\n%s", diff)
+			}
+			if pinned, r := h.ask(t, contract.PathChatCompletions, chat("demo:demo-code", "x", nil)); r.StatusCode != http.StatusOK {
+				t.Errorf("an expert that is there: %+v", pinned)
+			}
+		})
 	}
 }
 
@@ -194,10 +338,9 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 			}
 		})
 	}
-	for i := range 30 {
-		status, code := h.put(t, token, sets[i%3])
-		if code != http.StatusOK {
-			t.Errorf("swap %d: status %d, %+v", i, code, status)
+	for i := range 50 {
+		if status := h.swap(t, sets[i%3]); status.Error != nil {
+			t.Errorf("swap %d: %+v", i, status)
 		}
 		swaps.Add(1)
 		enough := asked.Load() + 6

@@ -90,7 +90,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case r.Method == http.MethodPut && s.refuse != "":
 		w.WriteHeader(http.StatusConflict)
-		_ = json.NewEncoder(w).Encode(contract.ServingStatus{ExpertSetDigest: s.status.ExpertSetDigest, Error: s.refuse})
+		_ = json.NewEncoder(w).Encode(contract.ServingStatus{ExpertSetDigest: s.status.ExpertSetDigest, Error: &contract.LoadError{Message: s.refuse}})
 		return
 	case r.Method == http.MethodPut:
 		var set contract.ExpertSet

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+// Status is what contract.PathExpertSet answers.
+func (s *Server) Status() contract.ServingStatus {
+	st := contract.ServingStatus{Requests: s.requests.Load(), Fallbacks: s.fallbacks.Load()}
+	s.mu.Lock()
+	if s.lastSeen != nil {
+		seen := *s.lastSeen
+		st.LastAdaptation, st.LastAdaptationTime = &seen, s.lastTime.UTC()
+	}
+	s.mu.Unlock()
+	// Under the loader's mutex, so that what is desired and what is in use belong
+	// together.
+	s.loader.mu.Lock()
+	defer s.loader.mu.Unlock()
+	set := s.set.Load()
+	if set != nil {
+		st.ExpertSetDigest = set.digest
+	}
+	st.Error = s.loader.refused
+	if o := s.loader.desired; o != nil {
+		st.DesiredDigest, st.Loading = o.digest, o.loading(set)
+		if o.err != nil {
+			e := *o.err
+			st.Error = &e
+		}
+	}
+	st.Experts = s.loader.experts(set)
+	return st
+}
+
+// loading says how far the loading of an offer is; nil if it is in use or could
+// not be loaded. The loader's mutex is held.
+func (o *offer) loading(inUse *servedSet) *contract.LoadingSet {
+	if o.whole || o.err != nil || inUse != nil && inUse.digest == o.digest {
+		return nil
+	}
+	return &contract.LoadingSet{
+		Digest: o.digest, Since: o.since.UTC(), Done: int(o.done.Load()), Total: len(o.spec.Experts),
+	}
+}
+
+// experts lists those of the desired set and those in use. l.mu is held.
+func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
+	list := []contract.ServedExpert{}
+	named := map[string]bool{}
+	if l.desired != nil {
+		for _, ref := range l.desired.spec.Experts {
+			named[ref.Name] = true
+			list = append(list, l.desired.expert(ref, inUse))
+		}
+	}
+	if inUse == nil {
+		return list
+	}
+	for _, ref := range inUse.spec.Experts {
+		if !named[ref.Name] {
+			list = append(list, contract.ServedExpert{
+				Name: ref.Name, Digest: ref.Digest, State: contract.ExpertServed, Requests: inUse.experts[ref.Name].requests.Load(),
+			})
+		}
+	}
+	return list
+}
+
+// expert says how an expert of the offer stands. The loader's mutex is held.
+func (o *offer) expert(ref contract.ExpertRef, inUse *servedSet) contract.ServedExpert {
+	e := contract.ServedExpert{Name: ref.Name, State: contract.ExpertLoading}
+	if inUse != nil {
+		if served := inUse.experts[ref.Name]; served != nil {
+			e.Digest, e.Requests = served.ref.Digest, served.requests.Load()
+		}
+	}
+	failure := o.failures[ref.Name]
+	switch {
+	case e.Digest == ref.Digest:
+		e.State = contract.ExpertServed
+	case o.err == nil: // Not told yet, or not known.
+	case failure != nil:
+		e.State, e.Error = contract.ExpertFailed, loadError(ref.Digest, failure)
+	default: // Of something that is wrong with the set as a whole.
+		whole := *o.err
+		e.State, e.Error = contract.ExpertFailed, &whole
+	}
+	return e
+}
+
+// absence says why no expert set is in use.
+func (l *loader) absence() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.refused != nil:
+		return fmt.Errorf("no expert set is in use; the last was refused: %s", l.refused.Message)
+	case l.desired == nil:
+		return errors.New("no expert set is in use yet")
+	case l.desired.err != nil:
+		return fmt.Errorf("no expert set is in use; the last could not be loaded: %s", l.desired.err.Message)
+	default:
+		return fmt.Errorf("no expert set is in use yet; one is being loaded since %s", l.desired.since.UTC().Format(time.RFC3339))
+	}
+}
+
+// hindrance says why an expert of the desired set is not served; nil if it is
+// no expert of that set.
+func (l *loader) hindrance(name string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.desired == nil || !slices.ContainsFunc(l.desired.spec.Experts, func(ref contract.ExpertRef) bool { return ref.Name == name }) {
+		return nil
+	}
+	why := "is still being loaded: try again in a moment"
+	if l.desired.err != nil {
+		// What is wrong with which file is for the status, not for the clients.
+		reason := l.desired.err.Reason
+		if err := l.desired.failures[name]; err != nil {
+			reason, _ = failure.Of(err)
+		}
+		why = fmt.Sprintf("could not be loaded (%s): use another model until it is", reason)
+	}
+	return newError(http.StatusServiceUnavailable, typeServer, "expert_not_loaded", "model",
+		"the expert %q %s", clip(strings.TrimSpace(name)), why)
+}
