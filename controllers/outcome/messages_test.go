@@ -19,7 +19,9 @@ func TestMessages(t *testing.T) {
 		out := Observe(j, pods, memoryField)
 		all = append(all, statustest.Message{Case: name, Reason: out.Reason, Text: status.Tidy(out.Message)})
 	}
-	says := func(result contract.Termination) func(*corev1.Pod) { return terminated("train", 42, "Error", termination(t, result)) }
+	says := func(result contract.Termination) func(*corev1.Pod) {
+		return terminated("train", 42, "Error", termination(t, result))
+	}
 	unschedulable := func(p *corev1.Pod) {
 		p.Status.Conditions = []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available: 3 Insufficient memory.",
