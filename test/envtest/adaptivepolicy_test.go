@@ -1,6 +1,7 @@
 package envtest
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -360,7 +361,7 @@ func counts(current, updating, failed int32) v1alpha1.PodCounts {
 }
 
 // touch makes the operator look at an object now.
-func touch(ctx SpecContext, w world, obj client.Object) {
+func touch(ctx context.Context, w world, obj client.Object) {
 	GinkgoHelper()
 	w.get(ctx, obj.GetName(), obj)
 	patch := client.MergeFrom(obj.DeepCopyObject().(client.Object))

@@ -109,7 +109,7 @@ var _ = Describe("An ExpertVector", func() {
 			g.Expect(meta.IsStatusConditionTrue(math.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
 		}).Should(Succeed())
 		ready = w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonOOMKilled)
-		Expect(ready.Message).To(ContainSubstring("given up after 2 failed pods"))
+		Expect(ready.Message).To(ContainSubstring("Given up after 2 failed pods"))
 		run := math.Status.Runs[0]
 		Expect(run.Failures).To(HaveValue(Equal(int32(2))))
 
@@ -141,7 +141,7 @@ var _ = Describe("An ExpertVector", func() {
 		math.Spec.Training.Seed = ptr.To[int64](8)
 		Expect(k8s.Update(ctx, math)).To(Succeed())
 		ready := w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonPending)
-		Expect(ready.Message).To(ContainSubstring("is served meanwhile"))
+		Expect(ready.Message).To(ContainSubstring("the artifact of before stays"))
 		job := w.openJob(ctx, v1alpha1.LabelExpert, "math")
 		Expect(job.Name).NotTo(Equal(old.JobName))
 		pod := w.pod(ctx, job, "one")

@@ -201,6 +201,13 @@ func (w world) setPod(ctx context.Context, pod *corev1.Pod, phase corev1.PodPhas
 	pod.Status.Phase = phase
 	pod.Status.PodIP, pod.Status.PodIPs = "127.0.0.1", []corev1.PodIP{{IP: "127.0.0.1"}}
 	pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses = nil, nil
+	ready := corev1.ConditionTrue
+	for _, s := range statuses {
+		if s.State.Running == nil {
+			ready = corev1.ConditionFalse
+		}
+	}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
 	for _, s := range statuses {
 		if pod.Spec.InitContainers != nil && pod.Spec.InitContainers[0].Name == s.Name {
 			pod.Status.InitContainerStatuses = append(pod.Status.InitContainerStatuses, s)
@@ -321,11 +328,13 @@ func (w world) base(name string) *v1alpha1.BaseModel {
 }
 
 func (w world) expert(name string) *v1alpha1.ExpertVector {
-	set := v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "sums", Key: "train.jsonl"}, Format: v1alpha1.FormatGSM8K}
+	set := func() v1alpha1.Dataset {
+		return v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "sums", Key: "train.jsonl"}, Format: v1alpha1.FormatGSM8K}
+	}
 	return &v1alpha1.ExpertVector{ObjectMeta: w.meta(name), Spec: v1alpha1.ExpertVectorSpec{
 		BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Skill: name, Description: "all of " + name,
 		Training: &v1alpha1.TrainingSpec{
-			Dataset:   v1alpha1.TrainingDataset{Train: set, Validation: set},
+			Dataset:   v1alpha1.TrainingDataset{Train: set(), Validation: set()},
 			Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{Reward: v1alpha1.RewardNumeric}},
 		},
 	}}
@@ -393,21 +402,36 @@ func (w world) deployed(ctx context.Context, name string) *appsv1.Deployment {
 // the Deployment asks for, ready, each with a server that has the Secret's token.
 func (w world) roll(ctx context.Context, name string) []*server {
 	GinkgoHelper()
-	d := w.deployed(ctx, name)
+	servers := w.startPods(ctx, w.deployed(ctx, name), "")
+	w.setDeployment(ctx, name)
+	return servers
+}
+
+// startPods makes as many ready pods as a Deployment asks for, as it asks for them,
+// each of which refuses every expert set with these words, if there are any.
+func (w world) startPods(ctx context.Context, d *appsv1.Deployment, refuse string) []*server {
+	GinkgoHelper()
 	var secret corev1.Secret
-	w.get(ctx, name+"-admin", &secret)
+	w.get(ctx, d.Name+"-admin", &secret)
 	var servers []*server
 	for i := range *d.Spec.Replicas {
-		pod := &corev1.Pod{ObjectMeta: w.meta(fmt.Sprintf("%s-%d-%d", name, d.Generation, i)), Spec: *d.Spec.Template.Spec.DeepCopy()}
-		pod.Labels = d.Spec.Template.Labels
+		pod := &corev1.Pod{ObjectMeta: w.meta(fmt.Sprintf("%s-%d-%d", d.Name, d.Generation, i)), Spec: *d.Spec.Template.Spec.DeepCopy()}
+		pod.Labels, pod.Annotations = d.Spec.Template.Labels, d.Spec.Template.Annotations
 		Expect(k8s.Create(ctx, pod)).To(Succeed())
-		s := &server{token: string(secret.Data["token"])}
+		s := &server{token: string(secret.Data["token"]), refuse: refuse}
 		pods.listen(pod, s)
 		servers = append(servers, s)
 		w.setPod(ctx, pod, corev1.PodRunning, works("serve"))
 	}
-	w.setDeployment(ctx, name)
 	return servers
+}
+
+// podsOf are the pods of a policy.
+func (w world) podsOf(ctx context.Context, policy string) []corev1.Pod {
+	GinkgoHelper()
+	var list corev1.PodList
+	Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelPolicy: policy})).To(Succeed())
+	return list.Items
 }
 
 // setDeployment says that the Deployment has all its pods, ready.

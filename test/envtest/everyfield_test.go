@@ -1,0 +1,325 @@
+package envtest
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/test/fields"
+)
+
+// needs is what must come before an object is Ready after a change of its
+// specification.
+type needs int
+
+const (
+	// nothing has to be done: Ready is true at once.
+	nothing needs = iota
+	// newRun needs another Job to succeed.
+	newRun
+	// newSet needs the pods that run to load another expert set.
+	newSet
+	// newPods needs other pods.
+	newPods
+	// scale needs another number of pods.
+	scale
+	// growth needs a larger volume.
+	growth
+	// refused is not taken by the API server.
+	refused
+	// single has one value only, which cannot be changed.
+	single
+)
+
+// row is a change of one field.
+type row[T client.Object] struct {
+	field  string
+	needs  needs
+	change func(T)
+}
+
+type (
+	baseRow   = row[*v1alpha1.BaseModel]
+	expertRow = row[*v1alpha1.ExpertVector]
+	policyRow = row[*v1alpha1.AdaptivePolicy]
+)
+
+func limits(memory string) *corev1.ResourceRequirements {
+	return &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}}
+}
+
+// baseRows are made one after the other of one BaseModel, which begins as
+// world.base makes it, with a volume of 1Gi that can grow.
+var baseRows = []baseRow{
+	{"source.persistentVolumeClaim.claimName", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.ClaimName = "others" }},
+	{"source.persistentVolumeClaim.path", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "another" }},
+	{"source.digest", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = v1alpha1.Digest(digest("a")) }},
+	{"source.http.url", newRun, func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/model.tgz"}}
+	}},
+	{"source.http.tokenSecretRef.name", nothing, func(b *v1alpha1.BaseModel) {
+		b.Spec.Source.HTTP.TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"}
+	}},
+	{"source.http.tokenSecretRef.key", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Source.HTTP.TokenSecretRef.Key = "other" }},
+	{"decomposition.modules", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"up_proj", "down_proj"} }},
+	{"decomposition.dtype", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = v1alpha1.DTypeBF16 }},
+	{"storage.size", growth, func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = new(resource.MustParse("2Gi")) }},
+	{"storage.storageClassName", refused, func(b *v1alpha1.BaseModel) { b.Spec.Storage.StorageClassName = "other" }},
+	{"storage.accessModes", refused, func(b *v1alpha1.BaseModel) {
+		b.Spec.Storage.AccessModes = []v1alpha1.AccessMode{v1alpha1.AccessReadWriteMany}
+	}},
+	{"storage.existingClaim", refused, func(b *v1alpha1.BaseModel) { b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine"} }},
+	{"runtime.image", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Image = "example.org/t2:2" }},
+	{"runtime.imagePullPolicy", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = corev1.PullAlways }},
+	{"runtime.resources", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = limits("1Gi") }},
+	{"runtime.nodeSelector", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.NodeSelector = map[string]string{"disk": "fast"} }},
+	{"runtime.tolerations", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Tolerations = []corev1.Toleration{{Key: "gpu"}} }},
+	{"runtime.runtimeClassName", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.RuntimeClassName = "gvisor" }},
+}
+
+// dataset are the changes of a data set, which begins as world.expert makes it.
+func datasetRows(role string, of func(*v1alpha1.ExpertVector) *v1alpha1.Dataset) []expertRow {
+	at := "training.dataset." + role + "."
+	set := func(field string, needs needs, change func(*v1alpha1.Dataset)) expertRow {
+		return expertRow{at + field, needs, func(e *v1alpha1.ExpertVector) { change(of(e)) }}
+	}
+	return []expertRow{
+		set("configMap.name", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Name = "more-sums" }),
+		set("configMap.key", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Key = "other.jsonl" }),
+		set("format", newRun, func(d *v1alpha1.Dataset) { d.Format = v1alpha1.FormatPairs }),
+		set("promptTemplate", newRun, func(d *v1alpha1.Dataset) { d.PromptTemplate = "Answer: {question}" }),
+		set("limit", newRun, func(d *v1alpha1.Dataset) { d.Limit = 8 }),
+		set("persistentVolumeClaim.claimName", newRun, func(d *v1alpha1.Dataset) {
+			d.ConfigMap, d.PersistentVolumeClaim = nil, &v1alpha1.ClaimSource{ClaimName: "sums", Path: "train.jsonl"}
+		}),
+		set("persistentVolumeClaim.path", newRun, func(d *v1alpha1.Dataset) { d.PersistentVolumeClaim.Path = "other.jsonl" }),
+		set("http.url", newRun, func(d *v1alpha1.Dataset) {
+			d.PersistentVolumeClaim, d.HTTP = nil, &v1alpha1.HTTPFile{URL: "https://example.org/sums.jsonl"}
+		}),
+		set("digest", newRun, func(d *v1alpha1.Dataset) { d.Digest = v1alpha1.Digest(digest("5")) }),
+	}
+}
+
+func inReinforce(change func(*v1alpha1.ReinforceObjective)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) {
+		r := e.Spec.Training.Objective.Reinforce
+		if r.Rollout == nil {
+			r.Rollout = &v1alpha1.Rollout{}
+		}
+		change(r)
+	}
+}
+
+func inOptimizer(change func(*v1alpha1.Optimizer)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) {
+		if e.Spec.Training.Optimizer == nil {
+			e.Spec.Training.Optimizer = &v1alpha1.Optimizer{}
+		}
+		change(e.Spec.Training.Optimizer)
+	}
+}
+
+func inSchedule(change func(*v1alpha1.Schedule)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) {
+		if e.Spec.Training.Schedule == nil {
+			e.Spec.Training.Schedule = &v1alpha1.Schedule{}
+		}
+		change(e.Spec.Training.Schedule)
+	}
+}
+
+// trainingRows are made one after the other of one ExpertVector, which begins as
+// world.expert makes it.
+var trainingRows = slices.Concat([]expertRow{
+	{"baseModelRef.name", refused, func(e *v1alpha1.ExpertVector) { e.Spec.BaseModelRef.Name = "other" }},
+	{"skill", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "arithmetic" }},
+	{"description", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Description = "sums" }},
+	{"training.method.type", single, nil},
+	{"training.method.svf.parameterization", newRun, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Method.SVF = &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}
+	}},
+	{"training.objective.type", single, nil},
+	{"training.objective.reinforce.reward", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = v1alpha1.RewardExactMatch })},
+	{"training.objective.reinforce.klWeight", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "0.2" })},
+	{"training.objective.reinforce.baseline", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = "Mean" })},
+	{"training.objective.reinforce.rollout.type", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.Type = "Sample" })},
+	{"training.objective.reinforce.rollout.temperature", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.Temperature = "0.5" })},
+	{"training.objective.reinforce.rollout.maxNewTokens", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.MaxNewTokens = 64 })},
+	{"training.optimizer.learningRate", newRun, inOptimizer(func(o *v1alpha1.Optimizer) { o.LearningRate = "0.01" })},
+	{"training.optimizer.maxGradNorm", newRun, inOptimizer(func(o *v1alpha1.Optimizer) { o.MaxGradNorm = "1" })},
+	{"training.schedule.iterations", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.Iterations = 20 })},
+	{"training.schedule.batchSize", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.BatchSize = 8 })},
+	{"training.schedule.validationInterval", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.ValidationInterval = 5 })},
+	{"training.schedule.checkpointInterval", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.CheckpointInterval = 5 })},
+	{"training.schedule.patience", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.Patience = new(int32(2)) })},
+	{"training.dtype", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.DTypeBF16 }},
+	{"training.seed", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Seed = new(int64(7)) }},
+	{"training.modules", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Modules = []v1alpha1.Module{"up_proj"} }},
+	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = new(true) }},
+	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = nil }},
+	{"training.backoffLimit", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = new(int32(1)) }},
+	{"training.resources", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Resources = limits("1Gi") }},
+},
+	datasetRows("train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
+	datasetRows("validation", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Validation }),
+)
+
+// importRows are made one after the other of one ExpertVector, which begins as
+// world.imported makes it.
+var importRows = []expertRow{
+	{"source.http.url", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.HTTP.URL = "https://example.org/other.safetensors" }},
+	{"source.http.tokenSecretRef.name", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Source.HTTP.TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"}
+	}},
+	{"source.http.tokenSecretRef.key", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Source.HTTP.TokenSecretRef.Key = "other" }},
+	{"source.persistentVolumeClaim.claimName", newRun, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Source.HTTP, e.Spec.Source.PersistentVolumeClaim = nil, &v1alpha1.ClaimSource{ClaimName: "experts", Path: "math"}
+	}},
+	{"source.persistentVolumeClaim.path", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.PersistentVolumeClaim.Path = "other" }},
+	{"source.digest", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.Digest = v1alpha1.Digest(digest("7")) }},
+}
+
+// policyRows are made one after the other of one policy of the experts math and
+// code. The expert law is better than the base and bad is worse; both have the
+// label team=demo.
+var policyRows = []policyRow{
+	{"baseModelRef.name", refused, func(p *v1alpha1.AdaptivePolicy) { p.Spec.BaseModelRef.Name = "other" }},
+	{"experts[].name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = p.Spec.Experts[:1] }},
+	{"expertSelector", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "demo"}}
+	}},
+	{"rollout.gate.minGain", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{MinGain: "-1"}}
+	}},
+	{"strategy.prompt.template", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
+	}},
+	{"strategy.prompt.requestTokens", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.RequestTokens = new(int32(64)) }},
+	{"strategy.fallback.type", nothing, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
+	}},
+	{"strategy.fallback.type", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "math"}
+	}},
+	{"strategy.fallback.name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Fallback.Name = "law" }},
+	{"strategy.type", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed} }},
+	{"experts[].weight", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.5" }},
+	{"serving.contextLength", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = new(int32(384)) }},
+	{"serving.resources", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+	{"serving.maxBatch", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = 4 }},
+	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
+	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormFactored }},
+	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},
+	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(1)) }},
+	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(3)) }},
+}
+
+// imported is an ExpertVector that comes from somewhere.
+func (w world) imported(name string) *v1alpha1.ExpertVector {
+	e := w.expert(name)
+	e.Spec.Training = nil
+	e.Spec.Source = &v1alpha1.ExpertSource{
+		HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/math.safetensors"}, Digest: v1alpha1.Digest(digest("e")),
+	}
+	return e
+}
+
+// A field without a row is a field of which nobody knows whether Ready is true
+// after a change of it.
+func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
+	for _, tc := range []struct {
+		kind string
+		spec reflect.Type
+		rows []string
+	}{
+		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
+		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), names(policyRows)},
+	} {
+		want := fields.Of(tc.spec)
+		slices.Sort(want)
+		slices.Sort(tc.rows)
+		if diff := cmp.Diff(want, slices.Compact(tc.rows)); diff != "" {
+			t.Errorf("%s (-fields +rows):\n%s", tc.kind, diff)
+		}
+	}
+}
+
+func names[T client.Object](rows []row[T]) []string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.field)
+	}
+	return names
+}
+
+// The identity of a run is a pure function of the specification: the same table
+// says of which fields it depends.
+func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
+	w := world{namespace: "default"}
+	base := w.base("tiny")
+	base.Status.Artifact = &v1alpha1.ModelArtifact{Digest: v1alpha1.Digest(digest("a"))}
+	base.Status.Decomposition = &v1alpha1.DecompositionStatus{Digest: v1alpha1.Digest(digest("b"))}
+	// The content of a data set is told by where it lies.
+	content := func(e *v1alpha1.ExpertVector) map[string]string {
+		digests := map[string]string{}
+		if e.Spec.Training == nil {
+			return digests
+		}
+		for role, d := range map[string]v1alpha1.Dataset{
+			desired.RoleTrain: e.Spec.Training.Dataset.Train, desired.RoleValidation: e.Spec.Training.Dataset.Validation,
+		} {
+			if d.ConfigMap != nil {
+				digests[role] = d.ConfigMap.Name + "/" + d.ConfigMap.Key
+			}
+		}
+		return digests
+	}
+	check := func(field string, needed needs, was, is desired.Run, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if another := was.ID != is.ID; another != (needed == newRun) {
+			t.Errorf("%s: another run: %v", field, another)
+		}
+	}
+	for _, begin := range []struct {
+		expert *v1alpha1.ExpertVector
+		rows   []expertRow
+	}{{w.expert("math"), trainingRows}, {w.imported("math"), importRows}} {
+		e := begin.expert
+		for _, r := range begin.rows {
+			if r.needs != nothing && r.needs != newRun {
+				continue
+			}
+			was, err := desired.Expert(e, base, content(e), settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.change(e)
+			is, err := desired.Expert(e, base, content(e), settings)
+			check(r.field, r.needs, was, is, err)
+		}
+	}
+	for _, r := range baseRows {
+		if r.needs != nothing && r.needs != newRun {
+			continue
+		}
+		was, err := desired.Decompose(base, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(base)
+		is, err := desired.Decompose(base, settings)
+		check(r.field, r.needs, was, is, err)
+	}
+}
