@@ -29,7 +29,7 @@ func TestFiftyClientsAtOnceAllGetAnAnswer(t *testing.T) {
 	client := openai.NewClient(option.WithBaseURL(h.api.URL+"/v1/"), option.WithAPIKey("none"), option.WithMaxRetries(2), watch)
 	ask := func() {
 		params := chatParams()
-		params.Model, params.MaxTokens = "demo:base", openai.Int(200)
+		params.Model, params.MaxTokens = "demo:base", openai.Int(60)
 		if _, err := client.Chat.Completions.New(t.Context(), params); err != nil {
 			t.Error(err)
 		}
