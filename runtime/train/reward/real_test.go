@@ -177,7 +177,7 @@ func TestOtherAnswersAreWrong(t *testing.T) {
 	var refs []Reference
 	for _, q := range realSet[struct{ Answer string }](t, "gsm8k/test.jsonl") {
 		_, gold, _ := strings.Cut(q.Answer, "#### ")
-		golds, refs = append(golds, gold), append(refs, Reference{Answer: q.Answer})
+		golds, refs = append(golds, gold), append(refs, Reference{Answer: "#### " + gold})
 	}
 	for i, ref := range refs {
 		if other := golds[(i+1)%len(golds)]; other != golds[i] {
