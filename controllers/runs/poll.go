@@ -13,17 +13,16 @@ import (
 const (
 	young         = time.Minute
 	youngInterval = time.Second
-	pollInterval  = 5 * time.Second
 )
 
 // pollAfter is when a run is to be looked at again.
 func pollAfter(out outcome.Outcome, now time.Time) time.Duration {
 	if out.Pod == nil {
-		return pollInterval
+		return PollInterval
 	}
 	for _, c := range slices.Concat(out.Pod.Status.InitContainerStatuses, out.Pod.Status.ContainerStatuses) {
 		if c.Name == out.Container && c.State.Running != nil && now.Sub(c.State.Running.StartedAt.Time) >= young {
-			return pollInterval
+			return PollInterval
 		}
 	}
 	return youngInterval

@@ -23,6 +23,9 @@ import (
 	"github.com/transformersquared/operator/controllers/warnings"
 )
 
+// PollInterval is how often a running pod is asked for its progress.
+const PollInterval = 5 * time.Second
+
 // ResultSucceeded is the result of a run that succeeded.
 const ResultSucceeded = v1alpha1.ReasonSucceeded
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -47,6 +48,7 @@ func TestAPipeIsWrittenToAndStays(t *testing.T) {
 			defer func() { check(t, reader.Close()) }()
 			for _, path := range []string{pipe, link, far} {
 				check(t, write(path, "to a pipe"))
+				check(t, reader.SetReadDeadline(time.Now().Add(time.Minute)))
 				got := make([]byte, 64)
 				n, err := reader.Read(got)
 				if err != nil || string(got[:n]) != "to a pipe" {
