@@ -77,9 +77,9 @@ type MethodType string
 // MethodSVF scales singular values.
 const MethodSVF MethodType = "SVF"
 
-// Method is what is trained. A member is given only with its type; without it, it
-// has the values that its documentation names.
-// +kubebuilder:validation:XValidation:rule="!has(self.svf) || self.type == 'SVF'",message="svf is for method SVF",fieldPath=".svf"
+// Method is what is trained. A member is given only with its type (which needs no
+// rule while there is one type); without it, it has the values that its
+// documentation names.
 type Method struct {
 	// type of the method. SVF trains a vector z that scales the singular values,
 	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).
@@ -124,9 +124,8 @@ type ObjectiveType string
 const ObjectiveReinforce ObjectiveType = "Reinforce"
 
 // Objective is what training maximises. The member of its type is given, and no
-// other.
+// other (which needs no rule while there is one type).
 // +kubebuilder:validation:XValidation:rule="self.type != 'Reinforce' || has(self.reinforce)",message="objective Reinforce needs reinforce, with a reward",fieldPath=".reinforce"
-// +kubebuilder:validation:XValidation:rule="self.type == 'Reinforce' || !has(self.reinforce)",message="reinforce is for objective Reinforce",fieldPath=".reinforce"
 type Objective struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
 	// answers, less a penalty for leaving the base model.
