@@ -27,10 +27,11 @@ func (s skill) ask(ctx context.Context, a asker, model string, r dataset.Record)
 	if reply, err = a.ask(ctx, model, question(r), maxAnswerTokens); err != nil {
 		return answer{}, false, err
 	}
-	if right, err = s.judge.Correct(ctx, reply.Text, r.Reference); err != nil {
+	verdict, err := s.judge.Judge(ctx, reply.Text, r.Reference)
+	if err != nil {
 		return answer{}, false, fmt.Errorf("judging an answer: %w", err)
 	}
-	return reply, right, nil
+	return reply, verdict.Right, nil
 }
 
 // skillSet is all of them.

@@ -87,7 +87,8 @@ func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.An
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			right[i], errs[i] = t.judge.Correct(ctx, t.text(a), t.set.Records[records[i]].Reference)
+			verdict, err := t.judge.Judge(ctx, t.text(a), t.set.Records[records[i]].Reference)
+			right[i], errs[i] = verdict.Right, err
 		})
 	}
 	wg.Wait()

@@ -156,9 +156,9 @@ func chain() {
 					text, adaptation, err := ask(ctx, model, question)
 					Expect(err).NotTo(HaveOccurred())
 					Expect(adaptation.Pass2Seconds).To(BeNumerically(">", 0))
-					correct, err := judge.Correct(ctx, text, record.Reference)
+					verdict, err := judge.Judge(ctx, text, record.Reference)
 					Expect(err).NotTo(HaveOccurred())
-					if correct {
+					if verdict.Right {
 						right[model]++
 					}
 					if model == "demo" {

@@ -91,9 +91,9 @@ func TestAnswersAreJudged(t *testing.T) {
 			if err := judge.Check(test.ref); err != nil {
 				t.Fatalf("Check refused a good reference: %v", err)
 			}
-			got, err := judge.Correct(t.Context(), test.answer, test.ref)
-			if err != nil || got != test.want {
-				t.Errorf("Correct(%q) = %v, %v, want %v", test.answer, got, err, test.want)
+			got, err := judge.Judge(t.Context(), test.answer, test.ref)
+			if err != nil || got.Right != test.want {
+				t.Errorf("Judge(%q) = %v, %v, want %v", test.answer, got, err, test.want)
 			}
 		})
 	}
@@ -137,7 +137,7 @@ func TestJudgingEndsWithItsContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := judge.Correct(ctx, "1", Reference{Answer: "1", Tests: []string{"assert 1"}}); !errors.Is(err, context.Canceled) {
+		if _, err := judge.Judge(ctx, "1", Reference{Answer: "1", Tests: []string{"assert 1"}}); !errors.Is(err, context.Canceled) {
 			// UnitTests may get as far as starting a child, which "unused" cannot.
 			if kind == contract.RewardNumeric {
 				t.Errorf("%s returned %v, want context.Canceled", kind, err)

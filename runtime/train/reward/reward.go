@@ -25,10 +25,27 @@ type Reference struct {
 	// Choices is the number of answers on offer, "A" to the Choices-th letter;
 	// 0 where it is not a question of choice.
 	Choices int
-	// Setup is a program to run before the answer's, Tests are assertions in
-	// Python's syntax ("assert f(2) == 4"), for UnitTests.
+	// Setup is a program that the tests need besides the answer's, and Tests are
+	// statements of Python that raise where the answer is wrong ("assert f(2) ==
+	// 4"), for UnitTests.
 	Setup string
 	Tests []string
+	// EntryPoint, where it is set (HumanEval), is the function that the answer
+	// defines: Tests is then one program that defines check, and the answer is
+	// right if check(EntryPoint) returns. Prompt is the beginning of that function,
+	// for an answer that only goes on where it ends.
+	EntryPoint string
+	Prompt     string
+}
+
+// Verdict is what a judge makes of an answer.
+type Verdict struct {
+	Right bool `json:"right"`
+	// Extracted is what the judge took for the answer in all that was written,
+	// empty where there was none.
+	Extracted string `json:"extracted"`
+	// Why says, for people, how the verdict came about.
+	Why string `json:"why"`
 }
 
 // Judge decides about answers. Implementations are safe for concurrent use.
@@ -37,9 +54,9 @@ type Judge interface {
 	// reference without a number; callers check every record once, before the
 	// first answer.
 	Check(ref Reference) error
-	// Correct reports whether answer is right. An error means that it could
-	// not be judged (such as ctx's end), never that it is wrong.
-	Correct(ctx context.Context, answer string, ref Reference) (bool, error)
+	// Judge decides whether answer is right. An error means that it could not be
+	// judged (such as ctx's end), never that it is wrong.
+	Judge(ctx context.Context, answer string, ref Reference) (Verdict, error)
 	// Close ends what the judge has started.
 	Close() error
 }
@@ -73,11 +90,11 @@ type pure struct {
 
 func (p pure) Check(ref Reference) error { return p.check(ref) }
 
-func (p pure) Correct(ctx context.Context, answer string, ref Reference) (bool, error) {
+func (p pure) Judge(ctx context.Context, answer string, ref Reference) (Verdict, error) {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return Verdict{}, err
 	}
-	return p.correct(answer, ref), nil
+	return Verdict{Right: p.correct(answer, ref)}, nil
 }
 
 func (pure) Close() error { return nil }

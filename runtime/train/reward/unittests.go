@@ -79,25 +79,27 @@ func (u *UnitTests) Check(ref Reference) error {
 	return nil
 }
 
-// Correct reports whether the program in answer passes all tests.
-func (u *UnitTests) Correct(ctx context.Context, answer string, ref Reference) (bool, error) {
-	line, err := json.Marshal(testJob{Setup: ref.Setup, Program: Code(answer), Tests: ref.Tests})
+// Judge reports whether the program in answer passes all tests.
+func (u *UnitTests) Judge(ctx context.Context, answer string, ref Reference) (Verdict, error) {
+	verdict := Verdict{Extracted: Code(answer), Why: "a test failed"}
+	line, err := json.Marshal(testJob{Setup: ref.Setup, Program: verdict.Extracted, Tests: ref.Tests})
 	if err != nil {
-		return false, fmt.Errorf("encoding a test job: %w", err)
+		return Verdict{}, fmt.Errorf("encoding a test job: %w", err)
 	}
 	if len(line) >= maxJobBytes {
-		return false, nil
+		verdict.Why = "the program is too long"
+		return verdict, nil
 	}
 	var c *child
 	select {
 	case c = <-u.idle:
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return Verdict{}, ctx.Err()
 	}
 	defer func() { u.idle <- c }()
 	if c == nil {
 		if c, err = startChild(u.command); err != nil {
-			return false, err
+			return Verdict{}, err
 		}
 	}
 	result, err := c.run(ctx, line, u.limits.Wall)
@@ -106,13 +108,16 @@ func (u *UnitTests) Correct(ctx context.Context, answer string, ref Reference) (
 		c = nil
 	}
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return Verdict{}, ctx.Err()
 	}
 	// A child that died did so of this answer's program.
-	return err == nil && result.Passed, nil
+	if verdict.Right = err == nil && result.Passed; verdict.Right {
+		verdict.Why = "all tests passed"
+	}
+	return verdict, nil
 }
 
-// Close ends all children. No call of Correct may be under way or follow.
+// Close ends all children. No call of Judge may be under way or follow.
 func (u *UnitTests) Close() error {
 	for range u.size {
 		if c := <-u.idle; c != nil {

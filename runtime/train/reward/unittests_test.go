@@ -89,9 +89,9 @@ func TestProgramsAreJudgedByTheirTests(t *testing.T) {
 			if err := u.Check(test.ref); err != nil {
 				t.Fatalf("Check refused good tests: %v", err)
 			}
-			got, err := u.Correct(t.Context(), test.answer, test.ref)
-			if err != nil || got != test.want {
-				t.Errorf("Correct = %v, %v, want %v", got, err, test.want)
+			got, err := u.Judge(t.Context(), test.answer, test.ref)
+			if err != nil || got.Right != test.want {
+				t.Errorf("Judge = %v, %v, want %v", got, err, test.want)
 			}
 		})
 	}
@@ -116,12 +116,12 @@ func TestHostileProgramsCostOnlyTheirOwnAnswer(t *testing.T) {
 	u := newUnitTests(t, 6*time.Second)
 	for name, program := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := u.Correct(t.Context(), program, ref)
-			if err != nil || got {
-				t.Errorf("Correct = %v, %v, want false", got, err)
+			got, err := u.Judge(t.Context(), program, ref)
+			if err != nil || got.Right {
+				t.Errorf("Judge = %v, %v, want false", got, err)
 			}
-			if got, err := u.Correct(t.Context(), good, ref); err != nil || !got {
-				t.Errorf("the right program after it: Correct = %v, %v, want true", got, err)
+			if got, err := u.Judge(t.Context(), good, ref); err != nil || !got.Right {
+				t.Errorf("the right program after it: Judge = %v, %v, want true", got, err)
 			}
 		})
 	}
@@ -132,9 +132,9 @@ func TestAProgramThatHangsIsCutOffByTheClock(t *testing.T) {
 	// One step of the interpreter that takes minutes.
 	program := "a = list(range(3000000))\nb = a[:-1] + [1]\nn = 0\nfor i in range(100000):\n  n = n + (1 if a == b else 0)"
 	start := time.Now()
-	got, err := u.Correct(t.Context(), program, Reference{Tests: []string{"assert n == 0"}})
-	if err != nil || got {
-		t.Errorf("Correct = %v, %v, want false", got, err)
+	got, err := u.Judge(t.Context(), program, Reference{Tests: []string{"assert n == 0"}})
+	if err != nil || got.Right {
+		t.Errorf("Judge = %v, %v, want false", got, err)
 	}
 	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("it took %v", took)
@@ -151,9 +151,9 @@ func TestChildrenServeManyAnswersAtOnce(t *testing.T) {
 			if !want {
 				program = "def f(x): return x"
 			}
-			got, err := u.Correct(t.Context(), program, Reference{Tests: []string{"assert f(2) == 4"}})
-			if err != nil || got != want {
-				t.Errorf("answer %d: Correct = %v, %v, want %v", i, got, err, want)
+			got, err := u.Judge(t.Context(), program, Reference{Tests: []string{"assert f(2) == 4"}})
+			if err != nil || got.Right != want {
+				t.Errorf("answer %d: Judge = %v, %v, want %v", i, got, err, want)
 			}
 		})
 	}
@@ -166,7 +166,7 @@ func TestAnExecutableThatRunsNoTestsIsAnErrorAndNoWrongAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := u.Correct(t.Context(), "x = 1", Reference{Tests: []string{"assert x"}}); err == nil {
+		if _, err := u.Judge(t.Context(), "x = 1", Reference{Tests: []string{"assert x"}}); err == nil {
 			t.Errorf("command %q was taken for a child that runs tests", command)
 		}
 		if err := u.Close(); err != nil {
