@@ -157,6 +157,8 @@ class Codec:
             return ["D", str(x)]
         if module == "fractions" and t.__name__ == "Fraction":
             return ["F", hex(x.numerator), hex(x.denominator)]
+        if t is type and getattr(builtins, x.__name__, None) is x:
+            return ["T", x.__name__]
         if t is Remote:
             return [self.other, object.__getattribute__(x, "_index")]
         return self.hold(x)
@@ -193,6 +195,8 @@ class Codec:
         if tag == "F":
             from fractions import Fraction
             return Fraction(int(rest[0], 16), int(rest[1], 16))
+        if tag == "T" and isinstance(kind := getattr(builtins, rest[0]), type):
+            return kind
         if tag == self.own:
             return self.held[rest[0]]
         if tag == self.other:

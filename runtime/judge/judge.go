@@ -107,7 +107,7 @@ type Limits struct {
 // DefaultLimits are generous for programs of a few lines, whose tests take
 // milliseconds.
 func DefaultLimits() Limits {
-	return Limits{CPU: 3 * time.Second, Wall: 30 * time.Second, Memory: 256 << 20}
+	return Limits{CPU: 6 * time.Second, Wall: time.Minute, Memory: 256 << 20}
 }
 
 // Confinement is what is in force around the programs, as the worker that was

@@ -121,6 +121,9 @@ func (p *Pool) Close() error {
 
 // take takes a worker out of the pool and starts it if need be.
 func (p *Pool) take(ctx context.Context) (w *worker, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	select {
 	case w = <-p.idle:
 	case <-ctx.Done():

@@ -102,7 +102,7 @@ func TestEachFormatIsRead(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			// A byte order mark, blank lines and Windows' line ends are tolerated.
 			path := write(t, "\ufeff\r\n"+test.line+"\r\n\r\n")
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func TestBadLinesAreNamedWithPlaceAndRemedy(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := write(t, good[test.format]+"\n"+test.line+"\n")
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func TestLimitEndsReading(t *testing.T) {
 func TestFewUnusableRecordsAreSkippedAndManyAreRefused(t *testing.T) {
 	usable := `{"text": "q", "test_list": ["assert f(1)"]}` + "\n"
 	unusable := `{"text": "q", "test_list": ["assert f({1, 2})"]}` + "\n"
-	judge, err := reward.New(contract.RewardUnitTests, []string{"unused"})
+	judge, err := reward.New(contract.RewardUnitTests, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestRealSets(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.file, func(t *testing.T) {
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,8 +6,8 @@
 //     the last number of the answer.
 //   - MultipleChoice compares the letter that the answer names.
 //   - ExactMatch compares the text, blanks aside.
-//   - UnitTests runs the answer's program against assertions, in a child
-//     process (see UnitTests for the language and its limits).
+//   - UnitTests runs the answer's program, in Python, against assertions, in
+//     confined processes (see package judge).
 package reward
 
 import (
@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/judge"
 )
 
 // Reference is what an answer is judged by.
@@ -61,10 +62,10 @@ type Judge interface {
 	Close() error
 }
 
-// New returns the judge for one of contract's Reward constants. command is the
-// argument vector that starts a process which calls ServeTests on its standard
-// input and output, such as ["/t2", "run-tests"]; only UnitTests needs it.
-func New(kind string, command []string) (Judge, error) {
+// New returns the judge for one of contract's Reward constants. programs runs
+// what UnitTests judges, which closes it; the others need none, and without one
+// UnitTests only checks references.
+func New(kind string, programs judge.Runner) (Judge, error) {
 	switch kind {
 	case contract.RewardNumeric:
 		return pure{check: checkNumeric, correct: numericCorrect}, nil
@@ -73,7 +74,7 @@ func New(kind string, command []string) (Judge, error) {
 	case contract.RewardExactMatch:
 		return pure{check: checkExact, correct: exactCorrect}, nil
 	case contract.RewardUnitTests:
-		return NewUnitTests(command, DefaultLimits())
+		return NewUnitTests(programs), nil
 	default:
 		return nil, fmt.Errorf("reward %q is unknown: use one of %s", kind, strings.Join([]string{
 			contract.RewardExactMatch, contract.RewardNumeric,
