@@ -162,7 +162,7 @@ type Objective string
 const ObjectiveReinforce Objective = "Reinforce"
 
 // Reward judges an answer.
-// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;UnitTests
+// +kubebuilder:validation:Enum=ExactMatch;Numeric;MultipleChoice;Math;UnitTests
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=32
 type Reward string
@@ -172,6 +172,7 @@ const (
 	RewardExactMatch     Reward = "ExactMatch"
 	RewardNumeric        Reward = "Numeric"
 	RewardMultipleChoice Reward = "MultipleChoice"
+	RewardMath           Reward = "Math"
 	RewardUnitTests      Reward = "UnitTests"
 )
 
@@ -185,8 +186,8 @@ type TrainingDataset struct {
 	Validation Dataset `json:"validation,omitzero"`
 }
 
-// Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
-// and http.
+// Dataset is a file of JSON objects, one a line or in one array, compressed by
+// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
 // +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http
 type Dataset struct {
 	// configMap holds the file under a key. Changing its content starts a new run.
@@ -218,21 +219,22 @@ type Dataset struct {
 	Limit int32 `json:"limit,omitempty"`
 }
 
-// DatasetFormat names the fields of a JSONL file, as published data sets have
+// DatasetFormat names the fields of a file's records, as published data sets have
 // them; Chat has messages, Pairs has prompt and answer.
-// +kubebuilder:validation:Enum=GSM8K;MBPP;ARC;MATH;Chat;Pairs
+// +kubebuilder:validation:Enum=GSM8K;MBPP;HumanEval;ARC;MATH;Chat;Pairs
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type DatasetFormat string
 
 // Data set formats.
 const (
-	FormatGSM8K DatasetFormat = "GSM8K"
-	FormatMBPP  DatasetFormat = "MBPP"
-	FormatARC   DatasetFormat = "ARC"
-	FormatMATH  DatasetFormat = "MATH"
-	FormatChat  DatasetFormat = "Chat"
-	FormatPairs DatasetFormat = "Pairs"
+	FormatGSM8K     DatasetFormat = "GSM8K"
+	FormatMBPP      DatasetFormat = "MBPP"
+	FormatHumanEval DatasetFormat = "HumanEval"
+	FormatARC       DatasetFormat = "ARC"
+	FormatMATH      DatasetFormat = "MATH"
+	FormatChat      DatasetFormat = "Chat"
+	FormatPairs     DatasetFormat = "Pairs"
 )
 
 // Hyperparameters of Reinforce; the defaults are the paper's.

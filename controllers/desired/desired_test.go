@@ -224,6 +224,9 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		{name: "another backoff limit", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.BackoffLimit = ptr.To[int32](9)
 		})},
+		{name: "the same data in another ConfigMap", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Dataset.Train.ConfigMap = &v1alpha1.ConfigMapKeyRef{Name: "copy", Key: "copy.jsonl"}
+		})},
 		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
 		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Hyperparameters.Seed = ptr.To[int64](1)

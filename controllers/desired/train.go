@@ -68,6 +68,8 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	if err != nil {
 		return Run{}, err
 	}
+	// What people call a data set does not make another run.
+	spec.Train.Name, spec.Validation.Name = datasetName(training.Dataset.Train), datasetName(training.Dataset.Validation)
 	container, err := pod.container(ContainerTrain, []string{"train"}, spec, true, training.Resources)
 	if err != nil {
 		return Run{}, err
@@ -146,6 +148,19 @@ func dataset(pod *podBuilder, role string, d v1alpha1.Dataset, digests map[strin
 		spec.URL = d.HTTP.URL
 	}
 	return spec, nil
+}
+
+// datasetName is what the runtime's messages call a data set, whose path in a pod
+// says nothing to people. An address says all by itself.
+func datasetName(d v1alpha1.Dataset) string {
+	switch {
+	case d.ConfigMap != nil:
+		return fmt.Sprintf("ConfigMap %s, key %s", d.ConfigMap.Name, d.ConfigMap.Key)
+	case d.PersistentVolumeClaim != nil:
+		return fmt.Sprintf("PersistentVolumeClaim %s, file %s", d.PersistentVolumeClaim.ClaimName, d.PersistentVolumeClaim.Path)
+	default:
+		return ""
+	}
 }
 
 // claimNames are the claims of the data sets: the path in a pod does not tell

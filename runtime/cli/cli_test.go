@@ -19,7 +19,7 @@ import (
 
 // TestMain makes this test binary serve as t2 where a subcommand starts itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "run-tests" {
+	if len(os.Args) > 1 && os.Args[1] == "judge-worker" {
 		env := &cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}
 		os.Exit(cli.Execute(context.Background(), env, os.Args[1:]))
 	}
@@ -59,6 +59,8 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},
 		"an unknown weight type":    {"generate", "--model", "x", "--prompt", "x", "--weights", "f16"},
 		"another, to serve":         {"serve", "--model", "x", "--weights", "BF16"},
+		"a missing set to judge":    {"judge", "--answers", "x"},
+		"missing answers":           {"judge", "--dataset", "x", "--format", "GSM8K"},
 		"an unknown reward":         {"eval", "--model", "x", "--dataset", "x", "--format", "GSM8K", "--reward", "Guess"},
 	}
 	for name, args := range tests {
@@ -72,9 +74,11 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 }
 
 func TestFailuresHaveStatusOneAndOneErrorLine(t *testing.T) {
+	gsm8k := writeFile(t, `{"question": "2+3?", "answer": "#### 5"}`)
 	tests := map[string][]string{
 		"a model that is not there":    {"generate", "--model", "/nonexistent", "--prompt", "x"},
 		"a data set that is not there": {"eval", "--model", "x", "--dataset", "/nonexistent", "--format", "ARC"},
+		"answers that are not there":   {"judge", "--dataset", gsm8k, "--format", "GSM8K", "--answers", "/nonexistent"},
 		"an expert that is not there":  {"generate", "--model", "x", "--prompt", "x", "--expert", "/nonexistent"},
 	}
 	for name, args := range tests {
@@ -89,7 +93,7 @@ func TestFailuresHaveStatusOneAndOneErrorLine(t *testing.T) {
 
 func TestHelpShowsAnExampleOfEverySubcommand(t *testing.T) {
 	root := t2(t, nil, "", "--help")
-	if root.code != 0 || strings.Contains(root.stdout, "run-tests") {
+	if root.code != 0 || strings.Contains(root.stdout, "judge-worker") {
 		t.Errorf("help ends with %d:\n%s", root.code, root.stdout)
 	}
 	_, list, _ := strings.Cut(root.stdout, "Available Commands:\n")
@@ -309,7 +313,7 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 	})
 	t.Run("a permanent failure", func(t *testing.T) {
 		got, told := run(t, func(s map[string]any) { s["reward"] = "Numeric" })
-		if got.code != contract.ExitPermanent || told.Reason != contract.ReasonInvalidDataset || !told.Permanent || !strings.Contains(told.Message, ":1: ") {
+		if got.code != contract.ExitPermanent || told.Reason != contract.ReasonInvalidDataset || !told.Permanent || !strings.Contains(told.Message, ", line 1, field \"answer\": ") {
 			t.Errorf("status %d, %+v", got.code, told)
 		}
 	})

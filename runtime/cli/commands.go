@@ -11,8 +11,10 @@ func commands(env *Env) []*cobra.Command {
 		newInspectCommand(env),
 		newTrainCommand(env),
 		newEvalCommand(env),
+		newJudgeCommand(env),
 		newGenerateCommand(env),
 		newServeCommand(env),
-		newRunTestsCommand(env),
+		newJudgeWorkerCommand(),
+		newJudgeServerCommand(env),
 	}
 }

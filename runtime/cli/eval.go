@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +21,7 @@ type evaluated struct {
 	Reward  string  `json:"reward"`
 	// Dataset is the digest of the file.
 	Dataset string `json:"dataset"`
-	// Skipped counts records whose tests cannot be run.
+	// Skipped counts records that the reward cannot judge.
 	Skipped int             `json:"skipped,omitempty"`
 	Records []train.Verdict `json:"records,omitempty"`
 }
@@ -31,6 +30,7 @@ type evalFlags struct {
 	modelFlags
 	dataset      contract.DatasetSpec
 	reward       string
+	python       string
 	maxNewTokens int
 	records      bool
 }
@@ -43,9 +43,8 @@ func newEvalCommand(env *Env) *cobra.Command {
 		Long: `Lets the model answer every prompt of a data set greedily, and prints the share
 of right answers.
 
-The reward UnitTests runs programs in Starlark, a language like Python without
-imports, classes, exceptions and f-strings, in a process without files and with
-bounded time and memory.`,
+The reward UnitTests runs programs with this machine's python3, confined: no
+files but its library, no network, no processes, bounded memory and time.`,
 		Example: `  t2 eval --model ./model --dataset test.jsonl --format GSM8K
   t2 eval --model ./model --decomposition ./dec --expert ./expert --dataset test.jsonl --format ARC --records --json`,
 		Args: cobra.NoArgs,
@@ -55,41 +54,24 @@ bounded time and memory.`,
 	}
 	flags := cmd.Flags()
 	f.register(flags)
-	flags.StringVar(&f.dataset.Path, "dataset", "", "JSONL file, or its http(s) address (required)")
-	flags.StringVar(&f.dataset.Format, "format", "", "one of "+strings.Join(dataset.Formats(), ", ")+" (required)")
+	registerDataset(flags, &f.dataset, &f.reward, &f.python)
 	flags.StringVar(&f.dataset.PromptTemplate, "prompt-template", "", "the user's message, with {question}, {choices} and {tests}")
-	flags.StringVar(&f.dataset.Digest, "dataset-digest", "", "sha256:… that the file must have")
 	flags.IntVar(&f.dataset.Limit, "limit", 0, "use only the first so many records; 0 means all")
-	flags.StringVar(&f.reward, "reward", "", "ExactMatch, Numeric, MultipleChoice or UnitTests; without it, the one that fits the format")
 	flags.IntVar(&f.maxNewTokens, "max-new-tokens", 512, "how long an answer may be")
 	flags.BoolVar(&f.records, "records", false, "print every answer")
 	return cmd
 }
 
 func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
-	if f.dataset.Path == "" || f.dataset.Format == "" {
-		return usagef("--dataset and --format are needed")
-	}
-	if strings.HasPrefix(f.dataset.Path, "http://") || strings.HasPrefix(f.dataset.Path, "https://") {
-		f.dataset.URL, f.dataset.Path = f.dataset.Path, ""
-	}
 	if f.maxNewTokens < 1 {
 		return usagef("--max-new-tokens %d: allow at least 1", f.maxNewTokens)
 	}
-	if f.reward == "" {
-		f.reward = dataset.DefaultReward(f.dataset.Format)
-	}
-	command, err := testCommand()
+	set, judge, err := loadDataset(ctx, env, f.python, &f.dataset, &f.reward)
 	if err != nil {
 		return err
 	}
-	judge, err := reward.New(f.reward, command)
-	if err != nil {
-		return &UsageError{Err: err}
-	}
 	defer func() { err = errors.Join(err, judge.Close()) }()
-	set, err := dataset.Load(ctx, f.dataset, judge)
-	if err != nil {
+	if _, err := reward.Prepare(ctx, judge); err != nil {
 		return err
 	}
 	l, err := f.load(ctx)
@@ -124,11 +106,7 @@ func (f *evalFlags) print(env *Env, set *dataset.Set, result train.Result) error
 		return env.PrintJSON(out)
 	}
 	for _, r := range out.Records {
-		mark := "wrong"
-		if r.Correct {
-			mark = "right"
-		}
-		if _, err := fmt.Fprintf(env.Stdout, "%s line %d: %q → %q\n", mark, r.Line, r.Prompt, r.Answer); err != nil {
+		if _, err := fmt.Fprintf(env.Stdout, "%s line %d: %q → %q\n", verdictWord(r.Correct), r.Line, r.Prompt, r.Answer); err != nil {
 			return err
 		}
 	}

@@ -42,12 +42,13 @@ const MountScratch = "/scratch"
 
 // Data set formats.
 const (
-	FormatGSM8K = "GSM8K"
-	FormatMBPP  = "MBPP"
-	FormatARC   = "ARC"
-	FormatMATH  = "MATH"
-	FormatChat  = "Chat"
-	FormatPairs = "Pairs"
+	FormatGSM8K     = "GSM8K"
+	FormatMBPP      = "MBPP"
+	FormatHumanEval = "HumanEval"
+	FormatARC       = "ARC"
+	FormatMATH      = "MATH"
+	FormatChat      = "Chat"
+	FormatPairs     = "Pairs"
 )
 
 // Rewards.
@@ -55,11 +56,17 @@ const (
 	RewardExactMatch     = "ExactMatch"
 	RewardNumeric        = "Numeric"
 	RewardMultipleChoice = "MultipleChoice"
+	RewardMath           = "Math"
 	RewardUnitTests      = "UnitTests"
 )
 
-// DatasetSpec is one JSONL file and how to read it.
+// DatasetSpec is one file of JSON objects, one a line or in one array, and how
+// to read it. It may be compressed by gzip.
 type DatasetSpec struct {
+	// Name is what messages call the data set, such as "ConfigMap math, key
+	// train.jsonl"; empty means its path or address. It has no part in what a run
+	// is, nor in its RunID.
+	Name string `json:"name,omitempty"`
 	// Exactly one of Path and URL is set.
 	Path string `json:"path,omitempty"`
 	URL  string `json:"url,omitempty"`
@@ -227,6 +234,7 @@ const (
 	ReasonDiskFull              = "DiskFull"                // retried
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
+	ReasonJudgeUnavailable      = "JudgeUnavailable"        // retried: nothing runs programs
 	ReasonInternal              = "RuntimeError"            // retried
 )
 

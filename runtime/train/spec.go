@@ -15,6 +15,7 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/train/dataset"
+	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // maxIterations bounds the history that a checkpoint carries along.
@@ -40,7 +41,7 @@ func Validate(s contract.TrainSpec) error {
 	oneOf("objective", s.Objective, contract.ObjectiveReinforce)
 	oneOf("train.format", s.Train.Format, dataset.Formats()...)
 	oneOf("validation.format", s.Validation.Format, dataset.Formats()...)
-	oneOf("reward", s.Reward, contract.RewardExactMatch, contract.RewardNumeric, contract.RewardMultipleChoice, contract.RewardUnitTests)
+	oneOf("reward", s.Reward, reward.Kinds()...)
 	h := s.Hyperparameters
 	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
 		errs = append(errs, err)
@@ -68,7 +69,7 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
 	s.Name, s.RunID, s.DataDir = "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
-		d.Path, d.URL = "", ""
+		d.Name, d.Path, d.URL = "", "", ""
 		d.Digest = []string{trainDigest, validationDigest}[i]
 	}
 	s.Hyperparameters.CheckpointInterval = 0

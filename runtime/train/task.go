@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -40,7 +38,7 @@ func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, posit
 			err = errors.New("the prompt has no tokens")
 		}
 		if err != nil {
-			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s:%d: %w", set.Name, r.Line, err))
+			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("%s: %w", set.Place(r), err))
 		}
 		task.prompts[i] = ids
 	}
@@ -77,25 +75,13 @@ func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNew
 	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
 }
 
-// verdicts judges the answers to these records side by side.
-func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]bool, error) {
-	right := make([]bool, len(answers))
-	errs := make([]error, len(answers))
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	var wg sync.WaitGroup
+// verdicts judges the answers to these records.
+func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]reward.Verdict, error) {
+	texts, refs := make([]string, len(answers)), make([]reward.Reference, len(answers))
 	for i, a := range answers {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			verdict, err := t.judge.Judge(ctx, t.text(a), t.set.Records[records[i]].Reference)
-			right[i], errs[i] = verdict.Right, err
-		})
+		texts[i], refs[i] = t.text(a), t.set.Records[records[i]].Reference
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("judging answers: %w", err)
-	}
-	return right, nil
+	return reward.All(ctx, t.judge, texts, refs)
 }
 
 // Verdict is one judged answer of an evaluation.
@@ -105,6 +91,9 @@ type Verdict struct {
 	Prompt  string `json:"prompt"`
 	Answer  string `json:"answer"`
 	Correct bool   `json:"correct"`
+	// Extracted and Why are the judge's (see reward.Verdict).
+	Extracted string `json:"extracted"`
+	Why       string `json:"why"`
 }
 
 // Result is the outcome of an evaluation.
@@ -126,7 +115,7 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	if err != nil {
 		return Result{}, fmt.Errorf("answering %s: %w", t.set.Name, err)
 	}
-	right, err := t.verdicts(ctx, records, answers)
+	verdicts, err := t.verdicts(ctx, records, answers)
 	if err != nil {
 		return Result{}, err
 	}
@@ -135,9 +124,10 @@ func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (
 	for i, r := range t.set.Records {
 		messages := r.Messages
 		result.Verdicts[i] = Verdict{
-			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]), Correct: right[i],
+			Line: r.Line, Prompt: messages[len(messages)-1].Content, Answer: t.text(answers[i]),
+			Correct: verdicts[i].Right, Extracted: verdicts[i].Extracted, Why: verdicts[i].Why,
 		}
-		if right[i] {
+		if verdicts[i].Right {
 			correct++
 		}
 		result.Tokens += len(answers[i].Tokens)

@@ -240,17 +240,18 @@ func (t *trainer) iterate(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	right, err := t.train.verdicts(ctx, records, answers)
+	verdicts, err := t.train.verdicts(ctx, records, answers)
 	if err != nil {
 		return nil, err
 	}
-	episodes := make([]episode, len(records))
+	episodes, right := make([]episode, len(records)), make([]bool, len(records))
 	for i, r := range records {
 		prompt := t.train.prompts[r]
 		episodes[i] = episode{
 			tokens: slices.Concat(prompt, answers[i].Tokens),
 			prompt: len(prompt),
 		}
+		right[i] = verdicts[i].Right
 	}
 	reward := advantages(episodes, right, t.hyper.Baseline)
 	return t.update(ctx, episodes, reward)

@@ -1,7 +1,9 @@
 // Package dataset reads the data sets that experts are trained and evaluated
-// on: JSONL files in the formats of well-known sets. A data set comes from its
-// user, so every line is checked before the first is used, and errors have the
-// form "file:line: what: remedy".
+// on, in the formats of well-known sets: JSON objects, one a line or in one
+// array, compressed by gzip or not. A data set comes from its user, so every
+// record is checked before the first is used. Records that the reward cannot
+// judge are left out and counted; a file that is damaged, or of which most
+// records are so, is refused with the place, the reason and what to do.
 package dataset
 
 import (
@@ -22,8 +24,11 @@ type Record struct {
 	Messages []Message
 	// Reference judges the answer.
 	Reference reward.Reference
-	// Line is the record's line in its file, from 1.
+	// Line is the record's line in its file, from 1; where the file is one array,
+	// its element.
 	Line int
+	// Index is the record's place among all of the file, from 0.
+	Index int
 }
 
 // Message is one turn of a conversation.
@@ -34,22 +39,34 @@ type Message struct {
 
 // Set is a data set in memory.
 type Set struct {
-	// Name is what errors call it: the file's path or address.
+	// Name is what messages call it: "ConfigMap math, key train.jsonl", or the
+	// file's path or address.
 	Name    string
 	Records []Record
 	// Digest is the SHA-256 of the file, "sha256:…".
 	Digest string
-	// Skipped says which records the judge cannot use although nothing is
-	// wrong with them: "line 12: …".
-	Skipped []string
+	// Skipped are the records that were left out.
+	Skipped []Skip
+	unit    string
 }
+
+// Skip is a record that cannot be used.
+type Skip struct {
+	// Index is the record's place among all of the file, from 0.
+	Index int
+	// Why begins with the place: `line 12, field "answer": …`.
+	Why string
+}
+
+// Place says where a record is, for messages: "ConfigMap math, key train.jsonl,
+// line 3".
+func (s *Set) Place(r Record) string { return fmt.Sprintf("%s, %s %d", s.Name, s.unit, r.Line) }
 
 // Limits that no data set for expert vectors comes near; they keep a wrong path
 // from filling the memory.
 const (
-	MaxBytes   = 512 << 20
-	maxLine    = 4 << 20
-	maxSkipped = 0.2 // of all records
+	MaxBytes  = 512 << 20
+	maxRecord = 4 << 20
 )
 
 // Load reads the data set that spec describes, checks its digest, and checks
@@ -74,41 +91,78 @@ func Load(ctx context.Context, spec contract.DatasetSpec, judge reward.Judge) (*
 // build parses and checks the content of a file.
 func build(name string, content []byte, spec contract.DatasetSpec, parse parser, judge reward.Judge) (*Set, error) {
 	set := &Set{Name: name, Digest: digest(content)}
-	for number, line := range lines(content) {
+	text, err := unpack(content, MaxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	index, misjudged := 0, 0
+	var damaged error
+	unit, err := objects(text, func(o object) bool {
 		if spec.Limit > 0 && len(set.Records) == spec.Limit {
-			break
+			return false
 		}
-		if strings.TrimSpace(string(line)) == "" {
-			continue
-		}
-		record, err := parseLine(line, parse)
+		record, err := parseRecord(o.text, parse)
+		where := ""
 		if err == nil && judge != nil {
-			err = judge.Check(record.Reference)
+			if err = judge.Check(record.Reference); err != nil {
+				misjudged++
+				where = fmt.Sprintf(", field %q", referenceFields[spec.Format])
+			}
 		}
+		record.Line, record.Index = o.number, index
+		index++
 		switch {
-		case errors.Is(err, reward.ErrOutsideLanguage):
-			set.Skipped = append(set.Skipped, fmt.Sprintf("line %d: %v", number, err))
-			continue
+		case errors.Is(err, errDamaged):
+			damaged = fmt.Errorf("%s %d: %w: correct or remove it (format %s)", unitLine, o.number, err, spec.Format)
+			return false
 		case err != nil:
-			return nil, fmt.Errorf("%s:%d: %w: correct or remove this line (format %s)", name, number, err, spec.Format)
+			set.Skipped = append(set.Skipped, Skip{record.Index, fmt.Sprintf("%d%s: %v", o.number, where, err)})
+		default:
+			set.Records = append(set.Records, record)
 		}
-		record.Line = number
-		set.Records = append(set.Records, record)
+		return true
+	})
+	if err = errors.Join(err, damaged); err != nil {
+		return nil, fmt.Errorf("%s, %w", name, err)
 	}
-	if skipped, all := len(set.Skipped), len(set.Skipped)+len(set.Records); float64(skipped) > maxSkipped*float64(all) {
-		return nil, fmt.Errorf("%s: %d of %d records cannot be used, the first: %s", name, skipped, all, set.Skipped[0])
+	set.unit = unit
+	for i := range set.Skipped {
+		set.Skipped[i].Why = unit + " " + set.Skipped[i].Why
 	}
-	if len(set.Records) == 0 {
-		return nil, fmt.Errorf("%s:1: the file has no records: it must have one JSON object a line (format %s)", name, spec.Format)
-	}
-	return set, nil
+	return set, usable(set, misjudged, spec.Format)
 }
 
-func parseLine(line []byte, parse parser) (Record, error) {
-	if len(line) > maxLine {
-		return Record{}, fmt.Errorf("the line has %d bytes, more than %d", len(line), maxLine)
+// usable refuses a set of which most records had to be left out.
+func usable(set *Set, misjudged int, format string) error {
+	skipped, all := len(set.Skipped), len(set.Skipped)+len(set.Records)
+	switch {
+	case all == 0:
+		return fmt.Errorf("%s: the file has no records: it must have one JSON object a line, or one array of them (format %s)",
+			set.Name, format)
+	case 2*skipped <= all:
+		return nil
 	}
-	record, err := parse(line)
+	remedy := fmt.Sprintf("correct the format, which is %s, or the data set", format)
+	if 2*misjudged > skipped {
+		remedy = "correct the reward or the data set"
+	}
+	if all == 1 {
+		return fmt.Errorf("%s, %s: %s", set.Name, set.Skipped[0].Why, remedy)
+	}
+	return fmt.Errorf("%s: %d of %d records cannot be used, the first at %s: %s", set.Name, skipped, all, set.Skipped[0].Why, remedy)
+}
+
+// referenceFields are the fields that rewards judge by.
+var referenceFields = map[string]string{
+	contract.FormatGSM8K: "answer", contract.FormatMBPP: "test_list", contract.FormatHumanEval: "test",
+	contract.FormatARC: "answerKey", contract.FormatMATH: "answer", contract.FormatChat: "messages", contract.FormatPairs: "answer",
+}
+
+func parseRecord(text []byte, parse parser) (Record, error) {
+	if len(text) > maxRecord {
+		return Record{}, fmt.Errorf("it has %d bytes, more than %d", len(text), maxRecord)
+	}
+	record, err := parse(text)
 	if err != nil {
 		return Record{}, err
 	}
@@ -120,25 +174,10 @@ func parseLine(line []byte, parse parser) (Record, error) {
 	return record, nil
 }
 
-// lines yields the lines of content with their numbers from 1, without line
-// ends and without a byte order mark.
-func lines(content []byte) func(yield func(int, []byte) bool) {
-	return func(yield func(int, []byte) bool) {
-		text := strings.TrimPrefix(string(content), "\ufeff")
-		number := 0
-		for line := range strings.Lines(text) {
-			number++
-			if !yield(number, []byte(strings.TrimRight(line, "\r\n"))) {
-				return
-			}
-		}
-	}
-}
-
 // Formats lists the formats that can be read.
 func Formats() []string {
 	return []string{
-		contract.FormatGSM8K, contract.FormatMBPP, contract.FormatARC,
+		contract.FormatGSM8K, contract.FormatMBPP, contract.FormatHumanEval, contract.FormatARC,
 		contract.FormatMATH, contract.FormatChat, contract.FormatPairs,
 	}
 }
@@ -149,8 +188,10 @@ func DefaultReward(format string) string {
 	switch format {
 	case contract.FormatGSM8K:
 		return contract.RewardNumeric
-	case contract.FormatMBPP:
+	case contract.FormatMBPP, contract.FormatHumanEval:
 		return contract.RewardUnitTests
+	case contract.FormatMATH:
+		return contract.RewardMath
 	case contract.FormatARC:
 		return contract.RewardMultipleChoice
 	default:
@@ -178,6 +219,8 @@ func parserOf(spec contract.DatasetSpec) (parser, error) {
 		return template.parseGSM8K, nil
 	case contract.FormatMBPP:
 		return template.parseMBPP, nil
+	case contract.FormatHumanEval:
+		return template.parseHumanEval, nil
 	case contract.FormatARC:
 		return template.parseARC, nil
 	case contract.FormatMATH:

@@ -1,6 +1,8 @@
 package dataset
 
 import (
+	"bytes"
+	"compress/gzip"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -60,6 +62,13 @@ func TestEachFormatIsRead(t *testing.T) {
 			},
 		},
 		{
+			name: "HumanEval", format: contract.FormatHumanEval,
+			line: `{"task_id": "HumanEval/0", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return x", "test": "def check(c):\n    assert c(1) == 1"}`,
+			want: Record{Messages: user("def f(x):\n"), Reference: reward.Reference{
+				Answer: "    return x", Tests: []string{"def check(c):\n    assert c(1) == 1"}, EntryPoint: "f", Prompt: "def f(x):\n",
+			}},
+		},
+		{
 			name: "ARC", format: contract.FormatARC,
 			line: `{"id": "x", "question": "Which?", "choices": {"text": ["cat", "dog"], "label": ["A", "B"]}, "answerKey": "B"}`,
 			want: Record{Messages: user("Which?\nA. cat\nB. dog"), Reference: reward.Reference{Answer: "B", Choices: 2}},
@@ -106,6 +115,9 @@ func TestEachFormatIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if DefaultReward(test.format) == contract.RewardUnitTests {
+				judge = nil // parsing is what is tested here
+			}
 			got, err := Load(t.Context(), contract.DatasetSpec{Path: path, Format: test.format, PromptTemplate: test.template}, judge)
 			if err != nil {
 				t.Fatal(err)
@@ -118,24 +130,28 @@ func TestEachFormatIsRead(t *testing.T) {
 	}
 }
 
-func TestBadLinesAreNamedWithPlaceAndRemedy(t *testing.T) {
+func TestBadRecordsAreNamedWithPlaceAndRemedy(t *testing.T) {
 	good := map[string]string{
-		contract.FormatGSM8K: `{"question": "q", "answer": "#### 1"}`,
-		contract.FormatARC:   `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}`,
-		contract.FormatMBPP:  `{"text": "q", "test_list": ["assert f(1)"]}`,
-		contract.FormatChat:  `{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}`,
-		contract.FormatMATH:  `{"problem": "q", "answer": "1"}`,
-		contract.FormatPairs: `{"prompt": "q", "answer": "1"}`,
+		contract.FormatGSM8K:     `{"question": "q", "answer": "#### 1"}`,
+		contract.FormatARC:       `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}`,
+		contract.FormatMBPP:      `{"text": "q", "test_list": ["assert f(1)"]}`,
+		contract.FormatChat:      `{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}`,
+		contract.FormatMATH:      `{"problem": "q", "answer": "1"}`,
+		contract.FormatPairs:     `{"prompt": "q", "answer": "1"}`,
+		contract.FormatHumanEval: `{"prompt": "def f():", "entry_point": "f", "test": "def check(f): pass"}`,
 	}
 	tests := []struct{ name, format, line, want string }{
 		{"no JSON", contract.FormatGSM8K, `{"question": `, "this is no JSON"},
 		{"two objects", contract.FormatGSM8K, `{} {}`, "this is no JSON"},
-		{"an array", contract.FormatGSM8K, `[1]`, "JSON array"},
+		{"an array", contract.FormatGSM8K, `[1]`, "this is a JSON array, not an object"},
+		{"no UTF-8", contract.FormatPairs, "{\"prompt\": \"q\xff\", \"answer\": \"1\"}", "no UTF-8"},
+		{"a reference without a letter", contract.FormatChat, `{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " "}]}`, `field "messages": the reference answer is empty`},
+		{"no entry point", contract.FormatHumanEval, `{"prompt": "def f():", "test": "def check(f): pass"}`, `field "entry_point" is missing`},
 		{"a wrong type", contract.FormatGSM8K, `{"question": 3, "answer": "#### 1"}`, `field "question" is a JSON number`},
 		{"no question", contract.FormatGSM8K, `{"answer": "#### 1"}`, `field "question" is missing`},
-		{"no number", contract.FormatGSM8K, `{"question": "q", "answer": "one"}`, "has no number"},
+		{"no number", contract.FormatGSM8K, `{"question": "q", "answer": "one"}`, `field "answer": "one" has no number, which the reward Numeric compares`},
 		{"no tests", contract.FormatMBPP, `{"text": "q", "test_list": []}`, `field "test_list" is missing`},
-		{"no assertion", contract.FormatMBPP, `{"text": "q", "test_list": ["f(1)"]}`, "is no assertion"},
+		{"no assertion", contract.FormatMBPP, `{"text": "q", "test_list": ["f(1)"]}`, `field "test_list": test "f(1)" is no assertion`},
 		{"one choice", contract.FormatARC, `{"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}`, "1 texts"},
 		{"fewer labels", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"}`, "1 labels"},
 		{"a key that is not offered", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"}`, `"C", which is not among`},
@@ -144,25 +160,35 @@ func TestBadLinesAreNamedWithPlaceAndRemedy(t *testing.T) {
 		{"the user last", contract.FormatChat, `{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "q"}]}`, "must end with"},
 		{"a strange role", contract.FormatChat, `{"messages": [{"role": "root", "content": "x"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}`, `role "root"`},
 		{"an empty message", contract.FormatChat, `{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}`, "message is empty"},
-		{"a line beyond bounds", contract.FormatPairs, `{"prompt": "` + strings.Repeat("x", maxLine) + `"}`, "the line has"},
+		{"a record beyond bounds", contract.FormatPairs, `{"prompt": "` + strings.Repeat("x", maxRecord) + `"}`, "more than 4194304"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			path := write(t, good[test.format]+"\n"+test.line+"\n")
+			path := write(t, good[test.format]+"\n"+test.line+"\n"+test.line+"\n")
 			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Load(t.Context(), contract.DatasetSpec{Path: path, Format: test.format}, judge)
+			if test.format == contract.FormatHumanEval {
+				judge = nil
+			}
+			spec := contract.DatasetSpec{Name: "ConfigMap math, key train.jsonl", Path: path, Format: test.format}
+			_, err = Load(t.Context(), spec, judge)
 			if err == nil {
-				t.Fatal("the line was accepted")
+				t.Fatal("the lines were accepted")
 			}
 			reason, permanent := failure.Of(err)
 			if reason != contract.ReasonInvalidDataset || !permanent {
 				t.Errorf("classified as %s, permanent %v; want permanent %s", reason, permanent, contract.ReasonInvalidDataset)
 			}
-			if got := err.Error(); !strings.HasPrefix(got, path+":2: ") || !strings.Contains(got, test.want) || !strings.Contains(got, "correct or remove") {
-				t.Errorf("error is %q, want %q at line 2, and a remedy", got, test.want)
+			got := err.Error()
+			for _, want := range []string{spec.Name, "line 2", test.want, "correct "} {
+				if !strings.Contains(got, want) {
+					t.Errorf("error is %q, want %q in it", got, want)
+				}
+			}
+			if strings.Contains(got, path) {
+				t.Errorf("error %q names the path in the pod", got)
 			}
 		})
 	}
@@ -177,21 +203,159 @@ func TestLimitEndsReading(t *testing.T) {
 }
 
 func TestFewUnusableRecordsAreSkippedAndManyAreRefused(t *testing.T) {
-	usable := `{"text": "q", "test_list": ["assert f(1)"]}` + "\n"
-	unusable := `{"text": "q", "test_list": ["assert f({1, 2})"]}` + "\n"
-	judge, err := reward.New(contract.RewardUnitTests, nil)
+	usable, unusable := `{"question": "q", "answer": "#### 1"}`+"\n", `{"question": "q", "answer": "one"}`+"\n"
+	other := `{"text": "q"}` + "\n"
+	judge, err := reward.New(contract.RewardNumeric, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := Load(t.Context(), contract.DatasetSpec{Path: write(t, strings.Repeat(usable, 9)+unusable), Format: contract.FormatMBPP}, judge)
-	if err != nil {
+	tests := []struct {
+		name, content string
+		wantRecords   int
+		wantSkipped   []Skip
+		wantErr       string
+	}{
+		{name: "the first", content: unusable + strings.Repeat(usable, 2), wantRecords: 2,
+			wantSkipped: []Skip{{0, `line 1, field "answer": "one" has no number, which the reward Numeric compares`}}},
+		{name: "half", content: usable + unusable, wantRecords: 1,
+			wantSkipped: []Skip{{1, `line 2, field "answer": "one" has no number, which the reward Numeric compares`}}},
+		{name: "a record of another format", content: usable + "\n" + other, wantRecords: 1,
+			wantSkipped: []Skip{{1, `line 3: field "question" is missing or empty`}}},
+		{name: "an array", content: "[" + strings.ReplaceAll(unusable+usable+usable, "}\n{", "},\n{") + "]", wantRecords: 2,
+			wantSkipped: []Skip{{0, `record 1, field "answer": "one" has no number, which the reward Numeric compares`}}},
+		{name: "most", content: usable + unusable + unusable, wantErr: `set: 2 of 3 records cannot be used, the first at line 2, ` +
+			`field "answer": "one" has no number, which the reward Numeric compares: correct the reward or the data set`},
+		{name: "the only one", content: unusable, wantErr: `set, line 1, field "answer": "one" has no number, ` +
+			`which the reward Numeric compares: correct the reward or the data set`},
+		{name: "another format", content: other + other, wantErr: `set: 2 of 2 records cannot be used, the first at line 1: ` +
+			`field "question" is missing or empty: correct the format, which is GSM8K, or the data set`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			spec := contract.DatasetSpec{Name: "set", Path: write(t, test.content), Format: contract.FormatGSM8K}
+			set, err := Load(t.Context(), spec, judge)
+			if test.wantErr != "" {
+				if err == nil || err.Error() != test.wantErr {
+					t.Errorf("error is %v,\nwant %s", err, test.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(set.Records) != test.wantRecords || !cmp.Equal(test.wantSkipped, set.Skipped) {
+				t.Errorf("%d records, skipped %v; want %d, %v", len(set.Records), set.Skipped, test.wantRecords, test.wantSkipped)
+			}
+		})
+	}
+}
+
+func packed(t *testing.T, content string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(content)); err != nil {
 		t.Fatal(err)
 	}
-	if len(set.Records) != 9 || len(set.Skipped) != 1 || !strings.HasPrefix(set.Skipped[0], "line 10: ") {
-		t.Errorf("%d records, skipped %q; want 9 and line 10", len(set.Records), set.Skipped)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := Load(t.Context(), contract.DatasetSpec{Path: write(t, usable+unusable), Format: contract.FormatMBPP}, judge); err == nil {
-		t.Error("a data set of which half cannot be used was accepted")
+	return b.String()
+}
+
+func TestFilesAreReadByTheirContent(t *testing.T) {
+	one, two := `{"prompt": "q", "answer": "a"}`, `{"prompt": "r", "answer": "b"}`
+	lines := one + "\n" + two + "\n"
+	tests := []struct {
+		name, content string
+		wantLines     []int
+	}{
+		{"lines", lines, []int{1, 2}},
+		{"lines, compressed", packed(t, lines), []int{1, 2}},
+		{"lines, compressed in two members", packed(t, one+"\n") + packed(t, two+"\n"), []int{1, 2}},
+		{"an array", "[" + one + ", " + two + "]", []int{1, 2}},
+		{"an array over lines", "\ufeff\n[\n  " + one + ",\n\n  " + two + "\n]\n", []int{1, 2}},
+		{"an array, compressed", packed(t, "["+one+","+two+"]"), []int{1, 2}},
+		{"blank lines", "\n" + one + "\n \n" + two, []int{2, 4}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			set, err := Load(t.Context(), contract.DatasetSpec{Path: write(t, test.content), Format: contract.FormatPairs}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if set.Digest != digest([]byte(test.content)) {
+				t.Errorf("the digest is not that of the file as it is stored")
+			}
+			want := []Record{
+				{Messages: user("q"), Reference: reward.Reference{Answer: "a"}, Line: test.wantLines[0]},
+				{Messages: user("r"), Reference: reward.Reference{Answer: "b"}, Line: test.wantLines[1], Index: 1},
+			}
+			if diff := cmp.Diff(want, set.Records); diff != "" {
+				t.Errorf("records differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFilesThatAreSomethingElseAreNamed(t *testing.T) {
+	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("0", 64) + "\nsize 12345\n"
+	tests := []struct{ name, content, want string }{
+		{"a Git LFS pointer", pointer, `a Git LFS pointer, not the file that it stands for: run "git lfs pull"`},
+		{"a Git LFS pointer, compressed", packed(t, pointer), "a Git LFS pointer"},
+		{"Parquet", "PAR1\x15\x04", "a Parquet file: convert it"},
+		{"a ZIP archive", "PK\x03\x04\x14", "a ZIP archive: unpack it"},
+		{"Zstandard", "\x28\xb5\x2f\xfd\x04", "by Zstandard"},
+		{"UTF-16", "\xff\xfe{\x00", "UTF-16: save it as UTF-8"},
+		{"a page", "\n<!DOCTYPE html><html>", "a page in HTML"},
+		{"gzip cut off", packed(t, strings.Repeat("x", 1000))[:20], "compressed by gzip, and damaged"},
+		{"an array cut off", `[{"prompt": "q", "answer": "a"}, {"prompt": "q"`, ", record 2: this is no JSON"},
+		{"an array without an end", `[{"prompt": "q", "answer": "a"}`, ", record 2: this is no JSON"},
+		{"text after an array", `[{"prompt": "q", "answer": "a"}] x`, "text after the array"},
+		{"an array of numbers", `[1, 2]`, "record 1: this is a JSON number, not an object"},
+		{"an empty array", `[]`, "the file has no records"},
+		{"an empty file", "", "the file has no records"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Load(t.Context(), contract.DatasetSpec{Name: "set", Path: write(t, test.content), Format: contract.FormatPairs}, nil)
+			reason, permanent := failure.Of(err)
+			if err == nil || reason != contract.ReasonInvalidDataset || !permanent || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error is %v (%s, permanent %v), want %q in it", err, reason, permanent, test.want)
+			}
+		})
+	}
+}
+
+func TestWhatUnpacksToTooMuchIsRefused(t *testing.T) {
+	content := packed(t, strings.Repeat("\n", 10_001))
+	if _, err := unpack([]byte(content), 10_000); err == nil || !strings.Contains(err.Error(), "more than 10000 bytes") {
+		t.Errorf("error is %v, want the bound", err)
+	}
+	if text, err := unpack([]byte(content), 10_001); err != nil || len(text) != 10_001 {
+		t.Errorf("%d bytes, %v, want all", len(text), err)
+	}
+}
+
+func TestAnswersAreRead(t *testing.T) {
+	want := []string{"42", "", "a\nb"}
+	lines := `{"answer": "42", "line": 1}` + "\n" + `{"answer": ""}` + "\n\n" + `{"answer": "a\nb"}` + "\n"
+	for name, content := range map[string]string{"lines": lines, "gzip": packed(t, lines)} {
+		got, err := LoadAnswers(t.Context(), write(t, content))
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v, answers differ (-want +got):\n%s", name, err, diff)
+		}
+	}
+	for line, want := range map[string]string{
+		`{"text": "42"}`: `line 2: field "answer" is missing: each must be an object such as {"answer": "42"}`,
+		`{"answer": 42}`: `line 2: field "answer" is a JSON number, not a string`,
+		`"42"`:           "line 2: this is a JSON string, not an object",
+		`42, 43`:         "line 2: this is no JSON",
+	} {
+		path := write(t, `{"answer": "1"}`+"\n"+line+"\n")
+		if _, err := LoadAnswers(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: error is %v, want %q in it", line, err, want)
+		}
 	}
 }
 
@@ -281,8 +445,10 @@ func TestRealSets(t *testing.T) {
 	}{
 		{"gsm8k/test.jsonl", contract.FormatGSM8K, 1319},
 		{"gsm8k/train.jsonl", contract.FormatGSM8K, 7473},
-		{"mbpp/mbpp.jsonl", contract.FormatMBPP, 965}, // 9 records use set displays or complex numbers
+		{"mbpp/mbpp.jsonl", contract.FormatMBPP, 974},
+		{"humaneval/HumanEval.jsonl.gz", contract.FormatHumanEval, 164},
 		{"arc/ARC-Easy-Train.jsonl", contract.FormatARC, 2251},
+		{"arc/ARC-Easy-Test.jsonl", contract.FormatARC, 2376},
 		{"arc/ARC-Challenge-Test.jsonl", contract.FormatARC, 1172},
 		{"math/math500.jsonl", contract.FormatMATH, 500},
 	}
@@ -292,15 +458,38 @@ func TestRealSets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if DefaultReward(test.format) == contract.RewardUnitTests {
+				judge = nil // programs have tests of their own
+			}
 			set, err := Load(t.Context(), contract.DatasetSpec{Path: filepath.Join(shared, "datasets", test.file), Format: test.format}, judge)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(set.Records) != test.want {
-				t.Errorf("%d records, want %d; skipped %q", len(set.Records), test.want, set.Skipped)
+			if len(set.Records) != test.want || len(set.Skipped) > 0 {
+				t.Errorf("%d records, want %d; skipped %v", len(set.Records), test.want, set.Skipped)
 			}
 		})
 	}
+}
+
+func FuzzFiles(f *testing.F) {
+	for _, s := range []string{
+		`{"prompt": "q", "answer": "a"}`, `[{"prompt": "q", "answer": "a"}, 1]`, "[", "\x1f\x8b\x08", "\n\n[\n]x", "\ufeff{}\r\n",
+		"version https://git-lfs.github.com/spec/v1\n", `[[[[`, "{\"prompt\": \"\xff\"}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		spec := contract.DatasetSpec{Path: "x", Format: contract.FormatPairs}
+		parse, err := parserOf(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := build("x", content, spec, parse, nil)
+		if err == nil && len(set.Records) < len(set.Skipped) {
+			t.Errorf("%d records of %d were accepted", len(set.Records), len(set.Records)+len(set.Skipped))
+		}
+	})
 }
 
 func FuzzParsers(f *testing.F) {
@@ -318,7 +507,7 @@ func FuzzParsers(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			record, err := parseLine(line, parse)
+			record, err := parseRecord(line, parse)
 			if err == nil && len(record.Messages) == 0 {
 				t.Errorf("%s: %q has no message", format, line)
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
-// parser turns a line into a record.
+// parser turns a JSON object into a record.
 type parser func(line []byte) (Record, error)
 
 // template makes the user's message. Its placeholders are {question},
@@ -56,23 +56,6 @@ func newTemplate(format, text string) (template, error) {
 func (t template) record(question, choices, tests string, ref reward.Reference) Record {
 	content := strings.NewReplacer(holdQuestion, question, holdChoices, choices, holdTests, tests).Replace(string(t))
 	return Record{Messages: []Message{{Role: "user", Content: content}}, Reference: ref}
-}
-
-// unmarshal decodes one line. Fields that a format does not know are allowed:
-// the well-known sets carry identifiers and subjects along.
-func unmarshal(line []byte, into any) error {
-	err := json.Unmarshal(line, into)
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return fmt.Errorf("this is no JSON (%w at byte %d)", err, syntax.Offset)
-	case errors.As(err, &kind):
-		return fmt.Errorf("field %q is a JSON %s, not a %s", kind.Field, kind.Value, kind.Type)
-	case err != nil:
-		return fmt.Errorf("this is no JSON (%w)", err)
-	}
-	return nil
 }
 
 // missing names the first of the fields that is empty.
@@ -127,6 +110,26 @@ func (t template) parseMBPP(line []byte) (Record, error) {
 	setup := strings.Join(append(r.TestImports, r.Setup), "\n")
 	return t.record(r.Text, "", strings.Join(r.Tests, "\n"), reward.Reference{
 		Answer: r.Code, Setup: strings.TrimSpace(setup), Tests: r.Tests,
+	}), nil
+}
+
+// parseHumanEval reads {prompt, entry_point, canonical_solution, test}: prompt
+// is the beginning of a program, up to where the function's body starts.
+func (t template) parseHumanEval(line []byte) (Record, error) {
+	var r struct {
+		Prompt     string `json:"prompt"`
+		EntryPoint string `json:"entry_point"`
+		Solution   string `json:"canonical_solution"`
+		Test       string `json:"test"`
+	}
+	if err := unmarshal(line, &r); err != nil {
+		return Record{}, err
+	}
+	if err := missing([2]string{"prompt", r.Prompt}, [2]string{"entry_point", r.EntryPoint}, [2]string{"test", r.Test}); err != nil {
+		return Record{}, err
+	}
+	return t.record(r.Prompt, "", r.Test, reward.Reference{
+		Answer: r.Solution, Tests: []string{r.Test}, EntryPoint: r.EntryPoint, Prompt: r.Prompt,
 	}), nil
 }
 

@@ -22,11 +22,13 @@ const timeout = 10 * time.Minute
 
 // read returns the name and content of the spec's file, verified by its digest.
 func read(ctx context.Context, spec contract.DatasetSpec) (name string, content []byte, err error) {
-	name = spec.Path
+	if name = spec.Name; name == "" {
+		name = spec.Path
+	}
 	if spec.URL != "" {
-		name, content, err = download(ctx, spec.URL)
+		name, content, err = download(ctx, spec.URL, spec.Name)
 	} else {
-		content, err = readFile(spec.Path)
+		content, err = readFile(spec.Path, name)
 	}
 	if err != nil {
 		return name, nil, err
@@ -39,10 +41,14 @@ func read(ctx context.Context, spec contract.DatasetSpec) (name string, content 
 	return name, content, nil
 }
 
-func readFile(path string) ([]byte, error) {
+// readFile reads a file that people know by name.
+func readFile(path, name string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		err = fmt.Errorf("opening data set: %w", err)
+		if wrapped, ok := errors.AsType[*fs.PathError](err); ok {
+			err = wrapped.Err // without the path
+		}
+		err = fmt.Errorf("opening data set %s: %w", name, err)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, failure.Transient(contract.ReasonSourceNotFound, err)
 		}
@@ -50,27 +56,31 @@ func readFile(path string) ([]byte, error) {
 	}
 	content, err := readBounded(f)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("reading data set %s: %w", path, err)
+		return nil, fmt.Errorf("reading data set %s: %w", name, err)
 	}
 	return content, nil
 }
 
-// download gets a file by http or https. name is the address without a password
-// or query, which may hold a secret.
-func download(ctx context.Context, address string) (name string, content []byte, err error) {
+// download gets a file by http or https. name, where it has none, is the address
+// without a password or query, which may hold a secret.
+func download(ctx context.Context, address, called string) (name string, content []byte, err error) {
 	u, err := url.Parse(address)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		// The error of Parse repeats the address, secrets and all.
 		return "", nil, failure.Permanentf(contract.ReasonUsage, "the data set's url is not an http or https address")
 	}
 	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	name = shown.String()
+	if name = called; name == "" {
+		name = shown.String()
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return name, nil, failure.Permanentf(contract.ReasonUsage, "the data set's url %s cannot be asked for", name)
 	}
+	// The file as it is: its digest is that of what it is stored as.
+	request.Header.Set("Accept-Encoding", "identity")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {

@@ -19,10 +19,26 @@ func TestAnswersAreJudged(t *testing.T) {
 	}{
 		{name: "the number after the mark counts", kind: contract.RewardNumeric,
 			ref: Reference{Answer: "2+3=5\n#### 5"}, answer: "It is 2+3 = 5.\n#### 5", want: true},
-		{name: "the number after the last mark counts", kind: contract.RewardNumeric,
-			ref: Reference{Answer: "#### 5"}, answer: "#### 4\nno,\n#### 5", want: true},
-		{name: "after a mark an earlier number does not count", kind: contract.RewardNumeric,
-			ref: Reference{Answer: "#### 5"}, answer: "5 #### I think", want: false},
+		{name: "the number after the first mark counts", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 5"}, answer: "#### 5\nAnd if one more?\n#### 6", want: true},
+		{name: "a mark without a number does not count", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 5"}, answer: "#### 5\n####", want: true},
+		{name: "a heading is no mark", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 2"}, answer: "#### Step 2: add\nThe answer is 72.", want: false},
+		{name: "a numbered heading is no mark", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 7"}, answer: "#### 2. Add 3 and 4\nIt is 7", want: true},
+		{name: "a box counts before the sentence", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 7"}, answer: "The answer is 6, no: \\boxed{7}", want: true},
+		{name: "the sentence counts before the mark", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 7"}, answer: "#### 6\nThe answer is 7.", want: true},
+		{name: "a fraction is a number", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 0.75"}, answer: "The answer is $\\frac{3}{4}$", want: true},
+		{name: "commas that separate no thousands separate numbers", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 20"}, answer: "They are 10,20", want: true},
+		{name: "digits of a word are no number", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 3"}, answer: "3 grams of H2O", want: true},
+		{name: "thoughts are no answer", kind: contract.RewardNumeric,
+			ref: Reference{Answer: "#### 3"}, answer: "<think>The answer is 3.</think> It is 4", want: false},
 		{name: "without a mark the last number counts", kind: contract.RewardNumeric,
 			ref: Reference{Answer: "5"}, answer: "First 7, then 5.", want: true},
 		{name: "without a mark an earlier number does not count", kind: contract.RewardNumeric,
@@ -53,8 +69,14 @@ func TestAnswersAreJudged(t *testing.T) {
 			ref: Reference{Answer: "B", Choices: 4}, answer: "B. a cat", want: true},
 		{name: "a letter in brackets", kind: contract.RewardMultipleChoice,
 			ref: Reference{Answer: "C", Choices: 4}, answer: "It must be (C)!", want: true},
-		{name: "the first letter decides", kind: contract.RewardMultipleChoice,
-			ref: Reference{Answer: "B", Choices: 4}, answer: "C or B", want: false},
+		{name: "the last letter decides", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "Not C but B", want: true},
+		{name: "a small letter after the words names a choice", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "A", Choices: 4}, answer: "the answer is a.", want: true},
+		{name: "a label beats a letter in the text of the choice", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "C", Choices: 4}, answer: "C. A lack of vitamin D", want: true},
+		{name: "thoughts name no choice", kind: contract.RewardMultipleChoice,
+			ref: Reference{Answer: "B", Choices: 4}, answer: "<think>The answer is B.</think>C", want: false},
 		{name: "a stated answer decides before the first letter", kind: contract.RewardMultipleChoice,
 			ref: Reference{Answer: "B", Choices: 4}, answer: "Not C. The answer is B.", want: true},
 		{name: "a stated answer may be in brackets", kind: contract.RewardMultipleChoice,
@@ -80,6 +102,8 @@ func TestAnswersAreJudged(t *testing.T) {
 			ref: Reference{Answer: `\frac{1}{2}`}, answer: `so it is \boxed{\frac{1}{2}}.`, want: true},
 		{name: "the last box counts", kind: contract.RewardExactMatch,
 			ref: Reference{Answer: "2"}, answer: `\boxed{2} or \boxed{3}`, want: false},
+		{name: "what comes after the thoughts counts", kind: contract.RewardExactMatch,
+			ref: Reference{Answer: "hello"}, answer: "<think>\nhm\n</think>\n\nhello", want: true},
 		{name: "an open box does not count", kind: contract.RewardExactMatch,
 			ref: Reference{Answer: "2"}, answer: `\boxed{2`, want: false},
 	}
@@ -106,7 +130,7 @@ func TestReferencesThatNoAnswerCouldMeetAreRefused(t *testing.T) {
 		ref        Reference
 	}{
 		{"no number", contract.RewardNumeric, Reference{Answer: "five"}},
-		{"no number after the mark", contract.RewardNumeric, Reference{Answer: "5 #### five"}},
+		{"nothing to compare", contract.RewardMath, Reference{Answer: "$ $"}},
 		{"no letter", contract.RewardMultipleChoice, Reference{Answer: "the second", Choices: 4}},
 		{"a letter not offered", contract.RewardMultipleChoice, Reference{Answer: "E", Choices: 4}},
 		{"nothing", contract.RewardExactMatch, Reference{Answer: " \n"}},
@@ -153,13 +177,13 @@ func FuzzAnswers(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, ok := Number(s); ok && n == nil {
+		if n, _, ok := Number(s); ok && n == nil {
 			t.Errorf("Number(%q) is a number and none", s)
 		}
-		if c, ok := Letter(s, 4); ok && (c < 'A' || c > 'D') {
+		if c, _, ok := Letter(s, 4); ok && (c < 'A' || c > 'D') {
 			t.Errorf("Letter(%q) = %q, which was not offered", s, c)
 		}
-		if c, ok := Letter(s, 0); ok && (c < 'A' || c > 'Z') {
+		if c, _, ok := Letter(s, 0); ok && (c < 'A' || c > 'Z') {
 			t.Errorf("Letter(%q) = %q", s, c)
 		}
 		if b, ok := Boxed(s); ok && len(b) >= len(s) {

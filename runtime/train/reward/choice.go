@@ -4,58 +4,127 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // MaxChoices is the most answers a question may offer: A to Z.
 const MaxChoices = 26
 
 var (
-	// stated matches an answer that says so: "The answer is (B)", "Answer: b".
-	stated = regexp.MustCompile(`(?i)\b(?:answer|choice|option)(?:\s+(?:is|would be))?\s*[:=]?\s*[("'*]*([A-Z])\b`)
-	// standalone matches one letter between what is no letter or digit.
-	standalone = regexp.MustCompile(`(?:^|[^\pL\pN'’])([A-Z])(?:$|[^\pL\pN'’])`)
-	// article matches an "A" that begins a phrase: "A dog is an animal".
-	article = regexp.MustCompile(`^A\s+\p{Ll}`)
+	// opening matches a letter at the beginning of what is stated, past quotes,
+	// brackets, markup and the word for it: "**(B)", "option B", "$\boxed{\text{B}}$".
+	opening = regexp.MustCompile("^(?:[\\s:=(\"'“‘*_$`\\[{]|\\\\(?:text|textbf|textrm|mathrm|mathbf|boxed|fbox|\\()|" +
+		"(?i:(?:the\\s+)?(?:correct\\s+)?(?:option|choice|letter|answer)\\b))*([A-Za-z])(?:$|[^\\pL\\pN'’])")
+	// ends matches what may follow a small letter that names a choice: in "the
+	// answer is a dog" it names none.
+	ends = regexp.MustCompile(`^\s*(?:$|[\n.,:;!)\]}*"'$])`)
+	// praised matches "B is correct" and "Option B is the best answer".
+	praised = regexp.MustCompile(`(?:^|[^\pL\pN])([A-Z])[)*"']*\s+(?:is|must be|would be|seems)\s+` +
+		`(?:(?:clearly|therefore|thus|the|most|likely)\s+)*(?:correct|right|best|true|answer)\b`)
+	// labelled matches a line that gives a choice as the question does: "B. a cat".
+	labelled = regexp.MustCompile(`(?m)^[ \t]*[(*]*([A-Z])[*]*[).:][*]*(?:[ \t]|$)`)
+	// phrase matches an "A" that begins a phrase, and the word after it.
+	phrase = regexp.MustCompile(`^A[ \t]+(\p{Ll}+)`)
 )
 
+// verbs go on after the name of a choice ("A is", "A because"), never after an
+// article.
+var verbs = map[string]bool{
+	"and": true, "as": true, "because": true, "best": true, "can": true, "cannot": true, "could": true,
+	"describes": true, "does": true, "explains": true, "fits": true, "for": true, "has": true, "is": true,
+	"makes": true, "matches": true, "must": true, "or": true, "seems": true, "shows": true, "since": true,
+	"states": true, "was": true, "will": true, "would": true,
+}
+
+// choiceForms are tried in this order. Each finds texts that begin with a letter.
+var choiceForms = []form{
+	bySentence, byLabel, byBox,
+	{name: "called correct", find: letters(praised)},
+	{name: "the one line with a label", find: func(s string) []string {
+		if found := letters(labelled)(s); len(found) == 1 {
+			return found
+		}
+		return nil
+	}},
+}
+
+// letters returns the first group of each match.
+func letters(pattern *regexp.Regexp) func(string) []string {
+	return func(s string) (found []string) {
+		for _, m := range pattern.FindAllStringSubmatch(s, -1) {
+			found = append(found, m[1])
+		}
+		return found
+	}
+}
+
 // Letter returns the letter that an answer names, among the first n of the
-// alphabet (all of them if n is 0): the one it states as its answer, or else
-// the first that stands alone and is not the article "A".
-func Letter(answer string, n int) (byte, bool) {
+// alphabet (all of them if n is 0): the one that it states as its answer, or
+// else the last that stands alone, and how it was found.
+func Letter(answer string, n int) (letter byte, how string, ok bool) {
 	if n <= 0 || n > MaxChoices {
 		n = MaxChoices
 	}
 	offered := func(c byte) bool { return c >= 'A' && int(c-'A') < n }
-	if m := stated.FindStringSubmatchIndex(answer); m != nil {
-		// A lower-case "a" after the words is the article: "the answer is a dog".
-		if c := answer[m[2]]; offered(c) && !article.MatchString(answer[m[2]:]) {
-			return c, true
-		}
-	}
-	for rest, at := answer, 0; ; rest = answer[at:] {
-		m := standalone.FindStringSubmatchIndex(rest)
+	letter, how, ok = stated(answer, choiceForms, func(text string) (byte, bool) {
+		m := opening.FindStringSubmatchIndex(text)
 		if m == nil {
 			return 0, false
 		}
-		if c := rest[m[2]]; offered(c) && !article.MatchString(rest[m[2]:]) {
-			return c, true
+		c := text[m[2]]
+		if c >= 'a' {
+			if !ends.MatchString(text[m[3]:]) {
+				return 0, false
+			}
+			c -= 'a' - 'A'
 		}
-		at += m[3] // the character after the letter may open the next match
+		return c, offered(c)
+	})
+	if ok {
+		return letter, how, true
 	}
+	letter, ok = lastLone(answer, offered)
+	return letter, "the last letter that stands alone", ok
+}
+
+// lastLone returns the last capital letter of s with no letter, digit or
+// apostrophe beside it, if it is no article.
+func lastLone(s string, offered func(byte) bool) (letter byte, ok bool) {
+	glued := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || r == '\'' || r == '’' }
+	for i := len(s) - 1; i >= 0; i-- {
+		if !offered(s[i]) || s[i] > 'Z' {
+			continue
+		}
+		before, _ := utf8.DecodeLastRuneInString(s[:i])
+		after, _ := utf8.DecodeRuneInString(s[i+1:])
+		if i > 0 && glued(before) || i+1 < len(s) && glued(after) {
+			continue
+		}
+		if m := phrase.FindStringSubmatch(s[i:min(len(s), i+40)]); m != nil && !verbs[m[1]] {
+			continue
+		}
+		return s[i], true
+	}
+	return 0, false
 }
 
 func checkChoice(ref Reference) error {
 	key := strings.TrimSpace(ref.Answer)
 	if len(key) != 1 || key[0] < 'A' || key[0] > 'Z' {
-		return fmt.Errorf("the reference answer %q is no letter from A to Z, which the reward MultipleChoice compares", clip(ref.Answer))
+		return fmt.Errorf("%q is no letter from A to Z, which the reward MultipleChoice compares", clip(ref.Answer))
 	}
 	if ref.Choices > 0 && int(key[0]-'A') >= ref.Choices {
-		return fmt.Errorf("the reference answer %s is not among the %d choices", key, ref.Choices)
+		return fmt.Errorf("%s is not among the %d choices, which the reward MultipleChoice compares", key, ref.Choices)
 	}
 	return nil
 }
 
-func choiceCorrect(answer string, ref Reference) bool {
-	got, ok := Letter(answer, ref.Choices)
-	return ok && string(got) == strings.TrimSpace(ref.Answer)
+func judgeChoice(answer string, ref Reference) Verdict {
+	letter, how, ok := Letter(afterThought(answer), ref.Choices)
+	if !ok {
+		return Verdict{Why: "no letter of a choice is stated or stands alone"}
+	}
+	want := strings.TrimSpace(ref.Answer)
+	return compared(string(letter) == want, string(letter), how, want)
 }

@@ -2,32 +2,9 @@ package reward
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
-
-// boxMark begins the final answer in MATH's format: \boxed{…}.
-const boxMark = `\boxed{`
-
-// Boxed returns the content of the last \boxed{…} of s, braces balanced.
-func Boxed(s string) (string, bool) {
-	i := strings.LastIndex(s, boxMark)
-	if i < 0 {
-		return "", false
-	}
-	s = s[i+len(boxMark):]
-	depth := 1
-	for j := range len(s) {
-		switch s[j] {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				return s[:j], true
-			}
-		}
-	}
-	return "", false
-}
 
 // normalize trims, and makes one space of any run of blanks.
 func normalize(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -39,13 +16,32 @@ func checkExact(ref Reference) error {
 	return nil
 }
 
-// exactCorrect compares the whole answer, or what it puts in a box where the
+// judgeExact compares the whole answer, or what it puts in a box where the
 // reference has none.
-func exactCorrect(answer string, ref Reference) bool {
-	want := normalize(ref.Answer)
-	if normalize(answer) == want {
-		return true
+func judgeExact(answer string, ref Reference) Verdict {
+	want, got, how := normalize(ref.Answer), normalize(afterThought(answer)), "the whole answer"
+	if got != want && !boxMarks.MatchString(want) {
+		if boxed, ok := Boxed(afterThought(answer)); ok {
+			got, how = normalize(boxed), byBox.name
+		}
 	}
-	boxed, ok := Boxed(answer)
-	return ok && !strings.Contains(want, boxMark) && normalize(boxed) == want
+	return compared(got == want, got, how, want)
+}
+
+// compared is the verdict about an answer that was found, and how.
+func compared(right bool, extracted, how, want string) Verdict {
+	v := Verdict{Right: right, Extracted: extracted, Why: fmt.Sprintf("%s: equal to %q", how, clip(want))}
+	if !right {
+		v.Why = fmt.Sprintf("%s: not equal to %q", how, clip(want))
+	}
+	return v
+}
+
+// clip keeps messages short.
+func clip(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
 }

@@ -17,10 +17,7 @@ func Code(answer string, ref Reference) string {
 
 // locate is Code, and says whether the code comes from a block.
 func locate(answer string, ref Reference) (code string, fenced bool) {
-	answer = strings.ReplaceAll(answer, "\r\n", "\n")
-	if i := strings.LastIndex(answer, endOfThought); i >= 0 {
-		answer = answer[i+len(endOfThought):]
-	}
+	answer = afterThought(strings.ReplaceAll(answer, "\r\n", "\n"))
 	if i := strings.LastIndex(answer, "[BEGIN]"); i >= 0 {
 		answer, _, _ = strings.Cut(answer[i+len("[BEGIN]"):], "[DONE]")
 	}
@@ -38,8 +35,6 @@ func locate(answer string, ref Reference) (code string, fenced bool) {
 	}
 	return all[len(all)-1], true
 }
-
-const endOfThought = "</think>"
 
 // anyDefinition matches the beginning of a function or class.
 var anyDefinition = regexp.MustCompile(`(?m)^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+\w`)

@@ -2,18 +2,26 @@
 // text, the judgement is exact and deterministic, and nothing a model writes
 // can hurt the process that judges it.
 //
-//   - Numeric compares the number after the last "####" (as in GSM8K), or else
-//     the last number of the answer.
-//   - MultipleChoice compares the letter that the answer names.
-//   - ExactMatch compares the text, blanks aside.
+// What a model thinks before "</think>" is no part of its answer. Of the rest
+// counts what it states as its answer: in a box, after "the answer is", after
+// "Answer:"; each reward has a rule for an answer that states nothing.
+//
+//   - ExactMatch compares the text, blanks aside, or the text in a box.
+//   - Numeric compares the number: also after "####" at the start of a line (as
+//     in GSM8K), or else the last one.
+//   - MultipleChoice compares the letter: or else the last that stands alone.
+//   - Math compares what expressions of LaTeX mean, by value (see latex).
 //   - UnitTests runs the answer's program, in Python, against assertions, in
 //     confined processes (see package judge).
 package reward
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/judge"
@@ -67,26 +75,48 @@ type Judge interface {
 // UnitTests only checks references.
 func New(kind string, programs judge.Runner) (Judge, error) {
 	switch kind {
-	case contract.RewardNumeric:
-		return pure{check: checkNumeric, correct: numericCorrect}, nil
-	case contract.RewardMultipleChoice:
-		return pure{check: checkChoice, correct: choiceCorrect}, nil
 	case contract.RewardExactMatch:
-		return pure{check: checkExact, correct: exactCorrect}, nil
+		return pure{check: checkExact, judge: judgeExact}, nil
+	case contract.RewardNumeric:
+		return pure{check: checkNumeric, judge: judgeNumeric}, nil
+	case contract.RewardMultipleChoice:
+		return pure{check: checkChoice, judge: judgeChoice}, nil
+	case contract.RewardMath:
+		return pure{check: checkMath, judge: judgeMath}, nil
 	case contract.RewardUnitTests:
 		return NewUnitTests(programs), nil
 	default:
-		return nil, fmt.Errorf("reward %q is unknown: use one of %s", kind, strings.Join([]string{
-			contract.RewardExactMatch, contract.RewardNumeric,
-			contract.RewardMultipleChoice, contract.RewardUnitTests,
-		}, ", "))
+		return nil, fmt.Errorf("reward %q is unknown: use one of %s", kind, strings.Join(Kinds(), ", "))
+	}
+}
+
+// Prepare has a judge that runs programs make ready, so that what it lacks shows
+// before anything is spent on answers. It returns what programs are confined by;
+// "" where the judge runs none.
+func Prepare(ctx context.Context, j Judge) (string, error) {
+	u, ok := j.(*UnitTests)
+	if !ok {
+		return "", nil
+	}
+	c, err := u.Confinement(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.String(), nil
+}
+
+// Kinds lists the rewards.
+func Kinds() []string {
+	return []string{
+		contract.RewardExactMatch, contract.RewardNumeric, contract.RewardMultipleChoice,
+		contract.RewardMath, contract.RewardUnitTests,
 	}
 }
 
 // pure is a judge made of functions without state.
 type pure struct {
-	check   func(Reference) error
-	correct func(answer string, ref Reference) bool
+	check func(Reference) error
+	judge func(answer string, ref Reference) Verdict
 }
 
 func (p pure) Check(ref Reference) error { return p.check(ref) }
@@ -95,7 +125,27 @@ func (p pure) Judge(ctx context.Context, answer string, ref Reference) (Verdict,
 	if err := ctx.Err(); err != nil {
 		return Verdict{}, err
 	}
-	return Verdict{Right: p.correct(answer, ref)}, nil
+	return p.judge(answer, ref), nil
 }
 
 func (pure) Close() error { return nil }
+
+// All judges answers[i] by refs[i], side by side on all processors.
+func All(ctx context.Context, judge Judge, answers []string, refs []Reference) ([]Verdict, error) {
+	verdicts := make([]Verdict, len(answers))
+	errs := make([]error, len(answers))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i := range answers {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			verdicts[i], errs[i] = judge.Judge(ctx, answers[i], refs[i])
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("judging answers: %w", err)
+	}
+	return verdicts, nil
+}

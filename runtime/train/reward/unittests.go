@@ -63,6 +63,3 @@ func (u *UnitTests) Close() error {
 	}
 	return u.programs.Close()
 }
-
-// ErrOutsideLanguage is TEMPORARY.
-var ErrOutsideLanguage = errors.New("unused")

@@ -9,8 +9,8 @@ import (
 // DatasetApplyConfiguration represents a declarative configuration of the Dataset type for use
 // with apply.
 //
-// Dataset is a JSONL file, from exactly one of configMap, persistentVolumeClaim
-// and http.
+// Dataset is a file of JSON objects, one a line or in one array, compressed by
+// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
 type DatasetApplyConfiguration struct {
 	// configMap holds the file under a key. Changing its content starts a new run.
 	ConfigMap *ConfigMapKeyRefApplyConfiguration `json:"configMap,omitempty"`
