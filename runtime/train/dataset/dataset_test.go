@@ -151,7 +151,7 @@ func TestBadRecordsAreNamedWithPlaceAndRemedy(t *testing.T) {
 		{"no question", contract.FormatGSM8K, `{"answer": "#### 1"}`, `field "question" is missing`},
 		{"no number", contract.FormatGSM8K, `{"question": "q", "answer": "one"}`, `field "answer": "one" has no number, which the reward Numeric compares`},
 		{"no tests", contract.FormatMBPP, `{"text": "q", "test_list": []}`, `field "test_list" is missing`},
-		{"no assertion", contract.FormatMBPP, `{"text": "q", "test_list": ["f(1)"]}`, `field "test_list": test "f(1)" is no assertion`},
+		{"no tests", contract.FormatMBPP, `{"text": "q", "test_list": [" "]}`, `there are no tests, which the reward UnitTests runs`},
 		{"one choice", contract.FormatARC, `{"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}`, "1 texts"},
 		{"fewer labels", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"}`, "1 labels"},
 		{"a key that is not offered", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"}`, `"C", which is not among`},
