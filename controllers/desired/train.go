@@ -80,12 +80,13 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 			container.WithVolumeMounts(mount)
 		}
 	}
+	judge := pod.judge(spec.Reward, container)
 	return job(jobParts{
 		kind: "ExpertVector", owner: expert, runID: spec.RunID,
 		backoffLimit: ptr.Deref(training.BackoffLimit, 3),
 		suspend:      ptr.Deref(training.Suspend, false),
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
-		pod:          pod.spec(container),
+		pod:          pod.spec(container).WithInitContainers(judge...),
 	})
 }
 

@@ -184,7 +184,7 @@ func prepareExec(file string, args []string) (*execution, error) {
 		return nil, fmt.Errorf("taking the page for CPython's name (got address %#x): %w", page, errno)
 	}
 	name, err := unix.ByteSliceFromString(file)
-	if err != nil || len(name) > lowest-execPage {
+	if err != nil || len(name) > unix.PathMax {
 		return nil, fmt.Errorf("the interpreter's name %q is unusable: %w", file, err)
 	}
 	if err := writeMemory(execPage, name); err != nil {
@@ -200,12 +200,19 @@ func prepareExec(file string, args []string) (*execution, error) {
 	return e, nil
 }
 
-// writeMemory writes to an address that is none of Go's.
+// writeMemory writes to an address that is none of Go's, by having the kernel
+// read there from a pipe.
 func writeMemory(address uintptr, data []byte) error {
-	local := []unix.Iovec{{Base: &data[0], Len: uint64(len(data))}}
-	remote := []unix.RemoteIovec{{Base: address, Len: len(data)}}
-	if n, err := unix.ProcessVMWritev(os.Getpid(), local, remote, 0); err != nil || n != len(data) {
-		return fmt.Errorf("writing CPython's name (%d bytes): %w", n, err)
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("writing CPython's name: %w", err)
+	}
+	_, err := unix.Write(ends[1], data)
+	if n, _, errno := syscall.Syscall(unix.SYS_READ, uintptr(ends[0]), address, uintptr(len(data))); err == nil && int(n) != len(data) {
+		err = fmt.Errorf("%d of %d bytes: %w", n, len(data), errno)
+	}
+	if err := errors.Join(err, unix.Close(ends[0]), unix.Close(ends[1])); err != nil {
+		return fmt.Errorf("writing CPython's name: %w", err)
 	}
 	return nil
 }
