@@ -26,6 +26,9 @@ const leaseName = "operator.transformersquared.dev"
 // names one.
 const DefaultRuntimeImage = "transformersquared.dev/t2:dev"
 
+// DefaultJudgeImage is used where --judge-image does not name one.
+const DefaultJudgeImage = "transformersquared.dev/judge:dev"
+
 // ErrUsage wraps what is wrong with the command line.
 var ErrUsage = errors.New("wrong usage")
 
@@ -36,6 +39,7 @@ type flags struct {
 	certDir        string
 	leaderElect    bool
 	runtimeImage   string
+	judgeImage     string
 	zap            zap.Options
 }
 
@@ -50,6 +54,8 @@ func parse(args []string, output io.Writer) (flags, error) {
 		"folder with tls.crt and tls.key for metrics; without it the manager makes a certificate of its own")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "let only one of several managers work")
 	set.StringVar(&f.runtimeImage, "runtime-image", DefaultRuntimeImage, "image of the runtime t2 where a BaseModel names none")
+	set.StringVar(&f.judgeImage, "judge-image", DefaultJudgeImage,
+		"image of the judge, which runs the programs that the reward UnitTests judges")
 	f.zap.BindFlags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -62,6 +68,9 @@ func parse(args []string, output io.Writer) (flags, error) {
 	}
 	if f.runtimeImage == "" {
 		return f, fmt.Errorf("%w: --runtime-image is empty", ErrUsage)
+	}
+	if f.judgeImage == "" {
+		return f, fmt.Errorf("%w: --judge-image is empty", ErrUsage)
 	}
 	return f, nil
 }
@@ -103,7 +112,7 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("making the manager: %w", err)
 	}
-	if err := Add(ctx, mgr, Options{Settings: desired.Settings{RuntimeImage: f.runtimeImage}}); err != nil {
+	if err := Add(ctx, mgr, Options{Settings: desired.Settings{RuntimeImage: f.runtimeImage, JudgeImage: f.judgeImage}}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("healthz", healthz.Ping); err != nil {

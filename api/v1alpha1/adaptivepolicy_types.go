@@ -85,7 +85,9 @@ type AdaptivePolicySpec struct {
 	// +optional
 	// +kubebuilder:default={replicas: 1}
 	Serving ServingSpec `json:"serving,omitzero"`
-	// rollout says which experts are good enough to be served.
+	// rollout says which experts are good enough to be served; all that are not
+	// worse than the base without it. A change reaches running pods without a
+	// restart.
 	// +optional
 	Rollout *RolloutSpec `json:"rollout,omitempty"`
 }

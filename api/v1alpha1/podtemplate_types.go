@@ -146,15 +146,15 @@ type PodVolumeMount struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="volumes of the operator are mounted by the operator only"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'judge', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="volumes of the operator are mounted by the operator only"
 	Name string `json:"name,omitempty"`
 	// mountPath is the absolute path of the folder, or with subPath of the file.
 	// +required
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_][-A-Za-z0-9_.@]*)+$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/data', '/source', '/dataset', '/scratch', '/tmp', '/etc', '/etc/t2', '/t2', '/dev', '/proc', '/sys'])",message="mountPath is the operator's or the system's"
-	// +kubebuilder:validation:XValidation:rule="!['/data/', '/source/', '/dataset/', '/scratch/', '/tmp/', '/etc/t2/', '/t2/', '/dev/', '/proc/', '/sys/'].exists(p, self.startsWith(p))",message="mountPath is below one of the operator's or the system's"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['/data', '/source', '/dataset', '/scratch', '/tmp', '/run/judge', '/etc', '/etc/t2', '/t2', '/dev', '/proc', '/sys'])",message="mountPath is the operator's or the system's"
+	// +kubebuilder:validation:XValidation:rule="!['/data/', '/source/', '/dataset/', '/scratch/', '/tmp/', '/run/judge/', '/etc/t2/', '/t2/', '/dev/', '/proc/', '/sys/'].exists(p, self.startsWith(p))",message="mountPath is below one of the operator's or the system's"
 	MountPath string `json:"mountPath,omitempty"`
 	// subPath is the folder or file within the volume; all of it without it.
 	// +optional
@@ -177,7 +177,7 @@ type PodVolume struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="the volumes data, tmp, scratch, experts, admin, train and validation, and those whose names begin with t2- or claim-, are the operator's"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['data', 'tmp', 'scratch', 'experts', 'admin', 'judge', 'train', 'validation']) && !self.startsWith('t2-') && !self.startsWith('claim-')",message="the volumes data, tmp, scratch, experts, admin, judge, train and validation, and those whose names begin with t2- or claim-, are the operator's"
 	Name string `json:"name,omitempty"`
 	// configMap whose keys are the files, such as certificates.
 	// +optional

@@ -23,7 +23,7 @@ import (
 // read the difference.
 var update = flag.Bool("update", false, "rewrite testdata")
 
-var settings = Settings{RuntimeImage: "transformersquared.dev/t2:dev"}
+var settings = Settings{RuntimeImage: "transformersquared.dev/t2:dev", JudgeImage: "transformersquared.dev/judge:dev"}
 
 func digest(digit string) string { return contract.DigestPrefix + strings.Repeat(digit, 64) }
 
@@ -156,6 +156,7 @@ func TestWholeConfigurations(t *testing.T) {
 		}
 		return config
 	}
+	programs := func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Reinforce.Reward = v1alpha1.RewardUnitTests }
 	for name, got := range map[string]any{
 		"claim-default": Claim(baseModel()),
 		"claim-full": Claim(baseModel(func(b *v1alpha1.BaseModel) {
@@ -167,6 +168,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"decompose-http":     job(Decompose(baseModel(httpBase, everywhere), settings)),
 		"train-configmap":    job(Expert(expertVector(), baseModel(), map[string]string{RoleTrain: digest("9")}, settings)),
 		"train-claim":        job(Expert(expertVector(sameClaim), baseModel(everywhere), nil, settings)),
+		"train-judge":        job(Expert(expertVector(programs), baseModel(), nil, settings)),
 		"import-claim":       job(Expert(expertVector(imported), baseModel(), nil, settings)),
 		"serve-deployment":   config(Deployment(policy(), baseModel(), []byte("token"), settings)),
 		"serve-service":      Service(policy()),
@@ -246,6 +248,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			e.Spec.Training.Dataset.Train.ConfigMap = &v1alpha1.ConfigMapKeyRef{Name: "copy", Key: "copy.jsonl"}
 		})},
 		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
+		{name: "another judge, where there is none", sameRun: true, sameJob: true, settings: Settings{RuntimeImage: settings.RuntimeImage, JudgeImage: "example.org/judge:2"}},
 		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Seed = ptr.To[int64](1)
 		})},

@@ -23,6 +23,8 @@ import (
 type Settings struct {
 	// RuntimeImage is used where a BaseModel names no image.
 	RuntimeImage string
+	// JudgeImage runs the programs that the reward UnitTests judges.
+	JudgeImage string
 }
 
 // ClaimName is the PersistentVolumeClaim of a BaseModel.

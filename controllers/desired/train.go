@@ -80,6 +80,7 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 			container.WithVolumeMounts(mount)
 		}
 	}
+	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
 	if err != nil {
 		return Run{}, err
@@ -89,7 +90,7 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		backoffLimit: ptr.Deref(training.BackoffLimit, 3),
 		suspend:      ptr.Deref(training.Suspend, false),
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
-		pod:          podSpec,
+		pod:          podSpec.WithInitContainers(judge...),
 	})
 }
 

@@ -137,7 +137,7 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 			out.State, out.Container, out.Pod = Running, name, pod
 			return
 		}
-		if s := statuses(pod); len(s) > 0 && s[len(s)-1].State.Terminated != nil {
+		if s := working(pod); len(s) > 0 && s[len(s)-1].State.Terminated != nil {
 			finishing(out, pod)
 			return
 		}
@@ -191,7 +191,7 @@ func explain(pod *corev1.Pod, memoryField string) failure {
 	if pod.Status.Reason == "Evicted" {
 		return failure{reason: v1alpha1.ReasonEvicted, message: fmt.Sprintf("Pod %s was evicted: %s", pod.Name, pod.Status.Message)}
 	}
-	for _, s := range statuses(pod) {
+	for _, s := range working(pod) {
 		t := s.State.Terminated
 		if t == nil || t.ExitCode == contract.ExitOK {
 			continue
@@ -324,8 +324,18 @@ func statuses(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
+// working are the statuses of the containers whose work the run is: without
+// those beside them, which are restarted and end when the others have.
+func working(pod *corev1.Pod) []corev1.ContainerStatus {
+	return slices.DeleteFunc(statuses(pod), func(s corev1.ContainerStatus) bool {
+		return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+			return c.Name == s.Name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		})
+	})
+}
+
 func runningContainer(pod *corev1.Pod) string {
-	for _, s := range statuses(pod) {
+	for _, s := range working(pod) {
 		if s.State.Running != nil {
 			return s.Name
 		}

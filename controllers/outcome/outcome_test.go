@@ -84,6 +84,14 @@ func running(container string) func(*corev1.Pod) {
 	}
 }
 
+// beside adds a container that accompanies the others, in this state.
+func beside(name string, state corev1.ContainerState) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: name, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
+		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, corev1.ContainerStatus{Name: name, Image: "example.org/" + name + ":1", State: state})
+	}
+}
+
 func termination(t *testing.T, result contract.Termination) string {
 	t.Helper()
 	text, err := json.Marshal(result)
@@ -150,6 +158,32 @@ func TestObserve(t *testing.T) {
 				}}}
 			}, running("decompose"))},
 			want: Outcome{State: Running, Container: "decompose", Results: map[string]contract.Termination{"fetch": fetched}},
+		},
+		{
+			name: "a judge beside the trainer is not what runs", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning,
+				beside("judge", corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), running("train"))},
+			want: Outcome{State: Running, Container: "train"},
+		},
+		{
+			name: "a judge that goes on is nothing that runs when the trainer is done", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning,
+				beside("judge", corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), terminated("train", 0, "Completed", ""))},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing}, wantMessage: []string{"is done"},
+		},
+		{
+			name: "a judge that was killed in the end is not why the trainer failed", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed,
+				beside("judge", corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}}),
+				terminated("train", 42, "Error", termination(t, mismatch)))},
+			want:        Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing, Container: "train", Failures: 1, Results: map[string]contract.Termination{"train": mismatch}},
+			wantMessage: []string{"no other is tried"},
+		},
+		{
+			name: "the image of the judge cannot be pulled", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending,
+				beside("judge", corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not found"}}))},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonImagePull}, wantMessage: []string{"example.org/judge:1", "not found"},
 		},
 		{
 			name: "the newest pod counts: a second try runs", job: job(func(j *batchv1.Job) { j.Status.Failed = 1 }),

@@ -261,7 +261,7 @@ func (r Runner) Explain(ctx context.Context, job *batchv1.Job, out outcome.Outco
 // pause is how long to wait before a Job that has not begun is looked at again:
 // the longer it has been waiting, the longer, within bounds.
 func pause(age time.Duration) time.Duration {
-	return min(max(age/4, pollInterval), time.Minute).Round(time.Second)
+	return min(max(age/4, PollInterval), time.Minute).Round(time.Second)
 }
 
 // Explain turns the outcome of a run that has not succeeded into the error

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
@@ -49,7 +50,11 @@ var demoSkills = []struct{ name, format, transferFormat, reward, template string
 func loadSkills(ctx context.Context, o options) (skillSet, error) {
 	var skills skillSet
 	for _, d := range demoSkills {
-		judge, err := reward.New(d.reward, []string{o.t2, "run-tests"})
+		programs, err := judge.New(judge.Options{Command: []string{o.t2, "judge-worker"}})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("skill %s: %w", d.name, err), skills.close())
+		}
+		judge, err := reward.New(d.reward, programs)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("skill %s: %w", d.name, err), skills.close())
 		}

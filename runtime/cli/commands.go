@@ -14,6 +14,7 @@ func commands(env *Env) []*cobra.Command {
 		newJudgeCommand(env),
 		newGenerateCommand(env),
 		newServeCommand(env),
-		newRunTestsCommand(env),
+		newJudgeWorkerCommand(),
+		newJudgeServerCommand(env),
 	}
 }

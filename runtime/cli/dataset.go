@@ -13,18 +13,19 @@ import (
 )
 
 // registerDataset adds the flags that name a data set and a reward.
-func registerDataset(flags *pflag.FlagSet, spec *contract.DatasetSpec, kind *string) {
+func registerDataset(flags *pflag.FlagSet, spec *contract.DatasetSpec, kind, python *string) {
 	flags.StringVar(&spec.Path, "dataset", "",
 		"file, or its http(s) address: JSON objects, one a line or in one array, gzip or not (required)")
 	flags.StringVar(&spec.Format, "format", "", "one of "+strings.Join(dataset.Formats(), ", ")+" (required)")
 	flags.StringVar(&spec.Digest, "dataset-digest", "", "sha256:… that the file must have")
 	flags.StringVar(kind, "reward", "", "one of "+strings.Join(reward.Kinds(), ", ")+"; without it, the one that fits the format")
+	registerPython(flags, python)
 }
 
 // loadDataset reads the data set that the flags name and opens its judge, which
 // the caller closes. *kind becomes the reward that fits the format where none
 // was named.
-func loadDataset(ctx context.Context, spec *contract.DatasetSpec, kind *string) (*dataset.Set, reward.Judge, error) {
+func loadDataset(ctx context.Context, env *Env, python string, spec *contract.DatasetSpec, kind *string) (*dataset.Set, reward.Judge, error) {
 	if spec.Path == "" || spec.Format == "" {
 		return nil, nil, usagef("--dataset and --format are needed")
 	}
@@ -34,11 +35,11 @@ func loadDataset(ctx context.Context, spec *contract.DatasetSpec, kind *string) 
 	if *kind == "" {
 		*kind = dataset.DefaultReward(spec.Format)
 	}
-	command, err := testCommand()
+	programs, err := env.programs(python)
 	if err != nil {
 		return nil, nil, err
 	}
-	judge, err := reward.New(*kind, command)
+	judge, err := reward.New(*kind, programs)
 	if err != nil {
 		return nil, nil, &UsageError{Err: err}
 	}

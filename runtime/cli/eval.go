@@ -9,6 +9,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/train"
+	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 // evaluated is the JSON of `t2 eval`.
@@ -28,6 +29,7 @@ type evalFlags struct {
 	modelFlags
 	dataset      contract.DatasetSpec
 	reward       string
+	python       string
 	maxNewTokens int
 	records      bool
 }
@@ -40,9 +42,8 @@ func newEvalCommand(env *Env) *cobra.Command {
 		Long: `Lets the model answer every prompt of a data set greedily, and prints the share
 of right answers.
 
-The reward UnitTests runs programs in Starlark, a language like Python without
-imports, classes, exceptions and f-strings, in a process without files and with
-bounded time and memory.`,
+The reward UnitTests runs programs with this machine's python3, confined: no
+files but its library, no network, no processes, bounded memory and time.`,
 		Example: `  t2 eval --model ./model --dataset test.jsonl --format GSM8K
   t2 eval --model ./model --decomposition ./dec --expert ./expert --dataset test.jsonl --format ARC --records --json`,
 		Args: cobra.NoArgs,
@@ -52,7 +53,7 @@ bounded time and memory.`,
 	}
 	flags := cmd.Flags()
 	f.register(flags)
-	registerDataset(flags, &f.dataset, &f.reward)
+	registerDataset(flags, &f.dataset, &f.reward, &f.python)
 	flags.StringVar(&f.dataset.PromptTemplate, "prompt-template", "", "the user's message, with {question}, {choices} and {tests}")
 	flags.IntVar(&f.dataset.Limit, "limit", 0, "use only the first so many records; 0 means all")
 	flags.IntVar(&f.maxNewTokens, "max-new-tokens", 512, "how long an answer may be")
@@ -64,11 +65,14 @@ func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
 	if f.maxNewTokens < 1 {
 		return usagef("--max-new-tokens %d: allow at least 1", f.maxNewTokens)
 	}
-	set, judge, err := loadDataset(ctx, &f.dataset, &f.reward)
+	set, judge, err := loadDataset(ctx, env, f.python, &f.dataset, &f.reward)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, judge.Close()) }()
+	if _, err := reward.Prepare(ctx, judge); err != nil {
+		return err
+	}
 	l, err := f.load(ctx)
 	if err != nil {
 		return err

@@ -19,6 +19,8 @@ import (
 type judged struct {
 	Correct int `json:"correct"`
 	N       int `json:"n"`
+	// Confinement says what programs were confined by, where any ran.
+	Confinement string `json:"confinement,omitempty"`
 	// Verdicts are in the order of the data set.
 	Verdicts []reward.Verdict `json:"verdicts"`
 }
@@ -26,6 +28,7 @@ type judged struct {
 type judgeFlags struct {
 	dataset contract.DatasetSpec
 	reward  string
+	python  string
 	answers string
 }
 
@@ -51,7 +54,7 @@ answer wrong, and says why.`,
 		},
 	}
 	flags := cmd.Flags()
-	registerDataset(flags, &f.dataset, &f.reward)
+	registerDataset(flags, &f.dataset, &f.reward, &f.python)
 	flags.StringVar(&f.answers, "answers", "", `file of objects {"answer": "…"}, one a line or in one array, gzip or not (required)`)
 	return cmd
 }
@@ -60,7 +63,7 @@ func (f *judgeFlags) run(ctx context.Context, env *Env) (err error) {
 	if f.answers == "" {
 		return usagef("--answers is missing: it names the file with the answers to judge (see t2 judge --help)")
 	}
-	set, judge, err := loadDataset(ctx, &f.dataset, &f.reward)
+	set, judge, err := loadDataset(ctx, env, f.python, &f.dataset, &f.reward)
 	if err != nil {
 		return err
 	}
@@ -74,11 +77,15 @@ func (f *judgeFlags) run(ctx context.Context, env *Env) (err error) {
 		return fmt.Errorf("%s has %d answers, and %s has %d records: give one answer to each record, in the same order",
 			f.answers, len(answers), set.Name, n)
 	}
+	confinement, err := reward.Prepare(ctx, judge)
+	if err != nil {
+		return err
+	}
 	verdicts, err := judgeAll(ctx, judge, set, answers)
 	if err != nil {
 		return err
 	}
-	out := judged{N: n, Verdicts: verdicts}
+	out := judged{N: n, Confinement: confinement, Verdicts: verdicts}
 	for _, v := range verdicts {
 		if v.Right {
 			out.Correct++

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +11,10 @@ import (
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/train"
-	"github.com/transformersquared/operator/runtime/train/reward"
 )
 
 func newTrainCommand(env *Env) *cobra.Command {
-	var specFile string
+	var specFile, python string
 	var threads int
 	cmd := &cobra.Command{
 		Use:   "train --spec FILE",
@@ -29,9 +26,8 @@ with metrics.jsonl and the learning curve beside it.
 ctrl-C (or SIGTERM) saves a checkpoint after the present iteration; running the
 same command again continues and ends with the same expert.
 
-The reward UnitTests runs programs in Starlark, a language like Python without
-imports, classes, exceptions and f-strings, in a process without files and with
-bounded time and memory.`,
+The reward UnitTests runs programs with this machine's python3, confined: no
+files but its library, no network, no processes, bounded memory and time.`,
 		Example: `  t2 train --spec math.json
   t2 train --spec math.json --json
 
@@ -48,16 +44,17 @@ bounded time and memory.`,
 				return usagef("--spec is missing: it names the JSON file that describes the training (see t2 train --help)")
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("train", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
-				return runTrain(ctx, env, p, specFile, threads)
+				return runTrain(ctx, env, p, specFile, python, threads)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&specFile, "spec", "", "JSON specification (contract.TrainSpec); without it, the environment variable "+contract.EnvSpec)
+	registerPython(cmd.Flags(), &python)
 	cmd.Flags().IntVar(&threads, "threads", 0, "threads to compute with; 0 means one a processor")
 	return cmd
 }
 
-func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile string, threads int) (_ contract.Termination, err error) {
+func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python string, threads int) (_ contract.Termination, err error) {
 	// Fields that the specification leaves out keep the paper's values.
 	spec, err := jobs.LoadSpecOver(contract.TrainSpec{
 		Objective: contract.ObjectiveReinforce, Hyperparameters: contract.DefaultHyper(),
@@ -65,7 +62,7 @@ func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile string, 
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	command, err := testCommand()
+	programs, err := env.programs(python)
 	if err != nil {
 		return contract.Termination{}, err
 	}
@@ -76,30 +73,6 @@ func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile string, 
 	defer func() { err = errors.Join(err, be.Close()) }()
 	jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())
 	return train.Run(ctx, spec, train.Options{
-		Backend: be, Progress: p, Log: jobs.Logger(ctx), TestCommand: command,
+		Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs,
 	})
-}
-
-// testSubcommand is the hidden subcommand that runs unit tests.
-const testSubcommand = "run-tests"
-
-// testCommand starts this program as a process that runs unit tests.
-func testCommand() ([]string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("finding this program, to start it for unit tests: %w", err)
-	}
-	return []string{exe, testSubcommand}, nil
-}
-
-func newRunTestsCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
-		Use:    testSubcommand,
-		Short:  "Run programs and their tests, one JSON line each, for the reward UnitTests",
-		Hidden: true,
-		Args:   cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return reward.ServeTests(env.Stdin, env.Stdout, reward.DefaultLimits())
-		},
-	}
 }

@@ -22,6 +22,11 @@ const EnvAdminToken = "T2_ADMIN_TOKEN" //nolint:gosec // The name of a variable,
 // for the HTTP source of a fetch; it is set from the user's Secret.
 const EnvSourceToken = "T2_SOURCE_TOKEN" //nolint:gosec // The name of a variable, not a credential.
 
+// EnvJudge names the environment variable with the unix socket of a judge that
+// runs programs for the reward UnitTests. Without it, they run in confined
+// processes of the runtime's own.
+const EnvJudge = "T2_JUDGE"
+
 // EnvTerminationLog overrides where a Job writes its Termination.
 const EnvTerminationLog = "T2_TERMINATION_LOG"
 
@@ -77,6 +82,10 @@ const (
 	// MountExperts is where a serving pod mounts the ConfigMap whose key
 	// ExpertSetKey holds its ExpertSet.
 	MountExperts = "/etc/t2/experts"
+	// MountJudge is the folder that a train pod and its judge share, JudgeSocket
+	// the socket in it.
+	MountJudge  = "/run/judge"
+	JudgeSocket = MountJudge + "/judge.sock"
 	// ExpertSetKey is that key.
 	ExpertSetKey = "set.json"
 	// MountAdmin is where a serving pod mounts the Secret whose key AdminTokenKey

@@ -242,6 +242,7 @@ const (
 	ReasonDiskFull              = "DiskFull"                // retried
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
+	ReasonJudgeUnavailable      = "JudgeUnavailable"        // retried: nothing runs programs
 	ReasonInternal              = "RuntimeError"            // retried
 )
 

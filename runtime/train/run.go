@@ -27,6 +27,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
@@ -36,8 +37,8 @@ type Options struct {
 	Backend  backend.Backend
 	Progress *jobs.Progress
 	Log      *slog.Logger
-	// TestCommand starts a process that runs unit tests (see reward.New).
-	TestCommand []string
+	// Programs runs what the reward UnitTests judges (see reward.New).
+	Programs judge.Runner
 	// Grace is how long the iteration under way may take to finish after the
 	// context has ended; 0 means DefaultGrace.
 	Grace time.Duration
@@ -66,7 +67,7 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 	if err := Validate(spec); err != nil {
 		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
 	}
-	judge, err := reward.New(spec.Reward, o.TestCommand)
+	judge, err := reward.New(spec.Reward, o.Programs)
 	if err != nil {
 		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
 	}
@@ -91,6 +92,13 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 			o.Progress.Training(*done.Expert.Training)
 		}
 		return done, nil
+	}
+	confinement, err := reward.Prepare(ctx, judge)
+	if err != nil {
+		return contract.Termination{}, failure.Transient(contract.ReasonJudgeUnavailable, err)
+	}
+	if confinement != "" {
+		o.Log.Info("Programs are confined", "by", confinement)
 	}
 	t, err := newTrainer(ctx, spec, digest, sets, judge, stage.Dir(), o)
 	if err != nil {

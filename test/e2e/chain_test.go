@@ -20,6 +20,7 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
@@ -363,7 +364,9 @@ func heldOut(ctx context.Context, skill string, n int) ([]dataset.Record, reward
 		"code":      {contract.FormatMBPP, contract.RewardUnitTests, "{question}"},
 		"reasoning": {contract.FormatARC, contract.RewardMultipleChoice, ""},
 	}[skill]
-	judge, err := reward.New(kind.reward, []string{os.Getenv("T2"), "run-tests"})
+	programs, err := judge.New(judge.Options{Command: []string{os.Getenv("T2"), "judge-worker"}})
+	Expect(err).NotTo(HaveOccurred())
+	judge, err := reward.New(kind.reward, programs)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(judge.Close)
 	set, err := dataset.Load(ctx, contract.DatasetSpec{

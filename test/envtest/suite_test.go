@@ -36,7 +36,7 @@ var (
 	k8s client.Client
 	// operator is the one that runs now.
 	operator *running
-	settings = desired.Settings{RuntimeImage: "transformersquared.dev/t2:dev"}
+	settings = desired.Settings{RuntimeImage: "transformersquared.dev/t2:dev", JudgeImage: "transformersquared.dev/judge:dev"}
 )
 
 func TestEnvtest(t *testing.T) {

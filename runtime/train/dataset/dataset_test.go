@@ -111,7 +111,7 @@ func TestEachFormatIsRead(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			// A byte order mark, blank lines and Windows' line ends are tolerated.
 			path := write(t, "\ufeff\r\n"+test.line+"\r\n\r\n")
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +151,7 @@ func TestBadRecordsAreNamedWithPlaceAndRemedy(t *testing.T) {
 		{"no question", contract.FormatGSM8K, `{"answer": "#### 1"}`, `field "question" is missing`},
 		{"no number", contract.FormatGSM8K, `{"question": "q", "answer": "one"}`, `field "answer": "one" has no number, which the reward Numeric compares`},
 		{"no tests", contract.FormatMBPP, `{"text": "q", "test_list": []}`, `field "test_list" is missing`},
-		{"no assertion", contract.FormatMBPP, `{"text": "q", "test_list": ["f(1)"]}`, `field "test_list": test "f(1)" is no assertion`},
+		{"no tests", contract.FormatMBPP, `{"text": "q", "test_list": [" "]}`, `there are no tests, which the reward UnitTests runs`},
 		{"one choice", contract.FormatARC, `{"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}`, "1 texts"},
 		{"fewer labels", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"}`, "1 labels"},
 		{"a key that is not offered", contract.FormatARC, `{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"}`, `"C", which is not among`},
@@ -165,7 +165,7 @@ func TestBadRecordsAreNamedWithPlaceAndRemedy(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := write(t, good[test.format]+"\n"+test.line+"\n"+test.line+"\n")
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -454,7 +454,7 @@ func TestRealSets(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.file, func(t *testing.T) {
-			judge, err := reward.New(DefaultReward(test.format), []string{"unused"})
+			judge, err := reward.New(DefaultReward(test.format), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,8 +11,8 @@
 //     in GSM8K), or else the last one.
 //   - MultipleChoice compares the letter: or else the last that stands alone.
 //   - Math compares what expressions of LaTeX mean, by value (see latex).
-//   - UnitTests runs the answer's program against assertions, in a child
-//     process (see UnitTests for the language and its limits).
+//   - UnitTests runs the answer's program, in Python, against assertions, in
+//     confined processes (see package judge).
 package reward
 
 import (
@@ -24,6 +24,7 @@ import (
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/judge"
 )
 
 // Reference is what an answer is judged by.
@@ -69,10 +70,10 @@ type Judge interface {
 	Close() error
 }
 
-// New returns the judge for one of contract's Reward constants. command is the
-// argument vector that starts a process which calls ServeTests on its standard
-// input and output, such as ["/t2", "run-tests"]; only UnitTests needs it.
-func New(kind string, command []string) (Judge, error) {
+// New returns the judge for one of contract's Reward constants. programs runs
+// what UnitTests judges, which closes it; the others need none, and without one
+// UnitTests only checks references.
+func New(kind string, programs judge.Runner) (Judge, error) {
 	switch kind {
 	case contract.RewardExactMatch:
 		return pure{check: checkExact, judge: judgeExact}, nil
@@ -83,10 +84,25 @@ func New(kind string, command []string) (Judge, error) {
 	case contract.RewardMath:
 		return pure{check: checkMath, judge: judgeMath}, nil
 	case contract.RewardUnitTests:
-		return NewUnitTests(command, DefaultLimits())
+		return NewUnitTests(programs), nil
 	default:
 		return nil, fmt.Errorf("reward %q is unknown: use one of %s", kind, strings.Join(Kinds(), ", "))
 	}
+}
+
+// Prepare has a judge that runs programs make ready, so that what it lacks shows
+// before anything is spent on answers. It returns what programs are confined by;
+// "" where the judge runs none.
+func Prepare(ctx context.Context, j Judge) (string, error) {
+	u, ok := j.(*UnitTests)
+	if !ok {
+		return "", nil
+	}
+	c, err := u.Confinement(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.String(), nil
 }
 
 // Kinds lists the rewards.

@@ -1,44 +1,43 @@
 package reward
 
 import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/transformersquared/operator/runtime/judge"
 )
 
-// childArgument turns this test binary into a child that runs tests.
-const childArgument = "run-tests"
+// workerArgument turns this test binary into a process that runs programs.
+const workerArgument = "judge-worker"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == childArgument {
-		// The race detector's own allocator takes address space in large pieces,
-		// and ends the process if it gets none.
-		limits := DefaultLimits()
-		limits.Memory += 512 << 20
-		if err := ServeTests(os.Stdin, os.Stdout, limits); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if len(os.Args) == 3 && os.Args[1] == workerArgument {
+		fmt.Fprintln(os.Stderr, judge.Confine(os.Args[2:]))
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-func newUnitTests(t *testing.T, wall time.Duration) *UnitTests {
+func newUnitTests(t *testing.T) *UnitTests {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits := DefaultLimits()
-	limits.Wall = wall
-	u, err := NewUnitTests([]string{exe, childArgument}, limits)
+	programs, err := judge.New(judge.Options{Command: []string{exe, workerArgument}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	u := NewUnitTests(programs)
 	t.Cleanup(func() {
 		if err := u.Close(); err != nil {
 			t.Error(err)
@@ -48,143 +47,229 @@ func newUnitTests(t *testing.T, wall time.Duration) *UnitTests {
 }
 
 func TestProgramsAreJudgedByTheirTests(t *testing.T) {
-	double := []string{"assert f(2) == 4", "assert f(-1) == -2"}
+	double := Reference{Tests: []string{"assert f(2) == 4", "assert f(-1) == -2"}}
 	tests := []struct {
-		name   string
-		ref    Reference
-		answer string
-		want   bool
+		name, answer string
+		ref          Reference
+		want         Verdict
 	}{
-		{name: "a right program passes", ref: Reference{Tests: double}, answer: "def f(x):\n  return 2*x", want: true},
-		{name: "one failed test fails", ref: Reference{Tests: double}, answer: "def f(x): return 4"},
-		{name: "code is taken out of its fence", ref: Reference{Tests: double},
-			answer: "Sure!\n```python\ndef f(x):\n    return x + x\n```\nDone.", want: true},
-		{name: "a fence cut off by the length limit counts", ref: Reference{Tests: double},
-			answer: "```\ndef f(x): return x + x", want: true},
-		{name: "prose is no program", ref: Reference{Tests: double}, answer: "I am not sure."},
-		{name: "an empty answer fails", ref: Reference{Tests: double}},
-		{name: "carriage returns are tolerated", ref: Reference{Tests: double},
-			answer: "def f(x):\r\n\ty = x\r\n\treturn y + x", want: true},
-		{name: "the message of an assertion is no condition", ref: Reference{Tests: []string{"assert f(1), 'always true'"}},
-			answer: "def f(x): return False"},
-		{name: "a condition in brackets is read whole", ref: Reference{Tests: []string{"assert(f(1) == (1, 2))"}},
-			answer: "def f(x): return (x, x + 1)", want: true},
-		{name: "a false value fails as in Python", ref: Reference{Tests: []string{"assert f(1)"}}, answer: "def f(x): return []"},
-		{name: "set-up comes first", ref: Reference{Setup: "K = 10", Tests: []string{"assert f(1) == 11"}},
-			answer: "def f(x): return x + K", want: true},
-		{name: "globals can change", ref: Reference{Tests: []string{"assert f(1) == 1", "assert f(1) == 2"}},
-			answer: "seen = []\ndef f(x):\n  seen.append(x)\n  return len(seen)", want: true},
-		{name: "while, recursion, math, sum and pow are there", ref: Reference{Tests: []string{"assert f(5) == 120 + 15 + 8 + 2"}},
-			answer: "import math\ndef g(n): return 1 if n < 2 else n * g(n - 1)\n" +
-				"def f(n):\n  i = 0\n  while i < n:\n    i += 1\n  return g(i) + sum(range(i + 1)) + pow(2, 3) + int(math.sqrt(4))",
-			want: true},
-		{name: "other imports fail", ref: Reference{Tests: double}, answer: "import os\ndef f(x): return 2*x"},
-		{name: "load fails", ref: Reference{Tests: double}, answer: "load('/etc/passwd', 'f')"},
-		{name: "redefining what tests use does not pass them", ref: Reference{Tests: []string{"assert f(2) == 4"}},
-			answer: "def f(x):\n  fail('no')"},
+		{"a right program", "Sure!\n```python\ndef f(x):\n    return 2*x\n```", double,
+			Verdict{Right: true, Extracted: "def f(x):\n    return 2*x\n", Why: "all tests passed"}},
+		{"a wrong program", "def f(x): return 4", double,
+			Verdict{Extracted: "def f(x): return 4", Why: "f(-1) is 4, not -2"}},
+		{"prose", "I am not sure.", double,
+			Verdict{Extracted: "I am not sure.", Why: "SyntaxError: invalid syntax (<answer>, line 1), in: I am not sure."}},
+		{"nothing", "", double, Verdict{Why: "NameError: name 'f' is not defined, in: assert f(2) == 4"}},
+		{"set-up that needs the answer's class", "class Node:\n  def __init__(self, v): self.v = v\ndef f(n): return n.v",
+			Reference{Setup: "root = Node(3)", Tests: []string{"assert f(root) == 3"}},
+			Verdict{Right: true, Extracted: "class Node:\n  def __init__(self, v): self.v = v\ndef f(n): return n.v", Why: "all tests passed"}},
+		{"a helper of the prompt's that the answer makes useless", "def near(x): return 0\ndef f(x): return 7",
+			Reference{EntryPoint: "f", Prompt: "def near(x):\n  return abs(x - 4)\n\ndef f(x):\n", Tests: []string{"def check(g):\n  assert near(g(2)) < 1"}},
+			Verdict{Extracted: "def near(x): return 0\ndef f(x): return 7", Why: "a test failed, in: assert near(g(2)) < 1"}},
 	}
-	u := newUnitTests(t, time.Minute)
+	u := newUnitTests(t)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			if err := u.Check(test.ref); err != nil {
 				t.Fatalf("Check refused good tests: %v", err)
 			}
 			got, err := u.Judge(t.Context(), test.answer, test.ref)
-			if err != nil || got.Right != test.want {
-				t.Errorf("Judge = %v, %v, want %v", got, err, test.want)
+			if err != nil || got != test.want {
+				t.Errorf("Judge = %+v, %v, want %+v", got, err, test.want)
 			}
 		})
 	}
-}
-
-func TestHostileProgramsCostOnlyTheirOwnAnswer(t *testing.T) {
-	good := "def f(x): return 2*x"
-	ref := Reference{Tests: []string{"assert f(2) == 4"}}
-	tests := map[string]string{
-		"an endless loop":            "while True: pass",
-		"an endless loop in a test":  "def f(x):\n  while True: pass",
-		"endless recursion":          "def f(x): return f(x + 1)",
-		"a huge list":                "x = list(range(1 << 30))",
-		"a huge string":              "x = 'x' * (1 << 29)\ny = x + x",
-		"a string that doubles":      "x = 'x'\nfor i in range(60): x = x + x",
-		"an integer that squares":    "x = 7\nfor i in range(64): x = x * x",
-		"a power beyond bounds":      "x = pow(10, 1000000000)",
-		"a program of eight mebi":    "x = '" + strings.Repeat("x", maxJobBytes) + "'",
-		"deeply nested brackets":     strings.Repeat("(", 1<<20),
-		"a result that looks honest": "print('{\"passed\":true}')\ndef f(x): return 0",
-	}
-	u := newUnitTests(t, 6*time.Second)
-	for name, program := range tests {
-		t.Run(name, func(t *testing.T) {
-			got, err := u.Judge(t.Context(), program, ref)
-			if err != nil || got.Right {
-				t.Errorf("Judge = %v, %v, want false", got, err)
-			}
-			if got, err := u.Judge(t.Context(), good, ref); err != nil || !got.Right {
-				t.Errorf("the right program after it: Judge = %v, %v, want true", got, err)
-			}
-		})
+	for _, ref := range []Reference{{}, {Tests: []string{" "}}, {Answer: "x"}} {
+		if err := u.Check(ref); err == nil {
+			t.Errorf("Check took %+v", ref)
+		}
 	}
 }
 
-func TestAProgramThatHangsIsCutOffByTheClock(t *testing.T) {
-	u := newUnitTests(t, 300*time.Millisecond)
-	// One step of the interpreter that takes minutes.
-	program := "a = list(range(3000000))\nb = a[:-1] + [1]\nn = 0\nfor i in range(100000):\n  n = n + (1 if a == b else 0)"
-	start := time.Now()
-	got, err := u.Judge(t.Context(), program, Reference{Tests: []string{"assert n == 0"}})
-	if err != nil || got.Right {
-		t.Errorf("Judge = %v, %v, want false", got, err)
+func TestWithoutARunnerNothingIsJudged(t *testing.T) {
+	u := NewUnitTests(nil)
+	if _, err := u.Judge(t.Context(), "x", Reference{Tests: []string{"assert x"}}); err == nil {
+		t.Error("an answer was judged without anything to run it with")
 	}
-	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("it took %v", took)
+	if err := u.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
-func TestChildrenServeManyAnswersAtOnce(t *testing.T) {
-	u := newUnitTests(t, time.Minute)
+// task is a record of MBPP or HumanEval with its reference solution.
+type task struct {
+	name, solution string
+	ref            Reference
+}
+
+// shared opens a file of the real data sets.
+func shared(t *testing.T, name string) []byte {
+	t.Helper()
+	data := os.Getenv("T2_SHARED_DATA")
+	if data == "" {
+		t.Skip("T2_SHARED_DATA is not set: it names the folder with real data sets")
+	}
+	content, err := os.ReadFile(filepath.Join(data, "datasets", name))
+	if err != nil {
+		t.Skipf("the real data set is not there: %v", err)
+	}
+	if strings.HasSuffix(name, ".gz") {
+		r, err := gzip.NewReader(bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plain bytes.Buffer
+		if _, err := plain.ReadFrom(r); err != nil {
+			t.Fatal(err)
+		}
+		content = plain.Bytes()
+	}
+	return content
+}
+
+func readTasks(t *testing.T, content []byte, parse func(line []byte) (task, error)) []task {
+	t.Helper()
+	var tasks []task
+	for s := bufio.NewScanner(bytes.NewReader(content)); s.Scan(); {
+		one, err := parse(s.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tasks = append(tasks, one)
+	}
+	return tasks
+}
+
+func mbpp(t *testing.T) []task {
+	return readTasks(t, shared(t, "mbpp/mbpp.jsonl"), func(line []byte) (task, error) {
+		var r struct {
+			ID    int      `json:"task_id"`
+			Code  string   `json:"code"`
+			Tests []string `json:"test_list"`
+			Setup string   `json:"test_setup_code"`
+		}
+		err := json.Unmarshal(line, &r)
+		return task{fmt.Sprintf("MBPP/%d", r.ID), r.Code, Reference{Setup: r.Setup, Tests: r.Tests}}, err
+	})
+}
+
+func humanEval(t *testing.T) []task {
+	return readTasks(t, shared(t, "humaneval/HumanEval.jsonl.gz"), func(line []byte) (task, error) {
+		var r struct {
+			ID       string `json:"task_id"`
+			Prompt   string `json:"prompt"`
+			Solution string `json:"canonical_solution"`
+			Test     string `json:"test"`
+			Entry    string `json:"entry_point"`
+		}
+		err := json.Unmarshal(line, &r)
+		return task{r.ID, r.Solution, Reference{Tests: []string{r.Test}, EntryPoint: r.Entry, Prompt: r.Prompt}}, err
+	})
+}
+
+// passed judges an answer to each task and returns how many are right; wrong
+// ones are logged.
+func passed(t *testing.T, u *UnitTests, tasks []task, answer func(task) string) int {
+	t.Helper()
+	right := make([]bool, len(tasks))
 	var wg sync.WaitGroup
-	for i := range 200 {
+	slots := make(chan struct{}, 4)
+	for i, one := range tasks {
+		slots <- struct{}{}
 		wg.Go(func() {
-			want := i%2 == 0
-			program := "def f(x): return 2*x"
-			if !want {
-				program = "def f(x): return x"
-			}
-			got, err := u.Judge(t.Context(), program, Reference{Tests: []string{"assert f(2) == 4"}})
-			if err != nil || got.Right != want {
-				t.Errorf("answer %d: Judge = %v, %v, want %v", i, got, err, want)
+			defer func() { <-slots }()
+			v, err := u.Judge(t.Context(), answer(one), one.ref)
+			if err != nil {
+				t.Errorf("%s: %v", one.name, err)
+			} else if right[i] = v.Right; !v.Right && testing.Verbose() {
+				t.Logf("%s is wrong: %s", one.name, v.Why)
 			}
 		})
 	}
 	wg.Wait()
+	n := 0
+	for _, r := range right {
+		if r {
+			n++
+		}
+	}
+	return n
 }
 
-func TestAnExecutableThatRunsNoTestsIsAnErrorAndNoWrongAnswer(t *testing.T) {
-	for _, command := range [][]string{{"/bin/true"}, {"/nonexistent"}, {"/bin/cat"}} {
-		u, err := NewUnitTests(command, DefaultLimits())
-		if err != nil {
-			t.Fatal(err)
+func TestReferenceSolutionsAreRight(t *testing.T) {
+	u := newUnitTests(t)
+	alone := func(one task) string { return one.solution }
+	t.Run("MBPP", func(t *testing.T) {
+		tasks := mbpp(t)
+		// One of them computes for half of the time that is allowed.
+		if n := passed(t, u, tasks, alone); n < len(tasks)-1 {
+			t.Errorf("%d of %d reference solutions are right", n, len(tasks))
 		}
-		if _, err := u.Judge(t.Context(), "x = 1", Reference{Tests: []string{"assert x"}}); err == nil {
-			t.Errorf("command %q was taken for a child that runs tests", command)
+	})
+	t.Run("HumanEval", func(t *testing.T) {
+		tasks := humanEval(t)
+		if n := passed(t, u, tasks, alone); n != len(tasks) {
+			t.Errorf("%d of %d reference solutions are right as continuations", n, len(tasks))
 		}
-		if err := u.Close(); err != nil {
-			t.Error(err)
+		whole := func(one task) string { return "```python\n" + one.ref.Prompt + one.solution + "```" }
+		if n := passed(t, u, tasks, whole); n != len(tasks) {
+			t.Errorf("%d of %d reference solutions are right as whole functions", n, len(tasks))
 		}
-	}
+		nothing := func(one task) string { return "    pass\n" }
+		if n := passed(t, u, tasks, nothing); n != 0 {
+			t.Errorf("%d of %d empty functions are right", n, len(tasks))
+		}
+	})
 }
 
-func TestAChildEndsWithItsInput(t *testing.T) {
-	u := newUnitTests(t, time.Minute)
-	c, err := startChild(u.command)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.in.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Wait(); err != nil {
-		t.Errorf("the child ended with %v, want success", err)
+// shapes are what else models write around a program that is right.
+var shapes = []struct {
+	name  string
+	write func(one task, name string) string
+}{
+	{"an added assertion", func(one task, _ string) string { return one.solution + "\n\n" + one.ref.Tests[0] }},
+	{"a main program", func(one task, name string) string {
+		return one.solution + "\n\nif __name__ == '__main__':\n    print(" + name + "(input()))\n"
+	}},
+	{"an annotation", func(one task, _ string) string {
+		return regexp.MustCompile(`(?m)^(def \w+ *\(.*\)) *:`).ReplaceAllString(one.solution, "$1 -> object:")
+	}},
+	{"is None", func(one task, name string) string {
+		return one.solution + "\n\nif " + name + " is None or __name__ is None:\n    raise ValueError('there is none')\n"
+	}},
+	{"an f-string", func(one task, name string) string { return one.solution + "\n\nprint(f'{" + name + "!r:>40}')\n" }},
+	{"from typing", func(one task, _ string) string {
+		return "from typing import Dict, List, Optional, Tuple\n\nGiven = Optional[List[Tuple[int, Dict[str, int]]]]\n" + one.solution
+	}},
+	{"BEGIN and DONE", func(one task, _ string) string { return "[BEGIN]\n" + one.solution + "\n[DONE]\nI hope it helps." }},
+	{"a first block that is a shell line", func(one task, _ string) string {
+		return "First:\n```bash\npip install numpy\n```\nThen:\n```python\n" + one.solution + "\n```\n"
+	}},
+	{"a first block that is an example", func(one task, name string) string {
+		return "It is used so:\n```python\nprint(" + name + "(1))\n```\nThe function:\n```python\n" + one.solution + "\n```\nThat is all."
+	}},
+	{"thoughts before", func(one task, name string) string {
+		return "<think>\nMaybe\n```python\ndef " + name + "(*args):\n    return None\n```\nNo.\n</think>\n\nHere it is.\n\n```python\n" + one.solution + "\n```"
+	}},
+}
+
+// TestAlteredAnswersAreRight gives every task's reference solution in one of
+// the shapes, each shape to a tenth of the tasks.
+func TestAlteredAnswersAreRight(t *testing.T) {
+	u := newUnitTests(t)
+	all := mbpp(t)
+	for i, shape := range shapes {
+		t.Run(shape.name, func(t *testing.T) {
+			var tasks []task
+			for j, one := range all {
+				if j%len(shapes) == i {
+					tasks = append(tasks, one)
+				}
+			}
+			n := passed(t, u, tasks, func(one task) string { return shape.write(one, subjects(one.ref)[0]) })
+			if n < len(tasks) {
+				t.Errorf("%d of %d are right", n, len(tasks))
+			}
+		})
 	}
 }

@@ -27,7 +27,9 @@ type AdaptivePolicySpecApplyConfiguration struct {
 	// serving says how many pods serve and with what. A change of anything but
 	// replicas replaces the pods one by one.
 	Serving *ServingSpecApplyConfiguration `json:"serving,omitempty"`
-	// rollout says which experts are good enough to be served.
+	// rollout says which experts are good enough to be served; all that are not
+	// worse than the base without it. A change reaches running pods without a
+	// restart.
 	Rollout *RolloutSpecApplyConfiguration `json:"rollout,omitempty"`
 }
 
