@@ -58,7 +58,7 @@ func limits(memory string) *corev1.ResourceRequirements {
 
 // baseRows are made one after the other of one BaseModel, which begins as
 // world.base makes it, with a volume of 1Gi that can grow.
-var baseRows = []baseRow{
+var baseRows = slices.Concat([]baseRow{
 	{"source.persistentVolumeClaim.claimName", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.ClaimName = "others" }},
 	{"source.persistentVolumeClaim.path", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "another" }},
 	{"source.digest", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = v1alpha1.Digest(digest("a")) }},
@@ -80,9 +80,51 @@ var baseRows = []baseRow{
 	{"runtime.image", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Image = "example.org/t2:2" }},
 	{"runtime.imagePullPolicy", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = corev1.PullAlways }},
 	{"runtime.resources", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = limits("1Gi") }},
-	{"runtime.nodeSelector", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.NodeSelector = map[string]string{"disk": "fast"} }},
-	{"runtime.tolerations", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Tolerations = []corev1.Toleration{{Key: "gpu"}} }},
-	{"runtime.runtimeClassName", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.RuntimeClassName = "gvisor" }},
+}, podTemplateRows("runtime", nothing, func(b *v1alpha1.BaseModel) **v1alpha1.PodTemplate { return &b.Spec.Runtime.PodTemplate }))
+
+// podTemplateRows are the changes of a pod template, which begins as none.
+func podTemplateRows[T client.Object](of string, needs needs, at func(T) **v1alpha1.PodTemplate) []row[T] {
+	set := func(field string, change func(*v1alpha1.PodTemplate)) row[T] {
+		return row[T]{of + ".podTemplate." + field, needs, func(o T) {
+			if template := at(o); *template == nil {
+				*template = &v1alpha1.PodTemplate{Metadata: &v1alpha1.PodMetadata{}, Spec: &v1alpha1.PodShape{}}
+			}
+			change(*at(o))
+		}}
+	}
+	return []row[T]{
+		set("metadata.labels", func(t *v1alpha1.PodTemplate) { t.Metadata.Labels = map[string]v1alpha1.LabelValue{"team": "demo"} }),
+		set("metadata.annotations", func(t *v1alpha1.PodTemplate) { t.Metadata.Annotations = map[string]string{"note": "x"} }),
+		set("spec.imagePullSecrets", func(t *v1alpha1.PodTemplate) {
+			t.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
+		}),
+		set("spec.serviceAccountName", func(t *v1alpha1.PodTemplate) { t.Spec.ServiceAccountName = "default" }),
+		set("spec.affinity", func(t *v1alpha1.PodTemplate) {
+			t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{}}
+		}),
+		set("spec.topologySpreadConstraints", func(t *v1alpha1.PodTemplate) {
+			t.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+				MaxSkew: 1, TopologyKey: "zone", WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: &metav1.LabelSelector{},
+			}}
+		}),
+		set("spec.priorityClassName", func(t *v1alpha1.PodTemplate) { t.Spec.PriorityClassName = "ordinary" }),
+		set("spec.schedulerName", func(t *v1alpha1.PodTemplate) { t.Spec.SchedulerName = "batch" }),
+		set("spec.nodeSelector", func(t *v1alpha1.PodTemplate) { t.Spec.NodeSelector = map[string]string{"disk": "fast"} }),
+		set("spec.tolerations", func(t *v1alpha1.PodTemplate) {
+			t.Spec.Tolerations = []corev1.Toleration{{Key: "gpu", Operator: corev1.TolerationOpExists}}
+		}),
+		set("spec.runtimeClassName", func(t *v1alpha1.PodTemplate) { t.Spec.RuntimeClassName = "sandboxed" }),
+		set("spec.securityContext", func(t *v1alpha1.PodTemplate) {
+			t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1234))}
+		}),
+		set("spec.env", func(t *v1alpha1.PodTemplate) { t.Spec.Env = []corev1.EnvVar{{Name: "NO_PROXY", Value: "*"}} }),
+		set("spec.volumes[]", func(t *v1alpha1.PodTemplate) {
+			t.Spec.Volumes = []v1alpha1.PodVolume{{Name: "roots", EmptyDir: &corev1.EmptyDirVolumeSource{}}}
+		}),
+		set("spec.volumeMounts[]", func(t *v1alpha1.PodTemplate) {
+			t.Spec.VolumeMounts = []v1alpha1.PodVolumeMount{{Name: "roots", MountPath: "/roots"}}
+		}),
+	}
 }
 
 // dataset are the changes of a data set, which begins as world.expert makes it.
@@ -170,6 +212,7 @@ var trainingRows = slices.Concat([]expertRow{
 },
 	datasetRows("train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
 	datasetRows("validation", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Validation }),
+	podTemplateRows("training", nothing, func(e *v1alpha1.ExpertVector) **v1alpha1.PodTemplate { return &e.Spec.Training.PodTemplate }),
 )
 
 // importRows are made one after the other of one ExpertVector, which begins as
@@ -190,7 +233,7 @@ var importRows = []expertRow{
 // policyRows are made one after the other of one policy of the experts math and
 // code. The expert law is better than the base and bad is worse; both have the
 // label team=demo.
-var policyRows = []policyRow{
+var policyRows = slices.Concat([]policyRow{
 	{"baseModelRef.name", refused, func(p *v1alpha1.AdaptivePolicy) { p.Spec.BaseModelRef.Name = "other" }},
 	{"experts[].name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = p.Spec.Experts[:1] }},
 	{"expertSelector", newSet, func(p *v1alpha1.AdaptivePolicy) {
@@ -220,7 +263,7 @@ var policyRows = []policyRow{
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(1)) }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(3)) }},
-}
+}, podTemplateRows("serving", newPods, func(p *v1alpha1.AdaptivePolicy) **v1alpha1.PodTemplate { return &p.Spec.Serving.PodTemplate }))
 
 // imported is an ExpertVector that comes from somewhere.
 func (w world) imported(name string) *v1alpha1.ExpertVector {
@@ -244,7 +287,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows))},
 		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), names(policyRows)},
 	} {
-		want := fields.Of(tc.spec)
+		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
 		slices.Sort(tc.rows)
 		if diff := cmp.Diff(want, slices.Compact(tc.rows)); diff != "" {

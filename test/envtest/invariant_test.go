@@ -8,6 +8,8 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -28,6 +30,14 @@ var _ = Describe("Ready is never a lie", func() {
 	BeforeEach(func(ctx SpecContext) {
 		w = newWorld(ctx)
 		w.dataset(ctx, "{}")
+		// What pod templates name, which admission asks for.
+		for _, o := range []client.Object{
+			&schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "ordinary"}},
+			&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "sandboxed"},
+		} {
+			Expect(k8s.Create(ctx, o)).To(Succeed())
+			DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, o)).To(Succeed()) })
+		}
 	})
 
 	It("of a BaseModel", func(ctx SpecContext) {

@@ -50,7 +50,7 @@ type PodShapeApplyConfiguration struct {
 	// volumeMounts of every container. Merged by mountPath. Each names one of
 	// volumes, its own or those of the BaseModel's podTemplate. Paths at, above and
 	// below those of the operator and the system (/data, /source, /dataset, /scratch,
-	// /tmp, /etc/t2, /t2, /dev, /proc, /sys) are refused.
+	// /tmp, /run/judge, /etc/t2, /t2, /dev, /proc, /sys) are refused.
 	VolumeMounts []PodVolumeMountApplyConfiguration `json:"volumeMounts,omitempty"`
 }
 
