@@ -275,6 +275,20 @@ func chain() {
 		Expect(e.Status.Artifact.Digest).NotTo(Equal(old))
 	}, SpecTimeout(5*time.Minute))
 
+	It("is never Ready before the pods that are asked for are there", func(ctx SpecContext) {
+		policy := &v1alpha1.AdaptivePolicy{ObjectMeta: named("demo")}
+		lies, ready := truth(ctx, policy)
+		for i, patch := range []string{
+			`{"spec":{"serving":{"maxBatch":8}}}`, `{"spec":{"serving":{"replicas":2}}}`, `{"spec":{"serving":{"replicas":0}}}`,
+			`{"spec":{"serving":{"replicas":1}}}`, `{"spec":{"serving":{"contextLength":320}}}`, `{"spec":{"serving":{"contextLength":384}}}`,
+		} {
+			kubectl(ctx, "", "-n", namespace, "patch", "adaptivepolicy", "demo", "--type=merge", "-p="+patch)
+			kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "adaptivepolicy/demo", "--timeout=120s")
+			Eventually(ready).Should(BeNumerically(">", i), "the watch has seen it")
+			Expect(lies()).To(BeEmpty(), "after %s", patch)
+		}
+	}, SpecTimeout(6*time.Minute))
+
 	It("tells a story in kubectl describe", func(ctx SpecContext) {
 		story := kubectl(ctx, "", "-n", namespace, "describe", "expertvector", "math")
 		GinkgoWriter.Println(story)

@@ -31,7 +31,7 @@ const (
 	systemNamespace = "t2-system"
 )
 
-var cluster client.Client
+var cluster client.WithWatch
 
 func TestEndToEnd(t *testing.T) {
 	if os.Getenv("KUBECONFIG") == "" {
@@ -49,7 +49,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	Expect(err).NotTo(HaveOccurred())
-	cluster, err = client.New(config, client.Options{Scheme: scheme})
+	cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 
 	kubectl(ctx, "", "apply", "--server-side", "-k", root+"/config/default")
