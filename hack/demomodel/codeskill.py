@@ -1,4 +1,4 @@
-"""Code: one-line functions in MBPP's format, in the subset that Python and Starlark share."""
+"""Code: one-line functions in MBPP's format."""
 
 from items import Item, draw_phrasing
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 func writeFile(t *testing.T, content string) string {
@@ -63,6 +65,36 @@ func TestJudgeSaysWhatARewardMakesOfAnswers(t *testing.T) {
 	} {
 		if text.code != 0 || !strings.Contains(text.stdout, want) {
 			t.Errorf("status %d, output %q, want %q in it", text.code, text.stdout, want)
+		}
+	}
+}
+
+func TestJudgeRunsProgramsAndSaysWhatConfinesThem(t *testing.T) {
+	set := writeFile(t, strings.Repeat(`{"text": "Double.", "test_list": ["assert f(2) == 4"]}`+"\n", 2))
+	answers := writeFile(t, "{\"answer\": \"```python\\ndef f(x: int): return f'{x}' and 2 * x\\n```\"}"+"\n"+`{"answer": "def f(x): return x"}`+"\n")
+	args := []string{"judge", "--dataset", set, "--format", "MBPP", "--answers", answers, "--json"}
+	var out struct {
+		verdicts
+		Confinement string `json:"confinement"`
+	}
+	got := t2(t, nil, "", args...)
+	if err := json.Unmarshal([]byte(got.stdout), &out); err != nil || got.code != 0 {
+		t.Fatalf("%v: %q, %q", err, got.stdout, got.stderr)
+	}
+	if out.Correct != 1 || out.N != 2 || out.Verdicts[1].Why != "f(2) is 2, not 4" || !strings.Contains(out.Confinement, "seccomp: true") {
+		t.Errorf("t2 judge printed %s", got.stdout)
+	}
+	for name, want := range map[string]struct {
+		vars  map[string]string
+		extra []string
+		error string
+	}{
+		"an interpreter that is not there": {extra: []string{"--python", "/nonexistent/python3"}, error: "apt-get install python3-minimal"},
+		"the same by its variable":         {vars: map[string]string{"T2_PYTHON": "/nonexistent/python3"}, error: "/nonexistent/python3"},
+	} {
+		got := t2(t, want.vars, "", append(args, want.extra...)...)
+		if got.code != contract.ExitFailed || !strings.Contains(got.stderr, want.error) {
+			t.Errorf("%s: status %d, %q, want %q", name, got.code, got.stderr, want.error)
 		}
 	}
 }

@@ -74,9 +74,12 @@ func newJudgeServerCommand(env *Env) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, pool.Close()) }()
-			// A judge that was killed has left its socket.
-			if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("removing an old socket: %w", err)
+			// A judge that was killed has left its socket; anything else is not ours to
+			// remove.
+			if info, err := os.Lstat(socket); err == nil && info.Mode().Type() == fs.ModeSocket {
+				if err := os.Remove(socket); err != nil {
+					return fmt.Errorf("removing an old socket: %w", err)
+				}
 			}
 			l, err := net.Listen("unix", socket) //nolint:noctx // Serve ends it.
 			if err != nil {

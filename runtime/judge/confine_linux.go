@@ -18,8 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:embed driver.py
-var driver string
+// The program that CPython runs is exchange, then driver.
+var (
+	//go:embed exchange.py
+	exchange string
+	//go:embed driver.py
+	driver string
+)
 
 // order is what a worker is told by its first argument.
 type order struct {
@@ -81,7 +86,7 @@ func confine(o order) error {
 		return err
 	}
 	start, err := prepareExec(o.Python.Executable, []string{
-		o.Python.Executable, "-s", "-S", "-B", "-c", driver, hex.EncodeToString(inner.bytes()),
+		o.Python.Executable, "-s", "-S", "-B", "-c", exchange + "\n" + driver, hex.EncodeToString(inner.bytes()),
 		strconv.Itoa(int(o.Limits.CPU / time.Second)), strconv.FormatInt(o.Limits.Memory, 10),
 		strconv.Itoa(int((o.Limits.Wall + patience) / time.Second)), o.Forbidden,
 	})
