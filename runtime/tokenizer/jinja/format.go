@@ -3,6 +3,7 @@ package jinja
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -362,7 +363,7 @@ func formatNumber(v any, s spec, percent bool) (string, error) {
 	base := map[byte]int{'d': 10, 'i': 10, 'u': 10, 'x': 16, 'X': 16, 'o': 8, 'b': 2}[s.verb]
 	if base != 0 {
 		if !isInt {
-			if !percent || base != 10 || f != f || f > 1<<62 || f < -1<<62 {
+			if !percent || base != 10 || math.IsNaN(f) || f > 1<<62 || f < -1<<62 {
 				return "", fmt.Errorf("an integer is needed for the format %q, not %s", s.verb, typeName(v))
 			}
 			i = int(f)

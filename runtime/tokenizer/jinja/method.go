@@ -3,6 +3,7 @@ package jinja
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -131,10 +132,11 @@ func listMethod(l List, name string, p parameters) (any, bool, error) {
 
 type stringMethod func(s string, p parameters) (any, error)
 
-// stringMethods are Python's.
+// stringMethods are Python's. They are filled in by init because format looks methods
+// up, so that an initialiser would refer to itself.
 var stringMethods map[string]stringMethod
 
-func init() { //nolint:gochecknoinits // format calls methods, so that an initialiser would refer to itself.
+func init() {
 	stringMethods = map[string]stringMethod{
 		"strip":      func(s string, p parameters) (any, error) { return strip(s, p.get(0, "chars"), true, true), nil },
 		"lstrip":     func(s string, p parameters) (any, error) { return strip(s, p.get(0, "chars"), true, false), nil },
@@ -379,9 +381,7 @@ func splitSpace(s string, n int, fromRight bool) []string {
 		parts = append(parts, s)
 	}
 	if fromRight {
-		for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-			parts[i], parts[j] = parts[j], parts[i]
-		}
+		slices.Reverse(parts)
 	}
 	return parts
 }

@@ -51,7 +51,7 @@ type Dict struct {
 func NewDict(pairs ...any) *Dict {
 	d := &Dict{values: make(map[any]any, len(pairs)/2)}
 	for i := 0; i+1 < len(pairs); i += 2 {
-		_ = d.put(pairs[i], pairs[i+1]) //nolint:errcheck // As documented.
+		_ = d.put(pairs[i], pairs[i+1])
 	}
 	return d
 }
