@@ -30,19 +30,19 @@ func expressions(text string, closed bool) (found []string, ok bool) {
 	text = strings.TrimLeft(text[len(hedge.FindString(text)):], " \t\r\n:*")
 	if m := delimited.FindStringSubmatchIndex(text); m != nil && m[0] == 0 && !strings.HasPrefix(text, `\$`) {
 		// "$1$ and $2$" is one answer: what goes on is taken along up to its end.
-		if rest := sentence(text[m[1]:]); strings.Contains(rest, "$") {
+		if rest := firstSentence(text[m[1]:]); strings.Contains(rest, "$") {
 			text = text[:m[1]] + rest
 		} else {
 			text = inside(text, m)
 		}
 		return []string{strings.TrimSpace(text)}, latex.Normal(text) != ""
 	}
-	text = strings.TrimSpace(sentence(text))
+	text = strings.TrimSpace(firstSentence(text))
 	return append([]string{text}, lastSpan(text)...), latex.Normal(text) != ""
 }
 
-// sentence returns s up to the end of its first sentence, or line.
-func sentence(s string) string {
+// firstSentence returns s up to the end of its first sentence, or line.
+func firstSentence(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	if m := sentenceEnd.FindStringIndex(s); m != nil {
 		s = s[:m[0]]
