@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -282,4 +283,33 @@ func TestABrokenDecompositionLeavesTheBase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestASetMayComeBeforeTheModel puts a set while the model is still to be loaded.
+func TestASetMayComeBeforeTheModel(t *testing.T) {
+	v := enginetest.New(t)
+	math := v.Expert(t, "math", 1)
+	s := server.New(config(t, v, &servertest.Log{}))
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	body, err := json.Marshal(contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{
+		{Name: "demo-math", Skill: "math", Digest: math.Digest},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPut, contract.PathExpertSet, bytes.NewReader(body))
+	r.Header.Set("Authorization", "Bearer "+token)
+	w := httptest.NewRecorder()
+	s.Admin().ServeHTTP(w, r)
+	if st := s.Status(); w.Code != http.StatusAccepted || st.DesiredDigest == "" || st.Loading == nil || st.Error != nil {
+		t.Errorf("status %d, %+v", w.Code, st)
+	}
+	if err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the set", func() bool { st := s.Status(); return st.ExpertSetDigest == st.DesiredDigest })
 }
