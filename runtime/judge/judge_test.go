@@ -257,6 +257,17 @@ func TestWithNeitherLandlockNorNamespacesNothingRuns(t *testing.T) {
 	}
 }
 
+func TestAWorkerThatDiedBeforeCostsNoAnswer(t *testing.T) {
+	p := newPool(t, Options{Workers: 1})
+	w, err := p.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.kill()
+	p.idle <- w
+	mustGoOn(t, p)
+}
+
 func TestAWorkerEndsWithItsPool(t *testing.T) {
 	p := newPool(t, Options{Workers: 1})
 	w, err := p.take(t.Context())

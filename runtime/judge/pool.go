@@ -64,7 +64,7 @@ func New(o Options) (*Pool, error) {
 }
 
 // Run runs one job.
-func (p *Pool) Run(ctx context.Context, job Job) (Result, error) {
+func (p *Pool) Run(ctx context.Context, job Job) (result Result, err error) {
 	encoded, err := encodeJob(job)
 	if errors.Is(err, ErrTooLarge) {
 		return Result{Why: err.Error()}, nil
@@ -72,6 +72,21 @@ func (p *Pool) Run(ctx context.Context, job Job) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	// A worker that ends did so of this program, or had ended before: a fresh one
+	// tells which.
+	for range tries {
+		if result, err = p.attempt(ctx, encoded); !errors.Is(err, errWorkerEnded) {
+			return result, err
+		}
+	}
+	return Result{Why: fmt.Sprintf("the program ended its worker: %v", err)}, nil
+}
+
+// errWorkerEnded wraps that a worker ended without a verdict.
+var errWorkerEnded = errors.New("no verdict came")
+
+// attempt has one worker run a job.
+func (p *Pool) attempt(ctx context.Context, job []byte) (Result, error) {
 	w, err := p.take(ctx)
 	if err != nil {
 		return Result{}, err
@@ -79,7 +94,7 @@ func (p *Pool) Run(ctx context.Context, job Job) (Result, error) {
 	defer func() { p.idle <- w }()
 	bounded, cancel := context.WithTimeout(ctx, p.options.Limits.Wall)
 	defer cancel()
-	result, err := w.run(bounded, encoded)
+	result, err := w.run(bounded, job)
 	if err == nil {
 		return result, nil
 	}
@@ -92,8 +107,7 @@ func (p *Pool) Run(ctx context.Context, job Job) (Result, error) {
 	case late:
 		return Result{Why: fmt.Sprintf("the program took longer than %v", p.options.Limits.Wall)}, nil
 	default:
-		// A worker that died did so of this program.
-		return Result{Why: fmt.Sprintf("the program ended its worker: %v", err)}, nil
+		return Result{}, fmt.Errorf("%w: %w", errWorkerEnded, err)
 	}
 }
 

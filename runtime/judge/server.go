@@ -112,7 +112,8 @@ type Client struct {
 	wait   time.Duration
 }
 
-// tries is how often a job is sent to a server that ends while it runs it.
+// tries is how often a job is given to a worker or a server that ends while it
+// runs it.
 const tries = 2
 
 // pause lies between two attempts to reach a server.
