@@ -209,8 +209,7 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 	return &previous
 }
 
-// loadExpert reads an expert and verifies that it is the one that was meant and
-// fits the decomposition. One that is in use already is not read again.
+// loadExpert returns an expert that was verified and fits the decomposition. One that is in use already is not read again.
 func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
 	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
 	if old != nil {
@@ -257,7 +256,7 @@ func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert
 	read := make(chan result, 1)
 	go func() {
 		defer func() { <-s.reading }()
-		v, err := readVerified(ctx, s.config.ExpertDir, ref)
+		v, err := s.readVerified(ctx, ref)
 		read <- result{v, err}
 	}()
 	select {
@@ -268,20 +267,23 @@ func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert
 	}
 }
 
-func readVerified(ctx context.Context, place func(contract.ExpertRef) (string, error), ref contract.ExpertRef) (expert.Vector, error) {
-	dir, err := place(ref)
+// readVerified reads an expert and verifies that it is the one that was meant.
+func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expert.Vector, error) {
+	dir, err := s.config.ExpertDir(ref)
 	if err != nil {
 		return expert.Vector{}, err
 	}
 	v, err := expert.ReadVectorContext(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return v, failure.Transient(contract.ReasonExpertMissing, fmt.Errorf("it is not in %s: train or import it again, unless it is on its way (%w)", dir, err))
+		return v, failure.Transient(contract.ReasonExpertMissing,
+			fmt.Errorf("it is not in %s: train or import it again, unless it is on its way (%w)", dir, err))
 	}
 	if err != nil {
 		return v, err
 	}
 	if got := v.Manifest.Digest; got != ref.Digest {
-		return v, failure.Permanentf(contract.ReasonDigestMismatch, "the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
+		return v, failure.Permanentf(contract.ReasonDigestMismatch,
+			"the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
 	}
 	return v, nil
 }

@@ -83,13 +83,13 @@ func (o *offer) expert(ref contract.ExpertRef, inUse *servedSet) contract.Served
 			e.Digest, e.Requests = served.ref.Digest, served.requests.Load()
 		}
 	}
-	failure := o.failures[ref.Name]
+	why := o.failures[ref.Name]
 	switch {
 	case e.Digest == ref.Digest:
 		e.State = contract.ExpertServed
 	case o.err == nil: // Not told yet, or not known.
-	case failure != nil:
-		e.State, e.Error = contract.ExpertFailed, loadError(ref.Digest, failure)
+	case why != nil:
+		e.State, e.Error = contract.ExpertFailed, loadError(ref.Digest, why)
 	default: // Of something that is wrong with the set as a whole.
 		whole := *o.err
 		e.State, e.Error = contract.ExpertFailed, &whole
@@ -118,7 +118,8 @@ func (l *loader) absence() error {
 func (l *loader) hindrance(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.desired == nil || !slices.ContainsFunc(l.desired.spec.Experts, func(ref contract.ExpertRef) bool { return ref.Name == name }) {
+	named := func(ref contract.ExpertRef) bool { return ref.Name == name }
+	if l.desired == nil || !slices.ContainsFunc(l.desired.spec.Experts, named) {
 		return nil
 	}
 	why := "is still being loaded: try again in a moment"
