@@ -166,12 +166,14 @@ var _ = Describe("A pod template", func() {
 
 		By("going on in another pod when it changes")
 		change(ctx, w, math, func() { label("kueue.x-k8s.io/queue-name", "urgent")(math.Spec.Training.PodTemplate) })
-		Eventually(func(g Gomega) {
-			w.collect(ctx)
-			next := w.job(ctx, v1alpha1.LabelExpert, "math")
-			g.Expect(next.Labels).To(HaveKeyWithValue("kueue.x-k8s.io/queue-name", "urgent"))
-			g.Expect(next.Labels[v1alpha1.LabelRun]).To(Equal(job.Labels[v1alpha1.LabelRun]))
-		}).Should(Succeed())
+		Eventually(func() bool {
+			w.get(ctx, job.Name, job)
+			return job.DeletionTimestamp.IsZero()
+		}).Should(BeFalse())
+		w.collect(ctx)
+		next := w.job(ctx, v1alpha1.LabelExpert, "math")
+		Expect(next.Labels).To(HaveKeyWithValue("kueue.x-k8s.io/queue-name", "urgent"))
+		Expect(next.Labels[v1alpha1.LabelRun]).To(Equal(job.Labels[v1alpha1.LabelRun]))
 		w.finishTraining(ctx, "math", trained("e", "a", "b"))
 		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 
