@@ -244,6 +244,10 @@ type ServingSpec struct {
 	// +optional
 	// +kubebuilder:default=Auto
 	Form Form `json:"form,omitempty"`
+	// podTemplate shapes the pods: where they run, as whom, and with what beside the
+	// operator's own. It is merged into that of the BaseModel's spec.runtime.
+	// +optional
+	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }
 
 // ServingDType is a number format that a model can be served in.

@@ -59,7 +59,8 @@ type BaseModelSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Decomposition DecompositionSpec `json:"decomposition,omitzero"`
-	// storage is the volume for the model, its factors and its experts.
+	// storage is the volume for the model, its factors and its experts. It can grow;
+	// nothing else of it can change.
 	// +optional
 	// +kubebuilder:default={}
 	Storage StorageSpec `json:"storage,omitzero"`

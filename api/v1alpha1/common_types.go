@@ -160,20 +160,8 @@ type RuntimeSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
-	// nodeSelector restricts the nodes.
+	// podTemplate shapes every pod of the model, of its experts and of its policies:
+	// where it runs, as whom, and with what beside the operator's own.
 	// +optional
-	// +kubebuilder:validation:MinProperties=1
-	// +kubebuilder:validation:MaxProperties=32
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
-	// tolerations of the pods.
-	// +optional
-	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
-	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
-	// runtimeClassName of the pods.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	RuntimeClassName string `json:"runtimeClassName,omitempty"`
+	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }

@@ -2,8 +2,8 @@ package v1alpha1
 
 import corev1 "k8s.io/api/core/v1"
 
-// TrainingSpec says how an expert is trained. A change of anything that the
-// result depends on (all but suspend, backoffLimit and resources) trains again;
+// TrainingSpec says how an expert is trained. A change of anything that the result
+// depends on (all but suspend, backoffLimit, resources and podTemplate) trains again;
 // the old artifact is served until the new one is there.
 type TrainingSpec struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
@@ -61,6 +61,11 @@ type TrainingSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// podTemplate shapes the training pod: where it runs, as whom, and with what
+	// beside the operator's own. It is merged into that of the BaseModel's
+	// spec.runtime. A change goes on with the run in another pod, from its checkpoint.
+	// +optional
+	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }
 
 // MethodType names what is trained.
@@ -72,9 +77,9 @@ type MethodType string
 // MethodSVF scales singular values.
 const MethodSVF MethodType = "SVF"
 
-// Method is what is trained. A member is given only with its type; without it, it
-// has the values that its documentation names.
-// +kubebuilder:validation:XValidation:rule="!has(self.svf) || self.type == 'SVF'",message="svf is for method SVF",fieldPath=".svf"
+// Method is what is trained. A member is given only with its type (which needs no
+// rule while there is one type); without it, it has the values that its
+// documentation names.
 type Method struct {
 	// type of the method. SVF trains a vector z that scales the singular values,
 	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).
@@ -119,9 +124,8 @@ type ObjectiveType string
 const ObjectiveReinforce ObjectiveType = "Reinforce"
 
 // Objective is what training maximises. The member of its type is given, and no
-// other.
+// other (which needs no rule while there is one type).
 // +kubebuilder:validation:XValidation:rule="self.type != 'Reinforce' || has(self.reinforce)",message="objective Reinforce needs reinforce, with a reward",fieldPath=".reinforce"
-// +kubebuilder:validation:XValidation:rule="self.type == 'Reinforce' || !has(self.reinforce)",message="reinforce is for objective Reinforce",fieldPath=".reinforce"
 type Objective struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
 	// answers, less a penalty for leaving the base model.

@@ -41,7 +41,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		Modules: moduleNames(Modules(base)), DType: string(dtype), DataDir: contract.MountData,
 	}
 
-	pod := newPod(base, settings)
+	pod := newPod(base, nil, settings)
 	scratch := pod.emptyDir(volumeScratch, contract.MountScratch)
 	switch {
 	case source.HTTP != nil:
@@ -74,9 +74,13 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	}
 	decomposeContainer.WithPorts(adminPort()).WithVolumeMounts(pod.emptyDir(volumeScratch, contract.MountScratch))
 
+	podSpec, err := pod.spec(decomposeContainer)
+	if err != nil {
+		return Run{}, err
+	}
 	return job(jobParts{
-		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff,
+		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff, template: pod.template,
 		labels: labels(v1alpha1.ComponentDecompose, base.Name, nil),
-		pod:    pod.spec(decomposeContainer).WithInitContainers(fetchContainer),
+		pod:    podSpec.WithInitContainers(fetchContainer),
 	})
 }

@@ -81,14 +81,17 @@ func policy(change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
 
 func everywhere(base *v1alpha1.BaseModel) {
 	base.Spec.Runtime = v1alpha1.RuntimeSpec{
-		Image: "example.org/t2:1", ImagePullPolicy: corev1.PullAlways, RuntimeClassName: "nvidia",
+		Image: "example.org/t2:1", ImagePullPolicy: corev1.PullAlways,
 		Resources: &corev1.ResourceRequirements{
 			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m")},
 			Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
 		},
-		NodeSelector: map[string]string{"disk": "fast"},
-		Tolerations: []corev1.Toleration{{
-			Key: "gpu", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule, TolerationSeconds: ptr.To[int64](60),
+		PodTemplate: &v1alpha1.PodTemplate{Spec: &v1alpha1.PodShape{
+			RuntimeClassName: "nvidia",
+			NodeSelector:     map[string]string{"disk": "fast"},
+			Tolerations: []corev1.Toleration{{
+				Key: "gpu", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule, TolerationSeconds: ptr.To[int64](60),
+			}},
 		}},
 	}
 }

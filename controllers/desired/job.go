@@ -36,6 +36,7 @@ type jobParts struct {
 	recipe       string
 	backoffLimit int32
 	suspend      bool
+	template     v1alpha1.PodTemplate
 	pod          *coreac.PodSpecApplyConfiguration
 }
 
@@ -43,10 +44,14 @@ type jobParts struct {
 // every try is a pod with its own termination message; the exit status says
 // whether another try can help.
 func job(parts jobParts) (Run, error) {
-	all := maps.Clone(parts.labels)
+	all := userLabels(parts.template)
+	maps.Copy(all, parts.labels)
 	all[v1alpha1.LabelRun] = parts.runID
 	parts.pod.WithRestartPolicy(corev1.RestartPolicyNever)
 	template := coreac.PodTemplateSpec().WithLabels(all).WithSpec(parts.pod)
+	if annotations := parts.template.Metadata.Annotations; len(annotations) > 0 {
+		template.WithAnnotations(annotations)
+	}
 	hash, err := Hash(template, parts.backoffLimit)
 	if err != nil {
 		return Run{}, err

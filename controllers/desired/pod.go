@@ -2,7 +2,6 @@ package desired
 
 import (
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 
@@ -45,19 +44,51 @@ const graceSeconds = 30
 type podBuilder struct {
 	base     *v1alpha1.BaseModel
 	settings Settings
+	template v1alpha1.PodTemplate
 	volumes  []*coreac.VolumeApplyConfiguration
 	claims   map[string]string // claim name → volume name
 }
 
-func newPod(base *v1alpha1.BaseModel, settings Settings) *podBuilder {
-	p := &podBuilder{base: base, settings: settings, claims: map[string]string{}}
+// newPod begins a pod for a base. The template is that of its training or serving,
+// nil without one.
+func newPod(base *v1alpha1.BaseModel, template *v1alpha1.PodTemplate, settings Settings) *podBuilder {
+	p := &podBuilder{
+		base: base, settings: settings, template: mergeTemplates(base.Spec.Runtime.PodTemplate, template),
+		claims: map[string]string{},
+	}
 	p.claims[ClaimName(base)] = volumeData
 	p.volumes = append(p.volumes,
 		coreac.Volume().WithName(volumeData).WithPersistentVolumeClaim(
 			coreac.PersistentVolumeClaimVolumeSource().WithClaimName(ClaimName(base))),
 		coreac.Volume().WithName(volumeTmp).WithEmptyDir(coreac.EmptyDirVolumeSource()),
 	)
+	p.shareClaims()
 	return p
+}
+
+// shareClaims makes one volume of those that name the same claim: the kubelet
+// handles no second one. Mounts of the others mount the first.
+func (p *podBuilder) shareClaims() {
+	shape := p.template.Spec
+	instead := map[string]string{} // volume name → that of the first with its claim
+	shape.Volumes = slices.DeleteFunc(shape.Volumes, func(v v1alpha1.PodVolume) bool {
+		if v.PersistentVolumeClaim == nil {
+			return false
+		}
+		claim := v.PersistentVolumeClaim.ClaimName
+		first, taken := p.claims[claim]
+		if !taken {
+			p.claims[claim] = v.Name
+			return false
+		}
+		instead[v.Name] = first
+		return true
+	})
+	for i := range shape.VolumeMounts {
+		if first, ok := instead[shape.VolumeMounts[i].Name]; ok {
+			shape.VolumeMounts[i].Name = first
+		}
+	}
 }
 
 // claim mounts a PersistentVolumeClaim read-only. A pod has one volume per
@@ -128,36 +159,19 @@ func (p *podBuilder) container(name string, args []string, spec any, writes bool
 	if resources != nil {
 		c.WithResources(resourcesConfig(resources))
 	}
-	return c, nil
+	return c, shapeContainer(c, p.template.Spec)
 }
 
 // spec makes the pod's specification under the restricted Pod Security standard
 // and without API credentials.
-func (p *podBuilder) spec(containers ...*coreac.ContainerApplyConfiguration) *coreac.PodSpecApplyConfiguration {
-	where := p.base.Spec.Runtime
+func (p *podBuilder) spec(containers ...*coreac.ContainerApplyConfiguration) (*coreac.PodSpecApplyConfiguration, error) {
 	spec := coreac.PodSpec().
 		WithAutomountServiceAccountToken(false).
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(graceSeconds).
-		WithSecurityContext(coreac.PodSecurityContext().
-			WithRunAsNonRoot(true).
-			WithRunAsUser(userID).
-			WithRunAsGroup(userID).
-			WithFSGroup(userID).
-			WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
-			WithSeccompProfile(coreac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
 		WithVolumes(p.volumes...).
 		WithContainers(containers...)
-	if len(where.NodeSelector) > 0 {
-		spec.WithNodeSelector(maps.Clone(where.NodeSelector))
-	}
-	for i := range where.Tolerations {
-		spec.WithTolerations(tolerationConfig(&where.Tolerations[i]))
-	}
-	if where.RuntimeClassName != "" {
-		spec.WithRuntimeClassName(where.RuntimeClassName)
-	}
-	return spec
+	return spec, shapePod(spec, p.template.Spec)
 }
 
 // bearer puts a user's token into the environment of a container that fetches
@@ -202,26 +216,6 @@ func resourcesConfig(r *corev1.ResourceRequirements) *coreac.ResourceRequirement
 	}
 	if len(r.Requests) > 0 {
 		c.WithRequests(r.Requests)
-	}
-	return c
-}
-
-func tolerationConfig(t *corev1.Toleration) *coreac.TolerationApplyConfiguration {
-	c := coreac.Toleration()
-	if t.Key != "" {
-		c.WithKey(t.Key)
-	}
-	if t.Operator != "" {
-		c.WithOperator(t.Operator)
-	}
-	if t.Value != "" {
-		c.WithValue(t.Value)
-	}
-	if t.Effect != "" {
-		c.WithEffect(t.Effect)
-	}
-	if t.TolerationSeconds != nil {
-		c.WithTolerationSeconds(*t.TolerationSeconds)
 	}
 	return c
 }

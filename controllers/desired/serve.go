@@ -3,6 +3,7 @@ package desired
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -93,7 +94,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 	if err != nil {
 		return nil, err
 	}
-	pod := newPod(base, settings)
+	pod := newPod(base, policy.Spec.Serving.PodTemplate, settings)
 	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false, policy.Spec.Serving.Resources)
 	if err != nil {
 		return nil, err
@@ -112,14 +113,18 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 		WithLifecycle(coreac.Lifecycle().WithPreStop(coreac.LifecycleHandler().
 			WithSleep(coreac.SleepAction().WithSeconds(pauseSeconds))))
 
-	selector := PolicySelector(policy)
-	podLabels := labels(v1alpha1.ComponentServe, base.Name, map[string]string{
+	podSpec, err := pod.spec(container)
+	if err != nil {
+		return nil, err
+	}
+	podLabels := userLabels(pod.template)
+	maps.Copy(podLabels, labels(v1alpha1.ComponentServe, base.Name, map[string]string{
 		v1alpha1.LabelPolicy: policy.Name, v1alpha1.LabelRun: run,
-	})
+	}))
 	template := coreac.PodTemplateSpec().
 		WithLabels(podLabels).
-		WithAnnotations(map[string]string{annotationAdmin: adminSecretUID}).
-		WithSpec(pod.spec(container).WithTerminationGracePeriodSeconds(drainSeconds))
+		WithAnnotations(mergeMaps(pod.template.Metadata.Annotations, map[string]string{annotationAdmin: adminSecretUID})).
+		WithSpec(podSpec.WithTerminationGracePeriodSeconds(drainSeconds))
 	hash, err := Hash(template)
 	if err != nil {
 		return nil, err
@@ -131,7 +136,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 		WithSpec(appsac.DeploymentSpec().
 			WithReplicas(ptr.Deref(policy.Spec.Serving.Replicas, 1)).
 			WithRevisionHistoryLimit(2).
-			WithSelector(metaac.LabelSelector().WithMatchLabels(selector)).
+			WithSelector(metaac.LabelSelector().WithMatchLabels(PolicySelector(policy))).
 			WithStrategy(appsac.DeploymentStrategy().
 				WithType(appsv1.RollingUpdateDeploymentStrategyType).
 				WithRollingUpdate(appsac.RollingUpdateDeployment().

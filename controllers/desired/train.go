@@ -44,7 +44,7 @@ func Expert(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map
 
 func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map[string]string, settings Settings) (Run, error) {
 	training := expert.Spec.Training
-	pod := newPod(base, settings)
+	pod := newPod(base, training.PodTemplate, settings)
 	reinforce := training.Objective.Reinforce
 	if reinforce == nil {
 		return Run{}, errors.New("spec.training.objective.reinforce is not set")
@@ -78,12 +78,16 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 			container.WithVolumeMounts(mount)
 		}
 	}
+	podSpec, err := pod.spec(container)
+	if err != nil {
+		return Run{}, err
+	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: spec.RunID, recipe: recipe,
+		kind: "ExpertVector", owner: expert, runID: spec.RunID, recipe: recipe, template: pod.template,
 		backoffLimit: ptr.Deref(training.BackoffLimit, 3),
 		suspend:      ptr.Deref(training.Suspend, false),
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
-		pod:          pod.spec(container),
+		pod:          podSpec,
 	})
 }
 
@@ -109,7 +113,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 	}
-	pod := newPod(base, settings)
+	pod := newPod(base, nil, settings)
 	var mount *coreac.VolumeMountApplyConfiguration
 	switch {
 	case source.HTTP != nil:
@@ -133,10 +137,14 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}
+	podSpec, err := pod.spec(container)
+	if err != nil {
+		return Run{}, err
+	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: id, recipe: id, backoffLimit: importBackoff,
+		kind: "ExpertVector", owner: expert, runID: id, recipe: id, backoffLimit: importBackoff, template: pod.template,
 		labels: labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
-		pod:    pod.spec(container),
+		pod:    podSpec,
 	})
 }
 

@@ -56,6 +56,10 @@ func limits(memory string) *corev1.ResourceRequirements {
 	return &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}}
 }
 
+func template(scheduler string) *v1alpha1.PodTemplate {
+	return &v1alpha1.PodTemplate{Spec: &v1alpha1.PodShape{SchedulerName: scheduler}}
+}
+
 // baseRows are made one after the other of one BaseModel, which begins as
 // world.base makes it, with a volume of 1Gi that can grow.
 var baseRows = []baseRow{
@@ -80,9 +84,7 @@ var baseRows = []baseRow{
 	{"runtime.image", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Image = "example.org/t2:2" }},
 	{"runtime.imagePullPolicy", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = corev1.PullAlways }},
 	{"runtime.resources", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = limits("1Gi") }},
-	{"runtime.nodeSelector", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.NodeSelector = map[string]string{"disk": "fast"} }},
-	{"runtime.tolerations", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Tolerations = []corev1.Toleration{{Key: "gpu"}} }},
-	{"runtime.runtimeClassName", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.RuntimeClassName = "gvisor" }},
+	{"runtime.podTemplate", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.PodTemplate = template("batch") }},
 }
 
 // dataset are the changes of a data set, which begins as world.expert makes it.
@@ -166,6 +168,7 @@ var trainingRows = slices.Concat([]expertRow{
 	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = new(true) }},
 	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = nil }},
 	{"training.backoffLimit", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = new(int32(1)) }},
+	{"training.podTemplate", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.PodTemplate = template("batch") }},
 	{"training.resources", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Resources = limits("1Gi") }},
 },
 	datasetRows("train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
@@ -214,6 +217,7 @@ var policyRows = []policyRow{
 	{"experts[].weight", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.5" }},
 	{"serving.contextLength", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = new(int32(384)) }},
 	{"serving.resources", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+	{"serving.podTemplate", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.PodTemplate = template("batch") }},
 	{"serving.maxBatch", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = 4 }},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormFactored }},
@@ -244,7 +248,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows))},
 		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), names(policyRows)},
 	} {
-		want := fields.Of(tc.spec)
+		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodTemplate]())
 		slices.Sort(want)
 		slices.Sort(tc.rows)
 		if diff := cmp.Diff(want, slices.Compact(tc.rows)); diff != "" {

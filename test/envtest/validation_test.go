@@ -158,17 +158,11 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("wants a name that is a label", func(e *v1alpha1.ExpertVector) { e.Name = strings.Repeat("x", 53) }, "DNS label"),
 	Entry("takes a method's member", svf(&v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}), accepted),
 	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.Type = "LoRA" }, "Unsupported value"),
-	Entry("takes svf only of method SVF", func(e *v1alpha1.ExpertVector) {
-		e.Spec.Training.Method = v1alpha1.Method{Type: "LoRA", SVF: &v1alpha1.SVFMethod{}}
-	}, "svf is for method SVF"),
 	Entry("knows parameterizations", svf(&v1alpha1.SVFMethod{Parameterization: "Tanh"}), "Unsupported value"),
 	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Type = "NextToken" }, "Unsupported value"),
 	Entry("wants the objective's member", func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Objective = v1alpha1.Objective{Type: v1alpha1.ObjectiveReinforce}
 	}, "objective Reinforce needs reinforce"),
-	Entry("takes reinforce only of objective Reinforce", func(e *v1alpha1.ExpertVector) {
-		e.Spec.Training.Objective.Type = "NextToken"
-	}, "reinforce is for objective Reinforce"),
 	Entry("wants an objective", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective = v1alpha1.Objective{} }, "spec.training.objective"),
 	Entry("wants a reward", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = "" }), "reward"),
 	Entry("knows rewards", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = "Applause" }), "Unsupported value"),

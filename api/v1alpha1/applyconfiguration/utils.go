@@ -74,6 +74,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.OptimizerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodCounts"):
 		return &apiv1alpha1.PodCountsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodMetadata"):
+		return &apiv1alpha1.PodMetadataApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodProjection"):
+		return &apiv1alpha1.PodProjectionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodShape"):
+		return &apiv1alpha1.PodShapeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodTemplate"):
+		return &apiv1alpha1.PodTemplateApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodVolume"):
+		return &apiv1alpha1.PodVolumeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodVolumeMount"):
+		return &apiv1alpha1.PodVolumeMountApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpert"):
 		return &apiv1alpha1.PolicyExpertApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpertStatus"):

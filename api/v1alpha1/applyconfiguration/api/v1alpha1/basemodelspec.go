@@ -13,7 +13,8 @@ type BaseModelSpecApplyConfiguration struct {
 	// decomposition says which matrices are factored and how the factors are kept. A
 	// change decomposes again, and every expert trains again.
 	Decomposition *DecompositionSpecApplyConfiguration `json:"decomposition,omitempty"`
-	// storage is the volume for the model, its factors and its experts.
+	// storage is the volume for the model, its factors and its experts. It can grow;
+	// nothing else of it can change.
 	Storage *StorageSpecApplyConfiguration `json:"storage,omitempty"`
 	// runtime says which image the pods of this model run and where. A change
 	// trains nothing again: it applies to the next pod of a run, and replaces the

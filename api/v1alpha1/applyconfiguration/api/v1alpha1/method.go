@@ -9,8 +9,9 @@ import (
 // MethodApplyConfiguration represents a declarative configuration of the Method type for use
 // with apply.
 //
-// Method is what is trained. A member is given only with its type; without it, it
-// has the values that its documentation names.
+// Method is what is trained. A member is given only with its type (which needs no
+// rule while there is one type); without it, it has the values that its
+// documentation names.
 type MethodApplyConfiguration struct {
 	// type of the method. SVF trains a vector z that scales the singular values,
 	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).

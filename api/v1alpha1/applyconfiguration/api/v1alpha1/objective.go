@@ -10,7 +10,7 @@ import (
 // with apply.
 //
 // Objective is what training maximises. The member of its type is given, and no
-// other.
+// other (which needs no rule while there is one type).
 type ObjectiveApplyConfiguration struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
 	// answers, less a penalty for leaving the base model.

@@ -20,12 +20,9 @@ type RuntimeSpecApplyConfiguration struct {
 	// resources of the pods that fetch and decompose, and of training and serving
 	// pods that do not name their own.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
-	// nodeSelector restricts the nodes.
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
-	// tolerations of the pods.
-	Tolerations []v1.Toleration `json:"tolerations,omitempty"`
-	// runtimeClassName of the pods.
-	RuntimeClassName *string `json:"runtimeClassName,omitempty"`
+	// podTemplate shapes every pod of the model, of its experts and of its policies:
+	// where it runs, as whom, and with what beside the operator's own.
+	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
 }
 
 // RuntimeSpecApplyConfiguration constructs a declarative configuration of the RuntimeSpec type for use with
@@ -58,34 +55,10 @@ func (b *RuntimeSpecApplyConfiguration) WithResources(value v1.ResourceRequireme
 	return b
 }
 
-// WithNodeSelector puts the entries into the NodeSelector field in the declarative configuration
-// and returns the receiver, so that objects can be build by chaining "With" function invocations.
-// If called multiple times, the entries provided by each call will be put on the NodeSelector field,
-// overwriting an existing map entries in NodeSelector field with the same key.
-func (b *RuntimeSpecApplyConfiguration) WithNodeSelector(entries map[string]string) *RuntimeSpecApplyConfiguration {
-	if b.NodeSelector == nil && len(entries) > 0 {
-		b.NodeSelector = make(map[string]string, len(entries))
-	}
-	for k, v := range entries {
-		b.NodeSelector[k] = v
-	}
-	return b
-}
-
-// WithTolerations adds the given value to the Tolerations field in the declarative configuration
-// and returns the receiver, so that objects can be build by chaining "With" function invocations.
-// If called multiple times, values provided by each call will be appended to the Tolerations field.
-func (b *RuntimeSpecApplyConfiguration) WithTolerations(values ...v1.Toleration) *RuntimeSpecApplyConfiguration {
-	for i := range values {
-		b.Tolerations = append(b.Tolerations, values[i])
-	}
-	return b
-}
-
-// WithRuntimeClassName sets the RuntimeClassName field in the declarative configuration to the given value
+// WithPodTemplate sets the PodTemplate field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the RuntimeClassName field is set to the value of the last call.
-func (b *RuntimeSpecApplyConfiguration) WithRuntimeClassName(value string) *RuntimeSpecApplyConfiguration {
-	b.RuntimeClassName = &value
+// If called multiple times, the PodTemplate field is set to the value of the last call.
+func (b *RuntimeSpecApplyConfiguration) WithPodTemplate(value *PodTemplateApplyConfiguration) *RuntimeSpecApplyConfiguration {
+	b.PodTemplate = value
 	return b
 }

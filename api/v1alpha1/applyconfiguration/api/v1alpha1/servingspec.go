@@ -31,6 +31,9 @@ type ServingSpecApplyConfiguration struct {
 	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
 	// the set of experts.
 	Form *apiv1alpha1.Form `json:"form,omitempty"`
+	// podTemplate shapes the pods: where they run, as whom, and with what beside the
+	// operator's own. It is merged into that of the BaseModel's spec.runtime.
+	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
 }
 
 // ServingSpecApplyConfiguration constructs a declarative configuration of the ServingSpec type for use with
@@ -84,5 +87,13 @@ func (b *ServingSpecApplyConfiguration) WithDType(value apiv1alpha1.ServingDType
 // If called multiple times, the Form field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithForm(value apiv1alpha1.Form) *ServingSpecApplyConfiguration {
 	b.Form = &value
+	return b
+}
+
+// WithPodTemplate sets the PodTemplate field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PodTemplate field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithPodTemplate(value *PodTemplateApplyConfiguration) *ServingSpecApplyConfiguration {
+	b.PodTemplate = value
 	return b
 }

@@ -10,8 +10,8 @@ import (
 // TrainingSpecApplyConfiguration represents a declarative configuration of the TrainingSpec type for use
 // with apply.
 //
-// TrainingSpec says how an expert is trained. A change of anything that the
-// result depends on (all but suspend, backoffLimit and resources) trains again;
+// TrainingSpec says how an expert is trained. A change of anything that the result
+// depends on (all but suspend, backoffLimit, resources and podTemplate) trains again;
 // the old artifact is served until the new one is there.
 type TrainingSpecApplyConfiguration struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
@@ -47,6 +47,10 @@ type TrainingSpecApplyConfiguration struct {
 	// resources of the training pod; those of the BaseModel's spec.runtime without
 	// it. A change goes on with the run in another pod, from its checkpoint.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
+	// podTemplate shapes the training pod: where it runs, as whom, and with what
+	// beside the operator's own. It is merged into that of the BaseModel's
+	// spec.runtime. A change goes on with the run in another pod, from its checkpoint.
+	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
 }
 
 // TrainingSpecApplyConfiguration constructs a declarative configuration of the TrainingSpec type for use with
@@ -142,5 +146,13 @@ func (b *TrainingSpecApplyConfiguration) WithBackoffLimit(value int32) *Training
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *TrainingSpecApplyConfiguration) WithResources(value v1.ResourceRequirements) *TrainingSpecApplyConfiguration {
 	b.Resources = &value
+	return b
+}
+
+// WithPodTemplate sets the PodTemplate field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PodTemplate field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithPodTemplate(value *PodTemplateApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.PodTemplate = value
 	return b
 }
