@@ -9,7 +9,7 @@ import (
 
 // ErrLFSPointer is the cause of every error about a file that stands in for
 // another one.
-var ErrLFSPointer = errors.New("Git LFS pointer")
+var ErrLFSPointer = errors.New("Git LFS pointer") //nolint:staticcheck // Git is a name.
 
 // MaxLFSPointer bounds a Git LFS pointer, in bytes, as its specification does: a
 // longer file is none, and so many bytes are enough to tell.

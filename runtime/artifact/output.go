@@ -93,8 +93,8 @@ func ownDescriptor(dir, name string) (int, bool) {
 	if err != nil {
 		return 0, false
 	}
-	real, err := filepath.EvalSymlinks(dir)
-	return fd, err == nil && real == filepath.Join("/proc", self, "fd")
+	resolved, err := filepath.EvalSymlinks(dir)
+	return fd, err == nil && resolved == filepath.Join("/proc", self, "fd")
 }
 
 func duplicate(fd int, name string) (*os.File, error) {

@@ -149,7 +149,7 @@ func TestStandardOutputByNameKeepsItsPlace(t *testing.T) {
 	const want = "before\nby name\nafter\n"
 	for name := range writers {
 		child := func() *exec.Cmd {
-			cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // This test itself.
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(os.Environ(), envWriter+"="+name)
 			return cmd
 		}

@@ -225,6 +225,6 @@ func writeMemory(address uintptr, data []byte) error {
 // exec returns only an error.
 func (e *execution) exec() error {
 	_, _, errno := syscall.RawSyscall(unix.SYS_EXECVE, execPage,
-		uintptr(unsafe.Pointer(&e.argv[0])), uintptr(unsafe.Pointer(&e.envp[0])))
+		uintptr(unsafe.Pointer(&e.argv[0])), uintptr(unsafe.Pointer(&e.envp[0]))) //nolint:gosec // How execve takes its lists.
 	return fmt.Errorf("starting CPython: %w", errno)
 }

@@ -23,12 +23,12 @@ var refused = []string{"PermissionError", "FileNotFoundError"}
 
 // outside is what programs try to reach: it belongs to this test.
 type outside struct {
-	folder, secret      string
-	tcp, unix           net.Listener
-	udp                 net.PacketConn
-	connections         atomic.Int32
-	tcpPort, udpPort    int
-	unixPath, inherited string
+	folder, secret   string
+	tcp, unix        net.Listener
+	udp              net.PacketConn
+	connections      atomic.Int32
+	tcpPort, udpPort int
+	unixPath         string
 }
 
 func newOutside(t *testing.T) *outside {
@@ -38,7 +38,7 @@ func newOutside(t *testing.T) *outside {
 	o.unixPath = filepath.Join(o.folder, "socket")
 	err := os.WriteFile(o.secret, []byte("secret"), 0o644)
 	if err == nil {
-		err = os.Chmod(o.folder, 0o777) //nolint:gosec // No permission may be what keeps programs out.
+		err = os.Chmod(o.folder, 0o777)
 	}
 	if err == nil {
 		o.tcp, err = net.Listen("tcp", "127.0.0.1:0")

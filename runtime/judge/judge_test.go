@@ -102,7 +102,7 @@ func TestProgramsAreJudgedByTheirTests(t *testing.T) {
 		{name: "a function of the tests' as argument", job: Job{Program: "def f(g, x): return [g(y) for y in x]", Tests: []string{"assert f(lambda y: y + 1, [1, 2]) == [2, 3]"}}},
 		{name: "a type of Python's as argument", job: Job{Program: "def f(x, t): return [y for y in x if isinstance(y, t)], t", Tests: []string{"assert f([1, 'a'], int) == ([1], int)"}}},
 		{name: "an iterator", job: Job{Program: "def f(x): return map(abs, x)", Tests: []string{"assert list(f([-1, 2])) == [1, 2]", "assert 2 in f([2])"}}},
-		{name: "globals can change", job: Job{Program: "n = 0\ndef f():\n  global n\n  n += 1\n  return n", Tests: []string{"assert f() == 1", "assert f() == 2"}}},
+		{name: "globals can change", job: Job{Program: "k = 0\ndef f():\n  global k ; k += 1\n  return k", Tests: []string{"assert f() == 1", "assert f() == 2"}}},
 		{name: "modules of the answer's in the tests", job: Job{Program: "import math\ndef f(x): return math.sqrt(x)", Tests: []string{"assert math.isclose(f(2), 1.4142135623)"}}},
 		{name: "a function named as one of Python's", job: Job{Program: "def sum(a, b): return a - b", Tests: []string{"assert sum(10, 15) == -5"}}},
 		{name: "every kind of plain value", job: Job{

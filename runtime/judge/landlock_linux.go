@@ -55,7 +55,7 @@ func handled(version int) unix.LandlockRulesetAttr {
 // takes all else that Landlock can take.
 func restrictFiles(p Python, version int) error {
 	attr := handled(version)
-	ruleset, _, errno := syscall.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	ruleset, _, errno := syscall.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0) //nolint:gosec // How the kernel takes its attributes.
 	if errno != 0 {
 		return fmt.Errorf("Landlock: making a rule set: %w", errno) //nolint:staticcheck // A name.
 	}
@@ -82,7 +82,7 @@ func allow(ruleset int, path string, access uint64) error {
 	}
 	rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(fd)}
 	if _, _, errno := syscall.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
-		uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 {
+		uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 { //nolint:gosec // As above.
 		return fmt.Errorf("Landlock: allowing %s: %w", path, errno) //nolint:staticcheck // A name.
 	}
 	return unix.Close(fd)

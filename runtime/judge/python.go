@@ -80,7 +80,7 @@ func FindPython(ctx context.Context, named string) (Python, error) {
 func inquire(ctx context.Context, file string) (Python, error) {
 	ctx, cancel := context.WithTimeout(ctx, inquiryTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, file, "-I", "-S", "-B", "-c", inquiry) //nolint:gosec // The user's own interpreter.
+	cmd := exec.CommandContext(ctx, file, "-I", "-S", "-B", "-c", inquiry)
 	cmd.Dir = "/"
 	said := &head{limit: maxComplaintBytes}
 	cmd.Stderr = said

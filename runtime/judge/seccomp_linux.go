@@ -133,13 +133,13 @@ func assemble(more ...seccomp.NameWithConditions) (filter, error) {
 
 // bytes is the program as the kernel reads it.
 func (f filter) bytes() []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(&f[0])), len(f)*int(unsafe.Sizeof(f[0])))
+	return unsafe.Slice((*byte)(unsafe.Pointer(&f[0])), len(f)*int(unsafe.Sizeof(f[0]))) //nolint:gosec // The instructions as bytes.
 }
 
 // install confines this thread.
 func (f filter) install() error {
 	program := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
-	if _, _, errno := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 { //nolint:gosec // How the kernel takes its filter.
 		return fmt.Errorf("seccomp: installing the filter: %w (the kernel must have CONFIG_SECCOMP_FILTER)", errno)
 	}
 	return nil

@@ -96,7 +96,7 @@ func TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly(t *testing.T) {
 	last := int32(s.Vocab - 1)
 	dir := write(t, s, tensors, tensor.F32)
 	spoil(t, dir, embedding, s.Vocab*s.Hidden-1, math.NaN())
-	if m, err = load(t.Context(), newCPU(t, 1), dir, model.EmbeddingAs(backend.BF16)); err != nil {
+	if _, err = load(t.Context(), newCPU(t, 1), dir, model.EmbeddingAs(backend.BF16)); err != nil {
 		t.Fatal(err)
 	}
 	if m, err = load(t.Context(), newCPU(t, 1), dir); err != nil {

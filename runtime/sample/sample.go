@@ -82,8 +82,11 @@ func (p Params) Validate() error {
 // maxPenalty, which bounds a bias too, is far beyond what makes sense, and keeps logits finite.
 const maxPenalty = 100
 
-// MinRepetition and MaxRepetition bound a repetition penalty.
-const MinRepetition, MaxRepetition = 0.01, 100
+// MinRepetition is the least repetition penalty.
+const MinRepetition = 0.01
+
+// MaxRepetition is the largest repetition penalty.
+const MaxRepetition = 100
 
 // ErrNotFinite says that no token can be chosen because the model's logits are
 // not numbers.

@@ -165,8 +165,8 @@ func TestTheTableHasEveryFieldOfOpenAIsAPI(t *testing.T) {
 		{"chat", "messages[0].content[0].", openai.ChatCompletionContentPartTextParam{}},
 	} {
 		kind := reflect.TypeOf(c.of)
-		for i := range kind.NumField() {
-			name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ",")
+		for field := range kind.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if name == "" || name == "-" {
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -42,18 +43,14 @@ func act(t testing.TB, s checkpointtest.Script) *house {
 func after(t testing.TB, s checkpointtest.Script, token string, more fields) fields {
 	t.Helper()
 	f := fields{"model": "demo:base", "prompt": []int{s.ID(t, token)}, "temperature": 0, "max_tokens": 20}
-	for name, value := range more {
-		f[name] = value
-	}
+	maps.Copy(f, more)
 	return f
 }
 
 // chatAfter asks the same in a chat, whose template shows the text alone.
 func chatAfter(message string, more fields) fields {
 	f := fields{"model": "demo:base", "messages": []fields{{"role": "user", "content": message}}, "temperature": 0, "max_tokens": 20}
-	for name, value := range more {
-		f[name] = value
-	}
+	maps.Copy(f, more)
 	return f
 }
 

@@ -14,6 +14,8 @@ import (
 )
 
 // Files beside the vocabulary that may name tokens.
+//
+//nolint:gosec // The tokens are a vocabulary's.
 const (
 	tokenizerConfigFile  = "tokenizer_config.json"
 	specialTokensMapFile = "special_tokens_map.json"
@@ -198,6 +200,7 @@ var (
 	qwenNames  = map[string]string{"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 
 	// tokenizerClasses by tokenizer_class, without "Fast"; of transformers 4.57.
+	//nolint:gosec // These tokens are no credentials.
 	tokenizerClasses = map[string]tokenizerClass{
 		"LlamaTokenizer":     {llamaNames, true},
 		"CodeLlamaTokenizer": {llamaNames, true},

@@ -90,7 +90,7 @@ func TestStreamsOfEveryDecoderSayWhatDecodingWholeSays(t *testing.T) {
 	for name, decoder := range decoders {
 		t.Run(name, func(t *testing.T) {
 			tok := tokenizerWith(t, decoder)
-			rng := rand.New(rand.NewPCG(1, uint64(len(name)))) //nolint:gosec // Reproducible on purpose.
+			rng := rand.New(rand.NewPCG(1, uint64(len(name))))
 			held := 0
 			for range 3000 {
 				ids := make([]int32, 1+rng.IntN(12))
@@ -222,16 +222,18 @@ func lossy(b []byte, each bool) string {
 			n = 1
 		case c >= 0xE0 && c <= 0xEF:
 			n = 2
-			if c == 0xE0 {
+			switch c {
+			case 0xE0:
 				low = 0xA0
-			} else if c == 0xED {
+			case 0xED:
 				high = 0x9F
 			}
 		case c >= 0xF0 && c <= 0xF4:
 			n = 3
-			if c == 0xF0 {
+			switch c {
+			case 0xF0:
 				low = 0x90
-			} else if c == 0xF4 {
+			case 0xF4:
 				high = 0x8F
 			}
 		default:

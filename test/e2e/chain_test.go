@@ -330,7 +330,7 @@ func badInput() {
 		e := shortTraining("garbage", "garbage", 2)
 		e.Spec.Training.Dataset.Train.ConfigMap = &v1alpha1.ConfigMapKeyRef{Name: "garbage", Key: "train.jsonl"}
 		Expect(cluster.Create(ctx, e)).To(Succeed())
-		stalls(ctx, e, contract.ReasonInvalidDataset, ":2")
+		stalls(ctx, e, contract.ReasonInvalidDataset, "ConfigMap garbage, key train.jsonl, line 2")
 	})
 
 	It("names the memory limit when training is killed for it", func(ctx SpecContext) {

@@ -16,7 +16,7 @@ func batchFilter(r *run, v any, p parameters) (any, error) {
 	}
 	out := List{}
 	for part := range slices.Chunk(list, n) {
-		out = append(out, List(slices.Clone(part)))
+		out = append(out, slices.Clone(part))
 	}
 	if fill := p.get(1, "fill_with"); fill != nil && len(out) > 0 {
 		last, _ := out[len(out)-1].(List)
@@ -51,7 +51,7 @@ func sliceFilter(r *run, v any, p parameters) (any, error) {
 		if i < longer {
 			size++
 		}
-		part := List(slices.Clone(list[at : at+size]))
+		part := slices.Clone(list[at : at+size])
 		at += size
 		if fill := p.get(1, "fill_with"); fill != nil && i >= longer {
 			part = append(part, fill)

@@ -299,7 +299,7 @@ func (r *run) format(v any, s spec, percent bool) (string, error) {
 			s.align = '>'
 		}
 	}
-	body, sign := "", ""
+	var body, sign string
 	switch s.verb {
 	case 's', 'r':
 		if !percent && s.verb == 's' && isNumber && !isBool && s.width+s.precision > -1 {

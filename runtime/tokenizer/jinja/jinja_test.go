@@ -150,7 +150,7 @@ const shares = `{% set ns = namespace(l=[1], m=[1], t=(1,)) %}{% for i in range(
 func TestDeepValuesAreComparedInOneGo(t *testing.T) {
 	const chain = `{% set ns = namespace(a=[1], b=[2]) %}{% for i in range(20000) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}`
 	got, err := render(chain+`{{ ns.a < ns.b }} {{ ns.a == ns.b }} {{ ns.a in [ns.b] }} {{ (ns.a | string | length) }}`, nil, budget)
-	if err != nil || got != "True False False 40003" {
+	if err != nil || got != "True False False 40003" { //nolint:dupword // What Jinja2 says.
 		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -488,15 +488,15 @@ func expandTabs(s string, p parameters) (any, error) {
 	var b strings.Builder
 	column := 0
 	for _, r := range s {
-		switch {
-		case r == '\t':
+		switch r {
+		case '\t':
 			if size > 0 {
 				n := size - column%size
 				b.WriteString(strings.Repeat(" ", n))
 				column += n
 			}
 			continue
-		case r == '\n' || r == '\r':
+		case '\n', '\r':
 			column = -1
 		}
 		b.WriteRune(r)

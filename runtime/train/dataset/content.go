@@ -9,12 +9,12 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/transformersquared/operator/runtime/artifact"
 )
 
 // foreign are files that are not what one thinks, by how they begin.
 var foreign = []struct{ magic, what string }{
-	{"version https://git-lfs.github.com/spec/", `this is a Git LFS pointer, not the file that it stands for: ` +
-		`run "git lfs pull" where it comes from, or use the address that serves the file itself`},
 	{"PAR1", "this is a Parquet file: convert it to JSON, one object a line"},
 	{"PK\x03\x04", "this is a ZIP archive: unpack it, or compress the file by gzip"},
 	{"\x28\xb5\x2f\xfd", "this is compressed by Zstandard: unpack it, or compress it by gzip"},
@@ -40,6 +40,9 @@ func unpack(content []byte, limit int64) ([]byte, error) {
 		if int64(len(content)) > limit {
 			return nil, fmt.Errorf("the file unpacks to more than %d bytes: use fewer records", limit)
 		}
+	}
+	if err := artifact.CheckLFSPointer("this", content); err != nil {
+		return nil, err
 	}
 	head := strings.ToLower(strings.TrimSpace(string(content[:min(len(content), 64)])))
 	for _, f := range foreign {

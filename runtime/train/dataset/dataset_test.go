@@ -301,7 +301,7 @@ func TestFilesAreReadByTheirContent(t *testing.T) {
 func TestFilesThatAreSomethingElseAreNamed(t *testing.T) {
 	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("0", 64) + "\nsize 12345\n"
 	tests := []struct{ name, content, want string }{
-		{"a Git LFS pointer", pointer, `a Git LFS pointer, not the file that it stands for: run "git lfs pull"`},
+		{"a Git LFS pointer", pointer, "this is a Git LFS pointer, not the file itself: fetch the file of 12345 bytes"},
 		{"a Git LFS pointer, compressed", packed(t, pointer), "a Git LFS pointer"},
 		{"Parquet", "PAR1\x15\x04", "a Parquet file: convert it"},
 		{"a ZIP archive", "PK\x03\x04\x14", "a ZIP archive: unpack it"},

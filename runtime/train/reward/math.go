@@ -3,6 +3,7 @@ package reward
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/train/reward/latex"
@@ -53,8 +54,8 @@ func firstSentence(s string) string {
 // lastSpan returns the last mathematics that a text has between delimiters.
 func lastSpan(text string) []string {
 	spans := delimited.FindAllStringSubmatchIndex(text, -1)
-	for i := len(spans) - 1; i >= 0; i-- {
-		if inner := inside(text, spans[i]); inner != "" {
+	for _, span := range slices.Backward(spans) {
+		if inner := inside(text, span); inner != "" {
 			return []string{inner}
 		}
 	}

@@ -80,7 +80,7 @@ func subjects(ref Reference) []string {
 
 func set(names string) map[string]bool {
 	m := map[string]bool{}
-	for _, n := range strings.Fields(names) {
+	for n := range strings.FieldsSeq(names) {
 		m[n] = true
 	}
 	return m

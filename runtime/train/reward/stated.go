@@ -2,6 +2,7 @@ package reward
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -73,8 +74,8 @@ func stated[T any](answer string, forms []form, read func(text string, closed bo
 	for _, part := range parts {
 		for _, f := range forms {
 			found := f.find(part)
-			for i := len(found) - 1; i >= 0; i-- {
-				if result, ok = read(found[i], f.closed); ok {
+			for _, one := range slices.Backward(found) {
+				if result, ok = read(one, f.closed); ok {
 					return result, f.name, true
 				}
 			}

@@ -215,7 +215,7 @@ func TestReferenceSolutionsAreRight(t *testing.T) {
 		if n := passed(t, u, tasks, whole); n != len(tasks) {
 			t.Errorf("%d of %d reference solutions are right as whole functions", n, len(tasks))
 		}
-		nothing := func(one task) string { return "    pass\n" }
+		nothing := func(task) string { return "    pass\n" }
 		if n := passed(t, u, tasks, nothing); n != 0 {
 			t.Errorf("%d of %d empty functions are right", n, len(tasks))
 		}

@@ -35,7 +35,9 @@ var (
 )
 
 // unitWords are the units that are dropped where they are written as plain
-// words; in \text any word is.
+// words; in \text any word is. Both spellings of English occur.
+//
+//nolint:misspell // See above.
 const unitWords = `square|sq|cubic|cu|degrees?|deg|cents?|dollars?|inch(?:es)?|in|feet|foot|ft|yards?|miles?|mi|` +
 	`meters?|metres?|centimeters?|centimetres?|millimeters?|kilometers?|kilometres?|cm|mm|km|m/s|mph|units?|` +
 	`hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?|grams?|kilograms?|kg|pounds?|lbs?|ounces?|oz|` +
