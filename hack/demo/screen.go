@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
@@ -61,7 +63,7 @@ func (s *screen) headline(format string, args ...any) {
 // printf prints below the block, which stays as it is from then on.
 func (s *screen) printf(format string, args ...any) {
 	s.rows, s.before, s.spoke = 0, nil, time.Now()
-	fmt.Fprintf(s.out, format, args...) //nolint:errcheck // As fmt.Printf: there is nobody to tell.
+	fmt.Fprintf(s.out, format, args...)
 }
 
 // draw shows lines after since, over those drawn before. status is about all of
@@ -72,7 +74,7 @@ func (s *screen) draw(lines []string, status string, since time.Duration) {
 		return
 	}
 	width, height := s.size()
-	lines = fit(append(lines[:len(lines):len(lines)], status), width, height)
+	lines = fit(append(slices.Clip(lines), status), width, height)
 	up := ""
 	switch {
 	case s.rows == 0 || width < s.width || s.rows >= height:
@@ -81,12 +83,13 @@ func (s *screen) draw(lines []string, status string, since time.Duration) {
 	default:
 		up = fmt.Sprintf("\033[%dA", s.rows)
 	}
-	frame := up
+	var frame strings.Builder
+	frame.WriteString(up)
 	for _, line := range lines {
-		frame += "\r" + line + "\033[K\n"
+		frame.WriteString("\r" + line + "\033[K\n")
 	}
 	// What a taller block left below is erased.
-	fmt.Fprint(s.out, frame+"\033[J") //nolint:errcheck // As fmt.Print.
+	fmt.Fprint(s.out, frame.String()+"\033[J")
 	s.rows, s.width, s.spoke = len(lines), width, time.Now()
 }
 
@@ -119,7 +122,7 @@ func (s *screen) log(lines []string, status string, since time.Duration) {
 		changed = []string{status}
 	}
 	for _, line := range changed {
-		fmt.Fprintf(s.out, "  %4.0fs %s\n", since.Seconds(), line) //nolint:errcheck // As fmt.Printf.
+		fmt.Fprintf(s.out, "  %4.0fs %s\n", since.Seconds(), line)
 		s.spoke = time.Now()
 	}
 	s.before = lines
@@ -153,7 +156,7 @@ func (s *screen) during(ctx context.Context, what, usual string, progress func()
 // erase takes the block away again.
 func (s *screen) erase() {
 	if s.size != nil && s.rows > 0 {
-		fmt.Fprintf(s.out, "\033[%dA\r\033[J", s.rows) //nolint:errcheck // As fmt.Printf.
+		fmt.Fprintf(s.out, "\033[%dA\r\033[J", s.rows)
 	}
 	s.rows, s.before = 0, nil
 }

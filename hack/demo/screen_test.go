@@ -49,7 +49,7 @@ func (n newlines) Write(b []byte) (int, error) {
 // rows is what somebody sees: the rows that are not empty.
 func (t terminal) rows() []string {
 	var rows []string
-	for _, row := range strings.Split(t.emulator.String(), "\n") {
+	for row := range strings.SplitSeq(t.emulator.String(), "\n") {
 		if row = strings.TrimRight(row, " "); row != "" {
 			rows = append(rows, row)
 		}

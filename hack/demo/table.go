@@ -95,31 +95,33 @@ func cells(name string) int { return max(7, len(name)+2) }
 // tableHead is two lines: what kind of set, and of which skill.
 func tableHead(skills skillSet) string {
 	test, harder := cells(mixture), 1
-	names := fmt.Sprintf("%*s", labelCells, "")
+	var names strings.Builder
+	names.WriteString(fmt.Sprintf("%*s", labelCells, ""))
 	for _, s := range skills {
-		names += fmt.Sprintf("%*s", cells(s.name), s.name)
+		names.WriteString(fmt.Sprintf("%*s", cells(s.name), s.name))
 		test, harder = test+cells(s.name), harder+cells(s.name)
 	}
-	names += fmt.Sprintf("%*s ", cells(mixture), mixture)
+	names.WriteString(fmt.Sprintf("%*s ", cells(mixture), mixture))
 	for _, s := range skills {
-		names += fmt.Sprintf("%*s", cells(s.name), s.name)
+		names.WriteString(fmt.Sprintf("%*s", cells(s.name), s.name))
 	}
-	return fmt.Sprintf("%*s%*s%*s\n%s\n", labelCells, "", test, testTitle, harder, harderTitle, names)
+	return fmt.Sprintf("%*s%*s%*s\n%s\n", labelCells, "", test, testTitle, harder, harderTitle, names.String())
 }
 
 func tableRow(label string, skills skillSet, right []marks) string {
-	text := fmt.Sprintf("  %-*s", labelCells-2, label)
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("  %-*s", labelCells-2, label))
 	var all, asked int
 	for i, s := range skills {
 		n := int(right[i].test.Load())
 		all, asked = all+n, asked+len(s.test)
-		text += fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(n, len(s.test)))
+		text.WriteString(fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(n, len(s.test))))
 	}
-	text += fmt.Sprintf("%*.1f%% ", cells(mixture)-1, percent(all, asked))
+	text.WriteString(fmt.Sprintf("%*.1f%% ", cells(mixture)-1, percent(all, asked)))
 	for i, s := range skills {
-		text += fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(int(right[i].transfer.Load()), len(s.transfer)))
+		text.WriteString(fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(int(right[i].transfer.Load()), len(s.transfer))))
 	}
-	return text + "\n"
+	return text.String() + "\n"
 }
 
 func percent(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }

@@ -51,7 +51,7 @@ func readmes(t *testing.T) map[string]string {
 		t.Skipf("this is no checkout of the repository: %v", err)
 	}
 	texts := map[string]string{}
-	for _, path := range strings.Fields(string(out)) {
+	for path := range strings.FieldsSeq(string(out)) {
 		texts[path] = read(t, path)
 	}
 	if len(texts) < 5 {
@@ -83,7 +83,7 @@ func TestMakeTargetsExist(t *testing.T) {
 		}
 		for _, c := range code {
 			for _, m := range makeCall.FindAllStringSubmatch(c, -1) {
-				for _, name := range strings.Fields(strings.Trim(m[1], "`")) {
+				for name := range strings.FieldsSeq(strings.Trim(m[1], "`")) {
 					seen++
 					if name = strings.Trim(name, "`"); !targets[name] {
 						t.Errorf("%s: %s: the Makefile has no target %q", path, strings.TrimSpace(c), name)

@@ -90,7 +90,7 @@ func ask(t *testing.T, url, body string) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // It was read.
+	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func serve(t *testing.T, policy string) string {
 		args = append(args, "--expert", e.Metadata.Name+"="+untrained(t, data, e.Spec.Skill),
 			"--describe", e.Metadata.Name+"="+e.Spec.Description)
 	}
-	cmd := exec.CommandContext(t.Context(), t2, args...) //nolint:gosec // Built above.
+	cmd := exec.CommandContext(t.Context(), t2, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	log, err := cmd.StderrPipe()
 	if err != nil {
@@ -241,7 +241,7 @@ func only(t *testing.T, dir string) string {
 
 func run(t *testing.T, argv ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...) //nolint:gosec // The tests' own.
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
