@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -143,7 +144,7 @@ func TestTheConversationWithAPod(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		get, put http.HandlerFunc
-		offers   int
+		offers   int32
 		want     seenPod
 		trouble  string
 	}{
@@ -179,13 +180,13 @@ func TestTheConversationWithAPod(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			offers := 0
+			var offers atomic.Int32
 			pod := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method != http.MethodPut {
 					tc.get(w, r)
 					return
 				}
-				offers++
+				offers.Add(1)
 				if got := r.Header.Get("Authorization"); got != "Bearer token" {
 					t.Errorf("Authorization is %q", got)
 				}
@@ -203,8 +204,8 @@ func TestTheConversationWithAPod(t *testing.T) {
 				t.Errorf("trouble %q, want %q", got.Trouble, tc.trouble)
 			}
 			got.Trouble = ""
-			if diff := cmp.Diff(tc.want, got); diff != "" || offers != tc.offers {
-				t.Errorf("%d offers, want %d; (-want +got):\n%s", offers, tc.offers, diff)
+			if diff := cmp.Diff(tc.want, got); diff != "" || offers.Load() != tc.offers {
+				t.Errorf("%d offers, want %d; (-want +got):\n%s", offers.Load(), tc.offers, diff)
 			}
 		})
 	}
