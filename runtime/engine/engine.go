@@ -5,37 +5,37 @@
 // that pass 1 compares, all alike. New requests join and finished or cancelled
 // ones leave between two turns.
 //
-// # Merged and factored
+// # Merged and unmerged
 //
 // A mixture of experts is computed in one of two forms. Merged, its matrices
 // are composed to dense ones: a model of its own, and so a batch of its own in
-// each turn. Factored, all mixtures and the base (z = 1) share U and Vᵀ, and one
+// each turn. Unmerged, all mixtures and the base (z = 1) share U and Vᵀ, and one
 // batch, in which each sequence has its own σ⊙z; what no expert scales stays
 // dense. Writing answers is bound by the memory that a turn reads: d merged
-// models read d sets of weights, the factored one c sets, whatever d. A matrix of
+// models read d sets of weights, the unmerged one c sets, whatever d. A matrix of
 // full rank is 1 + shorter/longer side as large in factors, so that c is 2 if all
 // are square, and 1.4 for a small Llama. One mixture alone is c times as fast
 // merged.
 //
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
-// everything is merged. Else everything is factored if a turn of all mixtures and
+// everything is merged. Else everything is unmerged if a turn of all mixtures and
 // the base gains at least what a turn of one mixture loses, c; or if there are
 // more mixtures than MaxComposed. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
 // So two experts beside the base are enough for a small Llama, and five where
 // all matrices are square. Then a mixture that the set did not
-// name is factored, too, and need not wait until it is composed, unless it
+// name is unmerged, too, and need not wait until it is composed, unless it
 // scales matrices that the set does not; and pass 1 stays with the base's dense
-// weights: reading its prompts is bound by arithmetic, of which the factored
+// weights: reading its prompts is bound by arithmetic, of which the unmerged
 // form has more.
 //
 // U and Vᵀ take c times the memory of the matrices that they make, beside the
 // base's own, which stay: for pass 1, and because the next set may be merged.
-// They are read from the decomposition when a set is prepared that is factored,
+// They are read from the decomposition when a set is prepared that is unmerged,
 // those that the set before has, too, are shared with it, and they go with the
 // last set, or request, that uses them. An engine that only merges never has
-// them; one that only factors never composes.
+// them; one that never merges never composes.
 //
 // # What a request gets
 //
@@ -47,8 +47,8 @@
 // left out for that. The form is a function of the options, the set that Retain
 // has taken into use, and the mixture; it is looked up when a request is made
 // and stays until its end. So, with a seed, FormAuto gives the same answer as
-// long as the set is the same, and FormMerged and FormFactored, which factors
-// every matrix of the decomposition, whatever the set is.
+// long as the set is the same, and FormMerged and FormUnmerged, which leaves every
+// matrix of the decomposition unmerged, whatever the set is.
 //
 // # The cache
 //
@@ -134,7 +134,7 @@ type Options struct {
 	Base *model.Model
 	// Compose makes the weights of a mixture; see Composer.
 	Compose func(context.Context, Mixture) (*model.Model, error)
-	// Factors make the factored form; without them there is the merged one only.
+	// Factors make the unmerged form; without them there is the merged one only.
 	Factors Factors
 	// Form of the mixtures; empty means FormAuto.
 	Form Form
@@ -195,8 +195,8 @@ func (o *Options) setDefaults() error {
 	if o.Form, err = ParseForm(string(o.Form)); err != nil {
 		return err
 	}
-	if o.Form == FormFactored && o.Factors.Attach == nil {
-		return errors.New("the factored form needs a decomposition")
+	if o.Form == FormUnmerged && o.Factors.Attach == nil {
+		return errors.New("the unmerged form needs a decomposition")
 	}
 	positive := func(name string, v *int, otherwise int) error {
 		if *v < 0 {
@@ -242,7 +242,7 @@ type Engine struct {
 	reusedTokens, cancelled, fails atomic.Int64
 	usedPages, keptPages           atomic.Int64
 	promisedPages                  atomic.Int64
-	merged, factored               computed
+	merged, unmerged               computed
 }
 
 // computed counts what was computed in one form.
@@ -251,8 +251,8 @@ type computed struct {
 }
 
 func (e *Engine) computed(f Form) *computed {
-	if f == FormFactored {
-		return &e.factored
+	if f == FormUnmerged {
+		return &e.unmerged
 	}
 	return &e.merged
 }
@@ -311,7 +311,7 @@ func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.pr
 // go on with it.
 func (e *Engine) Retain(s Set) { e.weights.retain(s) }
 
-// Form is the form of the set in use: FormMerged or FormFactored.
+// Form is the form of the set in use: FormMerged or FormUnmerged.
 func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.
@@ -325,9 +325,9 @@ type Stats struct {
 	Cancelled, Failed int64
 	// Pages are those of the key-value cache.
 	Pages PageStats
-	// Merged and Factored are what is held and was computed in each form; the
+	// Merged and Unmerged are what is held and was computed in each form; the
 	// base's own weights count as merged.
-	Merged, Factored FormStats
+	Merged, Unmerged FormStats
 }
 
 // PageStats count pages of the key-value cache, of model.PageTokens tokens each.
@@ -358,10 +358,10 @@ func (e *Engine) Stats() Stats {
 	waiting := len(e.waiting)
 	e.mu.Unlock()
 	merged := FormStats{Tokens: e.merged.tokens.Load(), Steps: e.merged.steps.Load()}
-	factored := FormStats{Tokens: e.factored.tokens.Load(), Steps: e.factored.steps.Load()}
-	e.weights.count(&merged, &factored)
+	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Steps: e.unmerged.steps.Load()}
+	e.weights.count(&merged, &unmerged)
 	return Stats{
-		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Factored: factored,
+		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Unmerged: unmerged,
 		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),

@@ -136,7 +136,7 @@ func TestGreedyEqualsStepByStep(t *testing.T) {
 // TestNeighboursDoNotMatter asks the same seeded requests alone and in a busy
 // batch with other experts, prompts and lengths.
 func TestNeighboursDoNotMatter(t *testing.T) {
-	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged, engine.FormFactored} {
+	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged, engine.FormUnmerged} {
 		t.Run(string(form), func(t *testing.T) { neighboursDoNotMatter(t, form) })
 	}
 }

@@ -78,7 +78,7 @@ func TestSoak(t *testing.T) {
 		swaps bool
 	}{
 		"auto": {engine.FormAuto, false}, "merged": {engine.FormMerged, false},
-		"merged, with swaps": {engine.FormMerged, true}, "factored, with swaps": {engine.FormFactored, true},
+		"merged, with swaps": {engine.FormMerged, true}, "unmerged, with swaps": {engine.FormUnmerged, true},
 	} {
 		t.Run(name, func(t *testing.T) { soak(t, c.form, c.swaps) })
 	}

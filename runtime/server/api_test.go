@@ -423,15 +423,15 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	for _, want := range []string{
 		`t2_requests_total{code="200",endpoint="chat"} 1`, `t2_requests_total{code="400",endpoint="completions"} 1`,
 		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
-		`t2_mixtures{form="factored"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="factored"}`,
-		`t2_computed_tokens_total{form="factored"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
+		`t2_mixtures{form="unmerged"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="unmerged"}`,
+		`t2_computed_tokens_total{form="unmerged"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
 		`t2_cache_pages{state="total"} 81`, `t2_cache_pages{state="promised"}`, `t2_cache_pages{state="used"}`, `t2_cache_pages{state="kept"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)
 		}
 	}
-	if !strings.Contains(h.log.String(), `"form":"factored"`) {
+	if !strings.Contains(h.log.String(), `"form":"unmerged"`) {
 		t.Error("the log does not say in which form the set is computed")
 	}
 	for _, want := range []string{"\nt2_fallbacks_total ", `t2_expert_requests_total{expert="demo-math"} `, `t2_expert_requests_total{expert="demo-code"} `} {
@@ -451,10 +451,10 @@ func TestASpecificationSaysHowToCompute(t *testing.T) {
 	v := enginetest.New(t)
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
-		DType: "Int8", Form: "factored",
+		DType: "Int8", Form: "unmerged",
 	}
 	c, err := server.FromSpec(spec)
-	if err != nil || c.DType != backend.Int8 || c.Form != engine.FormFactored {
+	if err != nil || c.DType != backend.Int8 || c.Form != engine.FormUnmerged {
 		t.Errorf("dtype %s, form %s (%v)", c.DType, c.Form, err)
 	}
 	for _, change := range []func(*contract.ServeSpec){

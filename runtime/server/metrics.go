@@ -95,7 +95,7 @@ var (
 	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a place in the batch.", nil, nil)
 	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
-	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or factored (scales of shared factors).", []string{"form"}, nil)
+	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)
 	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
 	descSteps     = prometheus.NewDesc("t2_model_steps_total", "Batches that were computed, by form.", []string{"form"}, nil)
@@ -137,7 +137,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descWaiting, int64(st.Waiting))
 	gauge(descActive, int64(st.Active))
 	gauge(descComposed, int64(st.Merged.Mixtures))
-	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormFactored: st.Factored} {
+	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormUnmerged: st.Unmerged} {
 		gauge(descMixtures, int64(f.Mixtures), string(form))
 		gauge(descBytes, f.Bytes, string(form))
 		counter(descComputed, f.Tokens, string(form))
