@@ -91,7 +91,7 @@ func TestServeByFlags(t *testing.T) {
 		!strings.Contains(metrics, `t2_model_steps_total{form="merged"} 0`) {
 		t.Errorf("three tokens were asked for in the unmerged form; metrics:\n%s", metrics)
 	}
-	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_pages{state="total"} 32`) {
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_blocks{state="total"} 32`) {
 		t.Errorf("a cache of 1000 tokens was asked for; metrics:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()

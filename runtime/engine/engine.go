@@ -52,20 +52,20 @@
 //
 // # The cache
 //
-// Keys and values lie in pages (package model), of which a request takes as many
+// Keys and values lie in blocks (package model), of which a request takes as many
 // as its tokens need, when it needs them. It is admitted once all that it may come
 // to need, for its prompt, its longest answer and the labels that it scores side
 // by side, can be promised to it beside what others were promised: then it cannot
-// fail for want of a page. Requests are admitted in the order in which they came,
-// so that a large one is not overtaken for ever by small ones. Its pages are free
+// fail for want of a block. Requests are admitted in the order in which they came,
+// so that a large one is not overtaken for ever by small ones. Its blocks are free
 // as soon as it ends.
 //
 // What a prompt has in common with that of a running request of the same mixture is
 // read once: the choices of one request, or conversations under one system prompt,
-// share its pages. A request waits for one before it that is reading at least half
-// of its prompt. The last prompts of pass 1 are kept beyond their end, in pages that
+// share its blocks. A request waits for one before it that is reading at least half
+// of its prompt. The last prompts of pass 1 are kept beyond their end, in blocks that
 // are free otherwise, for the next ones of pass 1. They give way, the least recently
-// used first, when a request needs a page that it was promised.
+// used first, when a request needs a block that it was promised.
 package engine
 
 import (
@@ -149,7 +149,7 @@ type Options struct {
 	// DefaultMaxBatch.
 	MaxBatch int
 	// CacheTokens is how many tokens of prompts and answers the key-value cache
-	// holds, rounded up to pages; tokens that requests share count once. A request
+	// holds, rounded up to blocks; tokens that requests share count once. A request
 	// waits until there is room for its prompt and the longest answer it may get; 0
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
@@ -226,12 +226,12 @@ func (o *Options) setDefaults() error {
 // Engine runs one base model and the models composed from it. Its methods may
 // be called from any goroutine.
 type Engine struct {
-	o          Options
-	totalPages int // Of the cache.
-	weights    *weights
-	stop       context.CancelFunc
-	ended      chan struct{} // Closed when the loop has ended.
-	wake       chan struct{} // One place: something waits.
+	o           Options
+	totalBlocks int // Of the cache.
+	weights     *weights
+	stop        context.CancelFunc
+	ended       chan struct{} // Closed when the loop has ended.
+	wake        chan struct{} // One place: something waits.
 
 	mu      sync.Mutex
 	waiting []*job
@@ -240,8 +240,8 @@ type Engine struct {
 	active                         atomic.Int64
 	promptTokens, tokens, turns    atomic.Int64
 	reusedTokens, cancelled, fails atomic.Int64
-	usedPages, keptPages           atomic.Int64
-	promisedPages                  atomic.Int64
+	usedBlocks, keptBlocks         atomic.Int64
+	promisedBlocks                 atomic.Int64
 	merged, unmerged               computed
 }
 
@@ -263,13 +263,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	places := newPlaces(o.MaxBatch)
-	cache, err := o.Base.NewPagedCache(places.total(), o.ContextLength, o.cachePages(places))
+	cache, err := o.Base.NewPagedCache(places.total(), o.ContextLength, o.cacheBlocks(places))
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		o: o, totalPages: cache.TotalPages(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
 			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
@@ -298,7 +298,7 @@ func (e *Engine) Close() {
 func (e *Engine) ContextLength() int { return e.o.ContextLength }
 
 // CacheTokens is how many tokens the key-value cache holds.
-func (e *Engine) CacheTokens() int { return e.totalPages * model.PageTokens }
+func (e *Engine) CacheTokens() int { return e.totalBlocks * model.BlockSize }
 
 // Prepare makes what a set needs ahead of its first request: factors and
 // scales, or as many merged models as the engine keeps. Requests are computed in
@@ -323,17 +323,17 @@ type Stats struct {
 	PromptTokens, ReusedTokens, Tokens, Turns int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
-	// Pages are those of the key-value cache.
-	Pages PageStats
+	// Blocks are those of the key-value cache.
+	Blocks BlockStats
 	// Merged and Unmerged are what is held and was computed in each form; the
 	// base's own weights count as merged.
 	Merged, Unmerged FormStats
 }
 
-// PageStats count pages of the key-value cache, of model.PageTokens tokens each.
-type PageStats struct {
+// BlockStats count blocks of the key-value cache, of model.BlockSize tokens each.
+type BlockStats struct {
 	// Total are all, Used those that hold tokens, and Kept those of them that hold
-	// prompts of pass 1 which may come again; they give way to requests. A page
+	// prompts of pass 1 which may come again; they give way to requests. A block
 	// that several share counts once.
 	Total, Used, Kept int
 	// Promised are those that the requests in the batch may come to hold at most,
@@ -365,9 +365,9 @@ func (e *Engine) Stats() Stats {
 		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
-		Pages: PageStats{
-			Total: e.totalPages, Used: int(e.usedPages.Load()), Kept: int(e.keptPages.Load()),
-			Promised: int(e.promisedPages.Load()),
+		Blocks: BlockStats{
+			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Kept: int(e.keptBlocks.Load()),
+			Promised: int(e.promisedBlocks.Load()),
 		},
 	}
 }

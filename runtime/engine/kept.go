@@ -9,17 +9,17 @@ import (
 
 // keptPrompts is how many prompts of pass 1 are kept. One is enough where all
 // requests are given the same skills to choose from; a few more let several
-// wordings take turns, and cost only the pages that they do not share.
+// wordings take turns, and cost only the blocks that they do not share.
 const keptPrompts = 8
 
 // kept are the last prompts of pass 1, whose beginnings (the template with all
-// skills) the next ones share. They hold pages that nobody has promised to
+// skills) the next ones share. They hold blocks that nobody has promised to
 // anybody, and give way when a job needs them.
 type kept struct {
-	cache *model.Cache
-	list  []keptPrompt // The most recently used first.
-	free  []int        // Sequences.
-	pages int          // That the list holds, some together with jobs.
+	cache  *model.Cache
+	list   []keptPrompt // The most recently used first.
+	free   []int        // Sequences.
+	blocks int          // That the list holds, some together with jobs.
 }
 
 type keptPrompt struct {
@@ -74,7 +74,7 @@ func (k *kept) use(i int) {
 	k.list = slices.Insert(slices.Delete(k.list, i, i+1), 0, p)
 }
 
-// keep shares the pages of a prompt that has been read. The least recently used
+// keep shares the blocks of a prompt that has been read. The least recently used
 // one leaves if there are too many.
 func (k *kept) keep(j *job) error {
 	o := j.origin()
@@ -118,6 +118,6 @@ func (k *kept) count() error {
 		seqs[i] = p.seq
 	}
 	var err error
-	k.pages, err = k.cache.UsedPagesOf(seqs...)
+	k.blocks, err = k.cache.UsedBlocksOf(seqs...)
 	return err
 }

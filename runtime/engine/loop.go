@@ -38,7 +38,7 @@ type job struct {
 	work   work
 
 	place    int // Sequence in the cache.
-	promised int // Pages that it may hold at most, its forks included.
+	promised int // Blocks that it may hold at most, its forks included.
 	forks    int // That it may have at a time.
 	read     int // Tokens of the prompt that are in the cache.
 	ended    bool
@@ -73,7 +73,7 @@ type loop struct {
 
 	active   []*job // In order of admission.
 	free     []int  // Places.
-	promised int    // Pages, to all active jobs.
+	promised int    // Blocks, to all active jobs.
 	kept     kept
 	forks    int // Forks taken in this turn.
 }
@@ -113,8 +113,8 @@ func (l *loop) abort() {
 	}
 }
 
-// admit gives free places and pages to those who wait longest, and drops those
-// who have stopped waiting. Nobody overtakes: one that needs many pages waits
+// admit gives free places and blocks to those who wait longest, and drops those
+// who have stopped waiting. Nobody overtakes: one that needs many blocks waits
 // until those before it have ended, and those behind it wait with it.
 func (l *loop) admit() {
 	e := l.engine
@@ -145,13 +145,13 @@ func (l *loop) admit() {
 	l.count()
 }
 
-// count publishes how much is going on; the requests last, so that the pages are
+// count publishes how much is going on; the requests last, so that the blocks are
 // no older than they are.
 func (l *loop) count() {
 	e := l.engine
-	e.usedPages.Store(int64(l.cache.UsedPages()))
-	e.keptPages.Store(int64(l.kept.pages))
-	e.promisedPages.Store(int64(l.promised))
+	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
+	e.keptBlocks.Store(int64(l.kept.blocks))
+	e.promisedBlocks.Store(int64(l.promised))
 	e.active.Store(int64(len(l.active)))
 }
 
@@ -311,7 +311,7 @@ func takeAll(shares []share, logits *tensor.Tensor) []taken {
 	return all
 }
 
-// compute steps the model. Where pages lack, kept prompts give way, the least
+// compute steps the model. Where blocks lack, kept prompts give way, the least
 // recently used first.
 func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 	for {
@@ -334,7 +334,7 @@ func (l *loop) fail(j *job, err error) {
 	l.end(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's place and pages at once. The job leaves l.active at the end of the
+// end frees a job's place and blocks at once. The job leaves l.active at the end of the
 // turn.
 func (l *loop) end(j *job, err error) {
 	if j.ended {

@@ -49,7 +49,7 @@ func (l *loop) reuse(j *job) (wait bool, err error) {
 }
 
 // handOver gives those who wait for the prompt of a job that ends what has been
-// read of it, before its pages are free.
+// read of it, before its blocks are free.
 func (l *loop) handOver(from *job) {
 	for _, j := range l.active {
 		if j.ended || j.read > 0 {

@@ -25,10 +25,10 @@ func numbered(from int32, n int) []int32 {
 // with and without an expert: the first of each kind reads the prompt, in several
 // turns, and the others its last token.
 func TestChoicesReadTheirPromptOnce(t *testing.T) {
-	const choices, length = 5, 2*page + 5
+	const choices, length = 5, 2*block + 5
 	for _, most := range []int{1, 12} { // An answer of one token ends as soon as its prompt is read.
 		t.Run(fmt.Sprintf("answers of %d tokens", most), func(t *testing.T) {
-			h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
+			h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = block, nil })
 			mixtures := []engine.Mixture{{}, h.expert(t, 1)}
 			h.use(t, engine.Set{Mixtures: mixtures[1:]})
 			request := func(i int) engine.Request {
@@ -58,8 +58,8 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 			if reused, want := s.ReusedTokens-before.ReusedTokens, int64(2*(choices-1)*(length-1)); reused != want {
 				t.Errorf("%d tokens were reused, want %d", reused, want)
 			}
-			if s.Pages.Used != 0 || s.Pages.Promised != 0 {
-				t.Errorf("an idle engine has pages %+v", s.Pages)
+			if s.Blocks.Used != 0 || s.Blocks.Promised != 0 {
+				t.Errorf("an idle engine has blocks %+v", s.Blocks)
 			}
 		})
 	}
@@ -68,8 +68,8 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 // TestPromptsShareBeginnings asks for prompts of which two have most in common and
 // the third little with both.
 func TestPromptsShareBeginnings(t *testing.T) {
-	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
-	beginning := numbered(9, page+7)
+	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = block, nil })
+	beginning := numbered(9, block+7)
 	prompts := [][]int32{
 		slices.Concat(beginning, numbered(100, 20)),
 		slices.Concat(beginning, numbered(200, 30)),
@@ -156,7 +156,7 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	if reused := s.ReusedTokens - before.ReusedTokens; reused != 4*step {
 		t.Errorf("%d tokens were handed over, want %d", reused, 4*step)
 	}
-	if s.Cancelled != 1 || s.Failed != 0 || s.Pages.Used != 0 {
-		t.Errorf("%d were cancelled, %d failed, pages %+v", s.Cancelled, s.Failed, s.Pages)
+	if s.Cancelled != 1 || s.Failed != 0 || s.Blocks.Used != 0 {
+		t.Errorf("%d were cancelled, %d failed, blocks %+v", s.Cancelled, s.Failed, s.Blocks)
 	}
 }

@@ -402,7 +402,7 @@ func TestRequestsThatTheCacheCannotHoldAreRefused(t *testing.T) {
 			t.Fatalf("%s: status %s, answer %+v, want 400", path, resp.Status, got)
 		}
 		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != "max_tokens" ||
-			!strings.Contains(e.Message, "the cache holds 2 pages of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
+			!strings.Contains(e.Message, "the cache holds 2 blocks of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
 				"max_tokens can be at most 2 with this prompt") {
 			t.Errorf("%s: error %+v", path, e)
 		}
@@ -425,7 +425,7 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
 		`t2_mixtures{form="unmerged"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="unmerged"}`,
 		`t2_computed_tokens_total{form="unmerged"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
-		`t2_cache_pages{state="total"} 81`, `t2_cache_pages{state="promised"}`, `t2_cache_pages{state="used"}`, `t2_cache_pages{state="kept"}`,
+		`t2_cache_blocks{state="total"} 81`, `t2_cache_blocks{state="promised"}`, `t2_cache_blocks{state="used"}`, `t2_cache_blocks{state="kept"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)

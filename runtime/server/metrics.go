@@ -100,7 +100,7 @@ var (
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
 	descSteps     = prometheus.NewDesc("t2_model_steps_total", "Batches that were computed, by form.", []string{"form"}, nil)
 	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), reused (found in the cache), answer (written).", []string{"kind"}, nil)
-	descPages     = prometheus.NewDesc("t2_cache_pages", "Pages of the key-value cache: total, used (hold tokens), kept (of these, prompts of pass 1 that give way to requests) and promised (to requests in the batch, at most).", []string{"state"}, nil)
+	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), kept (of these, prompts of pass 1 that give way to requests) and promised (to requests in the batch, at most).", []string{"state"}, nil)
 	descTurns     = prometheus.NewDesc("t2_engine_turns_total", "Turns of the engine's loop.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
@@ -111,7 +111,7 @@ var (
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descWaiting, descActive, descComposed, descMixtures, descBytes, descComputed, descSteps,
-		descTokens, descPages, descTurns, descCancelled, descFailed, descReady,
+		descTokens, descBlocks, descTurns, descCancelled, descFailed, descReady,
 	} {
 		ch <- d
 	}
@@ -146,10 +146,10 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descTokens, st.PromptTokens, "prompt")
 	counter(descTokens, st.ReusedTokens, "reused")
 	counter(descTokens, st.Tokens, "answer")
-	gauge(descPages, int64(st.Pages.Total), "total")
-	gauge(descPages, int64(st.Pages.Used), "used")
-	gauge(descPages, int64(st.Pages.Kept), "kept")
-	gauge(descPages, int64(st.Pages.Promised), "promised")
+	gauge(descBlocks, int64(st.Blocks.Total), "total")
+	gauge(descBlocks, int64(st.Blocks.Used), "used")
+	gauge(descBlocks, int64(st.Blocks.Kept), "kept")
+	gauge(descBlocks, int64(st.Blocks.Promised), "promised")
 	counter(descTurns, st.Turns)
 	counter(descCancelled, st.Cancelled)
 	counter(descFailed, st.Failed)

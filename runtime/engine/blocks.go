@@ -14,42 +14,42 @@ const DefaultCacheBytes = 2 << 30
 type CacheError struct {
 	// Prompt and Answer are the tokens of the prompt and those asked for.
 	Prompt, Answer int
-	// Needed and Limit are pages of model.PageTokens tokens.
+	// Needed and Limit are blocks of model.BlockSize tokens.
 	Needed, Limit int
 }
 
 // Error names the numbers.
 func (e *CacheError) Error() string {
-	return fmt.Sprintf("the cache holds %d pages of %d tokens, but the request needs %d: for %d tokens of the prompt and %d of the answer",
-		e.Limit, model.PageTokens, e.Needed, e.Prompt, e.Answer)
+	return fmt.Sprintf("the cache holds %d blocks of %d tokens, but the request needs %d: for %d tokens of the prompt and %d of the answer",
+		e.Limit, model.BlockSize, e.Needed, e.Prompt, e.Answer)
 }
 
 // demand is what a job may hold of the cache at most.
 type demand struct {
-	// pages for the job itself, to its end.
-	pages int
-	// forks are what it can use side by side, besides, of forkPages each; it needs
+	// blocks for the job itself, to its end.
+	blocks int
+	// forks are what it can use side by side, besides, of forkBlocks each; it needs
 	// one if it can use any.
-	forks, forkPages int
+	forks, forkBlocks int
 }
 
 // least is what the job cannot do without.
-func (d demand) least() int { return d.pages + min(d.forks, 1)*d.forkPages }
+func (d demand) least() int { return d.blocks + min(d.forks, 1)*d.forkBlocks }
 
 // answerDemand is for a prompt and an answer of so many tokens at most, the last
 // of which nothing follows.
 func answerDemand(prompt, answer int) demand {
-	return demand{pages: model.Pages(prompt + answer - 1)}
+	return demand{blocks: model.Blocks(prompt + answer - 1)}
 }
 
-// scoreDemand is for a prompt and labels. A fork has the pages of its label, the
-// last token left out, and a copy of the prompt's last page if that is not full.
+// scoreDemand is for a prompt and labels. A fork has the blocks of its label, the
+// last token left out, and a copy of the prompt's last block if that is not full.
 func scoreDemand(prompt int, labels [][]int32) demand {
-	d := demand{pages: model.Pages(prompt)}
+	d := demand{blocks: model.Blocks(prompt)}
 	for _, label := range labels {
 		if len(label) > 1 {
 			d.forks++
-			d.forkPages = max(d.forkPages, model.ForkPages(prompt, len(label)-1))
+			d.forkBlocks = max(d.forkBlocks, model.ForkBlocks(prompt, len(label)-1))
 		}
 	}
 	return d
@@ -65,8 +65,8 @@ func (e *Engine) fits(prompt, answer int, d demand) error {
 	if prompt+answer > e.o.ContextLength {
 		return &ContextError{Prompt: prompt, Answer: answer, Limit: e.o.ContextLength}
 	}
-	if d.least() > e.totalPages {
-		return &CacheError{Prompt: prompt, Answer: answer, Needed: d.least(), Limit: e.totalPages}
+	if d.least() > e.totalBlocks {
+		return &CacheError{Prompt: prompt, Answer: answer, Needed: d.least(), Limit: e.totalBlocks}
 	}
 	return nil
 }
@@ -77,41 +77,41 @@ func (e *Engine) LongestAnswer(prompt int) int {
 	return min(e.o.ContextLength, e.CacheTokens()+1) - prompt
 }
 
-// cachePages is the size of the cache. By default a full batch of answers of the
+// cacheBlocks is the size of the cache. By default a full batch of answers of the
 // whole context, the forks of labels of a few tokens, and kept prompts of one
 // context fit in, if they take no more than DefaultCacheBytes; a request of the
 // whole context always does.
-func (o *Options) cachePages(p places) int {
+func (o *Options) cacheBlocks(p places) int {
 	if o.CacheTokens > 0 {
-		return model.Pages(o.CacheTokens)
+		return model.Blocks(o.CacheTokens)
 	}
-	const pagesOfFork = 2
-	context := model.Pages(o.ContextLength)
-	all := (p.batch+1)*context + p.forks*pagesOfFork
-	affordable := DefaultCacheBytes / (o.Base.CacheTokenBytes() * model.PageTokens)
+	const blocksOfFork = 2
+	context := model.Blocks(o.ContextLength)
+	all := (p.batch+1)*context + p.forks*blocksOfFork
+	affordable := DefaultCacheBytes / (o.Base.CacheTokenBytes() * model.BlockSize)
 	return max(int(min(int64(all), affordable)), context+1)
 }
 
 // grant promises a waiting job what it may need to its end, and gives it a
-// place, if both are there. So a job that has been admitted never lacks a page:
-// the pages in use, but for those of kept prompts, which give way, are at most
+// place, if both are there. So a job that has been admitted never lacks a block:
+// the blocks in use, but for those of kept prompts, which give way, are at most
 // those promised, and those are at most all.
 func (l *loop) grant(j *job) bool {
-	d, left := j.work.demand(len(j.prompt)), l.cache.TotalPages()-l.promised
+	d, left := j.work.demand(len(j.prompt)), l.cache.TotalBlocks()-l.promised
 	if len(l.free) == 0 || d.least() > left {
 		return false
 	}
 	if d.forks > 0 {
-		j.forks = min(d.forks, l.places.forks, (left-d.pages)/d.forkPages)
+		j.forks = min(d.forks, l.places.forks, (left-d.blocks)/d.forkBlocks)
 	}
-	j.promised = d.pages + j.forks*d.forkPages
+	j.promised = d.blocks + j.forks*d.forkBlocks
 	l.promised += j.promised
 	j.place = l.free[len(l.free)-1]
 	l.free = l.free[:len(l.free)-1]
 	return true
 }
 
-// release takes a job's place and pages back.
+// release takes a job's place and blocks back.
 func (l *loop) release(j *job) error {
 	l.promised -= j.promised
 	l.free = append(l.free, j.place)
