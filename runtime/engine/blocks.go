@@ -78,7 +78,7 @@ func (e *Engine) LongestAnswer(prompt int) int {
 }
 
 // cacheBlocks is the size of the cache. By default a full batch of answers of the
-// whole context, the forks of labels of a few tokens, and kept prompts of one
+// whole context, the forks of labels of a few tokens, and cached prompts of one
 // context fit in, if they take no more than DefaultCacheBytes; a request of the
 // whole context always does.
 func (o *Options) cacheBlocks(p places) int {
@@ -94,7 +94,7 @@ func (o *Options) cacheBlocks(p places) int {
 
 // grant promises a waiting job what it may need to its end, and gives it a
 // place, if both are there. So a job that has been admitted never lacks a block:
-// the blocks in use, but for those of kept prompts, which give way, are at most
+// the blocks in use, but for those of cached prompts, which are evicted, are at most
 // those promised, and those are at most all.
 func (l *loop) grant(j *job) bool {
 	d, left := j.work.demand(len(j.prompt)), l.cache.TotalBlocks()-l.promised

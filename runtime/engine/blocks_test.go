@@ -131,8 +131,8 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 		waitFor(t, func() bool { return h.Stats().Active == 0 })
 		s := h.Stats()
 		turns[blocks] = s.Turns
-		// The prompt is kept.
-		if want := (engine.BlockStats{Total: blocks, Used: 2, Kept: 2}); s.Blocks != want {
+		// The prompt is in the prefix cache.
+		if want := (engine.BlockStats{Total: blocks, Used: 2, Cached: 2}); s.Blocks != want {
 			t.Errorf("blocks %+v, want %+v", s.Blocks, want)
 		}
 	}
@@ -148,7 +148,7 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 }
 
 // TestKeptPromptsTakeTurnsAndGiveWay scores prompts of two wordings, which are
-// both kept, and then asks for what needs their blocks.
+// both cached, and then asks for what needs their blocks.
 func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 	const blocks = 10
 	h := start(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = blocks*block, nil })
@@ -169,37 +169,37 @@ func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 		waitFor(t, func() bool { return h.Stats().Active == 0 })
 		return s
 	}
-	kept := func(reused int64, blocks int) {
+	cached := func(hits int64, blocks int) {
 		t.Helper()
-		if s := h.Stats(); s.ReusedTokens != reused || s.Blocks.Kept != blocks || s.Blocks.Used != blocks {
-			t.Errorf("%d tokens were reused and %+v, want %d and %d blocks kept", s.ReusedTokens, s.Blocks, reused, blocks)
+		if s := h.Stats(); s.CachedTokens != hits || s.Blocks.Cached != blocks || s.Blocks.Used != blocks {
+			t.Errorf("%d tokens were cached and %+v, want %d and %d blocks cached", s.CachedTokens, s.Blocks, hits, blocks)
 		}
 	}
 	const common = 2*block + 3
 	first := score(prompt(0, 200))
-	kept(0, 3)
+	cached(0, 3)
 	score(prompt(100, 200))
-	kept(0, 6)
+	cached(0, 6)
 	score(prompt(0, 201)) // Shares two whole blocks, and has the third for itself.
-	kept(common, 7)
+	cached(common, 7)
 	score(prompt(100, 200)) // The same again: all but its last token.
-	kept(common+2*block+4, 7)
+	cached(common+2*block+4, 7)
 	// Two blocks more than are free: the wording that was used longest ago leaves
 	// first, and its third block alone is not enough.
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 4*block), MaxTokens: block}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return h.Stats().Active == 0 })
-	kept(common+2*block+4, 3)
+	cached(common+2*block+4, 3)
 	if again := score(prompt(0, 200)); !slices.Equal(first, again) {
 		t.Errorf("a prompt that gave way gets %v, before it was %v", again, first)
 	}
-	kept(common+2*block+4, 6)
+	cached(common+2*block+4, 6)
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, blocks*block), MaxTokens: 1}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return h.Stats().Active == 0 })
-	kept(common+2*block+4, 0)
+	cached(common+2*block+4, 0)
 	if s := h.Stats(); s.Failed != 0 {
 		t.Errorf("%d requests failed", s.Failed)
 	}
@@ -229,15 +229,15 @@ func TestKeptPromptsDoNotKeepWeights(t *testing.T) {
 		runtime.GC()
 		return composed.Value() == nil
 	})
-	if kept := h.Stats().Blocks.Kept; kept != 1 {
-		t.Errorf("%d blocks are kept, want the prompt's", kept)
+	if n := h.Stats().Blocks.Cached; n != 1 {
+		t.Errorf("%d blocks are cached, want the prompt's", n)
 	}
 	// It is composed anew, and what the other one has read is not taken for its own.
 	again, err := h.Score(t.Context(), r)
 	if err != nil || !slices.Equal(first, again) {
 		t.Errorf("scores %v, %v; before they were %v", again, err, first)
 	}
-	if n := h.Stats().ReusedTokens; n != 0 {
-		t.Errorf("%d tokens of forgotten weights were reused", n)
+	if n := h.Stats().CachedTokens; n != 0 {
+		t.Errorf("%d tokens of forgotten weights were taken from the cache", n)
 	}
 }

@@ -63,9 +63,9 @@
 // What a prompt has in common with that of a running request of the same mixture is
 // read once: the choices of one request, or conversations under one system prompt,
 // share its blocks. A request waits for one before it that is reading at least half
-// of its prompt. The last prompts of pass 1 are kept beyond their end, in blocks that
-// are free otherwise, for the next ones of pass 1. They give way, the least recently
-// used first, when a request needs a block that it was promised.
+// of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
+// in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
+// least recently used first, when a request needs a block that it was promised.
 package engine
 
 import (
@@ -239,8 +239,8 @@ type Engine struct {
 
 	active                         atomic.Int64
 	promptTokens, tokens, turns    atomic.Int64
-	reusedTokens, cancelled, fails atomic.Int64
-	usedBlocks, keptBlocks         atomic.Int64
+	cachedTokens, cancelled, fails atomic.Int64
+	usedBlocks, cachedBlocks       atomic.Int64
 	promisedBlocks                 atomic.Int64
 	merged, unmerged               computed
 }
@@ -318,9 +318,9 @@ func (e *Engine) Form() Form { return e.weights.form() }
 type Stats struct {
 	// Waiting and Active count requests.
 	Waiting, Active int
-	// PromptTokens were read, ReusedTokens were found in the cache, Tokens were
+	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
 	// written, in Turns of the loop.
-	PromptTokens, ReusedTokens, Tokens, Turns int64
+	PromptTokens, CachedTokens, Tokens, Turns int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
 	// Blocks are those of the key-value cache.
@@ -332,10 +332,10 @@ type Stats struct {
 
 // BlockStats count blocks of the key-value cache, of model.BlockSize tokens each.
 type BlockStats struct {
-	// Total are all, Used those that hold tokens, and Kept those of them that hold
-	// prompts of pass 1 which may come again; they give way to requests. A block
+	// Total are all, Used those that hold tokens, and Cached those of them that hold
+	// the prompts of the prefix cache; they are evicted for requests. A block
 	// that several share counts once.
-	Total, Used, Kept int
+	Total, Used, Cached int
 	// Promised are those that the requests in the batch may come to hold at most,
 	// if they share none.
 	Promised int
@@ -362,11 +362,11 @@ func (e *Engine) Stats() Stats {
 	e.weights.count(&merged, &unmerged)
 	return Stats{
 		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Unmerged: unmerged,
-		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
+		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
 		Blocks: BlockStats{
-			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Kept: int(e.keptBlocks.Load()),
+			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),
 			Promised: int(e.promisedBlocks.Load()),
 		},
 	}

@@ -224,8 +224,8 @@ func TestScoreEqualsChainRule(t *testing.T) {
 			}
 		}
 	}
-	if s := h.Stats(); s.ReusedTokens == 0 {
-		t.Error("the second prompt did not reuse the first one's beginning")
+	if s := h.Stats(); s.CachedTokens == 0 {
+		t.Error("the second prompt did not find the first one's beginning in the cache")
 	}
 }
 

@@ -248,7 +248,7 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 }
 
 // TestAutoKeepsPass1Dense wants the very scores of merged weights from an engine
-// that answers in the unmerged form, and its beginnings reused.
+// that answers in the unmerged form, and its beginnings come from the cache.
 func TestAutoKeepsPass1Dense(t *testing.T) {
 	prompts := []string{"Request: what is 2+2?\nCategory:", "Request: what is 3+2?\nCategory:"}
 	var scores [2][][]float64
@@ -265,7 +265,7 @@ func TestAutoKeepsPass1Dense(t *testing.T) {
 			}
 			scores[i] = append(scores[i], got)
 		}
-		if st := h.Stats(); st.ReusedTokens == 0 || (st.Unmerged.Tokens > 0) != (form == engine.FormAuto) || st.Merged.Tokens == 0 {
+		if st := h.Stats(); st.CachedTokens == 0 || (st.Unmerged.Tokens > 0) != (form == engine.FormAuto) || st.Merged.Tokens == 0 {
 			t.Errorf("%s: %+v", form, st)
 		}
 	}
@@ -293,11 +293,11 @@ func TestKeptPromptsBelongToTheirScales(t *testing.T) {
 	for i, m := range mixtures {
 		want[i] = score(h, m)
 	}
-	if reused := h.Stats().ReusedTokens; reused != 0 {
-		t.Errorf("%d tokens of one mixture were reused for another", reused)
+	if n := h.Stats().CachedTokens; n != 0 {
+		t.Errorf("%d tokens of one mixture were taken for another", n)
 	}
 	for i, m := range mixtures {
-		for range 2 { // The second time, the first one's beginning is reused.
+		for range 2 { // The second time, the first one's beginning is cached.
 			if diff := cmp.Diff(want[i], score(h, m)); diff != "" {
 				t.Errorf("mixture %d (-first +again):\n%s", i, diff)
 			}
@@ -308,8 +308,8 @@ func TestKeptPromptsBelongToTheirScales(t *testing.T) {
 			}
 		}
 	}
-	if h.Stats().ReusedTokens == 0 {
-		t.Error("nothing was reused at all")
+	if h.Stats().CachedTokens == 0 {
+		t.Error("nothing was cached at all")
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // places divides the cache's sequences: one for each running request, those of
-// the prompts that are kept for their beginnings, and the forks in which labels
+// the prompts in the prefix cache, and the forks in which labels
 // are scored side by side.
 type places struct {
 	batch, forks int
@@ -22,13 +22,13 @@ func newPlaces(batch int) places {
 	return places{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
-func (p places) total() int { return p.batch + keptPrompts + p.forks }
+func (p places) total() int { return p.batch + cachedPrompts + p.forks }
 
-// kept returns the i-th kept prompt's sequence.
-func (p places) kept(i int) int { return p.batch + i }
+// cached returns the i-th sequence of the prefix cache.
+func (p places) cached(i int) int { return p.batch + i }
 
 // fork returns the i-th fork's sequence.
-func (p places) fork(i int) int { return p.batch + keptPrompts + i }
+func (p places) fork(i int) int { return p.batch + cachedPrompts + i }
 
 // job is a request on its way through the loop.
 type job struct {
@@ -74,7 +74,7 @@ type loop struct {
 	active   []*job // In order of admission.
 	free     []int  // Places.
 	promised int    // Blocks, to all active jobs.
-	kept     kept
+	prefixes prefixCache
 	forks    int // Forks taken in this turn.
 }
 
@@ -82,7 +82,7 @@ func (l *loop) run(ctx context.Context) {
 	for i := range l.places.batch {
 		l.free = append(l.free, l.places.batch-1-i)
 	}
-	l.kept = newKept(l.cache, l.places)
+	l.prefixes = newPrefixCache(l.cache, l.places)
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
@@ -150,7 +150,7 @@ func (l *loop) admit() {
 func (l *loop) count() {
 	e := l.engine
 	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
-	e.keptBlocks.Store(int64(l.kept.blocks))
+	e.cachedBlocks.Store(int64(l.prefixes.blocks))
 	e.promisedBlocks.Store(int64(l.promised))
 	e.active.Store(int64(len(l.active)))
 }
@@ -219,7 +219,7 @@ func (l *loop) turn(ctx context.Context) {
 // plan adds a job's next segments to its model's batch.
 func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if j.read == 0 {
-		if wait, err := l.reuse(j); wait || err != nil {
+		if wait, err := l.matchPrefix(j); wait || err != nil {
 			return err
 		}
 	}
@@ -274,7 +274,7 @@ func (l *loop) step(ctx context.Context, b *batch) {
 		case t.done:
 			var err error
 			if _, scored := j.work.(*scoring); scored {
-				err = l.kept.keep(j)
+				err = l.prefixes.insert(j)
 			}
 			l.end(j, err)
 		}
@@ -311,7 +311,7 @@ func takeAll(shares []share, logits *tensor.Tensor) []taken {
 	return all
 }
 
-// compute steps the model. Where blocks lack, kept prompts give way, the least
+// compute steps the model. Where blocks lack, cached prompts are evicted, the least
 // recently used first.
 func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 	for {
@@ -319,7 +319,7 @@ func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 		if _, full := errors.AsType[*model.CacheFullError](err); !full {
 			return logits, err
 		}
-		if dropped, dropErr := l.kept.giveWay(); !dropped || dropErr != nil {
+		if dropped, dropErr := l.prefixes.evict(); !dropped || dropErr != nil {
 			return nil, errors.Join(err, dropErr)
 		}
 	}

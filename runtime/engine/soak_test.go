@@ -189,18 +189,18 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	swapped()
 	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
 	s := h.Stats()
-	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Kept || s.Blocks.Promised != 0 || s.Failed != 0 {
-		t.Errorf("an idle engine has %d failures and blocks %+v, want only kept ones to be used", s.Failed, s.Blocks)
+	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Promised != 0 || s.Failed != 0 {
+		t.Errorf("an idle engine has %d failures and blocks %+v, want only cached ones to be used", s.Failed, s.Blocks)
 	}
-	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d tokens reused, %d sets taken, %d given up, %+v",
-		compared.Load(), given.Load(), busy.Load(), short.Load(), s.ReusedTokens, taken.Load(), abandoned.Load(), s.Blocks)
+	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d tokens cached, %d sets taken, %d given up, %+v",
+		compared.Load(), given.Load(), busy.Load(), short.Load(), s.CachedTokens, taken.Load(), abandoned.Load(), s.Blocks)
 	if swaps && (taken.Load() < 20 || abandoned.Load() == 0) {
 		t.Error("sets were hardly exchanged")
 	}
-	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.ReusedTokens == 0 {
+	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.CachedTokens == 0 {
 		t.Error("something was never tried")
 	}
-	// One that needs all blocks gets them of those kept.
+	// One that needs all blocks gets those of the prefix cache.
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 32*blocks-2), MaxTokens: 2}); err != nil {
 		t.Errorf("a request as large as the cache: %v", err)
 	}

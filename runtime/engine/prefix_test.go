@@ -55,8 +55,8 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 			if read, want := s.PromptTokens-before.PromptTokens, int64(2*(length+choices-1)); read != want {
 				t.Errorf("%d tokens of prompts were read, want %d", read, want)
 			}
-			if reused, want := s.ReusedTokens-before.ReusedTokens, int64(2*(choices-1)*(length-1)); reused != want {
-				t.Errorf("%d tokens were reused, want %d", reused, want)
+			if cached, want := s.CachedTokens-before.CachedTokens, int64(2*(choices-1)*(length-1)); cached != want {
+				t.Errorf("%d tokens were cached, want %d", cached, want)
 			}
 			if s.Blocks.Used != 0 || s.Blocks.Promised != 0 {
 				t.Errorf("an idle engine has blocks %+v", s.Blocks)
@@ -91,8 +91,8 @@ func TestPromptsShareBeginnings(t *testing.T) {
 	}
 	// In whichever order they come, the first turn's tokens all go to the first one:
 	// the other kind finds ten tokens of it there, and the second of the two waits.
-	if got, want := h.Stats().ReusedTokens-before.ReusedTokens, int64(len(beginning)+10); got != want {
-		t.Errorf("%d tokens were reused, want %d", got, want)
+	if got, want := h.Stats().CachedTokens-before.CachedTokens, int64(len(beginning)+10); got != want {
+		t.Errorf("%d tokens were cached, want %d", got, want)
 	}
 }
 
@@ -153,8 +153,8 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	wg.Wait()
 	waitFor(t, func() bool { return h.Stats().Active == 0 })
 	s := h.Stats()
-	if reused := s.ReusedTokens - before.ReusedTokens; reused != 4*step {
-		t.Errorf("%d tokens were handed over, want %d", reused, 4*step)
+	if cached := s.CachedTokens - before.CachedTokens; cached != 4*step {
+		t.Errorf("%d tokens were handed over, want %d", cached, 4*step)
 	}
 	if s.Cancelled != 1 || s.Failed != 0 || s.Blocks.Used != 0 {
 		t.Errorf("%d were cancelled, %d failed, blocks %+v", s.Cancelled, s.Failed, s.Blocks)

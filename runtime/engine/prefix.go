@@ -19,14 +19,15 @@ func (l *loop) shared(j, other *job) (common, there int) {
 	return common, min(common, l.cache.Len(other.place))
 }
 
-// reuse begins a prompt with what it has in common with one that is in the cache:
-// of a running job, as all choices of a request have, or, for pass 1, a kept one.
-// It says that the job should wait if at least half of its prompt is about to come
-// there by a job before it. That costs no time: the one before is read first.
-func (l *loop) reuse(j *job) (wait bool, err error) {
+// matchPrefix begins a prompt with what it has in common with one that is in the
+// cache: of a running job, as all choices of a request have, or, for pass 1, one of
+// the prefix cache. It says that the job should wait if at least half of its prompt is
+// about to come there by a job before it. That costs no time: the one before is read
+// first.
+func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 	seq, shared := 0, 0
 	if _, scoring := j.work.(*scoring); scoring {
-		seq, shared = l.kept.longest(j)
+		seq, shared = l.prefixes.match(j)
 	}
 	coming := 0
 	for _, other := range l.active {
@@ -74,6 +75,6 @@ func (l *loop) begin(j *job, seq, n int) error {
 		return err
 	}
 	j.read = n
-	l.engine.reusedTokens.Add(int64(n))
+	l.engine.cachedTokens.Add(int64(n))
 	return nil
 }
