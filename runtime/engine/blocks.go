@@ -81,19 +81,19 @@ func (e *Engine) LongestAnswer(prompt int) int {
 // whole context, the forks of labels of a few tokens, and cached prompts of one
 // context fit in, if they take no more than DefaultCacheBytes; a request of the
 // whole context always does.
-func (o *Options) cacheBlocks(p places) int {
+func (o *Options) cacheBlocks(s slots) int {
 	if o.CacheTokens > 0 {
 		return model.Blocks(o.CacheTokens)
 	}
 	const blocksOfFork = 2
 	context := model.Blocks(o.ContextLength)
-	all := (p.batch+1)*context + p.forks*blocksOfFork
+	all := (s.batch+1)*context + s.forks*blocksOfFork
 	affordable := DefaultCacheBytes / (o.Base.CacheTokenBytes() * model.BlockSize)
 	return max(int(min(int64(all), affordable)), context+1)
 }
 
 // grant promises a waiting job what it may need to its end, and gives it a
-// place, if both are there. So a job that has been admitted never lacks a block:
+// slot, if both are there. So a job that has been admitted never lacks a block:
 // the blocks in use, but for those of cached prompts, which are evicted, are at most
 // those promised, and those are at most all.
 func (l *loop) grant(j *job) bool {
@@ -102,26 +102,26 @@ func (l *loop) grant(j *job) bool {
 		return false
 	}
 	if d.forks > 0 {
-		j.forks = min(d.forks, l.places.forks, (left-d.blocks)/d.forkBlocks)
+		j.forks = min(d.forks, l.slots.forks, (left-d.blocks)/d.forkBlocks)
 	}
 	j.promised = d.blocks + j.forks*d.forkBlocks
 	l.promised += j.promised
-	j.place = l.free[len(l.free)-1]
+	j.slot = l.free[len(l.free)-1]
 	l.free = l.free[:len(l.free)-1]
 	return true
 }
 
-// release takes a job's place and blocks back.
+// release takes a job's slot and blocks back.
 func (l *loop) release(j *job) error {
 	l.promised -= j.promised
-	l.free = append(l.free, j.place)
-	return l.cache.Truncate(j.place, 0)
+	l.free = append(l.free, j.slot)
+	return l.cache.Truncate(j.slot, 0)
 }
 
 // releaseForks empties the forks of this turn.
 func (l *loop) releaseForks() error {
 	for ; l.forks > 0; l.forks-- {
-		if err := l.cache.Truncate(l.places.fork(l.forks-1), 0); err != nil {
+		if err := l.cache.Truncate(l.slots.fork(l.forks-1), 0); err != nil {
 			return err
 		}
 	}

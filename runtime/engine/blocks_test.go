@@ -52,9 +52,9 @@ func TestNobodyOvertakesOneThatNeedsManyBlocks(t *testing.T) {
 	}
 }
 
-// TestPlacesWithoutBlocksAreNotGiven asks for three answers of two blocks each at a
+// TestSlotsWithoutBlocksAreNotGiven asks for three answers of two blocks each at a
 // time.
-func TestPlacesWithoutBlocksAreNotGiven(t *testing.T) {
+func TestSlotsWithoutBlocksAreNotGiven(t *testing.T) {
 	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 4*block, nil })
 	answers, before := h.together(t, next, 3, func(int) engine.Request {
 		return engine.Request{Prompt: []int32{2}, MaxTokens: 2 * block}
@@ -103,7 +103,7 @@ func TestRequestsThatTheCacheCannotHold(t *testing.T) {
 	}
 }
 
-// TestDefaultCacheHoldsAFullBatch wants room for every place at the whole
+// TestDefaultCacheHoldsAFullBatch wants room for every slot at the whole
 // context.
 func TestDefaultCacheHoldsAFullBatch(t *testing.T) {
 	h := start(t, func(o *engine.Options) { o.MaxBatch = 3 })

@@ -154,7 +154,7 @@ type Options struct {
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
 	CacheTokens int
-	// MaxWaiting bounds how many requests wait for a place in the batch; 0 means
+	// MaxWaiting bounds how many requests wait for a slot in the batch; 0 means
 	// DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many merged models are kept, besides the base and
@@ -262,8 +262,8 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
-	places := newPlaces(o.MaxBatch)
-	cache, err := o.Base.NewPagedCache(places.total(), o.ContextLength, o.cacheBlocks(places))
+	slots := newSlots(o.MaxBatch)
+	cache, err := o.Base.NewPagedCache(slots.total(), o.ContextLength, o.cacheBlocks(slots))
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
@@ -274,7 +274,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
 	}
-	l := &loop{engine: e, cache: cache, places: places}
+	l := &loop{engine: e, cache: cache, slots: slots}
 	go func() {
 		defer close(e.ended)
 		defer cache.Close()

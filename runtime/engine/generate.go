@@ -78,7 +78,7 @@ type Result struct {
 	// PromptTokens and Tokens count what was read and sampled, the stop token
 	// included.
 	PromptTokens, Tokens int
-	// Waited is the time until the request got its place, FirstToken until its
+	// Waited is the time until the request got its slot, FirstToken until its
 	// first token and Total until its last, all since it was made.
 	Waited, FirstToken, Total time.Duration
 }
@@ -160,7 +160,7 @@ func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
 func (*answer) forks(*job, *loop) []model.Fork { return nil }
 
 func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
-	return []model.Segment{{Seq: j.place, Tokens: []int32{a.last}}}, nil
+	return []model.Segment{{Seq: j.slot, Tokens: []int32{a.last}}}, nil
 }
 
 // take samples one token.

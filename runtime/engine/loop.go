@@ -11,24 +11,24 @@ import (
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// places divides the cache's sequences: one for each running request, those of
+// slots divides the cache's sequences: one for each running request, those of
 // the prompts in the prefix cache, and the forks in which labels
 // are scored side by side.
-type places struct {
+type slots struct {
 	batch, forks int
 }
 
-func newPlaces(batch int) places {
-	return places{batch: batch, forks: min(max(batch, 8), 32)}
+func newSlots(batch int) slots {
+	return slots{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
-func (p places) total() int { return p.batch + cachedPrompts + p.forks }
+func (s slots) total() int { return s.batch + cachedPrompts + s.forks }
 
 // cached returns the i-th sequence of the prefix cache.
-func (p places) cached(i int) int { return p.batch + i }
+func (s slots) cached(i int) int { return s.batch + i }
 
 // fork returns the i-th fork's sequence.
-func (p places) fork(i int) int { return p.batch + cachedPrompts + i }
+func (s slots) fork(i int) int { return s.batch + cachedPrompts + i }
 
 // job is a request on its way through the loop.
 type job struct {
@@ -37,7 +37,7 @@ type job struct {
 	prompt []int32
 	work   work
 
-	place    int // Sequence in the cache.
+	slot     int // Sequence in the cache.
 	promised int // Blocks that it may hold at most, its forks included.
 	forks    int // That it may have at a time.
 	read     int // Tokens of the prompt that are in the cache.
@@ -50,7 +50,7 @@ type work interface {
 	// demand is what the job may hold of the cache, with a prompt of so many
 	// tokens.
 	demand(prompt int) demand
-	// admitted says that the job has got a place.
+	// admitted says that the job has got a slot.
 	admitted()
 	// forks lists what to compute with the end of the prompt.
 	forks(j *job, l *loop) []model.Fork
@@ -69,20 +69,20 @@ type work interface {
 type loop struct {
 	engine *Engine
 	cache  *model.Cache
-	places places
+	slots  slots
 
 	active   []*job // In order of admission.
-	free     []int  // Places.
+	free     []int  // Slots.
 	promised int    // Blocks, to all active jobs.
 	prefixes prefixCache
 	forks    int // Forks taken in this turn.
 }
 
 func (l *loop) run(ctx context.Context) {
-	for i := range l.places.batch {
-		l.free = append(l.free, l.places.batch-1-i)
+	for i := range l.slots.batch {
+		l.free = append(l.free, l.slots.batch-1-i)
 	}
-	l.prefixes = newPrefixCache(l.cache, l.places)
+	l.prefixes = newPrefixCache(l.cache, l.slots)
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
@@ -113,7 +113,7 @@ func (l *loop) abort() {
 	}
 }
 
-// admit gives free places and blocks to those who wait longest, and drops those
+// admit gives free slots and blocks to those who wait longest, and drops those
 // who have stopped waiting. Nobody overtakes: one that needs many blocks waits
 // until those before it have ended, and those behind it wait with it.
 func (l *loop) admit() {
@@ -229,7 +229,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 			return nil // The turn's budget is used up by prompts that came before.
 		}
 		*budget -= n
-		seg := model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}
+		seg := model.Segment{Seq: j.slot, Tokens: j.prompt[j.read : j.read+n]}
 		if n == left {
 			seg.Forks = j.work.forks(j, l)
 		}
@@ -334,7 +334,7 @@ func (l *loop) fail(j *job, err error) {
 	l.end(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's place and blocks at once. The job leaves l.active at the end of the
+// end frees a job's slot and blocks at once. The job leaves l.active at the end of the
 // turn.
 func (l *loop) end(j *job, err error) {
 	if j.ended {

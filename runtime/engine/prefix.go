@@ -16,7 +16,7 @@ func (l *loop) shared(j, other *job) (common, there int) {
 	if other.variant == j.variant {
 		common = j.common(other.prompt)
 	}
-	return common, min(common, l.cache.Len(other.place))
+	return common, min(common, l.cache.Len(other.slot))
 }
 
 // matchPrefix begins a prompt with what it has in common with one that is in the
@@ -39,7 +39,7 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		}
 		common, there := l.shared(j, other)
 		if there > shared {
-			seq, shared = other.place, there
+			seq, shared = other.slot, there
 		}
 		coming = max(coming, common)
 	}
@@ -60,7 +60,7 @@ func (l *loop) handOver(from *job) {
 		if 2*there < len(j.prompt) {
 			continue // It may find more.
 		}
-		if err := l.begin(j, from.place, there); err != nil {
+		if err := l.begin(j, from.slot, there); err != nil {
 			l.fail(j, err)
 		}
 	}
@@ -71,7 +71,7 @@ func (l *loop) begin(j *job, seq, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if err := l.cache.CopyPrefix(j.place, seq, n); err != nil {
+	if err := l.cache.CopyPrefix(j.slot, seq, n); err != nil {
 		return err
 	}
 	j.read = n

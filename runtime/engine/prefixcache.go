@@ -40,10 +40,10 @@ func (v variant) origin() origin {
 	return origin{model: weak.Make(v.model), scales: weak.Make(v.scales), form: v.form}
 }
 
-func newPrefixCache(cache *model.Cache, p places) prefixCache {
+func newPrefixCache(cache *model.Cache, s slots) prefixCache {
 	c := prefixCache{cache: cache}
 	for i := range cachedPrompts {
-		c.free = append(c.free, p.cached(i))
+		c.free = append(c.free, s.cached(i))
 	}
 	return c
 }
@@ -89,7 +89,7 @@ func (c *prefixCache) insert(j *job) error {
 		}
 	}
 	seq := c.free[len(c.free)-1]
-	if err := c.cache.CopyPrefix(seq, j.place, len(j.prompt)); err != nil {
+	if err := c.cache.CopyPrefix(seq, j.slot, len(j.prompt)); err != nil {
 		return err
 	}
 	c.free = c.free[:len(c.free)-1]

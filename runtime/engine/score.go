@@ -88,10 +88,10 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 		if len(label) == 1 {
 			continue
 		}
-		if len(out) == j.forks || l.forks == l.places.forks {
+		if len(out) == j.forks || l.forks == l.slots.forks {
 			break
 		}
-		out = append(out, model.Fork{Seq: l.places.fork(l.forks), Tokens: label[:len(label)-1]})
+		out = append(out, model.Fork{Seq: l.slots.fork(l.forks), Tokens: label[:len(label)-1]})
 		l.forks++
 		s.wave = append(s.wave, s.next)
 	}
@@ -102,7 +102,7 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 	var out []model.Segment
 	for _, f := range s.forks(j, l) {
-		if err := l.cache.CopyPrefix(f.Seq, j.place, len(j.prompt)); err != nil {
+		if err := l.cache.CopyPrefix(f.Seq, j.slot, len(j.prompt)); err != nil {
 			return nil, err
 		}
 		out = append(out, model.Segment{Seq: f.Seq, Tokens: f.Tokens, AllLogits: true})

@@ -92,7 +92,7 @@ func (m *metrics) offered(result string) { m.offers.WithLabelValues(result).Inc(
 type engineCollector struct{ server *Server }
 
 var (
-	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a place in the batch.", nil, nil)
+	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a slot in the batch.", nil, nil)
 	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
 	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)

@@ -97,7 +97,7 @@ func (e *events) send(v any) error {
 func (e *events) done() error { return e.write([]byte("[DONE]")) }
 
 func (e *events) write(data []byte) error {
-	// A client that stops reading must not hold its place for ever. Recorders in
+	// A client that stops reading must not hold its slot for ever. Recorders in
 	// tests have no deadlines.
 	if err := e.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return errors.Join(errClientGone, err)
