@@ -92,20 +92,20 @@ func (o *Options) cacheBlocks(s slots) int {
 	return max(int(min(int64(all), affordable)), context+1)
 }
 
-// grant promises a waiting job what it may need to its end, and gives it a
+// grant reserves what a waiting job may need to its end, and gives it a
 // slot, if both are there. So a job that has been admitted never lacks a block:
 // the blocks in use, but for those of cached prompts, which are evicted, are at most
-// those promised, and those are at most all.
+// those reserved, and those are at most all.
 func (l *loop) grant(j *job) bool {
-	d, left := j.work.demand(len(j.prompt)), l.cache.TotalBlocks()-l.promised
+	d, left := j.work.demand(len(j.prompt)), l.cache.TotalBlocks()-l.reserved
 	if len(l.free) == 0 || d.least() > left {
 		return false
 	}
 	if d.forks > 0 {
 		j.forks = min(d.forks, l.slots.forks, (left-d.blocks)/d.forkBlocks)
 	}
-	j.promised = d.blocks + j.forks*d.forkBlocks
-	l.promised += j.promised
+	j.reserved = d.blocks + j.forks*d.forkBlocks
+	l.reserved += j.reserved
 	j.slot = l.free[len(l.free)-1]
 	l.free = l.free[:len(l.free)-1]
 	return true
@@ -113,7 +113,7 @@ func (l *loop) grant(j *job) bool {
 
 // release takes a job's slot and blocks back.
 func (l *loop) release(j *job) error {
-	l.promised -= j.promised
+	l.reserved -= j.reserved
 	l.free = append(l.free, j.slot)
 	return l.cache.Truncate(j.slot, 0)
 }

@@ -41,8 +41,8 @@ func TestNobodyOvertakesOneThatNeedsManyBlocks(t *testing.T) {
 	ask(2, 1)
 	close(first.open)
 	<-second.reached
-	if s := h.Stats(); s.Waiting != 1 || s.Blocks.Promised != 4 {
-		t.Errorf("%d wait beside the large one and %d blocks are promised, want 1 and 4", s.Waiting, s.Blocks.Promised)
+	if s := h.Stats(); s.Waiting != 1 || s.Blocks.Reserved != 4 {
+		t.Errorf("%d wait beside the large one and %d blocks are reserved, want 1 and 4", s.Waiting, s.Blocks.Reserved)
 	}
 	close(second.open)
 	wg.Wait()

@@ -55,7 +55,7 @@
 // Keys and values lie in blocks (package model), of which a request takes as many
 // as its tokens need, when it needs them. It is admitted once all that it may come
 // to need, for its prompt, its longest answer and the labels that it scores side
-// by side, can be promised to it beside what others were promised: then it cannot
+// by side, can be reserved for it beside what is reserved for others: then it cannot
 // fail for want of a block. Requests are admitted in the order in which they came,
 // so that a large one is not overtaken for ever by small ones. Its blocks are free
 // as soon as it ends.
@@ -65,7 +65,7 @@
 // share its blocks. A request waits for one before it that is reading at least half
 // of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
 // in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
-// least recently used first, when a request needs a block that it was promised.
+// least recently used first, when a request needs a block that is reserved for it.
 package engine
 
 import (
@@ -241,7 +241,7 @@ type Engine struct {
 	promptTokens, tokens, turns    atomic.Int64
 	cachedTokens, cancelled, fails atomic.Int64
 	usedBlocks, cachedBlocks       atomic.Int64
-	promisedBlocks                 atomic.Int64
+	reservedBlocks                 atomic.Int64
 	merged, unmerged               computed
 }
 
@@ -336,9 +336,9 @@ type BlockStats struct {
 	// the prompts of the prefix cache; they are evicted for requests. A block
 	// that several share counts once.
 	Total, Used, Cached int
-	// Promised are those that the requests in the batch may come to hold at most,
+	// Reserved are those that the requests in the batch may come to hold at most,
 	// if they share none.
-	Promised int
+	Reserved int
 }
 
 // FormStats are the gauges and counters of one form.
@@ -367,7 +367,7 @@ func (e *Engine) Stats() Stats {
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
 		Blocks: BlockStats{
 			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),
-			Promised: int(e.promisedBlocks.Load()),
+			Reserved: int(e.reservedBlocks.Load()),
 		},
 	}
 }

@@ -38,7 +38,7 @@ type job struct {
 	work   work
 
 	slot     int // Sequence in the cache.
-	promised int // Blocks that it may hold at most, its forks included.
+	reserved int // Blocks that it may hold at most, its forks included.
 	forks    int // That it may have at a time.
 	read     int // Tokens of the prompt that are in the cache.
 	ended    bool
@@ -73,7 +73,7 @@ type loop struct {
 
 	active   []*job // In order of admission.
 	free     []int  // Slots.
-	promised int    // Blocks, to all active jobs.
+	reserved int    // Blocks, for all active jobs.
 	prefixes prefixCache
 	forks    int // Forks taken in this turn.
 }
@@ -151,7 +151,7 @@ func (l *loop) count() {
 	e := l.engine
 	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
 	e.cachedBlocks.Store(int64(l.prefixes.blocks))
-	e.promisedBlocks.Store(int64(l.promised))
+	e.reservedBlocks.Store(int64(l.reserved))
 	e.active.Store(int64(len(l.active)))
 }
 

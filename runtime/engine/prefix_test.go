@@ -58,7 +58,7 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 			if cached, want := s.CachedTokens-before.CachedTokens, int64(2*(choices-1)*(length-1)); cached != want {
 				t.Errorf("%d tokens were cached, want %d", cached, want)
 			}
-			if s.Blocks.Used != 0 || s.Blocks.Promised != 0 {
+			if s.Blocks.Used != 0 || s.Blocks.Reserved != 0 {
 				t.Errorf("an idle engine has blocks %+v", s.Blocks)
 			}
 		})

@@ -13,8 +13,8 @@ import (
 const cachedPrompts = 8
 
 // prefixCache has the last prompts of pass 1, whose beginnings (the template with all
-// skills) the next ones share. They hold blocks that nobody has promised to
-// anybody, and are evicted when a job needs them.
+// skills) the next ones share. They hold blocks that are reserved for
+// nobody, and are evicted when a job needs them.
 type prefixCache struct {
 	cache  *model.Cache
 	list   []cachedPrompt // The most recently used first.

@@ -176,7 +176,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 			for next.Add(1) <= asked && !t.Failed() {
 				ask(r)
 				st := h.Stats()
-				if p := st.Blocks; p.Used > p.Total || p.Promised > p.Total {
+				if p := st.Blocks; p.Used > p.Total || p.Reserved > p.Total {
 					t.Errorf("blocks %+v", p)
 				}
 				if st.Waiting > 0 && st.Active < 8 {
@@ -189,7 +189,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	swapped()
 	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
 	s := h.Stats()
-	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Promised != 0 || s.Failed != 0 {
+	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Reserved != 0 || s.Failed != 0 {
 		t.Errorf("an idle engine has %d failures and blocks %+v, want only cached ones to be used", s.Failed, s.Blocks)
 	}
 	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d tokens cached, %d sets taken, %d given up, %+v",
