@@ -46,7 +46,7 @@ func TestNobodyOvertakesOneThatNeedsManyBlocks(t *testing.T) {
 	}
 	close(second.open)
 	wg.Wait()
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	if p := h.Stats().Blocks; p != (engine.BlockStats{Total: 4}) {
 		t.Errorf("blocks %+v, want none to be used", p)
 	}
@@ -128,7 +128,7 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 		if scores[blocks], err = h.Score(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { return h.Stats().Active == 0 })
+		waitFor(t, func() bool { return h.Stats().Running == 0 })
 		s := h.Stats()
 		turns[blocks] = s.Turns
 		// The prompt is in the prefix cache.
@@ -166,7 +166,7 @@ func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { return h.Stats().Active == 0 })
+		waitFor(t, func() bool { return h.Stats().Running == 0 })
 		return s
 	}
 	cached := func(hits int64, blocks int) {
@@ -189,7 +189,7 @@ func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 4*block), MaxTokens: block}); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	cached(common+2*block+4, 3)
 	if again := score(prompt(0, 200)); !slices.Equal(first, again) {
 		t.Errorf("a prompt that gave way gets %v, before it was %v", again, first)
@@ -198,7 +198,7 @@ func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, blocks*block), MaxTokens: 1}); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	cached(common+2*block+4, 0)
 	if s := h.Stats(); s.Failed != 0 {
 		t.Errorf("%d requests failed", s.Failed)
@@ -223,7 +223,7 @@ func TestKeptPromptsDoNotKeepWeights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	h.Retain(engine.Set{})
 	waitFor(t, func() bool {
 		runtime.GC()

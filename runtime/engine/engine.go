@@ -237,7 +237,7 @@ type Engine struct {
 	waiting []*job
 	closed  bool
 
-	active                         atomic.Int64
+	running                        atomic.Int64
 	promptTokens, tokens, turns    atomic.Int64
 	cachedTokens, cancelled, fails atomic.Int64
 	usedBlocks, cachedBlocks       atomic.Int64
@@ -316,8 +316,8 @@ func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.
 type Stats struct {
-	// Waiting and Active count requests.
-	Waiting, Active int
+	// Waiting and Running count requests.
+	Waiting, Running int
 	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
 	// written, in Turns of the loop.
 	PromptTokens, CachedTokens, Tokens, Turns int64
@@ -361,7 +361,7 @@ func (e *Engine) Stats() Stats {
 	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Steps: e.unmerged.steps.Load()}
 	e.weights.count(&merged, &unmerged)
 	return Stats{
-		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Unmerged: unmerged,
+		Waiting: waiting, Running: int(e.running.Load()), Merged: merged, Unmerged: unmerged,
 		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
 		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
@@ -380,7 +380,7 @@ func (e *Engine) enqueue(j *job, continues bool) error {
 	if e.closed {
 		return ErrClosed
 	}
-	if !continues && len(e.waiting)+int(e.active.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
+	if !continues && len(e.waiting)+int(e.running.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
 		return ErrBusy
 	}
 	e.waiting = append(e.waiting, j)
@@ -399,7 +399,7 @@ func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiti
 func (e *Engine) HasRoom(n int) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if busy := len(e.waiting) + int(e.active.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
+	if busy := len(e.waiting) + int(e.running.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
 		return ErrBusy
 	}
 	return nil

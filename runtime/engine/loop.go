@@ -71,9 +71,9 @@ type loop struct {
 	cache  *model.Cache
 	slots  slots
 
-	active   []*job // In order of admission.
+	running  []*job // In order of admission.
 	free     []int  // Slots.
-	reserved int    // Blocks, for all active jobs.
+	reserved int    // Blocks, for all running jobs.
 	prefixes prefixCache
 	forks    int // Forks taken in this turn.
 }
@@ -86,7 +86,7 @@ func (l *loop) run(ctx context.Context) {
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
-		if len(l.active) == 0 {
+		if len(l.running) == 0 {
 			select {
 			case <-l.engine.wake:
 			case <-ctx.Done():
@@ -108,7 +108,7 @@ func (l *loop) abort() {
 	for _, j := range waiting {
 		j.work.end(ErrClosed)
 	}
-	for _, j := range l.active {
+	for _, j := range l.running {
 		l.end(j, ErrClosed)
 	}
 }
@@ -139,7 +139,7 @@ func (l *loop) admit() {
 		j.work.end(context.Cause(j.ctx))
 	}
 	for _, j := range admitted {
-		l.active = append(l.active, j)
+		l.running = append(l.running, j)
 		j.work.admitted()
 	}
 	l.count()
@@ -152,7 +152,7 @@ func (l *loop) count() {
 	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
 	e.cachedBlocks.Store(int64(l.prefixes.blocks))
 	e.reservedBlocks.Store(int64(l.reserved))
-	e.active.Store(int64(len(l.active)))
+	e.running.Store(int64(len(l.running)))
 }
 
 // batch is what one model computes in a turn.
@@ -183,7 +183,7 @@ func (b *batch) add(s share, segments ...model.Segment) {
 func (l *loop) turn(ctx context.Context) {
 	budget := l.engine.o.StepTokens
 	var batches []*batch
-	for _, j := range l.active {
+	for _, j := range l.running {
 		if j.ended {
 			continue
 		}
@@ -207,11 +207,11 @@ func (l *loop) turn(ctx context.Context) {
 		}
 	}
 	if err := l.releaseForks(); err != nil {
-		for _, j := range l.active {
+		for _, j := range l.running {
 			l.fail(j, err)
 		}
 	}
-	l.active = slices.DeleteFunc(l.active, func(j *job) bool { return j.ended })
+	l.running = slices.DeleteFunc(l.running, func(j *job) bool { return j.ended })
 	l.engine.turns.Add(1)
 	l.count()
 }
@@ -334,7 +334,7 @@ func (l *loop) fail(j *job, err error) {
 	l.end(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's slot and blocks at once. The job leaves l.active at the end of the
+// end frees a job's slot and blocks at once. The job leaves l.running at the end of the
 // turn.
 func (l *loop) end(j *job, err error) {
 	if j.ended {

@@ -30,7 +30,7 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		seq, shared = l.prefixes.match(j)
 	}
 	coming := 0
-	for _, other := range l.active {
+	for _, other := range l.running {
 		if other == j {
 			break // Those behind it may wait for it.
 		}
@@ -52,7 +52,7 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 // handOver gives those who wait for the prompt of a job that ends what has been
 // read of it, before its blocks are free.
 func (l *loop) handOver(from *job) {
-	for _, j := range l.active {
+	for _, j := range l.running {
 		if j.ended || j.read > 0 {
 			continue
 		}

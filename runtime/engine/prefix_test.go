@@ -50,7 +50,7 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 					t.Errorf("choice %d is %v, alone %v; it counts %d tokens of the prompt", i, a.tokens, alone[i].tokens, a.result.PromptTokens)
 				}
 			}
-			waitFor(t, func() bool { return h.Stats().Active == 0 })
+			waitFor(t, func() bool { return h.Stats().Running == 0 })
 			s := h.Stats()
 			if read, want := s.PromptTokens-before.PromptTokens, int64(2*(length+choices-1)); read != want {
 				t.Errorf("%d tokens of prompts were read, want %d", read, want)
@@ -151,7 +151,7 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	waitFor(t, func() bool { return h.Stats().Waiting == 2 })
 	close(g.open)
 	wg.Wait()
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	s := h.Stats()
 	if cached := s.CachedTokens - before.CachedTokens; cached != 4*step {
 		t.Errorf("%d tokens were handed over, want %d", cached, 4*step)

@@ -179,7 +179,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 				if p := st.Blocks; p.Used > p.Total || p.Reserved > p.Total {
 					t.Errorf("blocks %+v", p)
 				}
-				if st.Waiting > 0 && st.Active < 8 {
+				if st.Waiting > 0 && st.Running < 8 {
 					short.Add(1)
 				}
 			}
@@ -187,7 +187,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	}
 	wg.Wait()
 	swapped()
-	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 0 && s.Waiting == 0 })
 	s := h.Stats()
 	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Reserved != 0 || s.Failed != 0 {
 		t.Errorf("an idle engine has %d failures and blocks %+v, want only cached ones to be used", s.Failed, s.Blocks)
@@ -204,7 +204,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 32*blocks-2), MaxTokens: 2}); err != nil {
 		t.Errorf("a request as large as the cache: %v", err)
 	}
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	if p := h.Stats().Blocks; p != (engine.BlockStats{Total: blocks}) {
 		t.Errorf("blocks %+v are left, want none", p)
 	}

@@ -92,8 +92,8 @@ func (m *metrics) offered(result string) { m.offers.WithLabelValues(result).Inc(
 type engineCollector struct{ server *Server }
 
 var (
-	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a slot in the batch.", nil, nil)
-	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
+	descWaiting   = prometheus.NewDesc("t2_waiting_requests", "Requests that wait for a slot in the batch.", nil, nil)
+	descRunning   = prometheus.NewDesc("t2_running_requests", "Requests in the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
 	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)
 	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
@@ -110,7 +110,7 @@ var (
 // Describe implements prometheus.Collector.
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descWaiting, descActive, descComposed, descMixtures, descBytes, descComputed, descSteps,
+		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descSteps,
 		descTokens, descBlocks, descTurns, descCancelled, descFailed, descReady,
 	} {
 		ch <- d
@@ -135,7 +135,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		st = c.engine.Stats()
 	}
 	gauge(descWaiting, int64(st.Waiting))
-	gauge(descActive, int64(st.Active))
+	gauge(descRunning, int64(st.Running))
 	gauge(descComposed, int64(st.Merged.Mixtures))
 	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormUnmerged: st.Unmerged} {
 		gauge(descMixtures, int64(f.Mixtures), string(form))
