@@ -87,8 +87,8 @@ func TestServeByFlags(t *testing.T) {
 	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"weights":{"c":0.25,"m":0.75}`) {
 		t.Errorf("answer %s, %v", answer, err)
 	}
-	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_model_steps_total{form="unmerged"} 3`) ||
-		!strings.Contains(metrics, `t2_model_steps_total{form="merged"} 0`) {
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_computed_batches_total{form="unmerged"} 3`) ||
+		!strings.Contains(metrics, `t2_computed_batches_total{form="merged"} 0`) {
 		t.Errorf("three tokens were asked for in the unmerged form; metrics:\n%s", metrics)
 	}
 	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_blocks{state="total"} 32`) {

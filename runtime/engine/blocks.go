@@ -118,7 +118,7 @@ func (l *loop) release(j *job) error {
 	return l.cache.Truncate(j.slot, 0)
 }
 
-// releaseForks empties the forks of this turn.
+// releaseForks empties the forks of this step.
 func (l *loop) releaseForks() error {
 	for ; l.forks > 0; l.forks-- {
 		if err := l.cache.Truncate(l.slots.fork(l.forks-1), 0); err != nil {

@@ -64,9 +64,9 @@ func TestSlotsWithoutBlocksAreNotGiven(t *testing.T) {
 			t.Errorf("answer %d has %d tokens, or others than the first", i, len(a.tokens))
 		}
 	}
-	// A turn for the one before, then two at a time: twice as many turns as tokens.
-	if turns := h.Stats().Turns - before.Turns; turns < 4*block {
-		t.Errorf("%d turns for three answers of %d tokens, of which two fit at a time", turns, 2*block)
+	// A step for the one before, then two at a time: twice as many steps as tokens.
+	if steps := h.Stats().Steps - before.Steps; steps < 4*block {
+		t.Errorf("%d steps for three answers of %d tokens, of which two fit at a time", steps, 2*block)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 		r.Labels = append(r.Labels, []int32{65 + i, 97, i, 4}[:2+i%3])
 	}
 	scores := map[int][]float64{}
-	turns := map[int]int64{}
+	steps := map[int]int64{}
 	for _, blocks := range []int{3, 5, 100} {
 		h := start(t, func(o *engine.Options) { o.CacheTokens = blocks * block })
 		var err error
@@ -130,7 +130,7 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 		}
 		waitFor(t, func() bool { return h.Stats().Running == 0 })
 		s := h.Stats()
-		turns[blocks] = s.Turns
+		steps[blocks] = s.Steps
 		// The prompt is in the prefix cache.
 		if want := (engine.BlockStats{Total: blocks, Used: 2, Cached: 2}); s.Blocks != want {
 			t.Errorf("blocks %+v, want %+v", s.Blocks, want)
@@ -141,9 +141,9 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 			t.Errorf("with %d blocks the scores are %v, want %v", blocks, got, scores[100])
 		}
 	}
-	// One turn for each wave, the first with the prompt.
-	if turns[3] != 20 || turns[5] != 7 || turns[100] != 2 {
-		t.Errorf("turns by blocks are %v, want 20, 7 and 2", turns)
+	// One step for each wave, the first with the prompt.
+	if steps[3] != 20 || steps[5] != 7 || steps[100] != 2 {
+		t.Errorf("steps by blocks are %v, want 20, 7 and 2", steps)
 	}
 }
 

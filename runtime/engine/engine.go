@@ -1,25 +1,25 @@
 // Package engine runs a model for many requests at once. One goroutine owns
 // the key-value cache and calls the model; everybody else hands it jobs. In
-// each turn it advances all running sequences by one ragged batch per model:
+// each step it advances all running sequences by one ragged batch per model:
 // prompts that are being read, answers that are being written, and the labels
 // that pass 1 compares, all alike. New requests join and finished or cancelled
-// ones leave between two turns.
+// ones leave between two steps.
 //
 // # Merged and unmerged
 //
 // A mixture of experts is computed in one of two forms. Merged, its matrices
 // are composed to dense ones: a model of its own, and so a batch of its own in
-// each turn. Unmerged, all mixtures and the base (z = 1) share U and Vᵀ, and one
+// each step. Unmerged, all mixtures and the base (z = 1) share U and Vᵀ, and one
 // batch, in which each sequence has its own σ⊙z; what no expert scales stays
-// dense. Writing answers is bound by the memory that a turn reads: d merged
+// dense. Writing answers is bound by the memory that a step reads: d merged
 // models read d sets of weights, the unmerged one c sets, whatever d. A matrix of
 // full rank is 1 + shorter/longer side as large in factors, so that c is 2 if all
 // are square, and 1.4 for a small Llama. One mixture alone is c times as fast
 // merged.
 //
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
-// everything is merged. Else everything is unmerged if a turn of all mixtures and
-// the base gains at least what a turn of one mixture loses, c; or if there are
+// everything is merged. Else everything is unmerged if a step of all mixtures and
+// the base gains at least what a step of one mixture loses, c; or if there are
 // more mixtures than MaxComposed. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
@@ -160,7 +160,7 @@ type Options struct {
 	// MaxComposed bounds how many merged models are kept, besides the base and
 	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
 	MaxComposed int
-	// StepTokens bounds how many tokens of prompts are read in one turn, so that
+	// StepTokens bounds how many tokens of prompts are read in one step, so that
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
 	StepTokens int
@@ -238,7 +238,7 @@ type Engine struct {
 	closed  bool
 
 	running                        atomic.Int64
-	promptTokens, tokens, turns    atomic.Int64
+	promptTokens, tokens, steps    atomic.Int64
 	cachedTokens, cancelled, fails atomic.Int64
 	usedBlocks, cachedBlocks       atomic.Int64
 	reservedBlocks                 atomic.Int64
@@ -247,7 +247,7 @@ type Engine struct {
 
 // computed counts what was computed in one form.
 type computed struct {
-	tokens, steps atomic.Int64
+	tokens, batches atomic.Int64
 }
 
 func (e *Engine) computed(f Form) *computed {
@@ -319,8 +319,8 @@ type Stats struct {
 	// Waiting and Running count requests.
 	Waiting, Running int
 	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
-	// written, in Turns of the loop.
-	PromptTokens, CachedTokens, Tokens, Turns int64
+	// written, in Steps of the loop.
+	PromptTokens, CachedTokens, Tokens, Steps int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
 	// Blocks are those of the key-value cache.
@@ -347,9 +347,8 @@ type FormStats struct {
 	// models, or the factors and the scales of each mixture.
 	Mixtures int
 	Bytes    int64
-	// Tokens, of prompts and answers, were computed in this many Steps of a
-	// model.
-	Tokens, Steps int64
+	// Tokens, of prompts and answers, were computed in this many Batches.
+	Tokens, Batches int64
 }
 
 // Stats returns the present numbers.
@@ -357,13 +356,13 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	waiting := len(e.waiting)
 	e.mu.Unlock()
-	merged := FormStats{Tokens: e.merged.tokens.Load(), Steps: e.merged.steps.Load()}
-	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Steps: e.unmerged.steps.Load()}
+	merged := FormStats{Tokens: e.merged.tokens.Load(), Batches: e.merged.batches.Load()}
+	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Batches: e.unmerged.batches.Load()}
 	e.weights.count(&merged, &unmerged)
 	return Stats{
 		Waiting: waiting, Running: int(e.running.Load()), Merged: merged, Unmerged: unmerged,
 		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
-		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
+		Tokens: e.tokens.Load(), Steps: e.steps.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
 		Blocks: BlockStats{
 			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),

@@ -95,7 +95,7 @@ type policy struct {
 	base    *model.Model
 	form    Form
 	factors Factors
-	// batch bounds the sequences of a turn, composed the merged models kept.
+	// batch bounds the sequences of a step, composed the merged models kept.
 	batch, composed int
 }
 
@@ -136,9 +136,9 @@ func (p policy) decide(s Set) plan {
 }
 
 // pays reports whether the unmerged form of these matrices pays for so many
-// mixtures besides the base. A turn of d different mixtures reads d merged
+// mixtures besides the base. A step of d different mixtures reads d merged
 // models or the unmerged one, which is c times as large as a merged one: a full
-// turn gains d/c, less what arithmetic takes, one with a single mixture loses c.
+// step gains d/c, less what arithmetic takes, one with a single mixture loses c.
 // It pays when the gain is at least the loss; and when the merged models would
 // not all be kept, so that requests would wait for composing over and over.
 func (p policy) pays(scaled map[string]bool, mixtures int) bool {

@@ -97,8 +97,8 @@ func gated(t *testing.T, change func(*engine.Options)) (*house, *atomic.Pointer[
 	}), &next
 }
 
-// together asks n requests that begin in the same turn. before are the numbers
-// of the turn before, which is still to be counted.
+// together asks n requests that begin in the same step. before are the numbers
+// of the step before, which is still to be counted.
 func (h *house) together(t *testing.T, next *atomic.Pointer[gate], n int, request func(i int) engine.Request) (answers []answer, before engine.Stats) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -126,7 +126,7 @@ func (h *house) together(t *testing.T, next *atomic.Pointer[gate], n int, reques
 	return answers, before
 }
 
-// TestEightExpertsAndTheBaseShareEachBatch wants one step a turn, the answers
+// TestEightExpertsAndTheBaseShareEachBatch wants one batch a step, the answers
 // that each gets alone with all their probabilities, and nearly those
 // probabilities of merged weights.
 func TestEightExpertsAndTheBaseShareEachBatch(t *testing.T) {
@@ -156,18 +156,18 @@ func TestEightExpertsAndTheBaseShareEachBatch(t *testing.T) {
 				t.Errorf("%s, request %d (-alone +together):\n%s", form, i, diff)
 			}
 		}
-		waitFor(t, func() bool { return h.Stats().Turns >= before.Turns+1+tokens })
+		waitFor(t, func() bool { return h.Stats().Steps >= before.Steps+1+tokens })
 		after := h.Stats()
-		steps := map[engine.Form]int64{
-			engine.FormMerged:   after.Merged.Steps - before.Merged.Steps,
-			engine.FormUnmerged: after.Unmerged.Steps - before.Unmerged.Steps,
+		batches := map[engine.Form]int64{
+			engine.FormMerged:   after.Merged.Batches - before.Merged.Batches,
+			engine.FormUnmerged: after.Unmerged.Batches - before.Unmerged.Batches,
 		}
 		want := map[engine.Form]int64{engine.FormMerged: 0, engine.FormUnmerged: tokens}
-		if form == engine.FormMerged { // Each model steps by itself.
+		if form == engine.FormMerged { // Each model computes a batch of its own.
 			want = map[engine.Form]int64{engine.FormMerged: tokens * int64(len(mixtures)), engine.FormUnmerged: 0}
 		}
-		if turns := after.Turns - before.Turns - 1; turns != tokens || !cmp.Equal(steps, want) {
-			t.Errorf("%s: %v steps in %d turns, want %v in %d", form, steps, turns, want, tokens)
+		if steps := after.Steps - before.Steps - 1; steps != tokens || !cmp.Equal(batches, want) {
+			t.Errorf("%s: %v batches in %d steps, want %v in %d", form, batches, steps, want, tokens)
 		}
 	}
 	for i, want := range firsts[engine.FormMerged] {
@@ -198,7 +198,7 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 		"a fixed mixture":              {everything, 4, true, engine.FormMerged},
 		"seven, and costly factors":    {large, 7, false, engine.FormMerged},
 		"eight, and costly factors":    {large, 8, false, engine.FormUnmerged},
-		"one request a turn":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
+		"one request a step":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
 		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, false, engine.FormUnmerged},
 		"no decomposition":             {func(o *engine.Options) { o.Factors = engine.Factors{} }, 4, false, engine.FormMerged},
 		"merged, as asked":             {func(o *engine.Options) { o.Form = engine.FormMerged }, 8, false, engine.FormMerged},
@@ -370,8 +370,8 @@ func TestExpertsComeAndGoDuringRequests(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
-	if st := h.Stats(); st.Merged.Steps != 0 || st.Unmerged.Mixtures > 3+8 {
-		t.Errorf("%+v: want unmerged steps only, and few scales held", st)
+	if st := h.Stats(); st.Merged.Batches != 0 || st.Unmerged.Mixtures > 3+8 {
+		t.Errorf("%+v: want unmerged batches only, and few scales held", st)
 	}
 }
 
@@ -417,7 +417,7 @@ func TestFactorsAreReadOnceAndDropped(t *testing.T) {
 		t.Errorf("read %v, want each of %d matrices once", read, len(matrices))
 	}
 	h.use(t, up)
-	if st := h.Stats().Unmerged; st != (engine.FormStats{Mixtures: first.Mixtures, Bytes: first.Bytes, Tokens: st.Tokens, Steps: st.Steps}) {
+	if st := h.Stats().Unmerged; st != (engine.FormStats{Mixtures: first.Mixtures, Bytes: first.Bytes, Tokens: st.Tokens, Batches: st.Batches}) {
 		t.Errorf("back in the small set %+v is held, want %+v", st, first)
 	}
 	if len(read) != len(h.dec.Matrices()) {

@@ -59,7 +59,7 @@ type work interface {
 	// done. Jobs take side by side, so it touches nothing that they share but
 	// counters.
 	take(rows [][]float32) (done bool, err error)
-	// segments lists what to compute next. None means nothing in this turn.
+	// segments lists what to compute next. None means nothing in this step.
 	segments(j *job, l *loop) ([]model.Segment, error)
 	// end is called once, with the error of a job that failed.
 	end(err error)
@@ -75,7 +75,7 @@ type loop struct {
 	free     []int  // Slots.
 	reserved int    // Blocks, for all running jobs.
 	prefixes prefixCache
-	forks    int // Forks taken in this turn.
+	forks    int // Forks taken in this step.
 }
 
 func (l *loop) run(ctx context.Context) {
@@ -93,7 +93,7 @@ func (l *loop) run(ctx context.Context) {
 			}
 			continue
 		}
-		l.turn(ctx)
+		l.step(ctx)
 	}
 }
 
@@ -155,7 +155,7 @@ func (l *loop) count() {
 	e.running.Store(int64(len(l.running)))
 }
 
-// batch is what one model computes in a turn.
+// batch is what one model computes in a step.
 type batch struct {
 	model    *model.Model
 	form     Form
@@ -179,8 +179,8 @@ func (b *batch) add(s share, segments ...model.Segment) {
 	b.shares = append(b.shares, s)
 }
 
-// turn advances every running job by one batch per model.
-func (l *loop) turn(ctx context.Context) {
+// step advances every running job by one batch per model.
+func (l *loop) step(ctx context.Context) {
 	budget := l.engine.o.StepTokens
 	var batches []*batch
 	for _, j := range l.running {
@@ -203,7 +203,7 @@ func (l *loop) turn(ctx context.Context) {
 	}
 	for _, b := range batches {
 		if len(b.segments) > 0 {
-			l.step(ctx, b)
+			l.forward(ctx, b)
 		}
 	}
 	if err := l.releaseForks(); err != nil {
@@ -212,7 +212,7 @@ func (l *loop) turn(ctx context.Context) {
 		}
 	}
 	l.running = slices.DeleteFunc(l.running, func(j *job) bool { return j.ended })
-	l.engine.turns.Add(1)
+	l.engine.steps.Add(1)
 	l.count()
 }
 
@@ -226,7 +226,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if left := len(j.prompt) - j.read; left > 0 {
 		n := min(left, *budget)
 		if n == 0 {
-			return nil // The turn's budget is used up by prompts that came before.
+			return nil // The step's budget is used up by prompts that came before.
 		}
 		*budget -= n
 		seg := model.Segment{Seq: j.slot, Tokens: j.prompt[j.read : j.read+n]}
@@ -246,8 +246,8 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	return nil
 }
 
-// step computes a batch and hands every job its rows.
-func (l *loop) step(ctx context.Context, b *batch) {
+// forward computes a batch and hands every job its rows.
+func (l *loop) forward(ctx context.Context, b *batch) {
 	logits, err := l.compute(ctx, b)
 	if ctx.Err() != nil {
 		return // The engine is closing; abort tells everybody.
@@ -259,7 +259,7 @@ func (l *loop) step(ctx context.Context, b *batch) {
 		return
 	}
 	count := l.engine.computed(b.form)
-	count.steps.Add(1)
+	count.batches.Add(1)
 	for _, s := range b.segments {
 		count.tokens.Add(int64(len(s.Tokens)))
 		for _, f := range s.Forks {
@@ -335,7 +335,7 @@ func (l *loop) fail(j *job, err error) {
 }
 
 // end frees a job's slot and blocks at once. The job leaves l.running at the end of the
-// turn.
+// step.
 func (l *loop) end(j *job, err error) {
 	if j.ended {
 		return

@@ -23,7 +23,7 @@ func numbered(from int32, n int) []int32 {
 
 // TestChoicesReadTheirPromptOnce asks for several answers to one prompt at a time,
 // with and without an expert: the first of each kind reads the prompt, in several
-// turns, and the others its last token.
+// steps, and the others its last token.
 func TestChoicesReadTheirPromptOnce(t *testing.T) {
 	const choices, length = 5, 2*block + 5
 	for _, most := range []int{1, 12} { // An answer of one token ends as soon as its prompt is read.
@@ -89,7 +89,7 @@ func TestPromptsShareBeginnings(t *testing.T) {
 			t.Errorf("answer %d is %v, alone %v", i, a.tokens, alone[i].tokens)
 		}
 	}
-	// In whichever order they come, the first turn's tokens all go to the first one:
+	// In whichever order they come, the first step's tokens all go to the first one:
 	// the other kind finds ten tokens of it there, and the second of the two waits.
 	if got, want := h.Stats().CachedTokens-before.CachedTokens, int64(len(beginning)+10); got != want {
 		t.Errorf("%d tokens were cached, want %d", got, want)

@@ -76,7 +76,7 @@ func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.label
 func (s *scoring) admitted() {}
 
 // forks takes forks for as many labels as are reserved for the job, and as
-// there are left in this turn. The last token of a label predicts nothing that is
+// there are left in this step. The last token of a label predicts nothing that is
 // asked for, so a label of one token needs no fork at all. The first labels are read
 // with the prompt's last tokens: by themselves they would take nearly half as long as
 // a short question.

@@ -98,10 +98,10 @@ var (
 	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)
 	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
-	descSteps     = prometheus.NewDesc("t2_model_steps_total", "Batches that were computed, by form.", []string{"form"}, nil)
+	descBatches   = prometheus.NewDesc("t2_computed_batches_total", "Batches that were computed, by form.", []string{"form"}, nil)
 	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), cached (found in the prefix cache), answer (written).", []string{"kind"}, nil)
 	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, prompts of pass 1 that are evicted for requests) and reserved (for requests in the batch, at most).", []string{"state"}, nil)
-	descTurns     = prometheus.NewDesc("t2_engine_turns_total", "Turns of the engine's loop.", nil, nil)
+	descSteps     = prometheus.NewDesc("t2_engine_steps_total", "Steps of the engine, each of which computes a batch per model.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
 	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
@@ -110,8 +110,8 @@ var (
 // Describe implements prometheus.Collector.
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descSteps,
-		descTokens, descBlocks, descTurns, descCancelled, descFailed, descReady,
+		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descBatches,
+		descTokens, descBlocks, descSteps, descCancelled, descFailed, descReady,
 	} {
 		ch <- d
 	}
@@ -141,7 +141,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descMixtures, int64(f.Mixtures), string(form))
 		gauge(descBytes, f.Bytes, string(form))
 		counter(descComputed, f.Tokens, string(form))
-		counter(descSteps, f.Steps, string(form))
+		counter(descBatches, f.Batches, string(form))
 	}
 	counter(descTokens, st.PromptTokens, "prompt")
 	counter(descTokens, st.CachedTokens, "cached")
@@ -150,7 +150,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBlocks, int64(st.Blocks.Used), "used")
 	gauge(descBlocks, int64(st.Blocks.Cached), "cached")
 	gauge(descBlocks, int64(st.Blocks.Reserved), "reserved")
-	counter(descTurns, st.Turns)
+	counter(descSteps, st.Steps)
 	counter(descCancelled, st.Cancelled)
 	counter(descFailed, st.Failed)
 }
