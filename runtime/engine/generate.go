@@ -110,7 +110,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &answer{
-		engine: e, request: r, begun: begun, out: newOutbox(), text: r.Text, stop: stopper{texts: r.Stop},
+		engine: e, request: r, begun: begun, out: newStream(), text: r.Text, stop: stopper{texts: r.Stop},
 		sampler: r.Sampler, result: Result{PromptTokens: len(r.Prompt), StopToken: -1},
 	}
 	if a.sampler == nil {
@@ -139,7 +139,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	}
 }
 
-// answer is the work of a Request. The loop owns it until the outbox is closed.
+// answer is the work of a Request. The loop owns it until the stream is closed.
 type answer struct {
 	engine  *Engine
 	request Request
@@ -147,7 +147,7 @@ type answer struct {
 	sampler *sample.Sampler
 	text    TextStream
 	stop    stopper
-	out     *outbox
+	out     *stream
 
 	last   int32
 	result Result
