@@ -137,15 +137,15 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		whole, _ := h.ask(t, path, body)
 		body["stream"], body["stream_options"] = true, fields{"include_usage": true}
-		pieces, done := h.stream(t, path, body)
-		if !done || len(pieces) < 4 {
-			t.Fatalf("%s: %d pieces, done %v", path, len(pieces), done)
+		chunks, done := h.stream(t, path, body)
+		if !done || len(chunks) < 4 {
+			t.Fatalf("%s: %d chunks, done %v", path, len(chunks), done)
 		}
-		last, usage := pieces[len(pieces)-2], pieces[len(pieces)-1]
+		last, usage := chunks[len(chunks)-2], chunks[len(chunks)-1]
 		text, want := "", whole.Choices[0].Text
-		for _, p := range pieces[:len(pieces)-2] {
-			if p.ID != pieces[0].ID || p.Choices[0].Finish != nil || p.Adaptation != nil || p.Usage != nil {
-				t.Errorf("%s: piece %+v", path, p)
+		for _, p := range chunks[:len(chunks)-2] {
+			if p.ID != chunks[0].ID || p.Choices[0].Finish != nil || p.Adaptation != nil || p.Usage != nil {
+				t.Errorf("%s: chunk %+v", path, p)
 			}
 			text += p.Choices[0].Text
 			if d := p.Choices[0].Delta; d != nil {
@@ -154,8 +154,8 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		if path == contract.PathChatCompletions {
 			want = whole.Choices[0].Message.Content
-			if first := pieces[0]; first.Object != "chat.completion.chunk" || first.Choices[0].Delta.Role != "assistant" {
-				t.Errorf("first piece %+v", first)
+			if first := chunks[0]; first.Object != "chat.completion.chunk" || first.Choices[0].Delta.Role != "assistant" {
+				t.Errorf("first chunk %+v", first)
 			}
 		}
 		if text != want {
@@ -163,7 +163,7 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		if last.Choices[0].Finish == nil || *last.Choices[0].Finish != *whole.Choices[0].Finish || last.Adaptation == nil ||
 			last.Adaptation.Expert != whole.Adaptation.Expert {
-			t.Errorf("%s: last piece %+v", path, last)
+			t.Errorf("%s: last chunk %+v", path, last)
 		}
 		if len(usage.Choices) != 0 || usage.Usage == nil || *usage.Usage != *whole.Usage {
 			t.Errorf("%s: usage %+v, want %+v", path, usage, whole.Usage)
