@@ -86,7 +86,7 @@ are printed as JSON at the end.`,
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
-	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for their turn, the next gets status 429; 0 means 256")
+	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
 	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt and longest answer fit in; 0 means room for a full batch, up to 2 GiB")
 	f.registerCompute(flags)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")

@@ -1,9 +1,9 @@
 // Package engine runs a model for many requests at once. One goroutine owns
 // the key-value cache and calls the model; everybody else hands it jobs. In
 // each step it advances all running sequences by one ragged batch per model:
-// prompts that are being read, answers that are being written, and the labels
-// that pass 1 compares, all alike. New requests join and finished or cancelled
-// ones leave between two steps.
+// prompts that are being read (prefill), answers that are being written (decode),
+// and the labels that pass 1 compares, all alike. New requests join and finished or
+// cancelled ones leave between two steps.
 //
 // # Merged and unmerged
 //

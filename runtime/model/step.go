@@ -286,7 +286,7 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, t
 }
 
 // project computes some of queries, keys and values of normed [n, H], and
-// normalises (where the family does) and turns the former two by their positions.
+// normalises (where the family does) and rotates the former two by their positions.
 // With a tape it keeps what backward needs.
 func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape, which ...int) []backend.Buffer {
 	n := len(positions)
