@@ -241,7 +241,7 @@ type ServingSpec struct {
 	// +kubebuilder:default=F32
 	DType ServingDType `json:"dtype,omitempty"`
 	// form in which experts are computed: Merged (each mixture of experts has
-	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
+	// matrices of its own), Unmerged (all share U and V, and batches), or Auto, by
 	// the set of experts.
 	// +optional
 	// +kubebuilder:default=Auto
@@ -269,7 +269,7 @@ const (
 )
 
 // Form is how experts are computed.
-// +kubebuilder:validation:Enum=Auto;Merged;Factored
+// +kubebuilder:validation:Enum=Auto;Merged;Unmerged
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type Form string
@@ -280,8 +280,8 @@ const (
 	FormAuto Form = "Auto"
 	// FormMerged gives each mixture matrices of its own.
 	FormMerged Form = "Merged"
-	// FormFactored lets all share U and V.
-	FormFactored Form = "Factored"
+	// FormUnmerged lets all share U and V.
+	FormUnmerged Form = "Unmerged"
 )
 
 // AdaptivePolicyStatus says what the pods serve. What is counted (requests,

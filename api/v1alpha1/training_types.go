@@ -241,7 +241,7 @@ type Optimizer struct {
 	MaxGradNorm Decimal `json:"maxGradNorm,omitempty"`
 }
 
-// Schedule says how long an expert is trained and how much in a step.
+// Schedule says how long an expert is trained and how much in an iteration.
 type Schedule struct {
 	// iterations is the number of optimiser steps, at most: a validation score of 1
 	// ends the run, since none is better and the earliest of equals is kept.

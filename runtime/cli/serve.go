@@ -55,7 +55,7 @@ exchanges the experts without losing a request. GET /experts says how far that i
 and what could not be loaded.
 
 Experts are computed in one of two forms. Merged, each mixture has dense weights
-and a batch of its own: fastest for one mixture at a time. Factored, all share U
+and a batch of its own: fastest for one mixture at a time. Unmerged, all share U
 and Vᵀ, which must fit into memory beside the base, and one batch, in which each
 sequence has its own z: fastest for several at a time. With --form auto the set
 of experts decides, never what happens to run. The forms differ in rounding; the
@@ -81,12 +81,12 @@ are printed as JSON at the end.`,
 	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
 	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: Prompt or Fixed")
 	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
-	flags.StringVar(&f.form, "form", string(engine.FormAuto), "`FORM` in which experts are computed: merged, factored, or auto by the set of experts; see above")
+	flags.StringVar(&f.form, "form", string(engine.FormAuto), "`FORM` in which experts are computed: merged, unmerged, or auto by the set of experts; see above")
 	flags.StringVar(&f.api, "listen", net.JoinHostPort("", strconv.Itoa(contract.PortAPI)), "`ADDRESS` of the API")
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
-	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for their turn, the next gets status 429; 0 means 256")
+	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
 	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt and longest answer fit in; 0 means room for a full batch, up to 2 GiB")
 	f.registerCompute(flags)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")

@@ -69,7 +69,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "factored", "--dtype", "bf16", "--cache-tokens", "1000",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "unmerged", "--dtype", "bf16", "--cache-tokens", "1000",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -87,11 +87,11 @@ func TestServeByFlags(t *testing.T) {
 	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"weights":{"c":0.25,"m":0.75}`) {
 		t.Errorf("answer %s, %v", answer, err)
 	}
-	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_model_steps_total{form="factored"} 3`) ||
-		!strings.Contains(metrics, `t2_model_steps_total{form="merged"} 0`) {
-		t.Errorf("three tokens were asked for in the factored form; metrics:\n%s", metrics)
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_computed_batches_total{form="unmerged"} 3`) ||
+		!strings.Contains(metrics, `t2_computed_batches_total{form="merged"} 0`) {
+		t.Errorf("three tokens were asked for in the unmerged form; metrics:\n%s", metrics)
 	}
-	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_pages{state="total"} 32`) {
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_blocks{state="total"} 32`) {
 		t.Errorf("a cache of 1000 tokens was asked for; metrics:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()
@@ -160,7 +160,7 @@ func TestServeUsage(t *testing.T) {
 		"describing nobody":      {[]string{"--model", v.ModelDir, "--describe", "x=y"}, `names "x"`},
 		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
 		"an unknown form":        {[]string{"--model", v.ModelDir, "--form", "dense"}, `form "dense" is unknown`},
-		"factored, of nothing":   {[]string{"--model", v.ModelDir, "--form", "factored"}, "needs a decomposition"},
+		"unmerged, of nothing":   {[]string{"--model", v.ModelDir, "--form", "unmerged"}, "needs a decomposition"},
 		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
 		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},
 	} {

@@ -47,7 +47,7 @@ type ServeSpec struct {
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
 	// DTypeInt8.
 	DType string `json:"dtype,omitempty"`
-	// Form is auto (which empty means), merged or factored.
+	// Form is auto (which empty means), merged or unmerged.
 	Form string `json:"form,omitempty"`
 }
 

@@ -1,41 +1,41 @@
 // Package engine runs a model for many requests at once. One goroutine owns
 // the key-value cache and calls the model; everybody else hands it jobs. In
-// each turn it advances all running sequences by one ragged batch per model:
-// prompts that are being read, answers that are being written, and the labels
-// that pass 1 compares, all alike. New requests join and finished or cancelled
-// ones leave between two turns.
+// each step it advances all running sequences by one ragged batch per model:
+// prompts that are being read (prefill), answers that are being written (decode),
+// and the labels that pass 1 compares, all alike. New requests join and finished or
+// cancelled ones leave between two steps.
 //
-// # Merged and factored
+// # Merged and unmerged
 //
 // A mixture of experts is computed in one of two forms. Merged, its matrices
 // are composed to dense ones: a model of its own, and so a batch of its own in
-// each turn. Factored, all mixtures and the base (z = 1) share U and Vᵀ, and one
+// each step. Unmerged, all mixtures and the base (z = 1) share U and Vᵀ, and one
 // batch, in which each sequence has its own σ⊙z; what no expert scales stays
-// dense. Writing answers is bound by the memory that a turn reads: d merged
-// models read d sets of weights, the factored one c sets, whatever d. A matrix of
+// dense. Writing answers is bound by the memory that a step reads: d merged
+// models read d sets of weights, the unmerged one c sets, whatever d. A matrix of
 // full rank is 1 + shorter/longer side as large in factors, so that c is 2 if all
 // are square, and 1.4 for a small Llama. One mixture alone is c times as fast
 // merged.
 //
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
-// everything is merged. Else everything is factored if a turn of all mixtures and
-// the base gains at least what a turn of one mixture loses, c; or if there are
+// everything is merged. Else everything is unmerged if a step of all mixtures and
+// the base gains at least what a step of one mixture loses, c; or if there are
 // more mixtures than MaxComposed. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
 // So two experts beside the base are enough for a small Llama, and five where
 // all matrices are square. Then a mixture that the set did not
-// name is factored, too, and need not wait until it is composed, unless it
+// name is unmerged, too, and need not wait until it is composed, unless it
 // scales matrices that the set does not; and pass 1 stays with the base's dense
-// weights: reading its prompts is bound by arithmetic, of which the factored
+// weights: reading its prompts is bound by arithmetic, of which the unmerged
 // form has more.
 //
 // U and Vᵀ take c times the memory of the matrices that they make, beside the
 // base's own, which stay: for pass 1, and because the next set may be merged.
-// They are read from the decomposition when a set is prepared that is factored,
+// They are read from the decomposition when a set is prepared that is unmerged,
 // those that the set before has, too, are shared with it, and they go with the
 // last set, or request, that uses them. An engine that only merges never has
-// them; one that only factors never composes.
+// them; one that never merges never composes.
 //
 // # What a request gets
 //
@@ -47,25 +47,25 @@
 // left out for that. The form is a function of the options, the set that Retain
 // has taken into use, and the mixture; it is looked up when a request is made
 // and stays until its end. So, with a seed, FormAuto gives the same answer as
-// long as the set is the same, and FormMerged and FormFactored, which factors
-// every matrix of the decomposition, whatever the set is.
+// long as the set is the same, and FormMerged and FormUnmerged, which leaves every
+// matrix of the decomposition unmerged, whatever the set is.
 //
 // # The cache
 //
-// Keys and values lie in pages (package model), of which a request takes as many
+// Keys and values lie in blocks (package model), of which a request takes as many
 // as its tokens need, when it needs them. It is admitted once all that it may come
 // to need, for its prompt, its longest answer and the labels that it scores side
-// by side, can be promised to it beside what others were promised: then it cannot
-// fail for want of a page. Requests are admitted in the order in which they came,
-// so that a large one is not overtaken for ever by small ones. Its pages are free
+// by side, can be reserved for it beside what is reserved for others: then it cannot
+// fail for want of a block. Requests are admitted in the order in which they came,
+// so that a large one is not overtaken for ever by small ones. Its blocks are free
 // as soon as it ends.
 //
 // What a prompt has in common with that of a running request of the same mixture is
 // read once: the choices of one request, or conversations under one system prompt,
-// share its pages. A request waits for one before it that is reading at least half
-// of its prompt. The last prompts of pass 1 are kept beyond their end, in pages that
-// are free otherwise, for the next ones of pass 1. They give way, the least recently
-// used first, when a request needs a page that it was promised.
+// share its blocks. A request waits for one before it that is reading at least half
+// of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
+// in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
+// least recently used first, when a request needs a block that is reserved for it.
 package engine
 
 import (
@@ -134,7 +134,7 @@ type Options struct {
 	Base *model.Model
 	// Compose makes the weights of a mixture; see Composer.
 	Compose func(context.Context, Mixture) (*model.Model, error)
-	// Factors make the factored form; without them there is the merged one only.
+	// Factors make the unmerged form; without them there is the merged one only.
 	Factors Factors
 	// Form of the mixtures; empty means FormAuto.
 	Form Form
@@ -149,18 +149,18 @@ type Options struct {
 	// DefaultMaxBatch.
 	MaxBatch int
 	// CacheTokens is how many tokens of prompts and answers the key-value cache
-	// holds, rounded up to pages; tokens that requests share count once. A request
+	// holds, rounded up to blocks; tokens that requests share count once. A request
 	// waits until there is room for its prompt and the longest answer it may get; 0
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
 	CacheTokens int
-	// MaxWaiting bounds how many requests wait for a place in the batch; 0 means
+	// MaxWaiting bounds how many requests wait for a slot in the batch; 0 means
 	// DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many merged models are kept, besides the base and
 	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
 	MaxComposed int
-	// StepTokens bounds how many tokens of prompts are read in one turn, so that
+	// StepTokens bounds how many tokens of prompts are read in one step, so that
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
 	StepTokens int
@@ -195,8 +195,8 @@ func (o *Options) setDefaults() error {
 	if o.Form, err = ParseForm(string(o.Form)); err != nil {
 		return err
 	}
-	if o.Form == FormFactored && o.Factors.Attach == nil {
-		return errors.New("the factored form needs a decomposition")
+	if o.Form == FormUnmerged && o.Factors.Attach == nil {
+		return errors.New("the unmerged form needs a decomposition")
 	}
 	positive := func(name string, v *int, otherwise int) error {
 		if *v < 0 {
@@ -226,33 +226,33 @@ func (o *Options) setDefaults() error {
 // Engine runs one base model and the models composed from it. Its methods may
 // be called from any goroutine.
 type Engine struct {
-	o          Options
-	totalPages int // Of the cache.
-	weights    *weights
-	stop       context.CancelFunc
-	ended      chan struct{} // Closed when the loop has ended.
-	wake       chan struct{} // One place: something waits.
+	o           Options
+	totalBlocks int // Of the cache.
+	weights     *weights
+	stop        context.CancelFunc
+	ended       chan struct{} // Closed when the loop has ended.
+	wake        chan struct{} // One place: something waits.
 
 	mu      sync.Mutex
 	waiting []*job
 	closed  bool
 
-	active                         atomic.Int64
-	promptTokens, tokens, turns    atomic.Int64
-	reusedTokens, cancelled, fails atomic.Int64
-	usedPages, keptPages           atomic.Int64
-	promisedPages                  atomic.Int64
-	merged, factored               computed
+	running                        atomic.Int64
+	promptTokens, tokens, steps    atomic.Int64
+	cachedTokens, cancelled, fails atomic.Int64
+	usedBlocks, cachedBlocks       atomic.Int64
+	reservedBlocks                 atomic.Int64
+	merged, unmerged               computed
 }
 
 // computed counts what was computed in one form.
 type computed struct {
-	tokens, steps atomic.Int64
+	tokens, batches atomic.Int64
 }
 
 func (e *Engine) computed(f Form) *computed {
-	if f == FormFactored {
-		return &e.factored
+	if f == FormUnmerged {
+		return &e.unmerged
 	}
 	return &e.merged
 }
@@ -262,19 +262,19 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
-	places := newPlaces(o.MaxBatch)
-	cache, err := o.Base.NewPagedCache(places.total(), o.ContextLength, o.cachePages(places))
+	slots := newSlots(o.MaxBatch)
+	cache, err := o.Base.NewPagedCache(slots.total(), o.ContextLength, o.cacheBlocks(slots))
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		o: o, totalPages: cache.TotalPages(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
 			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
 	}
-	l := &loop{engine: e, cache: cache, places: places}
+	l := &loop{engine: e, cache: cache, slots: slots}
 	go func() {
 		defer close(e.ended)
 		defer cache.Close()
@@ -298,7 +298,7 @@ func (e *Engine) Close() {
 func (e *Engine) ContextLength() int { return e.o.ContextLength }
 
 // CacheTokens is how many tokens the key-value cache holds.
-func (e *Engine) CacheTokens() int { return e.totalPages * model.PageTokens }
+func (e *Engine) CacheTokens() int { return e.totalBlocks * model.BlockSize }
 
 // Prepare makes what a set needs ahead of its first request: factors and
 // scales, or as many merged models as the engine keeps. Requests are computed in
@@ -311,34 +311,34 @@ func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.pr
 // go on with it.
 func (e *Engine) Retain(s Set) { e.weights.retain(s) }
 
-// Form is the form of the set in use: FormMerged or FormFactored.
+// Form is the form of the set in use: FormMerged or FormUnmerged.
 func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.
 type Stats struct {
-	// Waiting and Active count requests.
-	Waiting, Active int
-	// PromptTokens were read, ReusedTokens were found in the cache, Tokens were
-	// written, in Turns of the loop.
-	PromptTokens, ReusedTokens, Tokens, Turns int64
+	// Waiting and Running count requests.
+	Waiting, Running int
+	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
+	// written, in Steps of the loop.
+	PromptTokens, CachedTokens, Tokens, Steps int64
 	// Cancelled requests were given up by their callers; Failed ones by us.
 	Cancelled, Failed int64
-	// Pages are those of the key-value cache.
-	Pages PageStats
-	// Merged and Factored are what is held and was computed in each form; the
+	// Blocks are those of the key-value cache.
+	Blocks BlockStats
+	// Merged and Unmerged are what is held and was computed in each form; the
 	// base's own weights count as merged.
-	Merged, Factored FormStats
+	Merged, Unmerged FormStats
 }
 
-// PageStats count pages of the key-value cache, of model.PageTokens tokens each.
-type PageStats struct {
-	// Total are all, Used those that hold tokens, and Kept those of them that hold
-	// prompts of pass 1 which may come again; they give way to requests. A page
+// BlockStats count blocks of the key-value cache, of model.BlockSize tokens each.
+type BlockStats struct {
+	// Total are all, Used those that hold tokens, and Cached those of them that hold
+	// the prompts of the prefix cache; they are evicted for requests. A block
 	// that several share counts once.
-	Total, Used, Kept int
-	// Promised are those that the requests in the batch may come to hold at most,
+	Total, Used, Cached int
+	// Reserved are those that the requests in the batch may come to hold at most,
 	// if they share none.
-	Promised int
+	Reserved int
 }
 
 // FormStats are the gauges and counters of one form.
@@ -347,9 +347,8 @@ type FormStats struct {
 	// models, or the factors and the scales of each mixture.
 	Mixtures int
 	Bytes    int64
-	// Tokens, of prompts and answers, were computed in this many Steps of a
-	// model.
-	Tokens, Steps int64
+	// Tokens, of prompts and answers, were computed in this many Batches.
+	Tokens, Batches int64
 }
 
 // Stats returns the present numbers.
@@ -357,17 +356,17 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	waiting := len(e.waiting)
 	e.mu.Unlock()
-	merged := FormStats{Tokens: e.merged.tokens.Load(), Steps: e.merged.steps.Load()}
-	factored := FormStats{Tokens: e.factored.tokens.Load(), Steps: e.factored.steps.Load()}
-	e.weights.count(&merged, &factored)
+	merged := FormStats{Tokens: e.merged.tokens.Load(), Batches: e.merged.batches.Load()}
+	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Batches: e.unmerged.batches.Load()}
+	e.weights.count(&merged, &unmerged)
 	return Stats{
-		Waiting: waiting, Active: int(e.active.Load()), Merged: merged, Factored: factored,
-		PromptTokens: e.promptTokens.Load(), ReusedTokens: e.reusedTokens.Load(),
-		Tokens: e.tokens.Load(), Turns: e.turns.Load(),
+		Waiting: waiting, Running: int(e.running.Load()), Merged: merged, Unmerged: unmerged,
+		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
+		Tokens: e.tokens.Load(), Steps: e.steps.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
-		Pages: PageStats{
-			Total: e.totalPages, Used: int(e.usedPages.Load()), Kept: int(e.keptPages.Load()),
-			Promised: int(e.promisedPages.Load()),
+		Blocks: BlockStats{
+			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),
+			Reserved: int(e.reservedBlocks.Load()),
 		},
 	}
 }
@@ -380,7 +379,7 @@ func (e *Engine) enqueue(j *job, continues bool) error {
 	if e.closed {
 		return ErrClosed
 	}
-	if !continues && len(e.waiting)+int(e.active.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
+	if !continues && len(e.waiting)+int(e.running.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
 		return ErrBusy
 	}
 	e.waiting = append(e.waiting, j)
@@ -399,7 +398,7 @@ func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiti
 func (e *Engine) HasRoom(n int) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if busy := len(e.waiting) + int(e.active.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
+	if busy := len(e.waiting) + int(e.running.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
 		return ErrBusy
 	}
 	return nil

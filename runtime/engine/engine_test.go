@@ -136,7 +136,7 @@ func TestGreedyEqualsStepByStep(t *testing.T) {
 // TestNeighboursDoNotMatter asks the same seeded requests alone and in a busy
 // batch with other experts, prompts and lengths.
 func TestNeighboursDoNotMatter(t *testing.T) {
-	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged, engine.FormFactored} {
+	for _, form := range []engine.Form{engine.FormAuto, engine.FormMerged, engine.FormUnmerged} {
 		t.Run(string(form), func(t *testing.T) { neighboursDoNotMatter(t, form) })
 	}
 }
@@ -224,8 +224,8 @@ func TestScoreEqualsChainRule(t *testing.T) {
 			}
 		}
 	}
-	if s := h.Stats(); s.ReusedTokens == 0 {
-		t.Error("the second prompt did not reuse the first one's beginning")
+	if s := h.Stats(); s.CachedTokens == 0 {
+		t.Error("the second prompt did not find the first one's beginning in the cache")
 	}
 }
 
@@ -409,7 +409,7 @@ func TestCancelledRequestsFreeTheirPlaces(t *testing.T) {
 	if err != nil || got.result.Tokens != 2 {
 		t.Errorf("after cancellation: %+v, %v", got.result, err)
 	}
-	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 && s.Cancelled == 4 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 0 && s.Waiting == 0 && s.Cancelled == 4 })
 }
 
 func TestReaderThatGivesUpEndsItsRequest(t *testing.T) {
@@ -419,7 +419,7 @@ func TestReaderThatGivesUpEndsItsRequest(t *testing.T) {
 	if !errors.Is(err, gone) {
 		t.Errorf("got %v", err)
 	}
-	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Cancelled == 1 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 0 && s.Cancelled == 1 })
 }
 
 func TestFullQueueIsBusyButContinuesWhatItAdmitted(t *testing.T) {
@@ -436,7 +436,7 @@ func TestFullQueueIsBusyButContinuesWhatItAdmitted(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, func() bool { s := h.Stats(); return s.Active == 1 && s.Waiting == 1 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 1 && s.Waiting == 1 })
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: 1}); !errors.Is(err, engine.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}

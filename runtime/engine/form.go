@@ -18,9 +18,9 @@ const (
 	FormAuto Form = "auto"
 	// FormMerged composes dense matrices W' = U·diag(σ⊙z)·Vᵀ, a model a mixture.
 	FormMerged Form = "merged"
-	// FormFactored holds U and Vᵀ of every decomposed matrix once and computes
+	// FormUnmerged holds U and Vᵀ of every decomposed matrix once and computes
 	// y = U·(σ⊙z ⊙ Vᵀx), each sequence with its own z, in one batch.
-	FormFactored Form = "factored"
+	FormUnmerged Form = "unmerged"
 )
 
 // ParseForm returns the form of this name; an empty one means FormAuto.
@@ -28,20 +28,20 @@ func ParseForm(name string) (Form, error) {
 	switch f := Form(name); f {
 	case "":
 		return FormAuto, nil
-	case FormAuto, FormMerged, FormFactored:
+	case FormAuto, FormMerged, FormUnmerged:
 		return f, nil
 	default:
-		return "", fmt.Errorf("form %q is unknown: use %s, %s or %s", name, FormAuto, FormMerged, FormFactored)
+		return "", fmt.Errorf("form %q is unknown: use %s, %s or %s", name, FormAuto, FormMerged, FormUnmerged)
 	}
 }
 
-// Factors makes the factored form; the zero value means that there is none.
+// Factors makes the unmerged form; the zero value means that there is none.
 type Factors struct {
-	// Matrices are the names of those that can be factored.
+	// Matrices are the names of those that have factors.
 	Matrices []string
 	// Rank returns the number of a matrix' singular values.
 	Rank func(matrix string) int
-	// Attach returns m with these of its matrices factored, with z = 1.
+	// Attach returns m with these of its matrices unmerged, with z = 1.
 	Attach func(ctx context.Context, m *model.Model, matrices []string) (*model.Model, error)
 }
 
@@ -80,7 +80,7 @@ type Set struct {
 type variant struct {
 	model  *model.Model
 	scales *model.Scales // nil in the merged form, and for the base.
-	form   Form          // FormMerged or FormFactored.
+	form   Form          // FormMerged or FormUnmerged.
 }
 
 // segment adds to a segment what the variant computes it with.
@@ -95,16 +95,16 @@ type policy struct {
 	base    *model.Model
 	form    Form
 	factors Factors
-	// batch bounds the sequences of a turn, composed the merged models kept.
+	// batch bounds the sequences of a step, composed the merged models kept.
 	batch, composed int
 }
 
 // plan says in which form each mixture is computed.
 type plan struct {
 	auto     bool     // The form was chosen, not asked for.
-	form     Form     // FormMerged or FormFactored.
-	matrices []string // Of the factored model, sorted.
-	name     string   // The matrices, joined: a name of the factored model.
+	form     Form     // FormMerged or FormUnmerged.
+	matrices []string // Of the unmerged model, sorted.
+	name     string   // The matrices, joined: a name of the unmerged model.
 }
 
 // decide makes the plan for a set. It is a function of the set and the options
@@ -112,8 +112,8 @@ type plan struct {
 func (p policy) decide(s Set) plan {
 	chosen := plan{auto: p.form == FormAuto, form: FormMerged}
 	switch {
-	case p.form == FormFactored:
-		chosen.form, chosen.matrices = FormFactored, slices.Clone(p.factors.Matrices)
+	case p.form == FormUnmerged:
+		chosen.form, chosen.matrices = FormUnmerged, slices.Clone(p.factors.Matrices)
 	case p.form == FormAuto && !s.Fixed && p.factors.Attach != nil:
 		scaled := map[string]bool{}
 		different := map[string]bool{}
@@ -126,7 +126,7 @@ func (p policy) decide(s Set) plan {
 			}
 		}
 		if p.pays(scaled, len(different)) {
-			chosen.form = FormFactored
+			chosen.form = FormUnmerged
 			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !scaled[name] })
 		}
 	}
@@ -135,10 +135,10 @@ func (p policy) decide(s Set) plan {
 	return chosen
 }
 
-// pays reports whether the factored form of these matrices pays for so many
-// mixtures besides the base. A turn of d different mixtures reads d merged
-// models or the factored one, which is c times as large as a merged one: a full
-// turn gains d/c, less what arithmetic takes, one with a single mixture loses c.
+// pays reports whether the unmerged form of these matrices pays for so many
+// mixtures besides the base. A step of d different mixtures reads d merged
+// models or the unmerged one, which is c times as large as a merged one: a full
+// step gains d/c, less what arithmetic takes, one with a single mixture loses c.
 // It pays when the gain is at least the loss; and when the merged models would
 // not all be kept, so that requests would wait for composing over and over.
 func (p policy) pays(scaled map[string]bool, mixtures int) bool {
@@ -151,24 +151,24 @@ func (p policy) pays(scaled map[string]bool, mixtures int) bool {
 	}
 	c := p.base.Config()
 	dense := c.VocabSize * c.HiddenSize // The head.
-	factored := dense
+	unmerged := dense
 	for _, l := range p.base.Linears() {
 		dense += l.Out * l.In
 		if scaled[l.Name] {
-			factored += (l.Out + l.In) * p.factors.Rank(l.Name)
+			unmerged += (l.Out + l.In) * p.factors.Rank(l.Name)
 		} else {
-			factored += l.Out * l.In
+			unmerged += l.Out * l.In
 		}
 	}
-	cost := float64(factored) / float64(dense)
+	cost := float64(unmerged) / float64(dense)
 	return left*float64(min(mixtures+1, p.batch))/cost >= cost
 }
 
-// key names what is held for a mixture: in the factored form its scales, and
+// key names what is held for a mixture: in the unmerged form its scales, and
 // for the base the factors themselves.
 type key struct {
 	form    Form
-	factors string // plan.name, in the factored form.
+	factors string // plan.name, in the unmerged form.
 	mixture string
 }
 
@@ -185,10 +185,10 @@ func (p plan) key(m Mixture, scored bool) key {
 	if p.form == FormMerged || p.auto && (scored && m.IsBase() || !p.covers(m)) {
 		return key{form: FormMerged, mixture: m.key}
 	}
-	return key{form: FormFactored, factors: p.name, mixture: m.key}
+	return key{form: FormUnmerged, factors: p.name, mixture: m.key}
 }
 
-// covers reports whether the factored model has every matrix that m scales.
+// covers reports whether the unmerged model has every matrix that m scales.
 func (p plan) covers(m Mixture) bool {
 	for name := range m.matrices() {
 		if _, found := slices.BinarySearch(p.matrices, name); !found {

@@ -97,8 +97,8 @@ func gated(t *testing.T, change func(*engine.Options)) (*house, *atomic.Pointer[
 	}), &next
 }
 
-// together asks n requests that begin in the same turn. before are the numbers
-// of the turn before, which is still to be counted.
+// together asks n requests that begin in the same step. before are the numbers
+// of the step before, which is still to be counted.
 func (h *house) together(t *testing.T, next *atomic.Pointer[gate], n int, request func(i int) engine.Request) (answers []answer, before engine.Stats) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -126,13 +126,13 @@ func (h *house) together(t *testing.T, next *atomic.Pointer[gate], n int, reques
 	return answers, before
 }
 
-// TestEightExpertsAndTheBaseShareEachBatch wants one step a turn, the answers
+// TestEightExpertsAndTheBaseShareEachBatch wants one batch a step, the answers
 // that each gets alone with all their probabilities, and nearly those
 // probabilities of merged weights.
 func TestEightExpertsAndTheBaseShareEachBatch(t *testing.T) {
 	const tokens = 60
 	firsts := map[engine.Form][]float64{}
-	for _, form := range []engine.Form{engine.FormFactored, engine.FormMerged} {
+	for _, form := range []engine.Form{engine.FormUnmerged, engine.FormMerged} {
 		h, next := gated(t, func(o *engine.Options) { o.Form = form; o.StopTokens = nil })
 		mixtures := append([]engine.Mixture{{}}, h.experts(t, 8)...)
 		h.use(t, engine.Set{Mixtures: mixtures[1:]})
@@ -156,23 +156,23 @@ func TestEightExpertsAndTheBaseShareEachBatch(t *testing.T) {
 				t.Errorf("%s, request %d (-alone +together):\n%s", form, i, diff)
 			}
 		}
-		waitFor(t, func() bool { return h.Stats().Turns >= before.Turns+1+tokens })
+		waitFor(t, func() bool { return h.Stats().Steps >= before.Steps+1+tokens })
 		after := h.Stats()
-		steps := map[engine.Form]int64{
-			engine.FormMerged:   after.Merged.Steps - before.Merged.Steps,
-			engine.FormFactored: after.Factored.Steps - before.Factored.Steps,
+		batches := map[engine.Form]int64{
+			engine.FormMerged:   after.Merged.Batches - before.Merged.Batches,
+			engine.FormUnmerged: after.Unmerged.Batches - before.Unmerged.Batches,
 		}
-		want := map[engine.Form]int64{engine.FormMerged: 0, engine.FormFactored: tokens}
-		if form == engine.FormMerged { // Each model steps by itself.
-			want = map[engine.Form]int64{engine.FormMerged: tokens * int64(len(mixtures)), engine.FormFactored: 0}
+		want := map[engine.Form]int64{engine.FormMerged: 0, engine.FormUnmerged: tokens}
+		if form == engine.FormMerged { // Each model computes a batch of its own.
+			want = map[engine.Form]int64{engine.FormMerged: tokens * int64(len(mixtures)), engine.FormUnmerged: 0}
 		}
-		if turns := after.Turns - before.Turns - 1; turns != tokens || !cmp.Equal(steps, want) {
-			t.Errorf("%s: %v steps in %d turns, want %v in %d", form, steps, turns, want, tokens)
+		if steps := after.Steps - before.Steps - 1; steps != tokens || !cmp.Equal(batches, want) {
+			t.Errorf("%s: %v batches in %d steps, want %v in %d", form, batches, steps, want, tokens)
 		}
 	}
 	for i, want := range firsts[engine.FormMerged] {
-		if got := firsts[engine.FormFactored][i]; math.Abs(got-want) > 1e-3 {
-			t.Errorf("request %d: the first token has log-probability %v factored and %v merged", i, got, want)
+		if got := firsts[engine.FormUnmerged][i]; math.Abs(got-want) > 1e-3 {
+			t.Errorf("request %d: the first token has log-probability %v unmerged and %v merged", i, got, want)
 		}
 	}
 }
@@ -193,17 +193,17 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 	}{
 		"no experts":                   {everything, 0, false, engine.FormMerged},
 		"an expert beside the base":    {everything, 1, false, engine.FormMerged},
-		"two experts":                  {everything, 2, false, engine.FormFactored},
-		"several experts":              {everything, 4, false, engine.FormFactored},
+		"two experts":                  {everything, 2, false, engine.FormUnmerged},
+		"several experts":              {everything, 4, false, engine.FormUnmerged},
 		"a fixed mixture":              {everything, 4, true, engine.FormMerged},
 		"seven, and costly factors":    {large, 7, false, engine.FormMerged},
-		"eight, and costly factors":    {large, 8, false, engine.FormFactored},
-		"one request a turn":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
-		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, false, engine.FormFactored},
+		"eight, and costly factors":    {large, 8, false, engine.FormUnmerged},
+		"one request a step":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
+		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, false, engine.FormUnmerged},
 		"no decomposition":             {func(o *engine.Options) { o.Factors = engine.Factors{} }, 4, false, engine.FormMerged},
 		"merged, as asked":             {func(o *engine.Options) { o.Form = engine.FormMerged }, 8, false, engine.FormMerged},
-		"factored, as asked":           {func(o *engine.Options) { o.Form = engine.FormFactored }, 0, false, engine.FormFactored},
-		"factored, as asked, if fixed": {func(o *engine.Options) { o.Form = engine.FormFactored }, 1, true, engine.FormFactored},
+		"unmerged, as asked":           {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 0, false, engine.FormUnmerged},
+		"unmerged, as asked, if fixed": {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 1, true, engine.FormUnmerged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := start(t, c.change)
@@ -224,8 +224,8 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 				}
 			}
 			st := h.Stats()
-			computed := map[engine.Form]int64{engine.FormMerged: st.Merged.Tokens, engine.FormFactored: st.Factored.Tokens}
-			if computed[c.want] != int64(c.experts+1) || st.Merged.Tokens+st.Factored.Tokens != int64(c.experts+1) {
+			computed := map[engine.Form]int64{engine.FormMerged: st.Merged.Tokens, engine.FormUnmerged: st.Unmerged.Tokens}
+			if computed[c.want] != int64(c.experts+1) || st.Merged.Tokens+st.Unmerged.Tokens != int64(c.experts+1) {
 				t.Errorf("computed by form: %v, want %d tokens %s", computed, c.experts+1, c.want)
 			}
 		})
@@ -236,7 +236,7 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 	h := start(t, nil)
 	for what, o := range map[string]engine.Options{
 		"an unknown form":             {Form: "dense"},
-		"factored, without factors":   {Form: engine.FormFactored},
+		"unmerged, without factors":   {Form: engine.FormUnmerged},
 		"a negative number of models": {MaxComposed: -1},
 	} {
 		o.Base, o.Text = h.base, func() engine.TextStream { return h.tok.NewStream() }
@@ -248,7 +248,7 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 }
 
 // TestAutoKeepsPass1Dense wants the very scores of merged weights from an engine
-// that answers in the factored form, and its beginnings reused.
+// that answers in the unmerged form, and its beginnings come from the cache.
 func TestAutoKeepsPass1Dense(t *testing.T) {
 	prompts := []string{"Request: what is 2+2?\nCategory:", "Request: what is 3+2?\nCategory:"}
 	var scores [2][][]float64
@@ -265,7 +265,7 @@ func TestAutoKeepsPass1Dense(t *testing.T) {
 			}
 			scores[i] = append(scores[i], got)
 		}
-		if st := h.Stats(); st.ReusedTokens == 0 || (st.Factored.Tokens > 0) != (form == engine.FormAuto) || st.Merged.Tokens == 0 {
+		if st := h.Stats(); st.CachedTokens == 0 || (st.Unmerged.Tokens > 0) != (form == engine.FormAuto) || st.Merged.Tokens == 0 {
 			t.Errorf("%s: %+v", form, st)
 		}
 	}
@@ -275,9 +275,9 @@ func TestAutoKeepsPass1Dense(t *testing.T) {
 }
 
 // TestKeptPromptsBelongToTheirScales scores one prompt with changing mixtures of
-// one factored model: the cache's keys and values of one are no other's.
+// one unmerged model: the cache's keys and values of one are no other's.
 func TestKeptPromptsBelongToTheirScales(t *testing.T) {
-	h := start(t, func(o *engine.Options) { o.Form = engine.FormFactored })
+	h := start(t, func(o *engine.Options) { o.Form = engine.FormUnmerged })
 	mixtures := append([]engine.Mixture{{}}, h.experts(t, 2)...)
 	score := func(h *house, m engine.Mixture) []float64 {
 		t.Helper()
@@ -293,11 +293,11 @@ func TestKeptPromptsBelongToTheirScales(t *testing.T) {
 	for i, m := range mixtures {
 		want[i] = score(h, m)
 	}
-	if reused := h.Stats().ReusedTokens; reused != 0 {
-		t.Errorf("%d tokens of one mixture were reused for another", reused)
+	if n := h.Stats().CachedTokens; n != 0 {
+		t.Errorf("%d tokens of one mixture were taken for another", n)
 	}
 	for i, m := range mixtures {
-		for range 2 { // The second time, the first one's beginning is reused.
+		for range 2 { // The second time, the first one's beginning is cached.
 			if diff := cmp.Diff(want[i], score(h, m)); diff != "" {
 				t.Errorf("mixture %d (-first +again):\n%s", i, diff)
 			}
@@ -308,8 +308,8 @@ func TestKeptPromptsBelongToTheirScales(t *testing.T) {
 			}
 		}
 	}
-	if h.Stats().ReusedTokens == 0 {
-		t.Error("nothing was reused at all")
+	if h.Stats().CachedTokens == 0 {
+		t.Error("nothing was cached at all")
 	}
 }
 
@@ -319,7 +319,7 @@ func TestExpertsComeAndGoDuringRequests(t *testing.T) {
 	h := start(t, func(o *engine.Options) {
 		o.StopTokens, o.MaxBatch = nil, 8
 		o.Compose = func(context.Context, engine.Mixture) (*model.Model, error) {
-			return nil, errors.New("nothing needs composing in the factored form")
+			return nil, errors.New("nothing needs composing in the unmerged form")
 		}
 	})
 	experts := h.experts(t, 6)
@@ -370,8 +370,8 @@ func TestExpertsComeAndGoDuringRequests(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
-	if st := h.Stats(); st.Merged.Steps != 0 || st.Factored.Mixtures > 3+8 {
-		t.Errorf("%+v: want factored steps only, and few scales held", st)
+	if st := h.Stats(); st.Merged.Batches != 0 || st.Unmerged.Mixtures > 3+8 {
+		t.Errorf("%+v: want unmerged batches only, and few scales held", st)
 	}
 }
 
@@ -398,18 +398,18 @@ func TestFactorsAreReadOnceAndDropped(t *testing.T) {
 	if err := h.Prepare(t.Context(), up); err == nil || !strings.Contains(err.Error(), "disk on fire") {
 		t.Errorf("got %v, want the cause", err)
 	}
-	if st := h.Stats(); st.Factored.Bytes != 0 || st.Factored.Mixtures != 0 {
-		t.Errorf("after a failure %+v is held", st.Factored)
+	if st := h.Stats(); st.Unmerged.Bytes != 0 || st.Unmerged.Mixtures != 0 {
+		t.Errorf("after a failure %+v is held", st.Unmerged)
 	}
 	// Of an up_proj [64, 32] U, Vᵀ and σ, and of each mixture a σ⊙z; two layers.
 	const factors, scales = 2 * (64 + 32 + 1) * 32 * 4, 2 * 32 * 4
 	h.use(t, up)
-	first := h.Stats().Factored
+	first := h.Stats().Unmerged
 	if first.Mixtures != 3 || first.Bytes != factors+3*scales {
 		t.Errorf("%+v is held, want 3 mixtures in %d bytes", first, factors+3*scales)
 	}
 	h.use(t, all)
-	if st := h.Stats().Factored; st.Mixtures != 5 || st.Bytes <= first.Bytes {
+	if st := h.Stats().Unmerged; st.Mixtures != 5 || st.Bytes <= first.Bytes {
 		t.Errorf("of a larger set %+v is held, after %+v", st, first)
 	}
 	slices.Sort(read)
@@ -417,14 +417,14 @@ func TestFactorsAreReadOnceAndDropped(t *testing.T) {
 		t.Errorf("read %v, want each of %d matrices once", read, len(matrices))
 	}
 	h.use(t, up)
-	if st := h.Stats().Factored; st != (engine.FormStats{Mixtures: first.Mixtures, Bytes: first.Bytes, Tokens: st.Tokens, Steps: st.Steps}) {
+	if st := h.Stats().Unmerged; st != (engine.FormStats{Mixtures: first.Mixtures, Bytes: first.Bytes, Tokens: st.Tokens, Batches: st.Batches}) {
 		t.Errorf("back in the small set %+v is held, want %+v", st, first)
 	}
 	if len(read) != len(h.dec.Matrices()) {
 		t.Errorf("read %v: the small set's factors were there already", read)
 	}
 	h.use(t, engine.Set{})
-	if st := h.Stats().Factored; st.Mixtures != 0 || st.Bytes != 0 {
+	if st := h.Stats().Unmerged; st.Mixtures != 0 || st.Bytes != 0 {
 		t.Errorf("%+v is held for no experts", st)
 	}
 }
@@ -453,7 +453,7 @@ func TestMixturesTheSetDoesNotName(t *testing.T) {
 	if diff := cmp.Diff([]string{outside.Key()}, composed); diff != "" {
 		t.Errorf("composed (-want +got):\n%s", diff)
 	}
-	if st := h.Stats(); st.Merged.Mixtures != 1 || st.Factored.Mixtures != 3 || st.Merged.Bytes != 2*64*32*4 {
+	if st := h.Stats(); st.Merged.Mixtures != 1 || st.Unmerged.Mixtures != 3 || st.Merged.Bytes != 2*64*32*4 {
 		t.Errorf("%+v", st)
 	}
 }

@@ -78,7 +78,7 @@ type Result struct {
 	// PromptTokens and Tokens count what was read and sampled, the stop token
 	// included.
 	PromptTokens, Tokens int
-	// Waited is the time until the request got its place, FirstToken until its
+	// Waited is the time until the request got its slot, FirstToken until its
 	// first token and Total until its last, all since it was made.
 	Waited, FirstToken, Total time.Duration
 }
@@ -110,7 +110,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &answer{
-		engine: e, request: r, begun: begun, out: newOutbox(), text: r.Text, stop: stopper{texts: r.Stop},
+		engine: e, request: r, begun: begun, out: newStream(), text: r.Text, stop: stopper{texts: r.Stop},
 		sampler: r.Sampler, result: Result{PromptTokens: len(r.Prompt), StopToken: -1},
 	}
 	if a.sampler == nil {
@@ -139,7 +139,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	}
 }
 
-// answer is the work of a Request. The loop owns it until the outbox is closed.
+// answer is the work of a Request. The loop owns it until the stream is closed.
 type answer struct {
 	engine  *Engine
 	request Request
@@ -147,7 +147,7 @@ type answer struct {
 	sampler *sample.Sampler
 	text    TextStream
 	stop    stopper
-	out     *outbox
+	out     *stream
 
 	last   int32
 	result Result
@@ -160,7 +160,7 @@ func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
 func (*answer) forks(*job, *loop) []model.Fork { return nil }
 
 func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
-	return []model.Segment{{Seq: j.place, Tokens: []int32{a.last}}}, nil
+	return []model.Segment{{Seq: j.slot, Tokens: []int32{a.last}}}, nil
 }
 
 // take samples one token.

@@ -11,24 +11,24 @@ import (
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// places divides the cache's sequences: one for each running request, those of
-// the prompts that are kept for their beginnings, and the forks in which labels
+// slots divides the cache's sequences: one for each running request, those of
+// the prompts in the prefix cache, and the forks in which labels
 // are scored side by side.
-type places struct {
+type slots struct {
 	batch, forks int
 }
 
-func newPlaces(batch int) places {
-	return places{batch: batch, forks: min(max(batch, 8), 32)}
+func newSlots(batch int) slots {
+	return slots{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
-func (p places) total() int { return p.batch + keptPrompts + p.forks }
+func (s slots) total() int { return s.batch + cachedPrompts + s.forks }
 
-// kept returns the i-th kept prompt's sequence.
-func (p places) kept(i int) int { return p.batch + i }
+// cached returns the i-th sequence of the prefix cache.
+func (s slots) cached(i int) int { return s.batch + i }
 
 // fork returns the i-th fork's sequence.
-func (p places) fork(i int) int { return p.batch + keptPrompts + i }
+func (s slots) fork(i int) int { return s.batch + cachedPrompts + i }
 
 // job is a request on its way through the loop.
 type job struct {
@@ -37,8 +37,8 @@ type job struct {
 	prompt []int32
 	work   work
 
-	place    int // Sequence in the cache.
-	promised int // Pages that it may hold at most, its forks included.
+	slot     int // Sequence in the cache.
+	reserved int // Blocks that it may hold at most, its forks included.
 	forks    int // That it may have at a time.
 	read     int // Tokens of the prompt that are in the cache.
 	ended    bool
@@ -50,7 +50,7 @@ type work interface {
 	// demand is what the job may hold of the cache, with a prompt of so many
 	// tokens.
 	demand(prompt int) demand
-	// admitted says that the job has got a place.
+	// admitted says that the job has got a slot.
 	admitted()
 	// forks lists what to compute with the end of the prompt.
 	forks(j *job, l *loop) []model.Fork
@@ -59,7 +59,7 @@ type work interface {
 	// done. Jobs take side by side, so it touches nothing that they share but
 	// counters.
 	take(rows [][]float32) (done bool, err error)
-	// segments lists what to compute next. None means nothing in this turn.
+	// segments lists what to compute next. None means nothing in this step.
 	segments(j *job, l *loop) ([]model.Segment, error)
 	// end is called once, with the error of a job that failed.
 	end(err error)
@@ -69,31 +69,31 @@ type work interface {
 type loop struct {
 	engine *Engine
 	cache  *model.Cache
-	places places
+	slots  slots
 
-	active   []*job // In order of admission.
-	free     []int  // Places.
-	promised int    // Pages, to all active jobs.
-	kept     kept
-	forks    int // Forks taken in this turn.
+	running  []*job // In order of admission.
+	free     []int  // Slots.
+	reserved int    // Blocks, for all running jobs.
+	prefixes prefixCache
+	forks    int // Forks taken in this step.
 }
 
 func (l *loop) run(ctx context.Context) {
-	for i := range l.places.batch {
-		l.free = append(l.free, l.places.batch-1-i)
+	for i := range l.slots.batch {
+		l.free = append(l.free, l.slots.batch-1-i)
 	}
-	l.kept = newKept(l.cache, l.places)
+	l.prefixes = newPrefixCache(l.cache, l.slots)
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
-		if len(l.active) == 0 {
+		if len(l.running) == 0 {
 			select {
 			case <-l.engine.wake:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		l.turn(ctx)
+		l.step(ctx)
 	}
 }
 
@@ -108,13 +108,13 @@ func (l *loop) abort() {
 	for _, j := range waiting {
 		j.work.end(ErrClosed)
 	}
-	for _, j := range l.active {
+	for _, j := range l.running {
 		l.end(j, ErrClosed)
 	}
 }
 
-// admit gives free places and pages to those who wait longest, and drops those
-// who have stopped waiting. Nobody overtakes: one that needs many pages waits
+// admit gives free slots and blocks to those who wait longest, and drops those
+// who have stopped waiting. Nobody overtakes: one that needs many blocks waits
 // until those before it have ended, and those behind it wait with it.
 func (l *loop) admit() {
 	e := l.engine
@@ -139,23 +139,23 @@ func (l *loop) admit() {
 		j.work.end(context.Cause(j.ctx))
 	}
 	for _, j := range admitted {
-		l.active = append(l.active, j)
+		l.running = append(l.running, j)
 		j.work.admitted()
 	}
 	l.count()
 }
 
-// count publishes how much is going on; the requests last, so that the pages are
+// count publishes how much is going on; the requests last, so that the blocks are
 // no older than they are.
 func (l *loop) count() {
 	e := l.engine
-	e.usedPages.Store(int64(l.cache.UsedPages()))
-	e.keptPages.Store(int64(l.kept.pages))
-	e.promisedPages.Store(int64(l.promised))
-	e.active.Store(int64(len(l.active)))
+	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
+	e.cachedBlocks.Store(int64(l.prefixes.blocks))
+	e.reservedBlocks.Store(int64(l.reserved))
+	e.running.Store(int64(len(l.running)))
 }
 
-// batch is what one model computes in a turn.
+// batch is what one model computes in a step.
 type batch struct {
 	model    *model.Model
 	form     Form
@@ -179,11 +179,11 @@ func (b *batch) add(s share, segments ...model.Segment) {
 	b.shares = append(b.shares, s)
 }
 
-// turn advances every running job by one batch per model.
-func (l *loop) turn(ctx context.Context) {
+// step advances every running job by one batch per model.
+func (l *loop) step(ctx context.Context) {
 	budget := l.engine.o.StepTokens
 	var batches []*batch
-	for _, j := range l.active {
+	for _, j := range l.running {
 		if j.ended {
 			continue
 		}
@@ -203,33 +203,33 @@ func (l *loop) turn(ctx context.Context) {
 	}
 	for _, b := range batches {
 		if len(b.segments) > 0 {
-			l.step(ctx, b)
+			l.forward(ctx, b)
 		}
 	}
 	if err := l.releaseForks(); err != nil {
-		for _, j := range l.active {
+		for _, j := range l.running {
 			l.fail(j, err)
 		}
 	}
-	l.active = slices.DeleteFunc(l.active, func(j *job) bool { return j.ended })
-	l.engine.turns.Add(1)
+	l.running = slices.DeleteFunc(l.running, func(j *job) bool { return j.ended })
+	l.engine.steps.Add(1)
 	l.count()
 }
 
 // plan adds a job's next segments to its model's batch.
 func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if j.read == 0 {
-		if wait, err := l.reuse(j); wait || err != nil {
+		if wait, err := l.matchPrefix(j); wait || err != nil {
 			return err
 		}
 	}
 	if left := len(j.prompt) - j.read; left > 0 {
 		n := min(left, *budget)
 		if n == 0 {
-			return nil // The turn's budget is used up by prompts that came before.
+			return nil // The step's budget is used up by prompts that came before.
 		}
 		*budget -= n
-		seg := model.Segment{Seq: j.place, Tokens: j.prompt[j.read : j.read+n]}
+		seg := model.Segment{Seq: j.slot, Tokens: j.prompt[j.read : j.read+n]}
 		if n == left {
 			seg.Forks = j.work.forks(j, l)
 		}
@@ -246,8 +246,8 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	return nil
 }
 
-// step computes a batch and hands every job its rows.
-func (l *loop) step(ctx context.Context, b *batch) {
+// forward computes a batch and hands every job its rows.
+func (l *loop) forward(ctx context.Context, b *batch) {
 	logits, err := l.compute(ctx, b)
 	if ctx.Err() != nil {
 		return // The engine is closing; abort tells everybody.
@@ -259,7 +259,7 @@ func (l *loop) step(ctx context.Context, b *batch) {
 		return
 	}
 	count := l.engine.computed(b.form)
-	count.steps.Add(1)
+	count.batches.Add(1)
 	for _, s := range b.segments {
 		count.tokens.Add(int64(len(s.Tokens)))
 		for _, f := range s.Forks {
@@ -274,7 +274,7 @@ func (l *loop) step(ctx context.Context, b *batch) {
 		case t.done:
 			var err error
 			if _, scored := j.work.(*scoring); scored {
-				err = l.kept.keep(j)
+				err = l.prefixes.insert(j)
 			}
 			l.end(j, err)
 		}
@@ -311,7 +311,7 @@ func takeAll(shares []share, logits *tensor.Tensor) []taken {
 	return all
 }
 
-// compute steps the model. Where pages lack, kept prompts give way, the least
+// compute steps the model. Where blocks lack, cached prompts are evicted, the least
 // recently used first.
 func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 	for {
@@ -319,7 +319,7 @@ func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
 		if _, full := errors.AsType[*model.CacheFullError](err); !full {
 			return logits, err
 		}
-		if dropped, dropErr := l.kept.giveWay(); !dropped || dropErr != nil {
+		if dropped, dropErr := l.prefixes.evict(); !dropped || dropErr != nil {
 			return nil, errors.Join(err, dropErr)
 		}
 	}
@@ -334,8 +334,8 @@ func (l *loop) fail(j *job, err error) {
 	l.end(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's place and pages at once. The job leaves l.active at the end of the
-// turn.
+// end frees a job's slot and blocks at once. The job leaves l.running at the end of the
+// step.
 func (l *loop) end(j *job, err error) {
 	if j.ended {
 		return

@@ -105,7 +105,7 @@ func TestARequestKeepsWhatItAskedFor(t *testing.T) {
 // TestAMixtureThatCannotBePreparedIsNamed makes one of three fail.
 func TestAMixtureThatCannotBePreparedIsNamed(t *testing.T) {
 	cause := failure.Permanentf("Broken", "its file is broken")
-	for _, form := range []engine.Form{engine.FormMerged, engine.FormFactored} {
+	for _, form := range []engine.Form{engine.FormMerged, engine.FormUnmerged} {
 		var bad string
 		h := start(t, func(o *engine.Options) {
 			compose, attach := o.Compose, o.Factors.Attach

@@ -75,8 +75,8 @@ func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.label
 
 func (s *scoring) admitted() {}
 
-// forks takes forks for as many labels as the job was promised forks for, and as
-// there are left in this turn. The last token of a label predicts nothing that is
+// forks takes forks for as many labels as are reserved for the job, and as
+// there are left in this step. The last token of a label predicts nothing that is
 // asked for, so a label of one token needs no fork at all. The first labels are read
 // with the prompt's last tokens: by themselves they would take nearly half as long as
 // a short question.
@@ -88,10 +88,10 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 		if len(label) == 1 {
 			continue
 		}
-		if len(out) == j.forks || l.forks == l.places.forks {
+		if len(out) == j.forks || l.forks == l.slots.forks {
 			break
 		}
-		out = append(out, model.Fork{Seq: l.places.fork(l.forks), Tokens: label[:len(label)-1]})
+		out = append(out, model.Fork{Seq: l.slots.fork(l.forks), Tokens: label[:len(label)-1]})
 		l.forks++
 		s.wave = append(s.wave, s.next)
 	}
@@ -102,7 +102,7 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 	var out []model.Segment
 	for _, f := range s.forks(j, l) {
-		if err := l.cache.CopyPrefix(f.Seq, j.place, len(j.prompt)); err != nil {
+		if err := l.cache.CopyPrefix(f.Seq, j.slot, len(j.prompt)); err != nil {
 			return nil, err
 		}
 		out = append(out, model.Segment{Seq: f.Seq, Tokens: f.Tokens, AllLogits: true})

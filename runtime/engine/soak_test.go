@@ -68,8 +68,8 @@ func (s *soaked) run(ctx context.Context, h *house) (tokens []int32, scores []fl
 }
 
 // TestSoak asks thousands of requests, more at a time than the queue takes, of
-// an engine with few pages, and gives many of them up at some moment. Those that
-// are answered must be answered as if they were alone, and in the end no page
+// an engine with few blocks, and gives many of them up at some moment. Those that
+// are answered must be answered as if they were alone, and in the end no block
 // may be missing. Where the form does not depend on the set, sets are exchanged
 // all the while, many of them given up while they are prepared.
 func TestSoak(t *testing.T) {
@@ -78,7 +78,7 @@ func TestSoak(t *testing.T) {
 		swaps bool
 	}{
 		"auto": {engine.FormAuto, false}, "merged": {engine.FormMerged, false},
-		"merged, with swaps": {engine.FormMerged, true}, "factored, with swaps": {engine.FormFactored, true},
+		"merged, with swaps": {engine.FormMerged, true}, "unmerged, with swaps": {engine.FormUnmerged, true},
 	} {
 		t.Run(name, func(t *testing.T) { soak(t, c.form, c.swaps) })
 	}
@@ -112,10 +112,10 @@ func swapping(ctx context.Context, t *testing.T, h *house, mixtures []engine.Mix
 }
 
 func soak(t *testing.T, form engine.Form, swaps bool) {
-	const different, asked, askers, pages = 100, 1200, 20, 10
+	const different, asked, askers, blocks = 100, 1200, 20, 10
 	h := start(t, func(o *engine.Options) {
 		o.Form, o.MaxBatch, o.MaxWaiting, o.StepTokens = form, 8, 6, 64
-		o.StopTokens, o.CacheTokens = nil, pages*32
+		o.StopTokens, o.CacheTokens = nil, blocks*32
 	})
 	mixtures := append(h.experts(t, 2), engine.Mixture{})
 	h.use(t, engine.Set{Mixtures: mixtures[:2]})
@@ -176,10 +176,10 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 			for next.Add(1) <= asked && !t.Failed() {
 				ask(r)
 				st := h.Stats()
-				if p := st.Pages; p.Used > p.Total || p.Promised > p.Total {
-					t.Errorf("pages %+v", p)
+				if p := st.Blocks; p.Used > p.Total || p.Reserved > p.Total {
+					t.Errorf("blocks %+v", p)
 				}
-				if st.Waiting > 0 && st.Active < 8 {
+				if st.Waiting > 0 && st.Running < 8 {
 					short.Add(1)
 				}
 			}
@@ -187,25 +187,25 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	}
 	wg.Wait()
 	swapped()
-	waitFor(t, func() bool { s := h.Stats(); return s.Active == 0 && s.Waiting == 0 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 0 && s.Waiting == 0 })
 	s := h.Stats()
-	if s.Pages.Total != pages || s.Pages.Used != s.Pages.Kept || s.Pages.Promised != 0 || s.Failed != 0 {
-		t.Errorf("an idle engine has %d failures and pages %+v, want only kept ones to be used", s.Failed, s.Pages)
+	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Reserved != 0 || s.Failed != 0 {
+		t.Errorf("an idle engine has %d failures and blocks %+v, want only cached ones to be used", s.Failed, s.Blocks)
 	}
-	t.Logf("%d compared, %d given up, %d times busy, %d times short of pages, %d tokens reused, %d sets taken, %d given up, %+v",
-		compared.Load(), given.Load(), busy.Load(), short.Load(), s.ReusedTokens, taken.Load(), abandoned.Load(), s.Pages)
+	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d tokens cached, %d sets taken, %d given up, %+v",
+		compared.Load(), given.Load(), busy.Load(), short.Load(), s.CachedTokens, taken.Load(), abandoned.Load(), s.Blocks)
 	if swaps && (taken.Load() < 20 || abandoned.Load() == 0) {
 		t.Error("sets were hardly exchanged")
 	}
-	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.ReusedTokens == 0 {
+	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.CachedTokens == 0 {
 		t.Error("something was never tried")
 	}
-	// One that needs all pages gets them of those kept.
-	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 32*pages-2), MaxTokens: 2}); err != nil {
+	// One that needs all blocks gets those of the prefix cache.
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 32*blocks-2), MaxTokens: 2}); err != nil {
 		t.Errorf("a request as large as the cache: %v", err)
 	}
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
-	if p := h.Stats().Pages; p != (engine.PageStats{Total: pages}) {
-		t.Errorf("pages %+v are left, want none", p)
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
+	if p := h.Stats().Blocks; p != (engine.BlockStats{Total: blocks}) {
+		t.Errorf("blocks %+v are left, want none", p)
 	}
 }

@@ -195,7 +195,7 @@ func (w *weights) fillMerged(entry *held, m Mixture) error {
 	return nil
 }
 
-// fillFactors makes the factored base model of a plan's matrices. Those that
+// fillFactors makes the unmerged base model of a plan's matrices. Those that
 // another one has already, of the set before, are shared with it.
 func (w *weights) fillFactors(entry *held, k key) error {
 	done, err := w.take(entry)
@@ -205,7 +205,7 @@ func (w *weights) fillFactors(entry *held, k key) error {
 	defer done()
 	m := w.policy.base
 	missing := k.matrices()
-	for _, other := range w.factored() {
+	for _, other := range w.unmerged() {
 		has := other.key.matrices()
 		shared := slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return !slices.Contains(has, name) })
 		if m, err = m.WithProjectionsOf(other.model, shared); err != nil {
@@ -216,23 +216,23 @@ func (w *weights) fillFactors(entry *held, k key) error {
 	if m, err = w.policy.factors.Attach(entry.ctx, m, missing); err != nil {
 		return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
 	}
-	entry.variant = variant{model: m, form: FormFactored}
+	entry.variant = variant{model: m, form: FormUnmerged}
 	return nil
 }
 
-// loaded is a factored model and its key.
+// loaded is an unmerged model and its key.
 type loaded struct {
 	key   key
 	model *model.Model
 }
 
-// factored lists the factored models that are there.
-func (w *weights) factored() []loaded {
+// unmerged lists the unmerged models that are there.
+func (w *weights) unmerged() []loaded {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var list []loaded
 	for k, entry := range w.entries {
-		if k.form == FormFactored && k.mixture == "" && entry.isReady() {
+		if k.form == FormUnmerged && k.mixture == "" && entry.isReady() {
 			list = append(list, loaded{key: k, model: entry.variant.model})
 		}
 	}
@@ -277,7 +277,7 @@ func (h *held) isDone() bool {
 // removes them.
 func (w *weights) evict(form Form) {
 	limit := w.policy.composed
-	if form == FormFactored {
+	if form == FormUnmerged {
 		limit = w.scales
 	}
 	for {
@@ -303,7 +303,7 @@ func (w *weights) evict(form Form) {
 func (w *weights) prepare(ctx context.Context, s Set) error {
 	p := w.policy.decide(s)
 	mixtures := s.Mixtures
-	if p.form == FormFactored {
+	if p.form == FormUnmerged {
 		w.mu.Lock()
 		w.scales = max(w.scales, w.policy.composed+len(mixtures))
 		w.mu.Unlock()
@@ -348,7 +348,7 @@ func (w *weights) form() Form {
 }
 
 // count adds what is held in each form.
-func (w *weights) count(merged, factored *FormStats) {
+func (w *weights) count(merged, unmerged *FormStats) {
 	var composed, factors []*model.Model
 	w.mu.Lock()
 	for k, entry := range w.entries {
@@ -362,13 +362,13 @@ func (w *weights) count(merged, factored *FormStats) {
 		case k.mixture == "":
 			factors = append(factors, entry.variant.model)
 		default:
-			factored.Mixtures++
-			factored.Bytes += entry.variant.scales.Bytes()
+			unmerged.Mixtures++
+			unmerged.Bytes += entry.variant.scales.Bytes()
 		}
 	}
 	w.mu.Unlock()
 	merged.Bytes += w.policy.base.ProjectionBytes(composed...)
-	factored.Bytes += w.policy.base.ProjectionBytes(factors...)
+	unmerged.Bytes += w.policy.base.ProjectionBytes(factors...)
 }
 
 // wait returns when nothing is being composed any more, and refuses new

@@ -12,64 +12,64 @@ import (
 // on the same backend; what it contains belongs to the weights that filled it.
 // It must not be used by two goroutines at once.
 //
-// Its memory is a pool of pages of PageTokens tokens. A sequence has the pages
+// Its memory is a pool of blocks of BlockSize tokens. A sequence has the blocks
 // that its tokens take, and no more; sequences with a common beginning share
-// them. A page that is shared is never written: a sequence that goes on behind a
-// shared, partly filled page gets a copy of it first.
+// them. A block that is shared is never written: a sequence that goes on behind a
+// shared, partly filled block gets a copy of it first.
 type Cache struct {
 	be      backend.Backend
-	k, v    []backend.Buffer // A layer: [pages·PageTokens, KVHeads·HeadDim].
+	k, v    []backend.Buffer // A layer: [blocks·BlockSize, KVHeads·HeadDim].
 	width   int
 	maxLen  int
 	lengths []int
-	pages   pageTables
+	blocks  blockTables
 }
 
-// CacheFullError says that a step needs more pages than are free. The cache is
+// CacheFullError says that a step needs more blocks than are free. The cache is
 // as it was before the step, which can be tried again once others have been
 // truncated.
 type CacheFullError struct {
-	// Needed pages were asked for, Free were left of Total.
+	// Needed blocks were asked for, Free were left of Total.
 	Needed, Free, Total int
 }
 
 // Error names the numbers.
 func (e *CacheFullError) Error() string {
-	return fmt.Sprintf("the cache is full: %d pages more are needed, and %d of %d are free", e.Needed, e.Free, e.Total)
+	return fmt.Sprintf("the cache is full: %d blocks more are needed, and %d of %d are free", e.Needed, e.Free, e.Total)
 }
 
 // NewCache allocates a cache for seqs sequences of at most maxLen tokens, with
-// pages for all of them at once: no step fails with a CacheFullError. Close gives
+// blocks for all of them at once: no step fails with a CacheFullError. Close gives
 // its memory back.
 func (m *Model) NewCache(seqs, maxLen int) (*Cache, error) {
 	if seqs <= 0 || maxLen <= 0 {
 		return nil, fmt.Errorf("a cache of %d sequences of %d tokens", seqs, maxLen)
 	}
-	if seqs > math.MaxInt32/(maxLen+PageTokens) {
+	if seqs > math.MaxInt32/(maxLen+BlockSize) {
 		return nil, fmt.Errorf("a cache of %d sequences of %d tokens is too large", seqs, maxLen)
 	}
-	return m.NewPagedCache(seqs, maxLen, seqs*Pages(maxLen))
+	return m.NewPagedCache(seqs, maxLen, seqs*Blocks(maxLen))
 }
 
-// NewPagedCache allocates a cache of so many pages, for seqs sequences of at most
+// NewPagedCache allocates a cache of so many blocks, for seqs sequences of at most
 // maxLen tokens. Close gives its memory back.
-func (m *Model) NewPagedCache(seqs, maxLen, pages int) (*Cache, error) {
-	what := fmt.Sprintf("a cache of %d sequences of %d tokens in %d pages", seqs, maxLen, pages)
-	if seqs <= 0 || maxLen <= 0 || pages <= 0 {
+func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
+	what := fmt.Sprintf("a cache of %d sequences of %d tokens in %d blocks", seqs, maxLen, blocks)
+	if seqs <= 0 || maxLen <= 0 || blocks <= 0 {
 		return nil, fmt.Errorf("%s", what)
 	}
 	if maxLen > m.config.MaxPositions {
 		return nil, fmt.Errorf("%s: the model has %d positions", what, m.config.MaxPositions)
 	}
-	if pages > math.MaxInt32/PageTokens {
+	if blocks > math.MaxInt32/BlockSize {
 		return nil, fmt.Errorf("%s is too large", what)
 	}
 	c := &Cache{
-		be: m.be, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), pages: newPageTables(seqs, pages),
+		be: m.be, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), blocks: newBlockTables(seqs, blocks),
 	}
 	for range m.layers {
 		for _, list := range []*[]backend.Buffer{&c.k, &c.v} {
-			b, err := m.be.Alloc(pages * PageTokens * m.keys)
+			b, err := m.be.Alloc(blocks * BlockSize * m.keys)
 			if err != nil {
 				c.Close()
 				return nil, fmt.Errorf("%s: %w", what, err)
@@ -85,7 +85,7 @@ func (c *Cache) Close() {
 	for _, b := range append(c.k, c.v...) {
 		c.be.Free(b)
 	}
-	c.k, c.v, c.lengths, c.pages = nil, nil, nil, pageTables{}
+	c.k, c.v, c.lengths, c.blocks = nil, nil, nil, blockTables{}
 }
 
 // CacheTokenBytes is the memory that one token takes in a cache of this model.
@@ -108,25 +108,25 @@ func (c *Cache) Len(seq int) int {
 	return c.lengths[seq]
 }
 
-// TotalPages returns the number of pages.
-func (c *Cache) TotalPages() int { return len(c.pages.uses) }
+// TotalBlocks returns the number of blocks.
+func (c *Cache) TotalBlocks() int { return len(c.blocks.uses) }
 
-// UsedPages returns the number of pages that sequences hold; one that several
+// UsedBlocks returns the number of blocks that sequences hold; one that several
 // share counts once.
-func (c *Cache) UsedPages() int { return c.pages.used() }
+func (c *Cache) UsedBlocks() int { return c.blocks.used() }
 
-// UsedPagesOf returns the number of pages that at least one of these sequences
+// UsedBlocksOf returns the number of blocks that at least one of these sequences
 // holds. There must be such sequences.
-func (c *Cache) UsedPagesOf(seqs ...int) (int, error) {
+func (c *Cache) UsedBlocksOf(seqs ...int) (int, error) {
 	for _, seq := range seqs {
 		if err := c.checkSeq(seq); err != nil {
 			return 0, err
 		}
 	}
-	return c.pages.usedBy(seqs), nil
+	return c.blocks.usedBy(seqs), nil
 }
 
-// Truncate shortens a sequence to its first n tokens; 0 empties it. Pages that
+// Truncate shortens a sequence to its first n tokens; 0 empties it. Blocks that
 // nobody holds any more are free at once.
 func (c *Cache) Truncate(seq, n int) error {
 	if err := c.checkSeq(seq); err != nil {
@@ -135,14 +135,14 @@ func (c *Cache) Truncate(seq, n int) error {
 	if n < 0 || n > c.lengths[seq] {
 		return fmt.Errorf("truncate sequence %d to %d tokens: it has %d", seq, n, c.lengths[seq])
 	}
-	c.pages.cut(seq, n)
+	c.blocks.cut(seq, n)
 	c.lengths[seq] = n
 	return nil
 }
 
 // CopyPrefix makes sequence dst the first n tokens of sequence src: a prompt's
-// shared beginning is computed once, and held once. It takes no page and copies
-// nothing; if the last page is partly filled, the one of the two that goes on
+// shared beginning is computed once, and held once. It takes no block and copies
+// nothing; if the last block is partly filled, the one of the two that goes on
 // first does.
 func (c *Cache) CopyPrefix(dst, src, n int) error {
 	for _, seq := range []int{dst, src} {
@@ -156,24 +156,24 @@ func (c *Cache) CopyPrefix(dst, src, n int) error {
 	if dst == src {
 		return c.Truncate(dst, n)
 	}
-	c.pages.share(dst, src, n)
+	c.blocks.share(dst, src, n)
 	c.lengths[dst] = n
 	return nil
 }
 
 // grow makes room for tokens that a step is about to write.
 func (c *Cache) grow(growths []growth) ([]grown, error) {
-	if needed, free := c.pages.needed(growths), len(c.pages.free); needed > free {
-		return nil, &CacheFullError{Needed: needed, Free: free, Total: c.TotalPages()}
+	if needed, free := c.blocks.needed(growths), len(c.blocks.free); needed > free {
+		return nil, &CacheFullError{Needed: needed, Free: free, Total: c.TotalBlocks()}
 	}
-	copies, done := c.pages.grow(growths)
+	copies, done := c.blocks.grow(growths)
 	if len(copies) == 0 {
 		return done, nil
 	}
 	var from, to []int32
-	for _, page := range copies {
-		for i := range int32(page.rows) {
-			from, to = append(from, page.from*PageTokens+i), append(to, page.to*PageTokens+i)
+	for _, block := range copies {
+		for i := range int32(block.rows) {
+			from, to = append(from, block.from*BlockSize+i), append(to, block.to*BlockSize+i)
 		}
 	}
 	p := &pass{be: c.be}
@@ -186,8 +186,8 @@ func (c *Cache) grow(growths []growth) ([]grown, error) {
 		}
 	}
 	if p.err != nil {
-		c.pages.undo(done)
-		return nil, fmt.Errorf("copying %d shared pages: %w", len(copies), p.err)
+		c.blocks.undo(done)
+		return nil, fmt.Errorf("copying %d shared blocks: %w", len(copies), p.err)
 	}
 	return done, nil
 }

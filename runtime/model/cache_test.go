@@ -10,16 +10,16 @@ import (
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// long is tiny with room for several pages.
+// long is tiny with room for several blocks.
 func long() shape {
 	s := tiny()
-	s.MaxPositions = 8 * model.PageTokens
+	s.MaxPositions = 8 * model.BlockSize
 	return s
 }
 
-func newPagedCache(t *testing.T, m *model.Model, seqs, maxLen, pages int) *model.Cache {
+func newPagedCache(t *testing.T, m *model.Model, seqs, maxLen, blocks int) *model.Cache {
 	t.Helper()
-	c, err := m.NewPagedCache(seqs, maxLen, pages)
+	c, err := m.NewPagedCache(seqs, maxLen, blocks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,27 +27,27 @@ func newPagedCache(t *testing.T, m *model.Model, seqs, maxLen, pages int) *model
 	return c
 }
 
-func TestStepsTakePagesAndFailCleanlyWhenThereAreNone(t *testing.T) {
-	const page = model.PageTokens
+func TestStepsTakeBlocksAndFailCleanlyWhenThereAreNone(t *testing.T) {
+	const block = model.BlockSize
 	m := newModel(t, newCPU(t, 2), long())
-	c := newPagedCache(t, m, 3, 4*page, 4)
-	tokens := randomTokens(4*page, long().Vocab, 1)
+	c := newPagedCache(t, m, 3, 4*block, 4)
+	tokens := randomTokens(4*block, long().Vocab, 1)
 	used := func(want int) {
 		t.Helper()
-		if got := c.UsedPages(); got != want || c.TotalPages() != 4 {
-			t.Errorf("%d of %d pages are used, want %d of 4", got, c.TotalPages(), want)
+		if got := c.UsedBlocks(); got != want || c.TotalBlocks() != 4 {
+			t.Errorf("%d of %d blocks are used, want %d of 4", got, c.TotalBlocks(), want)
 		}
 	}
 	used(0)
-	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[:2*page]}, model.Segment{Seq: 1, Tokens: tokens[:1]})
+	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[:2*block]}, model.Segment{Seq: 1, Tokens: tokens[:1]})
 	used(3)
-	// One page is left, and two are asked for.
-	_, err := m.Step(t.Context(), c, []model.Segment{{Seq: 0, Tokens: tokens[2*page : 2*page+1]}, {Seq: 2, Tokens: tokens[:1]}})
+	// One block is left, and two are asked for.
+	_, err := m.Step(t.Context(), c, []model.Segment{{Seq: 0, Tokens: tokens[2*block : 2*block+1]}, {Seq: 2, Tokens: tokens[:1]}})
 	var full *model.CacheFullError
 	if !errors.As(err, &full) || *full != (model.CacheFullError{Needed: 2, Free: 1, Total: 4}) {
-		t.Fatalf("got %v, want that 2 pages are needed and 1 is free", err)
+		t.Fatalf("got %v, want that 2 blocks are needed and 1 is free", err)
 	}
-	if c.Len(0) != 2*page || c.Len(1) != 1 || c.Len(2) != 0 {
+	if c.Len(0) != 2*block || c.Len(1) != 1 || c.Len(2) != 0 {
 		t.Errorf("the lengths are %d, %d, %d after a step that failed", c.Len(0), c.Len(1), c.Len(2))
 	}
 	used(3)
@@ -62,24 +62,24 @@ func TestStepsTakePagesAndFailCleanlyWhenThereAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	used(2)
-	got := step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[2*page : 2*page+1]}, model.Segment{Seq: 2, Tokens: tokens[:1]})
+	got := step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[2*block : 2*block+1]}, model.Segment{Seq: 2, Tokens: tokens[:1]})
 	used(4)
-	want := step(t, m, newPagedCache(t, m, 2, 4*page, 8), model.Segment{Seq: 1, Tokens: tokens[:2*page+1]}, model.Segment{Seq: 0, Tokens: tokens[:1]})
+	want := step(t, m, newPagedCache(t, m, 2, 4*block, 8), model.Segment{Seq: 1, Tokens: tokens[:2*block+1]}, model.Segment{Seq: 0, Tokens: tokens[:1]})
 	if !slices.Equal(got.Data, want.Data) {
 		t.Error("a step that was tried again differs from one at once")
 	}
-	if err := c.Truncate(0, page); err != nil {
+	if err := c.Truncate(0, block); err != nil {
 		t.Fatal(err)
 	}
 	used(2)
 }
 
-// TestSharedPagesAreCopiedWhenWritten continues a prefix that ends within a page
-// three ways, and one that has been shortened into a shared page.
-func TestSharedPagesAreCopiedWhenWritten(t *testing.T) {
-	const page, prefix = model.PageTokens, model.PageTokens + 7
+// TestSharedBlocksAreCopiedWhenWritten continues a prefix that ends within a block
+// three ways, and one that has been shortened into a shared block.
+func TestSharedBlocksAreCopiedWhenWritten(t *testing.T) {
+	const block, prefix = model.BlockSize, model.BlockSize + 7
 	m := newModel(t, newCPU(t, 2), long())
-	c := newPagedCache(t, m, 4, 4*page, 5)
+	c := newPagedCache(t, m, 4, 4*block, 5)
 	tokens := randomTokens(prefix, long().Vocab, 1)
 	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens})
 	for dst := 1; dst < 4; dst++ {
@@ -87,11 +87,11 @@ func TestSharedPagesAreCopiedWhenWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Truncate(3, page-5); err != nil {
+	if err := c.Truncate(3, block-5); err != nil {
 		t.Fatal(err)
 	}
-	if n := c.UsedPages(); n != 2 {
-		t.Errorf("sharing took pages: %d are used, want 2", n)
+	if n := c.UsedBlocks(); n != 2 {
+		t.Errorf("sharing took blocks: %d are used, want 2", n)
 	}
 	var segments []model.Segment
 	var alone []model.Segment
@@ -100,46 +100,46 @@ func TestSharedPagesAreCopiedWhenWritten(t *testing.T) {
 		segments = append(segments, model.Segment{Seq: seq, Tokens: tail, AllLogits: true})
 		alone = append(alone, model.Segment{Seq: seq, Tokens: append(slices.Clone(tokens[:c.Len(seq)]), tail...)})
 	}
-	if n, err := c.UsedPagesOf(0, 3); err != nil || n != 2 {
-		t.Errorf("sequences 0 and 3 have %d pages, %v; want 2", n, err)
+	if n, err := c.UsedBlocksOf(0, 3); err != nil || n != 2 {
+		t.Errorf("sequences 0 and 3 have %d blocks, %v; want 2", n, err)
 	}
 	got := step(t, m, c, segments...)
-	// Sequence 3 wrote to the first page; the last of the others kept the second.
-	if n := c.UsedPages(); n != 1+3+1 {
-		t.Errorf("%d pages are used after writing, want 5", n)
+	// Sequence 3 wrote to the first block; the last of the others kept the second.
+	if n := c.UsedBlocks(); n != 1+3+1 {
+		t.Errorf("%d blocks are used after writing, want 5", n)
 	}
-	want := step(t, m, newPagedCache(t, m, 4, 4*page, 16), alone...)
+	want := step(t, m, newPagedCache(t, m, 4, 4*block, 16), alone...)
 	for seq := range 4 {
 		if !slices.Equal(got.Row(3*seq+2), want.Row(seq)) {
 			t.Errorf("sequence %d differs from computing it anew", seq)
 		}
 	}
-	if _, err := c.UsedPagesOf(4); err == nil {
-		t.Error("pages of a sequence that is not there: no error")
+	if _, err := c.UsedBlocksOf(4); err == nil {
+		t.Error("blocks of a sequence that is not there: no error")
 	}
 }
 
-// TestForksGoOnAsTheirSequenceDoes forks sequences that end everywhere in a page, some
-// of which share the page that they begin in, and compares with computing each whole.
+// TestForksGoOnAsTheirSequenceDoes forks sequences that end everywhere in a block, some
+// of which share the block that they begin in, and compares with computing each whole.
 func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
-	const page = model.PageTokens
+	const block = model.BlockSize
 	m := newModel(t, newCPU(t, 2), long())
 	for _, tc := range []struct {
 		from, n int
 		shared  bool
-		pages   int // Used after the step.
+		blocks  int // Used after the step.
 	}{
-		{from: 0, n: 3, pages: 1 + 3},
-		{from: 0, n: page, pages: 1 + 3},
-		{from: 5, n: 4, pages: 1 + 3},
-		{from: 5, n: 4, shared: true, pages: 2 + 3},
-		{from: 5, n: page, shared: true, pages: 3 + 3},
-		{from: page - 4, n: 4, shared: true, pages: 2 + 3},
-		{from: page, n: 2, shared: true, pages: 2 + 3},
-		{from: page + 7, n: 2*page + 1, pages: 4 + 3},
+		{from: 0, n: 3, blocks: 1 + 3},
+		{from: 0, n: block, blocks: 1 + 3},
+		{from: 5, n: 4, blocks: 1 + 3},
+		{from: 5, n: 4, shared: true, blocks: 2 + 3},
+		{from: 5, n: block, shared: true, blocks: 3 + 3},
+		{from: block - 4, n: 4, shared: true, blocks: 2 + 3},
+		{from: block, n: 2, shared: true, blocks: 2 + 3},
+		{from: block + 7, n: 2*block + 1, blocks: 4 + 3},
 	} {
 		t.Run(fmt.Sprintf("%d+%d, shared %v", tc.from, tc.n, tc.shared), func(t *testing.T) {
-			c := newPagedCache(t, m, 5, 5*page, 12)
+			c := newPagedCache(t, m, 5, 5*block, 12)
 			tokens := randomTokens(tc.from+tc.n, long().Vocab, 1)
 			if tc.from > 0 {
 				step(t, m, c, model.Segment{Seq: 0, Tokens: tokens[:tc.from]})
@@ -158,18 +158,18 @@ func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
 			}
 			cancelled, cancel := context.WithCancel(t.Context())
 			cancel()
-			before := c.UsedPages()
+			before := c.UsedBlocks()
 			if _, err := m.Step(cancelled, c, []model.Segment{segment}); !errors.Is(err, context.Canceled) {
 				t.Fatalf("got %v, want cancelled", err)
 			}
-			if n := c.UsedPages(); n != before || c.Len(0) != tc.from || c.Len(1) != 0 {
-				t.Errorf("after a step that failed %d pages are used, were %d; lengths %d and %d", n, before, c.Len(0), c.Len(1))
+			if n := c.UsedBlocks(); n != before || c.Len(0) != tc.from || c.Len(1) != 0 {
+				t.Errorf("after a step that failed %d blocks are used, were %d; lengths %d and %d", n, before, c.Len(0), c.Len(1))
 			}
 			got := step(t, m, c, segment)
-			if n := c.UsedPages(); n != tc.pages {
-				t.Errorf("%d pages are used, want %d", n, tc.pages)
+			if n := c.UsedBlocks(); n != tc.blocks {
+				t.Errorf("%d blocks are used, want %d", n, tc.blocks)
 			}
-			fresh := newPagedCache(t, m, 4, 5*page, 20)
+			fresh := newPagedCache(t, m, 4, 5*block, 20)
 			want := step(t, m, fresh, alone...)
 			// Every sequence goes on from what it has, the one that shared it, too.
 			next, wantNext := []model.Segment{{Seq: 0, Tokens: tokens[:1]}}, []model.Segment{{Seq: 0, Tokens: append(slices.Clone(tokens), tokens[0])}}
@@ -200,7 +200,7 @@ func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
 
 // TestNewCacheBacksEverySequence fills all of them, shares and fills them again.
 func TestNewCacheBacksEverySequence(t *testing.T) {
-	const maxLen = 2*model.PageTokens + 3
+	const maxLen = 2*model.BlockSize + 3
 	m := newModel(t, newCPU(t, 2), long())
 	c, err := m.NewCache(3, maxLen)
 	if err != nil {
@@ -222,12 +222,12 @@ func TestNewCacheBacksEverySequence(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill()
-	if c.UsedPages() > c.TotalPages() || c.TotalPages() != 9 {
-		t.Errorf("%d of %d pages are used, want at most 9 of 9", c.UsedPages(), c.TotalPages())
+	if c.UsedBlocks() > c.TotalBlocks() || c.TotalBlocks() != 9 {
+		t.Errorf("%d of %d blocks are used, want at most 9 of 9", c.UsedBlocks(), c.TotalBlocks())
 	}
 	for what, err := range map[string]error{
-		"no pages":           second(m.NewPagedCache(1, maxLen, 0)),
-		"too many pages":     second(m.NewPagedCache(1, maxLen, 1<<31)),
+		"no blocks":          second(m.NewPagedCache(1, maxLen, 0)),
+		"too many blocks":    second(m.NewPagedCache(1, maxLen, 1<<31)),
 		"too many sequences": second(m.NewCache(1<<31, maxLen)),
 	} {
 		if err == nil {

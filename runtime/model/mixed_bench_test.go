@@ -20,25 +20,25 @@ func small() shape {
 }
 
 // BenchmarkMixtures continues eight sequences of some mixtures by some tokens
-// each: in one factored batch, and by a merged model a mixture; and, to compare
+// each: in one unmerged batch, and by a merged model a mixture; and, to compare
 // with, eight sequences of one mixture in either form. All four take turns, so
 // that the ratios of their medians hold on a busy machine:
 //
-//	throughput-of-one  one mixture's time by all mixtures' time, both factored
-//	speedup-on-merged  the merged models' time by the factored batch's time
-//	cost-of-factored   the factored batch's time by that of one merged model
+//	throughput-of-one  one mixture's time by all mixtures' time, both unmerged
+//	speedup-on-merged  the merged models' time by the unmerged batch's time
+//	cost-of-unmerged   the unmerged batch's time by that of one merged model
 func BenchmarkMixtures(b *testing.B) {
 	const sequences, prompt = 8, 32
 	base := newModel(b, newCPU(b, 0), small())
 	factors := randomFactors(base)
-	factored, err := base.WithFactors(factors)
+	unmerged, err := base.WithFactors(factors)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var scales []*model.Scales
 	var merged []*model.Model
 	for i := range sequences {
-		scales = append(scales, newScales(b, factored, mixture(factors, uint64(3*i+1))))
+		scales = append(scales, newScales(b, unmerged, mixture(factors, uint64(3*i+1))))
 		// What the matrices hold does not matter here, but that they are its own.
 		dense := map[string]*tensor.Tensor{}
 		for _, info := range base.Linears() {
@@ -63,7 +63,7 @@ func BenchmarkMixtures(b *testing.B) {
 				return list
 			}
 			none := func(int) *model.Scales { return nil }
-			const mergedOne, mergedAll, factoredOne, factoredAll, ways = 0, 1, 2, 3, 4
+			const mergedOne, mergedAll, unmergedOne, unmergedAll, ways = 0, 1, 2, 3, 4
 			steps := [ways]func(c *model.Cache){
 				mergedOne: func(c *model.Cache) { step(b, merged[0], c, segments(none)...) },
 				mergedAll: func(c *model.Cache) {
@@ -75,11 +75,11 @@ func BenchmarkMixtures(b *testing.B) {
 						step(b, merged[i], c, batch...)
 					}
 				},
-				factoredOne: func(c *model.Cache) {
-					step(b, factored, c, segments(func(int) *model.Scales { return scales[0] })...)
+				unmergedOne: func(c *model.Cache) {
+					step(b, unmerged, c, segments(func(int) *model.Scales { return scales[0] })...)
 				},
-				factoredAll: func(c *model.Cache) {
-					step(b, factored, c, segments(func(i int) *model.Scales { return scales[i%mixtures] })...)
+				unmergedAll: func(c *model.Cache) {
+					step(b, unmerged, c, segments(func(i int) *model.Scales { return scales[i%mixtures] })...)
 				},
 			}
 			c, err := base.NewCache(sequences, prompt+tokens)
@@ -108,10 +108,10 @@ func BenchmarkMixtures(b *testing.B) {
 				slices.Sort(took[way])
 				median[way] = float64(took[way][len(took[way])/2])
 			}
-			b.ReportMetric(median[factoredOne]/median[factoredAll], "throughput-of-one")
-			b.ReportMetric(median[mergedAll]/median[factoredAll], "speedup-on-merged")
-			b.ReportMetric(median[factoredAll]/median[mergedOne], "cost-of-factored")
-			b.ReportMetric(median[factoredAll]/1e6, "ms/factored-step")
+			b.ReportMetric(median[unmergedOne]/median[unmergedAll], "throughput-of-one")
+			b.ReportMetric(median[mergedAll]/median[unmergedAll], "speedup-on-merged")
+			b.ReportMetric(median[unmergedAll]/median[mergedOne], "cost-of-unmerged")
+			b.ReportMetric(median[unmergedAll]/1e6, "ms/unmerged-step")
 		})
 	}
 }

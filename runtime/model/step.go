@@ -91,7 +91,7 @@ func selected[T any](all []T, indices []int32) []T {
 // after its last token, or one after each token if AllLogits, and then one after each
 // token of its forks. Each sequence is computed with its own Scales. On an error the
 // cache's sequences are as they were; a CacheFullError says that there are too few
-// free pages for all of the segments.
+// free blocks for all of the segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
 	b, err := m.plan(c, segments)
 	if err != nil {
@@ -121,7 +121,7 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 	}
 	logits := p.host(m.logits(p, x, len(b.wanted)), len(b.wanted), m.config.VocabSize)
 	if p.err != nil {
-		c.pages.undo(grown)
+		c.blocks.undo(grown)
 		return nil, fmt.Errorf("model step of %d tokens: %w", n, p.err)
 	}
 	for _, g := range b.growths {
@@ -204,12 +204,12 @@ func (b *batch) add(m *Model, c *Cache, seen map[int]bool, r run) error {
 }
 
 // place looks up where the rows' keys and values go, and where those are that
-// they attend to, once the sequences have the pages.
+// they attend to, once the sequences have the blocks.
 func (b *batch) place(c *Cache) {
 	rows := func(seq, from, n int) {
 		for i := from; i < from+n; i++ {
-			b.cacheRows = append(b.cacheRows, c.pages.row(seq, i))
-			b.keys = append(b.keys, backend.Pages{Table: c.pages.tables[seq], Count: int32(i + 1)})
+			b.cacheRows = append(b.cacheRows, c.blocks.row(seq, i))
+			b.keys = append(b.keys, backend.Pages{Table: c.blocks.tables[seq], Count: int32(i + 1)})
 		}
 	}
 	for _, g := range b.growths {
@@ -218,7 +218,7 @@ func (b *batch) place(c *Cache) {
 		for _, f := range g.forks {
 			for i := g.parted(); i < g.end(); i++ {
 				b.forked = append(b.forked, int32(first+i-g.from))
-				b.forkRows = append(b.forkRows, c.pages.row(f.seq, i))
+				b.forkRows = append(b.forkRows, c.blocks.row(f.seq, i))
 			}
 			rows(f.seq, g.end(), f.n)
 		}
@@ -270,7 +270,7 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, t
 	p.free(k, v)
 	attended := p.alloc(n * m.width())
 	p.do(func() error {
-		return p.be.PagedAttention(attended, q, cacheK, cacheV, out.keys, PageTokens, m.attention)
+		return p.be.PagedAttention(attended, q, cacheK, cacheV, out.keys, BlockSize, m.attention)
 	})
 	p.free(q)
 	forward(p, n, false, product{l.linears[oProj], x, attended, true})
@@ -286,7 +286,7 @@ func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, t
 }
 
 // project computes some of queries, keys and values of normed [n, H], and
-// normalises (where the family does) and turns the former two by their positions.
+// normalises (where the family does) and rotates the former two by their positions.
 // With a tape it keeps what backward needs.
 func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape, which ...int) []backend.Buffer {
 	n := len(positions)

@@ -80,7 +80,7 @@ type outcome struct {
 }
 
 // answer runs the passes of a request: pass 1 unless its model name pins the
-// weights, then pass 2 for each choice, whose pieces go to emit, one at a time.
+// weights, then pass 2 for each choice, whose chunks go to emit, one at a time.
 func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d engine.Delta) error) (outcome, error) {
 	var out outcome
 	c := s.core.Load()

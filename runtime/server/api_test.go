@@ -137,15 +137,15 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		whole, _ := h.ask(t, path, body)
 		body["stream"], body["stream_options"] = true, fields{"include_usage": true}
-		pieces, done := h.stream(t, path, body)
-		if !done || len(pieces) < 4 {
-			t.Fatalf("%s: %d pieces, done %v", path, len(pieces), done)
+		chunks, done := h.stream(t, path, body)
+		if !done || len(chunks) < 4 {
+			t.Fatalf("%s: %d chunks, done %v", path, len(chunks), done)
 		}
-		last, usage := pieces[len(pieces)-2], pieces[len(pieces)-1]
+		last, usage := chunks[len(chunks)-2], chunks[len(chunks)-1]
 		text, want := "", whole.Choices[0].Text
-		for _, p := range pieces[:len(pieces)-2] {
-			if p.ID != pieces[0].ID || p.Choices[0].Finish != nil || p.Adaptation != nil || p.Usage != nil {
-				t.Errorf("%s: piece %+v", path, p)
+		for _, p := range chunks[:len(chunks)-2] {
+			if p.ID != chunks[0].ID || p.Choices[0].Finish != nil || p.Adaptation != nil || p.Usage != nil {
+				t.Errorf("%s: chunk %+v", path, p)
 			}
 			text += p.Choices[0].Text
 			if d := p.Choices[0].Delta; d != nil {
@@ -154,8 +154,8 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		if path == contract.PathChatCompletions {
 			want = whole.Choices[0].Message.Content
-			if first := pieces[0]; first.Object != "chat.completion.chunk" || first.Choices[0].Delta.Role != "assistant" {
-				t.Errorf("first piece %+v", first)
+			if first := chunks[0]; first.Object != "chat.completion.chunk" || first.Choices[0].Delta.Role != "assistant" {
+				t.Errorf("first chunk %+v", first)
 			}
 		}
 		if text != want {
@@ -163,7 +163,7 @@ func TestStreamSaysWhatTheWholeAnswerSays(t *testing.T) {
 		}
 		if last.Choices[0].Finish == nil || *last.Choices[0].Finish != *whole.Choices[0].Finish || last.Adaptation == nil ||
 			last.Adaptation.Expert != whole.Adaptation.Expert {
-			t.Errorf("%s: last piece %+v", path, last)
+			t.Errorf("%s: last chunk %+v", path, last)
 		}
 		if len(usage.Choices) != 0 || usage.Usage == nil || *usage.Usage != *whole.Usage {
 			t.Errorf("%s: usage %+v, want %+v", path, usage, whole.Usage)
@@ -402,7 +402,7 @@ func TestRequestsThatTheCacheCannotHoldAreRefused(t *testing.T) {
 			t.Fatalf("%s: status %s, answer %+v, want 400", path, resp.Status, got)
 		}
 		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != "max_tokens" ||
-			!strings.Contains(e.Message, "the cache holds 2 pages of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
+			!strings.Contains(e.Message, "the cache holds 2 blocks of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
 				"max_tokens can be at most 2 with this prompt") {
 			t.Errorf("%s: error %+v", path, e)
 		}
@@ -423,15 +423,15 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	for _, want := range []string{
 		`t2_requests_total{code="200",endpoint="chat"} 1`, `t2_requests_total{code="400",endpoint="completions"} 1`,
 		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
-		`t2_mixtures{form="factored"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="factored"}`,
-		`t2_computed_tokens_total{form="factored"}`, `t2_model_steps_total{form="merged"}`, "t2_queue_requests 0", "t2_ready 1",
-		`t2_cache_pages{state="total"} 81`, `t2_cache_pages{state="promised"}`, `t2_cache_pages{state="used"}`, `t2_cache_pages{state="kept"}`,
+		`t2_mixtures{form="unmerged"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="unmerged"}`,
+		`t2_computed_tokens_total{form="unmerged"}`, `t2_computed_batches_total{form="merged"}`, "t2_waiting_requests 0", "t2_ready 1",
+		`t2_cache_blocks{state="total"} 81`, `t2_cache_blocks{state="reserved"}`, `t2_cache_blocks{state="used"}`, `t2_cache_blocks{state="cached"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)
 		}
 	}
-	if !strings.Contains(h.log.String(), `"form":"factored"`) {
+	if !strings.Contains(h.log.String(), `"form":"unmerged"`) {
 		t.Error("the log does not say in which form the set is computed")
 	}
 	for _, want := range []string{"\nt2_fallbacks_total ", `t2_expert_requests_total{expert="demo-math"} `, `t2_expert_requests_total{expert="demo-code"} `} {
@@ -451,10 +451,10 @@ func TestASpecificationSaysHowToCompute(t *testing.T) {
 	v := enginetest.New(t)
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
-		DType: "Int8", Form: "factored",
+		DType: "Int8", Form: "unmerged",
 	}
 	c, err := server.FromSpec(spec)
-	if err != nil || c.DType != backend.Int8 || c.Form != engine.FormFactored {
+	if err != nil || c.DType != backend.Int8 || c.Form != engine.FormUnmerged {
 		t.Errorf("dtype %s, form %s (%v)", c.DType, c.Form, err)
 	}
 	for _, change := range []func(*contract.ServeSpec){

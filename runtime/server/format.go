@@ -8,7 +8,7 @@ type meta struct {
 	created     int64
 	model       string
 	fingerprint string
-	// usageFollows says that the last piece of a stream has the usage, which the
+	// usageFollows says that the last chunk of a stream has the usage, which the
 	// others then have as null.
 	usageFollows bool
 }
@@ -17,20 +17,20 @@ type meta struct {
 type format interface {
 	prefix() string
 	whole(m meta, choices []part, out outcome) any
-	first(m meta, choice int) any // nil if a stream begins with its first piece.
-	piece(m meta, p part) any
+	first(m meta, choice int) any // nil if a stream begins with its first chunk.
+	chunk(m meta, p part) any
 	last(m meta, choice int, out outcome) any
 	usage(m meta, out outcome) any
 }
 
-// part is the text of one choice, or a piece of it.
+// part is the text of one choice, or a chunk of it.
 type part struct {
 	index int
 	text  string
 	probs *logprobs
 }
 
-// response is an answer, or a piece of one, in either endpoint.
+// response is an answer, or a chunk of one, in either endpoint.
 type response struct {
 	ID          string `json:"id"`
 	Object      string `json:"object"`
@@ -125,7 +125,7 @@ func (chatFormat) first(m meta, choice int) any {
 	return m.response(chatChunk, chatChoice{Index: choice, Delta: &chatDelta{Role: "assistant", Content: &empty}})
 }
 
-func (chatFormat) piece(m meta, p part) any {
+func (chatFormat) chunk(m meta, p part) any {
 	return m.response(chatChunk, chatChoice{Index: p.index, Delta: &chatDelta{Content: &p.text}, Logprobs: p.probs.chat()})
 }
 
@@ -163,7 +163,7 @@ func (textFormat) whole(m meta, choices []part, out outcome) any {
 
 func (textFormat) first(meta, int) any { return nil }
 
-func (textFormat) piece(m meta, p part) any {
+func (textFormat) chunk(m meta, p part) any {
 	return m.response(textObject, textChoice{Index: p.index, Text: p.text, Logprobs: p.probs.text()})
 }
 

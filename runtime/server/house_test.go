@@ -167,7 +167,7 @@ func chat(model, message string, more fields) fields {
 
 // stream posts and decodes the events of a stream; done says that it ended as
 // it should.
-func (h *house) stream(t testing.TB, path string, body any) (pieces []answer, done bool) {
+func (h *house) stream(t testing.TB, path string, body any) (chunks []answer, done bool) {
 	t.Helper()
 	r, err := post(t.Context(), h.api.URL+path, body)
 	if err != nil {
@@ -193,10 +193,10 @@ func (h *house) stream(t testing.TB, path string, body any) (pieces []answer, do
 			if err := json.Unmarshal([]byte(data), &a); err != nil {
 				t.Errorf("event %q: %v", data, err)
 			}
-			pieces = append(pieces, a)
+			chunks = append(chunks, a)
 		}
 	}
-	return pieces, done
+	return chunks, done
 }
 
 func (h *house) put(t testing.TB, bearer string, body any) (contract.ServingStatus, int) {

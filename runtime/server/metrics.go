@@ -92,16 +92,16 @@ func (m *metrics) offered(result string) { m.offers.WithLabelValues(result).Inc(
 type engineCollector struct{ server *Server }
 
 var (
-	descWaiting   = prometheus.NewDesc("t2_queue_requests", "Requests that wait for a place in the batch.", nil, nil)
-	descActive    = prometheus.NewDesc("t2_active_requests", "Requests in the batch.", nil, nil)
+	descWaiting   = prometheus.NewDesc("t2_waiting_requests", "Requests that wait for a slot in the batch.", nil, nil)
+	descRunning   = prometheus.NewDesc("t2_running_requests", "Requests in the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
-	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or factored (scales of shared factors).", []string{"form"}, nil)
+	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)
 	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
-	descSteps     = prometheus.NewDesc("t2_model_steps_total", "Batches that were computed, by form.", []string{"form"}, nil)
-	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), reused (found in the cache), answer (written).", []string{"kind"}, nil)
-	descPages     = prometheus.NewDesc("t2_cache_pages", "Pages of the key-value cache: total, used (hold tokens), kept (of these, prompts of pass 1 that give way to requests) and promised (to requests in the batch, at most).", []string{"state"}, nil)
-	descTurns     = prometheus.NewDesc("t2_engine_turns_total", "Turns of the engine's loop.", nil, nil)
+	descBatches   = prometheus.NewDesc("t2_computed_batches_total", "Batches that were computed, by form.", []string{"form"}, nil)
+	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), cached (found in the prefix cache), answer (written).", []string{"kind"}, nil)
+	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, prompts of pass 1 that are evicted for requests) and reserved (for requests in the batch, at most).", []string{"state"}, nil)
+	descSteps     = prometheus.NewDesc("t2_engine_steps_total", "Steps of the engine, each of which computes a batch per model.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
 	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
@@ -110,8 +110,8 @@ var (
 // Describe implements prometheus.Collector.
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descWaiting, descActive, descComposed, descMixtures, descBytes, descComputed, descSteps,
-		descTokens, descPages, descTurns, descCancelled, descFailed, descReady,
+		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descBatches,
+		descTokens, descBlocks, descSteps, descCancelled, descFailed, descReady,
 	} {
 		ch <- d
 	}
@@ -135,22 +135,22 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		st = c.engine.Stats()
 	}
 	gauge(descWaiting, int64(st.Waiting))
-	gauge(descActive, int64(st.Active))
+	gauge(descRunning, int64(st.Running))
 	gauge(descComposed, int64(st.Merged.Mixtures))
-	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormFactored: st.Factored} {
+	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormUnmerged: st.Unmerged} {
 		gauge(descMixtures, int64(f.Mixtures), string(form))
 		gauge(descBytes, f.Bytes, string(form))
 		counter(descComputed, f.Tokens, string(form))
-		counter(descSteps, f.Steps, string(form))
+		counter(descBatches, f.Batches, string(form))
 	}
 	counter(descTokens, st.PromptTokens, "prompt")
-	counter(descTokens, st.ReusedTokens, "reused")
+	counter(descTokens, st.CachedTokens, "cached")
 	counter(descTokens, st.Tokens, "answer")
-	gauge(descPages, int64(st.Pages.Total), "total")
-	gauge(descPages, int64(st.Pages.Used), "used")
-	gauge(descPages, int64(st.Pages.Kept), "kept")
-	gauge(descPages, int64(st.Pages.Promised), "promised")
-	counter(descTurns, st.Turns)
+	gauge(descBlocks, int64(st.Blocks.Total), "total")
+	gauge(descBlocks, int64(st.Blocks.Used), "used")
+	gauge(descBlocks, int64(st.Blocks.Cached), "cached")
+	gauge(descBlocks, int64(st.Blocks.Reserved), "reserved")
+	counter(descSteps, st.Steps)
 	counter(descCancelled, st.Cancelled)
 	counter(descFailed, st.Failed)
 }

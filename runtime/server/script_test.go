@@ -66,9 +66,9 @@ func (h *house) both(t testing.TB, path string, body fields) (text, finish strin
 		text = m.Content
 	}
 	body["stream"] = true
-	pieces, done := h.stream(t, path, body)
+	chunks, done := h.stream(t, path, body)
 	streamed, streamedFinish := "", ""
-	for _, p := range pieces {
+	for _, p := range chunks {
 		for _, c := range p.Choices {
 			streamed += c.Text
 			if c.Delta != nil {

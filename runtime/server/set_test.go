@@ -320,8 +320,8 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 				body := chat(model, "count to ten", nil)
 				if i == 4 {
 					body["stream"] = true
-					if pieces, done := h.stream(t, contract.PathChatCompletions, body); !done || pieces[len(pieces)-1].Adaptation == nil {
-						t.Errorf("a stream ended early: %+v", pieces)
+					if chunks, done := h.stream(t, contract.PathChatCompletions, body); !done || chunks[len(chunks)-1].Adaptation == nil {
+						t.Errorf("a stream ended early: %+v", chunks)
 					}
 					asked.Add(1)
 					continue

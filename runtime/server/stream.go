@@ -11,15 +11,15 @@ import (
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
-// writeTimeout is how long a client may take to accept one piece of a stream
+// writeTimeout is how long a client may take to accept one chunk of a stream
 // before its request is ended.
 const writeTimeout = 30 * time.Second
 
 // errClientGone wraps what a write to a client failed with.
 var errClientGone = fmt.Errorf("writing to the client: %w", context.Canceled)
 
-// stream sends the answer piece by piece, as server-sent events. Until the
-// first piece an error is a proper HTTP error; after it, an event.
+// stream sends the answer in chunks, as server-sent events. Until the
+// first chunk an error is a proper HTTP error; after it, an event.
 func (a *reply) stream(ctx context.Context) error {
 	events := &events{w: a.w, control: http.NewResponseController(a.w)}
 	positions := make([]position, a.query.choices)
@@ -31,7 +31,7 @@ func (a *reply) stream(ctx context.Context) error {
 		h := a.w.Header()
 		h.Set("Content-Type", "text/event-stream; charset=utf-8")
 		h.Set("Cache-Control", "no-cache")
-		h.Set("X-Accel-Buffering", "no") // nginx would hold the pieces back.
+		h.Set("X-Accel-Buffering", "no") // nginx would hold the chunks back.
 		a.w.WriteHeader(http.StatusOK)
 		for i := range a.query.choices {
 			if err := events.send(a.format.first(a.meta, i)); err != nil {
@@ -51,7 +51,7 @@ func (a *reply) stream(ctx context.Context) error {
 		if d.Logprob != nil {
 			probs = append(probs, *d.Logprob)
 		}
-		return events.send(a.format.piece(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, &positions[i])}))
+		return events.send(a.format.chunk(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, &positions[i])}))
 	})
 	if err == nil {
 		err = begin() // An answer may be empty.
@@ -97,7 +97,7 @@ func (e *events) send(v any) error {
 func (e *events) done() error { return e.write([]byte("[DONE]")) }
 
 func (e *events) write(data []byte) error {
-	// A client that stops reading must not hold its place for ever. Recorders in
+	// A client that stops reading must not hold its slot for ever. Recorders in
 	// tests have no deadlines.
 	if err := e.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return errors.Join(errClientGone, err)

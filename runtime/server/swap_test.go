@@ -221,7 +221,7 @@ func TestAPodStartsWithoutAnExpert(t *testing.T) {
 // server that starts serves the base, if that needs no factors; one that has a
 // set goes on with it.
 func TestABrokenDecompositionLeavesTheBase(t *testing.T) {
-	for _, form := range []engine.Form{engine.FormMerged, engine.FormFactored} {
+	for _, form := range []engine.Form{engine.FormMerged, engine.FormUnmerged} {
 		t.Run(string(form), func(t *testing.T) {
 			v := enginetest.New(t)
 			files, err := filepath.Glob(filepath.Join(v.DecompositionDir, "*.safetensors"))
@@ -269,7 +269,7 @@ func TestABrokenDecompositionLeavesTheBase(t *testing.T) {
 					t.Errorf("expert %+v, error %+v", e, e.Error)
 				}
 			}
-			if form == engine.FormFactored {
+			if form == engine.FormUnmerged {
 				// The base itself was asked to be computed with the factors.
 				w := httptest.NewRecorder()
 				s.Admin().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, contract.PathReady, nil))

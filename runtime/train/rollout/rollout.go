@@ -1,6 +1,6 @@
 // Package rollout lets a model answer many prompts at once, on the engine that
 // serves (package engine): sequences share each step of the model, finished ones
-// give their pages of the cache to the next, and every sequence draws from a
+// give their blocks of the cache to the next, and every sequence draws from a
 // sampler of its own. So what is trained is what will be served, and an answer
 // does not depend on which others are asked for.
 package rollout
@@ -66,7 +66,7 @@ func Generate(ctx context.Context, m *model.Model, prompts [][]int32, sampler fu
 		return nil, err
 	}
 	// Room for all at once, if the bound allows it, and for one in any case.
-	batch, perSequence := min(o.Sequences, len(prompts)), model.Pages(longest)*model.PageTokens
+	batch, perSequence := min(o.Sequences, len(prompts)), model.Blocks(longest)*model.BlockSize
 	room := min(int64(batch*perSequence), o.CacheBytes/m.CacheTokenBytes())
 	e, err := engine.New(ctx, engine.Options{
 		Base: m, StopTokens: o.Stop,

@@ -5,7 +5,7 @@ package v1alpha1
 // ScheduleApplyConfiguration represents a declarative configuration of the Schedule type for use
 // with apply.
 //
-// Schedule says how long an expert is trained and how much in a step.
+// Schedule says how long an expert is trained and how much in an iteration.
 type ScheduleApplyConfiguration struct {
 	// iterations is the number of optimiser steps, at most: a validation score of 1
 	// ends the run, since none is better and the earliest of equals is kept.

@@ -28,7 +28,7 @@ type ServingSpecApplyConfiguration struct {
 	// are rounded.
 	DType *apiv1alpha1.ServingDType `json:"dtype,omitempty"`
 	// form in which experts are computed: Merged (each mixture of experts has
-	// matrices of its own), Factored (all share U and V, and batches), or Auto, by
+	// matrices of its own), Unmerged (all share U and V, and batches), or Auto, by
 	// the set of experts.
 	Form *apiv1alpha1.Form `json:"form,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the

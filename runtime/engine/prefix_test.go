@@ -23,12 +23,12 @@ func numbered(from int32, n int) []int32 {
 
 // TestChoicesReadTheirPromptOnce asks for several answers to one prompt at a time,
 // with and without an expert: the first of each kind reads the prompt, in several
-// turns, and the others its last token.
+// steps, and the others its last token.
 func TestChoicesReadTheirPromptOnce(t *testing.T) {
-	const choices, length = 5, 2*page + 5
+	const choices, length = 5, 2*block + 5
 	for _, most := range []int{1, 12} { // An answer of one token ends as soon as its prompt is read.
 		t.Run(fmt.Sprintf("answers of %d tokens", most), func(t *testing.T) {
-			h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
+			h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = block, nil })
 			mixtures := []engine.Mixture{{}, h.expert(t, 1)}
 			h.use(t, engine.Set{Mixtures: mixtures[1:]})
 			request := func(i int) engine.Request {
@@ -50,16 +50,16 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 					t.Errorf("choice %d is %v, alone %v; it counts %d tokens of the prompt", i, a.tokens, alone[i].tokens, a.result.PromptTokens)
 				}
 			}
-			waitFor(t, func() bool { return h.Stats().Active == 0 })
+			waitFor(t, func() bool { return h.Stats().Running == 0 })
 			s := h.Stats()
 			if read, want := s.PromptTokens-before.PromptTokens, int64(2*(length+choices-1)); read != want {
 				t.Errorf("%d tokens of prompts were read, want %d", read, want)
 			}
-			if reused, want := s.ReusedTokens-before.ReusedTokens, int64(2*(choices-1)*(length-1)); reused != want {
-				t.Errorf("%d tokens were reused, want %d", reused, want)
+			if cached, want := s.CachedTokens-before.CachedTokens, int64(2*(choices-1)*(length-1)); cached != want {
+				t.Errorf("%d tokens were cached, want %d", cached, want)
 			}
-			if s.Pages.Used != 0 || s.Pages.Promised != 0 {
-				t.Errorf("an idle engine has pages %+v", s.Pages)
+			if s.Blocks.Used != 0 || s.Blocks.Reserved != 0 {
+				t.Errorf("an idle engine has blocks %+v", s.Blocks)
 			}
 		})
 	}
@@ -68,8 +68,8 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 // TestPromptsShareBeginnings asks for prompts of which two have most in common and
 // the third little with both.
 func TestPromptsShareBeginnings(t *testing.T) {
-	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = page, nil })
-	beginning := numbered(9, page+7)
+	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = block, nil })
+	beginning := numbered(9, block+7)
 	prompts := [][]int32{
 		slices.Concat(beginning, numbered(100, 20)),
 		slices.Concat(beginning, numbered(200, 30)),
@@ -89,10 +89,10 @@ func TestPromptsShareBeginnings(t *testing.T) {
 			t.Errorf("answer %d is %v, alone %v", i, a.tokens, alone[i].tokens)
 		}
 	}
-	// In whichever order they come, the first turn's tokens all go to the first one:
+	// In whichever order they come, the first step's tokens all go to the first one:
 	// the other kind finds ten tokens of it there, and the second of the two waits.
-	if got, want := h.Stats().ReusedTokens-before.ReusedTokens, int64(len(beginning)+10); got != want {
-		t.Errorf("%d tokens were reused, want %d", got, want)
+	if got, want := h.Stats().CachedTokens-before.CachedTokens, int64(len(beginning)+10); got != want {
+		t.Errorf("%d tokens were cached, want %d", got, want)
 	}
 }
 
@@ -151,12 +151,12 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	waitFor(t, func() bool { return h.Stats().Waiting == 2 })
 	close(g.open)
 	wg.Wait()
-	waitFor(t, func() bool { return h.Stats().Active == 0 })
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
 	s := h.Stats()
-	if reused := s.ReusedTokens - before.ReusedTokens; reused != 4*step {
-		t.Errorf("%d tokens were handed over, want %d", reused, 4*step)
+	if cached := s.CachedTokens - before.CachedTokens; cached != 4*step {
+		t.Errorf("%d tokens were handed over, want %d", cached, 4*step)
 	}
-	if s.Cancelled != 1 || s.Failed != 0 || s.Pages.Used != 0 {
-		t.Errorf("%d were cancelled, %d failed, pages %+v", s.Cancelled, s.Failed, s.Pages)
+	if s.Cancelled != 1 || s.Failed != 0 || s.Blocks.Used != 0 {
+		t.Errorf("%d were cancelled, %d failed, blocks %+v", s.Cancelled, s.Failed, s.Blocks)
 	}
 }

@@ -16,20 +16,21 @@ func (l *loop) shared(j, other *job) (common, there int) {
 	if other.variant == j.variant {
 		common = j.common(other.prompt)
 	}
-	return common, min(common, l.cache.Len(other.place))
+	return common, min(common, l.cache.Len(other.slot))
 }
 
-// reuse begins a prompt with what it has in common with one that is in the cache:
-// of a running job, as all choices of a request have, or, for pass 1, a kept one.
-// It says that the job should wait if at least half of its prompt is about to come
-// there by a job before it. That costs no time: the one before is read first.
-func (l *loop) reuse(j *job) (wait bool, err error) {
+// matchPrefix begins a prompt with what it has in common with one that is in the
+// cache: of a running job, as all choices of a request have, or, for pass 1, one of
+// the prefix cache. It says that the job should wait if at least half of its prompt is
+// about to come there by a job before it. That costs no time: the one before is read
+// first.
+func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 	seq, shared := 0, 0
 	if _, scoring := j.work.(*scoring); scoring {
-		seq, shared = l.kept.longest(j)
+		seq, shared = l.prefixes.match(j)
 	}
 	coming := 0
-	for _, other := range l.active {
+	for _, other := range l.running {
 		if other == j {
 			break // Those behind it may wait for it.
 		}
@@ -38,7 +39,7 @@ func (l *loop) reuse(j *job) (wait bool, err error) {
 		}
 		common, there := l.shared(j, other)
 		if there > shared {
-			seq, shared = other.place, there
+			seq, shared = other.slot, there
 		}
 		coming = max(coming, common)
 	}
@@ -49,9 +50,9 @@ func (l *loop) reuse(j *job) (wait bool, err error) {
 }
 
 // handOver gives those who wait for the prompt of a job that ends what has been
-// read of it, before its pages are free.
+// read of it, before its blocks are free.
 func (l *loop) handOver(from *job) {
-	for _, j := range l.active {
+	for _, j := range l.running {
 		if j.ended || j.read > 0 {
 			continue
 		}
@@ -59,7 +60,7 @@ func (l *loop) handOver(from *job) {
 		if 2*there < len(j.prompt) {
 			continue // It may find more.
 		}
-		if err := l.begin(j, from.place, there); err != nil {
+		if err := l.begin(j, from.slot, there); err != nil {
 			l.fail(j, err)
 		}
 	}
@@ -70,10 +71,10 @@ func (l *loop) begin(j *job, seq, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if err := l.cache.CopyPrefix(j.place, seq, n); err != nil {
+	if err := l.cache.CopyPrefix(j.slot, seq, n); err != nil {
 		return err
 	}
 	j.read = n
-	l.engine.reusedTokens.Add(int64(n))
+	l.engine.cachedTokens.Add(int64(n))
 	return nil
 }

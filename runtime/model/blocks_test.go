@@ -9,7 +9,7 @@ import (
 // written is a pool in which each row holds the number that was written there
 // last, beside what each sequence should read.
 type written struct {
-	pageTables
+	blockTables
 	rows []int
 	want [][]int
 	next int
@@ -20,7 +20,7 @@ func (w *written) write(growths []growth) {
 	copies, _ := w.grow(growths)
 	for _, c := range copies {
 		for i := range int32(c.rows) {
-			w.rows[c.to*PageTokens+i] = w.rows[c.from*PageTokens+i]
+			w.rows[c.to*BlockSize+i] = w.rows[c.from*BlockSize+i]
 		}
 	}
 	for _, g := range growths {
@@ -47,11 +47,11 @@ func (w *written) check(t *testing.T) {
 	t.Helper()
 	uses := make([]int32, len(w.uses))
 	for seq, table := range w.tables {
-		if len(table) != Pages(len(w.want[seq])) {
-			t.Fatalf("sequence %d of %d tokens has %d pages", seq, len(w.want[seq]), len(table))
+		if len(table) != Blocks(len(w.want[seq])) {
+			t.Fatalf("sequence %d of %d tokens has %d blocks", seq, len(w.want[seq]), len(table))
 		}
-		for _, page := range table {
-			uses[page]++
+		for _, block := range table {
+			uses[block]++
 		}
 		for i, want := range w.want[seq] {
 			if got := w.rows[w.row(seq, i)]; got != want {
@@ -60,31 +60,31 @@ func (w *written) check(t *testing.T) {
 		}
 	}
 	if !slices.Equal(uses, w.uses) {
-		t.Fatalf("pages are in %v tables, counted %v", uses, w.uses)
+		t.Fatalf("blocks are in %v tables, counted %v", uses, w.uses)
 	}
 	var free []int32
 	all := make([]int, len(w.tables))
-	for page, n := range uses {
+	for block, n := range uses {
 		if n == 0 {
-			free = append(free, int32(page))
+			free = append(free, int32(block))
 		}
 	}
 	for i := range all {
 		all[i] = i
 	}
 	if got := slices.Sorted(slices.Values(w.free)); !slices.Equal(got, free) {
-		t.Fatalf("the free pages are %v, counted %v", free, got)
+		t.Fatalf("the free blocks are %v, counted %v", free, got)
 	}
 	if n := len(uses) - len(free); w.used() != n || w.usedBy(all) != n {
-		t.Fatalf("%d pages are used, counted %d and %d", n, w.used(), w.usedBy(all))
+		t.Fatalf("%d blocks are used, counted %d and %d", n, w.used(), w.usedBy(all))
 	}
 }
 
-// TestRandomPagesHoldWhatWasWritten shares, cuts, grows and undoes at random.
-func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
-	const seqs, pages, steps = 6, 14, 4000
+// TestRandomBlocksHoldWhatWasWritten shares, cuts, grows and undoes at random.
+func TestRandomBlocksHoldWhatWasWritten(t *testing.T) {
+	const seqs, blocks, steps = 6, 14, 4000
 	r := rand.New(rand.NewPCG(1, 2))
-	w := &written{pageTables: newPageTables(seqs, pages), rows: make([]int, pages*PageTokens), want: make([][]int, seqs)}
+	w := &written{blockTables: newBlockTables(seqs, blocks), rows: make([]int, blocks*BlockSize), want: make([][]int, seqs)}
 	full, undone, copies, forks := 0, 0, 0, 0
 	for range steps {
 		seq, other := r.IntN(seqs), r.IntN(seqs)
@@ -106,7 +106,7 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 		default:
 			var growths []growth
 			for _, s := range r.Perm(seqs)[:1+r.IntN(seqs)] {
-				n, last := 1+r.IntN(PageTokens*3/2), len(growths)-1
+				n, last := 1+r.IntN(BlockSize*3/2), len(growths)-1
 				if last >= 0 && len(w.want[s]) == 0 && r.IntN(2) == 0 {
 					growths[last].forks = append(growths[last].forks, fork{seq: s, n: n})
 					forks++
@@ -121,14 +121,14 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 			}
 			copied, done := w.grow(growths)
 			if len(w.free) != free-needed {
-				t.Fatalf("growing took %d pages, foretold were %d", free-len(w.free), needed)
+				t.Fatalf("growing took %d blocks, foretold were %d", free-len(w.free), needed)
 			}
 			copies += len(copied)
 			w.undo(done)
 			undone++
 			w.check(t)
 			if len(w.free) != free {
-				t.Fatalf("%d pages are free after undoing, %d were before", len(w.free), free)
+				t.Fatalf("%d blocks are free after undoing, %d were before", len(w.free), free)
 			}
 			if r.IntN(3) > 0 {
 				w.write(growths)
@@ -143,19 +143,19 @@ func TestRandomPagesHoldWhatWasWritten(t *testing.T) {
 		w.cut(seq, 0)
 	}
 	if w.used() != 0 {
-		t.Errorf("%d pages are used by empty sequences", w.used())
+		t.Errorf("%d blocks are used by empty sequences", w.used())
 	}
 }
 
-func TestTwoThatGoOnBehindOnePageCopyItOnce(t *testing.T) {
-	p := newPageTables(2, 3)
-	p.grow([]growth{{seq: 0, n: PageTokens / 2}})
-	p.share(1, 0, PageTokens/2)
-	both := []growth{{seq: 0, from: PageTokens / 2, n: 1}, {seq: 1, from: PageTokens / 2, n: 1}}
+func TestTwoThatGoOnBehindOneBlockCopyItOnce(t *testing.T) {
+	p := newBlockTables(2, 3)
+	p.grow([]growth{{seq: 0, n: BlockSize / 2}})
+	p.share(1, 0, BlockSize/2)
+	both := []growth{{seq: 0, from: BlockSize / 2, n: 1}, {seq: 1, from: BlockSize / 2, n: 1}}
 	if n := p.needed(both); n != 1 {
-		t.Errorf("%d pages are needed, want 1: the last one that holds a page writes to it", n)
+		t.Errorf("%d blocks are needed, want 1: the last one that holds a block writes to it", n)
 	}
 	if copies, _ := p.grow(both); len(copies) != 1 || p.used() != 2 {
-		t.Errorf("%d copies and %d pages, want 1 and 2", len(copies), p.used())
+		t.Errorf("%d copies and %d blocks, want 1 and 2", len(copies), p.used())
 	}
 }
