@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 type terminal struct {
 	*screen
 	emulator *vt.Emulator
+	// mu lets the screen be read while the demo draws.
+	mu *sync.Mutex
 }
 
 func newTerminal(t *testing.T, width, height int) terminal {
@@ -30,26 +33,39 @@ func newTerminal(t *testing.T, width, height int) terminal {
 			t.Error(err)
 		}
 	})
-	return terminal{emulator: e, screen: &screen{
-		out:  newlines{e},
+	mu := &sync.Mutex{}
+	return terminal{emulator: e, mu: mu, screen: &screen{
+		out:  newlines{e, mu},
 		size: func() (int, int) { return e.Width(), e.Height() },
 	}}
 }
 
 // newlines does what a terminal's line discipline does to output.
-type newlines struct{ out *vt.Emulator }
+type newlines struct {
+	out *vt.Emulator
+	mu  *sync.Mutex
+}
 
 func (n newlines) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if _, err := n.out.Write(bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
+// text is what the screen shows now.
+func (t terminal) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.emulator.String()
+}
+
 // rows is what somebody sees: the rows that are not empty.
 func (t terminal) rows() []string {
 	var rows []string
-	for row := range strings.SplitSeq(t.emulator.String(), "\n") {
+	for row := range strings.SplitSeq(t.text(), "\n") {
 		if row = strings.TrimRight(row, " "); row != "" {
 			rows = append(rows, row)
 		}
@@ -112,7 +128,7 @@ func TestAt80ColumnsTheBarMovesAndTheTimeLeftIsSeen(t *testing.T) {
 		38: "expert/math      Training          [###################.]  38/40  2s left",
 	} {
 		term.draw(texts(training(i)), "", 0)
-		if !strings.Contains(term.emulator.String(), want) {
+		if !strings.Contains(term.text(), want) {
 			t.Errorf("iteration %d: the screen lacks %q:\n%s", i, want, term.emulator)
 		}
 	}
@@ -185,7 +201,7 @@ func TestALongStepIsSeenToGoOn(t *testing.T) {
 	err := term.during(t.Context(), "Installing", "5 s", func() string { return "7 of 9" }, func(context.Context) error {
 		for !strings.Contains(seen, "Installing") {
 			time.Sleep(time.Millisecond)
-			seen = term.emulator.String()
+			seen = term.text()
 		}
 		return nil
 	})
