@@ -294,7 +294,7 @@ func TestDeleteDeletesWhatWasRead(t *testing.T) {
 		},
 	})
 	c.held = read.DeepCopy() // The cache sees nothing of it.
-	for range 2 { // What is gone is deleted.
+	for range 2 {            // What is gone is deleted.
 		if err := a.Delete(t.Context(), read, client.PropagationPolicy(metav1.DeletePropagationForeground)); err != nil {
 			t.Fatal(err)
 		}
