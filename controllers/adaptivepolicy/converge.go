@@ -62,7 +62,7 @@ func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePoli
 		pod := &pods.Items[i]
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if pod.DeletionTimestamp.IsZero() && !over {
-			seen = append(seen, observation{pod: pod, current: pod.Labels[v1alpha1.LabelRun] == d.run})
+			seen = append(seen, observation{pod: pod, current: d.run != "" && pod.Labels[v1alpha1.LabelRun] == d.run})
 		}
 	}
 	slices.SortFunc(seen, func(a, b observation) int { return cmp.Compare(a.pod.Name, b.pod.Name) })

@@ -2,8 +2,8 @@
 // server-side apply, and writes nothing where nothing would change.
 //
 // What it hands back is never older than the last thing that the API server
-// answered: a cache that has not seen the operator's own write yet would let a
-// caller conclude something about the object from before that write.
+// answered: a cache that has not seen the operator's own write or deletion yet
+// would let a caller conclude something about the object from before it.
 package apply
 
 import (
@@ -122,7 +122,19 @@ func (a Applier) write(ctx context.Context, object *unstructured.Unstructured, l
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, live); err != nil {
 		return fmt.Errorf("reading the answer about %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
-	a.answers.remember(live)
+	a.answers.written(live)
+	return nil
+}
+
+// Delete deletes an object as it was read, and none that was made again under its
+// name. From then on the object is read as one that is being deleted, or is gone.
+func (a Applier) Delete(ctx context.Context, object client.Object, options ...client.DeleteOption) error {
+	uid := object.GetUID()
+	err := a.Client.Delete(ctx, object, append(options, client.Preconditions{UID: &uid})...)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting %s %s: %w", reflect.TypeOf(object).Elem().Name(), object.GetName(), err)
+	}
+	a.answers.deleted(object)
 	return nil
 }
 
@@ -147,6 +159,7 @@ func NameTaken(kind, name string) error {
 // that has nothing (it knows only what carries the operator's labels) or
 // something older than the API server's last answer; else from the server.
 func (a Applier) Look(ctx context.Context, key client.ObjectKey, live client.Object) (bool, error) {
+	behind := false
 	if !a.skipCache {
 		err := a.Client.Get(ctx, key, live)
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -155,11 +168,14 @@ func (a Applier) Look(ctx context.Context, key client.ObjectKey, live client.Obj
 		if err == nil && a.answers.upToDate(live) {
 			return true, nil
 		}
+		behind = err == nil
 		empty(live)
 	}
 	err := a.Live.Get(ctx, key, live)
 	if apierrors.IsNotFound(err) {
-		a.answers.forget(identity{reflect.TypeOf(live), key})
+		if !behind {
+			a.answers.forget(identity{reflect.TypeOf(live), key})
+		}
 		return false, nil
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -233,19 +234,88 @@ func TestAnswersAreForgotten(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a := &answers{}
 			if tc.answered != "" {
-				a.remember(service(tc.answered))
+				a.written(service(tc.answered))
 			}
 			if got := a.upToDate(service(tc.cached)); got != tc.want {
 				t.Errorf("up to date: %v, want %v", got, tc.want)
 			}
-			if len(a.versions) != tc.left {
-				t.Errorf("%d answers are remembered, want %d", len(a.versions), tc.left)
+			if len(a.known) != tc.left {
+				t.Errorf("%d answers are remembered, want %d", len(a.known), tc.left)
 			}
 			a.forget(identify(service("")))
-			if len(a.versions) != 0 {
+			if len(a.known) != 0 {
 				t.Error("the answer about an object that is gone is remembered")
 			}
 		})
+	}
+}
+
+// A cache may show an object for a while as it was before it was deleted.
+func TestWhatWasDeletedIsNotFoundAsItWas(t *testing.T) {
+	service := func(uid types.UID, version string, deleted *metav1.Time) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+			Name: "s", Namespace: "demo", UID: uid, ResourceVersion: version, DeletionTimestamp: deleted,
+		}}
+	}
+	now := metav1.Now()
+	for _, tc := range []struct {
+		name   string
+		cached *corev1.Service
+		want   bool
+		left   int
+	}{
+		{"as it was when it was deleted", service("b", "10", nil), false, 1},
+		{"as it was, changed by somebody before it was deleted", service("b", "11", nil), false, 1},
+		{"on its way out", service("b", "12", &now), true, 0},
+		{"made again", service("c", "13", nil), true, 0},
+		{"one that had its name before", service("a", "8", nil), false, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := &answers{}
+			a.deleted(service("b", "10", nil))
+			if got := a.upToDate(tc.cached); got != tc.want {
+				t.Errorf("up to date: %v, want %v", got, tc.want)
+			}
+			if len(a.known) != tc.left {
+				t.Errorf("%d answers are remembered, want %d", len(a.known), tc.left)
+			}
+		})
+	}
+}
+
+func TestDeleteDeletesWhatWasRead(t *testing.T) {
+	read := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "demo", UID: "read"}}
+	a, c := applier(t, read)
+	var asked client.DeleteOptions
+	a.Client = interceptor.NewClient(a.Client.(client.WithWatch), interceptor.Funcs{
+		Delete: func(ctx context.Context, w client.WithWatch, o client.Object, options ...client.DeleteOption) error {
+			asked.ApplyOptions(options)
+			return w.Delete(ctx, o, options...)
+		},
+	})
+	c.held = read.DeepCopy() // The cache sees nothing of it.
+	for range 2 {            // What is gone is deleted.
+		if err := a.Delete(t.Context(), read, client.PropagationPolicy(metav1.DeletePropagationForeground)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked.Preconditions == nil || *asked.Preconditions.UID != "read" {
+		t.Errorf("the API server may delete another of its name: %+v", asked.Preconditions)
+	}
+	if *asked.PropagationPolicy != metav1.DeletePropagationForeground {
+		t.Errorf("its dependents are deleted %v", *asked.PropagationPolicy)
+	}
+	for range 2 {
+		if found, err := a.Look(t.Context(), client.ObjectKeyFromObject(read), &corev1.Service{}); found || err != nil {
+			t.Errorf("it is found: %v, %v", found, err)
+		}
+	}
+	c.held = nil // The cache catches up.
+	if found, err := a.Look(t.Context(), client.ObjectKeyFromObject(read), &corev1.Service{}); found || err != nil {
+		t.Errorf("it is found: %v, %v", found, err)
+	}
+	if len(a.answers.known) != 0 {
+		t.Error("it is remembered though the cache has none")
 	}
 }
 

@@ -221,3 +221,27 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 }
+
+func TestARunSaysWhatItMade(t *testing.T) {
+	without := func(change func(*contract.Termination)) contract.Termination {
+		r := contract.Termination{Model: new(*result.Model), Decomposition: new(*result.Decomposition)}
+		change(&r)
+		return r
+	}
+	for _, tc := range []struct {
+		name   string
+		result contract.Termination
+		want   bool
+	}{
+		{"all of it", result, true},
+		{"nothing", contract.Termination{}, false},
+		{"no model", without(func(r *contract.Termination) { r.Model = nil }), false},
+		{"a model without a digest", without(func(r *contract.Termination) { r.Model.Digest = "" }), false},
+		{"no factors", without(func(r *contract.Termination) { r.Decomposition = nil }), false},
+		{"factors with half a digest", without(func(r *contract.Termination) { r.Decomposition.Digest = digest("b")[:40] }), false},
+	} {
+		if got := complete(tc.result); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}

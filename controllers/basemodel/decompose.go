@@ -55,7 +55,7 @@ func (r *Reconciler) conclude(ctx context.Context, base *v1alpha1.BaseModel, cla
 		if !out.Seen {
 			return status.Ready{}, r.Runner.Again(ctx, job)
 		}
-		if result.Model == nil || result.Decomposition == nil {
+		if !complete(result) {
 			return status.Ready{}, status.Stall(contract.ReasonInternal,
 				"Job %s succeeded without saying what it made; is the runtime's image of another version than the operator?", job.Name)
 		}
@@ -81,6 +81,12 @@ func done(base *v1alpha1.BaseModel, run desired.Run) bool {
 	was := runs.Latest(base.Status.Runs)
 	return was != nil && was.ID == run.ID && was.Result == runs.ResultSucceeded &&
 		base.Status.Artifact != nil && base.Status.Decomposition != nil
+}
+
+// complete reports whether a run said what it made.
+func complete(result contract.Termination) bool {
+	return result.Model != nil && contract.ValidDigest(result.Model.Digest) &&
+		result.Decomposition != nil && contract.ValidDigest(result.Decomposition.Digest)
 }
 
 // accept writes a result into the status.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -41,8 +42,8 @@ func describe(p *v1alpha1.StepProgress, doing string) string {
 		return doing
 	}
 	text := p.Step
-	if *p.Total > 0 {
-		text += fmt.Sprintf(" %d of %d", *p.Done, *p.Total)
+	if total := ptr.Deref(p.Total, 0); total > 0 {
+		text += fmt.Sprintf(" %d of %d", ptr.Deref(p.Done, 0), total)
 	}
 	if p.EstimatedRemainingSeconds != nil {
 		text += fmt.Sprintf(", about %d s left", *p.EstimatedRemainingSeconds)

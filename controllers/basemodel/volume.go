@@ -73,15 +73,15 @@ func notResized(base *v1alpha1.BaseModel, claim *corev1.PersistentVolumeClaim, r
 	switch wants.Cmp(has) {
 	case 1:
 		stalled = status.Stall(v1alpha1.ReasonClaimSize,
-			"PersistentVolumeClaim %s has %s and cannot grow to %s; allow its storage class to expand volumes, or set spec.storage.size back to %s. The model is usable as it is: %s",
+			"PersistentVolumeClaim %s has %s and cannot grow to %s; allow its storage class to expand volumes, or set spec.storage.size back to %s. It is usable as it is: %s",
 			claim.Name, &has, &wants, &has, status.Refusal(refusal))
 	case -1:
 		stalled = status.Stall(v1alpha1.ReasonClaimSize,
-			"PersistentVolumeClaim %s has %s and cannot shrink to %s; set spec.storage.size to %s. The model is usable as it is",
+			"PersistentVolumeClaim %s has %s and cannot shrink to %s; set spec.storage.size to %s. It is usable as it is",
 			claim.Name, &has, &wants, &has)
 	default:
 		stalled = status.Stall(v1alpha1.ReasonRejected,
-			"PersistentVolumeClaim %s cannot be changed; set spec.storage back to what it was. The model is usable as it is: %s", claim.Name, status.Refusal(refusal))
+			"PersistentVolumeClaim %s cannot be changed; set spec.storage back to what it was. It is usable as it is: %s", claim.Name, status.Refusal(refusal))
 	}
 	stalled.After = resizeRetry
 	return stalled

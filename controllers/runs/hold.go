@@ -86,12 +86,9 @@ func queued(labels map[string]string) bool { return labels[v1alpha1.LabelQueue] 
 // withdraw takes a run out of its queue while its user holds it: a queue undoes
 // the suspension of a Job that it has admitted, and a Job that is gone takes no
 // quota. Its pod leaves a checkpoint, from which the next Job goes on.
-func (r Runner) withdraw(ctx context.Context, jobs []batchv1.Job) error {
-	for i := range jobs {
-		if !jobs[i].DeletionTimestamp.IsZero() || finished(&jobs[i]) {
-			continue
-		}
-		if err := r.delete(ctx, &jobs[i]); err != nil {
+func (r Runner) withdraw(ctx context.Context, job *batchv1.Job, there bool) error {
+	if there && job.DeletionTimestamp.IsZero() {
+		if err := r.delete(ctx, job); err != nil {
 			return err
 		}
 	}

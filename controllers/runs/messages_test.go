@@ -114,6 +114,10 @@ func TestEnsure(t *testing.T) {
 			name: "a pod of another run goes on, which the cache has not seen", want: "WaitingForPreviousRun",
 			live: []client.Object{pod("p", "old", corev1.PodRunning)},
 		},
+		{
+			name: "a pod goes on whose Job had the name and is gone", want: "WaitingForPreviousRun",
+			live: []client.Object{pod("p", "new", corev1.PodRunning)},
+		},
 		{name: "a pod of another run is over", made: true, live: []client.Object{pod("p", "old", corev1.PodFailed)}},
 		{name: "the Job is there", made: true, cached: []client.Object{job("new")}, live: []client.Object{job("new")}},
 	} {

@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
-	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -110,27 +109,6 @@ func (r Runner) failed(ctx context.Context, job *batchv1.Job, out outcome.Outcom
 }
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
-
-// noteSecret marks a Job that is to be made with the version of the Secret whose
-// token its pods show.
-func (r Runner) noteSecret(ctx context.Context, namespace string, jobs []batchv1.Job, run desired.Run) error {
-	if run.Secret == "" {
-		return nil
-	}
-	for i := range jobs {
-		if jobs[i].Name == run.JobName {
-			return nil
-		}
-	}
-	version, err := r.secretVersion(ctx, client.ObjectKey{Namespace: namespace, Name: run.Secret})
-	if err != nil {
-		return err
-	}
-	run.Job.WithAnnotations(map[string]string{
-		v1alpha1.AnnotationSecretVersion: run.Secret + "/" + version,
-	})
-	return nil
-}
 
 // secretRenewed reports whether the Secret whose token a source refused is
 // another than when the Job was made.

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/apply"
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -78,7 +79,7 @@ func timed(t *testing.T, now time.Time, objects ...client.Object) Runner {
 		t.Fatal(err)
 	}
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
-	return Runner{Client: c, Live: c, Now: func() time.Time { return now }}
+	return Runner{Client: c, Live: c, Applier: apply.New(c, c), Now: func() time.Time { return now }}
 }
 
 func exists(t *testing.T, r Runner, job *batchv1.Job) bool {
@@ -169,5 +170,60 @@ func TestAFailedRunIsBegunAnew(t *testing.T) {
 				t.Errorf("%v retries are counted", done)
 			}
 		})
+	}
+}
+
+// The cache shows a Job for a while as it was before it was deleted: its failure
+// is not counted again, and what is made next is another Job.
+func TestAFailedRunIsCountedOnceThoughTheCacheIsBehind(t *testing.T) {
+	failed := job("new", over)
+	r, server := runner(t, []client.Object{failed.DeepCopy()}, []client.Object{failed.DeepCopy()})
+	r.Now = func() time.Time { return noon.Add(time.Hour) }
+	record := &v1alpha1.RunStatus{Retries: new(int32(9))}
+	for i := range 2 {
+		job, _, err := r.Ensure(t.Context(), owner, selector, wanted("new"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if finished(job) != (i == 0) {
+			t.Fatalf("reconciliation %d sees a Job that is over: %v", i+1, finished(job))
+		}
+		if !finished(job) {
+			continue
+		}
+		out := outcome.Outcome{State: outcome.Failed, Reason: contract.ReasonSourceUnreachable, Message: "away", CompletionTime: &noon}
+		if err := r.Explain(t.Context(), job, out, record, "", ""); err == nil {
+			t.Fatal("a run that failed is explained by nothing")
+		}
+	}
+	if *record.Retries != 10 {
+		t.Errorf("%d retries are counted, want 10", *record.Retries)
+	}
+	again := &batchv1.Job{}
+	if err := server.Get(t.Context(), client.ObjectKeyFromObject(failed), again); err != nil || finished(again) {
+		t.Errorf("the Job was not made again: %v", err)
+	}
+}
+
+// A Job that is about to be made is marked with the version of its token's Secret,
+// also where the cache still shows the one before.
+func TestEveryJobIsMarkedWithTheVersionOfItsSecret(t *testing.T) {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "hub", Namespace: "demo", ResourceVersion: "7"}}
+	before := job("new", over)
+	r, server := runner(t, []client.Object{before}, []client.Object{before.DeepCopy(), secret})
+	if err := r.delete(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	run := wanted("new")
+	run.Secret = "hub"
+	if _, _, err := r.Ensure(t.Context(), owner, selector, run); err != nil {
+		t.Fatal(err)
+	}
+	again := &batchv1.Job{}
+	if err := server.Get(t.Context(), client.ObjectKeyFromObject(before), again); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Annotations[v1alpha1.AnnotationSecretVersion]; got != "hub/7" {
+		t.Errorf("it is marked %q, want hub/7", got)
 	}
 }

@@ -5,13 +5,11 @@ package runs
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -52,29 +50,34 @@ func (r Runner) now() time.Time {
 // none of their pods lives any more, because both would write to the same volume; until then
 // the error is a *status.Waiting.
 func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client.MatchingLabels, run desired.Run) (*batchv1.Job, []corev1.Pod, error) {
-	jobs, pods, err := list(ctx, r.Client, owner, selector)
+	job := &batchv1.Job{}
+	there, err := r.Applier.Look(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: run.JobName}, job)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !slices.ContainsFunc(jobs, func(job batchv1.Job) bool { return job.Name == run.JobName }) {
+	reader := client.Reader(r.Client)
+	if !there {
 		// A Job is about to be made. The cache may not have seen the one that was
 		// made a moment ago for what was asked then, nor that one's pods.
-		if jobs, pods, err = list(ctx, r.Live, owner, selector); err != nil {
+		reader = r.Live
+	}
+	jobs, pods, err := list(ctx, reader, owner, selector)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.endOthers(ctx, jobs, pods, run.JobName, there); err != nil {
+		return nil, nil, err
+	}
+	if there && !apply.Owns(owner, job) {
+		return nil, nil, apply.NameTaken("Job", job.Name)
+	}
+	if run.Suspend && queued(run.Job.Labels) && !finished(job) {
+		return nil, nil, r.withdraw(ctx, job, there)
+	}
+	if !there {
+		if err := r.make(ctx, owner, job, run); err != nil {
 			return nil, nil, err
 		}
-	}
-	if err := r.endOthers(ctx, jobs, pods, run.JobName); err != nil {
-		return nil, nil, err
-	}
-	if run.Suspend && queued(run.Job.Labels) {
-		return nil, nil, r.withdraw(ctx, jobs)
-	}
-	if err := r.noteSecret(ctx, owner.GetNamespace(), jobs, run); err != nil {
-		return nil, nil, err
-	}
-	job := &batchv1.Job{}
-	if err := r.Applier.Make(ctx, owner, job, run.Job); err != nil {
-		return nil, nil, err
 	}
 	if !job.DeletionTimestamp.IsZero() {
 		return nil, nil, status.Wait(v1alpha1.ReasonPreviousRun, "Job %s is being deleted and will be made again", job.Name)
@@ -111,6 +114,19 @@ func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod
 	return out, nil
 }
 
+// make makes a run's Job, and marks it with the version of the Secret whose token
+// its pods show.
+func (r Runner) make(ctx context.Context, owner client.Object, job *batchv1.Job, run desired.Run) error {
+	if run.Secret != "" {
+		version, err := r.secretVersion(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: run.Secret})
+		if err != nil {
+			return err
+		}
+		run.Job.WithAnnotations(map[string]string{v1alpha1.AnnotationSecretVersion: run.Secret + "/" + version})
+	}
+	return r.Applier.Make(ctx, owner, job, run.Job)
+}
+
 // Again deletes a finished Job whose result cannot be read any more (its pod
 // was deleted before the operator saw it), so that the next reconciliation runs
 // it again; what it made is in the volume and found there.
@@ -141,7 +157,10 @@ func list(ctx context.Context, reader client.Reader, owner client.Object, select
 	return own, pods.Items, nil
 }
 
-func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1.Pod, current string) error {
+// endOthers deletes the Jobs but the current one, and waits until they and every
+// pod that is not the current one's have ended. Where the current one is not there,
+// a pod that goes on is of one that had its name.
+func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1.Pod, current string, there bool) error {
 	var ending string
 	for i := range jobs {
 		job := &jobs[i]
@@ -160,7 +179,7 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 	for i := range pods {
 		pod := &pods[i]
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if owner := metav1.GetControllerOf(pod); !over && (owner == nil || owner.Name != current) {
+		if owner := metav1.GetControllerOf(pod); !over && (!there || owner == nil || owner.Name != current) {
 			ending = "pod " + pod.Name
 		}
 	}
@@ -182,13 +201,7 @@ func finished(job *batchv1.Job) bool {
 
 // delete deletes a Job and, before it disappears, its pods.
 func (r Runner) delete(ctx context.Context, job *batchv1.Job) error {
-	err := r.Client.Delete(ctx, job,
-		client.PropagationPolicy(metav1.DeletePropagationForeground),
-		client.Preconditions{UID: &job.UID})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("deleting Job %s: %w", job.Name, err)
-	}
-	return nil
+	return r.Applier.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationForeground))
 }
 
 // Record is the status of a run, continued from what was known of it.

@@ -70,16 +70,38 @@ func Conclusive(err error) bool {
 
 // First returns the error that matters most: a *Stalled before a *Waiting,
 // the earlier before the later; an error that is neither comes before both,
-// because it may hide what the others would be.
+// because it may hide what the others would be. It is looked at again as soon as
+// the first of all asks for.
 func First(errs ...error) error {
 	var first error
+	var soonest time.Duration
 	best := 0
 	for _, err := range errs {
 		if w := weight(err); w > best {
 			first, best = err, w
 		}
+		if after := again(err); after != nil && *after > 0 && (soonest == 0 || *after < soonest) {
+			soonest = *after
+		}
+	}
+	if after := again(first); after != nil {
+		*after = soonest
 	}
 	return first
+}
+
+// again is where an error says when to look again; nil where it does not.
+func again(err error) *time.Duration {
+	var stalled *Stalled
+	var waiting *Waiting
+	switch {
+	case errors.As(err, &stalled):
+		return &stalled.After
+	case errors.As(err, &waiting):
+		return &waiting.After
+	default:
+		return nil
+	}
 }
 
 func weight(err error) int {

@@ -90,6 +90,34 @@ func TestFirst(t *testing.T) {
 	}
 }
 
+// What waits for several things is looked at again when the first of them asks
+// for it, whichever is told.
+func TestFirstLooksAgainAtTheSoonest(t *testing.T) {
+	stall := func(after time.Duration) error {
+		e := Stall("B", "b")
+		e.After = after
+		return e
+	}
+	for _, tc := range []struct {
+		name string
+		errs []error
+		want time.Duration
+	}{
+		{"a watch tells", []error{Wait("A", "a"), stall(0)}, 0},
+		{"one asks for it", []error{Wait("A", "a"), stall(time.Minute)}, time.Minute},
+		{"one that is not told asks for it", []error{Wait("A", "a").Again(time.Second), stall(0)}, time.Second},
+		{"one that is not told asks for it sooner", []error{Wait("A", "a").Again(time.Second), stall(time.Minute)}, time.Second},
+		{"one that is not told asks for it later", []error{stall(time.Second), Wait("A", "a").Again(time.Minute)}, time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var stalled *Stalled
+			if err := First(tc.errs...); !errors.As(err, &stalled) || stalled.After != tc.want {
+				t.Errorf("got %#v, want it again after %v", err, tc.want)
+			}
+		})
+	}
+}
+
 func types(conditions []metav1.Condition) map[string]string {
 	all := map[string]string{}
 	for _, c := range conditions {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -226,10 +227,12 @@ var _ = Describe("A run's Job", func() {
 	})
 
 	It("is left as a mutating policy made it", func(ctx SpecContext) {
-		mirror(ctx, w, "mirror.example.org/t2:dev")
+		const image = "mirror.example.org/t2:dev"
+		mutate(ctx, w, fmt.Sprintf(`JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image", value: %q}`, image),
+			func(job *batchv1.Job) bool { return job.Spec.Template.Spec.Containers[0].Image == image })
 		Expect(k8s.Create(ctx, math)).To(Succeed())
 		job := w.job(ctx, v1alpha1.LabelExpert, "math")
-		Expect(job.Spec.Template.Spec.Containers[0].Image).To(Equal("mirror.example.org/t2:dev"))
+		Expect(job.Spec.Template.Spec.Containers[0].Image).To(Equal(image))
 		w.finishTraining(ctx, "math", trained("e", "a", "b"))
 		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 	})
@@ -259,11 +262,62 @@ var _ = Describe("A run's Job", func() {
 		w.finishTraining(ctx, "math", trained("e", "a", "b"))
 		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 	})
+
+	It("leaves its queue while its user holds it, and enters it anew", func(ctx SpecContext) {
+		mutate(ctx, w, `JSONPatch{op: "add", path: "/spec/suspend", value: true}`,
+			func(job *batchv1.Job) bool { return ptr.Deref(job.Spec.Suspend, false) })
+		admit := func(job *batchv1.Job) {
+			GinkgoHelper()
+			message := w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonSuspended).Message
+			Expect(message).To(HavePrefix("Queue gpus holds Job " + job.Name))
+			patch := client.MergeFrom(job.DeepCopy())
+			job.Spec.Suspend = new(false)
+			Expect(k8s.Patch(ctx, job, patch, client.FieldOwner("kueue"))).To(Succeed())
+			w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonPending)
+		}
+		math.Spec.Training.PodTemplate = shaped(label(v1alpha1.LabelQueue, "gpus"))
+		Expect(k8s.Create(ctx, math)).To(Succeed())
+		job := w.job(ctx, v1alpha1.LabelExpert, "math")
+		Expect(job.Labels).To(HaveKeyWithValue(v1alpha1.LabelQueue, "gpus"))
+		admit(job)
+
+		By("being held by its user")
+		change(ctx, w, math, func() { math.Spec.Training.Suspend = new(true) })
+		Eventually(func() string {
+			return w.becomes(ctx, math, metav1.ConditionFalse, v1alpha1.ReasonSuspended).Message
+		}).Should(Equal("Suspended; set spec.training.suspend to false to go on"))
+		ending := &batchv1.Job{}
+		w.get(ctx, job.Name, ending)
+		Expect(ending.DeletionTimestamp).NotTo(BeNil())
+		touch(ctx, w, math)
+		Consistently(func(g Gomega) { // It is deleted once.
+			again := &batchv1.Job{}
+			w.get(ctx, job.Name, again)
+			g.Expect(again.ResourceVersion).To(Equal(ending.ResourceVersion))
+		}).WithTimeout(time.Second).Should(Succeed())
+		w.collect(ctx)
+		touch(ctx, w, math)
+		Consistently(func(g Gomega) { // It takes no quota, and asks for none.
+			var list batchv1.JobList
+			g.Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelExpert: "math"})).To(Succeed())
+			g.Expect(list.Items).To(BeEmpty())
+		}).WithTimeout(time.Second).Should(Succeed())
+
+		By("being let go on")
+		change(ctx, w, math, func() { math.Spec.Training.Suspend = nil })
+		again := w.job(ctx, v1alpha1.LabelExpert, "math")
+		Expect(again.Name).To(Equal(job.Name), "it is the same run")
+		Expect(again.UID).NotTo(Equal(job.UID))
+		admit(again)
+		w.finishTraining(ctx, "math", trained("e", "a", "b"))
+		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+		Expect(math.Status.Runs).To(HaveLen(1))
+	})
 })
 
-// mirror has every Job of the world's namespace use another image from its
-// creation on, as those do who mirror registries.
-func mirror(ctx SpecContext, w world, image string) {
+// mutate has every Job of the world's namespace patched when it is made, as those
+// have it who mirror registries or queue Jobs, and waits until that is so.
+func mutate(ctx SpecContext, w world, patch string, done func(*batchv1.Job) bool) {
 	GinkgoHelper()
 	policy := &admissionv1.MutatingAdmissionPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: w.namespace},
@@ -278,7 +332,7 @@ func mirror(ctx SpecContext, w world, image string) {
 				}}},
 			},
 			Mutations: []admissionv1.Mutation{{PatchType: admissionv1.PatchTypeJSONPatch, JSONPatch: &admissionv1.JSONPatch{
-				Expression: fmt.Sprintf(`[JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image", value: %q}]`, image),
+				Expression: "[" + patch + "]",
 			}}},
 		},
 	}
@@ -297,6 +351,6 @@ func mirror(ctx SpecContext, w world, image string) {
 			RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "original"}},
 		}
 		g.Expect(k8s.Create(ctx, probe, client.DryRunAll)).To(Succeed())
-		g.Expect(probe.Spec.Template.Spec.Containers[0].Image).To(Equal(image))
+		g.Expect(done(probe)).To(BeTrue())
 	}).Should(Succeed())
 }
