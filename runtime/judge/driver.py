@@ -7,7 +7,8 @@ that they passed.
 
 Arguments: the seccomp filter of both processes (hexadecimal), the processor seconds and the bytes of memory that each may
 use, the seconds after which a job is given up here too, and a file that must not be readable.
-Descriptors: 0 brings jobs, 1 takes one JSON line a job, 2 takes complaints until the first job, 3 is the null device.
+Descriptors: 0 brings jobs, 1 takes lines of JSON (see judge), 2 takes complaints until the first job, 3 is the null device.
+Nothing of a job comes into the driver's own memory: the next answer's process is a copy of it and may look around there.
 A job is two big-endian lengths of four bytes, the program, and a JSON object with the keys setup, tests and entry.
 """
 import ctypes
@@ -72,7 +73,8 @@ def fork(parent, keep, work):
 
 
 def judge(program_size, tests_size):
-    """Does one job; returns what is to be said of it."""
+    """Does one job. The tests' process says the verdict itself, where it comes to one, in a line; returns the line that
+    follows, which ends the job."""
     me = os.getpid()
     to_answer, from_answer, verdicts, ready = os.pipe(), os.pipe(), os.pipe(), os.pipe()
 
@@ -86,7 +88,9 @@ def judge(program_size, tests_size):
 
     def tests(confine):
         job = json.loads(read_exactly(0, tests_size))
+        out = os.dup(1)
         os.dup2(3, 0)
+        os.dup2(3, 1)
         confine()
         sys.set_int_max_str_digits(0)
         try:
@@ -96,28 +100,25 @@ def judge(program_size, tests_size):
             verdict = {"gone": True}
         except BaseException as e:
             verdict = {"passed": False, "why": clip(f"{type(e).__name__}: {e}")}
-        write_all(verdicts[1], json.dumps(verdict).encode())
+        if "gone" not in verdict:
+            say(verdict, out)
+        os.write(verdicts[1], b"g" if "gone" in verdict else b"v")
 
     running = fork(me, {0, to_answer[0], from_answer[1], ready[1]}, answer)
     os.close(ready[1])
     if os.read(ready[0], 1) != b"r":
         raise Gone
-    testing = fork(me, {0, from_answer[0], to_answer[1], verdicts[1]}, tests)
+    testing = fork(me, {0, 1, from_answer[0], to_answer[1], verdicts[1]}, tests)
     for fd in (ready[0], *to_answer, *from_answer, verdicts[1]):
         os.close(fd)
-    verdict = read_exactly(verdicts[0], 1 << 16)
+    verdict = read_exactly(verdicts[0], 1)
     os.close(verdicts[0])
     status, used = ended(testing)
-    if not verdict:
-        os.kill(running, signal.SIGKILL)
-        ended(running)
-        return {"passed": False, "why": "the tests " + died(status, used)}
-    verdict = json.loads(verdict)
-    if "gone" not in verdict:
-        os.kill(running, signal.SIGKILL)
-        ended(running)
-        return verdict
-    return {"passed": False, "why": "the program " + died(*ended(running))}
+    if verdict == b"g":
+        return unfinished("program", *ended(running))
+    os.kill(running, signal.SIGKILL)
+    ended(running)
+    return {"end": True} if verdict else unfinished("tests", status, used)
 
 
 def ended(pid):
@@ -126,16 +127,18 @@ def ended(pid):
     return status, usage.ru_utime + usage.ru_stime
 
 
-def died(status, used):
-    """How a process ended, as the rest of a sentence."""
+def unfinished(which, status, used):
+    """What is said where a process ended before the tests were done. It has no means to kill itself: where it was killed
+    and has not used its time, the machine did that, and nothing follows about the program."""
     if os.WIFEXITED(status):
-        return f"ended its own process with status {os.WEXITSTATUS(status)} before the tests were done"
-    number = os.WTERMSIG(status)
-    if number in (signal.SIGKILL, signal.SIGXCPU):
-        if used < CPU / 2:
-            return "was killed by the system, which may be short of memory"
-        return f"used more than {CPU} s of processor time"
-    return f"was ended by {signal.Signals(number).name}: {signal.strsignal(number)}"
+        why = f"ended its own process with status {os.WEXITSTATUS(status)} before the tests were done"
+    elif (number := os.WTERMSIG(status)) not in (signal.SIGKILL, signal.SIGXCPU):
+        why = f"was ended by {signal.Signals(number).name}: {signal.strsignal(number)}"
+    elif used < CPU / 2:
+        return {"end": True, "failed": f"the system killed the {which}, which it does when it is short of memory"}
+    else:
+        why = f"used more than {CPU} s of processor time"
+    return {"end": True, "passed": False, "why": f"the {which} {why}"}
 
 
 def self_test():
@@ -171,8 +174,8 @@ def self_test():
     return works
 
 
-def say(message):
-    write_all(1, json.dumps(message).encode() + b"\n")
+def say(message, out=1):
+    write_all(out, json.dumps(message).encode() + b"\n")
 
 
 def main():

@@ -12,6 +12,13 @@ import types
 MAX_FRAME = 16 << 20  # bytes of one message between the two processes
 MAX_WHY = 400  # characters of an explanation
 
+# Fields of the classes of datetime, without time zones.
+DATES = {
+    "date": ("year", "month", "day"), "time": ("hour", "minute", "second", "microsecond"),
+    "datetime": ("year", "month", "day", "hour", "minute", "second", "microsecond"),
+    "timedelta": ("days", "seconds", "microseconds"),
+}
+
 
 def read_exactly(fd, n):
     """Reads n bytes, or fewer at the end of input."""
@@ -116,6 +123,12 @@ class Codec:
             return ["D", str(x)]
         if module == "fractions" and t.__name__ == "Fraction":
             return ["F", hex(x.numerator), hex(x.denominator)]
+        if t is type({}.keys()):
+            return ["k", *map(self.encode, x)]
+        if t is type({}.items()):
+            return ["I", *([self.encode(k), self.encode(v)] for k, v in x)]
+        if module == "datetime" and t.__name__ in DATES and getattr(x, "tzinfo", None) is None:
+            return ["dt", t.__name__, *(getattr(x, field) for field in DATES[t.__name__])]
         if t is type and getattr(builtins, x.__name__, None) is x:
             return ["T", x.__name__]
         if t is Remote:
@@ -154,6 +167,13 @@ class Codec:
         if tag == "F":
             from fractions import Fraction
             return Fraction(int(rest[0], 16), int(rest[1], 16))
+        if tag == "k":
+            return dict.fromkeys(map(self.decode, rest)).keys()
+        if tag == "I":
+            return {self.decode(k): self.decode(v) for k, v in rest}.items()
+        if tag == "dt" and rest[0] in DATES:
+            import datetime
+            return getattr(datetime, rest[0])(**dict(zip(DATES[rest[0]], rest[1:])))
         if tag == "T" and isinstance(kind := getattr(builtins, rest[0]), type):
             return kind
         if tag == self.own:
@@ -161,6 +181,16 @@ class Codec:
         if tag == self.other:
             return self.stand_in(rest[0])
         raise ValueError("a message of unknown form")
+
+
+def raised(e):
+    """The name of an exception as the tests see it, and its text. One of the answer's own is what Python's class is that it
+    derives from, so that `except ValueError` finds it."""
+    name = type(e).__name__
+    kind = next(c.__name__ for c in type(e).__mro__ if getattr(builtins, c.__name__, None) is c)
+    if name == kind or kind in ("Exception", "BaseException"):
+        return name, clip(e)
+    return kind, clip(f"{name}: {e}")
 
 
 class Answer(Codec):
@@ -211,7 +241,7 @@ class Answer(Codec):
             try:
                 reply = self.do(*request)
             except BaseException as e:
-                reply = ["raise", type(e).__name__, clip(e), ""]
+                reply = ["raise", *raised(e), ""]
             try:
                 self.channel.send(reply)
             except Exception as e:
@@ -320,7 +350,7 @@ class Tests(Codec):
         return Remote(self, index)
 
     def ask(self, operation, *operands):
-        return self.outcome(self.request(operation, *map(self.encode, operands)))
+        return self.outcome(self.request(operation, *map(self.encode, operands)), ends=operation == "next")
 
     def call(self, f, args, kwargs):
         reply = self.request("call", self.encode(f), self.encode(list(args)), self.encode(dict(kwargs)))
@@ -340,10 +370,12 @@ class Tests(Codec):
             self.channel.send(back)
         return reply
 
-    def outcome(self, reply):
+    def outcome(self, reply, ends=False):
         if reply[0] == "raise":
             kind = getattr(builtins, reply[1], None)
-            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, UnicodeError):
+            # Nothing but an iterator ends an iteration: `all(map(f, x))` would take it for success.
+            unfit = (UnicodeError, StopAsyncIteration) if ends else (UnicodeError, StopIteration, StopAsyncIteration)
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, unfit):
                 raise RuntimeError(f"{reply[1]}: {reply[2]}")
             raise kind(reply[2])
         return self.decode(reply[1])
@@ -356,6 +388,8 @@ class Tests(Codec):
         setup, tests, entry = job["setup"], job["tests"], job["entry"]
         names = {"__name__": "tests"}
         asked = wanted([setup, *tests], entry)
+        names.update(modules([setup, *tests], asked))
+        asked = [n for n in asked if n not in names]
         for name, value in self.request("names", *asked)[1]:
             if name in asked:  # The other process may say anything.
                 local = value == ["m"] and name in sys.stdlib_module_names
@@ -395,6 +429,29 @@ def wanted(texts, entry):
     loads -= bound
     own = {n for n in loads if not hasattr(builtins, n)}
     return sorted((own or loads) | ({entry} if entry else set()))
+
+
+def modules(texts, asked):
+    """Those of the names asked for that can only be modules of Python's: all that the tests use of them is there. Tests take
+    them for imported, and no answer can make `math.isclose` mean something else."""
+    uses, bare = {}, set()
+    for text in texts:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                uses.setdefault(node.value.id, []).append(node.attr)
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.Name) and not isinstance(node, ast.Attribute):
+                    bare.add(child.id)
+    found = {}
+    for name in asked:
+        if name in sys.stdlib_module_names and name in uses and name not in bare:
+            try:
+                module = __import__(name)
+            except ImportError:
+                continue
+            if all(hasattr(module, attribute) for attribute in uses[name]):
+                found[name] = module
+    return found
 
 
 def attempt(text, names, source=None):

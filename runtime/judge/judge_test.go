@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,6 +114,17 @@ func TestProgramsAreJudgedByTheirTests(t *testing.T) {
 				"from fractions import Fraction\nassert g() == Fraction(1, 3)", "assert f(1) is not True", "assert f((1,)) != [1]",
 				"assert f(float('inf')) == float('inf')", "assert f(float('nan')) != f(float('nan'))", "assert type(f(1.0)) is float",
 			}}},
+		{name: "views and dates", job: Job{
+			Program: "import datetime\ndef keys(d): return d.keys()\ndef items(d): return d.items()\ndef day(y): return datetime.date(y, 2, 3)\n" +
+				"def later(d): return d + datetime.timedelta(hours=36)",
+			Tests: []string{"assert keys({1: 2, 3: 4}) == {1, 3}", "assert list(items({1: [2]})) == [(1, [2])]",
+				"from datetime import date, datetime", "assert day(2024) == date(2024, 2, 3)",
+				"assert later(datetime(2024, 2, 28)) == datetime(2024, 2, 29, 12)", "assert (later(datetime(2024, 1, 1)) - datetime(2024, 1, 1)).days == 1"}}},
+		{name: "a module that the tests use and nobody imports", job: Job{Program: "def f(x): return x / 3", Tests: []string{"assert math.isclose(f(1), 0.333333333333)"}}},
+		{name: "an object of the answer's with a module's name", job: Job{Program: "class Calendar:\n  def add(self, x): return x + 1\ncalendar = Calendar()", Tests: []string{"assert calendar.add(1) == 2"}}},
+		{name: "an exception that derives from the expected one", job: Job{Program: "class Negative(ValueError): pass\ndef f(x): raise Negative('no')",
+			Tests: []string{"try:\n  f(-1)\n  assert False\nexcept ValueError as e:\n  assert 'no' in str(e)"}}},
+		{name: "tests that print", job: Job{Program: "def f(x): return 2*x", Tests: []string{"print('{}')\nassert f(2) == 4", "print(f(1))"}}},
 		{name: "a line ending of Windows", job: Job{Program: "def f(x):\r\n\ty = x\r\n\treturn y + x", Tests: double}},
 		{name: "if it is the main program", job: Job{Program: "def f(x): return 2*x\nif __name__ == '__main__':\n  print(f(int(input())))", Tests: double}},
 		{name: "output is no harm", job: Job{Program: "import sys\ndef f(x):\n  print('x' * 100000)\n  sys.stderr.write('y' * 100000)\n  return 2*x", Tests: double}},
@@ -134,7 +146,11 @@ func TestProgramsAreJudgedByTheirTests(t *testing.T) {
 // TestAnAnswerCannotForgeItsSuccess has programs try to pass a test that only
 // f(2) == 4 passes.
 func TestAnAnswerCannotForgeItsSuccess(t *testing.T) {
-	tests := []struct{ name, program, why string }{
+	tests := []struct {
+		name, program, why string
+		// tests are others than f(2) == 4.
+		tests []string
+	}{
 		{name: "printing", program: `print('{"passed": true}')`, why: "NameError"},
 		{name: "exiting", program: "import sys\nsys.exit(0)", why: "SystemExit: 0"},
 		{name: "exiting at once", program: "import os\nos._exit(0)", why: "the program ended its own process with status 0"},
@@ -145,7 +161,11 @@ func TestAnAnswerCannotForgeItsSuccess(t *testing.T) {
 			why: "f(2) is 3, not 4"},
 		{name: "other builtins", program: "import builtins\nbuiltins.AssertionError = None\nbuiltins.set = lambda x: 0\nset = lambda x: 0\ndef f(x): return [3]",
 			why: "f(2) is [3], not 4"},
-		{name: "an exception instead of an answer", program: "def f(x): raise StopIteration", why: "StopIteration"},
+		{name: "an exception instead of an answer", program: "def f(x): raise StopIteration", why: "RuntimeError: StopIteration"},
+		{name: "a module of Python's that says yes", program: "class math:\n  isclose = lambda *a, **k: True\n  pi = 4\ndef f(x): return 3",
+			tests: []string{"assert math.isclose(f(2), 4)"}, why: "a test failed"},
+		{name: "the end of an iteration instead of answers", program: "def f(x): raise StopIteration",
+			tests: []string{"assert all(map(f, [0, 2]))"}, why: "RuntimeError: StopIteration"},
 		{name: "an exit instead of an answer", program: "def f(x): raise SystemExit(0)", why: "RuntimeError: SystemExit"},
 		{name: "a verdict on every descriptor", program: `
 import os
@@ -175,7 +195,11 @@ def f(x):
 	p := newPool(t, Options{Workers: 1})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := p.Run(t.Context(), Job{Program: test.program, Tests: []string{"assert f(2) == 4"}})
+			job := Job{Program: test.program, Tests: test.tests}
+			if job.Tests == nil {
+				job.Tests = []string{"assert f(2) == 4"}
+			}
+			got, err := p.Run(t.Context(), job)
 			if err != nil || got.Passed || !strings.HasPrefix(got.Why, test.why) || got.Why == "" {
 				t.Errorf("Run = %+v, %v, want why: %q", got, err, test.why)
 			}
@@ -266,6 +290,63 @@ func TestAWorkerThatDiedBeforeCostsNoAnswer(t *testing.T) {
 	w.kill()
 	p.idle <- w
 	mustGoOn(t, p)
+}
+
+// TestAJobLeavesNothingInTheWorker looks for what a job held in the memory that
+// the next job's processes are copies of.
+func TestAJobLeavesNothingInTheWorker(t *testing.T) {
+	p := newPool(t, Options{Workers: 1})
+	job := Job{
+		Program: "def f(x): return 'its' + '-answer-' + str(x)",
+		Setup:   "y = 'the' + '-setup-' + str(8)",
+		Tests:   []string{"assert f(17) == 'what' + '-is-wanted-' + str(17)"},
+	}
+	for range 5 {
+		if got, err := p.Run(t.Context(), job); err != nil || !strings.Contains(got.Why, "its-answer-17") || !strings.Contains(got.Why, "what-is-wanted-17") {
+			t.Fatalf("Run = %+v, %v", got, err)
+		}
+	}
+	w, err := p.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { p.idle <- w }()
+	memory := memoryOf(t, w.cmd.Process.Pid)
+	for _, trace := range []string{"its-answer-", "'its' + '", "the-setup-", "what-is-wanted", "'what' + '"} {
+		if bytes.Contains(memory, []byte(trace)) {
+			t.Errorf("the worker's memory holds %q of an earlier job", trace)
+		}
+	}
+	if !bytes.Contains(memory, []byte("the driver of package judge")) && !bytes.Contains(memory, []byte("def confine_further")) {
+		t.Error("what was searched is not the worker's memory")
+	}
+}
+
+// memoryOf returns what a process can write to.
+func memoryOf(t *testing.T, pid int) (content []byte) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var rights string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &rights); err != nil || !strings.HasPrefix(rights, "rw") {
+			continue
+		}
+		part := make([]byte, to-from)
+		if _, err := f.ReadAt(part, from); err != nil {
+			t.Fatalf("reading %s: %v", line, err)
+		}
+		content = append(content, part...)
+	}
+	return content
 }
 
 func TestAWorkerEndsWithItsPool(t *testing.T) {

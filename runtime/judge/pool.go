@@ -72,17 +72,17 @@ func (p *Pool) Run(ctx context.Context, job Job) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	// A worker that ends did so of this program, or had ended before: a fresh one
-	// tells which.
+	// No program can end its worker: the machine did, and nothing follows about the
+	// program.
 	for range tries {
 		if result, err = p.attempt(ctx, encoded); !errors.Is(err, errWorkerEnded) {
 			return result, err
 		}
 	}
-	return Result{Why: fmt.Sprintf("the program ended its worker: %v", err)}, nil
+	return Result{}, fmt.Errorf("a program could not be judged, %d times (is this machine short of memory?): %w", tries, err)
 }
 
-// errWorkerEnded wraps that a worker ended without a verdict.
+// errWorkerEnded wraps that a worker ended, or lost a process, without a verdict.
 var errWorkerEnded = errors.New("no verdict came")
 
 // attempt has one worker run a job.
@@ -111,8 +111,15 @@ func (p *Pool) attempt(ctx context.Context, job []byte) (Result, error) {
 	}
 }
 
-// Confinement says what the programs are confined by.
+// Confinement says what the programs are confined by. It waits for no job once
+// that is known.
 func (p *Pool) Confinement(ctx context.Context) (Confinement, error) {
+	p.ready.Lock()
+	known, c := p.order != nil, p.confinement
+	p.ready.Unlock()
+	if known {
+		return c, nil
+	}
 	w, err := p.take(ctx)
 	if err != nil {
 		return Confinement{}, err

@@ -38,9 +38,14 @@ const (
 	maxConnections = 64
 	// requestTime bounds how long a client may take to send a job.
 	requestTime = time.Minute
-	// replyTime bounds how long a client waits for a job, those before it in the
-	// queue included.
-	replyTime = 10 * time.Minute
+	// maxTalks bounds how many jobs a client has at the server at a time: the rest
+	// wait here, for as long as it takes.
+	maxTalks = 8
+	// replyTime bounds how long a client waits for a job. It is beyond what maxTalks
+	// jobs take one after another, each for all of its time.
+	replyTime = 20 * time.Minute
+	// writeTime bounds how long a client may take to read a line.
+	writeTime = time.Minute
 )
 
 // Serve runs the jobs of clients by runner until ctx ends. It closes the
@@ -80,7 +85,13 @@ func attend(ctx context.Context, conn net.Conn, runner Runner) error {
 		hello.Error = err.Error()
 	}
 	out := json.NewEncoder(conn)
-	if err := out.Encode(hello); err != nil || hello.Error != "" {
+	say := func(line any) error {
+		if err := conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+			return err
+		}
+		return out.Encode(line)
+	}
+	if err := say(hello); err != nil || hello.Error != "" {
 		return err
 	}
 	in := bufio.NewReader(conn)
@@ -100,7 +111,7 @@ func attend(ctx context.Context, conn net.Conn, runner Runner) error {
 		if r.Result, err = runner.Run(ctx, job); err != nil {
 			r.Error = err.Error()
 		}
-		if err := out.Encode(r); err != nil {
+		if err := say(r); err != nil {
 			return err
 		}
 	}
@@ -110,18 +121,21 @@ func attend(ctx context.Context, conn net.Conn, runner Runner) error {
 type Client struct {
 	socket string
 	wait   time.Duration
+	talks  chan struct{} // a token for each job at the server
 }
 
 // tries is how often a job is given to a worker or a server that ends while it
 // runs it.
-const tries = 2
+const tries = 3
 
 // pause lies between two attempts to reach a server.
 const pause = 200 * time.Millisecond
 
 // NewClient returns a client of the server that listens on a unix socket; wait
 // is how long the server may take to come, or to come again.
-func NewClient(socket string, wait time.Duration) *Client { return &Client{socket: socket, wait: wait} }
+func NewClient(socket string, wait time.Duration) *Client {
+	return &Client{socket: socket, wait: wait, talks: make(chan struct{}, maxTalks)}
+}
 
 // Run has the server run one job.
 func (c *Client) Run(ctx context.Context, job Job) (Result, error) {
@@ -132,6 +146,13 @@ func (c *Client) Run(ctx context.Context, job Job) (Result, error) {
 	if len(line) >= maxLineBytes {
 		return Result{Why: ErrTooLarge.Error()}, nil
 	}
+	select {
+	case c.talks <- struct{}{}:
+		defer func() { <-c.talks }()
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+	var end error
 	for range tries {
 		var r reply
 		ended := false
@@ -151,15 +172,19 @@ func (c *Client) Run(ctx context.Context, job Job) (Result, error) {
 		case ctx.Err() != nil:
 			return Result{}, ctx.Err()
 		case ended:
-			continue
+			end = err
 		case err != nil:
 			return Result{}, err
 		case r.Error != "":
 			return Result{}, errors.New(r.Error)
+		default:
+			return r.Result, nil
 		}
-		return r.Result, nil
 	}
-	return Result{Why: fmt.Sprintf("the judge ended while it ran the program, %d times", tries)}, nil
+	// What it ran at the time may have nothing to do with that: other programs ran
+	// beside it.
+	return Result{}, fmt.Errorf("the judge at %s ended while it ran a program, %d times (in a pod, look at the container judge): %w",
+		c.socket, tries, end)
 }
 
 // Confinement asks the server.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func TestAClientEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestAServerThatEndsTwiceOverAProgramMakesItWrong(t *testing.T) {
+func TestAServerThatEndsIsAnErrorAndNoWrongAnswer(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "judge.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -158,10 +159,36 @@ func TestAServerThatEndsTwiceOverAProgramMakesItWrong(t *testing.T) {
 		done <- l.Close()
 	}()
 	got, err := NewClient(socket, time.Minute).Run(t.Context(), Job{})
-	if err != nil || got.Passed || !strings.Contains(got.Why, "ended while it ran the program") {
-		t.Errorf("Run = %+v, %v", got, err)
+	if err == nil || !strings.Contains(err.Error(), "ended while it ran a program, 3 times (in a pod, look at the container judge)") {
+		t.Errorf("Run = %+v, %v, want an error", got, err)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAFullServerKeepsNobodyWaitingInVain has more jobs than a client may have
+// at the server, all of which take longer than the client waits for a server.
+func TestAFullServerKeepsNobodyWaitingInVain(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "judge.sock")
+	var running, most atomic.Int32
+	serve(t, stub{run: func(context.Context) (Result, error) {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		time.Sleep(300 * time.Millisecond) // What a slow program takes.
+		return Result{Passed: true}, nil
+	}}, socket)
+	c := NewClient(socket, 200*time.Millisecond)
+	var wg sync.WaitGroup
+	for range 3 * maxTalks {
+		wg.Go(func() {
+			if got, err := c.Run(t.Context(), Job{}); err != nil || !got.Passed {
+				t.Errorf("Run = %+v, %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := most.Load(); n > maxTalks {
+		t.Errorf("%d jobs were at the server at a time, want at most %d", n, maxTalks)
 	}
 }

@@ -107,14 +107,37 @@ func (w *worker) greet(ctx context.Context) error {
 // end of ctx, the worker is of no use any more.
 func (w *worker) run(ctx context.Context, job []byte) (Result, error) {
 	defer context.AfterFunc(ctx, w.kill)()
-	var r Result
 	if _, err := w.in.Write(job); err != nil {
-		return r, fmt.Errorf("sending a program: %w", err)
+		return Result{}, fmt.Errorf("sending a program: %w", err)
 	}
-	if err := w.receive(&r); err != nil {
-		return r, fmt.Errorf("waiting for a verdict: %w", err)
+	// The process of the tests says its verdict, if it comes to one; the driver ends
+	// the job with a line of its own, which is the verdict where none came before.
+	var verdict *Result
+	for {
+		var said struct {
+			Result
+			End bool `json:"end"`
+			// Failed says why there is no result.
+			Failed string `json:"failed"`
+		}
+		if err := w.receive(&said); err != nil {
+			return Result{}, fmt.Errorf("waiting for a verdict: %w", err)
+		}
+		switch {
+		case !said.End && verdict != nil:
+			return Result{}, errors.New("two verdicts came")
+		case !said.End:
+			verdict = &said.Result
+		case verdict != nil:
+			return *verdict, nil
+		case said.Failed != "":
+			return Result{}, errors.New(said.Failed)
+		case said.Passed || said.Why == "":
+			return Result{}, errors.New("a job ended without a verdict")
+		default:
+			return said.Result, nil
+		}
 	}
-	return r, nil
 }
 
 func (w *worker) receive(into any) error {
