@@ -127,6 +127,7 @@ func TestMessages(t *testing.T) {
 		{"all answer", answer{expected: "set", seen: []observation{one}}},
 		{"one answers with the set from before", answer{expected: "set", seen: []observation{one, serving("q", "before")}}},
 		{"all answer with the set from before", answer{expected: "set", seen: []observation{serving("q", "before")}}},
+		{"one misses an expert", answer{expected: "set", seen: []observation{one, serving("q", "less", missing("math", contract.ReasonExpertMissing, "1"))}}},
 		{"one answers, one is not ready", answer{expected: "set", seen: []observation{one, serving("q", "", unready)}}},
 	} {
 		holds, reason, text := available(c.answer, false)
