@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -80,6 +81,9 @@ type Options struct {
 	Settings desired.Settings
 	// Pods asks runtime pods; podclient.New() where it is nil.
 	Pods *podclient.Client
+	// Patience is how long pods may miss an artifact before it is made again; zero
+	// means expertvector.DefaultPatience.
+	Patience time.Duration
 	// SkipNameValidation lets several managers live in one process, as tests have
 	// them.
 	SkipNameValidation bool
@@ -106,7 +110,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		},
 		&expertvector.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Pods: options.Pods, Settings: options.Settings,
-			Datasets: &expertvector.Datasets{Cache: c, Live: mgr.GetAPIReader()},
+			Datasets: &expertvector.Datasets{Cache: c, Live: mgr.GetAPIReader()}, Patience: options.Patience,
 		},
 		&adaptivepolicy.Reconciler{
 			Client: c, Live: mgr.GetAPIReader(), Status: reporter, Applier: applier, Pods: options.Pods, Settings: options.Settings,

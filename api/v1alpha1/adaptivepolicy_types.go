@@ -367,7 +367,7 @@ type AdaptivePolicyStatus struct {
 }
 
 // ExpertState says whether an expert is served.
-// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline
+// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ExpertState string
@@ -391,6 +391,9 @@ const (
 	// above the base model's as spec.rollout.gate.minGain asks for: by default,
 	// because it is below.
 	ExpertBelowBaseline ExpertState = "BelowBaseline"
+	// ExpertLost says that a pod does not find its artifact in the volume. The
+	// other experts are served, and the ExpertVector makes it again.
+	ExpertLost ExpertState = "Lost"
 )
 
 // PolicyExpertStatus is an expert of a policy.

@@ -29,6 +29,9 @@ const (
 	// better than the base model. It is not there for an expert that was imported,
 	// of which no scores are known, and before the first training ended.
 	ConditionImproved = "Improved"
+	// ConditionStored of an ExpertVector: its artifact is in the volume, as far as
+	// the pods say that serve it. It is not there before a pod missed the artifact.
+	ConditionStored = "Stored"
 	// ConditionAvailable of an AdaptivePolicy: requests are answered now, by at
 	// least one ready pod that has loaded an expert set: the one that is expected,
 	// or one that was expected before. It says nothing about the specification,
@@ -129,6 +132,21 @@ const (
 	// ReasonBelowBaseline says that it is below. A policy that names an expert whose
 	// score its spec.rollout.gate.minGain does not take is not Ready for this reason.
 	ReasonBelowBaseline = "BelowBaseline"
+)
+
+// Reasons of an ExpertVector's condition Stored.
+const (
+	// ReasonMissed says that pods do not find the artifact, but not for long yet.
+	ReasonMissed = "Missed"
+	// ReasonRenewing says that its run goes on again for that.
+	ReasonRenewing = "Renewing"
+	// ReasonRenewed says that it has been made again, and that no pod has found it yet.
+	ReasonRenewed = "Renewed"
+	// ReasonFound says that pods find it.
+	ReasonFound = "Found"
+	// ReasonExpertLost says that pods do not find it though it has been made again. A
+	// policy whose pods do not find an expert is not Ready for this reason.
+	ReasonExpertLost = "ExpertLost"
 )
 
 // Condition reasons of an AdaptivePolicy.

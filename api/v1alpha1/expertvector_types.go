@@ -105,8 +105,8 @@ type ExpertSource struct {
 // ExpertVectorStatus says how training goes and what came of it.
 // +kubebuilder:validation:MinProperties=0
 type ExpertVectorStatus struct {
-	// conditions are Ready, Improved once an expert was trained, and, while they
-	// hold, Reconciling or Stalled.
+	// conditions are Ready, Improved once an expert was trained, Stored once a pod
+	// did not find its artifact, and, while they hold, Reconciling or Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

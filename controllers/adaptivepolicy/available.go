@@ -45,6 +45,7 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		setReplicas(policy, &live)
 		policy.Status.PodCounts, policy.Status.Pods = podStatuses(choice{digest: a.expected}, a.seen)
 	}
+	markLost(policy.Status.Experts, a.seen)
 	setAvailable(policy, a)
 	return nil
 }
@@ -60,7 +61,7 @@ func setAvailable(policy *v1alpha1.AdaptivePolicy, a answer) {
 // not to be asked answers if it did before (was): the kubelet asks it too, and
 // takes readiness away where it is wrong.
 func available(a answer, was bool) (holds bool, reason, message string) {
-	var answering, expected int32
+	var answering, expected, partly int32
 	for _, o := range a.seen {
 		asked := o.trouble == "" || o.refused
 		if !podReady(o.pod) || (asked && o.status.ExpertSetDigest == "") || (!asked && !was) {
@@ -69,6 +70,9 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 		answering++
 		if asked && o.status.ExpertSetDigest == a.expected {
 			expected++
+		}
+		if o.failure != nil {
+			partly++
 		}
 	}
 	switch total := int32(len(a.seen)); {
@@ -80,6 +84,8 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
 	case expected == answering:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the expected experts"
+	case partly > 0:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods without all of the expected experts"
 	case expected > 0:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods with the experts from before"
 	default:

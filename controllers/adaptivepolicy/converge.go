@@ -45,6 +45,8 @@ type observation struct {
 	trouble string
 	// refused says that it is the latter, or that the pod does not take the set.
 	refused bool
+	// starting says that the pod has yet to run.
+	starting bool
 	// reason and hindrance say what keeps the pod from starting.
 	reason, hindrance string
 }
@@ -76,7 +78,7 @@ func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePoli
 		})
 	}
 	_ = group.Wait() // converse returns no errors: it writes them down.
-	return seen, nil
+	return seen, r.warned(ctx, seen)
 }
 
 // converse asks one pod, and offers it the set if it was told to serve another.
@@ -87,7 +89,7 @@ func (r *Reconciler) converse(ctx context.Context, o *observation, token string,
 		return
 	}
 	if o.pod.Status.Phase != corev1.PodRunning {
-		o.trouble = "the pod is starting"
+		o.starting, o.trouble = true, "the pod is starting"
 		return
 	}
 	var err error

@@ -3,6 +3,7 @@ package adaptivepolicy
 import (
 	"errors"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,7 @@ func TestMessages(t *testing.T) {
 		{"an expert was not looked at", choicesOf(first, func(e *v1alpha1.ExpertVector) { e.Status.Conditions = nil })},
 		{"an expert is trained", choicesOf(first, training)},
 		{"an expert is trained anew", choicesOf(training)},
+		{"an expert is lost, and trained anew", choicesOf(training, unstored)},
 		{"an expert was changed", choicesOf(func(e *v1alpha1.ExpertVector) { e.Generation++ })},
 		{"an expert scales another decomposition, and is trained", choicesOf(another, training)},
 		{"an expert scales another decomposition, and has not seen it", choicesOf(another)},
@@ -99,7 +101,15 @@ func TestMessages(t *testing.T) {
 	failed("a pod is not available", rolledOut(deployed(2, with(func(s *appsv1.DeploymentStatus) { s.AvailableReplicas = 1 })), nil))
 	failed("the pods have not been seen", rolledOut(deployed(2), []observation{one, serving("p0", "set", oldVersion)}))
 	failed("a pod refuses the set", loaded(choice{digest: "set"}, []observation{one, serving("p2", "before", refusing)}))
+	withMath := choose(policy(), readyBase(), found(expert("math"), expert("code")))
+	failed("a pod misses an expert", loaded(withMath, []observation{one, serving("p2", "before", missing("math", contract.ReasonExpertMissing, "1"))}))
 	failed("a pod has not loaded the set", loaded(choice{digest: "set"}, []observation{one, serving("p2", "before")}))
+
+	told := []observation{startingSince(time.Minute)}
+	if err := (&Reconciler{Live: eventsOf(t, told[0].pod, "FailedMount", "rpc error: no such share")}).warned(ctx, told); err != nil {
+		t.Fatal(err)
+	}
+	failed("a volume cannot be mounted", rolledOut(deployed(1), told))
 
 	off := policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) })
 	ready, err := conclude(off, readyBase(), deployed(0), choice{digest: "set"}, nil)
@@ -117,6 +127,7 @@ func TestMessages(t *testing.T) {
 		{"all answer", answer{expected: "set", seen: []observation{one}}},
 		{"one answers with the set from before", answer{expected: "set", seen: []observation{one, serving("q", "before")}}},
 		{"all answer with the set from before", answer{expected: "set", seen: []observation{serving("q", "before")}}},
+		{"one misses an expert", answer{expected: "set", seen: []observation{one, serving("q", "less", missing("math", contract.ReasonExpertMissing, "1"))}}},
 		{"one answers, one is not ready", answer{expected: "set", seen: []observation{one, serving("q", "", unready)}}},
 	} {
 		holds, reason, text := available(c.answer, false)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -174,6 +175,10 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 	c.served = true
 	if !status.IsReady(expert) {
 		c.state = v1alpha1.ExpertUpdating
+		if meta.IsStatusConditionFalse(expert.Status.Conditions, v1alpha1.ConditionStored) {
+			return status.Wait(v1alpha1.ReasonExpertLost,
+				"The artifact of ExpertVector %s is lost. Waiting until it is made again: %s", c.name, status.Explain(expert)).Warn()
+		}
 		return status.Wait(v1alpha1.ReasonExpertsNotReady,
 			"ExpertVector %s is served with its previous artifact. Waiting for the next: %s", c.name, status.Explain(expert))
 	}

@@ -99,6 +99,7 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 		}
 		experts = append(experts, e)
 	}
+	markLost(experts, seen)
 	return experts
 }
 
@@ -266,6 +267,9 @@ func loaded(chosen choice, seen []observation) error {
 		if o.refused && refused == nil {
 			refused = o
 		}
+	}
+	if err := lost(chosen, seen); err != nil {
+		return err
 	}
 	if refused != nil {
 		return status.Wait(v1alpha1.ReasonExpertSetRefused,

@@ -458,3 +458,26 @@ func dig(t *testing.T, m map[string]any, keys ...string) any {
 	}
 	return at
 }
+
+// A Job that is over makes nothing again: another one does, of the same run.
+func TestARunAgainIsAnotherJob(t *testing.T) {
+	first, err := Expert(expertVector(), baseModel(), nil, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{first.JobName: true}
+	for _, cause := range []string{"lost at noon", "lost at one"} {
+		again, err := first.Again(cause)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if names[again.JobName] || again.ID != first.ID || *again.Job.Name != again.JobName || len(again.JobName) != len(first.JobName) {
+			t.Errorf("%s: Job %s (%s) of run %s after %s of run %s", cause, again.JobName, *again.Job.Name, again.ID, first.JobName, first.ID)
+		}
+		names[again.JobName] = true
+	}
+	same, err := first.Again("lost at noon")
+	if err != nil || !names[same.JobName] {
+		t.Errorf("Job %s, %v", same.JobName, err)
+	}
+}

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"maps"
+	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -97,4 +98,17 @@ func job(parts jobParts) (Run, error) {
 		run.Secret = parts.source.TokenSecretRef.Name
 	}
 	return run, nil
+}
+
+// Again is the run by another Job than before, which the cause names: a Job that
+// is over makes nothing again.
+func (r Run) Again(cause string) (Run, error) {
+	hash, err := Hash(r.JobName, cause)
+	if err != nil {
+		return Run{}, err
+	}
+	owner := r.JobName[:strings.LastIndexByte(r.JobName, '-')]
+	r.JobName = JobName(owner, hash)
+	r.Job.WithName(r.JobName)
+	return r, nil
 }

@@ -7,6 +7,7 @@ package expertvector
 
 import (
 	"context"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +28,7 @@ import (
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors,verbs=get;list;watch
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors/status,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors/finalizers,verbs=update
-// +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels,verbs=get;list;watch
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels;adaptivepolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
@@ -43,6 +44,9 @@ type Reconciler struct {
 	Datasets *Datasets
 	Pods     *podclient.Client
 	Settings desired.Settings
+	// Patience is how long pods may miss an artifact before it is made again; zero
+	// means DefaultPatience.
+	Patience time.Duration
 }
 
 // SetupWithManager starts the controller when the manager starts.
@@ -55,6 +59,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentTrain)).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewExpertVectors, index.ByBaseModel)).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewExpertVectors, index.ByDataset), builder.OnlyMetadata).
+		Watches(&v1alpha1.AdaptivePolicy{}, index.ExpertsOf()).
 		WithOptions(options).
 		Complete(reconcile.AsReconciler(c, r))
 }
@@ -79,15 +84,29 @@ func (r *Reconciler) realise(ctx context.Context, expert *v1alpha1.ExpertVector)
 	if err != nil {
 		return status.Ready{}, err
 	}
+	there := done(expert, run)
 	if problem != nil {
-		if status.Conclusive(problem) && stands(expert, run) {
-			return ready(expert, problem), nil
-		}
-		return status.Ready{}, problem
+		there = status.Conclusive(problem) && stands(expert, run)
 	}
-	if done(expert, run) {
-		expert.Status.Artifact.Recipe = run.Recipe
-		return ready(expert, nil), nil
+	if there {
+		renewing, after, err := r.stored(ctx, expert)
+		switch {
+		case err != nil:
+			return status.Ready{}, err
+		case !renewing:
+			if problem == nil {
+				expert.Status.Artifact.Recipe = run.Recipe
+			}
+			ready := ready(expert, problem)
+			ready.After = after
+			return ready, nil
+		}
+		if run, err = renewed(expert, run); err != nil {
+			return status.Ready{}, err
+		}
+	}
+	if problem != nil {
+		return status.Ready{}, problem
 	}
 	if err := startable(expert, base); err != nil {
 		return status.Ready{}, err

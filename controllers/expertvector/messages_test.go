@@ -92,5 +92,27 @@ func TestMessages(t *testing.T) {
 	improved("worse than the base", trained(scores("0.0625", "0.5156")))
 	add("imported", ready(trained(scores("", ""), func(e *v1alpha1.ExpertVector) { e.Status.Progress = nil }), nil), nil)
 	add("trained, and its data set is gone", ready(trained(), missing), nil)
+
+	at := func(reason, policy string) *v1alpha1.ExpertVector {
+		e := trained(func(e *v1alpha1.ExpertVector) { e.Status.Artifact.URI = "pvc://tiny/experts/sha256-e" })
+		setStored(e, reason, policy)
+		return e
+	}
+	for _, c := range []struct{ name, reason, policy string }{
+		{"pods miss it", v1alpha1.ReasonMissed, "assistant"},
+		{"it is made again", v1alpha1.ReasonRenewing, "assistant"},
+		{"it is made again for its user", v1alpha1.ReasonRenewing, ""},
+		{"it has been made again", v1alpha1.ReasonRenewed, ""},
+		{"pods find it", v1alpha1.ReasonFound, ""},
+		{"they still miss it", v1alpha1.ReasonExpertLost, "assistant"},
+	} {
+		stored := storedCondition(at(c.reason, c.policy))
+		all = append(all, statustest.Message{
+			Case: c.name + " (Stored)", Ready: stored.Status == metav1.ConditionTrue, Reason: stored.Reason, Text: stored.Message,
+		})
+	}
+	failed("it is lost", meanwhile(at(v1alpha1.ReasonRenewing, "assistant"), begins()))
+	failed("it is made again", meanwhile(at(v1alpha1.ReasonRenewing, "assistant"), status.Wait(v1alpha1.ReasonTraining, "%s", describe(progress, v1alpha1.ReasonTraining))))
+	failed("it was made again in vain", meanwhile(at(v1alpha1.ReasonExpertLost, "assistant"), broken(at(v1alpha1.ReasonExpertLost, "assistant"), "math-1")))
 	statustest.Check(t, all)
 }

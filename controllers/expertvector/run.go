@@ -9,6 +9,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -84,6 +85,7 @@ func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired
 	if err != nil {
 		return status.Stall(contract.ReasonInternal, "The run reported an artifact without a digest (%v); is the runtime's image of another version than the operator?", err)
 	}
+	acceptStored(expert, run)
 	expert.Status.Artifact = &v1alpha1.ExpertArtifact{
 		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID, Recipe: run.Recipe,
 		URI: "pvc://" + path.Join(desired.ClaimName(base), contract.DirExperts, folder),
@@ -164,11 +166,16 @@ func meanwhile(expert *v1alpha1.ExpertVector, err error) error {
 		return err
 	}
 	note := fmt.Sprintf(". Until then the artifact of before stays: %s", expert.Status.Artifact.Digest)
+	if c := storedCondition(expert); c.Status == metav1.ConditionFalse {
+		note = ". " + c.Message
+	}
 	switch e := err.(type) { //nolint:errorlint // Steps return these as they are; wrapped errors are left alone.
 	case *status.Waiting:
 		e.Message = status.Tidy(e.Message) + note
 	case *status.Stalled:
-		e.Message = status.Tidy(e.Message) + note
+		if e.Reason != v1alpha1.ReasonExpertLost { // It says it all.
+			e.Message = status.Tidy(e.Message) + note
+		}
 	}
 	return err
 }

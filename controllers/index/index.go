@@ -24,6 +24,8 @@ const (
 	ByBaseModel = "spec.baseModelRef.name"
 	// ByDataset finds ExpertVectors by a ConfigMap that holds a data set.
 	ByDataset = "spec.training.dataset.configMap.name"
+	// ByExpert finds AdaptivePolicies by the ExpertVectors that their status names.
+	ByExpert = "status.experts.name"
 	// ByClaim finds BaseModels by the existing claim that they use.
 	ByClaim = "spec.storage.existingClaim"
 )
@@ -43,6 +45,13 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 		}},
 		{&v1alpha1.ExpertVector{}, ByDataset, func(o client.Object) []string {
 			return Datasets(o.(*v1alpha1.ExpertVector))
+		}},
+		{&v1alpha1.AdaptivePolicy{}, ByExpert, func(o client.Object) []string {
+			var names []string
+			for _, e := range o.(*v1alpha1.AdaptivePolicy).Status.Experts {
+				names = append(names, e.Name)
+			}
+			return names
 		}},
 		{&v1alpha1.BaseModel{}, ByClaim, func(o client.Object) []string {
 			if claim := o.(*v1alpha1.BaseModel).Spec.Storage.ExistingClaim; claim != "" {
@@ -124,6 +133,24 @@ func PoliciesOf(c client.Reader) handler.EventHandler {
 		for i := range policies.Items {
 			if policy := &policies.Items[i]; concerns(policy, expert) {
 				requests = append(requests, request(policy.Namespace, policy.Name)...)
+			}
+		}
+		return requests
+	})
+}
+
+// ExpertsOf turns an event about an AdaptivePolicy into requests for the
+// ExpertVectors whose artifacts its pods are to serve, or were before it changed.
+func ExpertsOf() handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		policy, ok := o.(*v1alpha1.AdaptivePolicy)
+		if !ok {
+			return nil
+		}
+		var requests []reconcile.Request
+		for _, e := range policy.Status.Experts {
+			if e.Digest != "" {
+				requests = append(requests, request(policy.Namespace, e.Name)...)
 			}
 		}
 		return requests

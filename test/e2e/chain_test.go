@@ -12,6 +12,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -96,7 +97,9 @@ func shortTraining(name, skill string, iterations int32) *v1alpha1.ExpertVector 
 var _ = Describe("Transformer²", Ordered, func() {
 	Describe("The operator", operator)
 	Describe("The chain", chain)
+	Describe("What others do", others)
 	Describe("Bad input", badInput)
+	Describe("Uninstalling", uninstalling)
 })
 
 func chain() {
@@ -353,21 +356,41 @@ func badInput() {
 		Expect(cluster.Delete(ctx, base)).To(Succeed())
 	})
 
-	It("keeps a base model that is in use until nothing uses it", func(ctx SpecContext) {
-		base := &v1alpha1.BaseModel{ObjectMeta: named("tiny")}
-		Expect(cluster.Delete(ctx, base)).To(Succeed())
+	// In the foreground, as tools delete that prune: then Kubernetes deletes what
+	// belongs to an object before the object.
+	It("keeps a base model that is in use, and its volume, until nothing uses it", func(ctx SpecContext) {
+		base, claim := &v1alpha1.BaseModel{ObjectMeta: named("tiny")}, &corev1.PersistentVolumeClaim{ObjectMeta: named("tiny")}
+		kubectl(ctx, "", "-n", namespace, "delete", "bmodel", "tiny", "--cascade=foreground", "--wait=false")
 		Eventually(func(g Gomega) {
 			g.Expect(condition(ctx, base, v1alpha1.ConditionReady)).To(haveCondition(metav1.ConditionFalse, v1alpha1.ReasonInUse))
+			var jobs batchv1.JobList // The garbage collector has been here once its Jobs are gone.
+			g.Expect(cluster.List(ctx, &jobs, client.InNamespace(namespace), client.MatchingLabels{
+				v1alpha1.LabelBaseModel: "tiny", v1alpha1.LabelComponent: v1alpha1.ComponentDecompose,
+			})).To(Succeed())
+			g.Expect(jobs.Items).To(BeEmpty())
 		}).Should(Succeed())
+		Consistently(func(g Gomega) {
+			g.Expect(cluster.Get(ctx, client.ObjectKeyFromObject(claim), claim)).To(Succeed())
+			g.Expect(claim.DeletionTimestamp).To(BeNil())
+		}).WithTimeout(3 * time.Second).Should(Succeed())
 		_, _, err := ask(ctx, "demo", "What is 3 plus 4?")
 		Expect(err).NotTo(HaveOccurred(), "it goes on serving")
+		kubectl(ctx, "", "-n", namespace, "delete", "pod", "-l", v1alpha1.LabelPolicy+"=demo", "--timeout=60s")
+		Eventually(func(g Gomega) {
+			text, adaptation, err := ask(ctx, "demo", "What is 3 plus 4?")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(adaptation.Expert).To(Equal("math"))
+			g.Expect(text).To(HaveSuffix("#### 7"))
+		}).Should(Succeed(), "a pod that starts now finds the model and the experts")
 
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy,expertvector", "--all", "--timeout=60s")
 		Eventually(func(g Gomega) {
-			err := cluster.Get(ctx, client.ObjectKeyFromObject(base), base)
-			g.Expect(apierrors.IsNotFound(err)).To(BeTrue(), "%v", err)
+			for _, o := range []client.Object{base, claim} {
+				err := cluster.Get(ctx, client.ObjectKeyFromObject(o), o)
+				g.Expect(apierrors.IsNotFound(err)).To(BeTrue(), "%T: %v", o, err)
+			}
 		}).Should(Succeed())
-	})
+	}, SpecTimeout(6*time.Minute))
 }
 
 // heldOut returns records of a skill's test set and what judges their answers.

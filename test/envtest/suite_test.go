@@ -30,6 +30,9 @@ import (
 
 const root = "../.."
 
+// patience is how long the operator lets pods miss an artifact.
+const patience = 2 * time.Second
+
 var (
 	config *rest.Config
 	// k8s reads and writes without a cache.
@@ -91,7 +94,7 @@ func start() *running {
 	})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controllers.Add(ctx, mgr, controllers.Options{
-		Settings: settings, Pods: pods.client(), SkipNameValidation: true,
+		Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true,
 	})).To(Succeed())
 	r := &running{mgr: mgr, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- mgr.Start(ctx) }()

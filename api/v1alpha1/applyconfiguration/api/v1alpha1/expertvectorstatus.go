@@ -12,8 +12,8 @@ import (
 //
 // ExpertVectorStatus says how training goes and what came of it.
 type ExpertVectorStatusApplyConfiguration struct {
-	// conditions are Ready, Improved once an expert was trained, and, while they
-	// hold, Reconciling or Stalled.
+	// conditions are Ready, Improved once an expert was trained, Stored once a pod
+	// did not find its artifact, and, while they hold, Reconciling or Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
 	// the operator has seen the object.
