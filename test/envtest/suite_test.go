@@ -16,6 +16,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,6 +42,24 @@ var (
 	operator *running
 	settings = desired.Settings{RuntimeImage: "transformersquared.dev/t2:dev", JudgeImage: "transformersquared.dev/judge:dev"}
 )
+
+// user writes objects as people do: what they wrote counts, also when the operator
+// has written the object's status since they read it.
+type user struct{ client.Client }
+
+func (u user) Update(ctx context.Context, obj client.Object, opts ...client.UpdateOption) error {
+	err := u.Client.Update(ctx, obj, opts...)
+	o, ours := obj.(object)
+	for ours && apierrors.IsConflict(err) {
+		now := o.DeepCopyObject().(object)
+		if err := u.Get(ctx, client.ObjectKeyFromObject(obj), now); err != nil {
+			return err
+		}
+		obj.SetResourceVersion(now.GetResourceVersion())
+		err = u.Client.Update(ctx, obj, opts...)
+	}
+	return err
+}
 
 func TestEnvtest(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
@@ -69,8 +88,9 @@ var _ = BeforeSuite(func() {
 
 	scheme, err := controllers.Scheme()
 	Expect(err).NotTo(HaveOccurred())
-	k8s, err = client.New(config, client.Options{Scheme: scheme})
+	direct, err := client.New(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
+	k8s = user{direct}
 
 	operator = start()
 	DeferCleanup(func() { operator.stop() })
