@@ -59,8 +59,8 @@ func reports(policies []v1alpha1.AdaptivePolicy, name string, digest v1alpha1.Di
 				if r.missedBy == "" || p.Name < r.missedBy {
 					r.missedBy = p.Name
 				}
-			case counts != nil && ptr.Deref(counts.Total, 0) > 0 && ptr.Deref(counts.Current, 0) == ptr.Deref(counts.Total, 0):
-				r.found = true
+			case counts != nil && ptr.Deref(counts.Total, 0) > 0:
+				r.found = r.found || *counts.Total == ptr.Deref(counts.Current, 0)
 			}
 		}
 	}
@@ -76,7 +76,9 @@ func reports(policies []v1alpha1.AdaptivePolicy, name string, digest v1alpha1.Di
 // still miss it, the volume is broken, and nothing more happens by itself; a
 // user has it made again by deleting its Job (jobGone). Between two renewals is
 // always some time, however often it is lost.
-func judgeStored(was metav1.Condition, said report, jobGone bool, patience time.Duration, now time.Time) (reason string, after time.Duration) {
+func judgeStored(was metav1.Condition, said report, jobGone bool,
+	patience time.Duration, now time.Time,
+) (reason string, after time.Duration) {
 	left := func(times time.Duration) time.Duration {
 		return was.LastTransitionTime.Add(times * patience).Sub(now)
 	}

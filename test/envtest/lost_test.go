@@ -25,8 +25,9 @@ func (s *server) misses(name, reason string) {
 	for _, e := range set.Experts {
 		served := contract.ServedExpert{Name: e.Name, Digest: e.Digest, State: contract.ExpertServed}
 		if e.Name == name {
-			s.status.Error = &contract.LoadError{Digest: desired, Reason: reason, Message: `expert "` + name + `": it is not as it should be`}
-			served = contract.ServedExpert{Name: name, State: contract.ExpertFailed, Error: &contract.LoadError{Digest: e.Digest, Reason: reason, Message: "it is not as it should be"}}
+			wrong := contract.LoadError{Digest: e.Digest, Reason: reason, Message: "it is not as it should be"}
+			served = contract.ServedExpert{Name: name, State: contract.ExpertFailed, Error: &wrong}
+			s.status.Error = &contract.LoadError{Digest: desired, Reason: reason, Message: wrong.Message}
 		}
 		s.status.Experts = append(s.status.Experts, served)
 	}
@@ -109,7 +110,7 @@ var _ = Describe("An artifact that pods do not find", func() {
 		Consistently(func() string {
 			touch(ctx, w, math)
 			return w.job(ctx, v1alpha1.LabelExpert, "math").Name
-		}).WithTimeout(3 * patience).WithPolling(time.Second).Should(Equal(job.Name))
+		}).WithTimeout(patience).WithPolling(time.Second).Should(Equal(job.Name))
 
 		Expect(k8s.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationForeground))).To(Succeed())
 		again(ctx, job)
@@ -127,7 +128,7 @@ var _ = Describe("An artifact that pods do not find", func() {
 		Consistently(func() string {
 			w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 			return string(w.job(ctx, v1alpha1.LabelExpert, "math").UID)
-		}).WithTimeout(2 * patience).Should(Equal(string(job.UID)))
+		}).WithTimeout(patience + 2*time.Second).Should(Equal(string(job.UID)))
 		Expect(meta.FindStatusCondition(math.Status.Conditions, v1alpha1.ConditionStored)).To(BeNil())
 
 		lose(ctx)

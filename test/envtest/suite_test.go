@@ -32,7 +32,7 @@ import (
 const root = "../.."
 
 // patience is how long the operator lets pods miss an artifact.
-const patience = 2 * time.Second
+const patience = 4 * time.Second
 
 var (
 	config *rest.Config
