@@ -323,7 +323,7 @@ type RunStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	JobName string `json:"jobName,omitempty"`
-	// startTime is when the Job was made.
+	// startTime is when the first Job of the run was made.
 	// +required
 	StartTime metav1.Time `json:"startTime,omitempty,omitzero"`
 	// completionTime is when it ended.

@@ -72,8 +72,8 @@ const (
 	ReasonEvicted = "Evicted"
 	// ReasonCrashed says that a container ended without saying why.
 	ReasonCrashed = "Crashed"
-	// ReasonPreviousRun says that a superseded Job must end before the next
-	// begins, because both would write to the same volume.
+	// ReasonPreviousRun says that the Job before, or a pod of it, must end before
+	// the next begins, because both would write to the same volume.
 	ReasonPreviousRun = "WaitingForPreviousRun"
 	// ReasonClaimNotFound says that a PersistentVolumeClaim is not there.
 	ReasonClaimNotFound = "VolumeClaimNotFound"
@@ -107,7 +107,8 @@ const (
 	// ReasonTraining and ReasonImporting say what its Job does now.
 	ReasonTraining  = "Training"
 	ReasonImporting = "Importing"
-	// ReasonSuspended says that spec.training.suspend holds the run.
+	// ReasonSuspended says that the run is held: by spec.training.suspend, by a
+	// queue, or by whoever else suspended its Job.
 	ReasonSuspended = "Suspended"
 	// ReasonBaseNotFound says that the BaseModel is not there.
 	ReasonBaseNotFound = "BaseModelNotFound"

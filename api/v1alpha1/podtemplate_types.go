@@ -109,7 +109,7 @@ type PodShape struct {
 	// replaces an earlier one.
 	// +optional
 	SecurityContext *corev1.PodSecurityContext `json:"securityContext,omitempty"`
-	// env are variables of every container, such as HTTPS_PROXY, NO_PROXY or
+	// env are variables of every container but the judge's, such as HTTPS_PROXY, NO_PROXY or
 	// SSL_CERT_FILE. Merged by name. Names that begin with T2_ are refused.
 	// +optional
 	// +listType=map
@@ -127,7 +127,7 @@ type PodShape struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Volumes []PodVolume `json:"volumes,omitempty"`
-	// volumeMounts of every container. Merged by mountPath. Each names one of
+	// volumeMounts of every container but the judge's. Merged by mountPath. Each names one of
 	// volumes, its own or those of the BaseModel's podTemplate. Paths at, above and
 	// below those of the operator and the system (/data, /source, /dataset, /scratch,
 	// /tmp, /run/judge, /etc/t2, /t2, /dev, /proc, /sys) are refused.

@@ -40,14 +40,14 @@ type PodShapeApplyConfiguration struct {
 	// seccomp profile RuntimeDefault stay unless it says otherwise. A later one
 	// replaces an earlier one.
 	SecurityContext *v1.PodSecurityContext `json:"securityContext,omitempty"`
-	// env are variables of every container, such as HTTPS_PROXY, NO_PROXY or
+	// env are variables of every container but the judge's, such as HTTPS_PROXY, NO_PROXY or
 	// SSL_CERT_FILE. Merged by name. Names that begin with T2_ are refused.
 	Env []v1.EnvVar `json:"env,omitempty"`
 	// volumes beside the operator's, which volumeMounts mount. Merged by name. The
 	// names of the operator's volumes, and those that begin with t2- or claim-, are
 	// refused.
 	Volumes []PodVolumeApplyConfiguration `json:"volumes,omitempty"`
-	// volumeMounts of every container. Merged by mountPath. Each names one of
+	// volumeMounts of every container but the judge's. Merged by mountPath. Each names one of
 	// volumes, its own or those of the BaseModel's podTemplate. Paths at, above and
 	// below those of the operator and the system (/data, /source, /dataset, /scratch,
 	// /tmp, /run/judge, /etc/t2, /t2, /dev, /proc, /sys) are refused.

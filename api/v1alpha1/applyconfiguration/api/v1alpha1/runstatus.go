@@ -16,7 +16,7 @@ type RunStatusApplyConfiguration struct {
 	ID *string `json:"id,omitempty"`
 	// jobName is the Job that works on it.
 	JobName *string `json:"jobName,omitempty"`
-	// startTime is when the Job was made.
+	// startTime is when the first Job of the run was made.
 	StartTime *v1.Time `json:"startTime,omitempty"`
 	// completionTime is when it ended.
 	CompletionTime *v1.Time `json:"completionTime,omitempty"`
