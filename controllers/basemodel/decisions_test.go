@@ -1,7 +1,6 @@
 package basemodel
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -16,7 +15,7 @@ import (
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/runs"
-	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/controllers/status/statustest"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -41,19 +40,7 @@ func decomposed(change ...func(*v1alpha1.BaseModel)) *v1alpha1.BaseModel {
 }
 
 // verdict is an error as "Stalled Reason", "Waiting Reason" or "".
-func verdict(err error) string {
-	var stalled *status.Stalled
-	var waiting *status.Waiting
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &stalled):
-		return "Stalled " + stalled.Reason
-	case errors.As(err, &waiting):
-		return "Waiting " + waiting.Reason
-	}
-	return err.Error()
-}
+var verdict = statustest.Verdict
 
 func TestDone(t *testing.T) {
 	for _, tc := range []struct {

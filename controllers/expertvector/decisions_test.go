@@ -12,6 +12,7 @@ import (
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
+	"github.com/transformersquared/operator/controllers/status/statustest"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -62,19 +63,7 @@ func scores(score, baseline v1alpha1.Score) func(*v1alpha1.ExpertVector) {
 }
 
 // verdict is an error as "Stalled Reason", "Waiting Reason" or "".
-func verdict(err error) string {
-	var stalled *status.Stalled
-	var waiting *status.Waiting
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &stalled):
-		return "Stalled " + stalled.Reason
-	case errors.As(err, &waiting):
-		return "Waiting " + waiting.Reason
-	}
-	return err.Error()
-}
+var verdict = statustest.Verdict
 
 func TestStartable(t *testing.T) {
 	only := func(modules ...v1alpha1.Module) func(*v1alpha1.BaseModel) {

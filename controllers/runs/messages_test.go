@@ -125,8 +125,7 @@ func TestEnsure(t *testing.T) {
 			r, server := runner(t, tc.cached, tc.live)
 			_, _, err := r.Ensure(t.Context(), owner, selector, wanted("new"))
 			got := ""
-			var waiting *status.Waiting
-			if errors.As(err, &waiting) {
+			if waiting, ok := errors.AsType[*status.Waiting](err); ok {
 				got = waiting.Reason
 			} else if err != nil {
 				t.Fatal(err)

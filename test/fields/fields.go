@@ -29,9 +29,9 @@ func walk(t reflect.Type, path string, whole []reflect.Type, paths *[]string) {
 	}
 	switch {
 	case t.Kind() == reflect.Struct && t.PkgPath() == own && !slices.Contains(whole, t):
-		for i := range t.NumField() {
-			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			walk(t.Field(i).Type, strings.TrimPrefix(path+"."+name, "."), whole, paths)
+		for field := range t.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			walk(field.Type, strings.TrimPrefix(path+"."+name, "."), whole, paths)
 		}
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && t.Elem().PkgPath() == own:
 		walk(t.Elem(), path+"[]", whole, paths)

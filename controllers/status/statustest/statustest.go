@@ -20,7 +20,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
@@ -44,6 +49,35 @@ type Message struct {
 func Of(name string, ready status.Ready, err error) Message {
 	v := status.Judge(ready, err)
 	return Message{Case: name, Ready: v.Ready, Stalled: v.Stalled, Reason: v.Reason, Text: status.Tidy(v.Message)}
+}
+
+// Verdict is an error of a step in short: "Stalled Reason", "Waiting Reason", the
+// text of one that is neither, and nothing for none.
+func Verdict(err error) string {
+	var stalled *status.Stalled
+	var waiting *status.Waiting
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &stalled):
+		return "Stalled " + stalled.Reason
+	case errors.As(err, &waiting):
+		return "Waiting " + waiting.Reason
+	}
+	return err.Error()
+}
+
+// Client is a cluster in memory that has the given objects, of Kubernetes' and of
+// the API's kinds.
+func Client(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
 }
 
 // Check compares the messages with testdata/messages.txt, checks their form, and

@@ -159,9 +159,9 @@ func TestUninstallingAsPrintedLeavesNothing(t *testing.T) {
 
 	block, err := readme.Find(root, "On your own cluster", "sh", "kubectl delete")
 	check(t, err)
-	finalizing, enough := context.WithCancel(t.Context())
+	meanwhile, enough := context.WithCancel(t.Context())
 	defer enough()
-	go c.finalizeNamespaces(finalizing)
+	go c.finalizeNamespaces(meanwhile)
 	for _, line := range block.Commands() {
 		// Before the last line the operator still runs: nothing may be left for it.
 		if strings.Contains(line, "config/default") {

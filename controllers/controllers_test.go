@@ -1,0 +1,122 @@
+package controllers
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apilabels "k8s.io/apimachinery/pkg/labels"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+)
+
+func TestFlags(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		args []string
+		// runtime and judge are the images that are run; wrong is in the error.
+		runtime, judge, wrong string
+	}{
+		{name: "none", runtime: DefaultRuntimeImage, judge: DefaultJudgeImage},
+		{
+			name: "other images", args: []string{"--runtime-image=example.org/t2:1", "--judge-image", "example.org/judge:1"},
+			runtime: "example.org/t2:1", judge: "example.org/judge:1",
+		},
+		{name: "no image of the runtime", args: []string{"--runtime-image="}, wrong: "--runtime-image is empty"},
+		{name: "no image of the judge", args: []string{"--judge-image="}, wrong: "--judge-image is empty"},
+		{name: "an argument too many", args: []string{"--leader-elect", "true"}, wrong: `unexpected argument "true"`},
+		{name: "a flag that is none", args: []string{"--replicas=2"}, wrong: "replicas"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f, err := parse(tc.args, io.Discard)
+			if tc.wrong != "" {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tc.wrong) {
+					t.Errorf("got %v, want wrong usage that says %q", err, tc.wrong)
+				}
+				return
+			}
+			if err != nil || f.runtimeImage != tc.runtime || f.judgeImage != tc.judge {
+				t.Errorf("got %s and %s, %v", f.runtimeImage, f.judgeImage, err)
+			}
+		})
+	}
+}
+
+func TestHelpIsNoMistake(t *testing.T) {
+	var text strings.Builder
+	if err := Run(t.Context(), []string{"-h"}, &text); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(text.String(), "-judge-image") {
+		t.Errorf("the flags are not named:\n%s", &text)
+	}
+	if _, err := parse([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("got %v, want %v", err, flag.ErrHelp)
+	}
+}
+
+// The cache holds of what a cluster has much of only what the operator made.
+func TestTheCacheHoldsTheOperatorsOwn(t *testing.T) {
+	own := apilabels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}
+	options := CacheOptions()
+	for object, by := range options.ByObject {
+		switch object.(type) {
+		case *batchv1.Job, *corev1.Pod, *appsv1.Deployment, *corev1.Service:
+			if by.Label == nil || !by.Label.Matches(own) || by.Label.Matches(apilabels.Set{}) {
+				t.Errorf("of %T those are held: %v", object, by.Label)
+			}
+		case *corev1.ConfigMap:
+			if by.Label != nil || by.Transform == nil {
+				t.Errorf("of ConfigMaps, which users make, only those are held: %v", by.Label)
+			}
+		default:
+			t.Errorf("%T has no case here", object)
+		}
+	}
+}
+
+func TestOfAConfigMapNameAndVersionAreHeld(t *testing.T) {
+	full := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: "sums", Namespace: "demo", UID: "uid", ResourceVersion: "7", Labels: map[string]string{"team": "a"},
+		Annotations:   map[string]string{corev1.LastAppliedConfigAnnotation: strings.Repeat("x", 1<<10)},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl"}},
+	}}
+	want := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: "sums", Namespace: "demo", UID: "uid", ResourceVersion: "7", Labels: map[string]string{"team": "a"},
+	}}
+	got, err := bare(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	gone := toolscache.DeletedFinalStateUnknown{Key: "demo/sums"}
+	if got, err := bare(gone); err != nil || got != gone {
+		t.Errorf("what tells that one is gone becomes %v, %v", got, err)
+	}
+}
+
+func TestTheSchemeKnowsWhatTheOperatorWrites(t *testing.T) {
+	scheme, err := Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, object := range []client.Object{
+		&v1alpha1.BaseModel{}, &v1alpha1.ExpertVector{}, &v1alpha1.AdaptivePolicy{},
+		&batchv1.Job{}, &appsv1.Deployment{}, &corev1.Service{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Event{},
+	} {
+		if kinds, _, err := scheme.ObjectKinds(object); err != nil || len(kinds) != 1 {
+			t.Errorf("%T is %v: %v", object, kinds, err)
+		}
+	}
+}
