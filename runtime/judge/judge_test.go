@@ -334,7 +334,7 @@ func memoryOf(t *testing.T, pid int) (content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer func() { _ = f.Close() }()
 	for line := range strings.Lines(string(maps)) {
 		var from, to int64
 		var rights string

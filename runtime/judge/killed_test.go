@@ -25,7 +25,7 @@ func started(t *testing.T, pid int) (found []int) {
 		if err != nil {
 			continue // The thread has ended.
 		}
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			child, err := strconv.Atoi(field)
 			if err != nil {
 				t.Fatal(err)
