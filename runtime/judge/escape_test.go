@@ -186,7 +186,7 @@ func TestWhatIsTooMuchEndsAndTheJudgeGoesOn(t *testing.T) {
 		{"an abort", "import os\nos.abort()", []string{"the program was ended by"}},
 	}
 	// Limits are the same whatever the layers are.
-	p := newPool(t, Options{Without: []string{LayerNamespaces}, Limits: fast})
+	p := newPool(t, Options{Without: []string{LayerNamespaces}, Limits: fast, Workers: 4}) // Some only sleep.
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

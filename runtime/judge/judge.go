@@ -40,13 +40,18 @@
 // # What is and is not defended
 //
 // An answer cannot pass by printing, exiting, finding a secret, redefining
-// builtins, or objects that equal everything: a test's process compares data
+// builtins or modules, or objects that equal everything: a test's process compares data
 // only, and an object of a class of the answer's equals no data. It can pass by
 // returning what the tests expect without computing it (if the question shows
 // the tests, say), and two of its own objects are equal if it says so. A fault
 // of the kernel or of CPython's own parser is defended against by the other
 // layers only. How long a program takes is measured, so that an answer near the
 // limit may be judged either way.
+//
+// Nothing of a job stays for the next one: the worker that both are copies of
+// hands a job on unread, and the verdict comes from the tests' process. What the
+// machine does to a job, such as killing it for want of memory, is an error and
+// says nothing about the program.
 //
 // There is no folder to write in: nothing that is judged so far needs one, and
 // without namespaces its size could not be bounded.
@@ -107,7 +112,7 @@ type Limits struct {
 // DefaultLimits are generous for programs of a few lines, whose tests take
 // milliseconds.
 func DefaultLimits() Limits {
-	return Limits{CPU: 6 * time.Second, Wall: time.Minute, Memory: 256 << 20}
+	return Limits{CPU: 10 * time.Second, Wall: time.Minute, Memory: 256 << 20}
 }
 
 // Confinement is what is in force around the programs, as the worker that was

@@ -57,6 +57,7 @@ var layers = map[string][]string{
 func forEachLayering(t *testing.T, limits Limits, f func(t *testing.T, p *Pool)) {
 	for name, without := range layers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := newPool(t, Options{Without: without, Limits: limits, Workers: 1})
 			c, err := p.Confinement(t.Context())
 			if err != nil && len(without) > 0 {
@@ -333,7 +334,7 @@ func memoryOf(t *testing.T, pid int) (content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer func() { _ = f.Close() }()
 	for line := range strings.Lines(string(maps)) {
 		var from, to int64
 		var rights string
@@ -369,6 +370,7 @@ func TestAWorkerEndsWithItsPool(t *testing.T) {
 func TestAWorkerIsConfinedAsItSays(t *testing.T) {
 	for name, without := range layers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := newPool(t, Options{Without: without, Workers: 1})
 			c, err := p.Confinement(t.Context())
 			if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -81,13 +83,15 @@ func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNew
 	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
 }
 
-// verdicts judges the answers to these records.
+// verdicts judges the answers to these records. A judge that does not answer
+// makes none of them wrong: the run is tried again.
 func (t *Task) verdicts(ctx context.Context, records []int, answers []rollout.Answer) ([]reward.Verdict, error) {
 	texts, refs := make([]string, len(answers)), make([]reward.Reference, len(answers))
 	for i, a := range answers {
 		texts[i], refs[i] = t.text(a), t.set.Records[records[i]].Reference
 	}
-	return reward.All(ctx, t.judge, texts, refs)
+	verdicts, err := reward.All(ctx, t.judge, texts, refs)
+	return verdicts, failure.Transient(contract.ReasonJudgeUnavailable, err)
 }
 
 // Verdict is one judged answer of an evaluation.

@@ -20,8 +20,13 @@ var (
 	// answer is a dog" it names none.
 	ends = regexp.MustCompile(`^\s*(?:$|[\n.,:;!)\]}*"'$])`)
 	// praised matches "B is correct" and "Option B is the best answer".
-	praised = regexp.MustCompile(`(?:^|[^\pL\pN])([A-Z])[)*"']*\s+(?:is|must be|would be|seems)\s+` +
+	praised = regexp.MustCompile(`(?:^|[^\pL\pN])(?:[Nn]or\s+[A-Z]|([A-Z]))[)*"']*\s+(?:is|must be|would be|seems)\s+` +
 		`(?:(?:clearly|therefore|thus|the|most|likely)\s+)*(?:correct|right|best|true|answer)\b`)
+	// chosen matches "it's B" and "I choose B", not "it is A dog".
+	chosen = regexp.MustCompile(`(?i:\b(?:it['’]s|it is|choose|pick|select|go (?:with|for)|(?:likely|best|correct|right) one is|leaves)\s+` +
+		`(?:(?:the\s+)?(?:option|choice|letter)\s+)?)[*(]*(?:([B-Z])(?:$|[^\pL\pN'’])|(A)(?:$|[^\pL\pN'’ ]| (?:$|[^\p{Ll}]|(?:as|because|since|for|is|and|over)\b)))`)
+	// alone matches an answer of one letter and nothing else.
+	alone = regexp.MustCompile(`^[^\pL\pN]*([A-Za-z])[^\pL\pN]*$`)
 	// labelled matches a line that gives a choice as the question does: "B. a cat".
 	labelled = regexp.MustCompile(`(?m)^[ \t]*[(*]*([A-Z])[*]*[).:][*]*(?:[ \t]|$)`)
 	// phrase matches an "A" that begins a phrase, and the word after it.
@@ -39,7 +44,8 @@ var verbs = map[string]bool{
 
 // choiceForms are tried in this order. Each finds texts that begin with a letter.
 var choiceForms = []form{
-	bySentence, byLabel, byBox,
+	bySentence, byLabel, byBox, byTag,
+	{name: "the whole answer", find: letters(alone)},
 	{name: "called correct", find: letters(praised)},
 	{name: "the one line with a label", find: func(s string) []string {
 		if found := letters(labelled)(s); len(found) == 1 {
@@ -47,13 +53,14 @@ var choiceForms = []form{
 		}
 		return nil
 	}},
+	{name: "the one that is chosen", find: letters(chosen)},
 }
 
-// letters returns the first group of each match.
+// letters returns the group of each match that took part, if any.
 func letters(pattern *regexp.Regexp) func(string) []string {
 	return func(s string) (found []string) {
 		for _, m := range pattern.FindAllStringSubmatch(s, -1) {
-			found = append(found, m[1])
+			found = append(found, strings.Join(m[1:], ""))
 		}
 		return found
 	}

@@ -21,8 +21,11 @@ func checkExact(ref Reference) error {
 func judgeExact(answer string, ref Reference) Verdict {
 	want, got, how := normalize(ref.Answer), normalize(afterThought(answer)), "the whole answer"
 	if got != want && !boxMarks.MatchString(want) {
-		if boxed, ok := Boxed(afterThought(answer)); ok {
-			got, how = normalize(boxed), byBox.name
+		for _, f := range []form{byBox, byTag} {
+			if found := f.find(afterThought(answer)); len(found) > 0 {
+				got, how = normalize(found[len(found)-1]), f.name
+				break
+			}
 		}
 	}
 	return compared(got == want, got, how, want)

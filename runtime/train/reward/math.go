@@ -11,7 +11,7 @@ import (
 
 var (
 	// mathForms are tried in this order.
-	mathForms = []form{byBox, bySentence, byLabel, byMark}
+	mathForms = []form{byBox, byTag, bySentence, byLabel, byMark}
 	// hedge matches words between "the answer is" and the answer.
 	hedge = regexp.MustCompile(`^(?i:(?:approximately|about|exactly|equal to|given by)\b\s*)+`)
 	// sentenceEnd matches the end of the sentence that states an answer.
@@ -51,9 +51,16 @@ func firstSentence(s string) string {
 	return s
 }
 
+// joined matches the end of what belongs to the same list as what follows.
+var joined = regexp.MustCompile(`(?:[\d$)}]\s*,?\s*or|\d\s*,?\s*and|\d\s*,)\s*$`)
+
 // lastSpan returns the last mathematics that a text has between delimiters.
 func lastSpan(text string) []string {
 	spans := delimited.FindAllStringSubmatchIndex(text, -1)
+	// "3 or $5$" is one answer, and no choice of two.
+	if n := len(spans); n > 0 && joined.MatchString(text[:spans[n-1][0]]) {
+		return nil
+	}
 	for _, span := range slices.Backward(spans) {
 		if inner := inside(text, span); inner != "" {
 			return []string{inner}

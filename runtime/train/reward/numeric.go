@@ -46,13 +46,17 @@ var byMark = form{name: `after "####"`, find: func(s string) []string {
 }}
 
 // numericForms are tried in this order.
-var numericForms = []form{byBox, bySentence, byLabel, byMark}
+var numericForms = []form{byBox, byTag, bySentence, byLabel, byMark}
 
 // Number returns the number that an answer gives: the one that it states as
 // its answer, or its last one, and how it was found.
 func Number(answer string) (n *big.Rat, how string, ok bool) {
 	n, how, ok = stated(answer, numericForms, func(text string, _ bool) (*big.Rat, bool) {
 		text = plain.Replace(firstLine(text))
+		// "The answer is 5. To check: 5 + 2 = 7."
+		if s := firstSentence(text); len(numbers(s)) > 0 {
+			text = s
+		}
 		// "the answer is 3 + 4 = 7."
 		if i := strings.LastIndexByte(text, '='); i >= 0 && len(numbers(text[i:])) > 0 {
 			text = text[i:]

@@ -23,6 +23,9 @@ func locate(answer string, ref Reference) (code string, fenced bool) {
 	}
 	all := blocks(answer)
 	if len(all) == 0 {
+		if found := tagged(answer); len(found) > 0 && anyDefinition.MatchString(found[len(found)-1]) {
+			answer = found[len(found)-1]
+		}
 		return withoutProse(answer), false
 	}
 	wanted := definitionOf(subjects(ref)...)
@@ -32,6 +35,10 @@ func locate(answer string, ref Reference) (code string, fenced bool) {
 				return block, true
 			}
 		}
+	}
+	// The fence that opens the program was the prompt's, and the first one closes it.
+	if first := fence.FindStringIndex(answer); first != nil && wanted.MatchString(answer[:first[0]]) {
+		return withoutProse(answer[:first[0]]), false
 	}
 	return all[len(all)-1], true
 }
@@ -96,7 +103,7 @@ var (
 )
 
 // fence matches a line that opens or closes a Markdown code block.
-var fence = regexp.MustCompile("^([ \t]*)(```+|~~~+)[ \t]*([^`]*)$")
+var fence = regexp.MustCompile("(?m)^([ \t]*)(```+|~~~+)[ \t]*([^`\n]*)$")
 
 // blocks returns the contents of the Markdown code blocks in text, the last one
 // also where it is cut off.
@@ -134,7 +141,7 @@ func blocks(text string) []string {
 // prose matches the beginning of a line of prose, statement the beginning of a
 // line that can only be a program's.
 var (
-	prose     = regexp.MustCompile(`^[A-Z][\w']*,? [a-z]`)
+	prose     = regexp.MustCompile(`^[A-Z][\w']*(?:,? [a-z]|[\w ]*:\s*$)`)
 	statement = regexp.MustCompile(`^(?:(?:async[ \t]+)?def |class |import |from \w[\w.]* import |@\w)`)
 )
 

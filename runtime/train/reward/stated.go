@@ -31,10 +31,12 @@ type form struct {
 var (
 	// byBox is the last word in MATH's format: \boxed{5}, \fbox{5}.
 	byBox = form{name: "in a box", find: boxes, closed: true}
+	// byTag is the form that reasoning models are trained to: <answer>5</answer>.
+	byTag = form{name: "in <answer>", find: tagged, closed: true}
 	// bySentence is "The final answer is 5".
 	bySentence = form{name: `after "answer is"`, find: following(regexp.MustCompile(
-		`(?i)\b(?:answer|correct (?:option|choice|letter))(?:\*\*)?(?:\s+(?:to|for|of)\s[^.\n:]*?)?\s+` +
-			`(?:is|are|would be|should be|must be|will be)\b(?:\s+(?:therefore|thus|then|simply|just|clearly|indeed)\b)?`))}
+		`(?i)\b(?:answer|(?:correct|best|right|most likely) (?:option|choice|letter|one))(?:\*\*)?(?:\s+(?:to|for|of)\s[^.\n:]*?)?\s+` +
+			`(?:is|are|would be|should be|must be|will be|has to be|can only be|could only be)\b(?:\s+(?:therefore|thus|then|simply|just|clearly|indeed)\b)?`))}
 	// byLabel is "Answer: 5", also as a heading with the answer below.
 	byLabel = form{name: `after "Answer:"`, find: following(regexp.MustCompile(
 		`(?im)\banswer\s*(?:\*\*|__)?\s*[:=]|^[ \t]*#+[ \t]*(?:the |final )?answer[ \t]*$`))}
@@ -52,10 +54,28 @@ func following(pattern *regexp.Regexp) func(string) []string {
 	return func(s string) (found []string) {
 		matches := pattern.FindAllStringIndex(s, -1)
 		for _, m := range matches[max(0, len(matches)-maxStatements):] {
-			found = append(found, s[m[1]:min(len(s), m[1]+maxStatement)])
+			// "The answer is not 60" states nothing.
+			if text := s[m[1]:min(len(s), m[1]+maxStatement)]; !denial.MatchString(text) {
+				found = append(found, text)
+			}
 		}
 		return found
 	}
+}
+
+// denial begins what an answer is not.
+var denial = regexp.MustCompile(`^\s+(?i:not|neither)\b`)
+
+// tags matches <answer>…</answer>.
+var tags = regexp.MustCompile(`(?is)<answer>\s*(.*?)\s*</answer>`)
+
+// tagged returns what stands in the last tags.
+func tagged(s string) (found []string) {
+	matches := tags.FindAllStringSubmatch(s, -1)
+	for _, m := range matches[max(0, len(matches)-maxStatements):] {
+		found = append(found, m[1])
+	}
+	return found
 }
 
 // nextQuestion begins a line that no answer has: a model that does not end its

@@ -196,30 +196,39 @@ func passed(t *testing.T, u *UnitTests, tasks []task, answer func(task) string) 
 	return n
 }
 
-func TestReferenceSolutionsAreRight(t *testing.T) {
+// part returns every n-th task, from the i-th on.
+func part(tasks []task, i, n int) (some []task) {
+	for ; i < len(tasks); i += n {
+		some = append(some, tasks[i])
+	}
+	return some
+}
+
+// TestSolutionsOfHumanEvalAreRight gives half of the solutions as continuations
+// of their prompts and half as whole functions.
+func TestSolutionsOfHumanEvalAreRight(t *testing.T) {
 	u := newUnitTests(t)
-	alone := func(one task) string { return one.solution }
-	t.Run("MBPP", func(t *testing.T) {
-		tasks := mbpp(t)
-		// One of them computes for half of the time that is allowed.
-		if n := passed(t, u, tasks, alone); n < len(tasks)-1 {
-			t.Errorf("%d of %d reference solutions are right", n, len(tasks))
-		}
-	})
-	t.Run("HumanEval", func(t *testing.T) {
-		tasks := humanEval(t)
-		if n := passed(t, u, tasks, alone); n != len(tasks) {
-			t.Errorf("%d of %d reference solutions are right as continuations", n, len(tasks))
-		}
-		whole := func(one task) string { return "```python\n" + one.ref.Prompt + one.solution + "```" }
-		if n := passed(t, u, tasks, whole); n != len(tasks) {
-			t.Errorf("%d of %d reference solutions are right as whole functions", n, len(tasks))
-		}
-		nothing := func(task) string { return "    pass\n" }
-		if n := passed(t, u, tasks, nothing); n != 0 {
-			t.Errorf("%d of %d empty functions are right", n, len(tasks))
-		}
-	})
+	tasks := humanEval(t)
+	for _, test := range []struct {
+		name   string
+		tasks  []task
+		answer func(task) string
+		right  bool
+	}{
+		{"continuations", part(tasks, 0, 2), func(one task) string { return one.solution }, true},
+		{"whole functions", part(tasks, 1, 2), func(one task) string { return "```python\n" + one.ref.Prompt + one.solution + "```" }, true},
+		{"empty functions", part(tasks, 0, 4), func(task) string { return "    pass\n" }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want := 0
+			if test.right {
+				want = len(test.tasks)
+			}
+			if n := passed(t, u, test.tasks, test.answer); n != want {
+				t.Errorf("%d of %d are right, want %d", n, len(test.tasks), want)
+			}
+		})
+	}
 }
 
 // shapes are what else models write around a program that is right.
@@ -227,6 +236,7 @@ var shapes = []struct {
 	name  string
 	write func(one task, name string) string
 }{
+	{"nothing else", func(one task, _ string) string { return one.solution }},
 	{"an added assertion", func(one task, _ string) string { return one.solution + "\n\n" + one.ref.Tests[0] }},
 	{"a main program", func(one task, name string) string {
 		return one.solution + "\n\nif __name__ == '__main__':\n    print(" + name + "(input()))\n"
@@ -253,19 +263,14 @@ var shapes = []struct {
 	}},
 }
 
-// TestAlteredAnswersAreRight gives every task's reference solution in one of
-// the shapes, each shape to a tenth of the tasks.
-func TestAlteredAnswersAreRight(t *testing.T) {
+// TestReferenceSolutionsAreRight gives every task of MBPP its reference solution,
+// in one of the shapes.
+func TestReferenceSolutionsAreRight(t *testing.T) {
 	u := newUnitTests(t)
 	all := mbpp(t)
 	for i, shape := range shapes {
 		t.Run(shape.name, func(t *testing.T) {
-			var tasks []task
-			for j, one := range all {
-				if j%len(shapes) == i {
-					tasks = append(tasks, one)
-				}
-			}
+			tasks := part(all, i, len(shapes))
 			n := passed(t, u, tasks, func(one task) string { return shape.write(one, subjects(one.ref)[0]) })
 			if n < len(tasks) {
 				t.Errorf("%d of %d are right", n, len(tasks))

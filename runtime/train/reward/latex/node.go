@@ -52,7 +52,25 @@ func (n *node) solved() *node {
 	if interval := n.interval(); interval != nil {
 		return interval
 	}
+	if n.text == "=" && n.calculates() {
+		return last
+	}
 	return n
+}
+
+// calculates reports whether all sides are numbers and the same one: 6 · 7 = 42.
+func (n *node) calculates() bool {
+	for _, a := range n.args {
+		if !a.scalar() || a.variable() || a.has(plusMinus) {
+			return false
+		}
+	}
+	for _, a := range n.args[1:] {
+		if equal, known := agree(point{}, point{}, n.args[0], a); !equal || !known {
+			return false
+		}
+	}
+	return true
 }
 
 // isEquation reports whether n is an equation.
