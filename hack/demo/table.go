@@ -96,14 +96,14 @@ func cells(name string) int { return max(7, len(name)+2) }
 func tableHead(skills skillSet) string {
 	test, harder := cells(mixture), 1
 	var names strings.Builder
-	names.WriteString(fmt.Sprintf("%*s", labelCells, ""))
+	fmt.Fprintf(&names, "%*s", labelCells, "")
 	for _, s := range skills {
-		names.WriteString(fmt.Sprintf("%*s", cells(s.name), s.name))
+		fmt.Fprintf(&names, "%*s", cells(s.name), s.name)
 		test, harder = test+cells(s.name), harder+cells(s.name)
 	}
-	names.WriteString(fmt.Sprintf("%*s ", cells(mixture), mixture))
+	fmt.Fprintf(&names, "%*s ", cells(mixture), mixture)
 	for _, s := range skills {
-		names.WriteString(fmt.Sprintf("%*s", cells(s.name), s.name))
+		fmt.Fprintf(&names, "%*s", cells(s.name), s.name)
 	}
 	return fmt.Sprintf("%*s%*s%*s\n%s\n", labelCells, "", test, testTitle, harder, harderTitle, names.String())
 }
