@@ -110,16 +110,16 @@ func tableHead(skills skillSet) string {
 
 func tableRow(label string, skills skillSet, right []marks) string {
 	var text strings.Builder
-	text.WriteString(fmt.Sprintf("  %-*s", labelCells-2, label))
+	fmt.Fprintf(&text, "  %-*s", labelCells-2, label)
 	var all, asked int
 	for i, s := range skills {
 		n := int(right[i].test.Load())
 		all, asked = all+n, asked+len(s.test)
-		text.WriteString(fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(n, len(s.test))))
+		fmt.Fprintf(&text, "%*.1f%%", cells(s.name)-1, percent(n, len(s.test)))
 	}
-	text.WriteString(fmt.Sprintf("%*.1f%% ", cells(mixture)-1, percent(all, asked)))
+	fmt.Fprintf(&text, "%*.1f%% ", cells(mixture)-1, percent(all, asked))
 	for i, s := range skills {
-		text.WriteString(fmt.Sprintf("%*.1f%%", cells(s.name)-1, percent(int(right[i].transfer.Load()), len(s.transfer))))
+		fmt.Fprintf(&text, "%*.1f%%", cells(s.name)-1, percent(int(right[i].transfer.Load()), len(s.transfer)))
 	}
 	return text.String() + "\n"
 }
