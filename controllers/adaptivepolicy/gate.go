@@ -22,13 +22,12 @@ func minGain(policy *v1alpha1.AdaptivePolicy) v1alpha1.Gain {
 // policy asks. An expert of which no scores are known was imported: whoever made
 // it has judged it. The numbers are compared as they are written.
 func gained(policy *v1alpha1.AdaptivePolicy, expert *v1alpha1.ExpertVector) bool {
-	score, scored := new(big.Rat).SetString(string(expert.Status.Score))
-	baseline, measured := new(big.Rat).SetString(string(expert.Status.BaselineScore))
+	gain, known := status.Gain(expert)
 	least, ok := new(big.Rat).SetString(string(minGain(policy)))
-	if !scored || !measured || !ok {
+	if !known || !ok {
 		return true
 	}
-	return score.Sub(score, baseline).Cmp(least) >= 0
+	return gain.Cmp(least) >= 0
 }
 
 // belowGate says what is wrong with an expert that is not good enough. One that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"path"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -141,14 +140,13 @@ func stands(expert *v1alpha1.ExpertVector, run desired.Run) bool {
 // setImproved writes how a trained expert compares with its base; of one that was
 // imported no scores are known.
 func setImproved(expert *v1alpha1.ExpertVector) {
-	score, scored := new(big.Rat).SetString(string(expert.Status.Score))
-	baseline, measured := new(big.Rat).SetString(string(expert.Status.BaselineScore))
-	if !scored || !measured {
+	gain, known := status.Gain(expert)
+	if !known {
 		meta.RemoveStatusCondition(&expert.Status.Conditions, v1alpha1.ConditionImproved)
 		return
 	}
 	message := fmt.Sprintf("validation score %s, base model %s", expert.Status.Score, expert.Status.BaselineScore)
-	switch score.Cmp(baseline) {
+	switch gain.Sign() {
 	case 1:
 		status.Set(expert, v1alpha1.ConditionImproved, true, v1alpha1.ReasonAboveBaseline, "Better than the base model: "+message)
 	case 0:
