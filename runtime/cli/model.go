@@ -27,7 +27,7 @@ type modelFlags struct {
 	decomposition string
 	experts       []string
 	threads       int
-	dtype         backend.WeightType
+	dtype         backend.DType
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {

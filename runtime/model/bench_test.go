@@ -53,7 +53,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 // BenchmarkDecode continues 1, 8 and 64 sequences by one token at a time, on the
 // demo model with each type of weights.
 func BenchmarkDecode(b *testing.B) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		for _, seqs := range []int{1, 8, 64} {
 			b.Run(fmt.Sprintf("type=%s/%d", kind, seqs), func(b *testing.B) {
 				benchmarkDecode(b, demo(), kind, seqs)
@@ -65,14 +65,14 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkDecodeLarger is one sequence on a model whose float32 weights, 500 MB,
 // are read from memory for each token.
 func BenchmarkDecodeLarger(b *testing.B) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		b.Run("type="+kind.String(), func(b *testing.B) {
 			benchmarkDecode(b, larger(), kind, 1)
 		})
 	}
 }
 
-func benchmarkDecode(b *testing.B, s shape, kind backend.WeightType, seqs int) {
+func benchmarkDecode(b *testing.B, s shape, kind backend.DType, seqs int) {
 	m := newModel(b, newCPU(b, 0), s, model.WeightsAs(kind))
 	c, err := m.NewCache(seqs, 128)
 	if err != nil {

@@ -26,7 +26,7 @@ func (l *linear) rank() int { return l.u.In() }
 // own is the scale of all rows that have no other.
 func (l *linear) own() *backend.Scales { return &backend.Scales{Of: []backend.Buffer{l.scale}} }
 
-func newFactored(be backend.Backend, as backend.WeightType, info LinearInfo, f Factors) (*linear, error) {
+func newFactored(be backend.Backend, as backend.DType, info LinearInfo, f Factors) (*linear, error) {
 	rank := len(f.S)
 	if f.U == nil || f.Vt == nil || rank == 0 || !f.U.HasShape(info.Out, rank) || !f.Vt.HasShape(rank, info.In) {
 		return nil, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",

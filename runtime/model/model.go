@@ -51,7 +51,7 @@ type Model struct {
 
 	// What matrices are kept as: projections and their factors, and the token
 	// embedding and the head.
-	projectionType, embeddingType backend.WeightType
+	projectionType, embeddingType backend.DType
 }
 
 // layer is one transformer block.
@@ -91,8 +91,8 @@ type LinearInfo struct {
 // Config returns the configuration the model was loaded with.
 func (m *Model) Config() checkpoint.Config { return m.config }
 
-// WeightType is what the projections are kept as.
-func (m *Model) WeightType() backend.WeightType { return m.projectionType }
+// DType is what the projections are kept as.
+func (m *Model) DType() backend.DType { return m.projectionType }
 
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }

@@ -18,7 +18,7 @@ import (
 // TestDecodingTokenByTokenEqualsOnePrefill wants the same bits from a prompt
 // computed at once, in pieces, token by token, and among other sequences.
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		t.Run(kind.String(), func(t *testing.T) {
 			decodingEqualsPrefill(t, newModel(t, newCPU(t, 2), tiny(), model.WeightsAs(kind)))
 		})

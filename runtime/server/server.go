@@ -49,7 +49,7 @@ type Config struct {
 	Threads int
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
-	DType backend.WeightType
+	DType backend.DType
 	// AdminToken is what changes of the expert set must present. Without it,
 	// AdminTokenFile is read at each of them, so that the token can be exchanged;
 	// without either, the set cannot be changed over HTTP.
@@ -84,7 +84,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
 	}
-	if c.DType, err = backend.ParseWeightType(spec.DType); err != nil {
+	if c.DType, err = backend.ParseDType(spec.DType); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("dtype: %w", err))
 	}
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {

@@ -1,0 +1,55 @@
+// Package registry opens the backends that a binary has, by their names.
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+)
+
+// Options are what a backend is opened with.
+type Options struct {
+	// Threads that a backend on the processor computes with; 0 means all processors.
+	Threads int
+}
+
+// entry is a backend that this binary has.
+type entry struct {
+	name string
+	open func(Options) (backend.Backend, error)
+}
+
+var entries = append([]entry{
+	{"cpu", func(o Options) (backend.Backend, error) { return cpu.New(o.Threads) }},
+}, devices...)
+
+// ErrUnknown says that this binary has no such backend.
+var ErrUnknown = errors.New("unknown backend")
+
+// Names lists the backends; the first is the default.
+func Names() []string {
+	var names []string
+	for _, e := range slices.Backward(entries) {
+		names = append(names, e.name)
+	}
+	return names
+}
+
+// Open opens the backend of this name, in any case; an empty one means the
+// default: a device's, in a binary that has one, else the processor's.
+func Open(name string, o Options) (backend.Backend, error) {
+	names := Names()
+	if name == "" {
+		name = names[0]
+	}
+	for _, e := range entries {
+		if strings.EqualFold(e.name, name) {
+			return e.open(o)
+		}
+	}
+	return nil, fmt.Errorf("%w %q: this binary has %s", ErrUnknown, name, strings.Join(names, " and "))
+}
