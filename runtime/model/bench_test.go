@@ -32,17 +32,12 @@ func BenchmarkTrainingStep(b *testing.B) {
 			}
 			report := reportCPU(b)
 			for b.Loop() {
-				logits, tape, err := m.Forward(b.Context(), sequences)
-				if err != nil {
-					b.Fatal(err)
-				}
+				logits, tape := forward(b, m, sequences)
 				gradient := tensor.New(logits.Shape...)
 				for i := range gradient.Data {
 					gradient.Data[i] = 1e-3
 				}
-				if _, err := m.Backward(b.Context(), tape, gradient); err != nil {
-					b.Fatal(err)
-				}
+				backward(b, m, tape, gradient)
 			}
 			report()
 			b.ReportMetric(float64(64*40*b.N)/b.Elapsed().Seconds(), "tok/s")

@@ -67,8 +67,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	keys := c.KVHeads * c.HeadDim
 	m := &Model{
 		config: c, be: be,
-		rope:   newRopeTable(be, c),
-		layers: make([]layer, c.Layers),
+		rope:     newRopeTable(be, c),
+		bankRows: newBankRows(),
+		layers:   make([]layer, c.Layers),
 		attention: backend.AttentionShape{
 			Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
 			Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),

@@ -170,15 +170,9 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		_, d := policyGradient(logits, sequences, []float64{1})
-		got, err := m.Backward(t.Context(), tape, d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := backward(t, m, tape, d)
 		var all []float32
 		for _, info := range m.Linears() {
 			all = append(all, got[info.Name]...)

@@ -12,7 +12,7 @@ import (
 // than fill the processors.
 const (
 	composeProducts = 1 << 30
-	composeRows     = 64
+	fewestComposed  = 64
 )
 
 // Compose implements backend.LinearOps.
@@ -32,8 +32,14 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	if _, err := operands(op, operand{"s", s, rank}); err != nil {
 		return err
 	}
-	defer own[0].changed()
-	rows := roundUp(max(composeProducts/(rank*in), composeRows), b.kernels.nr)
+	return b.composeRows(ctx, own[0], own[1], vt, s, roundUp(max(composeProducts/(rank*in), fewestComposed), b.kernels.nr))
+}
+
+// composeRows composes so many rows at a time, a multiple of a panel's.
+func (b *Backend) composeRows(ctx context.Context, dst, u *weight, vt backend.Weight, s backend.Buffer, rows int) error {
+	const op = "compose"
+	rank, in := u.In(), vt.In()
+	defer dst.changed()
 	left, w := make([]float32, min(rows, dst.Out())*rank), make([]float32, min(rows, dst.Out())*in)
 	for first := 0; first < dst.Out(); first += rows {
 		if err := context.Cause(ctx); err != nil {
@@ -42,7 +48,7 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 		n := min(rows, dst.Out()-first)
 		b.pool.rows(n, 4*rank, func(from, to int) {
 			for r := from; r < to; r++ {
-				own[1].forward.copyRow(left[r*rank:][:rank], first+r)
+				u.forward.copyRow(left[r*rank:][:rank], first+r)
 			}
 		})
 		product := backend.Product{Y: &buffer{data: w[:n*in]}, X: &buffer{data: left[:n*rank]}, W: vt, Scales: &backend.Scales{Bank: s}}
@@ -52,7 +58,7 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 		if i := unfit(b.pool, dst.Type(), w[:n*in], n, in); i >= 0 {
 			return unfitError(op, dst.Type(), dst.Out(), in, first+i/in, i%in, w[i])
 		}
-		own[0].forward.setRows(b.pool, w[:n*in], first)
+		dst.forward.setRows(b.pool, w[:n*in], first)
 	}
 	return nil
 }
