@@ -171,7 +171,7 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (logits 
 func (m *Model) Decide(ctx context.Context, c *Cache, segments []Segment, asks []backend.Ask) (answers []backend.Answer, err error) {
 	err = m.step(ctx, c, segments, func(p *pass, b backend.Buffer, n int) {
 		p.do(func() (err error) {
-			answers, err = p.Backend.Decide(b, n, asks)
+			answers, err = p.Decide(b, n, asks)
 			return err
 		})
 	})

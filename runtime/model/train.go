@@ -183,7 +183,7 @@ func (t *Tape) PolicyGradient(base *Tape, positions []backend.Position, klWeight
 	if base != nil {
 		pi = base.logits
 	}
-	losses, err := t.pass.Backend.PolicyGradient(t.logits, pi, positions, klWeight, scale)
+	losses, err := t.pass.PolicyGradient(t.logits, pi, positions, klWeight, scale)
 	if err != nil {
 		return nil, err
 	}
