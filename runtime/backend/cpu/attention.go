@@ -6,13 +6,14 @@ import (
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // RoPE implements backend.SequenceOps.
 func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table backend.Buffer, headDim int, inverse bool) error {
 	const op = "rope"
-	if heads <= 0 || headDim <= 0 || headDim%2 != 0 {
-		return fmt.Errorf("%s: %d heads of %d elements", op, heads, headDim)
+	if err := check.Heads(op, heads, headDim); err != nil {
+		return err
 	}
 	positions, err := indices(op, "positions", at, -1)
 	if err != nil {
@@ -23,7 +24,7 @@ func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table back
 	if err != nil {
 		return err
 	}
-	if err := checkRows(op, positions, 0, len(args[1]), headDim); err != nil {
+	if err := check.Rows(op, positions, 0, len(args[1]), headDim); err != nil {
 		return err
 	}
 	b.pool.rows(n, 2*heads*headDim, func(from, to int) {
@@ -76,45 +77,23 @@ func (r keyRows) sameMemory(o keyRows) bool {
 	return r.offset == o.offset && &r.pages[0] == &o.pages[0]
 }
 
-// checkShape validates the geometry of k and v and returns their number of rows.
-func checkShape(op string, k, v backend.Buffer, s backend.AttentionShape) (rows int, err error) {
-	if s.Heads <= 0 || s.KVHeads <= 0 || s.HeadDim <= 0 || s.Heads%s.KVHeads != 0 {
-		return 0, fmt.Errorf("%s: %d heads on %d key-value heads of %d elements", op, s.Heads, s.KVHeads, s.HeadDim)
-	}
-	width := s.KVHeads * s.HeadDim
-	if length(k) != length(v) || length(k)%width != 0 {
-		return 0, fmt.Errorf("%s: k has %d and v %d elements, in rows of %d", op, length(k), length(v), width)
-	}
-	return length(k) / width, nil
-}
-
-// span is a run of keys.
-type span struct{ first, count int32 }
+// spans are backend.Spans with their memory.
+type spans struct{ first, count []int32 }
 
 // spansOf validates what Attention and AttentionBackward share and returns what each
 // row attends to, the number of key rows and the longest span.
-func spansOf(op string, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) (spans []span, rows, longest int, err error) {
-	if rows, err = checkShape(op, k, v, s); err != nil {
-		return nil, 0, 0, err
+func spansOf(op string, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) (all spans, rows, longest int, err error) {
+	if rows, err = check.Shape(op, length(k), length(v), s); err != nil {
+		return spans{}, 0, 0, err
 	}
-	counts, err := indices(op, "counts of keys", keys.Count, -1)
-	if err != nil {
-		return nil, 0, 0, err
+	if all.count, err = indices(op, "counts of keys", keys.Count, -1); err != nil {
+		return spans{}, 0, 0, err
 	}
-	firsts, err := indices(op, "first keys", keys.First, len(counts))
-	if err != nil {
-		return nil, 0, 0, err
+	if all.first, err = indices(op, "first keys", keys.First, len(all.count)); err != nil {
+		return spans{}, 0, 0, err
 	}
-	spans = make([]span, len(counts))
-	for n, count := range counts {
-		first := firsts[n]
-		if first < 0 || count <= 0 || int(first)+int(count) > rows {
-			return nil, 0, 0, fmt.Errorf("%s: row %d attends to rows %d to %d of %d", op, n, first, first+count-1, rows)
-		}
-		longest = max(longest, int(count))
-		spans[n] = span{first, count}
-	}
-	return spans, rows, longest, nil
+	longest, err = check.Spans(op, all.first, all.count, rows)
+	return all, rows, longest, err
 }
 
 // paged are backend.Paged with their memory.
@@ -128,14 +107,11 @@ func (p *paged) table(n int) []int32 { return p.blocks[p.first[n]:] }
 
 // pagesOf is spansOf for blocks. It returns the largest number of keys, too.
 func pagesOf(op string, k, v backend.Buffer, keys backend.Paged, s backend.AttentionShape) (p paged, longest int, err error) {
-	rows, err := checkShape(op, k, v, s)
+	rows, err := check.Shape(op, length(k), length(v), s)
 	if err != nil {
 		return paged{}, 0, err
 	}
 	p.blockSize = keys.BlockSize
-	if p.blockSize <= 0 || p.blockSize%backend.BlockMultiple != 0 {
-		return paged{}, 0, fmt.Errorf("%s: blocks of %d rows, which is no multiple of %d", op, p.blockSize, backend.BlockMultiple)
-	}
 	if p.blocks, err = indices(op, "block tables", keys.Blocks, -1); err != nil {
 		return paged{}, 0, err
 	}
@@ -145,33 +121,19 @@ func pagesOf(op string, k, v backend.Buffer, keys backend.Paged, s backend.Atten
 	if p.first, err = indices(op, "beginnings of block tables", keys.First, len(p.count)); err != nil {
 		return paged{}, 0, err
 	}
-	for n, count := range p.count {
-		if p.first[n] < 0 || int(p.first[n]) > len(p.blocks) {
-			return paged{}, 0, fmt.Errorf("%s: the table of row %d begins at %d of %d blocks", op, n, p.first[n], len(p.blocks))
-		}
-		table := p.table(n)
-		if count <= 0 || int(count) > len(table)*p.blockSize {
-			return paged{}, 0, fmt.Errorf("%s: row %d attends to %d rows in %d blocks of %d", op, n, count, len(table), p.blockSize)
-		}
-		for left, i := int(count), 0; left > 0; left, i = left-p.blockSize, i+1 {
-			if block := table[i]; block < 0 || int(block)*p.blockSize+min(left, p.blockSize) > rows {
-				return paged{}, 0, fmt.Errorf("%s: row %d attends to block %d, of %d rows in blocks of %d", op, n, block, rows, p.blockSize)
-			}
-		}
-		longest = max(longest, int(count))
-	}
-	return p, longest, nil
+	longest, err = check.Paged(op, p.blocks, p.first, p.count, p.blockSize, rows)
+	return p, longest, err
 }
 
 // Attention implements backend.SequenceOps.
 func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) error {
 	const op = "attention"
-	spans, _, longest, err := spansOf(op, k, v, keys, s)
+	all, _, longest, err := spansOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, lse, q, k, v, len(spans), longest, s, func(n int) keyRows {
-		return spanRows(int(spans[n].first), int(spans[n].count), s)
+	return b.attend(op, out, lse, q, k, v, len(all.count), longest, s, func(n int) keyRows {
+		return spanRows(int(all.first[n]), int(all.count[n]), s)
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // EnvPath names the environment variable that forces an instruction path.
@@ -294,8 +295,8 @@ func (b *Backend) Rows(buf backend.Buffer, c, from, to int) (backend.Buffer, err
 	if err != nil {
 		return nil, fmt.Errorf("rows: %w", err)
 	}
-	if c <= 0 || from < 0 || to < from || to > len(data)/c {
-		return nil, fmt.Errorf("rows: from %d to %d, of %d elements in rows of %d", from, to, len(data), c)
+	if err := check.Part(len(data), c, from, to); err != nil {
+		return nil, err
 	}
 	return &buffer{data: data[from*c : to*c : to*c], part: true}, nil
 }

@@ -2,9 +2,9 @@ package cpu
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // A matrix is composed so many rows at a time: as many as take some hundredths of a
@@ -26,8 +26,8 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 		}
 	}
 	rank, in := u.In(), vt.In()
-	if dst.Out() != u.Out() || dst.In() != in || vt.Out() != rank {
-		return fmt.Errorf("%s: [%d, %d] by [%d, %d] into [%d, %d]", op, u.Out(), rank, vt.Out(), in, dst.Out(), dst.In())
+	if err := check.Compose(op, dst, u, vt); err != nil {
+		return err
 	}
 	if _, err := operands(op, operand{"s", s, rank}); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (b *Backend) composeRows(ctx context.Context, dst, u *weight, vt backend.We
 			return err
 		}
 		if i := unfit(b.pool, dst.Type(), w[:n*in], n, in); i >= 0 {
-			return unfitError(op, dst.Type(), dst.Out(), in, first+i/in, i%in, w[i])
+			return check.Unfit(op, dst.Type(), dst.Out(), in, first+i/in, i%in, w[i])
 		}
 		dst.forward.setRows(b.pool, w[:n*in], first)
 	}

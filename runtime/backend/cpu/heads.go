@@ -1,12 +1,12 @@
 package cpu
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 	"github.com/transformersquared/operator/runtime/sample"
 )
 
@@ -14,7 +14,7 @@ import (
 // reads the whole vocabulary, which for a large batch takes as long as a layer.
 func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]backend.Answer, error) {
 	const op = "decide"
-	c, err := columns(op, logits, n)
+	c, err := check.Columns(op, length(logits), n)
 	if err != nil {
 		return nil, err
 	}
@@ -22,38 +22,14 @@ func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]ba
 	if err != nil {
 		return nil, err
 	}
-	for i, a := range asks {
-		if err := checkAsk(a, n, c); err != nil {
-			return nil, fmt.Errorf("%s: ask %d: %w", op, i, err)
-		}
+	if err := check.Asks(op, asks, n, c); err != nil {
+		return nil, err
 	}
 	answers := make([]backend.Answer, len(asks))
 	b.pool.run(len(asks), func(i int) {
 		answers[i] = b.answer(asks[i], args[0][asks[i].Row*c:][:c])
 	})
 	return answers, nil
-}
-
-// checkAsk refuses a question about a row or a token that is not there.
-func checkAsk(a backend.Ask, n, c int) error {
-	if a.Row < 0 || a.Row >= n {
-		return fmt.Errorf("row %d of %d", a.Row, n)
-	}
-	tokens := a.Scores
-	if d := a.Draw; d != nil {
-		tokens = slices.Concat(tokens, d.Repeated)
-		for _, list := range [...][]sample.Adjustment{d.Bias, d.Penalties} {
-			for _, one := range list {
-				tokens = append(tokens, one.Token)
-			}
-		}
-	}
-	for _, token := range tokens {
-		if token < 0 || int(token) >= c {
-			return fmt.Errorf("token %d of %d", token, c)
-		}
-	}
-	return nil
 }
 
 // answer answers one question about a row.
@@ -86,7 +62,7 @@ func (b *Backend) answer(ask backend.Ask, row []float32) (a backend.Answer) {
 func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backend.Position, klWeight, scale float64) ([]backend.Loss, error) {
 	const op = "policy gradient"
 	n := len(positions)
-	c, err := columns(op, logits, n)
+	c, err := check.Columns(op, length(logits), n)
 	if err != nil {
 		return nil, err
 	}
@@ -95,17 +71,12 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 		return nil, err
 	}
 	var pi []float32
-	switch {
-	case base != nil:
+	if err := check.Positions(op, positions, c, base != nil, klWeight); err != nil {
+		return nil, err
+	}
+	if base != nil {
 		if pi, err = floats("base", base, n*c); err != nil {
 			return nil, fmt.Errorf("%s: %w", op, err)
-		}
-	case klWeight != 0:
-		return nil, errors.New(op + ": a weight of the divergence, and nothing to diverge from")
-	}
-	for i, p := range positions {
-		if p.Token < 0 || int(p.Token) >= c {
-			return nil, fmt.Errorf("%s: token %d of %d at position %d", op, p.Token, c, i)
 		}
 	}
 	losses := make([]backend.Loss, n)

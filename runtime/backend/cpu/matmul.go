@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // Blocking of the matrix product. A kernel tile is product.mr rows by one panel
@@ -72,8 +73,8 @@ func scalesOf(op string, s *backend.Scales, n, columns int) (scales, error) {
 		return scales{}, err
 	}
 	bank := args[0]
-	if len(bank) == 0 || len(bank)%columns != 0 {
-		return scales{}, fmt.Errorf("%s: the bank of scales has %d elements, in rows of %d", op, len(bank), columns)
+	if err := check.Bank(op, len(bank), columns); err != nil {
+		return scales{}, err
 	}
 	if s.Index == nil {
 		return scales{bank: bank, columns: columns}, nil
@@ -82,7 +83,7 @@ func scalesOf(op string, s *backend.Scales, n, columns int) (scales, error) {
 	if err != nil {
 		return scales{}, err
 	}
-	return scales{bank: bank, index: index, columns: columns}, checkRows(op+" with scales", index, 0, len(bank), columns)
+	return scales{bank: bank, index: index, columns: columns}, check.Rows(op+" with scales", index, 0, len(bank), columns)
 }
 
 // row returns the scale of a row.
@@ -129,10 +130,8 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 	if err != nil {
 		return err
 	}
-	for _, id := range list {
-		if id < 0 || int(id) >= w.Out() {
-			return fmt.Errorf("%s: row %d of a matrix with %d", op, id, w.Out())
-		}
+	if err := check.Rows(op, list, 0, w.Out()*in, in); err != nil {
+		return err
 	}
 	b.pool.rows(len(list), 4*in, func(from, to int) {
 		for i := from; i < to; i++ {

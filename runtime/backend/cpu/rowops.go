@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // Add implements backend.RowOps.
@@ -32,17 +33,6 @@ func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
 		}
 	})
 	return nil
-}
-
-// columns returns the length of a row of a buffer with n rows.
-func columns(op string, buf backend.Buffer, n int) (int, error) {
-	if n < 0 || (n == 0 && length(buf) != 0) || (n > 0 && length(buf)%n != 0) {
-		return 0, fmt.Errorf("%s: %d elements do not make %d equal rows", op, length(buf), n)
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	return length(buf) / n, nil
 }
 
 // ScaleColumns implements backend.RowOps.
@@ -125,19 +115,7 @@ func rowCopy(op string, dense, indexed backend.Buffer, rows backend.Index, c int
 	if err != nil {
 		return nil, nil, err
 	}
-	return args, list, checkRows(op, list, lowest, len(args[1]), c)
-}
-
-// checkRows refuses rows below the lowest, or that a buffer of so many elements does
-// not have.
-func checkRows(op string, rows []int32, lowest int32, elements, c int) error {
-	have := elements / c
-	for _, r := range rows {
-		if r < lowest || int(r) >= have {
-			return fmt.Errorf("%s: row %d of a buffer with %d", op, r, have)
-		}
-	}
-	return nil
+	return args, list, check.Rows(op, list, lowest, len(args[1]), c)
 }
 
 // RMSNorm implements backend.RowOps.
@@ -218,7 +196,7 @@ func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error 
 // LogSoftmax implements backend.RowOps.
 func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
 	const op = "log softmax"
-	c, err := columns(op, x, n)
+	c, err := check.Columns(op, length(x), n)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,10 @@ package cpu
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // packed is a matrix W [out, k] in panels of nr rows: panel p holds, for each
@@ -143,13 +143,9 @@ func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backe
 		return &weight{forward: newPacked(&b.weights, t, out, in, b.kernels.nr)}, nil
 	}
 	if i := unfit(b.pool, t, data, out, in); i >= 0 {
-		return nil, unfitError("new weight", t, out, in, i/in, i%in, data[i])
+		return nil, check.Unfit("new weight", t, out, in, i/in, i%in, data[i])
 	}
 	return &weight{forward: pack(b.pool, &b.weights, t, data, out, in, b.kernels.nr)}, nil
-}
-
-func unfitError(op string, t backend.DType, out, in, row, column int, v float32) error {
-	return fmt.Errorf("%s [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", op, out, in, t, row, column, v)
 }
 
 // unfit returns the index of the first element that a type cannot hold, or −1.
@@ -157,19 +153,14 @@ func unfit(workers *pool, t backend.DType, data []float32, out, in int) int {
 	if t == backend.F32 {
 		return -1
 	}
-	const magnitude = 1<<31 - 1
-	limit := formats[t].tooLarge
 	var mu sync.Mutex
 	first := -1
 	workers.rows(out, in, func(from, to int) {
-		for i, v := range data[from*in : to*in] {
-			if math.Float32bits(v)&magnitude >= limit {
-				mu.Lock()
-				defer mu.Unlock()
-				if at := from*in + i; first < 0 || at < first {
-					first = at
-				}
-				return
+		if at := check.Fits(t, data[from*in:to*in]); at >= 0 {
+			mu.Lock()
+			defer mu.Unlock()
+			if at += from * in; first < 0 || at < first {
+				first = at
 			}
 		}
 	})
