@@ -39,11 +39,11 @@ var formats = [...]format{
 	},
 	backend.BF16: {
 		columns: 2, lines: 1, blockSteps: 768, rowCost: 1.5,
-		pack:     packBF16, unpack: unpackBF16,
+		pack: packBF16, unpack: unpackBF16,
 	},
 	backend.Int8: {
 		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 32, rowCost: 15,
-		pack:     packInt8, unpack: unpackInt8,
+		pack: packInt8, unpack: unpackInt8,
 	},
 }
 
