@@ -234,12 +234,18 @@ func TestLoadOfEveryUnit(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	k, err := Find("rmsnorm")
-	if err != nil || k.Entry(BF16) != "rmsnorm_bf16" || k.Unit != "norm" {
-		t.Errorf("rmsnorm is %+v, error %v", k, err)
+	for entry, want := range map[string]Kernel{
+		"rmsnorm_bf16":             {Unit: "norm", Name: "rmsnorm"},
+		"product_bf16_f32_skinny":  {Unit: "product", Name: "product_bf16", Variant: "skinny"},
+		"product_bf16_bf16_skinny": {Unit: "product", Name: "product_bf16", Variant: "skinny"},
+	} {
+		k, err := Find(entry)
+		if err != nil || k.Unit != want.Unit || k.Name != want.Name || k.Variant != want.Variant {
+			t.Errorf("%s is of %+v, error %v", entry, k, err)
+		}
 	}
-	if _, err := Find("nothing"); err == nil {
-		t.Error("no error for a kernel that is not there")
+	if _, err := Find("rmsnorm"); err == nil {
+		t.Error("no error for an entry point that is not there")
 	}
 	names := map[string]bool{}
 	for _, k := range All() {

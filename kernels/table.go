@@ -21,6 +21,8 @@ type Kernel struct {
 	Unit string
 	// Name is its name there, without the storage type.
 	Name string
+	// Variant is the end of its name where there are several that compute the same.
+	Variant string
 	// DTypes are the storage types that it is instantiated for. A kernel without
 	// has one entry point, which is named as itself.
 	DTypes []DType
@@ -40,16 +42,20 @@ type Kernel struct {
 
 // Entry returns the entry point for a storage type.
 func (k Kernel) Entry(t DType) string {
-	if len(k.DTypes) == 0 {
-		return k.Name
+	name := k.Name
+	if len(k.DTypes) > 0 {
+		name += "_" + string(t)
 	}
-	return k.Name + "_" + string(t)
+	if k.Variant != "" {
+		name += "_" + k.Variant
+	}
+	return name
 }
 
 // Entries lists the entry points.
 func (k Kernel) Entries() []string {
 	if len(k.DTypes) == 0 {
-		return []string{k.Name}
+		return []string{k.Entry("")}
 	}
 	entries := make([]string, len(k.DTypes))
 	for i, t := range k.DTypes {
@@ -64,18 +70,29 @@ func (k Kernel) In(t Target) bool { return len(k.Targets) == 0 || slices.Contain
 // All returns the table of kernels, by unit and in the order of its .cu.
 func All() []Kernel { return slices.Clone(table) }
 
-// Find returns the kernel of this name.
-func Find(name string) (Kernel, error) {
-	i := slices.IndexFunc(table, func(k Kernel) bool { return k.Name == name })
-	if i < 0 {
-		return Kernel{}, fmt.Errorf("there is no kernel %q", name)
+// Find returns the kernel that has an entry point.
+func Find(entry string) (Kernel, error) {
+	for _, k := range table {
+		if slices.Contains(k.Entries(), entry) {
+			return k, nil
+		}
 	}
-	return table[i], nil
+	return Kernel{}, fmt.Errorf("no kernel has the entry point %q", entry)
 }
 
 var both = []DType{F32, BF16}
 
+var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
+
 var table = []Kernel{
+	{Unit: "product", Name: "product_f32", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_f32", Variant: "tiled", DTypes: both, Threads: 256, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "large", DTypes: both, Threads: 256, Params: productParams},
+	{Unit: "product", Name: "product_i8", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_i8", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "quantise", DTypes: both, Threads: 256, Params: []string{"q", "qscales", "x", "scales", "index", "n", "k", "ldx", "ldq"}},
 	{Unit: "norm", Name: "rmsnorm", DTypes: both, Threads: 256, Params: []string{"y", "x", "gain", "n", "c", "eps"}},
 	{Unit: "norm", Name: "rmsnormback", DTypes: both, Threads: 256, Params: []string{"dx", "dy", "x", "gain", "n", "c", "eps"}},
 	{Unit: "norm", Name: "swiglu", DTypes: both, Threads: 256, Params: []string{"y", "gate", "up", "count"}},
