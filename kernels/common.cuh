@@ -89,6 +89,16 @@ __device__ __forceinline__ void store8(bf16 *p, const float (&v)[kVector], i64 l
     if (i < left) p[i] = narrow<bf16>(v[i]);
 }
 
+// read8 and write8 are the same in shared memory, where all are there and aligned.
+__device__ __forceinline__ void read8(float (&v)[kVector], const float *p) {
+  const float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+__device__ __forceinline__ void write8(float *p, const float (&v)[kVector]) {
+  reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+  reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+
 // Sums and maxima over a warp by a butterfly: all lanes get the same bits.
 template <class F> __device__ __forceinline__ F warpSum(F v) {
 #pragma unroll
@@ -125,3 +135,7 @@ template <int Threads> __device__ __forceinline__ float blockMax(float v, float 
 
 // KERNEL begins an entry point that is launched with exactly so many threads a block.
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+
+// KERNEL_OF does so for kernels of which at least so many blocks share a multiprocessor:
+// it gives them the registers that this leaves.
+#define KERNEL_OF(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
