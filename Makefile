@@ -133,6 +133,14 @@ lint: verify ## go vet, golangci-lint, kube-api-linter, govulncheck, and generat
 generate: ## Regenerate deepcopy, CRDs, RBAC and apply configurations.
 	hack/generate.sh
 
+.PHONY: kernels
+kernels: ## Make the PTX of kernels/*.cu (fetches the pinned CUDA toolkit, 1 GB, the first time).
+	@hack/cuda/kernels.sh
+
+.PHONY: ptxas
+ptxas: ## Write registers, spills and occupancy of the kernels into kernels/README.md.
+	@hack/cuda/ptxas.sh
+
 .PHONY: verify
 verify: ## Fail if generated code or formatting is not current.
 	@hack/verify.sh

@@ -16,6 +16,18 @@ go mod tidy -diff
 go -C hack/tools mod tidy -diff
 go -C hack/cluster mod tidy -diff
 
+echo "==> kernels' PTX"
+# Digests tell without the toolkit whether PTX is current. Where it is there, and
+# always in CI, it says so to the byte.
+toolkit=${CUDA_TOOLKIT:-bin/cudatk}
+if [ "${CI:-}" = true ] && [ -z "${CUDA_TOOLKIT:-}" ]; then hack/cuda/toolkit.sh "$toolkit"; fi
+if [ -x "$toolkit/bin/nvcc" ]; then
+  go run ./hack/cuda/ptx verify -toolkit "$toolkit"
+  go run ./hack/cuda/ptx ptxas -toolkit "$toolkit" -check
+else
+  go run ./hack/cuda/ptx verify
+fi
+
 echo "==> generated code (controller-gen)"
 generated=(api config/crd config/rbac)
 before=$(mktemp -d)

@@ -1,0 +1,141 @@
+// What all kernels share: storage types, vectorised access, reductions in a fixed
+// order, and the names of entry points. It includes nothing, so that PTX depends on
+// these files and on nvcc alone.
+//
+// Arithmetic is in float32 unless a kernel says otherwise. Every reduction has an
+// order that depends on the length of a row only: never on the number of rows, the
+// grid, or where a row lies in memory. Hence access is vectorised where addresses
+// permit, but which thread has which element does not change with that.
+#pragma once
+
+typedef long long i64;
+typedef unsigned long long u64;
+typedef unsigned int u32;
+
+constexpr int kWarp = 32;
+constexpr u32 kAll = 0xffffffffu;
+constexpr float kInfinity = __builtin_huge_valf();
+
+// bf16 is the upper half of a float32.
+struct bf16 {
+  unsigned short bits;
+};
+
+__device__ __forceinline__ float widen(float v) { return v; }
+__device__ __forceinline__ float widen(bf16 v) { return __uint_as_float(u32(v.bits) << 16); }
+
+// narrow rounds to nearest, ties to even.
+template <class T> __device__ __forceinline__ T narrow(float v);
+template <> __device__ __forceinline__ float narrow<float>(float v) { return v; }
+template <> __device__ __forceinline__ bf16 narrow<bf16>(float v) {
+  bf16 r;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(v));
+  return r;
+}
+
+// pair rounds two numbers to bf16, the first in the low half.
+__device__ __forceinline__ u32 pair(float low, float high) {
+  u32 r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+__device__ __forceinline__ float lowHalf(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float highHalf(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+__device__ __forceinline__ bool aligned(const void *p, int bytes) { return ((u64)p & (bytes - 1)) == 0; }
+
+// kVector is the number of consecutive elements that a thread has of a row.
+constexpr int kVector = 8;
+
+// load8 reads the first `left` (at most 8) elements at p; the others are zero.
+__device__ __forceinline__ void load8(float (&v)[kVector], const float *p, i64 left) {
+  if (left >= kVector && aligned(p, 16)) {
+    const float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kVector; i++) v[i] = i < left ? p[i] : 0;
+}
+__device__ __forceinline__ void load8(float (&v)[kVector], const bf16 *p, i64 left) {
+  if (left >= kVector && aligned(p, 16)) {
+    const uint4 a = *reinterpret_cast<const uint4 *>(p);
+    v[0] = lowHalf(a.x), v[1] = highHalf(a.x), v[2] = lowHalf(a.y), v[3] = highHalf(a.y);
+    v[4] = lowHalf(a.z), v[5] = highHalf(a.z), v[6] = lowHalf(a.w), v[7] = highHalf(a.w);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kVector; i++) v[i] = i < left ? widen(p[i]) : 0;
+}
+
+// store8 writes the first `left` (at most 8) of them.
+__device__ __forceinline__ void store8(float *p, const float (&v)[kVector], i64 left) {
+  if (left >= kVector && aligned(p, 16)) {
+    reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kVector; i++)
+    if (i < left) p[i] = v[i];
+}
+__device__ __forceinline__ void store8(bf16 *p, const float (&v)[kVector], i64 left) {
+  if (left >= kVector && aligned(p, 16)) {
+    *reinterpret_cast<uint4 *>(p) = make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7]));
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kVector; i++)
+    if (i < left) p[i] = narrow<bf16>(v[i]);
+}
+
+// read8 and write8 are the same in shared memory, where all are there and aligned.
+__device__ __forceinline__ void read8(float (&v)[kVector], const float *p) {
+  const float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+__device__ __forceinline__ void write8(float *p, const float (&v)[kVector]) {
+  reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+  reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+
+// Sums and maxima over a warp by a butterfly: all lanes get the same bits.
+template <class F> __device__ __forceinline__ F warpSum(F v) {
+#pragma unroll
+  for (int d = kWarp / 2; d > 0; d /= 2) v += __shfl_xor_sync(kAll, v, d);
+  return v;
+}
+__device__ __forceinline__ float warpMax(float v) {
+#pragma unroll
+  for (int d = kWarp / 2; d > 0; d /= 2) v = fmaxf(v, __shfl_xor_sync(kAll, v, d));
+  return v;
+}
+
+// blockSum adds up a number of every thread of a block of Threads; all get the same
+// bits. scratch is shared memory, one element a warp, that may be used again after
+// the next barrier.
+template <int Threads, class F> __device__ __forceinline__ F blockSum(F v, F *scratch) {
+  v = warpSum(v);
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = v;
+  __syncthreads();
+  F sum = scratch[0];
+#pragma unroll
+  for (int w = 1; w < Threads / kWarp; w++) sum += scratch[w];
+  return sum;
+}
+template <int Threads> __device__ __forceinline__ float blockMax(float v, float *scratch) {
+  v = warpMax(v);
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = v;
+  __syncthreads();
+  float top = scratch[0];
+#pragma unroll
+  for (int w = 1; w < Threads / kWarp; w++) top = fmaxf(top, scratch[w]);
+  return top;
+}
+
+// KERNEL begins an entry point that is launched with exactly so many threads a block.
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+
+// KERNEL_OF does so for kernels of which at least so many blocks share a multiprocessor:
+// it gives them the registers that this leaves.
+#define KERNEL_OF(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)

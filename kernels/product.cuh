@@ -1,0 +1,86 @@
+// The definition of a product that all its variants share; see product.cu.
+#pragma once
+#include "async.cuh"
+
+constexpr int kParts = 4;      // K is summed in so many parts,
+constexpr int kPartUnit = 64;  // of a multiple of so many elements.
+
+// partOf returns the length of a part.
+__device__ __forceinline__ i64 partOf(i64 k) { return (k + kParts * kPartUnit - 1) / (kParts * kPartUnit) * kPartUnit; }
+
+constexpr i64 kAdd = 1;  // A flag: add to y.
+
+// Arguments of a product, of which x and wscales differ by the type of the weight.
+template <class T> struct Product {
+  T *y;
+  i64 n, m, k, ldw, ldx, ldy, flags;
+};
+
+// Rows are the rows of x, scaled by rows of their own.
+template <class T> struct Rows {
+  const T *x;
+  const float *const *scales;
+  const int *index;
+  i64 n, k, ldx;
+
+  // scale returns the scales of a row, or null.
+  __device__ __forceinline__ const float *scale(i64 row) const {
+    return scales && row < n ? scales[index ? index[row] : 0] : nullptr;
+  }
+  // load reads 8 elements of a row from column `at` on; zeros behind the last
+  // column or row.
+  __device__ __forceinline__ void load(float (&v)[kVector], i64 row, i64 at) const {
+    if (row < n)
+      load8(v, x + row * ldx + at, k - at);
+    else {
+#pragma unroll
+      for (int i = 0; i < kVector; i++) v[i] = 0;
+    }
+  }
+  // apply scales them. The product of two float32 is rounded, never fused.
+  __device__ __forceinline__ void apply(float (&v)[kVector], const float *s, i64 at) const {
+    if (!s) return;
+    float f[kVector];
+    load8(f, s + at, k - at);
+#pragma unroll
+    for (int i = 0; i < kVector; i++) v[i] = __fmul_rn(v[i], f[i]);
+  }
+};
+
+__device__ __forceinline__ uint4 pack8(const float (&v)[kVector]) {
+  return make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7]));
+}
+
+// put writes one element of y.
+template <class T> __device__ __forceinline__ void put(const Product<T> &p, i64 row, i64 out, float v) {
+  T *at = p.y + row * p.ldy + out;
+  if (p.flags & kAdd) v += widen(*at);
+  *at = narrow<T>(v);
+}
+
+// put4 writes four outputs of a row, from `out` on.
+template <class T> __device__ __forceinline__ void put4(const Product<T> &p, i64 row, i64 out, float4 v) {
+  T *at = p.y + row * p.ldy + out;
+  if (out + 4 > p.m || !aligned(at, 4 * sizeof(T))) {
+    const float each[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (out + i < p.m) put(p, row, out + i, each[i]);
+    return;
+  }
+  if constexpr (sizeof(T) == 4) {
+    float4 *to = reinterpret_cast<float4 *>(at);
+    if (p.flags & kAdd) {
+      const float4 old = *to;
+      v.x += old.x, v.y += old.y, v.z += old.z, v.w += old.w;
+    }
+    *to = v;
+  } else {
+    uint2 *to = reinterpret_cast<uint2 *>(at);
+    if (p.flags & kAdd) {
+      const uint2 old = *to;
+      v.x += lowHalf(old.x), v.y += highHalf(old.x), v.z += lowHalf(old.y), v.w += highHalf(old.y);
+    }
+    *to = make_uint2(pair(v.x, v.y), pair(v.z, v.w));
+  }
+}

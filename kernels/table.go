@@ -1,0 +1,132 @@
+package kernels
+
+import (
+	"fmt"
+	"slices"
+)
+
+// DType is the storage of a kernel's activations, the ending of its name.
+type DType string
+
+// The storage types that kernels are instantiated for.
+const (
+	F32  DType = "f32"
+	BF16 DType = "bf16"
+)
+
+// Kernel is one kernel of a unit, with its entry points and how they are launched.
+// Each parameter takes 8 bytes: a device pointer, a 64-bit integer or a float64.
+type Kernel struct {
+	// Unit is the .cu file that has it.
+	Unit string
+	// Name is its name there, without the storage type.
+	Name string
+	// Variant is the end of its name where there are several that compute the same.
+	Variant string
+	// DTypes are the storage types that it is instantiated for. A kernel without
+	// has one entry point, which is named as itself.
+	DTypes []DType
+	// Params are the names of its parameters in order, as in the .cu.
+	Params []string
+	// Threads is the number of threads of a block: exactly so many are launched.
+	Threads int
+	// Shared is the largest dynamic shared memory that a block may be given, in
+	// bytes; above 48 KiB the function must be allowed it first.
+	Shared int
+	// Cold kernels run once a model or once a run, not once a step: spilled
+	// registers are no failure there.
+	Cold bool
+	// Targets are the targets that have it; nil means all of its unit.
+	Targets []Target
+}
+
+// Entry returns the entry point for a storage type.
+func (k Kernel) Entry(t DType) string {
+	name := k.Name
+	if len(k.DTypes) > 0 {
+		name += "_" + string(t)
+	}
+	if k.Variant != "" {
+		name += "_" + k.Variant
+	}
+	return name
+}
+
+// Entries lists the entry points.
+func (k Kernel) Entries() []string {
+	if len(k.DTypes) == 0 {
+		return []string{k.Entry("")}
+	}
+	entries := make([]string, len(k.DTypes))
+	for i, t := range k.DTypes {
+		entries[i] = k.Entry(t)
+	}
+	return entries
+}
+
+// In reports whether PTX for a target has the kernel.
+func (k Kernel) In(t Target) bool { return len(k.Targets) == 0 || slices.Contains(k.Targets, t) }
+
+// All returns the table of kernels, by unit and in the order of its .cu.
+func All() []Kernel { return slices.Clone(table) }
+
+// Find returns the kernel that has an entry point.
+func Find(entry string) (Kernel, error) {
+	for _, k := range table {
+		if slices.Contains(k.Entries(), entry) {
+			return k, nil
+		}
+	}
+	return Kernel{}, fmt.Errorf("no kernel has the entry point %q", entry)
+}
+
+var both = []DType{F32, BF16}
+
+var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
+
+var table = []Kernel{
+	{Unit: "product", Name: "product_f32", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_f32", Variant: "tiled", DTypes: both, Threads: 256, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "large", DTypes: both, Threads: 256, Params: productParams},
+	{Unit: "product", Name: "product_i8", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_i8", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "quantise", DTypes: both, Threads: 256, Params: []string{"q", "qscales", "x", "scales", "index", "n", "k", "ldx", "ldq"}},
+	{Unit: "norm", Name: "rmsnorm", DTypes: both, Threads: 256, Params: []string{"y", "x", "gain", "n", "c", "eps"}},
+	{Unit: "norm", Name: "rmsnormback", DTypes: both, Threads: 256, Params: []string{"dx", "dy", "x", "gain", "n", "c", "eps"}},
+	{Unit: "norm", Name: "swiglu", DTypes: both, Threads: 256, Params: []string{"y", "gate", "up", "count"}},
+	{Unit: "norm", Name: "swigluback", DTypes: both, Threads: 256, Params: []string{"dgate", "dup", "dy", "gate", "up", "count"}},
+	{Unit: "norm", Name: "logsoftmax", DTypes: both, Threads: 256, Params: []string{"y", "x", "n", "c"}},
+	{Unit: "rows", Name: "gather_wf32", DTypes: both, Threads: 256, Params: []string{"y", "w", "wscales", "ids", "n", "k", "ldw"}},
+	{Unit: "rows", Name: "gather_wbf16", DTypes: both, Threads: 256, Params: []string{"y", "w", "wscales", "ids", "n", "k", "ldw"}},
+	{Unit: "rows", Name: "gather_wi8", DTypes: both, Threads: 256, Params: []string{"y", "w", "wscales", "ids", "n", "k", "ldw"}},
+	{Unit: "rows", Name: "select", DTypes: both, Threads: 256, Params: []string{"y", "x", "rows", "n", "c"}},
+	{Unit: "rows", Name: "scatter", DTypes: both, Threads: 256, Params: []string{"y", "x", "rows", "n", "c"}},
+	{Unit: "rows", Name: "add", DTypes: both, Threads: 256, Params: []string{"y", "x", "count"}},
+	{Unit: "rows", Name: "addrows", DTypes: both, Threads: 256, Params: []string{"y", "x", "n", "c"}},
+	{Unit: "rows", Name: "scalecols", DTypes: both, Threads: 256, Params: []string{"y", "x", "s", "n", "c"}},
+	{Unit: "rows", Name: "columndots", DTypes: both, Threads: 256, Params: []string{"d", "a", "b", "n", "c"}},
+	{Unit: "rows", Name: "convert_f32_bf16", Threads: 256, Params: []string{"y", "x", "count"}},
+	{Unit: "rows", Name: "convert_bf16_f32", Threads: 256, Params: []string{"y", "x", "count"}},
+	{Unit: "rows", Name: "fill", DTypes: both, Threads: 256, Params: []string{"y", "value", "count"}},
+	{Unit: "rows", Name: "pack_f32_f32", Threads: 256, Cold: true, Params: []string{"w", "wscales", "src", "m", "k", "ldw"}},
+	{Unit: "rows", Name: "pack_f32_bf16", Threads: 256, Cold: true, Params: []string{"w", "wscales", "src", "m", "k", "ldw"}},
+	{Unit: "rows", Name: "pack_f32_i8", Threads: 256, Cold: true, Params: []string{"w", "wscales", "src", "m", "k", "ldw"}},
+	{Unit: "rows", Name: "transpose_f32_f32", Threads: 256, Cold: true, Params: []string{"to", "w", "wscales", "m", "k", "ldw", "ldt"}},
+	{Unit: "rows", Name: "transpose_bf16_bf16", Threads: 256, Cold: true, Params: []string{"to", "w", "wscales", "m", "k", "ldw", "ldt"}},
+	{Unit: "rows", Name: "transpose_i8_f32", Threads: 256, Cold: true, Params: []string{"to", "w", "wscales", "m", "k", "ldw", "ldt"}},
+	{Unit: "attention", Name: "rope", DTypes: both, Threads: 256, Params: []string{"x", "positions", "table", "n", "heads", "d", "ldx", "inverse"}},
+	{Unit: "attention", Name: "ropestore", DTypes: both, Threads: 256, Params: []string{"q", "k", "v", "cachek", "cachev", "positions", "slots", "table", "n", "heads", "kvheads", "d"}},
+	{Unit: "attention", Name: "attention", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "pagedattention", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "tables", "tableof", "count", "n", "tablestride", "pagesize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "pagedattention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "tables", "tableof", "count", "n", "tablestride", "pagesize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "pagedattention", Variant: "split", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "tables", "tableof", "count", "n", "tablestride", "pagesize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "pagedattention", Variant: "splitwide", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "tables", "tableof", "count", "n", "tablestride", "pagesize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attention", Variant: "combine", DTypes: both, Threads: 128, Params: []string{"out", "sums", "states", "count", "n", "heads", "d", "chunks"}},
+	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+}
