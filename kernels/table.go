@@ -129,4 +129,7 @@ var table = []Kernel{
 	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
 	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
 	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
+	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
+	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
 }
