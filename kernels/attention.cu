@@ -2,8 +2,8 @@
 //
 // Targets: sm80.
 //
-// T is f32 or bf16, the storage of activations and of the cache. D = d is even, at most
-// 128, and at most 256 in the variants "wide". heads is a multiple of kvheads; head i
+// T is f32 or bf16, the storage of activations and of the cache. d is the width of a head, at
+// most 128, and at most 256 in the variants "wide"; rotations need an even one. heads is a multiple of kvheads; head i
 // reads key-value head i / (heads/kvheads). Rows of keys and values have kvheads·d
 // elements.
 //
@@ -16,9 +16,11 @@
 //   attention_T[_wide](out, lse, q, k, v, first, count, n, heads, kvheads, d, scale)
 //     row i attends to the rows first[i] … first[i] + count[i] − 1. lse f32 [n, heads] gets
 //     the logarithm of the softmax's denominator; 0 for none.
-//   pagedattention_T[_wide](out, q, cachek, cachev, tables, tableof, count, n, tablestride,
-//       pagesize, heads, kvheads, d, scale)
-//     row i attends to the first count[i] rows of the pages tables[tableof[i]·tablestride …].
+//   pagedattention_T[_wide](out, q, cachek, cachev, blocks, first, count, n, blocksize, heads,
+//       kvheads, d, scale)
+//     row i attends to the first count[i] rows of the blocks blocks[first[i]], blocks[first[i] +
+//     1] …, of blocksize rows each. What stands behind those it needs is not read. Rows of one
+//     sequence share their reads of keys if they are adjacent and have the same first.
 //   pagedattention_T_split[wide](sums, states, q, …, scale), then
 //   attention_T_combine(out, sums, states, count, n, heads, d, chunks)
 //     the same in two steps, for few rows with many keys. sums f32 [n, heads, chunks, d] and
@@ -31,7 +33,7 @@
 //     int32 [rows, 2] names, for each row of k, the first row that may attend to it and the
 //     one behind the last; both equal if none does, and then its gradients are zero.
 //
-// positions, slots, first, count, tables, tableof and rowsof are int32. A row with count 0
+// positions, slots, first, count, blocks and rowsof are int32. A row with count 0
 // gets zeros.
 //
 // The result is the same to the bit, whichever of them computes it, wherever keys lie:
@@ -140,8 +142,8 @@ ATTENTION(attention_f32_wide, Wide, float)
 ATTENTION(attention_bf16_wide, Wide, bf16)
 
 #define PAGED(name, B, T) \
-  KERNEL_OF(kAttentionThreads, 2) name(T *out, const T *q, const T *cachek, const T *cachev, const int *tables, const int *tableof, const int *count, i64 n, i64 tablestride, i64 pagesize, i64 heads, i64 kvheads, i64 d, double scale) { \
-    attend<B>(out, (float *)nullptr, q, cachek, cachev, Pages{tables, tableof, count, tablestride, pagesize}, n, {heads, kvheads, d, (float)scale}); \
+  KERNEL_OF(kAttentionThreads, 2) name(T *out, const T *q, const T *cachek, const T *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
+    attend<B>(out, (float *)nullptr, q, cachek, cachev, Paged{blocks, first, count, blocksize}, n, {heads, kvheads, d, (float)scale}); \
   }
 PAGED(pagedattention_f32, Narrow, float)
 PAGED(pagedattention_bf16, Narrow, bf16)
@@ -149,8 +151,8 @@ PAGED(pagedattention_f32_wide, Wide, float)
 PAGED(pagedattention_bf16_wide, Wide, bf16)
 
 #define SPLIT(name, pairs, T) \
-  KERNEL_OF(kDecodeThreads, 2) name(float *sums, float2 *states, const T *q, const T *cachek, const T *cachev, const int *tables, const int *tableof, const int *count, i64 n, i64 tablestride, i64 pagesize, i64 heads, i64 kvheads, i64 d, double scale) { \
-    attendChunk<pairs>(sums, states, q, cachek, cachev, Pages{tables, tableof, count, tablestride, pagesize}, n, {heads, kvheads, d, (float)scale}); \
+  KERNEL_OF(kDecodeThreads, 2) name(float *sums, float2 *states, const T *q, const T *cachek, const T *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
+    attendChunk<pairs>(sums, states, q, cachek, cachev, Paged{blocks, first, count, blocksize}, n, {heads, kvheads, d, (float)scale}); \
   }
 SPLIT(pagedattention_f32_split, 2, float)
 SPLIT(pagedattention_bf16_split, 2, bf16)

@@ -174,7 +174,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
     const float inverse = countOf[i] > 0 ? 1 / state[i].l : 0;
 #pragma unroll
     for (int c = 0; c < B::kPairs; c++)
-      if (columnOf(c) < h.d) store2(out + at * h.d + columnOf(c), make_float2(__fmul_rn(sum[i][c].x, inverse), __fmul_rn(sum[i][c].y, inverse)));
+      store2(out + at * h.d, columnOf(c), h.d, make_float2(__fmul_rn(sum[i][c].x, inverse), __fmul_rn(sum[i][c].y, inverse)));
     if (lse && lane == 0) lse[at] = countOf[i] > 0 ? state[i].m + logf(state[i].l) : 0;
   }
 }

@@ -7,7 +7,7 @@ constexpr int kDecodeThreads = kChunkTiles * kWarp;
 constexpr int kTogether = kChunkTiles;  // Heads of a key-value head at a time: a warp for each.
 
 template <int Pairs, class T>
-__device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T *q, const T *k, const T *v, const Pages &keys, i64 n, const Heads &h) {
+__device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T *q, const T *k, const T *v, const Paged &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float p[kChunk][kTogether];             // Scores, then their exponentials.
   __shared__ __align__(16) float queries[kTogether][2 * kWarp * Pairs];
   __shared__ float parts[kChunkTiles][kTogether][2 * kWarp];
@@ -88,7 +88,7 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
       const T *from = v + __shfl_sync(kAll, at, j);
       float2 x[Pairs];
 #pragma unroll
-      for (int c = 0; c < Pairs; c++) x[c] = columnOf(c) < h.d ? load2(from + columnOf(c)) : make_float2(0, 0);
+      for (int c = 0; c < Pairs; c++) x[c] = load2(from, columnOf(c), h.d);
 #pragma unroll
       for (int i = 0; i < kTogether; i++) {
         if (i < heads) {

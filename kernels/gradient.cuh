@@ -10,7 +10,7 @@ template <int Pairs> struct Columns {
   float2 at[Pairs];
   template <class T> __device__ __forceinline__ void load(const T *from, i64 d) {
 #pragma unroll
-    for (int c = 0; c < Pairs; c++) at[c] = columnOf(c) < d ? load2(from + columnOf(c)) : make_float2(0, 0);
+    for (int c = 0; c < Pairs; c++) at[c] = load2(from, columnOf(c), d);
   }
   __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -18,8 +18,7 @@ template <int Pairs> struct Columns {
   }
   template <class T> __device__ __forceinline__ void store(T *to, i64 d) const {
 #pragma unroll
-    for (int c = 0; c < Pairs; c++)
-      if (columnOf(c) < d) store2(to + columnOf(c), at[c]);
+    for (int c = 0; c < Pairs; c++) store2(to, columnOf(c), d, at[c]);
   }
   __device__ __forceinline__ float dot(const Columns &o) const {
     float s = 0;

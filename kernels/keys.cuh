@@ -15,15 +15,16 @@ struct Spans {
   __device__ __forceinline__ i64 row(i64 n, i64 key) const { return first[n] + key; }
 };
 
-// Pages are keys in pages, which lie anywhere.
-struct Pages {
-  const int *tables, *tableOf, *counts;
-  i64 stride, pageSize;
+// Paged are keys in blocks of so many rows, which lie anywhere: row n has those that
+// the list names from first[n] on.
+struct Paged {
+  const int *blocks, *first, *counts;
+  i64 size;
   __device__ __forceinline__ i64 count(i64 n) const { return counts[n]; }
-  __device__ __forceinline__ bool together(i64 n, i64 m) const { return tableOf[n] == tableOf[m]; }
+  __device__ __forceinline__ bool together(i64 n, i64 m) const { return first[n] == first[m]; }
   __device__ __forceinline__ i64 row(i64 n, i64 key) const {
-    const u32 page = (u32)key / (u32)pageSize;
-    return tables[tableOf[n] * stride + page] * pageSize + ((u32)key - page * (u32)pageSize);
+    const u32 block = (u32)key / (u32)size;
+    return blocks[first[n] + block] * size + ((u32)key - block * (u32)size);
   }
 };
 
@@ -38,13 +39,35 @@ struct Heads {
 // Pairs, as far as there are so many.
 __device__ __forceinline__ int columnOf(int i) { return 2 * (int)(threadIdx.x % kWarp + kWarp * i); }
 
-__device__ __forceinline__ float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(p); }
-__device__ __forceinline__ float2 load2(const bf16 *p) {
-  const u32 v = *reinterpret_cast<const u32 *>(p);
-  return make_float2(lowHalf(v), highHalf(v));
+// load2 and store2 access the columns `at` and at + 1 of a head, as far as it has them:
+// together where d is even, because a head then begins at a multiple of both.
+__device__ __forceinline__ float2 load2(const float *head, int at, i64 d) {
+  if (at + 1 < d && d % 2 == 0) return *reinterpret_cast<const float2 *>(head + at);
+  return make_float2(at < d ? head[at] : 0, at + 1 < d ? head[at + 1] : 0);
 }
-__device__ __forceinline__ void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(p) = v; }
-__device__ __forceinline__ void store2(bf16 *p, float2 v) { *reinterpret_cast<u32 *>(p) = pair(v.x, v.y); }
+__device__ __forceinline__ float2 load2(const bf16 *head, int at, i64 d) {
+  if (at + 1 < d && d % 2 == 0) {
+    const u32 v = *reinterpret_cast<const u32 *>(head + at);
+    return make_float2(lowHalf(v), highHalf(v));
+  }
+  return make_float2(at < d ? widen(head[at]) : 0, at + 1 < d ? widen(head[at + 1]) : 0);
+}
+__device__ __forceinline__ void store2(float *head, int at, i64 d, float2 v) {
+  if (at + 1 < d && d % 2 == 0) {
+    *reinterpret_cast<float2 *>(head + at) = v;
+    return;
+  }
+  if (at < d) head[at] = v.x;
+  if (at + 1 < d) head[at + 1] = v.y;
+}
+__device__ __forceinline__ void store2(bf16 *head, int at, i64 d, float2 v) {
+  if (at + 1 < d && d % 2 == 0) {
+    *reinterpret_cast<u32 *>(head + at) = pair(v.x, v.y);
+    return;
+  }
+  if (at < d) head[at] = narrow<bf16>(v.x);
+  if (at + 1 < d) head[at + 1] = narrow<bf16>(v.y);
+}
 
 // State is what softmax(s)·v is built from: the largest score, and Σ eˢ⁻ᵐ.
 struct State {

@@ -12,9 +12,9 @@
 //
 //   w        ldw is k rounded up to a multiple of 64, zero behind k; 256-byte aligned.
 //   wscales  i8: bf16 [m, ldw/32], one a block of 32 columns. Otherwise not read.
-//   scales   f32, bf16: an array of device pointers to f32 [k], or 0. Row n of x is
-//            multiplied by scales[index[n]], or by scales[0] where index is 0, rounded to
-//            float32. bf16 then rounds it to bfloat16.
+//   scales   f32, bf16: a bank f32 [·, k] of rows without padding, or 0. Row n of x is
+//            multiplied by row index[n] of it, or by row 0 where index is 0, and rounded to
+//            T, as scalecols does it. bf16 then rounds it to bfloat16.
 //            i8: the f32 [n, ldx/32] that quantise wrote, and x is its q: ldx is a
 //            multiple of 64 that is not less than k. index is not read.
 //   index    int32 [n], or 0.
@@ -56,17 +56,17 @@ using Large = Tile<128, 128, 2, 4, 3>;
     if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags}, x, scales, w, wscales); \
   }
 
-PRODUCT(product_f32_f32_skinny, kSkinnyThreads, float, float, float, const float *const *) ROWS(skinnyF32<float>)
-PRODUCT(product_f32_bf16_skinny, kSkinnyThreads, bf16, bf16, float, const float *const *) ROWS(skinnyF32<bf16>)
-PRODUCT(product_f32_f32_tiled, kTileF32Threads, float, float, float, const float *const *) ROWS(tiledF32<float>)
-PRODUCT(product_f32_bf16_tiled, kTileF32Threads, bf16, bf16, float, const float *const *) ROWS(tiledF32<bf16>)
+PRODUCT(product_f32_f32_skinny, kSkinnyThreads, float, float, float, const float *) ROWS(skinnyF32<float>)
+PRODUCT(product_f32_bf16_skinny, kSkinnyThreads, bf16, bf16, float, const float *) ROWS(skinnyF32<bf16>)
+PRODUCT(product_f32_f32_tiled, kTileF32Threads, float, float, float, const float *) ROWS(tiledF32<float>)
+PRODUCT(product_f32_bf16_tiled, kTileF32Threads, bf16, bf16, float, const float *) ROWS(tiledF32<bf16>)
 
-PRODUCT(product_bf16_f32_skinny, kSkinnyThreads, float, float, bf16, const float *const *) ROWS(skinnyBF16<float>)
-PRODUCT(product_bf16_bf16_skinny, kSkinnyThreads, bf16, bf16, bf16, const float *const *) ROWS(skinnyBF16<bf16>)
-PRODUCT(product_bf16_f32_tiled, Tiled::kThreads, float, float, bf16, const float *const *) ROWS((tiledBF16<Tiled, float>))
-PRODUCT(product_bf16_bf16_tiled, Tiled::kThreads, bf16, bf16, bf16, const float *const *) ROWS((tiledBF16<Tiled, bf16>))
-PRODUCT(product_bf16_f32_large, Large::kThreads, float, float, bf16, const float *const *) ROWS((tiledBF16<Large, float>))
-PRODUCT(product_bf16_bf16_large, Large::kThreads, bf16, bf16, bf16, const float *const *) ROWS((tiledBF16<Large, bf16>))
+PRODUCT(product_bf16_f32_skinny, kSkinnyThreads, float, float, bf16, const float *) ROWS(skinnyBF16<float>)
+PRODUCT(product_bf16_bf16_skinny, kSkinnyThreads, bf16, bf16, bf16, const float *) ROWS(skinnyBF16<bf16>)
+PRODUCT(product_bf16_f32_tiled, Tiled::kThreads, float, float, bf16, const float *) ROWS((tiledBF16<Tiled, float>))
+PRODUCT(product_bf16_bf16_tiled, Tiled::kThreads, bf16, bf16, bf16, const float *) ROWS((tiledBF16<Tiled, bf16>))
+PRODUCT(product_bf16_f32_large, Large::kThreads, float, float, bf16, const float *) ROWS((tiledBF16<Large, float>))
+PRODUCT(product_bf16_bf16_large, Large::kThreads, bf16, bf16, bf16, const float *) ROWS((tiledBF16<Large, bf16>))
 
 PRODUCT(product_i8_f32_skinny, kSkinnyThreads, float, signed char, signed char, const float *) QUANTISED(skinnyI8<float>)
 PRODUCT(product_i8_bf16_skinny, kSkinnyThreads, bf16, signed char, signed char, const float *) QUANTISED(skinnyI8<bf16>)
@@ -113,10 +113,10 @@ __device__ __forceinline__ void quantise(signed char *q, float *qscales, const R
 }
 
 KERNEL(kQuantiseThreads)
-quantise_f32(signed char *q, float *qscales, const float *x, const float *const *scales, const int *index, i64 n, i64 k, i64 ldx, i64 ldq) {
+quantise_f32(signed char *q, float *qscales, const float *x, const float *scales, const int *index, i64 n, i64 k, i64 ldx, i64 ldq) {
   quantise<float>(q, qscales, {x, scales, index, n, k, ldx}, ldq);
 }
 KERNEL(kQuantiseThreads)
-quantise_bf16(signed char *q, float *qscales, const bf16 *x, const float *const *scales, const int *index, i64 n, i64 k, i64 ldx, i64 ldq) {
+quantise_bf16(signed char *q, float *qscales, const bf16 *x, const float *scales, const int *index, i64 n, i64 k, i64 ldx, i64 ldq) {
   quantise<bf16>(q, qscales, {x, scales, index, n, k, ldx}, ldq);
 }

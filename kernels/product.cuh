@@ -19,13 +19,13 @@ template <class T> struct Product {
 // Rows are the rows of x, scaled by rows of their own.
 template <class T> struct Rows {
   const T *x;
-  const float *const *scales;
+  const float *scales;  // A bank of rows [·, k].
   const int *index;
   i64 n, k, ldx;
 
   // scale returns the scales of a row, or null.
   __device__ __forceinline__ const float *scale(i64 row) const {
-    return scales && row < n ? scales[index ? index[row] : 0] : nullptr;
+    return scales && row < n ? scales + (index ? index[row] : 0) * k : nullptr;
   }
   // load reads 8 elements of a row from column `at` on; zeros behind the last
   // column or row.
@@ -37,13 +37,13 @@ template <class T> struct Rows {
       for (int i = 0; i < kVector; i++) v[i] = 0;
     }
   }
-  // apply scales them. The product of two float32 is rounded, never fused.
+  // apply scales them, and rounds to T, as scalecols does: a bfloat16 stays one.
   __device__ __forceinline__ void apply(float (&v)[kVector], const float *s, i64 at) const {
     if (!s) return;
     float f[kVector];
     load8(f, s + at, k - at);
 #pragma unroll
-    for (int i = 0; i < kVector; i++) v[i] = __fmul_rn(v[i], f[i]);
+    for (int i = 0; i < kVector; i++) v[i] = widen(narrow<T>(__fmul_rn(v[i], f[i])));
   }
 };
 

@@ -248,7 +248,7 @@ template <class T> __device__ __forceinline__ void tiledF32(const Product<T> &p,
     for (int i = 0; i < 4; i++) {
       const i64 at = (i64)step * kStep + column + i;
       nextX[i] = row < p.n && at < p.k ? widen(x[at]) : 0;
-      if (scale && at < p.k) nextX[i] = __fmul_rn(nextX[i], scale[at]);
+      if (scale && at < p.k) nextX[i] = widen(narrow<T>(__fmul_rn(nextX[i], scale[at])));
     }
   };
   float total[4][4] = {}, sum[4][4] = {};

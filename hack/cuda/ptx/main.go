@@ -202,7 +202,7 @@ func (b builder) compile(ctx context.Context, o output) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }() // What is left there harms nobody.
 	file := filepath.Join(temp, o.name())
 	// Inside the folder, by a relative name: none that depends on where it lies can
 	// get into the PTX.
