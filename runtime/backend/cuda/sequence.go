@@ -86,8 +86,8 @@ const (
 func variant(op string, s backend.AttentionShape) (ending string, pairs int, err error) {
 	const narrow, wide = 16, 8 // Rows by heads that a block has.
 	switch {
-	case s.HeadDim%2 != 0 || s.HeadDim > widestWide:
-		return "", 0, fmt.Errorf("%s: heads of %d elements, which must be even and at most %d: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
+	case s.HeadDim > widestWide:
+		return "", 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
 	case s.HeadDim > widest:
 		return "wide", wide, nil
 	default:
@@ -188,19 +188,18 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	const oneBlock = 1 // The kernel counts tables; ours begin at any block.
 	grid := attentionGrid(n, pairs, s)
 	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
 		return b.splitAttention(args, blocks, first, count, n, chunks, ending, keys.BlockSize, s)
 	}
 	return b.launch("pagedattention_f32"+suffix(ending), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
-		blocks.at, first.at, count.at, n, oneBlock, keys.BlockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+		blocks.at, first.at, count.at, n, keys.BlockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 }
 
 // splitAttention divides the keys of rows among blocks: few rows with many keys would
 // leave most of the device idle.
 func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, chunks int, ending string, blockSize int, s backend.AttentionShape) error {
-	const states, oneBlock = 2, 1
+	const states = 2
 	sums := n * s.Heads * chunks * s.HeadDim
 	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
 	if err != nil {
@@ -209,7 +208,7 @@ func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, 
 	defer b.Free(work)
 	at := work.start + address(backend.F32.Bytes(1, sums))
 	err = b.launch("pagedattention_f32_split"+ending, [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
-		blocks.at, first.at, count.at, n, oneBlock, blockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+		blocks.at, first.at, count.at, n, blockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 	if err != nil {
 		return err
 	}

@@ -212,8 +212,7 @@ func (w *weight) backward() (*matrix, error) {
 	return w.transposed, nil
 }
 
-// Compose implements backend.LinearOps: U's rows, scaled, are multiplied with V as the
-// backward product with Vᵀ does it.
+// Compose implements backend.LinearOps.
 func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s backend.Buffer) error {
 	const op = "compose"
 	var own [3]*weight
@@ -226,12 +225,32 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	if err := check.Compose(op, dst, u, vt); err != nil {
 		return err
 	}
-	if _, err := operands(op, operand{"s", s, u.In()}); err != nil {
+	scale, err := operands(op, operand{"s", s, u.In()})
+	if err != nil {
 		return err
 	}
 	own[0].mu.Lock()
 	own[0].transposed = nil
 	own[0].mu.Unlock()
+	if dst.Type() == backend.Int8 || u.Type() == backend.Int8 || u.Type() != vt.Type() {
+		return b.composeByRows(ctx, own[0], own[1], vt, s)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	tile := 64
+	if u.Type() == backend.BF16 {
+		tile = 128
+	}
+	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
+	return b.launch("compose_"+kernelName(left.kind)+"_"+kernelName(to.kind), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
+		to.at(), left.at(), right.at(), scale[0].start, to.rows, left.columns, to.columns, to.pitch, left.pitch, right.pitch)
+}
+
+// composeByRows composes by products: U's rows, scaled, are multiplied with V as the
+// backward product with Vᵀ does it, and packed.
+func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.Weight, s backend.Buffer) error {
+	const op = "compose"
 	// So many rows at a time that what is computed in float32 stays small.
 	const most = 16 << 20
 	out, rank, in := dst.Out(), u.In(), dst.In()
@@ -263,13 +282,13 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 		ids := &list{at: lists.lists[0].at + address(4*first), values: all[first : first+n]}
 		us, ws := *left, *w
 		us.n, ws.n = n*rank, n*in
-		if err := b.gather(&us, &own[1].matrix, ids); err != nil {
+		if err := b.gather(&us, &u.matrix, ids); err != nil {
 			return err
 		}
 		if err := b.MatMulBackward(n, backend.Product{Y: &ws, X: &us, W: vt, Scales: &backend.Scales{Bank: s}}); err != nil {
 			return err
 		}
-		if err := b.pack(&own[0].matrix, first, n, ws.start); err != nil {
+		if err := b.pack(&dst.matrix, first, n, ws.start); err != nil {
 			return err
 		}
 	}
