@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,10 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backends"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 	"github.com/transformersquared/operator/runtime/train"
@@ -26,8 +28,29 @@ type modelFlags struct {
 	model         string
 	decomposition string
 	experts       []string
-	threads       int
+	compute       computeFlags
 	dtype         backend.WeightType
+}
+
+// computeFlags are the flags that say what computes.
+type computeFlags struct {
+	backend string
+	threads int
+}
+
+func (f *computeFlags) register(flags *pflag.FlagSet) {
+	f.registerBackend(flags)
+	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+}
+
+func (f *computeFlags) registerBackend(flags *pflag.FlagSet) {
+	flags.StringVar(&f.backend, "backend", "",
+		"compute with `NAME`: "+strings.Join(backends.Names(), ", ")+"; without it, as a specification says, or "+backends.Names()[0])
+}
+
+// open opens the backend that the flag names or else a specification asks for.
+func (f *computeFlags) open(asked string) (backend.Backend, error) {
+	return backends.Open(cmp.Or(f.backend, asked), f.threads)
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
@@ -41,7 +64,7 @@ func (f *modelFlags) register(flags *pflag.FlagSet) {
 
 // registerCompute defines the flags that say how to compute.
 func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
-	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	f.compute.register(flags)
 	flags.TextVar(&f.dtype, "dtype", backend.F32,
 		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
 }
@@ -63,7 +86,10 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := cpu.New(f.threads)
+	be, err := f.compute.open("")
+	if reason, _ := failure.Of(err); reason == contract.ReasonUsage {
+		return nil, &UsageError{Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backends"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -45,7 +45,9 @@ type Config struct {
 	// Form is the one that mixtures of experts are computed in; empty means
 	// engine.FormAuto.
 	Form engine.Form
-	// Threads of the backend; 0 means as many as the process may use.
+	// Backend is the name of what computes (see package backends), Threads are those
+	// of the host; 0 means as many as the process may use.
+	Backend string
 	Threads int
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
@@ -90,7 +92,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, err)
 	}
-	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
+	c.Name, c.ContextLength, c.MaxBatch, c.Backend = spec.Name, spec.ContextLength, spec.MaxBatch, spec.Backend
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
 	return c, nil
@@ -173,8 +175,8 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.dec, err = openDecomposition(s.config); err != nil {
 		return err
 	}
-	if c.backend, err = cpu.New(s.config.Threads); err != nil {
-		return fmt.Errorf("starting the backend: %w", err)
+	if c.backend, err = backends.Open(s.config.Backend, s.config.Threads); err != nil {
+		return err
 	}
 	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType))
 	if err != nil {
