@@ -2,6 +2,7 @@ package desired
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -142,14 +143,9 @@ type gpuResources []string
 
 // has reports whether a resource is a GPU: nvidia.com/gpu, nvidia.com/gpu.shared
 // where GPUs are shared in time, and nvidia.com/mig-… for a part of one are.
-func (names gpuResources) has(resource corev1.ResourceName) bool {
-	for _, name := range names {
-		if string(resource) == name {
-			return true
-		}
-	}
-	return resource == DefaultGPUResource || resource == DefaultGPUResource+".shared" ||
-		strings.HasPrefix(string(resource), "nvidia.com/mig-")
+func (names gpuResources) has(name corev1.ResourceName) bool {
+	return slices.Contains(names, string(name)) || name == DefaultGPUResource || name == DefaultGPUResource+".shared" ||
+		strings.HasPrefix(string(name), "nvidia.com/mig-")
 }
 
 // named reports whether resources say anything of GPUs, be it that none is asked

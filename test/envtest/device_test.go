@@ -101,7 +101,7 @@ var _ = Describe("What computes", func() {
 		Expect(base.Status.Runs[0].Result).To(Equal(contract.ReasonDeviceMemory))
 		Expect(base.Status.Runs[0].Device).To(Equal(h100))
 
-		By("going on on CPUs, from what is there")
+		By("continuing on CPUs with what is there")
 		change(ctx, w, base, func() { base.Spec.Runtime.Backend, base.Spec.Runtime.Resources = v1alpha1.BackendCPU, nil })
 		Eventually(func(g Gomega) {
 			w.get(ctx, job.Name, job)
