@@ -132,6 +132,16 @@ var _ = Describe("What computes", func() {
 		Expect(pod.Spec.ResourceClaims).To(ConsistOf(HaveField("ResourceClaimTemplateName", HaveValue(Equal("h100")))))
 		Expect(pod.Spec.Containers[0].Resources.Claims).To(ConsistOf(corev1.ResourceClaim{Name: pod.Spec.ResourceClaims[0].Name}))
 
+		By("showing the device as soon as the pod tells it, before there is an iteration")
+		pods.listen(pod, progressing(contract.Progress{Phase: "Baseline", EstimatedRemainingSeconds: -1, Device: h100}))
+		w.setPod(ctx, pod, corev1.PodRunning, works("train"))
+		Eventually(func(g Gomega) {
+			w.get(ctx, "math", math)
+			g.Expect(math.Status.Runs).NotTo(BeEmpty())
+			g.Expect(math.Status.Runs[0].Device).To(Equal(h100))
+		}).Should(Succeed())
+
+		By("going to a node that has none")
 		w.setPod(ctx, pod, corev1.PodFailed, ended("train", contract.ExitFailed, "Error", &contract.Termination{
 			Reason: contract.ReasonNoDevice, Message: "no NVIDIA driver is there: libcuda.so.1 is nowhere",
 		}))
@@ -141,7 +151,7 @@ var _ = Describe("What computes", func() {
 			g.Expect(c.Message).To(And(ContainSubstring("libcuda.so.1"), ContainSubstring("set spec.training.backend to CPU"), ContainSubstring("It is tried again at")))
 		}).Should(Succeed())
 		Expect(stalled(math)).To(BeFalse())
-		Expect(math.Status.Runs[0].Device).To(BeEmpty())
+		Expect(math.Status.Runs[0].Device).To(Equal(h100)) // The last that computed.
 	})
 
 	It("is counted for the pods of a policy, which say why they do not start", func(ctx SpecContext) {
