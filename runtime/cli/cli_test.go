@@ -216,9 +216,9 @@ func TestExpertsChangeWhatAModelSays(t *testing.T) {
 	}
 }
 
-// TestWeightTypesChangeWhatIsComputed runs the base and an expert with each type:
+// TestDTypesChangeWhatIsComputed runs the base and an expert with each type:
 // random weights are so undecided that rounding shows in 64 tokens.
-func TestWeightTypesChangeWhatIsComputed(t *testing.T) {
+func TestDTypesChangeWhatIsComputed(t *testing.T) {
 	v := enginetest.New(t)
 	for _, more := range [][]string{nil, {"--expert", v.ExpertDir(t, v.Expert(t, "a", 1).Digest)}} {
 		said := map[string]string{}

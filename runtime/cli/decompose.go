@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,7 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 					if spec, err = jobs.LoadSpec[contract.DecomposeSpec](specFile, env.Getenv); err != nil {
 						return contract.Termination{}, err
 					}
+					spec.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 				}
 				return decompose(ctx, p, spec, compute, model, handover(fetched, jobs.Managed(specFile, env.Getenv)))
 			})

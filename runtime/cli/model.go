@@ -14,7 +14,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backends"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -29,7 +29,7 @@ type modelFlags struct {
 	decomposition string
 	experts       []string
 	compute       computeFlags
-	dtype         backend.WeightType
+	dtype         backend.DType
 }
 
 // computeFlags are the flags that say what computes.
@@ -45,12 +45,18 @@ func (f *computeFlags) register(flags *pflag.FlagSet) {
 
 func (f *computeFlags) registerBackend(flags *pflag.FlagSet) {
 	flags.StringVar(&f.backend, "backend", "",
-		"compute with `NAME`: "+strings.Join(backends.Names(), ", ")+"; without it, as a specification says, or "+backends.Names()[0])
+		"compute with `NAME`: "+strings.Join(registry.Names(), " or ")+"; without it, with what a specification says, and else with "+registry.Names()[0])
 }
 
 // open opens the backend that the flag names or else a specification asks for.
 func (f *computeFlags) open(asked string) (backend.Backend, error) {
-	return backends.Open(cmp.Or(f.backend, asked), f.threads)
+	name := cmp.Or(f.backend, asked, registry.Names()[0])
+	be, err := registry.Open(name, registry.Options{Threads: f.threads})
+	if err != nil && strings.EqualFold(name, contract.BackendCPU) {
+		// Of a processor too much was asked for, by T2_CPU.
+		return nil, failure.Permanent(contract.ReasonUsage, err)
+	}
+	return be, err
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -64,7 +65,7 @@ func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python 
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	be, err := compute.open(spec.Backend)
+	be, err := compute.open(cmp.Or(spec.Backend, contract.BackendCPU))
 	if err != nil {
 		return contract.Termination{}, err
 	}

@@ -94,11 +94,13 @@ func Of(err error) (reason string, permanent bool) {
 	return contract.ReasonInternal, false
 }
 
-// device is the reason of an error about the device, and whether it is permanent:
-// another node may have a device, while what does not fit into one, or is too new
-// for it, stays so until somebody chooses another. Empty for other errors.
+// device is the reason of an error about what computes, and whether it is
+// permanent: another node may have a device, while what does not fit into one, or is
+// too new for it, stays so until somebody chooses another. Empty for other errors.
 func device(err error) (reason string, permanent bool) {
 	switch {
+	case errors.Is(err, backend.ErrUnknown):
+		return contract.ReasonUsage, true
 	case errors.Is(err, backend.ErrNoDevice):
 		return contract.ReasonNoDevice, false
 	case errors.Is(err, backend.ErrDeviceMemory):

@@ -31,6 +31,7 @@ func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
 		{"a quota", &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, contract.ReasonDiskFull, false},
 		{"a cancelled context", fmt.Errorf("x: %w", context.Canceled), contract.ReasonInterrupted, false},
 		{"the network", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), contract.ReasonSourceUnreachable, false},
+		{"a backend that this binary has not", fmt.Errorf("x: %w", backend.ErrUnknown), contract.ReasonUsage, true},
 		{"no driver", fmt.Errorf("opening backend cuda: %w", backend.ErrNoDevice), contract.ReasonNoDevice, false},
 		{"no device behind a wrong specification", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrNoDevice)), contract.ReasonNoDevice, false},
 		{"a cache that does not fit", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrDeviceMemory)), contract.ReasonDeviceMemory, true},

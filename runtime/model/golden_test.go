@@ -148,20 +148,14 @@ func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 		for _, q := range g.Sequences {
 			sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
 		}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(g.Factored...)...), logitTolerance)
 
 		loss, gradient := policyGradient(logits, sequences, g.Rewards)
 		if math.Abs(loss-g.Loss) > 1e-4 {
 			t.Errorf("the loss is %v, want %v", loss, g.Loss)
 		}
-		got, err := m.Backward(t.Context(), tape, gradient)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := backward(t, m, tape, gradient)
 		if len(got) != len(g.Gradients) {
 			t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
 		}

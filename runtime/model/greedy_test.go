@@ -108,7 +108,7 @@ func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
 // each prefix of the reference's text: where two tokens are about as likely,
 // rounding decides.
 func TestNarrowWeightsChooseTheReferencesTokens(t *testing.T) {
-	for kind, share := range map[backend.WeightType]float64{backend.F32: 1, backend.BF16: 0.98, backend.Int8: 0.92} {
+	for kind, share := range map[backend.DType]float64{backend.F32: 1, backend.BF16: 0.98, backend.Int8: 0.92} {
 		t.Run(kind.String(), func(t *testing.T) {
 			m, dir := sharedModel(t, "tinystories-656k", model.WeightsAs(kind))
 			want := readTranscript(t, dir)

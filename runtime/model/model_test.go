@@ -18,7 +18,7 @@ import (
 // TestDecodingTokenByTokenEqualsOnePrefill wants the same bits from a prompt
 // computed at once, in pieces, token by token, and among other sequences.
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		t.Run(kind.String(), func(t *testing.T) {
 			decodingEqualsPrefill(t, newModel(t, newCPU(t, 2), tiny(), model.WeightsAs(kind)))
 		})
@@ -59,10 +59,7 @@ func TestTrainingForwardEqualsInference(t *testing.T) {
 	}
 	for _, m := range []*model.Model{base, factored} {
 		a, b := randomTokens(12, tiny().Vocab, 1), randomTokens(7, tiny().Vocab, 2)
-		logits, tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: a, From: 4}, {Tokens: b, From: 0}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, []model.Sequence{{Tokens: a, From: 4}, {Tokens: b, From: 0}})
 		tape.Release()
 		want := step(t, m, newCache(t, m, 2),
 			model.Segment{Seq: 0, Tokens: a, AllLogits: true}, model.Segment{Seq: 1, Tokens: b, AllLogits: true})
@@ -116,10 +113,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				logits, tape, err := m.Forward(t.Context(), sequences)
-				if err != nil {
-					t.Fatal(err)
-				}
+				logits, tape := forward(t, m, sequences)
 				tape.Release()
 				loss, _ := policyGradient(logits, sequences, rewards)
 				return loss
@@ -127,15 +121,9 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 			const h = 2e-3
 			numeric := (lossAt(h) - lossAt(-h)) / (2 * h)
 			lossAt(0)
-			logits, tape, err := m.Forward(t.Context(), sequences)
-			if err != nil {
-				t.Fatal(err)
-			}
+			logits, tape := forward(t, m, sequences)
 			_, gradient := policyGradient(logits, sequences, rewards)
-			ds, err := m.Backward(t.Context(), tape, gradient)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ds := backward(t, m, tape, gradient)
 			if len(ds) != len(factors) {
 				t.Errorf("%d gradients for %d factored projections", len(ds), len(factors))
 			}
@@ -161,15 +149,9 @@ func TestResultsDoNotDependOnThreads(t *testing.T) {
 			t.Fatal(err)
 		}
 		sequences := []model.Sequence{{Tokens: randomTokens(60, 512, 1), From: 20}, {Tokens: randomTokens(50, 512, 2)}}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		_, gradient := policyGradient(logits, sequences, []float64{1, -1})
-		ds, err := m.Backward(t.Context(), tape, gradient)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ds := backward(t, m, tape, gradient)
 		got := slices.Clone(logits.Data)
 		for _, info := range m.Linears() {
 			got = append(got, ds[info.Name]...)
@@ -335,26 +317,41 @@ func TestBadTrainingInputIsRefused(t *testing.T) {
 		"an unknown token":     {{Tokens: []int32{1, 99}}},
 		"too long":             {{Tokens: long}},
 	} {
-		if _, _, err := m.Forward(t.Context(), sequences); err == nil {
+		if _, err := m.Forward(t.Context(), sequences); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	logits, tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: []int32{1, 2, 3}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := base.Backward(t.Context(), tape, logits); err == nil {
+	sequences := []model.Sequence{{Tokens: []int32{1, 2, 3}}}
+	logits, tape := forward(t, m, sequences)
+	if _, err := base.Backward(t.Context(), tape); err == nil {
 		t.Error("a tape of another model: no error")
 	}
-	if _, err := m.Backward(t.Context(), tape, tensor.New(1, tiny().Vocab)); err == nil {
+	if err := tape.Gradient(tensor.New(1, tiny().Vocab)); err == nil {
 		t.Error("a gradient of another shape: no error")
 	}
-	if _, err := m.Backward(t.Context(), tape, logits); err == nil {
+	if _, err := tape.PolicyGradient(nil, make([]backend.Position, 5), 0, 1); err == nil {
+		t.Error("positions for other rows: no error")
+	}
+	if _, err := m.Backward(t.Context(), tape); err == nil {
+		t.Error("a tape without a gradient: no error")
+	}
+	if _, err := m.Backward(t.Context(), tape); err == nil {
 		t.Error("a used tape: no error")
 	}
+	if err := tape.Gradient(logits); err == nil {
+		t.Error("a gradient for a used tape: no error")
+	}
+	_, tape = forward(t, m, sequences)
+	if err := tape.Gradient(logits); err != nil {
+		t.Error(err)
+	}
+	if _, err := tape.Logits(); err == nil {
+		t.Error("logits that are a gradient now: no error")
+	}
+	tape.Release()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := m.Forward(cancelled, []model.Sequence{{Tokens: []int32{1, 2}}}); !errors.Is(err, context.Canceled) {
+	if _, err := m.Forward(cancelled, []model.Sequence{{Tokens: []int32{1, 2}}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that has ended: %v", err)
 	}
 }
@@ -442,4 +439,31 @@ func TestSiblingsComputeAtTheSameTime(t *testing.T) {
 		})
 	}
 	done.Wait()
+}
+
+// forward returns the logits of sequences and the tape.
+func forward(tb testing.TB, m *model.Model, sequences []model.Sequence) (*tensor.Tensor, *model.Tape) {
+	tb.Helper()
+	tape, err := m.Forward(tb.Context(), sequences)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	logits, err := tape.Logits()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return logits, tape
+}
+
+// backward takes a gradient with respect to the logits back.
+func backward(tb testing.TB, m *model.Model, tape *model.Tape, gradient *tensor.Tensor) map[string][]float32 {
+	tb.Helper()
+	if err := tape.Gradient(gradient); err != nil {
+		tb.Fatal(err)
+	}
+	ds, err := m.Backward(tb.Context(), tape)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ds
 }

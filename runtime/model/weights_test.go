@@ -16,7 +16,7 @@ import (
 // rounding bounds what a type of weights changes in logits: the root of the
 // normalised mean square difference, on random weights, whose errors do not cancel
 // as those of trained ones do.
-var rounding = map[backend.WeightType]float64{backend.F32: 0, backend.BF16: 0.01, backend.Int8: 0.03}
+var rounding = map[backend.DType]float64{backend.F32: 0, backend.BF16: 0.01, backend.Int8: 0.03}
 
 func difference(got, want []float32) float64 {
 	var wrong, power float64
@@ -33,7 +33,7 @@ func difference(got, want []float32) float64 {
 func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 	be := newCPU(t, 2)
 	prompt := model.Segment{Tokens: randomTokens(40, demo().Vocab, 3), AllLogits: true}
-	variants := func(kind backend.WeightType) map[string][]float32 {
+	variants := func(kind backend.DType) map[string][]float32 {
 		t.Helper()
 		dense := newModel(t, be, demo(), model.WeightsAs(kind))
 		factored, err := dense.WithFactors(randomFactors(dense))
@@ -55,7 +55,7 @@ func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 		return logits
 	}
 	want := variants(backend.F32)
-	for _, kind := range []backend.WeightType{backend.BF16, backend.Int8} {
+	for _, kind := range []backend.DType{backend.BF16, backend.Int8} {
 		for name, got := range variants(kind) {
 			d := difference(got, want[name])
 			t.Logf("%s, %s: %.2g", kind, name, d)
@@ -110,7 +110,7 @@ func TestComposedMatricesAreRoundedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		narrow, err := newModel(t, be, tiny(), model.WeightsAs(kind)).Composed(t.Context(), factors)
 		if err != nil {
 			t.Fatal(err)
@@ -164,21 +164,15 @@ func TestEmbeddingsMayBeKeptWider(t *testing.T) {
 func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 	be := newCPU(t, 2)
 	sequences := []model.Sequence{{Tokens: randomTokens(12, tiny().Vocab, 1), From: 4}}
-	gradients := func(kind backend.WeightType) []float32 {
+	gradients := func(kind backend.DType) []float32 {
 		base := newModel(t, be, tiny(), model.WeightsAs(kind))
 		m, err := base.WithFactors(randomFactors(base))
 		if err != nil {
 			t.Fatal(err)
 		}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		_, d := policyGradient(logits, sequences, []float64{1})
-		got, err := m.Backward(t.Context(), tape, d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := backward(t, m, tape, d)
 		var all []float32
 		for _, info := range m.Linears() {
 			all = append(all, got[info.Name]...)
@@ -186,7 +180,7 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 		return all
 	}
 	want := gradients(backend.F32)
-	for kind, bound := range map[backend.WeightType]float64{backend.BF16: 0.01, backend.Int8: 0.03} {
+	for kind, bound := range map[backend.DType]float64{backend.BF16: 0.01, backend.Int8: 0.03} {
 		d := difference(gradients(kind), want)
 		t.Logf("%s: %.2g", kind, d)
 		if !(d <= bound) || d == 0 {
@@ -198,8 +192,8 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 // TestNarrowWeightsTakeLessMemory counts what a loaded model holds.
 func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 	dir := write(t, demo(), demo().tensors(), tensor.BF16)
-	held := map[backend.WeightType]float64{}
-	for _, kind := range backend.WeightTypes() {
+	held := map[backend.DType]float64{}
+	for _, kind := range backend.DTypes() {
 		be := newCPU(t, 1)
 		before := heap()
 		m, err := load(t.Context(), be, dir, model.WeightsAs(kind))
@@ -209,7 +203,7 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 		held[kind] = heap() - before
 		runtime.KeepAlive(m)
 	}
-	for kind, share := range map[backend.WeightType]float64{backend.BF16: 2. / 4, backend.Int8: 1.0625 / 4} {
+	for kind, share := range map[backend.DType]float64{backend.BF16: 2. / 4, backend.Int8: 1.0625 / 4} {
 		const slack = 0.05 // Norms, tables, and what is left of the last chunk.
 		if got := held[kind] / held[backend.F32]; got > share+slack || got < share-slack {
 			t.Errorf("%s: %.0f bytes, %.3f of float32's; want %.3f", kind, held[kind], got, share)

@@ -46,7 +46,7 @@ func Validate(s contract.TrainSpec) error {
 	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
 		errs = append(errs, err)
 	}
-	dtype, err := backend.ParseWeightType(h.DType)
+	dtype, err := backend.ParseDType(h.DType)
 	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)

@@ -9,17 +9,21 @@ import (
 )
 
 // RoPE implements backend.SequenceOps.
-func (b *Backend) RoPE(x backend.Buffer, positions []int32, heads int, table backend.Buffer, headDim int, inverse bool) error {
+func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table backend.Buffer, headDim int, inverse bool) error {
 	const op = "rope"
 	if heads <= 0 || headDim <= 0 || headDim%2 != 0 {
 		return fmt.Errorf("%s: %d heads of %d elements", op, heads, headDim)
+	}
+	positions, err := indices(op, "positions", at, -1)
+	if err != nil {
+		return err
 	}
 	n, half := len(positions), headDim/2
 	args, err := operands(op, operand{"x", x, n * heads * headDim}, operand{"table", table, -1})
 	if err != nil {
 		return err
 	}
-	if err := checkRows(op, positions, len(args[1]), headDim); err != nil {
+	if err := checkRows(op, positions, 0, len(args[1]), headDim); err != nil {
 		return err
 	}
 	b.pool.rows(n, 2*heads*headDim, func(from, to int) {
@@ -84,67 +88,104 @@ func checkShape(op string, k, v backend.Buffer, s backend.AttentionShape) (rows 
 	return length(k) / width, nil
 }
 
-// checkSpans validates what Attention and AttentionBackward share and returns
-// the number of key rows and the longest span.
-func checkSpans(op string, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) (rows, longest int, err error) {
+// span is a run of keys.
+type span struct{ first, count int32 }
+
+// spansOf validates what Attention and AttentionBackward share and returns what each
+// row attends to, the number of key rows and the longest span.
+func spansOf(op string, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) (spans []span, rows, longest int, err error) {
 	if rows, err = checkShape(op, k, v, s); err != nil {
-		return 0, 0, err
+		return nil, 0, 0, err
 	}
-	for n, span := range keys {
-		if span.First < 0 || span.Count <= 0 || int(span.First)+int(span.Count) > rows {
-			return 0, 0, fmt.Errorf("%s: row %d attends to rows %d to %d of %d", op, n, span.First, span.First+span.Count-1, rows)
+	counts, err := indices(op, "counts of keys", keys.Count, -1)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	firsts, err := indices(op, "first keys", keys.First, len(counts))
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	spans = make([]span, len(counts))
+	for n, count := range counts {
+		first := firsts[n]
+		if first < 0 || count <= 0 || int(first)+int(count) > rows {
+			return nil, 0, 0, fmt.Errorf("%s: row %d attends to rows %d to %d of %d", op, n, first, first+count-1, rows)
 		}
-		longest = max(longest, int(span.Count))
+		longest = max(longest, int(count))
+		spans[n] = span{first, count}
 	}
-	return rows, longest, nil
+	return spans, rows, longest, nil
 }
 
-// checkPages is checkSpans for pages. It returns the largest number of keys.
-func checkPages(op string, k, v backend.Buffer, keys []backend.Pages, pageSize int, s backend.AttentionShape) (longest int, err error) {
+// paged are backend.Paged with their memory.
+type paged struct {
+	blocks, first, count []int32
+	blockSize            int
+}
+
+// table returns the blocks of what a row attends to, and maybe more.
+func (p *paged) table(n int) []int32 { return p.blocks[p.first[n]:] }
+
+// pagesOf is spansOf for blocks. It returns the largest number of keys, too.
+func pagesOf(op string, k, v backend.Buffer, keys backend.Paged, s backend.AttentionShape) (p paged, longest int, err error) {
 	rows, err := checkShape(op, k, v, s)
 	if err != nil {
-		return 0, err
+		return paged{}, 0, err
 	}
-	if pageSize <= 0 || pageSize%backend.PageMultiple != 0 {
-		return 0, fmt.Errorf("%s: pages of %d rows, which is no multiple of %d", op, pageSize, backend.PageMultiple)
+	p.blockSize = keys.BlockSize
+	if p.blockSize <= 0 || p.blockSize%backend.BlockMultiple != 0 {
+		return paged{}, 0, fmt.Errorf("%s: blocks of %d rows, which is no multiple of %d", op, p.blockSize, backend.BlockMultiple)
 	}
-	for n, p := range keys {
-		if p.Count <= 0 || int(p.Count) > len(p.Table)*pageSize {
-			return 0, fmt.Errorf("%s: row %d attends to %d rows in %d pages of %d", op, n, p.Count, len(p.Table), pageSize)
+	if p.blocks, err = indices(op, "block tables", keys.Blocks, -1); err != nil {
+		return paged{}, 0, err
+	}
+	if p.count, err = indices(op, "counts of keys", keys.Count, -1); err != nil {
+		return paged{}, 0, err
+	}
+	if p.first, err = indices(op, "beginnings of block tables", keys.First, len(p.count)); err != nil {
+		return paged{}, 0, err
+	}
+	for n, count := range p.count {
+		if p.first[n] < 0 || int(p.first[n]) > len(p.blocks) {
+			return paged{}, 0, fmt.Errorf("%s: the table of row %d begins at %d of %d blocks", op, n, p.first[n], len(p.blocks))
 		}
-		for left, i := int(p.Count), 0; left > 0; left, i = left-pageSize, i+1 {
-			if page := p.Table[i]; page < 0 || int(page)*pageSize+min(left, pageSize) > rows {
-				return 0, fmt.Errorf("%s: row %d attends to page %d, of %d rows in pages of %d", op, n, page, rows, pageSize)
+		table := p.table(n)
+		if count <= 0 || int(count) > len(table)*p.blockSize {
+			return paged{}, 0, fmt.Errorf("%s: row %d attends to %d rows in %d blocks of %d", op, n, count, len(table), p.blockSize)
+		}
+		for left, i := int(count), 0; left > 0; left, i = left-p.blockSize, i+1 {
+			if block := table[i]; block < 0 || int(block)*p.blockSize+min(left, p.blockSize) > rows {
+				return paged{}, 0, fmt.Errorf("%s: row %d attends to block %d, of %d rows in blocks of %d", op, n, block, rows, p.blockSize)
 			}
 		}
-		longest = max(longest, int(p.Count))
+		longest = max(longest, int(count))
 	}
-	return longest, nil
+	return p, longest, nil
 }
 
 // Attention implements backend.SequenceOps.
-func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) error {
+func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) error {
 	const op = "attention"
-	_, longest, err := checkSpans(op, k, v, keys, s)
+	spans, _, longest, err := spansOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, lse, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		return spanRows(int(keys[n].First), int(keys[n].Count), s)
+	return b.attend(op, out, lse, q, k, v, len(spans), longest, s, func(n int) keyRows {
+		return spanRows(int(spans[n].first), int(spans[n].count), s)
 	})
 }
 
 // PagedAttention implements backend.SequenceOps.
-func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys []backend.Pages, pageSize int, s backend.AttentionShape) error {
+func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged, s backend.AttentionShape) error {
 	const op = "paged attention"
-	longest, err := checkPages(op, k, v, keys, pageSize, s)
+	pages, longest, err := pagesOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, nil, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		rows := keyRows{count: int(keys[n].Count), pages: keys[n].Table, pageRows: pageSize}
+	return b.attend(op, out, nil, q, k, v, len(pages.count), longest, s, func(n int) keyRows {
+		rows := keyRows{count: int(pages.count[n]), pages: pages.table(n), pageRows: pages.blockSize}
 		if page, together := rows.run(0); together == rows.count {
-			return spanRows(page*pageSize, rows.count, s)
+			return spanRows(page*pages.blockSize, rows.count, s)
 		}
 		return rows
 	})
