@@ -182,7 +182,10 @@ var _ = Describe("What computes", func() {
 		w.setPod(ctx, &list[0], corev1.PodRunning, crashed)
 		c := w.becomes(ctx, policy, metav1.ConditionFalse, contract.ReasonDeviceUnsupported)
 		Expect(c.Message).To(And(ContainSubstring("capability 7.0"), ContainSubstring("spec.serving.podTemplate.spec.nodeSelector")))
-		Expect(policy.Status.Devices).To(Equal([]v1alpha1.PolicyDevice{{Name: h100, Pods: 1}}))
+		Eventually(func(g Gomega) { // The other may not have been asked in time.
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.Status.Devices).To(Equal([]v1alpha1.PolicyDevice{{Name: h100, Pods: 1}}))
+		}).Should(Succeed())
 	})
 })
 
