@@ -37,6 +37,8 @@ var (
 	// ErrUnsupported: the backend does not implement the operation, or not for this
 	// type of storage.
 	ErrUnsupported = errors.New("not supported by this backend")
+	// ErrUnknown: this binary has no backend of that name.
+	ErrUnknown = errors.New("unknown backend")
 	// ErrNoDevice: there is no device, or no driver for it.
 	ErrNoDevice = errors.New("no device")
 	// ErrDeviceMemory: the device has too little memory.

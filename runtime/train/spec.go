@@ -66,10 +66,10 @@ func Validate(s contract.TrainSpec) error {
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // runDigest identifies what determines a run's result: the specification
-// without what only says where things are and what the expert is called, and the
-// content of its data.
+// without what only says where things are, what computes and what the expert is
+// called, and the content of its data.
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
-	s.Name, s.Skill, s.RunID, s.DataDir = "", "", "", ""
+	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
 		d.Name, d.Path, d.URL = "", "", ""
 		d.Digest = []string{trainDigest, validationDigest}[i]

@@ -364,6 +364,7 @@ func TestARunIsItsSpecificationAndItsDataAndNotItsPlace(t *testing.T) {
 	same := digest(func(*contract.TrainSpec) {}, "t")
 	if got := digest(func(s *contract.TrainSpec) {
 		s.Train.Path, s.DataDir, s.RunID, s.Hyperparameters.CheckpointInterval = "elsewhere", "/mnt", "q", 1
+		s.Backend = contract.BackendCUDA
 	}, "t"); got != same {
 		t.Error("the run depends on where it runs")
 	}

@@ -2,7 +2,6 @@
 package registry
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,9 +26,6 @@ var entries = append([]entry{
 	{"cpu", func(o Options) (backend.Backend, error) { return cpu.New(o.Threads) }},
 }, devices...)
 
-// ErrUnknown says that this binary has no such backend.
-var ErrUnknown = errors.New("unknown backend")
-
 // Names lists the backends; the first is the default.
 func Names() []string {
 	var names []string
@@ -40,7 +36,8 @@ func Names() []string {
 }
 
 // Open opens the backend of this name, in any case; an empty one means the
-// default: a device's, in a binary that has one, else the processor's.
+// default: a device's, in a binary that has one, else the processor's. Its errors
+// wrap backend.ErrUnknown where this binary has no such backend.
 func Open(name string, o Options) (backend.Backend, error) {
 	names := Names()
 	if name == "" {
@@ -48,8 +45,16 @@ func Open(name string, o Options) (backend.Backend, error) {
 	}
 	for _, e := range entries {
 		if strings.EqualFold(e.name, name) {
-			return e.open(o)
+			be, err := e.open(o)
+			if err != nil {
+				return nil, fmt.Errorf("opening backend %s: %w", e.name, err)
+			}
+			return be, nil
 		}
 	}
-	return nil, fmt.Errorf("%w %q: this binary has %s", ErrUnknown, name, strings.Join(names, " and "))
+	hint := ""
+	if strings.EqualFold(name, "cuda") {
+		hint = "; run t2-cuda, or the image of it"
+	}
+	return nil, fmt.Errorf("%w %q: this binary has %s%s", backend.ErrUnknown, name, strings.Join(names, " and "), hint)
 }
