@@ -56,7 +56,7 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit arm64 cluster-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 .PHONY: unit
@@ -167,6 +167,33 @@ build: ## Build manager and t2 (static, no cgo).
 	@CGO_ENABLED=0 $(ALIVE) "the operator: building" "seconds, the first time 2 minutes" go build -trimpath -ldflags '-s -w' -o $(BIN)/manager .
 	@CGO_ENABLED=0 $(ALIVE) "the runtime: building" "seconds, the first time 1 minute" go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
 	@CGO_ENABLED=0 $(ALIVE) "the demo model's carrier: building" "seconds" go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
+
+# What compiles and links t2-cuda: our header of the driver's API, and a library that
+# finds the driver when the program starts. Nothing of NVIDIA's is needed.
+CUDA_ENV := CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/hack/softcuda/include" CGO_LDFLAGS="-L$(BIN)/cuda"
+
+.PHONY: build-cuda
+build-cuda: ## Build t2-cuda, the runtime for NVIDIA GPUs (needs a C compiler, and no CUDA).
+	@mkdir -p $(BIN)
+	@hack/cuda/loader.sh
+	@$(CUDA_ENV) $(ALIVE) "the runtime for GPUs: building" "1 minute, the first time 2" go build -tags cuda -trimpath -ldflags '-s -w' -o $(BIN)/t2-cuda ./runtime
+
+.PHONY: softcuda
+softcuda:
+	@$(ALIVE) "the software driver: building" "seconds, the first time 3 minutes" hack/softcuda/build.sh
+
+.PHONY: print-softcuda
+print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
+	@echo $(BIN)/softcuda
+
+.PHONY: test-cuda
+test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
+	@hack/cuda/loader.sh
+	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
+	@echo "==> the CUDA backend on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 \
+	  go test -tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry
+	@echo "==> the model on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
+	  go test -tags cuda ./runtime/model
 
 .PHONY: images
 images: build ## Build the images as tarballs in bin/images, without Docker.

@@ -127,8 +127,9 @@ func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Buffer, error
 	return inner, nil
 }
 
-// RotateStore rotates queries [N, Heads·D] and keys [N, KVHeads·D] in place, and
-// writes keys and values to where they go in the cache.
+// RotateStore rotates queries [N, Heads·D] in place, unless they are nil, and writes
+// rotated keys [N, KVHeads·D] and values to where they go in the cache. What k holds
+// afterwards is undefined.
 func (p *Parts) RotateStore(r Rotary, q, k, v Buffer, cache CacheRows) error {
 	if fused, ok := p.Backend.(RotaryStorer); ok {
 		return fused.RotateStore(r, q, k, v, cache)

@@ -21,7 +21,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 	}
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
-			base := newModel(b, newCPU(b, 0), demo())
+			base := newModel(b, newBackend(b, 0), demo())
 			m, err := base.WithFactors(randomFactors(base, c.modules...))
 			if err != nil {
 				b.Fatal(err)
@@ -68,7 +68,7 @@ func BenchmarkDecodeLarger(b *testing.B) {
 }
 
 func benchmarkDecode(b *testing.B, s shape, kind backend.DType, seqs int) {
-	m := newModel(b, newCPU(b, 0), s, model.WeightsAs(kind))
+	m := newModel(b, newBackend(b, 0), s, model.WeightsAs(kind))
 	c, err := m.NewCache(seqs, 128)
 	if err != nil {
 		b.Fatal(err)
@@ -101,7 +101,7 @@ func benchmarkDecode(b *testing.B, s shape, kind backend.DType, seqs int) {
 
 // BenchmarkPrefill computes a prompt of 256 tokens.
 func BenchmarkPrefill(b *testing.B) {
-	m := newModel(b, newCPU(b, 0), demo())
+	m := newModel(b, newBackend(b, 0), demo())
 	c, err := m.NewCache(1, 256)
 	if err != nil {
 		b.Fatal(err)

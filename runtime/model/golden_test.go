@@ -93,7 +93,7 @@ func wantNear(t *testing.T, what string, got []float32, want []float64, toleranc
 // processor.
 func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
 	t.Helper()
-	for _, path := range cpu.Paths() {
+	for _, path := range paths() {
 		for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 			t.Run(path+"/"+name, func(t *testing.T) {
 				t.Setenv(cpu.EnvPath, path)
@@ -106,7 +106,7 @@ func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
 func TestLogitsEqualPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, name string) {
 		g, dir := readGolden(t, name)
-		m, err := load(t.Context(), newCPU(t, 2), dir)
+		m, err := load(t.Context(), newBackend(t, 2), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestLogitsEqualPyTorch(t *testing.T) {
 func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, name string) {
 		g, dir := readGolden(t, name)
-		base, err := load(t.Context(), newCPU(t, 2), dir)
+		base, err := load(t.Context(), newBackend(t, 2), dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -22,7 +23,7 @@ func sharedModel(tb testing.TB, name string, options ...model.Option) (*model.Mo
 		tb.Skip("T2_SHARED_DATA is not set: it names the folder with models/" + name)
 	}
 	dir := filepath.Join(root, "models", name)
-	m, err := load(tb.Context(), newCPU(tb, 0), dir, options...)
+	m, err := load(tb.Context(), newBackend(tb, 0), dir, options...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -48,9 +49,23 @@ func readTranscript(tb testing.TB, dir string) transcript {
 	return t
 }
 
-func newCPU(tb testing.TB, threads int) *cpu.Backend {
+// paths are the instruction paths of this processor; another backend has one.
+func paths() []string {
+	if name := os.Getenv("T2_BACKEND"); name != "" && name != "cpu" {
+		return []string{""}
+	}
+	return cpu.Paths()
+}
+
+// newBackend opens what T2_BACKEND names, the processor without it: the tests of the
+// model hold on every backend.
+func newBackend(tb testing.TB, threads int) backend.Backend {
 	tb.Helper()
-	be, err := cpu.New(threads)
+	name := os.Getenv("T2_BACKEND")
+	if name == "" {
+		name = "cpu"
+	}
+	be, err := registry.Open(name, registry.Options{Threads: threads})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -75,7 +90,7 @@ func argmax(row []float32) int32 {
 // TestGreedyTextOfAPretrainedModelIsTheReferences decodes the same 100 tokens
 // as llama2.c does on the same weights in float32.
 func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
-	for _, path := range cpu.Paths() {
+	for _, path := range paths() {
 		t.Run(path, func(t *testing.T) {
 			t.Setenv(cpu.EnvPath, path)
 			m, dir := sharedModel(t, "tinystories-656k")

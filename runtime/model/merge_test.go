@@ -12,7 +12,7 @@ import (
 // TestMergingIntoAModelEqualsMergingAnew trains nothing: it changes scales, and wants of
 // the merged model that is there the matrices of one that is made.
 func TestMergingIntoAModelEqualsMergingAnew(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factors := randomFactors(base, "up_proj", "down_proj", "o_proj")
 	m, err := base.WithFactors(factors)
 	if err != nil {
@@ -49,7 +49,7 @@ func TestMergingIntoAModelEqualsMergingAnew(t *testing.T) {
 	if err := m.MergeInto(t.Context(), m); err == nil {
 		t.Error("merging into a factored model: no error")
 	}
-	if err := m.MergeInto(t.Context(), newModel(t, newCPU(t, 1), tiny())); err == nil {
+	if err := m.MergeInto(t.Context(), newModel(t, newBackend(t, 1), tiny())); err == nil {
 		t.Error("merging into a model of another backend: no error")
 	}
 	cancelled, cancel := context.WithCancel(t.Context())

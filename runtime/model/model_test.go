@@ -20,7 +20,7 @@ import (
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
 	for _, kind := range backend.DTypes() {
 		t.Run(kind.String(), func(t *testing.T) {
-			decodingEqualsPrefill(t, newModel(t, newCPU(t, 2), tiny(), model.WeightsAs(kind)))
+			decodingEqualsPrefill(t, newModel(t, newBackend(t, 2), tiny(), model.WeightsAs(kind)))
 		})
 	}
 }
@@ -52,7 +52,7 @@ func decodingEqualsPrefill(t *testing.T, m *model.Model) {
 }
 
 func TestTrainingForwardEqualsInference(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factored, err := base.WithFactors(randomFactors(base, "q_proj", "down_proj"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 	}
 	for name, modules := range cases {
 		t.Run(name, func(t *testing.T) {
-			base := newModel(t, newCPU(t, 2), tiny())
+			base := newModel(t, newBackend(t, 2), tiny())
 			factors := randomFactors(base, modules...)
 			m, err := base.WithFactors(factors)
 			if err != nil {
@@ -143,7 +143,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 func TestResultsDoNotDependOnThreads(t *testing.T) {
 	var first []float32
 	for _, threads := range []int{1, 2, 3, 7} {
-		base := newModel(t, newCPU(t, threads), demo())
+		base := newModel(t, newBackend(t, threads), demo())
 		m, err := base.WithFactors(randomFactors(base))
 		if err != nil {
 			t.Fatal(err)
@@ -165,7 +165,7 @@ func TestResultsDoNotDependOnThreads(t *testing.T) {
 }
 
 func TestMergedEqualsFactored(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factors := randomFactors(base, "v_proj", "gate_proj", "down_proj")
 	m, err := base.WithFactors(factors)
 	if err != nil {
@@ -222,7 +222,7 @@ func TestMergedEqualsFactored(t *testing.T) {
 }
 
 func TestCachePrefixesAreSharedAndTruncated(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	c := newCache(t, m, 3)
 	prefix, a, b := randomTokens(9, tiny().Vocab, 1), randomTokens(3, tiny().Vocab, 2), randomTokens(3, tiny().Vocab, 3)
 	step(t, m, c, model.Segment{Seq: 0, Tokens: append(slices.Clone(prefix), a...)})
@@ -253,10 +253,10 @@ func TestCachePrefixesAreSharedAndTruncated(t *testing.T) {
 }
 
 func TestBadStepsAreRefusedAndChangeNothing(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	other := tiny()
 	other.Layers = 1
-	foreign := newCache(t, newModel(t, newCPU(t, 1), other), 1)
+	foreign := newCache(t, newModel(t, newBackend(t, 1), other), 1)
 	c := newCache(t, m, 2)
 	step(t, m, c, model.Segment{Tokens: randomTokens(38, tiny().Vocab, 1)})
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -303,7 +303,7 @@ func TestBadStepsAreRefusedAndChangeNothing(t *testing.T) {
 }
 
 func TestBadTrainingInputIsRefused(t *testing.T) {
-	base := newModel(t, newCPU(t, 1), tiny())
+	base := newModel(t, newBackend(t, 1), tiny())
 	m, err := base.WithFactors(randomFactors(base))
 	if err != nil {
 		t.Fatal(err)
@@ -357,7 +357,7 @@ func TestBadTrainingInputIsRefused(t *testing.T) {
 }
 
 func TestReplacementsMustFit(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	const name = "model.layers.0.mlp.up_proj"
 	good := randomFactors(m)[name]
 	short := good
@@ -408,7 +408,7 @@ func step(tb testing.TB, m *model.Model, c *model.Cache, segments ...model.Segme
 // TestSiblingsComputeAtTheSameTime shares weights, rotary table and backend
 // between goroutines with a cache each.
 func TestSiblingsComputeAtTheSameTime(t *testing.T) {
-	base := newModel(t, newCPU(t, 3), demo())
+	base := newModel(t, newBackend(t, 3), demo())
 	factored, err := base.WithFactors(randomFactors(base, "up_proj"))
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ type batch struct {
 	blocks    []int32  // The block tables of all sequences, one behind the other.
 	first     []int32  // Where each row's table begins in blocks,
 	count     []int32  // and how many keys it attends to.
-	forked    []int32  // Rows whose key and value forks have for themselves, too,
+	forked    []int32  // Slots of keys and values that forks have for themselves, too,
 	forkSlots []int32  // and where those go.
 	wanted    []int32  // Rows whose logits are wanted.
 	longest   int      // Highest position + 1.
@@ -320,7 +320,7 @@ func (b *batch) place(c *Cache) {
 		rows(g.seq, g.from, g.n)
 		for _, f := range g.forks {
 			for i := g.parted(); i < g.end(); i++ {
-				b.forked = append(b.forked, int32(first+i-g.from))
+				b.forked = append(b.forked, b.slots[first+i-g.from])
 				b.forkSlots = append(b.forkSlots, c.blocks.row(f.seq, i))
 			}
 			rows(f.seq, g.end(), f.n)
@@ -328,12 +328,12 @@ func (b *batch) place(c *Cache) {
 	}
 }
 
-// storeForked writes the keys or values of rows that forks have for themselves, too.
-func (d *onDevice) storeForked(p *pass, cache, values backend.Buffer, width int) {
+// storeForked copies the keys or values that forks have for themselves, too.
+func (d *onDevice) storeForked(p *pass, cache backend.Buffer, width int) {
 	if d.tables.At(forkedList).Len() == 0 {
 		return
 	}
-	again := p.pick(values, d.tables.At(forkedList), width)
+	again := p.pick(cache, d.tables.At(forkedList), width)
 	p.do(func() error { return p.ScatterRows(cache, again, d.tables.At(forkSlotList), width) })
 	p.free(again)
 }
@@ -403,8 +403,8 @@ func (l *layer) attend(p *pass, m *Model, x backend.Buffer, norm *backend.Norm, 
 	p.do(func() error {
 		return p.RotateStore(backend.Rotary{Positions: d.all.positions, Table: table, Shape: m.attention}, q, k, v, cache)
 	})
-	d.storeForked(p, cache.K, k, m.keys)
-	d.storeForked(p, cache.V, v, m.keys)
+	d.storeForked(p, cache.K, m.keys)
+	d.storeForked(p, cache.V, m.keys)
 	p.free(k, v)
 	return q
 }

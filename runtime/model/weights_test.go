@@ -31,7 +31,7 @@ func difference(got, want []float32) float64 {
 // TestNarrowWeightsGiveNearbyLogits computes a prompt densely, with factors, and
 // with the factors merged.
 func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
-	be := newCPU(t, 2)
+	be := newBackend(t, 2)
 	prompt := model.Segment{Tokens: randomTokens(40, demo().Vocab, 3), AllLogits: true}
 	variants := func(kind backend.DType) map[string][]float32 {
 		t.Helper()
@@ -72,7 +72,7 @@ func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 // TestBF16CheckpointsAreKeptExactly compares with the file's own numbers.
 func TestBF16CheckpointsAreKeptExactly(t *testing.T) {
 	dir := write(t, tiny(), tiny().tensors(), tensor.BF16)
-	m, err := load(t.Context(), newCPU(t, 1), dir, model.WeightsAs(backend.BF16))
+	m, err := load(t.Context(), newBackend(t, 1), dir, model.WeightsAs(backend.BF16))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestBF16CheckpointsAreKeptExactly(t *testing.T) {
 // TestComposedMatricesAreRoundedOnce wants what the float32 model composes, rounded;
 // rounded factors would give something else.
 func TestComposedMatricesAreRoundedOnce(t *testing.T) {
-	be := newCPU(t, 1)
+	be := newBackend(t, 1)
 	exact := newModel(t, be, tiny())
 	factors := randomFactors(exact, "q_proj", "down_proj")
 	wide, err := exact.Composed(t.Context(), factors)
@@ -144,7 +144,7 @@ func must(t *testing.T) func(*tensor.Tensor, error) *tensor.Tensor {
 
 // TestEmbeddingsMayBeKeptWider tells from the logits which matrices were rounded.
 func TestEmbeddingsMayBeKeptWider(t *testing.T) {
-	be := newCPU(t, 1)
+	be := newBackend(t, 1)
 	logits := func(options ...model.Option) []float32 {
 		m := newModel(t, be, tiny(), options...)
 		return step(t, m, newCache(t, m, 1), model.Segment{Tokens: randomTokens(9, tiny().Vocab, 1), AllLogits: true}).Data
@@ -162,7 +162,7 @@ func TestEmbeddingsMayBeKeptWider(t *testing.T) {
 
 // TestGradientsThroughNarrowWeightsPointTheSameWay trains scales of rounded factors.
 func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
-	be := newCPU(t, 2)
+	be := newBackend(t, 2)
 	sequences := []model.Sequence{{Tokens: randomTokens(12, tiny().Vocab, 1), From: 4}}
 	gradients := func(kind backend.DType) []float32 {
 		base := newModel(t, be, tiny(), model.WeightsAs(kind))
@@ -194,7 +194,7 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 	dir := write(t, demo(), demo().tensors(), tensor.BF16)
 	held := map[backend.DType]float64{}
 	for _, kind := range backend.DTypes() {
-		be := newCPU(t, 1)
+		be := newBackend(t, 1)
 		before := heap()
 		m, err := load(t.Context(), be, dir, model.WeightsAs(kind))
 		if err != nil {
@@ -225,10 +225,10 @@ func TestTensorsThatATypeCannotHoldAreNamed(t *testing.T) {
 	const name = "model.layers.1.self_attn.k_proj.weight"
 	tensors[name].Data[7] = math.MaxFloat32
 	dir := write(t, tiny(), tensors, tensor.F32)
-	if _, err := load(t.Context(), newCPU(t, 1), dir); err != nil {
+	if _, err := load(t.Context(), newBackend(t, 1), dir); err != nil {
 		t.Errorf("as float32: %v", err)
 	}
-	_, err := load(t.Context(), newCPU(t, 1), dir, model.WeightsAs(backend.BF16))
+	_, err := load(t.Context(), newBackend(t, 1), dir, model.WeightsAs(backend.BF16))
 	if err == nil || !strings.Contains(err.Error(), name+" as bf16") || !strings.Contains(err.Error(), "[0, 7]") {
 		t.Errorf("error %v, want one that names %s, its type and the element", err, name)
 	}
