@@ -162,7 +162,7 @@ func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (deci
 		defer b.Free(changed)
 		work = changed.start
 	}
-	if err := b.toDevice(up.at(), unsafe.Pointer(unsafe.SliceData(asks.bytes)), int64(len(asks.bytes))); err != nil {
+	if err := b.stage(up.at(), asks.bytes); err != nil {
 		return decided{}, err
 	}
 	states, scores := answers.at()+address(asks.count*number), answers.at()+address(asks.count*numbers*number)
@@ -247,7 +247,7 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer losses.giver.give()
-	if err := b.toDevice(in.at(), unsafe.Pointer(unsafe.SliceData(up)), int64(len(up))); err != nil {
+	if err := b.stage(in.at(), up); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	err = b.launch("policygradient_f32", b.blocksOf(n, 1), 0, args[0].start, pi, in.at()+address(n*float), in.at(), losses.at(), n, c, klWeight, scale)
