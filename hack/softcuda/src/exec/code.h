@@ -159,6 +159,8 @@ struct Barrier {
 };
 
 constexpr int kBarriers = 16;
+// Backward branches that a warp takes before the others of its block have a turn.
+constexpr uint32_t kTurn = 1 << 14;
 
 struct Block {
   const Code* code = nullptr;
