@@ -198,6 +198,7 @@ void Runner::prepare_warp(Warp& w, int id) {
   w.floor = 1;
   w.stack.clear();
   w.stack.push_back({kNever, 0, w.live});
+  w.spare_copies.insert(w.spare_copies.end(), w.copies.begin(), w.copies.end());
   w.copies.clear();
   memset(w.copy_group, 0, sizeof w.copy_group);
   w.state = Warp::ready;

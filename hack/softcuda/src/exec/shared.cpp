@@ -144,12 +144,18 @@ int shared_write(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigne
   b.counters.shared_accesses++;
   if (run<true>(w, at, m, bytes)) return kNext;
   int shift = b.code->granule_shift;
-  uint32_t now = b.tick << kWhoBits;
+  uint32_t now = b.tick << kWhoBits, cut = w.floor << kWhoBits;
   for (uint32_t left = m; left; left &= left - 1) {
     int l = __builtin_ctz(left);
     uint32_t me = who_is(w, l);
     if (outside(b, at[l], bytes)) return bounds(w, i, l, at[l], bytes);
-    for (uint32_t g = at[l] >> shift, end = (at[l] + bytes) >> shift; g < end; g++) {
+    uint32_t first = at[l] >> shift, end = (at[l] + bytes) >> shift, late = 0;
+    for (uint32_t g = first; g < end; g++) late |= (b.writer[g] >= cut) | (b.reader[g] >= cut);
+    if (!late) {
+      for (uint32_t g = first; g < end; g++) b.writer[g] = now | me;
+      continue;
+    }
+    for (uint32_t g = first; g < end; g++) {
       uint32_t written = b.writer[g], read = b.reader[g];
       if (!ordered(w, written, me)) {
         // Another lane may have written the same value in this very instruction.
@@ -199,6 +205,9 @@ int shared_will_write(Warp& w, const Inst& i, int lane, uint32_t at, uint32_t by
   int shift = b.code->granule_shift;
   uint32_t me = who_is(w, lane);
   if (outside(b, at, bytes)) return bounds(w, i, lane, at, bytes);
+  uint32_t cut = w.floor << kWhoBits, late = 0;
+  for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) late |= (b.writer[g] >= cut) | (b.reader[g] >= cut);
+  if (!late) return kNext;
   for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) {
     if (!ordered(w, b.writer[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.writer[g], "write");
     if (!ordered(w, b.reader[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.reader[g], "read");
@@ -243,6 +252,11 @@ void count_conflicts(Warp& w, const uint32_t* at, uint32_t m, unsigned bytes) {
     uint32_t part = m >> from;
     if (lanes_a_pass < 32) part &= (1u << lanes_a_pass) - 1;
     if (!(part & (part - 1))) continue;
+    // Lanes in different groups of banks cannot be in each other's way.
+    unsigned width = words * 4, groups_mask = lanes_a_pass - 1;
+    uint32_t groups = 0;
+    each_lane(part, [&](int l) { groups |= 1u << (at[from + static_cast<unsigned>(l)] / width & groups_mask); });
+    if (__builtin_popcount(groups) == __builtin_popcount(part)) continue;
     uint32_t bucket[32][32];
     uint8_t count[32] = {};
     uint8_t most = 0;
