@@ -9,7 +9,7 @@ mkdir -p "$out/objects"
 out=$(cd "$out" && pwd)
 
 flags=(-std=c++20 -O3 -g1 -fPIC -fvisibility=hidden -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math
-  -Wall -Wextra -Wno-unknown-pragmas -Wno-ignored-attributes -pthread -Iinclude -Isrc)
+  -Wall -Wextra -Wno-unknown-pragmas -Wno-ignored-attributes -Wno-restrict -pthread -Iinclude -Isrc)
 case $(uname -m) in
 x86_64) flags+=(-march=x86-64-v3) ;;
 esac

@@ -239,8 +239,6 @@ uint64_t Memory::first_unwritten(uint64_t address, size_t n) const {
   return end;
 }
 
-bool Memory::written(uint64_t address, size_t n) const { return first_unwritten(address, n) == address + n; }
-
 bool Memory::write(uint64_t dst, const void* src, size_t n, std::string* why) {
   if (n == 0) return true;
   if (!holds(dst, n)) {

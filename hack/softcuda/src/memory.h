@@ -86,7 +86,20 @@ class Memory {
   // The bit of a byte is bit (address & 7) of *bits(address).
   uint8_t* bits(uint64_t address) const { return bits_ + ((address - region_) >> 3); }
   void mark(uint64_t address, size_t n) const;           // as written
-  bool written(uint64_t address, size_t n) const;        // all of them
+  bool written(uint64_t address, size_t n) const {       // all of them
+    while (n) {
+      // 57 to 64 bits at a time, wherever the range starts.
+      uint64_t word;
+      __builtin_memcpy(&word, bits(address), 8);
+      unsigned skip = address & 7;
+      size_t take = n < 64 - skip ? n : 64 - skip;
+      uint64_t want = take == 64 ? ~uint64_t{0} : (uint64_t{1} << take) - 1;
+      if ((word >> skip & want) != want) return false;
+      address += take;
+      n -= take;
+    }
+    return true;
+  }
   // first_unwritten gives the first unwritten address in the range, or address+n.
   uint64_t first_unwritten(uint64_t address, size_t n) const;
 

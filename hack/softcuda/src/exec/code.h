@@ -86,7 +86,7 @@ struct Code {
   uint32_t predicates = 2;  // 0 is true, 1 is false
   int granule_shift = 2;    // race check: log2 of the bytes a record stands for
   bool named_barriers = false;
-  int block_barrier_line = 0;
+  bool shared_atomics = false;
 };
 
 struct Module {
@@ -142,9 +142,10 @@ struct Warp {
   uint32_t copy_group[32] = {};
   enum State : uint8_t { ready, waiting, done } state = ready;
   int barrier = -1;          // the one it waits at
-  uint32_t barrier_result = 0;
+  uint8_t red_kind = 0;      // of bar.red: what the barrier gives it,
+  uint32_t red_to = 0;       // and where
 
-  // diverge sends lanes to their targets; see control.cpp.
+  // resume runs the topmost frame that still has lanes; active is 0 when none has.
   void resume();
 };
 
@@ -172,7 +173,7 @@ struct Block {
   uint8_t* local = nullptr;       // threads × info.local_bytes
   uint32_t local_bytes = 0;
   // Race check: last writer and last readers of each granule; see shared.h.
-  std::vector<uint32_t> writer, reader;
+  std::vector<uint32_t> writer, reader, atomic;  // atomic: the writer, where it was an atomic operation
   uint32_t tick = 1;
   uint32_t seen[32][32] = {};     // seen[w][v]: v's accesses before this tick are ordered before w's next
   Barrier barriers[kBarriers];

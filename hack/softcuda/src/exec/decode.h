@@ -64,6 +64,8 @@ class Decoder {
   // elements gives the operands of {a, b}, or the operand itself.
   std::vector<const ptx::Operand*> elements(size_t i) const;
   bool is_predicate(const ptx::Operand&) const;
+  // is_local says whether .param memory is that of a call, not that of the kernel.
+  bool is_local(const ptx::Variable& v) const { return v.space == ptx::Space::reg ? instance_ != 0 : !params_.count(&v); }
   int64_t immediate(size_t i, int64_t low, int64_t high, const char* what);
 
   Ref constant(uint64_t bits, unsigned bytes);  // 2, 4 or 8 a lane

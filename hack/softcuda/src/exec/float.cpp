@@ -97,6 +97,12 @@ int fenv_of(Round r) {
   return r == Round::zero ? FE_TOWARDZERO : r == Round::down ? FE_DOWNWARD : r == Round::up ? FE_UPWARD : FE_TONEAREST;
 }
 
+// opaque keeps the compiler from moving a computation across a change of mode.
+template <class T>
+void opaque(T& v) {
+  asm volatile("" : "+m"(v) : : "memory");
+}
+
 template <class T>
 T flagged(T r, int64_t flags) {
   if (flags & 2) r = saturate(r);
@@ -110,11 +116,13 @@ int directed_unary(Warp& w, const Inst& i) {
   const T* a = src<T>(w, i.a);
   T* d = dst<T>(w, i.d);
   each_lane(w.mask, [&](int l) {
-    volatile T x = a[l];
+    T x = a[l];
     if constexpr (sizeof(T) == 4)
       if (i.imm & 1) x = flush(x);
     fesetround(static_cast<int>(i.x));
-    volatile T r = Op::f(static_cast<T>(x));
+    opaque(x);
+    T r = Op::f(x);
+    opaque(r);
     fesetround(FE_TONEAREST);
     d[l] = flagged<T>(r, i.imm);
   });
@@ -126,11 +134,13 @@ int directed_binary(Warp& w, const Inst& i) {
   const T *a = src<T>(w, i.a), *b = src<T>(w, i.b);
   T* d = dst<T>(w, i.d);
   each_lane(w.mask, [&](int l) {
-    volatile T x = a[l], y = b[l];
+    T x = a[l], y = b[l];
     if constexpr (sizeof(T) == 4)
       if (i.imm & 1) x = flush(x), y = flush(y);
     fesetround(static_cast<int>(i.x));
-    volatile T r = Op::f(static_cast<T>(x), static_cast<T>(y));
+    opaque(x), opaque(y);
+    T r = Op::f(x, y);
+    opaque(r);
     fesetround(FE_TONEAREST);
     d[l] = flagged<T>(r, i.imm);
   });
@@ -142,11 +152,13 @@ int directed_ternary(Warp& w, const Inst& i) {
   const T *a = src<T>(w, i.a), *b = src<T>(w, i.b), *c = src<T>(w, i.c);
   T* d = dst<T>(w, i.d);
   each_lane(w.mask, [&](int l) {
-    volatile T x = a[l], y = b[l], z = c[l];
+    T x = a[l], y = b[l], z = c[l];
     if constexpr (sizeof(T) == 4)
       if (i.imm & 1) x = flush(x), y = flush(y), z = flush(z);
     fesetround(static_cast<int>(i.x));
-    volatile T r = Op::f(static_cast<T>(x), static_cast<T>(y), static_cast<T>(z));
+    opaque(x), opaque(y), opaque(z);
+    T r = Op::f(x, y, z);
+    opaque(r);
     fesetround(FE_TONEAREST);
     d[l] = flagged<T>(r, i.imm);
   });

@@ -158,6 +158,7 @@ void Runner::prepare(const Launch& launch, uint64_t index) {
   size_t granules = (b.shared_bytes >> code.granule_shift) + 64;
   b.writer.assign(granules, 0);
   b.reader.assign(granules, 0);
+  b.atomic.assign(code.shared_atomics ? granules : 0, 0);
   b.tick = 1;
   for (int w = 0; w < b.warp_count; w++) std::fill(b.seen[w], b.seen[w] + 32, 1);
   std::fill(std::begin(b.barriers), std::end(b.barriers), Barrier{});
