@@ -15,7 +15,7 @@ export LD_LIBRARY_PATH=$out${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 compiled() { # NAME: builds driver_NAME.cpp when it or what it includes is newer
   local source=driver_$1.cpp program=$out/tests/driver_$1 file
-  for file in "$source" driver.h ../include/*.h ../src/driver/entries.inc; do
+  for file in "$source" driver.h ../include/*.h ../src/driver/entries.inc ../exports.map; do
     [ "$program" -nt "$file" ] && continue
     "${CXX:-g++}" -std=c++20 -O1 -g -Wall -Wextra -Wno-cast-function-type -pthread -I../include "$source" -o "$program" -L"$out" -lcuda
     break

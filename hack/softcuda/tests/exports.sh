@@ -11,6 +11,6 @@ extra=$(grep -oE '\bsoftcuda[A-Z][A-Za-z]*\(' include/softcuda.h | tr -d '(' | L
 exported=$(nm -D --defined-only "$library" | awk '$2 ~ /[TDBRVW]/ { print $3 }' | LC_ALL=C sort)
 
 diff <(echo "$declared") <(echo "$table") >&2 || { echo "exports.sh: cuda.h (<) and entries.inc (>) differ" >&2; exit 1; }
-diff <(printf '%s\n' "$declared" "$extra" | LC_ALL=C sort) <(echo "$exported") >&2 ||
+diff <(printf '%s\n' "$declared" "$extra" | LC_ALL=C sort) <(echo "$exported") | head -20 >&2 ||
   { echo "exports.sh: the headers (<) and what $library exports (>) differ" >&2; exit 1; }
 echo "exports.sh: $(wc -l <<<"$exported") symbols, as declared"
