@@ -75,6 +75,18 @@ TEST(no_entry_crashes_without_arguments) {
 
 TEST(unsupported_entries_say_so) {
   start();
+  int unsupported = 0;
+  for (const Named& one : every) {
+    CUcontext context = nullptr;
+    OK(cuCtxGetCurrent(&context));
+    if (!context) start();
+    if (one.with_nothing() != CUDA_ERROR_NOT_SUPPORTED) continue;
+    unsupported++;
+    if (!std::strstr(softcudaLastFault(), one.name) || !std::strstr(softcudaLastFault(), "the software device has no ")) {
+      failed(__FILE__, __LINE__, std::string(one.name) + " does not say what is missing");
+    }
+  }
+  SAME(unsupported, 63);
   CUdeviceptr p = 0;
   GIVES(CUDA_ERROR_NOT_SUPPORTED, cuMemAllocManaged(&p, 4, CU_MEM_ATTACH_GLOBAL), "cuMemAllocManaged");
   GIVES(CUDA_ERROR_NOT_SUPPORTED, cuMemcpyPeer(0, nullptr, 0, nullptr, 4), "cuMemcpyPeer");
@@ -110,6 +122,10 @@ TEST(devices_two, "SOFTCUDA_DEVICES=2", "SOFTCUDA_MEMORY=67108864") {
   int can = 1;
   OK(cuDeviceCanAccessPeer(&can, one, two));
   SAME(can, 0);
+  OK(cuDeviceGetP2PAttribute(&can, CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, two, one));
+  SAME(can, 0);
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuDeviceGetP2PAttribute(&can, CUdevice_P2PAttribute(9), two, one), "peer attribute 9");
+  GIVES(CUDA_ERROR_INVALID_DEVICE, cuDeviceCanAccessPeer(&can, one, one), "its own peer");
   char id[32];
   OK(cuDeviceGetPCIBusId(id, sizeof id, two));
   CUdevice found = -1;
@@ -281,6 +297,17 @@ TEST(context_settings) {
   int least, greatest;
   OK(cuCtxGetStreamPriorityRange(&least, &greatest));
   CHECK(least == 0 && greatest < 0);
+  CUsharedconfig banks;
+  OK(cuCtxSetSharedMemConfig(CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE));
+  OK(cuCtxGetSharedMemConfig(&banks));
+  SAME(banks, CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE);  // without effect, as on today's devices
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuCtxSetSharedMemConfig(CUsharedconfig(3)), "bank size 3");
+  unsigned flags = 0;
+  OK(cuCtxSetFlags(CU_CTX_SCHED_SPIN));
+  OK(cuCtxGetFlags(&flags));
+  SAME(flags, unsigned(CU_CTX_SCHED_SPIN));
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuCtxSetFlags(3), "flags");
+  OK(cuCtxResetPersistingL2Cache());
   unsigned long long id = 0, other = 0;
   OK(cuCtxGetId(nullptr, &id));
   start();

@@ -202,6 +202,28 @@ TEST(graphs_are_built_by_hand) {
   copy.srcMemoryType = CU_MEMORYTYPE_HOST;
   copy.srcHost = &host;
   GIVES(CUDA_ERROR_INVALID_VALUE, cuGraphExecMemcpyNodeSetParams(exec, c, &copy, f.context), "may not change");
+  // And in the graph, where what is there can be asked for.
+  CUDA_MEMSET_NODE_PARAMS set_now;
+  OK(cuGraphMemsetNodeGetParams(s, &set_now));
+  SAME(set_now.value, 1u);
+  set_now.value = 100;
+  OK(cuGraphMemsetNodeSetParams(s, &set_now));
+  set_now.elementSize = 3;
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuGraphMemsetNodeSetParams(s, &set_now), "1, 2 or 4 bytes");
+  CUDA_MEMCPY3D copy_now;
+  OK(cuGraphMemcpyNodeGetParams(c, &copy_now));
+  CHECK(copy_now.dstHost == &host);
+  copy_now.dstHost = &elsewhere;
+  OK(cuGraphMemcpyNodeSetParams(c, &copy_now));
+  CUDA_HOST_NODE_PARAMS call_now;
+  OK(cuGraphHostNodeGetParams(h, &call_now));
+  CHECK(call_now.fn == call.fn && call_now.userData == &host);
+  call_now.userData = &elsewhere;
+  OK(cuGraphHostNodeSetParams(h, &call_now));
+  call_now.fn = nullptr;
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuGraphHostNodeSetParams(h, &call_now), "fn is null");
+  f.run(f.instantiate(graph));
+  SAME(seen, 103u);
   // A cycle is told.
   OK(cuGraphAddDependencies(graph, &h, &s, 1));
   CUDA_GRAPH_INSTANTIATE_PARAMS params = {};
@@ -276,6 +298,9 @@ TEST(graphs_own_memory) {
   OK(cuGraphInstantiate(&freeing, graph, CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH));
   f.run(freeing);
   f.run(freeing);
+  cuuint64_t flags = 0;
+  OK(cuGraphExecGetFlags(freeing, &flags));
+  SAME(flags, cuuint64_t{CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH});
   Word outside(1);
   f.begin();
   GIVES(CUDA_ERROR_INVALID_VALUE, cuMemFreeAsync(outside.address, f.stream), "not allocated by a graph");

@@ -106,3 +106,102 @@ TEST(faults_are_logged) {
   CHECK(text.find("0x2a is not the start of memory") != std::string::npos);
   SAME(softcudaFaultCount("api"), 2ull);
 }
+
+namespace {
+
+// A small program that does a bit of everything, gives up at the first error and then
+// cleans up all that it has, going on in spite of errors. Gives that first error.
+CUresult everything() {
+  CUcontext context = nullptr;
+  CUdeviceptr p = 0, q = 0;
+  void* host = nullptr;
+  CUmodule module = nullptr;
+  CUstream stream = nullptr;
+  CUevent event = nullptr;
+  CUgraph graph = nullptr;
+  CUgraphExec exec = nullptr;
+  CUfunction f;
+  auto work = [&]() -> CUresult {
+#define STEP(call)                                      \
+  if (CUresult result = (call); result != CUDA_SUCCESS) \
+  return result
+    STEP(cuInit(0));
+    STEP(cuCtxCreate(&context, 0, 0));
+    STEP(cuModuleLoadData(&module, kPtx));
+    STEP(cuModuleGetFunction(&f, module, "add_to"));
+    STEP(cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 100000));
+    STEP(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    STEP(cuEventCreate(&event, 0));
+    STEP(cuMemAlloc(&p, 4));
+    STEP(cuMemAllocAsync(&q, 4, stream));
+    STEP(cuMemAllocHost(&host, 4));
+    std::memset(host, 0, 4);
+    STEP(cuMemcpyHtoDAsync(p, host, 4, stream));
+    STEP(cuMemsetD32Async(q, 1, 1, stream));
+    STEP(launch(f, 1, 1, 0, stream, p, 1u));
+    STEP(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    STEP(launch(f, 1, 1, 0, stream, p, 2u));
+    STEP(cuMemcpyDtoHAsync(host, p, 4, stream));
+    STEP(cuStreamEndCapture(stream, &graph));
+    STEP(cuGraphInstantiate(&exec, graph, 0));
+    STEP(cuGraphLaunch(exec, stream));
+    STEP(cuEventRecord(event, stream));
+    STEP(cuEventSynchronize(event));
+    STEP(cuStreamSynchronize(stream));
+    SAME(*static_cast<int*>(host), 3);
+#undef STEP
+    return CUDA_SUCCESS;
+  };
+  CUresult first = work();
+  auto also = [&](CUresult result) {
+    if (first == CUDA_SUCCESS) first = result;
+  };
+  if (stream) {
+    CUstreamCaptureStatus is = CU_STREAM_CAPTURE_STATUS_NONE;
+    also(cuStreamIsCapturing(stream, &is));
+    if (is != CU_STREAM_CAPTURE_STATUS_NONE) also(cuStreamEndCapture(stream, &graph));
+  }
+  if (exec) also(cuGraphExecDestroy(exec));
+  if (graph) also(cuGraphDestroy(graph));
+  if (q) also(cuMemFreeAsync(q, stream));
+  if (p) also(cuMemFree(p));
+  if (host) also(cuMemFreeHost(host));
+  if (event) also(cuEventDestroy(event));
+  if (stream) also(cuStreamDestroy(stream));
+  if (module) also(cuModuleUnload(module));
+  if (context) also(cuCtxDestroy(context));
+  return first;
+}
+
+// Runs everything() in a process of its own with a call that fails; gives whether any did.
+bool fails_at(int call, const char* rest, CUresult want) {
+  pid_t child = fork();
+  if (child == 0) {
+    setenv("SOFTCUDA_FAIL", ("*:" + std::to_string(call) + rest).c_str(), 1);
+    CUresult first = everything();
+    if (softcudaFaultCount("leak") || softcudaFaultCount("host-overrun")) failed(__FILE__, __LINE__, "it leaked");
+    if (!softcudaFaultCount("injected")) std::_Exit(first == CUDA_SUCCESS ? 3 : 1);
+    if (first != want) failed(__FILE__, __LINE__, "call " + std::to_string(call) + " failing gave " + std::to_string(first));
+    std::_Exit(0);
+  }
+  alarm(60);  // none may hang
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3));
+  return WEXITSTATUS(status) == 0;
+}
+
+}  // namespace
+
+// Whichever call fails, the program gets that error, nothing hangs and nothing leaks.
+TEST(each_call_fails_once) {
+  int call = 1;
+  while (fails_at(call, ":999", CUDA_ERROR_UNKNOWN)) call++;
+  CHECK(call > 30);
+}
+
+TEST(the_device_is_lost_at_each_call) {
+  int call = 1;
+  while (fails_at(call, ":700:sticky", CUDA_ERROR_ILLEGAL_ADDRESS)) call++;
+  CHECK(call > 30);
+}

@@ -152,6 +152,10 @@ TEST(modules_and_their_names) {
   SAME(version, 80);
   OK(cuFuncGetAttribute(&binary, CU_FUNC_ATTRIBUTE_BINARY_VERSION, f));
   SAME(binary, 90);
+  OK(cuFuncSetCacheConfig(f, CU_FUNC_CACHE_PREFER_SHARED));
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuFuncSetCacheConfig(f, CUfunc_cache(4)), "preference 4");
+  OK(cuFuncSetSharedMemConfig(f, CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE));
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuFuncSetSharedMemConfig(f, CUsharedconfig(-1)), "bank size -1");
   OK(cuModuleUnload(k.module));
   GIVES(CUDA_ERROR_INVALID_HANDLE, cuModuleUnload(k.module), "a module that was destroyed");
   GIVES(CUDA_ERROR_INVALID_HANDLE, cuModuleGetFunction(&f, k.module, "twice"), "destroyed");
@@ -174,6 +178,7 @@ TEST(images_that_are_no_module) {
   GIVES(CUDA_ERROR_NO_BINARY_FOR_GPU, cuModuleLoadData(&m, "\x7f" "ELF......"), "cubin");
   const unsigned char fat[] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0};
   GIVES(CUDA_ERROR_NO_BINARY_FOR_GPU, cuModuleLoadData(&m, fat), "fatbin");
+  GIVES(CUDA_ERROR_NO_BINARY_FOR_GPU, cuModuleLoadFatBinary(&m, fat), "PTX text only");
   GIVES(CUDA_ERROR_INVALID_IMAGE, cuModuleLoadData(&m, ""), "empty");
   GIVES(CUDA_ERROR_INVALID_PTX, cuModuleLoadData(&m, "hello"), "");
   GIVES(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, cuModuleLoadData(&m, ".version 9.0\n.target sm_80\n.address_size 64\n"), "newer");

@@ -123,6 +123,19 @@ TEST(copies_of_two_and_three_dimensions) {
   OK(cuMemcpy3D(&d));
   const unsigned char cube[8] = {1, 2, 5, 6, 0, 0, 0, 0};
   CHECK(std::memcmp(out, cube, 8) == 0);
+  // The same without alignment and in a stream; and the sets of each width that are left.
+  OK(cuMemsetD2D8Async(a, pitch, 0, 100, 6, nullptr));
+  OK(cuMemcpy2DUnaligned(&c));
+  OK(cuMemcpyDtoH(row, a + 3 * pitch, 12));
+  CHECK(row[0] == 0 && row[8] == 9 && row[11] == 12);
+  OK(cuMemsetD2D16(a, pitch, 0x0201, 2, 2));
+  OK(cuMemsetD2D32Async(a + 4, pitch, 0x04030201, 1, 2, nullptr));
+  OK(cuMemcpyDtoH(row, a + pitch, 8));
+  const unsigned char set[8] = {1, 2, 1, 2, 1, 2, 3, 4};
+  CHECK(std::memcmp(row, set, 8) == 0);
+  std::memset(out, 0, 8);
+  OK(cuMemcpy3DAsync(&d, CU_STREAM_PER_THREAD));
+  CHECK(std::memcmp(out, cube, 8) == 0);
   c.dstPitch = 8;
   GIVES(CUDA_ERROR_INVALID_VALUE, cuMemcpy2D(&c), "longer than the pitch");
   c.dstMemoryType = CU_MEMORYTYPE_ARRAY;
@@ -271,6 +284,10 @@ TEST(pointers_tell_what_they_are) {
   OK(cuPointerGetAttributes(3, which, data, reinterpret_cast<CUdeviceptr>(&of)));
   CHECK(start_of == 0 && size == 0 && ordinal == CU_DEVICE_INVALID);
   GIVES(CUDA_ERROR_INVALID_VALUE, cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, 42), "0x2a");
+  unsigned on = 1;
+  OK(cuPointerSetAttribute(&on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, a));
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuPointerSetAttribute(&on, CU_POINTER_ATTRIBUTE_MAPPED, a), "SYNC_MEMOPS");
+  GIVES(CUDA_ERROR_INVALID_VALUE, cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_HOST_POINTER, a), "does not apply");
 }
 
 TEST(stream_ordered_memory) {
@@ -298,6 +315,9 @@ TEST(stream_ordered_memory) {
   GIVES(CUDA_ERROR_INVALID_VALUE, cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used), "cannot be set");
   OK(cuMemPoolTrimTo(pool, 0));
   OK(cuDeviceSetMemPool(0, pool));
+  CUmemoryPool current;
+  OK(cuDeviceGetMemPool(&current, 0));
+  CHECK(current == pool);
 }
 
 TEST(threads_share_a_context) {
