@@ -84,15 +84,22 @@ envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
 	KUBEBUILDER_ASSETS=$(CLUSTER) go test -race -timeout 15m ./test/envtest/...
 
+# Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
+SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
+
+.PHONY: softgpu
+softgpu: softcuda
+	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
+
 .PHONY: e2e
-e2e: cluster-bin images ## The whole chain on a local cluster of its own.
+e2e: cluster-bin images softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 \
-	    go test -count=1 -timeout 30m ./test/e2e/... -v -ginkgo.v
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
+	    go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
