@@ -41,7 +41,7 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
         const int c = 4 * u + t;
         if (4 * u < vectors) {
           float x[kVector], y[kVector];
-          load8(x, k + from + c * kVector, key < mine && c < vectors ? h.d - c * kVector : 0);
+          load(x, k + from + c * kVector, key < mine && c < vectors ? h.d - c * kVector : 0);
 #pragma unroll
           for (int i = 0; i < kTogether; i++) {
             if (i < heads && c < vectors) {

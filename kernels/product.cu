@@ -92,7 +92,7 @@ __device__ __forceinline__ void quantise(signed char *q, float *qscales, const R
     const i64 i = first + threadIdx.x % kWarp, row = i / vectors, at = i % vectors * kVector;
     float v[kVector] = {}, top = 0;
     if (i < count) {
-      rows.load(v, row, at);
+      rows.take(v, row, at);
       rows.apply(v, rows.scale(row), at);
     }
     bool finite = true;

@@ -60,13 +60,13 @@ template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &
       if (k0 + u * kStep < end) {
         const uint4 a0 = now[u][0], a1 = now[u][1];
         float v[kVector];
-        rows.load(v, g, at);
+        rows.take(v, g, at);
         rows.apply(v, s0, at);
         const uint4 b = pack8(v);
         multiply(sum[0], a0.x, a1.x, a0.y, a1.y, b.x, b.y);
         multiply(sum[0], a0.z, a1.z, a0.w, a1.w, b.z, b.w);
         if (second) {
-          rows.load(v, g + 8, at);
+          rows.take(v, g + 8, at);
           rows.apply(v, s1, at);
           const uint4 c = pack8(v);
           multiply(sum[1], a0.x, a1.x, a0.y, a1.y, c.x, c.y);
@@ -186,9 +186,9 @@ template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p
       if (i * 8 < p.n) {
         const i64 at = k0 + lane % 4 * 8;
         float v[kVector];
-        rows.load(v, row, at);
+        rows.take(v, row, at);
         rows.apply(v, rows.scale(row), at);
-        store8(&tile.x[row][lane % 4 * 8], v, kVector);
+        write8(&tile.x[row][lane % 4 * 8], v);
       }
     }
     __syncwarp();

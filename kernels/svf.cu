@@ -51,13 +51,13 @@ __device__ __forceinline__ void composeBF16(W *w, const bf16 *u, const bf16 *vt,
       copy16(stage + row * kPitchV + column * 2, vt + (take ? (r0 + row) * ldv + k0 + column : 0), take);
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++) load8(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
+    for (int i = 0; i < 2; i++) load(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
   };
   auto store = [&](int step) {
     unsigned char *stage = shared + step % kStages * kStage;
     const i64 at = (i64)step * kStep + chunk;
     float f[kVector];
-    load8(f, s + at, r - at);
+    load(f, s + at, r - at);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
 #pragma unroll

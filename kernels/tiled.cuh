@@ -91,7 +91,7 @@ template <class S, class T> __device__ __forceinline__ void tiledBF16(const Prod
         const bool take = row[i] < p.n && at < p.k;
         copy16(stage + S::kOutputs * kBytes + (threadIdx.x + i * S::kThreads) * 16, rows.x + (take ? row[i] * rows.ldx + at : 0), take);
       } else {
-        rows.load(held[i], row[i], at);
+        rows.take(held[i], row[i], at);
       }
     }
   };
