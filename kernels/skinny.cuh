@@ -30,11 +30,11 @@ __device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs +
   }
 }
 
-template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
+template <class T> __device__ __forceinline__ void skinnyBF16(i64 block, const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
   __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kStep = 32, kAhead = 4;  // Elements of K a step; steps whose loads are under way.
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputs, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   // Outputs behind the last are computed as the last, and not written.
   const bf16 *w0 = w + min(m0 + g, p.m - 1) * p.ldw + 8 * t, *w1 = w + min(m0 + g + 8, p.m - 1) * p.ldw + 8 * t;
@@ -81,12 +81,12 @@ template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &
 }
 
 template <class T>
-__device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
+__device__ __forceinline__ void skinnyI8(i64 block, const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
                                          const bf16 *wscales) {
   __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kBlock = 32, kStep = 2 * kBlock, kAhead = 4;
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputs, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   const i64 r0 = min(m0 + g, p.m - 1), r1 = min(m0 + g + 8, p.m - 1);
   const signed char *w0 = w + r0 * p.ldw + 8 * t, *w1 = w + r1 * p.ldw + 8 * t;
@@ -155,7 +155,7 @@ __device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char 
 }
 
 // A lane has one output; W and x go through shared memory of the warp's own.
-template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p, const Rows<T> &rows, const float *w) {
+template <class T> __device__ __forceinline__ void skinnyF32(i64 block, const Product<T> &p, const Rows<T> &rows, const float *w) {
   constexpr int kStep = 32, kPitch = kStep + 4;
   __shared__ union __align__(16) {
     struct {
@@ -164,7 +164,7 @@ template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p
     float parts[kParts][kSkinnyRows][kSkinnyOutputsF32 + 4];
   } shared;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputsF32, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputsF32, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   auto &tile = shared.tile[warp];
   float sum[kSkinnyRows] = {};
