@@ -151,7 +151,7 @@ __device__ __forceinline__ void quantise(signed char *q, float *qscales, const R
     for (int j = 0; j < kVector; j++)
       if (!zero) words[j / 4] |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * (j % 4));
     if (i < count) {
-      *reinterpret_cast<uint2 *>(q + row * ldq + at) = make_uint2(words[0], words[1]);
+      put8(q + row * ldq + at, words[0], words[1]);
       if (at % 32 == 0) qscales[(row * ldq + at) / 32] = !finite ? __uint_as_float(0x7fc00000) : zero ? 0 : top / 127;
     }
   }

@@ -83,18 +83,16 @@ template <class T> __device__ __forceinline__ void put4(const Product<T> &p, i64
   v.x = p.scaled(row, out, v.x), v.y = p.scaled(row, out + 1, v.y);
   v.z = p.scaled(row, out + 2, v.z), v.w = p.scaled(row, out + 3, v.w);
   if constexpr (sizeof(T) == 4) {
-    float4 *to = reinterpret_cast<float4 *>(at);
     if (p.flags & kAdd) {
-      const float4 old = *to;
+      const float4 old = *reinterpret_cast<const float4 *>(at);
       v.x += old.x, v.y += old.y, v.z += old.z, v.w += old.w;
     }
-    *to = v;
+    put16(at, v.x, v.y, v.z, v.w);
   } else {
-    uint2 *to = reinterpret_cast<uint2 *>(at);
     if (p.flags & kAdd) {
-      const uint2 old = *to;
+      const uint2 old = *reinterpret_cast<const uint2 *>(at);
       v.x += lowHalf(old.x), v.y += highHalf(old.x), v.z += lowHalf(old.y), v.w += highHalf(old.y);
     }
-    *to = make_uint2(pair(v.x, v.y), pair(v.z, v.w));
+    put8(at, pair(v.x, v.y), pair(v.z, v.w));
   }
 }

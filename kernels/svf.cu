@@ -175,9 +175,9 @@ __device__ __forceinline__ void composeF32(W *w, const float *u, const float *vt
     for (int y = 0; y < 4; y++) v[y] = k0 + theirs + y < k ? total[x][y] : 0;
     W *to = w + (m0 + mine + x) * ldw + k0 + theirs;
     if constexpr (sizeof(W) == 4)
-      *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
+      put16(to, v[0], v[1], v[2], v[3]);
     else
-      *reinterpret_cast<uint2 *>(to) = make_uint2(pair(v[0], v[1]), pair(v[2], v[3]));
+      put8(to, pair(v[0], v[1]), pair(v[2], v[3]));
   }
 }
 

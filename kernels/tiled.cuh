@@ -202,14 +202,17 @@ template <class S, class T> __device__ __forceinline__ void mediumBF16(const Pro
   }
 }
 
-// A stage holds 64 columns: two blocks, with the scales of W and x behind.
+// A stage holds 64 columns: two blocks. Scales are copied for four stages at once, in
+// turn to two places behind the stages, so that no sector is read for four bytes of it.
 template <class S, class T>
 __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
                                         const bf16 *wscales) {
   constexpr int kBlock = 32, kStep = 2 * kBlock, kBytes = kStep + 32;  // The pitch makes 8-byte reads free of conflicts.
-  constexpr int kScalesW = (S::kOutputs + S::kRows) * kBytes, kScalesX = kScalesW + S::kOutputs * 4, kStage = kScalesX + S::kRows * 8;
+  constexpr int kStage = (S::kOutputs + S::kRows) * kBytes, kGroup = 4;
+  constexpr int kLineW = kGroup * 4, kLineX = kGroup * 8 + 8;  // Bytes of scales of a row; eight more part the banks.
+  constexpr int kScales = S::kStages * kStage, kScalesX = S::kOutputs * kLineW, kBoth = kScalesX + S::kRows * kLineX;
   constexpr int kOutput = 64 * S::kPitch * 4;
-  __shared__ __align__(128) unsigned char shared[S::kStages * kStage > kOutput ? S::kStages * kStage : kOutput];
+  __shared__ __align__(128) unsigned char shared[kScales + 2 * kBoth > kOutput ? kScales + 2 * kBoth : kOutput];
   const u32 base = sharedAddress(shared);
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   const int outputs = warp % S::kAcross * S::kWarpOutputs, mine = warp / S::kAcross * S::kWarpRows;
@@ -226,12 +229,16 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
       else
         copy16(stage + line * kBytes + byte, q + (row < p.n ? row * p.ldx + at + byte : 0), row < p.n);
     }
-    for (int i = threadIdx.x; i < S::kOutputs + S::kRows; i += S::kThreads) {
-      const i64 row = n0 + i - S::kOutputs;
-      if (i < S::kOutputs)
-        copy4(stage + kScalesW + i * 4, wscales + min(m0 + i, p.m - 1) * (p.ldw / kBlock) + at / kBlock, true);
+    if (step % kGroup) return;
+    const u32 scales = base + kScales + step / kGroup % 2 * kBoth;
+    for (int i = threadIdx.x; i < (S::kOutputs + S::kRows) * kGroup; i += S::kThreads) {
+      const int line = i / kGroup, of = i % kGroup;
+      const i64 row = n0 + line - S::kOutputs, block = at / kBlock + 2 * of;
+      if (step + of >= steps) continue;
+      if (line < S::kOutputs)
+        copy4(scales + line * kLineW + of * 4, wscales + min(m0 + line, p.m - 1) * (p.ldw / kBlock) + block, true);
       else
-        copy8(stage + kScalesX + (i - S::kOutputs) * 8, qscales + (row < p.n ? row * (p.ldx / kBlock) + at / kBlock : 0), row < p.n);
+        copy8(scales + kScalesX + (line - S::kOutputs) * kLineX + of * 8, qscales + (row < p.n ? row * (p.ldx / kBlock) + block : 0), row < p.n);
     }
   };
 #pragma unroll
@@ -250,6 +257,7 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
     commitCopies();
     if (!idle) {
       const unsigned char *stage = shared + step % S::kStages * kStage;
+      const unsigned char *scales = shared + kScales + step / kGroup % 2 * kBoth;
 #pragma unroll
       for (int block = 0; block < 2; block++) {
         uint2 b[S::kTheirs];
@@ -261,12 +269,12 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
           const int line = outputs + i * 16 + g;
           const uint2 a0 = *reinterpret_cast<const uint2 *>(stage + line * kBytes + block * kBlock + t * 8);
           const uint2 a1 = *reinterpret_cast<const uint2 *>(stage + (line + 8) * kBytes + block * kBlock + t * 8);
-          const float y0 = widen(*reinterpret_cast<const bf16 *>(stage + kScalesW + line * 4 + block * 2));
-          const float y1 = widen(*reinterpret_cast<const bf16 *>(stage + kScalesW + (line + 8) * 4 + block * 2));
+          const unsigned char *mineW = scales + line * kLineW + step % kGroup * 4 + block * 2;
+          const float y0 = widen(*reinterpret_cast<const bf16 *>(mineW)), y1 = widen(*reinterpret_cast<const bf16 *>(mineW + 8 * kLineW));
 #pragma unroll
           for (int j = 0; j < S::kTheirs; j++) {
-            const unsigned char *scale = stage + kScalesX + (mine + j * 8 + 2 * t) * 8 + block * 4;
-            const float z0 = *reinterpret_cast<const float *>(scale), z1 = *reinterpret_cast<const float *>(scale + 8);
+            const unsigned char *mineX = scales + kScalesX + (mine + j * 8 + 2 * t) * kLineX + step % kGroup * 8 + block * 4;
+            const float z0 = *reinterpret_cast<const float *>(mineX), z1 = *reinterpret_cast<const float *>(mineX + kLineX);
             int d[4];
             multiply8(d, a0.x, a1.x, a0.y, a1.y, b[j].x, b[j].y);
             sum[i][j][0] = fmaf((float)d[0] * y0, z0, sum[i][j][0]);
@@ -301,12 +309,13 @@ template <class T> __device__ __forceinline__ void tiledF32(const Product<T> &p,
   float nextX[4];
   auto fetch = [&](int step) {
     nextW = __ldg(reinterpret_cast<const float4 *>(from + (i64)step * kStep));
+    const i64 at = (i64)step * kStep + column;
+    load(nextX, x + at, row < p.n ? p.k - at : 0);
+    if (!scale) return;
+    float f[4];
+    load(f, scale + at, p.k - at);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const i64 at = (i64)step * kStep + column + i;
-      nextX[i] = row < p.n && at < p.k ? widen(x[at]) : 0;
-      if (scale && at < p.k) nextX[i] = widen(narrow<T>(__fmul_rn(nextX[i], scale[at])));
-    }
+    for (int i = 0; i < 4; i++) nextX[i] = widen(narrow<T>(__fmul_rn(nextX[i], f[i])));
   };
   float total[4][4] = {}, sum[4][4] = {};
   fetch(0);
