@@ -193,18 +193,28 @@ softcuda:
 print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
 	@echo $(BIN)/softcuda
 
+# The tests of the model, the engine, training and composing that are run on the CUDA
+# backend: those that take seconds on the software driver.
+CUDA_TESTS := ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model ./runtime/engine ./runtime/train ./runtime/expert
+CUDA_SOME := Conforms|EveryCall|Errors|Captured|Equal|PyTorch|Reference|Greedy|Merg|Composed|Gradient|Fork|Damaged|MixedBatch|EightExperts|Logprobs|ChainRule|StopTokens|Registry|Names|DecomposedOnTheDevice
+
 .PHONY: test-cuda
 test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
 	@hack/cuda/loader.sh
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
-	@echo "==> the CUDA backend on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 \
-	  go test -tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry
-	@echo "==> the model on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
-	  go test -tags cuda ./runtime/model
+	@echo "==> the CUDA backend, and what computes on it, on the software driver"
+	@$(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
+	  $(ALIVE) "tests on the software driver" "3 minutes" go test -tags cuda -run '$(CUDA_SOME)' -timeout 20m $(CUDA_TESTS)
 
-# What NVIDIA's container runtime goes by: which of the driver's libraries a container
-# gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
-NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all
+.PHONY: test-gpu
+test-gpu: ## The same tests, and more, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
+	@hack/cuda/gpu.sh build $(BIN)/gpu
+	@$(BIN)/gpu/run test
+
+.PHONY: bench-gpu
+bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
+	@hack/cuda/gpu.sh build $(BIN)/gpu
+	@$(BIN)/gpu/run bench
 
 .PHONY: images
 images: build build-cuda ## Build the images as tarballs in bin/images, without Docker.
