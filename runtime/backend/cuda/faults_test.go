@@ -67,6 +67,11 @@ func exercise() (err error) {
 			return err
 		}
 	}
+	large, err := b.Alloc(backend.F32, 1<<20)
+	if err != nil {
+		return err
+	}
+	b.Free(large)
 	x, y, gain, s := buffers["x"], buffers["y"], buffers["gain"], buffers["s"]
 	tables, err := b.NewTables()
 	if err != nil {
