@@ -35,7 +35,7 @@ bool Machine::load(const std::string& ptx, int sm) {
 }
 
 bool Machine::run(const std::string& kernel, softcuda::Dim3 grid, softcuda::Dim3 block, size_t shared, const std::vector<uint64_t>& args, unsigned threads) {
-  auto* info = program->kernel(kernel);
+  auto* info = program ? program->kernel(kernel) : nullptr;
   if (!info) {
     fault.text = "no kernel " + kernel;
     return false;
