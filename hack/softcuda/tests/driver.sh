@@ -5,6 +5,7 @@
 # CUDA_TOOLKIT names the folder of NVIDIA's toolkit for "header", bin/cudatk by default;
 # without it our header is compared with nothing, and the output says so.
 set -euo pipefail
+toolkit=${CUDA_TOOLKIT:+$(realpath "$CUDA_TOOLKIT")}
 cd "$(dirname "$0")"
 ../build.sh
 out=$(cd "${SOFTCUDA_OUT:-../../../bin/softcuda}" && pwd)
@@ -43,7 +44,7 @@ refused() { # KNOB WORDS: vectoradd must fail and say the words
 
 failed=0
 header() {
-  local toolkit=${CUDA_TOOLKIT:-../../../bin/cudatk}
+  : "${toolkit:=../../../bin/cudatk}"
   if [ -d "$toolkit" ]; then
     ../check-header.sh "$toolkit"
   else

@@ -90,12 +90,13 @@ TEST(host_functions_run_in_order) {
   static unsigned seen = 0;
   static CUresult inside = CUDA_SUCCESS;
   static CUdeviceptr memory;
+  static unsigned seven = 7;
   memory = f.memory;
   f.set(0, 5, f.free);
   OK(cuLaunchHostFunc(f.free, [](void* data) {
     seen = *static_cast<unsigned*>(data);
     inside = cuMemsetD8(memory, 0, 1);
-  }, new unsigned(7)));
+  }, &seven));
   OK(cuStreamSynchronize(f.free));
   SAME(seen, 7u);
   SAME(inside, CUDA_ERROR_NOT_PERMITTED);

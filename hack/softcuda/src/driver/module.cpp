@@ -98,8 +98,12 @@ std::string text_at(const char* image, const char* entry) {
   return text;
 }
 
+// Reads no further than it must: an image may be shorter than the magic number.
 bool starts_with(const char* image, const unsigned char (&magic)[4]) {
-  return std::equal(magic, magic + 4, reinterpret_cast<const unsigned char*>(image));
+  for (size_t i = 0; i < sizeof magic; i++) {
+    if (static_cast<unsigned char>(image[i]) != magic[i]) return false;
+  }
+  return true;
 }
 
 // The number after a directive such as ".target sm_80" or ".version 8.4", as 80 and 84;

@@ -131,6 +131,65 @@ bool run(Warp& w, const uint32_t* at, uint32_t m, unsigned bytes) {
   }
 }
 
+using Four = uint32_t __attribute__((vector_size(16)));
+
+bool any(Four v) { return (v[0] | v[1] | v[2] | v[3]) != 0; }
+
+// rows_together is read_together for many aligned runs of 16 bytes, kFours vectors of
+// records each; what needs a closer look is looked for in all before it is told.
+template <int kFours>
+bool rows_together(Warp& w, const uint32_t* at, int rows) {
+  Block& b = *w.block;
+  uint32_t cut = w.floor << kWhoBits, lane0 = who_is(w, 0), me = kManyLanes + static_cast<uint32_t>(w.id), now = b.tick << kWhoBits;
+  auto* written = reinterpret_cast<const Four*>(b.writer.data());
+  auto* read = reinterpret_cast<Four*>(b.reader.data());
+  Four bad = {};
+  for (int r = 0; r < rows; r++) {
+    uint32_t first = (at[r] >> 4) * kFours;
+    for (uint32_t k = first; k < first + kFours; k++) {
+      Four who = read[k] & kWhoMask;
+      bad |= reinterpret_cast<Four>((written[k] == 0) | (written[k] >= cut));
+      bad |= reinterpret_cast<Four>((read[k] >= cut) & (who - lane0 < 32));
+    }
+  }
+  if (any(bad)) return false;
+  for (int r = 0; r < rows; r++) {
+    uint32_t first = (at[r] >> 4) * kFours;
+    for (uint32_t k = first; k < first + kFours; k++) {
+      auto others = reinterpret_cast<Four>((read[k] >= cut) & ((read[k] & kWhoMask) != me));
+      read[k] = now | (others & kManyWarps) | (~others & me);
+    }
+  }
+  return true;
+}
+
+// write_rows is the write of 16 bytes a lane where nobody has been since the last
+// barrier.
+template <int kFours>
+bool write_rows(Warp& w, const uint32_t* at, uint32_t m) {
+  Block& b = *w.block;
+  uint32_t cut = w.floor << kWhoBits, now = b.tick << kWhoBits;
+  auto* written = reinterpret_cast<Four*>(b.writer.data());
+  auto* read = reinterpret_cast<const Four*>(b.reader.data());
+  Four late = {};
+  uint32_t outside_any = 0;
+  each_lane(m, [&](int l) { outside_any |= outside(b, at[l], 16); });
+  if (outside_any) return false;
+  each_lane(m, [&](int l) {
+    uint32_t first = (at[l] >> 4) * kFours;
+    for (uint32_t k = first; k < first + kFours; k++) late |= reinterpret_cast<Four>((written[k] >= cut) | (read[k] >= cut));
+  });
+  if (any(late)) return false;
+  each_lane(m, [&](int l) {
+    uint32_t first = (at[l] >> 4) * kFours;
+    for (uint32_t k = first; k < first + kFours; k++) written[k] = Four{} + (now | who_is(w, l));
+  });
+  // Two lanes at one place: the later one's record stands.
+  uint32_t lost = 0;
+  each_lane(m, [&](int l) { lost |= written[(at[l] >> 4) * kFours][0] ^ (now | who_is(w, l)); });
+  return lost == 0;
+}
+
 uint32_t with_reader(const Warp& w, uint32_t old, uint32_t me) {
   uint32_t now = w.block->tick << kWhoBits;
   if (ordered(w, old, me)) return now | me;
@@ -176,6 +235,10 @@ int shared_write(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigne
   b.counters.shared_accesses++;
   if (run<true>(w, at, m, bytes)) return kNext;
   int shift = b.code->granule_shift;
+  if (bytes == 16 && (shift == 2 ? write_rows<1>(w, at, m) : shift == 1 ? write_rows<2>(w, at, m) : write_rows<4>(w, at, m))) {
+    count_conflicts(w, at, m, bytes);
+    return kNext;
+  }
   uint32_t now = b.tick << kWhoBits, cut = w.floor << kWhoBits;
   for (uint32_t left = m; left; left &= left - 1) {
     int l = __builtin_ctz(left);
@@ -192,8 +255,8 @@ int shared_write(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigne
       if (!ordered(w, written, me)) {
         // Another lane may have written the same value in this very instruction.
         bool same = false;
-        for (uint32_t before = m & ((1u << l) - 1); before && !same; before &= before - 1) {
-          int o = __builtin_ctz(before);
+        for (uint32_t others = m & ~(1u << l); others && !same; others &= others - 1) {
+          int o = __builtin_ctz(others);
           same = at[o] == at[l] && (written & kWhoMask) == who_is(w, o) &&
                  memcmp(values + static_cast<size_t>(o) * bytes, values + static_cast<size_t>(l) * bytes, bytes) == 0;
         }
@@ -252,8 +315,10 @@ int shared_rows(Warp& w, const Inst& i, const uint32_t* at, int rows) {
   b.counters.shared_accesses++;
   int shift = b.code->granule_shift;
   uint32_t me = kManyLanes + static_cast<uint32_t>(w.id);
-  for (int r = 0; r < rows; r++) {
+  for (int r = 0; r < rows; r++)
     if (outside(b, at[r], 16)) return bounds(w, i, r, at[r], 16);
+  bool done = shift == 2 ? rows_together<1>(w, at, rows) : shift == 1 ? rows_together<2>(w, at, rows) : rows_together<4>(w, at, rows);
+  for (int r = 0; r < rows && !done; r++) {
     uint32_t first = at[r] >> shift;
     if (shift == 2 ? read_together(w, first, 4) : shift == 1 ? read_together(w, first, 8) : read_together(w, first, 16)) continue;
     int status = read_granules(w, i, r, me, at[r], 16);
