@@ -64,6 +64,9 @@ const Checked kChecks[] = {
      "setp.ge.u32 %p0, %r0, 32; @!%p0 st.shared.u32 [%r29], %r0; bar.sync 0; @%p0 ld.shared.u32 %r1, [%r29-128];", "race", 719, 64},
     {"two warps write one word", "st.shared.u32 [s], %r0;", "setp.eq.u32 %p0, %r0, 0; @%p0 st.shared.u32 [s], %r0;", "race", 719, 64},
     {"lanes write different values to one word", "st.shared.u32 [s], %r0;", "st.shared.u32 [s], 7;", "race", 719},
+    {"lanes write different 16 bytes to one place", "st.shared.v4.u32 [s], {%r0, %r1, %r2, %r3};", "st.shared.v4.u32 [s], {%r1, %r1, %r2, %r3};", "race", 719},
+    {"two warps write 16 bytes to one place", "and.b32 %r4, %r0, 31; shl.b32 %r4, %r4, 4; add.u32 %r4, %r31, %r4; st.shared.v4.u32 [%r4], {%r0, %r1, %r2, %r3};",
+     "shl.b32 %r4, %r0, 4; and.b32 %r4, %r4, 1023; add.u32 %r4, %r31, %r4; st.shared.v4.u32 [%r4], {%r0, %r1, %r2, %r3};", "race", 719, 64},
     {"a named barrier orders its warps only", "setp.ge.u32 %p0, %r0, 64; @%p0 bra R; st.shared.u32 [%r29], %r0; bar.sync 1, 64; bra E; R: ld.shared.u32 %r1, [%r29-256]; E:",
      "setp.ge.u32 %p0, %r0, 64; @%p0 bra R; st.shared.u32 [%r29], %r0; bar.sync 1, 96; bra E; R: bar.sync 1, 96; ld.shared.u32 %r1, [%r29-256]; E:", "race", 719, 96},
     {"plain write beside an atomic one", "st.shared.u32 [%r29], 0; bar.sync 0; atom.shared.add.u32 %r1, [s], 1; setp.eq.u32 %p0, %r0, 40; @%p0 st.shared.u32 [s], 9;",
@@ -124,6 +127,20 @@ TEST(a_fault_names_thread_and_address) {
   auto& f = m.fault;
   CHECK(f.block[0] == 1 && f.thread[0] == 5 && f.thread[1] == 4 && f.thread[2] == 0 && f.line == 10 && f.address == out + 4096 + 20, softcuda::describe(f));
   CHECK(softcuda::describe(f).find("out-of-bounds in kernel k, PTX line 10, block (1,0,0), thread (5,4,0): store") == 0, softcuda::describe(f));
+}
+
+TEST(assertions_and_printf_are_told) {
+  Machine m;
+  std::string ptx = std::string(kHeader) +
+                    ".extern .func __assertfail (.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e) .noreturn;\n.extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 v);\n"
+                    ".global .align 1 .b8 text[6] = {120, 32, 62, 32, 49, 0};\n.global .align 1 .b8 file[5] = {97, 46, 99, 117, 0};\n"
+                    ".visible .entry a() { .reg .b64 %d<4>; mov.u64 %d1, text; mov.u64 %d2, file; { .param .b64 p0; st.param.b64 [p0+0], %d1; .param .b64 p1; st.param.b64 [p1+0], %d2; .param .b32 p2; st.param.b32 [p2+0], 17; .param .b64 p3; st.param.b64 [p3+0], %d2; .param .b64 p4; st.param.b64 [p4+0], 1;\n"
+                    "call.uni __assertfail, (p0, p1, p2, p3, p4); } ret; }\n"
+                    ".visible .entry p() { .reg .b32 %r<2>; { .param .b64 p0; st.param.b64 [p0+0], 0; .param .b64 p1; st.param.b64 [p1+0], 0; .param .b32 q; call.uni (q), vprintf, (p0, p1); ld.param.b32 %r1, [q+0]; } ret; }\n";
+  CHECK(m.load(ptx), m.error);
+  CHECK(!m.run("a", {1}, {32}, 0, {}) && m.fault.kind == "assert" && m.fault.error == 710, softcuda::describe(m.fault));
+  CHECK(m.fault.text.find("assertion \"x > 1\" failed at a.cu:17 [call.uni __assertfail") == 0, m.fault.text);
+  CHECK(!m.run("p", {1}, {32}, 0, {}) && m.fault.kind == "unsupported", softcuda::describe(m.fault));
 }
 
 TEST(use_after_free) {

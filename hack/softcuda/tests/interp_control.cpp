@@ -269,3 +269,40 @@ TEST(counters_count) {
     CHECK(c.bank_conflicts == static_cast<uint64_t>(extra) && c.shared_accesses == 1, std::to_string(stride) + ": " + std::to_string(c.bank_conflicts));
   }
 }
+
+TEST(instructions_that_only_hint) {
+  Machine m;
+  std::string body =
+      ".pragma \"nounroll\";\n.reg .b64 %pol; createpolicy.fractional.L2::evict_last.b64 %pol, 1.0; ld.global.L2::cache_hint.u32 %r1, [%d3], %pol; st.global.L1::evict_last.u32 [%d2], %r1; prefetch.global.L2 [%d1]; prefetchu.L1 [%d1]; discard.global.L2 [%d0], 128; applypriority.global.L2::evict_normal [%d1], 128;\n"
+      "membar.gl; membar.cta; fence.acq_rel.gpu; fence.sc.sys; nanosleep.u32 100; bar.warp.sync -1; mov.u32 %r2, %clock; mov.u64 %d4, %clock64; mov.u64 %d5, %globaltimer; setp.ge.u64 %p1, %d5, %d4; @!%p1 trap; mov.u32 %r3, %smid; mov.u32 %r4, %nsmid; mov.u32 %r5, %nwarpid; mov.u32 %r6, %warpid;\n"
+      "mov.u32 %r7, %dynamic_smem_size; mov.u32 %r8, %total_smem_size; add.u32 %r7, %r7, %r8; mad.lo.u32 %r7, %r6, 1000, %r7; st.global.wb.u32 [%d2], %r7; ret;";
+  CHECK(m.load(entry(body)), m.error);
+  uint64_t in = m.upload(std::vector<uint32_t>(64, 5)), out = m.empty(256);
+  CHECK(m.run("k", {1}, {64}, 32, {out, in}), softcuda::describe(m.fault));
+  auto got = m.download<uint32_t>(out, 64);
+  for (uint32_t l = 0; l < 64; l++) CHECK(got[l] == l / 32 * 1000 + 64, std::to_string(got[l]));
+}
+
+TEST(parameters_of_every_size) {
+  Machine m;
+  std::string ptx = std::string(kHeader) +
+                    ".visible .entry k(.param .u64 out, .param .u8 a, .param .u16 b, .param .f32 c, .param .align 8 .b8 d[24], .param .u64 e) { .reg .b32 %r<9>; .reg .b64 %d<9>; .reg .b16 %h<4>;\n"
+                    "ld.param.u64 %d0, [out]; ld.param.s8 %h1, [a]; cvt.s32.s16 %r1, %h1; ld.param.u16 %h2, [b]; cvt.u32.u16 %r2, %h2; ld.param.b32 %r3, [c]; ld.param.v2.u32 {%r4, %r5}, [d+8]; ld.param.u64 %d1, [e]; cvt.u32.u64 %r6, %d1;\n"
+                    // by the address of a parameter
+                    "mov.b64 %d2, d; ld.param.u32 %r7, [%d2+16]; add.u64 %d3, %d2, 20; ld.param.u32 %r8, [%d3];\n"
+                    "st.global.v4.u32 [%d0], {%r1, %r2, %r3, %r4}; st.global.v4.u32 [%d0+16], {%r5, %r6, %r7, %r8}; ret; }";
+  CHECK(m.load(ptx), m.error);
+  auto* info = m.program->kernel("k");
+  CHECK((info->param_offsets == std::vector<uint32_t>{0, 8, 10, 12, 16, 40} && info->param_sizes == std::vector<uint32_t>{8, 1, 2, 4, 24, 8} && info->param_bytes == 48), "");
+  struct {
+    uint64_t out;
+    int8_t a;
+    uint16_t b;
+    uint32_t c, d[6];
+    uint64_t e;
+  } params = {m.empty(32), -3, 65535, 77, {1, 2, 3, 4, 5, 6}, 99};
+  softcuda::Fault fault;
+  CHECK(softcuda::run(*m.program, *info, {1}, {1}, 0, &params, m.memory, 1, nullptr, &fault), softcuda::describe(fault));
+  CHECK((m.download<uint32_t>(params.out, 8) == std::vector<uint32_t>{0xfffffffd, 65535, 77, 3, 4, 99, 5, 6}), "");
+  CHECK(!m.load(std::string(kHeader) + ".visible .entry k(.param .u32 a) { .reg .b64 %d; ld.param.u64 %d, [a]; ret; }") && m.error.find("outside the parameters") != std::string::npos, m.error);
+}

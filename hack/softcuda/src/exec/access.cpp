@@ -68,6 +68,12 @@ bool side_by_side(const uint64_t* at, uint32_t m, unsigned bytes) {
   return off == 0;
 }
 
+bool all_same(const uint64_t* at) {
+  uint64_t off = 0;
+  for (int l = 1; l < 32; l++) off |= at[l] ^ at[0];
+  return off == 0;
+}
+
 int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned bytes, Kind kind, Access& access) {
   Memory& memory = *w.block->memory;
   if (side_by_side(at, m, bytes) && at[0] % bytes == 0) {
@@ -84,6 +90,13 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
       c.uncoalesced += sectors - bytes;
       return kNext;
     }
+  }
+  if (kind == Kind::load && m == ~0u && at[0] % bytes == 0 && all_same(at) && memory.holds(at[0], bytes) && lane_written(memory, at[0], bytes)) {
+    for (int l = 0; l < 32; l++) access.host[l] = reinterpret_cast<uint8_t*>(at[0]);
+    auto& c = w.block->counters;
+    c.global_load_sectors++;
+    c.global_load_bytes += 32 * bytes;
+    return kNext;
   }
   const Allocation* last = nullptr;
   for (uint32_t left = m; left; left &= left - 1) {

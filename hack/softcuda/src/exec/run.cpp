@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <functional>
 #include <mutex>
+#include <string_view>
 #include <thread>
 
 #include "code.h"
@@ -339,6 +340,20 @@ bool check(const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared,
 
 }  // namespace
 
+// line_of gives a line of the PTX without its indentation.
+static std::string_view line_of(std::string_view text, int line) {
+  if (line < 1) return {};
+  size_t from = 0;
+  while (--line > 0) {
+    from = text.find('\n', from);
+    if (from == std::string_view::npos) return {};
+    from++;
+  }
+  std::string_view found = text.substr(from, text.find('\n', from) - from).substr(0, 200);
+  found.remove_prefix(std::min(found.find_first_not_of(" \t"), found.size()));
+  return found;
+}
+
 void step_limit(uint64_t steps) { max_steps.store(steps ? steps : kMaxSteps); }
 
 bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared, const void* params, Memory& memory,
@@ -368,7 +383,15 @@ bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, 
       // Blocks before a faulty one all run, so the fault told does not depend on threads.
       if (index >= blocks || index > faulted.load()) break;
       Fault f;
-      if (runner.run(launch, index, &f, &mine)) continue;
+      try {
+        if (runner.run(launch, index, &f, &mine)) continue;
+      } catch (const std::bad_alloc&) {
+        f = Fault{};
+        f.kind = "launch";
+        f.kernel = info.name;
+        f.text = "the host has no memory to run a block";
+        f.error = kErrorLaunchOutOfResources;
+      }
       std::lock_guard lock(mutex);
       if (index < faulted.load()) {
         faulted.store(index);
@@ -385,6 +408,8 @@ bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, 
   if (counters) counters->add(total);
   if (faulted.load() == UINT64_MAX) return true;
   *out = std::move(first);
+  std::string_view line = line_of(program.module().ast->text, out->line);
+  if (!line.empty()) out->text += " [" + std::string(line) + "]";
   return false;
 }
 
