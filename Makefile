@@ -15,7 +15,7 @@ TAG      ?= dev
 # Where images are pushed for a cluster that is not ours; ours imports them.
 IMG_REGISTRY ?=
 IMG_BASE := $(if $(IMG_REGISTRY),$(IMG_REGISTRY),transformersquared.dev)
-IMAGES   := manager t2 judge demo-assets
+IMAGES   := manager t2 t2-cuda judge demo-assets
 # KUBECONFIG given on the command line means "use that cluster"; one that only
 # stands in the environment does not, so that nobody's cluster is used by accident.
 EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
@@ -29,7 +29,7 @@ DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/
 ALIVE  := $(CURDIR)/hack/alive.sh
 GOTOOL := go -C $(CURDIR)/hack/tools tool
 BUILD_T2C := $(ALIVE) "the cluster's tool: building" "seconds, the first time 1 minute" go -C hack/cluster build -o $(T2C) ./t2cluster
-DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib $(if $(shell command -v node && command -v npm),,nodejs npm)
+DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib g++ $(if $(shell command -v node && command -v npm),,nodejs npm)
 # OpenAI's client for Node, which the API is tested with.
 NODE_CLIENT := test/clients/node
 
@@ -56,7 +56,7 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit arm64 cluster-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 .PHONY: unit
@@ -84,15 +84,22 @@ envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
 	KUBEBUILDER_ASSETS=$(CLUSTER) go test -race -timeout 15m ./test/envtest/...
 
+# Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
+SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
+
+.PHONY: softgpu
+softgpu: softcuda
+	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
+
 .PHONY: e2e
-e2e: cluster-bin images ## The whole chain on a local cluster of its own.
+e2e: cluster-bin images softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 \
-	    go test -count=1 -timeout 30m ./test/e2e/... -v -ginkgo.v
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
+	    go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
@@ -168,12 +175,45 @@ build: ## Build manager and t2 (static, no cgo).
 	@CGO_ENABLED=0 $(ALIVE) "the runtime: building" "seconds, the first time 1 minute" go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
 	@CGO_ENABLED=0 $(ALIVE) "the demo model's carrier: building" "seconds" go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
 
+# What compiles and links t2-cuda: our header of the driver's API, and a library that
+# finds the driver when the program starts. Nothing of NVIDIA's is needed.
+CUDA_ENV := CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/hack/softcuda/include" CGO_LDFLAGS="-L$(BIN)/cuda"
+
+.PHONY: build-cuda
+build-cuda: ## Build t2-cuda, the runtime for NVIDIA GPUs (needs a C compiler, and no CUDA).
+	@mkdir -p $(BIN)
+	@hack/cuda/loader.sh
+	@$(CUDA_ENV) $(ALIVE) "the runtime for GPUs: building" "1 minute, the first time 2" go build -tags cuda -trimpath -ldflags '-s -w' -o $(BIN)/t2-cuda ./runtime
+
+.PHONY: softcuda
+softcuda:
+	@$(ALIVE) "the software driver: building" "seconds, the first time 3 minutes" hack/softcuda/build.sh
+
+.PHONY: print-softcuda
+print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
+	@echo $(BIN)/softcuda
+
+.PHONY: test-cuda
+test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
+	@hack/cuda/loader.sh
+	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
+	@echo "==> the CUDA backend on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 \
+	  go test -tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry
+	@echo "==> the model on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
+	  go test -tags cuda ./runtime/model
+
+# What NVIDIA's container runtime goes by: which of the driver's libraries a container
+# gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
+NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all
+
 .PHONY: images
-images: build ## Build the images as tarballs in bin/images, without Docker.
+images: build build-cuda ## Build the images as tarballs in bin/images, without Docker.
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	$(T2C) image --out $(BIN)/images/manager.tar --name $(IMG_BASE)/manager:$(TAG) --add $(BIN)/manager:/manager --entrypoint /manager
 	$(T2C) image --out $(BIN)/images/t2.tar --name $(IMG_BASE)/t2:$(TAG) --add $(BIN)/t2:/t2 --entrypoint /t2
+	@hack/cuda/image.sh $(BIN)/cuda-image
+	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
 	@hack/judge-image.sh $(BIN)/judge
 	$(T2C) image --out $(BIN)/images/judge.tar --name $(IMG_BASE)/judge:$(TAG) --add $(BIN)/judge/root:/ --add $(BIN)/t2:/t2 --entrypoint /t2 --entrypoint judge-server
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
@@ -185,6 +225,11 @@ ifeq ($(EXTERNAL),yes)
 else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif
+
+.PHONY: print-softcuda
+print-softcuda: ## Build the software CUDA driver and print its folder, for LD_LIBRARY_PATH on a machine without a GPU.
+	@hack/softcuda/build.sh >&2
+	@echo $(BIN)/softcuda
 
 .PHONY: clean
 clean: ## Remove what was built.

@@ -17,20 +17,49 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 )
 
 func TestFlags(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		args []string
-		// runtime and judge are the images that are run; wrong is in the error.
-		runtime, judge, wrong string
+		// want is how the settings differ from the defaults; wrong is in the error.
+		want  func(*desired.Settings)
+		wrong string
 	}{
-		{name: "none", runtime: DefaultRuntimeImage, judge: DefaultJudgeImage},
+		{name: "none", want: func(*desired.Settings) {}},
 		{
-			name: "other images", args: []string{"--runtime-image=example.org/t2:1", "--judge-image", "example.org/judge:1"},
-			runtime: "example.org/t2:1", judge: "example.org/judge:1",
+			name: "other images",
+			args: []string{"--runtime-image=example.org/t2:1", "--judge-image", "example.org/judge:1", "--cuda-runtime-image=example.org/t2-cuda:1"},
+			want: func(s *desired.Settings) {
+				s.RuntimeImage, s.CUDARuntimeImage, s.JudgeImage = "example.org/t2:1", "example.org/t2-cuda:1", "example.org/judge:1"
+			},
 		},
+		{
+			name: "another GPU, whose taint is tolerated", args: []string{"--gpu-resource=nvidia.com/mig-3g.40gb"},
+			want: func(s *desired.Settings) {
+				s.GPUResource, s.GPUTolerations[0].Key = "nvidia.com/mig-3g.40gb", "nvidia.com/mig-3g.40gb"
+			},
+		},
+		{
+			name: "other nodes", args: []string{"--gpu-runtime-class=nvidia", "--gpu-toleration=pool=gpu:NoExecute", "--gpu-toleration=dedicated"},
+			want: func(s *desired.Settings) {
+				s.GPURuntimeClass = "nvidia"
+				s.GPUTolerations = []corev1.Toleration{
+					{Key: "pool", Operator: corev1.TolerationOpEqual, Value: "gpu", Effect: corev1.TaintEffectNoExecute},
+					{Key: "dedicated", Operator: corev1.TolerationOpExists},
+				}
+			},
+		},
+		{name: "no toleration", args: []string{"--gpu-toleration="}, want: func(s *desired.Settings) { s.GPUTolerations = []corev1.Toleration{} }},
+		{name: "a toleration of nothing", args: []string{"--gpu-toleration=:NoSchedule"}, wrong: `"" is not the key of a taint`},
+		{name: "a toleration of a value that is none", args: []string{"--gpu-toleration=pool=a b"}, wrong: `"a b" is not the value of a taint`},
+		{name: "a toleration of an effect that is none", args: []string{"--gpu-toleration=pool:Never"}, wrong: "it is NoSchedule, PreferNoSchedule or NoExecute"},
+		{name: "no image of the runtime for CUDA", args: []string{"--cuda-runtime-image="}, wrong: "--cuda-runtime-image is empty"},
+		{name: "no GPU", args: []string{"--gpu-resource="}, wrong: "--gpu-resource is empty"},
+		{name: "a GPU of nobody", args: []string{"--gpu-resource=gpu"}, wrong: `--gpu-resource "gpu" is not the name`},
+		{name: "a GPU with two names", args: []string{"--gpu-resource=a/b/c"}, wrong: `--gpu-resource "a/b/c" is not the name`},
 		{name: "no image of the runtime", args: []string{"--runtime-image="}, wrong: "--runtime-image is empty"},
 		{name: "no image of the judge", args: []string{"--judge-image="}, wrong: "--judge-image is empty"},
 		{name: "an argument too many", args: []string{"--leader-elect", "true"}, wrong: `unexpected argument "true"`},
@@ -44,8 +73,17 @@ func TestFlags(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || f.runtimeImage != tc.runtime || f.judgeImage != tc.judge {
-				t.Errorf("got %s and %s, %v", f.runtimeImage, f.judgeImage, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := desired.Settings{
+				RuntimeImage: DefaultRuntimeImage, CUDARuntimeImage: DefaultCUDARuntimeImage, JudgeImage: DefaultJudgeImage,
+				GPUResource:    desired.DefaultGPUResource,
+				GPUTolerations: []corev1.Toleration{{Key: desired.DefaultGPUResource, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
+			}
+			tc.want(&want)
+			if diff := cmp.Diff(want, f.settings); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -56,8 +94,10 @@ func TestHelpIsNoMistake(t *testing.T) {
 	if err := Run(t.Context(), []string{"-h"}, &text); err != nil {
 		t.Errorf("got %v", err)
 	}
-	if !strings.Contains(text.String(), "-judge-image") {
-		t.Errorf("the flags are not named:\n%s", &text)
+	for _, flag := range []string{"-judge-image", "-cuda-runtime-image", "-gpu-resource", "-gpu-toleration taint"} {
+		if !strings.Contains(text.String(), flag) {
+			t.Errorf("%s is not named:\n%s", flag, &text)
+		}
 	}
 	if _, err := parse([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("got %v, want %v", err, flag.ErrHelp)

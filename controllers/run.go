@@ -9,7 +9,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -26,6 +29,10 @@ const leaseName = "operator.transformersquared.dev"
 // names one.
 const DefaultRuntimeImage = "transformersquared.dev/t2:dev"
 
+// DefaultCUDARuntimeImage is used where CUDA computes and neither
+// --cuda-runtime-image nor a BaseModel names one.
+const DefaultCUDARuntimeImage = "transformersquared.dev/t2-cuda:dev"
+
 // DefaultJudgeImage is used where --judge-image does not name one.
 const DefaultJudgeImage = "transformersquared.dev/judge:dev"
 
@@ -38,8 +45,7 @@ type flags struct {
 	probeAddress   string
 	certDir        string
 	leaderElect    bool
-	runtimeImage   string
-	judgeImage     string
+	settings       desired.Settings
 	zap            zap.Options
 }
 
@@ -53,9 +59,20 @@ func parse(args []string, output io.Writer) (flags, error) {
 	set.StringVar(&f.certDir, "metrics-cert-dir", "",
 		"folder with tls.crt and tls.key for metrics; without it the manager makes a certificate of its own")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "let only one of several managers work")
-	set.StringVar(&f.runtimeImage, "runtime-image", DefaultRuntimeImage, "image of the runtime t2 where a BaseModel names none")
-	set.StringVar(&f.judgeImage, "judge-image", DefaultJudgeImage,
+	s := &f.settings
+	set.StringVar(&s.RuntimeImage, "runtime-image", DefaultRuntimeImage, "image of the runtime t2 where a BaseModel names none")
+	set.StringVar(&s.CUDARuntimeImage, "cuda-runtime-image", DefaultCUDARuntimeImage,
+		"image of the runtime t2-cuda, where a BaseModel names none and CUDA computes")
+	set.StringVar(&s.JudgeImage, "judge-image", DefaultJudgeImage,
 		"image of the judge, which runs the programs that the reward UnitTests judges")
+	set.StringVar(&s.GPUResource, "gpu-resource", desired.DefaultGPUResource,
+		"extended resource of which a pod asks for one, where CUDA computes and its object asks for no other GPU")
+	set.StringVar(&s.GPURuntimeClass, "gpu-runtime-class", "",
+		"RuntimeClass of pods where CUDA computes and no podTemplate names one, such as nvidia; the nodes' default without it")
+	tolerations := taints{&s.GPUTolerations}
+	set.Var(tolerations, "gpu-toleration",
+		"`taint` that pods tolerate where CUDA computes: KEY, KEY:EFFECT or KEY=VALUE:EFFECT; may be repeated, empty means none; "+
+			"the resource of --gpu-resource, with effect NoSchedule, without it")
 	f.zap.BindFlags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -66,11 +83,20 @@ func parse(args []string, output io.Writer) (flags, error) {
 	if set.NArg() > 0 {
 		return f, fmt.Errorf("%w: unexpected argument %q", ErrUsage, set.Arg(0))
 	}
-	if f.runtimeImage == "" {
-		return f, fmt.Errorf("%w: --runtime-image is empty", ErrUsage)
+	for name, value := range map[string]string{
+		"--runtime-image": s.RuntimeImage, "--cuda-runtime-image": s.CUDARuntimeImage, "--judge-image": s.JudgeImage, "--gpu-resource": s.GPUResource,
+	} {
+		if value == "" {
+			return f, fmt.Errorf("%w: %s is empty", ErrUsage, name)
+		}
 	}
-	if f.judgeImage == "" {
-		return f, fmt.Errorf("%w: --judge-image is empty", ErrUsage)
+	if problems := validation.IsQualifiedName(s.GPUResource); len(problems) > 0 || !strings.Contains(s.GPUResource, "/") {
+		return f, fmt.Errorf("%w: --gpu-resource %q is not the name of an extended resource, such as %s", ErrUsage, s.GPUResource, desired.DefaultGPUResource)
+	}
+	if s.GPUTolerations == nil {
+		s.GPUTolerations = []corev1.Toleration{{
+			Key: s.GPUResource, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
+		}}
 	}
 	return f, nil
 }
@@ -112,7 +138,7 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("making the manager: %w", err)
 	}
-	if err := Add(ctx, mgr, Options{Settings: desired.Settings{RuntimeImage: f.runtimeImage, JudgeImage: f.judgeImage}}); err != nil {
+	if err := Add(ctx, mgr, Options{Settings: f.settings}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("healthz", healthz.Ping); err != nil {

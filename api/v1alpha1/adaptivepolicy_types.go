@@ -20,6 +20,7 @@ import (
 // +kubebuilder:printcolumn:name="Replicas",type=string,JSONPath=`.status.replicaSummary`
 // +kubebuilder:printcolumn:name="Experts",type=string,JSONPath=`.status.expertSummary`
 // +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy.type`,priority=1
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.devices[0].name`,priority=1
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -209,6 +210,9 @@ type PromptStrategy struct {
 }
 
 // ServingSpec says how many pods serve and with what.
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.gpu)",message="gpu is for the backends CUDA and Auto",fieldPath=".gpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="resources ask for a GPU, which the backend CPU does not use",fieldPath=".resources"
+// +kubebuilder:validation:XValidation:rule="!has(self.gpu) || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="give the GPU by gpu or by resources, not by both",fieldPath=".gpu"
 type ServingSpec struct {
 	// replicas is the number of pods; 0 serves nothing. A change starts or ends pods
 	// and restarts none.
@@ -219,8 +223,17 @@ type ServingSpec struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// resources of a pod; those of the BaseModel's spec.runtime without it.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported here: name the template of a GPU's claim in gpu.resourceClaimTemplateName"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// backend that serves: CPU, CUDA, or Auto, which is CUDA where a GPU is asked for.
+	// Without it, it is Auto where resources or gpu ask for a GPU here, and elsewhere
+	// what the BaseModel's spec.runtime says.
+	// +optional
+	Backend Backend `json:"backend,omitempty"`
+	// gpu says which GPU a pod has where CUDA serves. Without it, it is what resources
+	// ask for here, or as the BaseModel's spec.runtime says.
+	// +optional
+	GPU *GPU `json:"gpu,omitempty"`
 	// contextLength bounds prompt and answer together, in tokens. Without it, it is
 	// what the model was made for (the BaseModel's
 	// status.architecture.contextLength), and 2048 at most.
@@ -356,6 +369,14 @@ type AdaptivePolicyStatus struct {
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`
+	// devices on which the pods compute that have loaded the model, and how many pods
+	// each of them has: the first 16 by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Devices []PolicyDevice `json:"devices,omitempty"`
 	// pods that do not serve what is expected, and why: the first 16 by name, those
 	// that failed first.
 	// +optional
@@ -461,6 +482,19 @@ type PodCounts struct {
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	Failed *int32 `json:"failed,omitempty"`
+}
+
+// PolicyDevice is a device on which pods of a policy compute.
+type PolicyDevice struct {
+	// name of the device in the runtime's words, such as cpu (avx512, 2 threads).
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name,omitempty"`
+	// pods is the number of those that compute on such a device.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Pods int32 `json:"pods,omitempty"`
 }
 
 // ExpertWeight is α of one expert.

@@ -16,6 +16,7 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Singular-Values",type=integer,JSONPath=`.status.decomposition.singularValues`
 // +kubebuilder:printcolumn:name="Parameters",type=integer,JSONPath=`.status.architecture.parameters`,priority=1
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.runs[0].device`,priority=1
 // +kubebuilder:printcolumn:name="Digest",type=string,JSONPath=`.status.artifact.digest`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -338,6 +339,12 @@ type RunStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Retries *int32 `json:"retries,omitempty"`
+	// device that computes, or did at last, in the runtime's words, such as cpu
+	// (avx512, 2 threads); not known before a pod says so.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Device string `json:"device,omitempty"`
 	// result of the run, once it ended: Succeeded, or the reason of its failure.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

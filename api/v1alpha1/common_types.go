@@ -141,11 +141,54 @@ type ClaimSource struct {
 	Path string `json:"path,omitempty"`
 }
 
+// Backend is what the runtime computes with.
+// +kubebuilder:validation:Enum=Auto;CPU;CUDA
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Backend string
+
+// Backends.
+const (
+	// BackendAuto is CUDA where a GPU is asked for, and CPU elsewhere.
+	BackendAuto Backend = "Auto"
+	// BackendCPU computes on processors.
+	BackendCPU Backend = "CPU"
+	// BackendCUDA computes on an NVIDIA GPU.
+	BackendCUDA Backend = "CUDA"
+)
+
+// GPU says which GPU a pod has: exactly one of resourceName and
+// resourceClaimTemplateName.
+// +kubebuilder:validation:ExactlyOneOf=resourceName;resourceClaimTemplateName
+type GPU struct {
+	// resourceName is the extended resource of which each pod asks for one, such as
+	// nvidia.com/gpu or nvidia.com/mig-3g.40gb. Exactly one of resourceName and
+	// resourceClaimTemplateName is given.
+	// +optional
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="!self.contains('kubernetes.io/')",message="resourceName must be that of a device: those of kubernetes.io are Kubernetes' own"
+	ResourceName string `json:"resourceName,omitempty"`
+	// resourceClaimTemplateName names a ResourceClaimTemplate of the namespace; each
+	// pod has a claim of its own made from it (dynamic resource allocation). Exactly
+	// one of resourceName and resourceClaimTemplateName is given.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ResourceClaimTemplateName string `json:"resourceClaimTemplateName,omitempty"`
+}
+
 // RuntimeSpec says which image the pods of a model run and where. Training and
 // serving pods inherit it.
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.gpu)",message="gpu is for the backends CUDA and Auto",fieldPath=".gpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="resources ask for a GPU, which the backend CPU does not use",fieldPath=".resources"
+// +kubebuilder:validation:XValidation:rule="!has(self.gpu) || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="give the GPU by gpu or by resources, not by both",fieldPath=".gpu"
 type RuntimeSpec struct {
-	// image of the runtime `t2`. The operator's --runtime-image is used where it
-	// is not set.
+	// image of the runtime, of every pod of the model, of its experts and of its
+	// policies. Without it, it is the operator's --runtime-image, or its
+	// --cuda-runtime-image where CUDA computes; with it, it must have the backends
+	// that are asked for, as t2-cuda has both.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
@@ -155,10 +198,24 @@ type RuntimeSpec struct {
 	// +kubebuilder:default=IfNotPresent
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
-	// resources of the pods that fetch and decompose, and of training and serving
-	// pods that do not name their own.
+	// backend is what decomposes, trains and serves: CPU; CUDA, on an NVIDIA GPU, of
+	// which each pod asks for one unless resources or gpu say otherwise; or Auto,
+	// which is CUDA where resources or gpu ask for a GPU, and CPU elsewhere. With CUDA
+	// pods have the operator's runtime class and tolerations for GPUs too, unless a
+	// podTemplate says otherwise. What only fetches has no GPU.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
+	// +kubebuilder:default=Auto
+	Backend Backend `json:"backend,omitempty"`
+	// gpu says which GPU a pod has where CUDA computes. Without it, it is what
+	// resources ask for, or one of the operator's --gpu-resource.
+	// +optional
+	GPU *GPU `json:"gpu,omitempty"`
+	// resources of the pods that fetch and decompose, and of training and serving
+	// pods that do not name their own. What they ask for of GPUs goes only to what
+	// computes on them; a GPU's resource of which 0 is asked for says that pods have
+	// their GPU in another way.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported here: name the template of a GPU's claim in gpu.resourceClaimTemplateName"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// podTemplate shapes every pod of the model, of its experts and of its policies:
 	// where it runs, as whom, and with what beside the operator's own.

@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Best",type=string,JSONPath=`.status.progress.bestScore`
 // +kubebuilder:printcolumn:name="Skill",type=string,JSONPath=`.spec.skill`,priority=1
 // +kubebuilder:printcolumn:name="Base",type=string,JSONPath=`.spec.baseModelRef.name`,priority=1
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.runs[0].device`,priority=1
 // +kubebuilder:printcolumn:name="Digest",type=string,JSONPath=`.status.artifact.digest`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

@@ -3,8 +3,11 @@ package v1alpha1
 import corev1 "k8s.io/api/core/v1"
 
 // TrainingSpec says how an expert is trained. A change of anything that the result
-// depends on (all but suspend, backoffLimit, resources and podTemplate) trains again;
-// the old artifact is served until the new one is there.
+// depends on (all but suspend, backoffLimit, resources, backend, gpu and podTemplate)
+// trains again; the old artifact is served until the new one is there.
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.gpu)",message="gpu is for the backends CUDA and Auto",fieldPath=".gpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="resources ask for a GPU, which the backend CPU does not use",fieldPath=".resources"
+// +kubebuilder:validation:XValidation:rule="!has(self.gpu) || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="give the GPU by gpu or by resources, not by both",fieldPath=".gpu"
 type TrainingSpec struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
 	// +optional
@@ -59,8 +62,19 @@ type TrainingSpec struct {
 	// resources of the training pod; those of the BaseModel's spec.runtime without
 	// it. A change goes on with the run in another pod, from its checkpoint.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported"
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",message="claims of dynamic resources are not supported here: name the template of a GPU's claim in gpu.resourceClaimTemplateName"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// backend that trains: CPU, CUDA, or Auto, which is CUDA where a GPU is asked for.
+	// Without it, it is Auto where resources or gpu ask for a GPU here, and elsewhere
+	// what the BaseModel's spec.runtime says. A change goes on with the run in another
+	// pod, from its checkpoint.
+	// +optional
+	Backend Backend `json:"backend,omitempty"`
+	// gpu says which GPU the pod has where CUDA trains. Without it, it is what
+	// resources ask for here, or as the BaseModel's spec.runtime says. A change goes on
+	// with the run in another pod, from its checkpoint.
+	// +optional
+	GPU *GPU `json:"gpu,omitempty"`
 	// podTemplate shapes the training pod: where it runs, as whom, and with what
 	// beside the operator's own. It is merged into that of the BaseModel's
 	// spec.runtime. A change goes on with the run in another pod, from its checkpoint.

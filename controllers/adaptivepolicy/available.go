@@ -44,6 +44,7 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		}
 		setReplicas(policy, &live)
 		policy.Status.PodCounts, policy.Status.Pods = podStatuses(choice{digest: a.expected}, a.seen)
+		policy.Status.Devices = devices(a.seen)
 	}
 	markLost(policy.Status.Experts, a.seen)
 	setAvailable(policy, a)

@@ -18,8 +18,11 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// memoryField is what a pod that is killed for its memory needs more of.
-const memoryField = "spec.serving.resources.limits.memory"
+// fields are those that remedies name.
+var fields = outcome.Fields{
+	At:   "spec.serving",
+	Need: "need less by spec.serving.contextLength, maxBatch or dtype",
+}
 
 // parallelPods is how many pods of one policy are asked at a time.
 const parallelPods = 16
@@ -84,7 +87,7 @@ func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePoli
 // converse asks one pod, and offers it the set if it was told to serve another.
 // The pod answers at once and loads afterwards.
 func (r *Reconciler) converse(ctx context.Context, o *observation, token string, chosen choice) {
-	if o.reason, o.hindrance = outcome.Hindrance(o.pod, memoryField); o.hindrance != "" {
+	if o.reason, o.hindrance = outcome.Hindrance(o.pod, fields); o.hindrance != "" {
 		o.trouble = o.hindrance
 		return
 	}

@@ -3,6 +3,7 @@ package adaptivepolicy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -19,11 +20,13 @@ import (
 )
 
 // maxError bounds the error of a pod in the status, maxChoice the name of what was
-// chosen, and maxPods the pods that are listed.
+// chosen, maxDevice that of a device, and maxPods and maxDevices what is listed.
 const (
-	maxError  = 1024
-	maxChoice = 1024
-	maxPods   = 16
+	maxError   = 1024
+	maxChoice  = 1024
+	maxDevice  = 128
+	maxPods    = 16
+	maxDevices = 16
 )
 
 // adaptationInterval is how long what was chosen last stays in the status while
@@ -40,6 +43,7 @@ func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d depl
 	s.DecompositionDigest = base.Status.Decomposition.Digest
 	s.ExpertSetDigest = v1alpha1.Digest(chosen.digest)
 	s.PodCounts, s.Pods = podStatuses(chosen, seen)
+	s.Devices = devices(seen)
 	s.Experts = expertStatuses(chosen, seen)
 	s.ExpertSummary = expertSummary(s.Experts)
 	s.Adaptation = adaptation(s.Adaptation, seen, now)
@@ -80,6 +84,21 @@ func podStatuses(chosen choice, seen []observation) (*v1alpha1.PodCounts, []v1al
 	}
 	pods := append(failing, updating...)
 	return counts, pods[:min(len(pods), maxPods)]
+}
+
+// devices counts the pods by what they compute on, as they say.
+func devices(seen []observation) []v1alpha1.PolicyDevice {
+	pods := map[string]int32{}
+	for i := range seen {
+		if name := seen[i].status.Device; name != "" {
+			pods[status.Clip(name, maxDevice)]++
+		}
+	}
+	var list []v1alpha1.PolicyDevice
+	for _, name := range slices.Sorted(maps.Keys(pods)) {
+		list = append(list, v1alpha1.PolicyDevice{Name: name, Pods: pods[name]})
+	}
+	return list[:min(len(list), maxDevices)]
 }
 
 func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertStatus {

@@ -29,6 +29,39 @@ func pod(name string, change ...func(*observation)) observation {
 	return o
 }
 
+// What pods compute on is what they say: those that have not loaded the model, or
+// are of an older runtime, say nothing.
+func TestDevicesAreCounted(t *testing.T) {
+	on := func(device string) func(*observation) {
+		return func(o *observation) { o.status.Device = device }
+	}
+	long := strings.Repeat("x", 200)
+	for _, tc := range []struct {
+		name string
+		seen []observation
+		want []v1alpha1.PolicyDevice
+	}{
+		{"no pods", nil, nil},
+		{"an older runtime", []observation{pod("a")}, nil},
+		{
+			"two kinds", []observation{pod("a", on("cuda (H100)")), pod("b", on("cpu (avx512, 2 threads)")), pod("c", on("cuda (H100)")), pod("d")},
+			[]v1alpha1.PolicyDevice{{Name: "cpu (avx512, 2 threads)", Pods: 1}, {Name: "cuda (H100)", Pods: 2}},
+		},
+		{"a long name", []observation{pod("a", on(long)), pod("b", on(long))}, []v1alpha1.PolicyDevice{{Name: long[:125] + "…", Pods: 2}}},
+	} {
+		if diff := cmp.Diff(tc.want, devices(tc.seen)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
+		}
+	}
+	var many []observation
+	for i := range 40 {
+		many = append(many, pod(fmt.Sprint(i), on(fmt.Sprintf("device %02d", i))))
+	}
+	if got := devices(many); len(got) != maxDevices || got[0].Name != "device 00" {
+		t.Errorf("of 40 devices %d are listed, %v first", len(got), got[0])
+	}
+}
+
 func TestPodsThatDifferAreListedAndAllAreCounted(t *testing.T) {
 	chosen := choice{digest: expected}
 	another := func(o *observation) { o.status.ExpertSetDigest = "sha256:another" }

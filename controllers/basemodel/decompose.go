@@ -17,8 +17,8 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// memoryField is what a pod that is killed for its memory needs more of.
-const memoryField = "spec.runtime.resources.limits.memory"
+// fields are those that remedies name.
+var fields = outcome.Fields{At: "spec.runtime"}
 
 // decompose runs the Job that fetches and decomposes, unless its result is
 // there, and writes what it came to.
@@ -39,11 +39,11 @@ func (r *Reconciler) decompose(ctx context.Context, base *v1alpha1.BaseModel, cl
 		setSteps(base, outcome.Outcome{})
 		return status.Ready{}, err
 	}
-	out, err := r.Runner.Observe(ctx, job, pods, selector, memoryField)
+	out, err := r.Runner.Observe(ctx, job, pods, selector, fields)
 	if err != nil {
 		return status.Ready{}, err
 	}
-	r.progress(ctx, base, out)
+	r.progress(ctx, base, &out)
 	return r.conclude(ctx, base, claim, run, job, out)
 }
 

@@ -14,9 +14,9 @@ import (
 	"github.com/transformersquared/operator/controllers/status"
 )
 
-// progress asks the pod that runs how far it is. A pod that does not answer
-// leaves what was known.
-func (r *Reconciler) progress(ctx context.Context, base *v1alpha1.BaseModel, out outcome.Outcome) {
+// progress asks the pod that runs how far it is, and on which device. A pod that
+// does not answer leaves what was known.
+func (r *Reconciler) progress(ctx context.Context, base *v1alpha1.BaseModel, out *outcome.Outcome) {
 	if out.State != outcome.Running {
 		base.Status.Progress = nil
 		return
@@ -26,6 +26,7 @@ func (r *Reconciler) progress(ctx context.Context, base *v1alpha1.BaseModel, out
 		log.FromContext(ctx).V(1).Info("Could not ask a pod for its progress", "pod", out.Pod.Name, "error", err.Error())
 		return
 	}
+	out.Device = progress.Device
 	if progress.Phase == "" {
 		return
 	}

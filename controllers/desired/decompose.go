@@ -41,7 +41,8 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		Modules: moduleNames(Modules(base)), DType: string(dtype), DataDir: contract.MountData,
 	}
 
-	pod := newPod(base, nil, settings)
+	on := compute(base, wish{}, settings)
+	pod := newPod(base, on, nil, settings)
 	scratch := pod.emptyDir(volumeScratch, contract.MountScratch)
 	switch {
 	case source.HTTP != nil:
@@ -58,7 +59,9 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		return Run{}, err
 	}
 
-	fetchContainer, err := pod.container(ContainerFetch, []string{"fetch"}, fetch, true, nil)
+	// What computes has no part in what the run is.
+	decompose.Backend = on.name()
+	fetchContainer, err := pod.containerOn(beside(base, settings), ContainerFetch, []string{"fetch"}, fetch, true)
 	if err != nil {
 		return Run{}, err
 	}
@@ -68,7 +71,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		fetchContainer.WithVolumeMounts(pod.claim(claimName, contract.MountSource))
 	}
 	fetched := path.Join(contract.MountScratch, contract.FetchedFile)
-	decomposeContainer, err := pod.container(ContainerDecompose, []string{"decompose", "--fetched", fetched}, decompose, true, nil)
+	decomposeContainer, err := pod.container(ContainerDecompose, []string{"decompose", "--fetched", fetched}, decompose, true)
 	if err != nil {
 		return Run{}, err
 	}

@@ -23,7 +23,10 @@ import (
 // read the difference.
 var update = flag.Bool("update", false, "rewrite testdata")
 
-var settings = Settings{RuntimeImage: "transformersquared.dev/t2:dev", JudgeImage: "transformersquared.dev/judge:dev"}
+var settings = Settings{
+	RuntimeImage: "transformersquared.dev/t2:dev", CUDARuntimeImage: "transformersquared.dev/t2-cuda:dev", JudgeImage: "transformersquared.dev/judge:dev",
+	GPURuntimeClass: "nvidia", GPUTolerations: []corev1.Toleration{{Key: DefaultGPUResource, Operator: corev1.TolerationOpExists}},
+}
 
 func digest(digit string) string { return contract.DigestPrefix + strings.Repeat(digit, 64) }
 
@@ -216,7 +219,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		expert           *v1alpha1.ExpertVector
 		base             *v1alpha1.BaseModel
 		digests          map[string]string
-		settings         Settings
+		settings         func(*Settings)
 		sameRun, sameJob bool
 		sameRecipe       *bool // where it is not as sameRun
 	}{
@@ -247,8 +250,20 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 		{name: "the same data in another ConfigMap", sameRun: true, sameRecipe: new(false), expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Dataset.Train.ConfigMap = &v1alpha1.ConfigMapKeyRef{Name: "copy", Key: "copy.jsonl"}
 		})},
-		{name: "another image", sameRun: true, settings: Settings{RuntimeImage: "example.org/t2:2"}},
-		{name: "another judge, where there is none", sameRun: true, sameJob: true, settings: Settings{RuntimeImage: settings.RuntimeImage, JudgeImage: "example.org/judge:2"}},
+		{name: "another image", sameRun: true, settings: func(s *Settings) { s.RuntimeImage = "example.org/t2:2" }},
+		{name: "another image for CUDA, and other nodes for it, where CPUs compute", sameRun: true, sameJob: true, settings: func(s *Settings) {
+			s.CUDARuntimeImage, s.GPURuntimeClass, s.GPUTolerations, s.GPUResource = "example.org/t2-cuda:2", "", nil, "example.org/gpu"
+		}},
+		{name: "a GPU goes on with the run in another pod", sameRun: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Backend = v1alpha1.BackendCUDA
+		})},
+		{name: "a GPU for the base goes on with the run in another pod", sameRun: true, base: baseModel(func(b *v1alpha1.BaseModel) {
+			b.Spec.Runtime.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpus"}
+		})},
+		{name: "the backend that it is anyway", sameRun: true, sameJob: true, expert: expertVector(func(e *v1alpha1.ExpertVector) {
+			e.Spec.Training.Backend = v1alpha1.BackendCPU
+		})},
+		{name: "another judge, where there is none", sameRun: true, sameJob: true, settings: func(s *Settings) { s.JudgeImage = "example.org/judge:2" }},
 		{name: "another seed", expert: expertVector(func(e *v1alpha1.ExpertVector) {
 			e.Spec.Training.Seed = ptr.To[int64](1)
 		})},
@@ -271,10 +286,11 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			if tc.digests == nil {
 				tc.digests = digests
 			}
-			if tc.settings == (Settings{}) {
-				tc.settings = settings
+			with := settings
+			if tc.settings != nil {
+				tc.settings(&with)
 			}
-			run, err := Expert(tc.expert, tc.base, tc.digests, tc.settings)
+			run, err := Expert(tc.expert, tc.base, tc.digests, with)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -284,7 +300,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			if same := run.JobName == first.JobName; same != tc.sameJob {
 				t.Errorf("same Job: %v, want %v", same, tc.sameJob)
 			}
-			unread, err := Expert(tc.expert, tc.base, nil, tc.settings)
+			unread, err := Expert(tc.expert, tc.base, nil, with)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
 
@@ -21,10 +22,19 @@ import (
 
 // Settings are what the operator was started with.
 type Settings struct {
-	// RuntimeImage is used where a BaseModel names no image.
-	RuntimeImage string
+	// RuntimeImage is used where a BaseModel names no image, and CUDARuntimeImage
+	// where besides CUDA computes.
+	RuntimeImage, CUDARuntimeImage string
 	// JudgeImage runs the programs that the reward UnitTests judges.
 	JudgeImage string
+	// GPUResource is the extended resource of a GPU, of which a pod that computes by
+	// CUDA asks for one where its object says nothing else; empty means
+	// DefaultGPUResource.
+	GPUResource string
+	// GPURuntimeClass and GPUTolerations are those of pods that compute by CUDA, in
+	// addition to what podTemplates say; a podTemplate's runtime class wins.
+	GPURuntimeClass string
+	GPUTolerations  []corev1.Toleration
 }
 
 // ClaimName is the PersistentVolumeClaim of a BaseModel.

@@ -43,19 +43,21 @@ const graceSeconds = 30
 
 // podBuilder collects what the containers of one pod need and makes its spec.
 type podBuilder struct {
-	base     *v1alpha1.BaseModel
-	settings Settings
-	template v1alpha1.PodTemplate
-	volumes  []*coreac.VolumeApplyConfiguration
-	claims   map[string]string // claim name → volume name
+	base      *v1alpha1.BaseModel
+	settings  Settings
+	computing computing
+	template  v1alpha1.PodTemplate
+	volumes   []*coreac.VolumeApplyConfiguration
+	claims    map[string]string // claim name → volume name
 }
 
-// newPod begins a pod for a base. The template is that of its training or serving,
-// nil without one.
-func newPod(base *v1alpha1.BaseModel, template *v1alpha1.PodTemplate, settings Settings) *podBuilder {
+// newPod begins a pod for a base that computes so. The template is that of its
+// training or serving, nil without one.
+func newPod(base *v1alpha1.BaseModel, on computing, template *v1alpha1.PodTemplate, settings Settings) *podBuilder {
 	p := &podBuilder{
-		base: base, settings: settings, template: mergeTemplates(base.Spec.Runtime.PodTemplate, template),
-		claims: map[string]string{},
+		base: base, settings: settings, computing: on,
+		template: mergeTemplates(on.template, base.Spec.Runtime.PodTemplate, template),
+		claims:   map[string]string{},
 	}
 	p.claims[ClaimName(base)] = volumeData
 	p.volumes = append(p.volumes,
@@ -129,17 +131,17 @@ func (p *podBuilder) emptyDir(volume, mountPath string) *coreac.VolumeMountApply
 }
 
 // container runs the runtime with arguments, spec in the environment, and the
-// model's volume (read-only unless it writes).
-func (p *podBuilder) container(name string, args []string, spec any, writes bool,
-	resources *corev1.ResourceRequirements,
+// model's volume (read-only unless it writes). It computes as the pod does.
+func (p *podBuilder) container(name string, args []string, spec any, writes bool) (*coreac.ContainerApplyConfiguration, error) {
+	return p.containerOn(p.computing, name, args, spec, writes)
+}
+
+// containerOn is container for one that computes in another way than the pod.
+func (p *podBuilder) containerOn(on computing, name string, args []string, spec any, writes bool,
 ) (*coreac.ContainerApplyConfiguration, error) {
 	text, err := specJSON(spec)
 	if err != nil {
 		return nil, err
-	}
-	image := p.base.Spec.Runtime.Image
-	if image == "" {
-		image = p.settings.RuntimeImage
 	}
 	pull := p.base.Spec.Runtime.ImagePullPolicy
 	if pull == "" {
@@ -151,7 +153,6 @@ func (p *podBuilder) container(name string, args []string, spec any, writes bool
 	}
 	c := coreac.Container().
 		WithName(name).
-		WithImage(image).
 		WithImagePullPolicy(pull).
 		WithArgs(args...).
 		WithEnv(coreac.EnvVar().WithName(contract.EnvSpec).WithValue(text)).
@@ -161,12 +162,7 @@ func (p *podBuilder) container(name string, args []string, spec any, writes bool
 			WithAllowPrivilegeEscalation(false).
 			WithReadOnlyRootFilesystem(true).
 			WithCapabilities(coreac.Capabilities().WithDrop("ALL")))
-	if resources == nil {
-		resources = p.base.Spec.Runtime.Resources
-	}
-	if resources != nil {
-		c.WithResources(resourcesConfig(resources))
-	}
+	on.apply(c)
 	return c, shapeContainer(c, p.template.Spec)
 }
 
@@ -179,6 +175,9 @@ func (p *podBuilder) spec(containers ...*coreac.ContainerApplyConfiguration) (*c
 		WithTerminationGracePeriodSeconds(graceSeconds).
 		WithVolumes(p.volumes...).
 		WithContainers(containers...)
+	if template := p.computing.claimTemplate; template != "" {
+		spec.WithResourceClaims(coreac.PodResourceClaim().WithName(claimGPU).WithResourceClaimTemplateName(template))
+	}
 	return spec, shapePod(spec, p.template.Spec)
 }
 

@@ -98,8 +98,10 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 	if err != nil {
 		return nil, err
 	}
-	pod := newPod(base, policy.Spec.Serving.PodTemplate, settings)
-	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false, policy.Spec.Serving.Resources)
+	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
+	spec.Backend = on.name()
+	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
+	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false)
 	if err != nil {
 		return nil, err
 	}

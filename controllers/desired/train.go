@@ -44,7 +44,8 @@ func Expert(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map
 
 func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map[string]string, settings Settings) (Run, error) {
 	training := expert.Spec.Training
-	pod := newPod(base, training.PodTemplate, settings)
+	on := compute(base, wishOfTraining(training), settings)
+	pod := newPod(base, on, training.PodTemplate, settings)
 	reinforce := training.Objective.Reinforce
 	if reinforce == nil {
 		return Run{}, errors.New("spec.training.objective.reinforce is not set")
@@ -68,9 +69,10 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	if err != nil {
 		return Run{}, err
 	}
-	// What people call a data set does not make another run.
+	// What people call a data set, and what computes, does not make another run.
+	spec.Backend = on.name()
 	spec.Train.Name, spec.Validation.Name = datasetName(training.Dataset.Train), datasetName(training.Dataset.Validation)
-	container, err := pod.container(ContainerTrain, []string{"train"}, spec, true, training.Resources)
+	container, err := pod.container(ContainerTrain, []string{"train"}, spec, true)
 	if err != nil {
 		return Run{}, err
 	}
@@ -96,8 +98,8 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 
 // identify gives a training its RunID, and returns the recipe of it: what the
 // result depends on, with data sets by content and by name. What the expert is
-// called (its name, skill and description), how often it is tried and with what
-// resources makes no other run.
+// called (its name, skill and description), how often it is tried, what computes and
+// with what resources makes no other run.
 func identify(expert *v1alpha1.ExpertVector, spec *contract.TrainSpec) (recipe string, err error) {
 	sets := expert.Spec.Training.Dataset
 	same := *spec
@@ -116,7 +118,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 	}
-	pod := newPod(base, nil, settings)
+	pod := newPod(base, beside(base, settings), nil, settings)
 	var mount *coreac.VolumeMountApplyConfiguration
 	switch {
 	case source.HTTP != nil:
@@ -131,7 +133,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	if err != nil {
 		return Run{}, err
 	}
-	container, err := pod.container(ContainerImport, []string{"import"}, spec, true, nil)
+	container, err := pod.container(ContainerImport, []string{"import"}, spec, true)
 	if err != nil {
 		return Run{}, err
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// progress asks the pod that runs how far it is. A pod that does not answer
-// leaves what was known.
-func (r *Reconciler) progress(ctx context.Context, expert *v1alpha1.ExpertVector, out outcome.Outcome) {
+// progress asks the pod that runs how far it is, and on which device. A pod that
+// does not answer leaves what was known.
+func (r *Reconciler) progress(ctx context.Context, expert *v1alpha1.ExpertVector, out *outcome.Outcome) {
 	if out.State != outcome.Running {
 		if expert.Status.Progress != nil {
 			expert.Status.Progress.EstimatedRemainingSeconds = nil
@@ -27,6 +27,7 @@ func (r *Reconciler) progress(ctx context.Context, expert *v1alpha1.ExpertVector
 		log.FromContext(ctx).V(1).Info("Could not ask a pod for its progress", "pod", out.Pod.Name, "error", err.Error())
 		return
 	}
+	out.Device = progress.Device
 	if p := progressOf(progress); p != nil {
 		expert.Status.Progress = p
 		if expert.Status.Artifact == nil {

@@ -31,11 +31,11 @@ func (r *Reconciler) run(ctx context.Context, expert *v1alpha1.ExpertVector, bas
 	if err != nil {
 		return status.Ready{}, err
 	}
-	out, err := r.Runner.Observe(ctx, job, pods, selector, memoryField(expert))
+	out, err := r.Runner.Observe(ctx, job, pods, selector, fields(expert))
 	if err != nil {
 		return status.Ready{}, err
 	}
-	r.progress(ctx, expert, out)
+	r.progress(ctx, expert, &out)
 	return r.conclude(ctx, expert, base, run, job, out)
 }
 
@@ -185,10 +185,10 @@ func container(expert *v1alpha1.ExpertVector) string {
 	return desired.ContainerTrain
 }
 
-// memoryField is what a pod that is killed for its memory needs more of.
-func memoryField(expert *v1alpha1.ExpertVector) string {
+// fields are those that remedies name.
+func fields(expert *v1alpha1.ExpertVector) outcome.Fields {
 	if expert.Spec.Training != nil {
-		return "spec.training.resources.limits.memory"
+		return outcome.Fields{At: "spec.training", Need: "set spec.training.dtype to BF16"}
 	}
-	return "the BaseModel's spec.runtime.resources.limits.memory"
+	return outcome.Fields{At: "the BaseModel's spec.runtime"}
 }

@@ -16,7 +16,7 @@ import (
 func TestMessages(t *testing.T) {
 	var all []statustest.Message
 	say := func(name string, j *batchv1.Job, pods ...corev1.Pod) {
-		out := Observe(j, pods, memoryField)
+		out := Observe(j, pods, inTraining)
 		all = append(all, statustest.Message{Case: name, Reason: out.Reason, Text: status.Tidy(out.Message)})
 	}
 	says := func(result contract.Termination) func(*corev1.Pod) {
@@ -39,6 +39,15 @@ func TestMessages(t *testing.T) {
 	})))
 	say("for good, which the Job does not say yet", job(), pod("p", 0, corev1.PodFailed, says(contract.Termination{
 		Reason: contract.ReasonDigestMismatch, Message: "x", Permanent: true,
+	})))
+	say("no device", job(), pod("p", 0, corev1.PodFailed, says(contract.Termination{
+		Reason: contract.ReasonNoDevice, Message: "backend cuda finds no NVIDIA driver: libcuda.so.1 is nowhere",
+	})))
+	say("too little memory of the device", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
+		Reason: contract.ReasonDeviceMemory, Message: "the model takes 16.1 GiB, of which the device has 15.7 GiB.", Permanent: true,
+	})))
+	say("too old a device", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
+		Reason: contract.ReasonDeviceUnsupported, Message: "device 0 has compute capability 7.0, and 8.0 is needed", Permanent: true,
 	})))
 	say("without a word", job(), pod("p", 0, corev1.PodFailed, terminated("train", 2, "Error", "goroutine 1\nfatal error: all is lost\n")))
 	say("by a signal", job(), pod("p", 0, corev1.PodFailed, func(p *corev1.Pod) {

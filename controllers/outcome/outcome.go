@@ -62,6 +62,8 @@ type Outcome struct {
 	// Results are the terminations that the newest pod's containers left, by
 	// container: one that succeeded may be there while a later one still runs.
 	Results map[string]contract.Termination
+	// Device is what computes or computed, as far as a pod says; empty before.
+	Device string
 	// Seen says that the pod by which the run ended is there to be read.
 	Seen bool
 	// CompletionTime is when the run ended; nil before.
@@ -71,24 +73,24 @@ type Outcome struct {
 // Over reports whether the run has ended.
 func (o Outcome) Over() bool { return o.State == Succeeded || o.State == Failed }
 
-// Observe looks at a Job and the pods that carry its labels. memoryField is the
-// field of the user's object that bounds the pod's memory, named in the remedy
-// of a run that was killed at the limit.
-func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
+// Observe looks at a Job and the pods that carry its labels. fields are those of
+// the user's object that remedies name.
+func Observe(job *batchv1.Job, pods []corev1.Pod, fields Fields) Outcome {
 	own := ownPods(job, pods)
 	out := Outcome{Failures: max(job.Status.Failed, countFailed(own)), Allowed: ptr.Deref(job.Spec.BackoffLimit, 0) + 1}
 	var newest *corev1.Pod
 	if len(own) > 0 {
 		newest = own[0]
-		out.Results = results(newest)
+		out.read(newest)
 	}
 
 	if done := condition(job, batchv1.JobComplete); done != nil {
 		out.State = Succeeded
 		out.CompletionTime = job.Status.CompletionTime
-		out.Results = nil
+		out.Results, out.Device = nil, ""
 		if pod := firstInPhase(own, corev1.PodSucceeded); pod != nil {
-			out.Seen, out.Results = true, results(pod)
+			out.Seen = true
+			out.read(pod)
 		}
 		return out
 	}
@@ -97,8 +99,9 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 		out.CompletionTime = &failed.LastTransitionTime
 		out.Reason, out.Message = v1alpha1.ReasonCrashed, failed.Message
 		if pod := firstInPhase(own, corev1.PodFailed); pod != nil {
-			out.Seen, out.Results = true, results(pod)
-			f := explain(pod, memoryField)
+			out.Seen = true
+			out.read(pod)
+			f := explain(pod, fields)
 			out.Reason, out.Message, out.Container = f.reason, f.message, f.container
 		}
 		out.GivenUp = failed.Reason == batchv1.JobReasonBackoffLimitExceeded
@@ -113,14 +116,14 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, memoryField string) Outcome {
 		out.Waits = job
 		return out
 	}
-	observePod(&out, newest, memoryField)
+	observePod(&out, newest, fields)
 	return out
 }
 
-func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
+func observePod(out *Outcome, pod *corev1.Pod, fields Fields) {
 	switch pod.Status.Phase {
 	case corev1.PodFailed:
-		f := explain(pod, memoryField)
+		f := explain(pod, fields)
 		out.State, out.Reason, out.Message, out.Container = Retrying, f.reason, f.message, f.container
 		if out.Results[f.container].Permanent || (counts(pod) && out.Failures >= out.Allowed) {
 			out.State, out.Reason = Pending, v1alpha1.ReasonFinishing
@@ -129,7 +132,7 @@ func observePod(out *Outcome, pod *corev1.Pod, memoryField string) {
 	case corev1.PodSucceeded:
 		finishing(out, pod)
 	default:
-		if reason, message := Hindrance(pod, memoryField); reason != "" {
+		if reason, message := Hindrance(pod, fields); reason != "" {
 			out.State, out.Reason, out.Message = Blocked, reason, message
 			return
 		}
@@ -154,7 +157,7 @@ func finishing(out *Outcome, pod *corev1.Pod) {
 
 // Hindrance says what keeps a pod from starting, or from going on, where
 // something does.
-func Hindrance(pod *corev1.Pod, memoryField string) (reason, message string) {
+func Hindrance(pod *corev1.Pod, fields Fields) (reason, message string) {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
 			return v1alpha1.ReasonUnschedulable, fmt.Sprintf("No node takes pod %s: %s", pod.Name, c.Message)
@@ -174,7 +177,7 @@ func Hindrance(pod *corev1.Pod, memoryField string) (reason, message string) {
 				"Container %s of pod %s cannot be made (%s): %s", s.Name, pod.Name, w.Reason, w.Message)
 		case "CrashLoopBackOff":
 			if t := s.LastTerminationState.Terminated; t != nil {
-				f := ended(pod, s.Name, t, memoryField)
+				f := ended(pod, s.Name, t, fields)
 				return f.reason, f.message
 			}
 		}
@@ -187,7 +190,7 @@ type failure struct {
 	reason, message, container string
 }
 
-func explain(pod *corev1.Pod, memoryField string) failure {
+func explain(pod *corev1.Pod, fields Fields) failure {
 	if pod.Status.Reason == "Evicted" {
 		return failure{reason: v1alpha1.ReasonEvicted, message: fmt.Sprintf("Pod %s was evicted: %s", pod.Name, pod.Status.Message)}
 	}
@@ -196,7 +199,7 @@ func explain(pod *corev1.Pod, memoryField string) failure {
 		if t == nil || t.ExitCode == contract.ExitOK {
 			continue
 		}
-		return ended(pod, s.Name, t, memoryField)
+		return ended(pod, s.Name, t, fields)
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
@@ -216,14 +219,18 @@ var reasonPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,63}$`)
 
 // ended is why a container ended: killed for its memory, by its own account, or
 // without one.
-func ended(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated, memoryField string) failure {
+func ended(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated, fields Fields) failure {
 	if t.Reason == "OOMKilled" {
 		return failure{v1alpha1.ReasonOOMKilled, fmt.Sprintf(
 			"Container %s of pod %s was killed at its memory limit%s; raise %s",
-			container, pod.Name, limitOf(pod, container), memoryField), container}
+			container, pod.Name, limitOf(pod, container), fields.memory()), container}
 	}
 	if result, ok := parse(t.Message); ok && reasonPattern.MatchString(result.Reason) && result.Message != "" {
-		return failure{result.Reason, result.Message, container}
+		message := result.Message
+		if remedy := fields.remedy(result.Reason); remedy != "" {
+			message = strings.TrimRight(message, " .") + ". " + remedy
+		}
+		return failure{result.Reason, message, container}
 	}
 	return failure{v1alpha1.ReasonCrashed, crashMessage(pod, container, t), container}
 }
@@ -341,6 +348,14 @@ func runningContainer(pod *corev1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// read reads what a pod's containers left: one of them at most computes.
+func (o *Outcome) read(pod *corev1.Pod) {
+	o.Results, o.Device = results(pod), ""
+	for _, result := range o.Results {
+		o.Device = cmp.Or(o.Device, result.Device)
+	}
 }
 
 // results are the terminations that a pod's containers left.

@@ -19,6 +19,8 @@ import (
 
 const memoryField = "spec.training.resources.limits.memory"
 
+var inTraining = Fields{At: "spec.training", Need: "set spec.training.dtype to BF16"}
+
 var t0 = metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 
 func job(change ...func(*batchv1.Job)) *batchv1.Job {
@@ -292,7 +294,7 @@ func TestObserve(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := Observe(tc.job, tc.pods, memoryField)
+			got := Observe(tc.job, tc.pods, inTraining)
 			if tc.want.Allowed == 0 {
 				tc.want.Allowed = 4
 			}
@@ -318,13 +320,70 @@ func TestHindranceOfAServingPodThatCrashes(t *testing.T) {
 	p := pod("serve", 0, corev1.PodRunning, waiting("train", "CrashLoopBackOff", "back-off"), func(p *corev1.Pod) {
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}
 	})
-	reason, message := Hindrance(&p, "spec.serving.resources.limits.memory")
+	reason, message := Hindrance(&p, Fields{At: "spec.serving"})
 	if reason != v1alpha1.ReasonOOMKilled || !strings.Contains(message, "spec.serving.resources.limits.memory") {
 		t.Errorf("got %s: %s", reason, message)
 	}
 	healthy := pod("serve", 0, corev1.PodRunning, running("train"))
-	if reason, message := Hindrance(&healthy, ""); reason != "" {
+	if reason, message := Hindrance(&healthy, Fields{}); reason != "" {
 		t.Errorf("a healthy pod is hindered by %s: %s", reason, message)
+	}
+}
+
+// A device that cannot do what is asked for is the pod's own word, with what to do
+// about it in the object's.
+func TestWhatADeviceLacksIsToldWithItsRemedy(t *testing.T) {
+	serving := Fields{At: "spec.serving", Need: "need less by spec.serving.contextLength"}
+	for _, tc := range []struct {
+		reason string
+		fields Fields
+		want   string
+	}{
+		{contract.ReasonNoDevice, serving, "or set spec.serving.backend to CPU"},
+		{contract.ReasonNoDevice, serving, "spec.serving.podTemplate.spec.runtimeClassName"},
+		{contract.ReasonDeviceMemory, serving, "by spec.serving.gpu or spec.serving.podTemplate.spec.nodeSelector, or need less by spec.serving.contextLength"},
+		{contract.ReasonDeviceMemory, Fields{At: "spec.runtime"}, "by spec.runtime.gpu or spec.runtime.podTemplate.spec.nodeSelector"},
+		{contract.ReasonDeviceUnsupported, inTraining, "spec.training.podTemplate.spec.nodeSelector"},
+	} {
+		said := termination(t, contract.Termination{Reason: tc.reason, Message: "the device says why.", Device: "cuda (A100)"})
+		crashing := pod("serve", 0, corev1.PodRunning, waiting("train", "CrashLoopBackOff", "back-off"), func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Message: said}
+		})
+		reason, message := Hindrance(&crashing, tc.fields)
+		if reason != tc.reason || !strings.HasPrefix(message, "the device says why. ") || !strings.Contains(message, tc.want) {
+			t.Errorf("a pod that serves: %s: %s", reason, message)
+		}
+		failed := Observe(job(), []corev1.Pod{pod("p", 0, corev1.PodFailed, terminated("train", 1, "Error", said))}, tc.fields)
+		if failed.State != Retrying || failed.Reason != tc.reason || failed.Message != message || failed.Device != "cuda (A100)" {
+			t.Errorf("a Job's pod: %+v", failed)
+		}
+	}
+}
+
+// The device is what the pod says that the run goes by: the newest, or the one
+// that ended it.
+func TestTheDeviceIsThatOfThePodThatCounts(t *testing.T) {
+	on := func(device string) func(*corev1.Pod) {
+		return terminated("train", 1, "Error", termination(t, contract.Termination{Reason: "RuntimeError", Message: "x", Device: device}))
+	}
+	completed := job(func(j *batchv1.Job) {
+		j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	})
+	finished := terminated("train", 0, "Completed", termination(t, contract.Termination{Device: "new"}))
+	for _, tc := range []struct {
+		name string
+		job  *batchv1.Job
+		pods []corev1.Pod
+		want string
+	}{
+		{"the newest has not said", job(), []corev1.Pod{pod("b", 1, corev1.PodRunning, running("train")), pod("a", 0, corev1.PodFailed, on("old"))}, ""},
+		{"the newest failed", job(), []corev1.Pod{pod("b", 1, corev1.PodFailed, on("new")), pod("a", 0, corev1.PodFailed, on("old"))}, "new"},
+		{"one succeeded", completed, []corev1.Pod{pod("b", 1, corev1.PodSucceeded, finished), pod("a", 0, corev1.PodFailed, on("old"))}, "new"},
+		{"the one that succeeded is gone", completed, []corev1.Pod{pod("a", 0, corev1.PodFailed, on("old"))}, ""},
+	} {
+		if got := Observe(tc.job, tc.pods, inTraining).Device; got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
 	}
 }
 
@@ -334,7 +393,7 @@ func FuzzTerminationMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, message string) {
 		p := pod("p", 0, corev1.PodFailed, terminated("train", 1, "Error", message))
-		out := Observe(job(), []corev1.Pod{p}, memoryField)
+		out := Observe(job(), []corev1.Pod{p}, inTraining)
 		if (out.State != Retrying && out.State != Pending) || !reasonPattern.MatchString(out.Reason) || out.Message == "" {
 			t.Errorf("%q became %+v", message, out)
 		}

@@ -3,6 +3,7 @@ package runs
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,7 +144,9 @@ func TestEnsure(t *testing.T) {
 
 func TestRecordGoesOnWithTheSameRun(t *testing.T) {
 	start, end := metav1.Now(), metav1.Now()
-	was := &v1alpha1.RunStatus{ID: "run-a", JobName: "a", StartTime: start, Failures: new(int32(2)), Result: "OOMKilled", CompletionTime: &end}
+	was := &v1alpha1.RunStatus{
+		ID: "run-a", JobName: "a", StartTime: start, Failures: new(int32(2)), Result: "OOMKilled", CompletionTime: &end, Device: "cpu (plain, 1 threads)",
+	}
 	for _, tc := range []struct {
 		name string
 		was  *v1alpha1.RunStatus
@@ -157,7 +160,15 @@ func TestRecordGoesOnWithTheSameRun(t *testing.T) {
 		},
 		{
 			name: "the same run in another Job", was: was, run: desired.Run{ID: "run-a"}, out: outcome.Outcome{State: outcome.Running},
-			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", StartTime: start},
+			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", StartTime: start, Device: "cpu (plain, 1 threads)"},
+		},
+		{
+			name: "the same run on another device", was: was, run: desired.Run{ID: "run-a"}, out: outcome.Outcome{State: outcome.Running, Device: "cuda (A100)"},
+			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", StartTime: start, Device: "cuda (A100)"},
+		},
+		{
+			name: "a device with a long name", run: desired.Run{ID: "run-a"}, out: outcome.Outcome{State: outcome.Running, Device: strings.Repeat("x", 200)},
+			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", Device: strings.Repeat("x", 125) + "…"},
 		},
 		{
 			name: "another run", was: was, run: desired.Run{ID: "run-b"}, out: outcome.Outcome{State: outcome.Retrying, Failures: 1},
@@ -165,7 +176,7 @@ func TestRecordGoesOnWithTheSameRun(t *testing.T) {
 		},
 		{
 			name: "it succeeded", was: was, run: desired.Run{ID: "run-a"}, out: outcome.Outcome{State: outcome.Succeeded, CompletionTime: &end},
-			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", StartTime: start, Result: "Succeeded", CompletionTime: &end},
+			want: v1alpha1.RunStatus{ID: "run-a", JobName: "b", StartTime: start, Result: "Succeeded", CompletionTime: &end, Device: "cpu (plain, 1 threads)"},
 		},
 		{
 			name: "it failed", run: desired.Run{ID: "run-a"}, out: outcome.Outcome{State: outcome.Failed, Reason: "TrainingDiverged", CompletionTime: &end},

@@ -42,6 +42,7 @@ var retries = map[string]pauses{
 	contract.ReasonSourceNotFound:    passing,
 	contract.ReasonDiskFull:          passing,
 	contract.ReasonInterrupted:       passing,
+	contract.ReasonNoDevice:          passing,
 	v1alpha1.ReasonEvicted:           passing,
 	contract.ReasonUnauthorized:      granted,
 }

@@ -92,15 +92,15 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 // not in step: a Job may be seen to be over before its pod is. Then the pods are
 // read from the API server before anything is concluded. Where nothing goes on
 // and neither Job nor pod says why, events do.
-func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod, selector client.MatchingLabels, memoryField string) (outcome.Outcome, error) {
-	out := outcome.Observe(job, pods, memoryField)
+func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod, selector client.MatchingLabels, fields outcome.Fields) (outcome.Outcome, error) {
+	out := outcome.Observe(job, pods, fields)
 	switch {
 	case out.Over() && !out.Seen:
 		var list corev1.PodList
 		if err := r.Live.List(ctx, &list, client.InNamespace(job.Namespace), selector); err != nil {
 			return out, fmt.Errorf("listing pods: %w", err)
 		}
-		return outcome.Observe(job, list.Items, memoryField), nil
+		return outcome.Observe(job, list.Items, fields), nil
 	case out.Waits != nil && r.now().Sub(out.Waits.GetCreationTimestamp().Time) > warnings.Patience:
 		warning, err := warnings.Latest(ctx, r.Live, out.Waits)
 		if err != nil {
@@ -219,6 +219,9 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 	if out.CompletionTime != nil {
 		record.CompletionTime = out.CompletionTime.DeepCopy()
 	}
+	if out.Device != "" {
+		record.Device = status.Clip(out.Device, maxDevice)
+	}
 	switch out.State {
 	case outcome.Succeeded:
 		record.Result = ResultSucceeded
@@ -227,6 +230,9 @@ func Record(was *v1alpha1.RunStatus, run desired.Run, job *batchv1.Job, out outc
 	}
 	return record
 }
+
+// maxDevice bounds the name of a device in the status.
+const maxDevice = 128
 
 // maxRemembered is how many runs a status remembers.
 const maxRemembered = 5

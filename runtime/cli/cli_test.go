@@ -45,6 +45,7 @@ func t2(t *testing.T, vars map[string]string, stdin string, args ...string) outc
 }
 
 func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
+	gsm8k := writeFile(t, `{"question": "2+3?", "answer": "#### 5"}`)
 	tests := map[string][]string{
 		"an unknown subcommand":     {"tarin"},
 		"an unknown flag":           {"generate", "--module", "x"},
@@ -58,6 +59,8 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"no tokens":                 {"generate", "--model", "x", "--prompt", "x", "--max-tokens", "0"},
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},
 		"an unknown dtype":          {"generate", "--model", "x", "--prompt", "x", "--dtype", "f16"},
+		"an unknown backend":        {"generate", "--model", "x", "--prompt", "x", "--backend", "abacus"},
+		"one of another program":    {"eval", "--model", "x", "--dataset", gsm8k, "--format", "GSM8K", "--backend", "cuda"},
 		"another, to serve":         {"serve", "--model", "x", "--dtype", "FP8"},
 		"a missing set to judge":    {"judge", "--answers", "x"},
 		"missing answers":           {"judge", "--dataset", "x", "--format", "GSM8K"},
@@ -213,9 +216,9 @@ func TestExpertsChangeWhatAModelSays(t *testing.T) {
 	}
 }
 
-// TestWeightTypesChangeWhatIsComputed runs the base and an expert with each type:
+// TestDTypesChangeWhatIsComputed runs the base and an expert with each type:
 // random weights are so undecided that rounding shows in 64 tokens.
-func TestWeightTypesChangeWhatIsComputed(t *testing.T) {
+func TestDTypesChangeWhatIsComputed(t *testing.T) {
 	v := enginetest.New(t)
 	for _, more := range [][]string{nil, {"--expert", v.ExpertDir(t, v.Expert(t, "a", 1).Digest)}} {
 		said := map[string]string{}
@@ -307,13 +310,19 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 	}
 	t.Run("success", func(t *testing.T) {
 		got, told := run(t, func(map[string]any) {})
-		if got.code != 0 || told.Expert == nil || told.Expert.Training.Iteration != 2 {
+		if got.code != 0 || told.Expert == nil || told.Expert.Training.Iteration != 2 || !strings.HasPrefix(told.Device, "cpu (") {
 			t.Errorf("status %d, %+v, %s", got.code, told, got.stderr)
 		}
 	})
 	t.Run("a permanent failure", func(t *testing.T) {
 		got, told := run(t, func(s map[string]any) { s["reward"] = "Numeric" })
 		if got.code != contract.ExitPermanent || told.Reason != contract.ReasonInvalidDataset || !told.Permanent || !strings.Contains(told.Message, ", line 1, field \"answer\": ") {
+			t.Errorf("status %d, %+v", got.code, told)
+		}
+	})
+	t.Run("a backend of another program", func(t *testing.T) {
+		got, told := run(t, func(s map[string]any) { s["backend"] = contract.BackendCUDA })
+		if got.code != contract.ExitPermanent || told.Reason != contract.ReasonUsage || !strings.Contains(told.Message, "run t2-cuda") || told.Device != "" {
 			t.Errorf("status %d, %+v", got.code, told)
 		}
 	})

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 func newDecomposeCommand(env *Env) *cobra.Command {
 	var specFile, fetched, model string
 	var spec contract.DecomposeSpec
+	var compute computeFlags
 	cmd := &cobra.Command{
 		Use:   "decompose",
 		Short: "Factor a model's weight matrices, W = U·diag(σ)·Vᵀ",
@@ -44,8 +46,9 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 					if spec, err = jobs.LoadSpec[contract.DecomposeSpec](specFile, env.Getenv); err != nil {
 						return contract.Termination{}, err
 					}
+					spec.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 				}
-				return decompose(ctx, p, spec, model, handover(fetched, jobs.Managed(specFile, env.Getenv)))
+				return decompose(ctx, p, spec, compute, model, handover(fetched, jobs.Managed(specFile, env.Getenv)))
 			})
 		},
 	}
@@ -56,12 +59,14 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 	flags.StringVar(&spec.DataDir, "data-dir", "", "`DIR` that holds models, decompositions and experts")
 	flags.StringSliceVar(&spec.Modules, "modules", expert.Modules(), "projections to factor")
 	flags.StringVar(&spec.DType, "dtype", "F32", "how factors are stored: F32 or BF16")
+	compute.registerBackend(flags)
 	flags.StringVar(&fetched, "fetched", "", "take the model, and the part of the result about it, from `FILE` that t2 fetch wrote")
 	return cmd
 }
 
-func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpec, model, handover string) (contract.Termination, error) {
-	result, err := readFetched(handover)
+func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpec, compute computeFlags, model, handover string,
+) (result contract.Termination, err error) {
+	result, err = readFetched(handover)
 	if err != nil {
 		return result, err
 	}
@@ -88,11 +93,17 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 		return result, err
 	}
 	defer func() { _ = ck.Close() }() // Nothing was written.
+	be, err := compute.open(spec.Backend)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, be.Close()) }()
 	p.Phase("Decomposing", 0, 0)
 	begun := false
 	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, func(done, total int) {
 		if !begun {
 			begun = true
+			p.Device(be.Name())
 			p.Phase("Decomposing", 0, int64(total))
 		}
 		p.Done(int64(done))

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,10 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 	"github.com/transformersquared/operator/runtime/train"
@@ -26,8 +28,35 @@ type modelFlags struct {
 	model         string
 	decomposition string
 	experts       []string
-	threads       int
-	dtype         backend.WeightType
+	compute       computeFlags
+	dtype         backend.DType
+}
+
+// computeFlags are the flags that say what computes.
+type computeFlags struct {
+	backend string
+	threads int
+}
+
+func (f *computeFlags) register(flags *pflag.FlagSet) {
+	f.registerBackend(flags)
+	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+}
+
+func (f *computeFlags) registerBackend(flags *pflag.FlagSet) {
+	flags.StringVar(&f.backend, "backend", "",
+		"compute with `NAME`: "+strings.Join(registry.Names(), " or ")+"; without it, with what a specification says, and else with "+registry.Names()[0])
+}
+
+// open opens the backend that the flag names or else a specification asks for.
+func (f *computeFlags) open(asked string) (backend.Backend, error) {
+	name := cmp.Or(f.backend, asked, registry.Names()[0])
+	be, err := registry.Open(name, registry.Options{Threads: f.threads})
+	if err != nil && strings.EqualFold(name, contract.BackendCPU) {
+		// Of a processor too much was asked for, by T2_CPU.
+		return nil, failure.Permanent(contract.ReasonUsage, err)
+	}
+	return be, err
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
@@ -41,7 +70,7 @@ func (f *modelFlags) register(flags *pflag.FlagSet) {
 
 // registerCompute defines the flags that say how to compute.
 func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
-	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	f.compute.register(flags)
 	flags.TextVar(&f.dtype, "dtype", backend.F32,
 		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
 }
@@ -63,7 +92,10 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := cpu.New(f.threads)
+	be, err := f.compute.open("")
+	if reason, _ := failure.Of(err); reason == contract.ReasonUsage {
+		return nil, &UsageError{Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}

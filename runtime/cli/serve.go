@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -145,7 +146,8 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if form != engine.FormAuto {
 		c.Form = form
 	}
-	c.Threads, c.MaxWaiting, c.Grace, c.CacheTokens = f.threads, f.queue, f.grace, f.cache
+	c.Backend, c.Threads = cmp.Or(f.compute.backend, c.Backend), f.compute.threads
+	c.MaxWaiting, c.Grace, c.CacheTokens = f.queue, f.grace, f.cache
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

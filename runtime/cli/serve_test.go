@@ -125,7 +125,7 @@ func TestServeAsAPod(t *testing.T) {
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
 	}
 	_, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
-	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) {
+	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) || !strings.Contains(status, `"device":"cpu (`) {
 		t.Errorf("status %s", status)
 	}
 	if exit, _, log := stop(); exit != contract.ExitOK {
@@ -145,6 +145,17 @@ func TestServeAsAPod(t *testing.T) {
 	if err := json.Unmarshal(b, &left); err != nil || left.Reason == "" || !strings.Contains(left.Message, "config.json") || got.code != contract.ExitFailed {
 		t.Errorf("exit status %d, termination %+v, %v", got.code, left, err)
 	}
+
+	// So does one whose image lacks what it is to compute with.
+	spec.BaseDigest, spec.Backend = v.ModelDigest, contract.BackendCUDA
+	got = t2(t, map[string]string{contract.EnvSpec: write("", spec), contract.EnvTerminationLog: termination}, "",
+		"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--experts", set)
+	if b, err = os.ReadFile(termination); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &left); err != nil || left.Reason != contract.ReasonUsage || !strings.Contains(left.Message, "the image of it") || got.code != contract.ExitFailed {
+		t.Errorf("exit status %d, termination %+v, %v", got.code, left, err)
+	}
 }
 
 func TestServeUsage(t *testing.T) {
@@ -161,6 +172,7 @@ func TestServeUsage(t *testing.T) {
 		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
 		"an unknown form":        {[]string{"--model", v.ModelDir, "--form", "dense"}, `form "dense" is unknown`},
 		"unmerged, of nothing":   {[]string{"--model", v.ModelDir, "--form", "unmerged"}, "needs a decomposition"},
+		"another's backend":      {[]string{"--model", v.ModelDir, "--backend", "cuda"}, "run t2-cuda"},
 		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
 		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},
 	} {

@@ -1,21 +1,20 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
 
-	"github.com/transformersquared/operator/runtime/backend/cpu"
 	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/train"
 )
 
 func newTrainCommand(env *Env) *cobra.Command {
 	var specFile, python string
-	var threads int
+	var compute computeFlags
 	cmd := &cobra.Command{
 		Use:   "train --spec FILE",
 		Short: "Train an expert vector by reinforcement learning",
@@ -44,17 +43,17 @@ files but its library, no network, no processes, bounded memory and time.`,
 				return usagef("--spec is missing: it names the JSON file that describes the training (see t2 train --help)")
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("train", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
-				return runTrain(ctx, env, p, specFile, python, threads)
+				return runTrain(ctx, env, p, specFile, python, compute)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&specFile, "spec", "", "JSON specification (contract.TrainSpec); without it, the environment variable "+contract.EnvSpec)
 	registerPython(cmd.Flags(), &python)
-	cmd.Flags().IntVar(&threads, "threads", 0, "threads to compute with; 0 means one a processor")
+	compute.register(cmd.Flags())
 	return cmd
 }
 
-func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python string, threads int) (_ contract.Termination, err error) {
+func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python string, compute computeFlags) (_ contract.Termination, err error) {
 	// Fields that the specification leaves out keep the paper's values.
 	spec, err := jobs.LoadSpecOver(contract.TrainSpec{
 		Objective: contract.ObjectiveReinforce, Hyperparameters: contract.DefaultHyper(),
@@ -66,9 +65,9 @@ func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python 
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	be, err := cpu.New(threads)
+	be, err := compute.open(cmp.Or(spec.Backend, contract.BackendCPU))
 	if err != nil {
-		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
+		return contract.Termination{}, err
 	}
 	defer func() { err = errors.Join(err, be.Close()) }()
 	jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())

@@ -92,6 +92,14 @@ func TestAVolumeIsFilledAsInACluster(t *testing.T) {
 	if d.Matrices != 4 || d.SingularValues != 64 || d.BaseDigest != want.Digest || len(d.Files) > 0 {
 		t.Errorf("decomposition %+v", d)
 	}
+	if !strings.HasPrefix(o.termination.Device, "cpu (") {
+		t.Errorf("it was computed on %q", o.termination.Device)
+	}
+	elsewhere := contract.DecomposeSpec{Modules: []string{"q_proj"}, DType: "F32", DataDir: data, Backend: contract.BackendCUDA}
+	o = pod(t, elsewhere, nil, "decompose", "--fetched", scratch)
+	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonUsage || !strings.Contains(o.termination.Message, "t2-cuda") {
+		t.Errorf("on a backend that is not there: status %d, %+v", o.code, o.termination)
+	}
 
 	digest := importOne(t, data, d)
 	inspectAll(t, data, origin, d, digest)

@@ -30,7 +30,15 @@ type DecomposeSpec struct {
 	// DType in which factors are stored: DTypeF32 or DTypeBF16.
 	DType   string `json:"dtype"`
 	DataDir string `json:"dataDir"`
+	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
+	Backend string `json:"backend,omitempty"`
 }
+
+// Backends, by the names that every specification and --backend use.
+const (
+	BackendCPU  = "cpu"
+	BackendCUDA = "cuda"
+)
 
 // FetchedFile is the name of the file in the pod's scratch volume MountScratch
 // through which fetch (an init container) hands its Termination to decompose,
@@ -104,6 +112,9 @@ type TrainSpec struct {
 	Validation          DatasetSpec `json:"validation"`
 	Reward              string      `json:"reward"`
 	Hyperparameters     Hyper       `json:"hyperparameters"`
+	// Backend computes: BackendCPU, which empty means, or BackendCUDA. It has no part
+	// in what a run is: one that goes on may do so on another.
+	Backend string `json:"backend,omitempty"`
 }
 
 // Values of Hyper's enumerations.
@@ -170,6 +181,8 @@ type Progress struct {
 	// EstimatedRemainingSeconds is negative while unknown.
 	EstimatedRemainingSeconds int64          `json:"estimatedRemainingSeconds"`
 	Training                  *TrainProgress `json:"training,omitempty"`
+	// Device is what computes, in the backend's words; empty before it is opened.
+	Device string `json:"device,omitempty"`
 }
 
 // TrainProgress is the part of Progress that only training has.
@@ -197,6 +210,9 @@ type Termination struct {
 	Model         *ModelResult           `json:"model,omitempty"`
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
+	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
+	// threads)"; empty where nothing did.
+	Device string `json:"device,omitempty"`
 }
 
 // ModelResult is what a fetch found.
@@ -243,6 +259,9 @@ const (
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
 	ReasonJudgeUnavailable      = "JudgeUnavailable"        // retried: nothing runs programs
+	ReasonNoDevice              = "NoDevice"                // retried: another node may have one
+	ReasonDeviceMemory          = "DeviceMemory"            // permanent: it does not fit into the device's memory
+	ReasonDeviceUnsupported     = "DeviceUnsupported"       // permanent: the device or its driver is too old
 	ReasonInternal              = "RuntimeError"            // retried
 )
 

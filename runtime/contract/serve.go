@@ -49,6 +49,8 @@ type ServeSpec struct {
 	DType string `json:"dtype,omitempty"`
 	// Form is auto (which empty means), merged or unmerged.
 	Form string `json:"form,omitempty"`
+	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
+	Backend string `json:"backend,omitempty"`
 }
 
 // ExpertSet says which experts a pod offers and how it adapts. The operator
@@ -115,6 +117,9 @@ type ServingStatus struct {
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
 	// LastAdaptationTime is when that was chosen.
 	LastAdaptationTime time.Time `json:"lastAdaptationTime,omitzero"`
+	// Device is what computes, in the backend's words; empty before the model is
+	// loaded.
+	Device string `json:"device,omitempty"`
 }
 
 // LoadingSet says how far the loading of a set is.

@@ -179,7 +179,7 @@ func composedThatFit(m *model.Model) int {
 	const gigabyte, least, most = 1 << 30, 8, 64
 	bytes := int64(0)
 	for _, l := range m.Linears() {
-		bytes += m.WeightType().Bytes(l.Out, l.In)
+		bytes += m.DType().Bytes(l.Out, l.In)
 	}
 	return int(min(max(gigabyte/max(bytes, 1), least), most))
 }

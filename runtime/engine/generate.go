@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 )
@@ -163,13 +164,18 @@ func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
 	return []model.Segment{{Seq: j.slot, Tokens: []int32{a.last}}}, nil
 }
 
-// take samples one token.
-func (a *answer) take(rows [][]float32) (done bool, err error) {
-	logits := rows[0]
-	id, err := a.sampler.Next(logits)
+// asks for one token, and for its row where likelihoods are wanted, too.
+func (a *answer) asks() []backend.Ask {
+	return []backend.Ask{{Draw: a.sampler.Draw(), Logits: a.request.Logprobs >= 0}}
+}
+
+// take takes one token.
+func (a *answer) take(answers []backend.Answer) (done bool, err error) {
+	id, err := answers[0].Token, answers[0].Err
 	if err != nil {
 		return false, err
 	}
+	a.sampler.Took(id)
 	if a.result.Tokens++; a.result.Tokens == 1 {
 		a.result.FirstToken = time.Since(a.begun)
 	}
@@ -182,7 +188,7 @@ func (a *answer) take(rows [][]float32) (done bool, err error) {
 	}
 	d := Delta{Token: id}
 	if a.request.Logprobs >= 0 {
-		if d.Logprob, err = logprob(logits, id, a.request.Logprobs); err != nil {
+		if d.Logprob, err = logprob(answers[0].Logits, id, a.request.Logprobs); err != nil {
 			return false, err
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
-	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // slots divides the cache's sequences: one for each running request, those of
@@ -54,11 +54,13 @@ type work interface {
 	admitted()
 	// forks lists what to compute with the end of the prompt.
 	forks(j *job, l *loop) []model.Fork
-	// take receives the logits [V] that were asked for: the row after the prompt and
-	// those of forks first, then those of segments. It returns whether the job is
+	// asks lists what the job has to know of its rows of logits, by their number: the
+	// row after the prompt is 0, those of forks follow; or else those of segments.
+	asks() []backend.Ask
+	// take receives the answers. It returns whether the job is
 	// done. Jobs take side by side, so it touches nothing that they share but
 	// counters.
-	take(rows [][]float32) (done bool, err error)
+	take(answers []backend.Answer) (done bool, err error)
 	// segments lists what to compute next. None means nothing in this step.
 	segments(j *job, l *loop) ([]model.Segment, error)
 	// end is called once, with the error of a job that failed.
@@ -246,9 +248,10 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	return nil
 }
 
-// forward computes a batch and hands every job its rows.
+// forward computes a batch and hands every job its answers.
 func (l *loop) forward(ctx context.Context, b *batch) {
-	logits, err := l.compute(ctx, b)
+	asks, counts := b.asks()
+	answers, err := l.compute(ctx, b, asks)
 	if ctx.Err() != nil {
 		return // The engine is closing; abort tells everybody.
 	}
@@ -266,7 +269,7 @@ func (l *loop) forward(ctx context.Context, b *batch) {
 			count.tokens.Add(int64(len(f.Tokens)))
 		}
 	}
-	for i, t := range takeAll(b.shares, logits) {
+	for i, t := range takeAll(b.shares, counts, answers) {
 		j := b.shares[i].job
 		switch {
 		case t.err != nil:
@@ -287,24 +290,37 @@ type taken struct {
 	err  error
 }
 
-// takeAll hands every job its rows, side by side: choosing a token looks at the
-// whole vocabulary, which for a large batch takes as long as a layer of the model.
-func takeAll(shares []share, logits *tensor.Tensor) []taken {
+// asks lists what the jobs of the batch ask about its rows of logits, and how much each
+// of them asks.
+func (b *batch) asks() (all []backend.Ask, counts []int) {
+	counts = make([]int, len(b.shares))
+	first := 0
+	for i, s := range b.shares {
+		if !s.unused && !s.job.ended {
+			for _, ask := range s.job.work.asks() {
+				ask.Row += first
+				all = append(all, ask)
+				counts[i]++
+			}
+		}
+		first += s.rows
+	}
+	return all, counts
+}
+
+// takeAll hands every job its answers, side by side: log-probabilities of the likeliest
+// tokens look at the whole vocabulary.
+func takeAll(shares []share, counts []int, answers []backend.Answer) []taken {
 	all := make([]taken, len(shares))
 	var taking sync.WaitGroup
-	next := 0
 	for i, s := range shares {
-		first := next
-		next += s.rows
+		own := answers[:counts[i]]
+		answers = answers[counts[i]:]
 		if s.unused || s.job.ended {
 			continue
 		}
 		taking.Go(func() {
-			rows := make([][]float32, s.rows)
-			for r := range rows {
-				rows[r] = logits.Row(first + r)
-			}
-			all[i].done, all[i].err = s.job.work.take(rows)
+			all[i].done, all[i].err = s.job.work.take(own)
 		})
 	}
 	taking.Wait()
@@ -313,11 +329,11 @@ func takeAll(shares []share, logits *tensor.Tensor) []taken {
 
 // compute steps the model. Where blocks lack, cached prompts are evicted, the least
 // recently used first.
-func (l *loop) compute(ctx context.Context, b *batch) (*tensor.Tensor, error) {
+func (l *loop) compute(ctx context.Context, b *batch, asks []backend.Ask) ([]backend.Answer, error) {
 	for {
-		logits, err := b.model.Step(ctx, l.cache, b.segments)
+		answers, err := b.model.Decide(ctx, l.cache, b.segments, asks)
 		if _, full := errors.AsType[*model.CacheFullError](err); !full {
-			return logits, err
+			return answers, err
 		}
 		if dropped, dropErr := l.prefixes.evict(); !dropped || dropErr != nil {
 			return nil, errors.Join(err, dropErr)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
-	"github.com/transformersquared/operator/runtime/sample"
 )
 
 // ScoreRequest asks how likely a prompt is followed by each of some labels.
@@ -110,26 +110,43 @@ func (s *scoring) segments(j *job, l *loop) ([]model.Segment, error) {
 	return out, nil
 }
 
-func (s *scoring) take(rows [][]float32) (done bool, err error) {
+// asks wants to know of the prompt's row how likely the labels' first tokens are, and of
+// each row of a label the next one.
+func (s *scoring) asks() []backend.Ask {
+	var all []backend.Ask
+	row := 0
 	if !s.prompted {
-		s.prompted = true
-		normaliser, err := sample.LogSum(rows[0])
-		if err != nil {
-			return false, err
-		}
+		first := make([]int32, len(s.labels))
 		for i, label := range s.labels {
-			s.scores[i] = float64(rows[0][label[0]]) - normaliser
+			first[i] = label[0]
 		}
-		rows = rows[1:]
+		all = append(all, backend.Ask{Row: row, Scores: first})
+		row++
 	}
 	for _, i := range s.wave {
-		for _, id := range s.labels[i][1:] {
-			normaliser, err := sample.LogSum(rows[0])
-			if err != nil {
-				return false, err
-			}
-			s.scores[i] += float64(rows[0][id]) - normaliser
-			rows = rows[1:]
+		for j := range s.labels[i][1:] {
+			all = append(all, backend.Ask{Row: row, Scores: s.labels[i][j+1:][:1]})
+			row++
+		}
+	}
+	return all
+}
+
+func (s *scoring) take(answers []backend.Answer) (done bool, err error) {
+	for _, a := range answers {
+		if a.Err != nil {
+			return false, a.Err
+		}
+	}
+	if !s.prompted {
+		s.prompted = true
+		copy(s.scores, answers[0].Scores)
+		answers = answers[1:]
+	}
+	for _, i := range s.wave {
+		for range s.labels[i][1:] {
+			s.scores[i] += answers[0].Scores[0]
+			answers = answers[1:]
 		}
 	}
 	return s.next == len(s.labels), nil

@@ -15,6 +15,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -62,9 +63,10 @@ func Transientf(reason, format string, args ...any) error {
 	return Transient(reason, fmt.Errorf(format, args...))
 }
 
-// Of returns the reason of err and whether it is permanent. A full disk and an
-// interruption are recognised wherever they hide, because code that reports
-// "this file is invalid" may only have seen its tail missing for that reason.
+// Of returns the reason of err and whether it is permanent. A full disk, an
+// interruption and what a device lacks are recognised wherever they hide, because
+// code that reports "this file is invalid" may only have seen its tail missing for
+// that reason.
 func Of(err error) (reason string, permanent bool) {
 	if err == nil {
 		return "", false
@@ -75,7 +77,15 @@ func Of(err error) (reason string, permanent bool) {
 	if errors.Is(err, context.Canceled) {
 		return contract.ReasonInterrupted, false
 	}
-	if classified, ok := errors.AsType[*Error](err); ok {
+	classified, isClassified := errors.AsType[*Error](err)
+	if reason, permanent = device(err); reason != "" {
+		// Who knows that the device is shared, say, may know better.
+		if isClassified && classified.Reason == reason {
+			permanent = classified.Permanent
+		}
+		return reason, permanent
+	}
+	if isClassified {
 		return classified.Reason, classified.Permanent
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
@@ -84,15 +94,33 @@ func Of(err error) (reason string, permanent bool) {
 	return contract.ReasonInternal, false
 }
 
+// device is the reason of an error about what computes, and whether it is
+// permanent: another node may have a device, while what does not fit into one, or is
+// too new for it, stays so until somebody chooses another. Empty for other errors.
+func device(err error) (reason string, permanent bool) {
+	switch {
+	case errors.Is(err, backend.ErrUnknown):
+		return contract.ReasonUsage, true
+	case errors.Is(err, backend.ErrNoDevice):
+		return contract.ReasonNoDevice, false
+	case errors.Is(err, backend.ErrDeviceMemory):
+		return contract.ReasonDeviceMemory, true
+	case errors.Is(err, backend.ErrDeviceUnsupported):
+		return contract.ReasonDeviceUnsupported, true
+	}
+	return "", false
+}
+
 // System reports whether err is the machine's fault (I/O, memory, rights, a
-// missing file, cancellation) and says nothing about the content that was
+// device, a missing file, cancellation) and says nothing about the content that was
 // being read. Parsers use it to classify as invalid only what is invalid.
 func System(err error) bool {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return false
 	}
 	_, isErrno := errors.AsType[syscall.Errno](err)
-	return isErrno || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
+	reason, _ := device(err)
+	return isErrno || reason != "" || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 )
@@ -30,6 +31,13 @@ func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
 		{"a quota", &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, contract.ReasonDiskFull, false},
 		{"a cancelled context", fmt.Errorf("x: %w", context.Canceled), contract.ReasonInterrupted, false},
 		{"the network", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), contract.ReasonSourceUnreachable, false},
+		{"a backend that this binary has not", fmt.Errorf("x: %w", backend.ErrUnknown), contract.ReasonUsage, true},
+		{"no driver", fmt.Errorf("opening backend cuda: %w", backend.ErrNoDevice), contract.ReasonNoDevice, false},
+		{"no device behind a wrong specification", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrNoDevice)), contract.ReasonNoDevice, false},
+		{"a cache that does not fit", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrDeviceMemory)), contract.ReasonDeviceMemory, true},
+		{"a shared device that is full now", failure.Transient(contract.ReasonDeviceMemory, backend.ErrDeviceMemory), contract.ReasonDeviceMemory, false},
+		{"a device of before", fmt.Errorf("x: %w", backend.ErrDeviceUnsupported), contract.ReasonDeviceUnsupported, true},
+		{"an interruption that leaves no device", errors.Join(context.Canceled, backend.ErrNoDevice), contract.ReasonInterrupted, false},
 		{"anything else", cause, contract.ReasonInternal, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -53,6 +61,7 @@ func TestOnlyContentIsCalledInvalid(t *testing.T) {
 		{"a missing file", fs.ErrNotExist, false},
 		{"no rights", fs.ErrPermission, false},
 		{"an interruption", context.Canceled, false},
+		{"a device that is full", fmt.Errorf("uploading: %w", backend.ErrDeviceMemory), false},
 		{"what is classified already", failure.Permanent(contract.ReasonUnauthorized, errors.New("x")), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,6 +36,9 @@ func environment(t *testing.T, vars map[string]string) (getenv func(string) stri
 	}, log
 }
 
+// device is what the jobs of these tests compute on.
+const device = "abacus (10 beads)"
+
 func TestHowAJobEnds(t *testing.T) {
 	expert := contract.Termination{Expert: &contract.ExpertResult{Digest: "sha256:x"}}
 	boom := errors.New("boom")
@@ -43,6 +46,7 @@ func TestHowAJobEnds(t *testing.T) {
 		name      string
 		managed   bool
 		cancelled bool
+		idle      bool // No backend was opened.
 		err       error
 		want      contract.Termination
 		wantCode  int
@@ -63,6 +67,8 @@ func TestHowAJobEnds(t *testing.T) {
 			want: contract.Termination{Reason: contract.ReasonInterrupted, Message: "boom"}},
 		{name: "a permanent failure stays one when interrupted", managed: true, cancelled: true, err: failure.Permanent(contract.ReasonUsage, boom), wantCode: contract.ExitPermanent,
 			want: contract.Termination{Reason: contract.ReasonUsage, Message: "boom", Permanent: true}},
+		{name: "a failure before anything computes", managed: true, idle: true, err: boom, wantCode: contract.ExitFailed,
+			want: contract.Termination{Reason: contract.ReasonInternal, Message: "boom"}},
 		{name: "an interruption at a desk is a failure", cancelled: true, err: context.Canceled, wantCode: contract.ExitFailed,
 			want: contract.Termination{Reason: contract.ReasonInterrupted, Message: "context canceled"}},
 	}
@@ -75,7 +81,10 @@ func TestHowAJobEnds(t *testing.T) {
 			err := Run(ctx, Options{
 				Name: "test", Managed: test.managed, AdminAddress: "127.0.0.1:0", JSON: true,
 				Stdout: &stdout, Stderr: io.Discard, Getenv: getenv,
-			}, func(context.Context, *Progress) (contract.Termination, error) {
+			}, func(_ context.Context, p *Progress) (contract.Termination, error) {
+				if !test.idle {
+					p.Device(device)
+				}
 				if test.cancelled {
 					cancel()
 				}
@@ -96,6 +105,9 @@ func TestHowAJobEnds(t *testing.T) {
 			var printed contract.Termination
 			if err := json.Unmarshal(stdout.Bytes(), &printed); err != nil {
 				t.Fatal(err)
+			}
+			if !test.idle {
+				test.want.Device = device
 			}
 			if diff := cmp.Diff(test.want, printed); diff != "" {
 				t.Errorf("standard output differs (-want +got):\n%s", diff)

@@ -80,6 +80,14 @@ func (p *Progress) Training(t contract.TrainProgress) {
 	p.state.Training = &t
 }
 
+// Device says what computes, in the backend's words. It goes into the job's
+// termination message too.
+func (p *Progress) Device(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Device = name
+}
+
 // Snapshot returns the present state, its estimate included.
 func (p *Progress) Snapshot() contract.Progress {
 	p.mu.Lock()

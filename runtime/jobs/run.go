@@ -34,8 +34,9 @@ type Options struct {
 	Getenv         func(string) string
 }
 
-// Func is a job. It returns what goes into the termination message; on an
-// error Reason, Message and Permanent are filled in by Run. It should return
+// Func is a job. It returns what goes into the termination message; the device is
+// filled in by Run as the job told p, and on an error Reason, Message and
+// Permanent are. It should return
 // soon after ctx is done, leaving a state from which it can go on.
 type Func func(ctx context.Context, p *Progress) (contract.Termination, error)
 
@@ -68,6 +69,7 @@ func Run(ctx context.Context, o Options, job Func) error {
 	result, err := job(withLogger(ctx, log), p)
 	stopBar()
 
+	result.Device = p.Snapshot().Device
 	if err != nil {
 		result.Reason, result.Permanent = classify(ctx, err)
 		result.Message = err.Error()

@@ -21,7 +21,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 	}
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
-			base := newModel(b, newCPU(b, 0), demo())
+			base := newModel(b, newBackend(b, 0), demo())
 			m, err := base.WithFactors(randomFactors(base, c.modules...))
 			if err != nil {
 				b.Fatal(err)
@@ -32,17 +32,12 @@ func BenchmarkTrainingStep(b *testing.B) {
 			}
 			report := reportCPU(b)
 			for b.Loop() {
-				logits, tape, err := m.Forward(b.Context(), sequences)
-				if err != nil {
-					b.Fatal(err)
-				}
+				logits, tape := forward(b, m, sequences)
 				gradient := tensor.New(logits.Shape...)
 				for i := range gradient.Data {
 					gradient.Data[i] = 1e-3
 				}
-				if _, err := m.Backward(b.Context(), tape, gradient); err != nil {
-					b.Fatal(err)
-				}
+				backward(b, m, tape, gradient)
 			}
 			report()
 			b.ReportMetric(float64(64*40*b.N)/b.Elapsed().Seconds(), "tok/s")
@@ -53,7 +48,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 // BenchmarkDecode continues 1, 8 and 64 sequences by one token at a time, on the
 // demo model with each type of weights.
 func BenchmarkDecode(b *testing.B) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		for _, seqs := range []int{1, 8, 64} {
 			b.Run(fmt.Sprintf("type=%s/%d", kind, seqs), func(b *testing.B) {
 				benchmarkDecode(b, demo(), kind, seqs)
@@ -65,15 +60,15 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkDecodeLarger is one sequence on a model whose float32 weights, 500 MB,
 // are read from memory for each token.
 func BenchmarkDecodeLarger(b *testing.B) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		b.Run("type="+kind.String(), func(b *testing.B) {
 			benchmarkDecode(b, larger(), kind, 1)
 		})
 	}
 }
 
-func benchmarkDecode(b *testing.B, s shape, kind backend.WeightType, seqs int) {
-	m := newModel(b, newCPU(b, 0), s, model.WeightsAs(kind))
+func benchmarkDecode(b *testing.B, s shape, kind backend.DType, seqs int) {
+	m := newModel(b, newBackend(b, 0), s, model.WeightsAs(kind))
 	c, err := m.NewCache(seqs, 128)
 	if err != nil {
 		b.Fatal(err)
@@ -106,7 +101,7 @@ func benchmarkDecode(b *testing.B, s shape, kind backend.WeightType, seqs int) {
 
 // BenchmarkPrefill computes a prompt of 256 tokens.
 func BenchmarkPrefill(b *testing.B) {
-	m := newModel(b, newCPU(b, 0), demo())
+	m := newModel(b, newBackend(b, 0), demo())
 	c, err := m.NewCache(1, 256)
 	if err != nil {
 		b.Fatal(err)

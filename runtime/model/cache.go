@@ -18,11 +18,15 @@ import (
 // shared, partly filled block gets a copy of it first.
 type Cache struct {
 	be      backend.Backend
+	storage backend.DType
 	k, v    []backend.Buffer // A layer: [blocks·BlockSize, KVHeads·HeadDim].
 	width   int
 	maxLen  int
 	lengths []int
 	blocks  blockTables
+	// What a step needs besides: its buffers, and what it says of its rows.
+	arena  backend.Arena
+	tables backend.Tables
 }
 
 // CacheFullError says that a step needs more blocks than are free. The cache is
@@ -65,11 +69,16 @@ func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
 		return nil, fmt.Errorf("%s is too large", what)
 	}
 	c := &Cache{
-		be: m.be, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), blocks: newBlockTables(seqs, blocks),
+		be: m.be, storage: m.storage, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), blocks: newBlockTables(seqs, blocks),
+	}
+	c.arena = m.be.NewArena()
+	var err error
+	if c.tables, err = m.be.NewTables(); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	for range m.layers {
 		for _, list := range []*[]backend.Buffer{&c.k, &c.v} {
-			b, err := m.be.Alloc(blocks * BlockSize * m.keys)
+			b, err := m.be.Alloc(m.storage, blocks*BlockSize*m.keys)
 			if err != nil {
 				c.Close()
 				return nil, fmt.Errorf("%s: %w", what, err)
@@ -85,13 +94,15 @@ func (c *Cache) Close() {
 	for _, b := range append(c.k, c.v...) {
 		c.be.Free(b)
 	}
+	if c.tables != nil {
+		c.tables.Free()
+	}
 	c.k, c.v, c.lengths, c.blocks = nil, nil, nil, blockTables{}
 }
 
 // CacheTokenBytes is the memory that one token takes in a cache of this model.
 func (m *Model) CacheTokenBytes() int64 {
-	const float = 4
-	return int64(len(m.layers)) * 2 * int64(m.keys) * float
+	return int64(len(m.layers)) * 2 * m.storage.Bytes(1, m.keys)
 }
 
 // Seqs returns the number of sequences.
@@ -176,13 +187,14 @@ func (c *Cache) grow(growths []growth) ([]grown, error) {
 			from, to = append(from, block.from*BlockSize+i), append(to, block.to*BlockSize+i)
 		}
 	}
-	p := &pass{be: c.be}
+	p := &pass{Parts: backend.Parts{Backend: c.be, Arena: c.arena, Storage: c.storage}}
 	defer p.release()
+	p.do(func() error { return c.tables.Set(from, to) })
 	rows := p.alloc(len(from) * c.width)
 	for _, buffers := range [][]backend.Buffer{c.k, c.v} {
 		for _, b := range buffers {
-			p.do(func() error { return c.be.SelectRows(rows, b, from, c.width) })
-			p.do(func() error { return c.be.ScatterRows(b, rows, to, c.width) })
+			p.do(func() error { return p.SelectRows(rows, b, c.tables.At(0), c.width) })
+			p.do(func() error { return p.ScatterRows(b, rows, c.tables.At(1), c.width) })
 		}
 	}
 	if p.err != nil {
@@ -201,5 +213,5 @@ func (c *Cache) checkSeq(seq int) error {
 
 // fits reports whether the cache was made for this model's shape and backend.
 func (c *Cache) fits(m *Model) bool {
-	return c.be == m.be && len(c.k) == len(m.layers) && c.width == m.keys
+	return c.be == m.be && c.storage == m.storage && len(c.k) == len(m.layers) && c.width == m.keys
 }

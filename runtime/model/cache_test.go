@@ -29,7 +29,7 @@ func newPagedCache(t *testing.T, m *model.Model, seqs, maxLen, blocks int) *mode
 
 func TestStepsTakeBlocksAndFailCleanlyWhenThereAreNone(t *testing.T) {
 	const block = model.BlockSize
-	m := newModel(t, newCPU(t, 2), long())
+	m := newModel(t, newBackend(t, 2), long())
 	c := newPagedCache(t, m, 3, 4*block, 4)
 	tokens := randomTokens(4*block, long().Vocab, 1)
 	used := func(want int) {
@@ -78,7 +78,7 @@ func TestStepsTakeBlocksAndFailCleanlyWhenThereAreNone(t *testing.T) {
 // three ways, and one that has been shortened into a shared block.
 func TestSharedBlocksAreCopiedWhenWritten(t *testing.T) {
 	const block, prefix = model.BlockSize, model.BlockSize + 7
-	m := newModel(t, newCPU(t, 2), long())
+	m := newModel(t, newBackend(t, 2), long())
 	c := newPagedCache(t, m, 4, 4*block, 5)
 	tokens := randomTokens(prefix, long().Vocab, 1)
 	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens})
@@ -123,7 +123,7 @@ func TestSharedBlocksAreCopiedWhenWritten(t *testing.T) {
 // of which share the block that they begin in, and compares with computing each whole.
 func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
 	const block = model.BlockSize
-	m := newModel(t, newCPU(t, 2), long())
+	m := newModel(t, newBackend(t, 2), long())
 	for _, tc := range []struct {
 		from, n int
 		shared  bool
@@ -201,7 +201,7 @@ func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
 // TestNewCacheBacksEverySequence fills all of them, shares and fills them again.
 func TestNewCacheBacksEverySequence(t *testing.T) {
 	const maxLen = 2*model.BlockSize + 3
-	m := newModel(t, newCPU(t, 2), long())
+	m := newModel(t, newBackend(t, 2), long())
 	c, err := m.NewCache(3, maxLen)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -93,7 +94,7 @@ func wantNear(t *testing.T, what string, got []float32, want []float64, toleranc
 // processor.
 func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
 	t.Helper()
-	for _, path := range cpu.Paths() {
+	for _, path := range registrytest.Paths() {
 		for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 			t.Run(path+"/"+name, func(t *testing.T) {
 				t.Setenv(cpu.EnvPath, path)
@@ -106,7 +107,7 @@ func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
 func TestLogitsEqualPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, name string) {
 		g, dir := readGolden(t, name)
-		m, err := load(t.Context(), newCPU(t, 2), dir)
+		m, err := load(t.Context(), newBackend(t, 2), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +137,7 @@ func TestLogitsEqualPyTorch(t *testing.T) {
 func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, name string) {
 		g, dir := readGolden(t, name)
-		base, err := load(t.Context(), newCPU(t, 2), dir)
+		base, err := load(t.Context(), newBackend(t, 2), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,20 +149,14 @@ func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 		for _, q := range g.Sequences {
 			sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
 		}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(g.Factored...)...), logitTolerance)
 
 		loss, gradient := policyGradient(logits, sequences, g.Rewards)
 		if math.Abs(loss-g.Loss) > 1e-4 {
 			t.Errorf("the loss is %v, want %v", loss, g.Loss)
 		}
-		got, err := m.Backward(t.Context(), tape, gradient)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := backward(t, m, tape, gradient)
 		if len(got) != len(g.Gradients) {
 			t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
 		}

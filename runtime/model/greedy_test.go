@@ -10,6 +10,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -22,7 +23,7 @@ func sharedModel(tb testing.TB, name string, options ...model.Option) (*model.Mo
 		tb.Skip("T2_SHARED_DATA is not set: it names the folder with models/" + name)
 	}
 	dir := filepath.Join(root, "models", name)
-	m, err := load(tb.Context(), newCPU(tb, 0), dir, options...)
+	m, err := load(tb.Context(), newBackend(tb, 0), dir, options...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -48,18 +49,9 @@ func readTranscript(tb testing.TB, dir string) transcript {
 	return t
 }
 
-func newCPU(tb testing.TB, threads int) *cpu.Backend {
+func newBackend(tb testing.TB, threads int) backend.Backend {
 	tb.Helper()
-	be, err := cpu.New(threads)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := be.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return be
+	return registrytest.Open(tb, threads)
 }
 
 func argmax(row []float32) int32 {
@@ -75,7 +67,7 @@ func argmax(row []float32) int32 {
 // TestGreedyTextOfAPretrainedModelIsTheReferences decodes the same 100 tokens
 // as llama2.c does on the same weights in float32.
 func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
-	for _, path := range cpu.Paths() {
+	for _, path := range registrytest.Paths() {
 		t.Run(path, func(t *testing.T) {
 			t.Setenv(cpu.EnvPath, path)
 			m, dir := sharedModel(t, "tinystories-656k")
@@ -108,7 +100,7 @@ func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
 // each prefix of the reference's text: where two tokens are about as likely,
 // rounding decides.
 func TestNarrowWeightsChooseTheReferencesTokens(t *testing.T) {
-	for kind, share := range map[backend.WeightType]float64{backend.F32: 1, backend.BF16: 0.98, backend.Int8: 0.92} {
+	for kind, share := range map[backend.DType]float64{backend.F32: 1, backend.BF16: 0.98, backend.Int8: 0.92} {
 		t.Run(kind.String(), func(t *testing.T) {
 			m, dir := sharedModel(t, "tinystories-656k", model.WeightsAs(kind))
 			want := readTranscript(t, dir)

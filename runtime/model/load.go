@@ -47,13 +47,13 @@ type Option func(*Model)
 // WeightsAs keeps every matrix as this type: projections, also those that are
 // replaced later, factors, the token embedding and the head. Without it they are
 // float32, as norms, biases and scales are in any case.
-func WeightsAs(t backend.WeightType) Option {
+func WeightsAs(t backend.DType) Option {
 	return func(m *Model) { m.projectionType, m.embeddingType = t, t }
 }
 
 // EmbeddingAs keeps the token embedding and the head as this type. It goes behind
 // WeightsAs.
-func EmbeddingAs(t backend.WeightType) Option {
+func EmbeddingAs(t backend.DType) Option {
 	return func(m *Model) { m.embeddingType = t }
 }
 
@@ -67,8 +67,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	keys := c.KVHeads * c.HeadDim
 	m := &Model{
 		config: c, be: be,
-		rope:   newRopeTable(be, c),
-		layers: make([]layer, c.Layers),
+		rope:     newRopeTable(be, c),
+		bankRows: newBankRows(),
+		layers:   make([]layer, c.Layers),
 		attention: backend.AttentionShape{
 			Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
 			Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
@@ -246,7 +247,7 @@ func (l *loader) read(name string) *tensor.Tensor {
 	return t
 }
 
-func (l *loader) matrix(name string, as backend.WeightType) backend.Weight {
+func (l *loader) matrix(name string, as backend.DType) backend.Weight {
 	t := l.read(name)
 	if l.err != nil {
 		return nil
@@ -254,7 +255,7 @@ func (l *loader) matrix(name string, as backend.WeightType) backend.Weight {
 	return l.keep(name, t, as)
 }
 
-func (l *loader) keep(name string, t *tensor.Tensor, as backend.WeightType) backend.Weight {
+func (l *loader) keep(name string, t *tensor.Tensor, as backend.DType) backend.Weight {
 	w, err := l.be.NewWeight(as, t.Shape[0], t.Shape[1], t.Data)
 	if err != nil {
 		l.err = fmt.Errorf("keep tensor %s as %s: %w", name, as, err)

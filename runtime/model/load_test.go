@@ -22,7 +22,7 @@ func TestEveryMissingAndMisshapedTensorIsNamed(t *testing.T) {
 	delete(tensors, "model.layers.1.self_attn.k_proj.weight")
 	tensors["model.layers.0.mlp.down_proj.weight"] = tensor.New(36, 20)
 	tensors["model.layers.1.input_layernorm.weight"] = tensor.New(20, 1)
-	_, err := load(t.Context(), newCPU(t, 1), write(t, tiny(), tensors, tensor.F32))
+	_, err := load(t.Context(), newBackend(t, 1), write(t, tiny(), tensors, tensor.F32))
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -46,14 +46,14 @@ func TestATiedEmbeddingMayBeStoredAsTheHead(t *testing.T) {
 	s.Tied = true
 	tensors := s.tensors()
 	prompt := model.Segment{Tokens: randomTokens(5, s.Vocab, 1)}
-	m, err := load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32))
+	m, err := load(t.Context(), newBackend(t, 1), write(t, s, tensors, tensor.F32))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := step(t, m, newCache(t, m, 1), prompt)
 	tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
 	delete(tensors, "model.embed_tokens.weight")
-	if m, err = load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32)); err != nil {
+	if m, err = load(t.Context(), newBackend(t, 1), write(t, s, tensors, tensor.F32)); err != nil {
 		t.Fatal(err)
 	}
 	got := step(t, m, newCache(t, m, 1), prompt)
@@ -68,7 +68,7 @@ func TestAHeadOfItsOwnIsUsed(t *testing.T) {
 	tensors := untied.tensors()
 	prompt := model.Segment{Tokens: randomTokens(5, untied.Vocab, 1)}
 	logits := func(s shape) []float32 {
-		m, err := load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32))
+		m, err := load(t.Context(), newBackend(t, 1), write(t, s, tensors, tensor.F32))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly(t *testing.T) {
 	s := tiny()
 	tensors := s.tensors()
 	prompt := model.Segment{Tokens: randomTokens(5, s.Vocab-1, 1)}
-	m, err := load(t.Context(), newCPU(t, 1), write(t, s, tensors, tensor.F32))
+	m, err := load(t.Context(), newBackend(t, 1), write(t, s, tensors, tensor.F32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +96,10 @@ func TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly(t *testing.T) {
 	last := int32(s.Vocab - 1)
 	dir := write(t, s, tensors, tensor.F32)
 	spoil(t, dir, embedding, s.Vocab*s.Hidden-1, math.NaN())
-	if _, err = load(t.Context(), newCPU(t, 1), dir, model.EmbeddingAs(backend.BF16)); err != nil {
+	if _, err = load(t.Context(), newBackend(t, 1), dir, model.EmbeddingAs(backend.BF16)); err != nil {
 		t.Fatal(err)
 	}
-	if m, err = load(t.Context(), newCPU(t, 1), dir); err != nil {
+	if m, err = load(t.Context(), newBackend(t, 1), dir); err != nil {
 		t.Fatal(err)
 	}
 	wantNear(t, "logits", step(t, m, newCache(t, m, 1), prompt).Data, wide(want.Data), 0)
@@ -115,14 +115,14 @@ func TestDamagedRowsOfAnEmbeddingMatterToTheirTokensOnly(t *testing.T) {
 	for row := range s.Vocab / 5 {
 		spoil(t, dir, embedding, row*s.Hidden, math.Inf(1))
 	}
-	if _, err := load(t.Context(), newCPU(t, 1), dir); err == nil || !strings.Contains(err.Error(), "rows with a NaN") {
+	if _, err := load(t.Context(), newBackend(t, 1), dir); err == nil || !strings.Contains(err.Error(), "rows with a NaN") {
 		t.Errorf("an embedding that is damaged all over: %v", err)
 	}
 	s.Tied = true
 	delete(tensors, "lm_head.weight")
 	dir = write(t, s, tensors, tensor.F32)
 	spoil(t, dir, embedding, s.Vocab*s.Hidden-1, math.NaN())
-	if _, err := load(t.Context(), newCPU(t, 1), dir); err == nil || !strings.Contains(err.Error(), "NaN") {
+	if _, err := load(t.Context(), newBackend(t, 1), dir); err == nil || !strings.Contains(err.Error(), "NaN") {
 		t.Errorf("a head with a NaN: %v", err)
 	}
 }
@@ -166,7 +166,7 @@ func TestHalfPrecisionWeightsComputeTheSame(t *testing.T) {
 		prompt := model.Segment{Tokens: randomTokens(9, tiny().Vocab, 1), AllLogits: true}
 		var logits []*tensor.Tensor
 		for _, stored := range []tensor.DType{tensor.F32, d} {
-			m, err := load(t.Context(), newCPU(t, 1), write(t, tiny(), tensors, stored))
+			m, err := load(t.Context(), newBackend(t, 1), write(t, tiny(), tensors, stored))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +177,7 @@ func TestHalfPrecisionWeightsComputeTheSame(t *testing.T) {
 }
 
 func TestLinearsAreListedInOrderWithTheirShapes(t *testing.T) {
-	infos := newModel(t, newCPU(t, 1), tiny()).Linears()
+	infos := newModel(t, newBackend(t, 1), tiny()).Linears()
 	if len(infos) != 14 {
 		t.Fatalf("%d projections, want 14", len(infos))
 	}

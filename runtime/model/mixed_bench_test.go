@@ -29,7 +29,7 @@ func small() shape {
 //	cost-of-unmerged   the unmerged batch's time by that of one merged model
 func BenchmarkMixtures(b *testing.B) {
 	const sequences, prompt = 8, 32
-	base := newModel(b, newCPU(b, 0), small())
+	base := newModel(b, newBackend(b, 0), small())
 	factors := randomFactors(base)
 	unmerged, err := base.WithFactors(factors)
 	if err != nil {

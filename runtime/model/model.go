@@ -50,8 +50,10 @@ type Model struct {
 	hidden, inner, keys int // H, the MLP's width, and the width of k and v.
 
 	// What matrices are kept as: projections and their factors, and the token
-	// embedding and the head.
-	projectionType, embeddingType backend.WeightType
+	// embedding and the head; and what activations and the cache are.
+	projectionType, embeddingType, storage backend.DType
+
+	bankRows *bankRows // Of this model and its siblings.
 }
 
 // layer is one transformer block.
@@ -91,8 +93,8 @@ type LinearInfo struct {
 // Config returns the configuration the model was loaded with.
 func (m *Model) Config() checkpoint.Config { return m.config }
 
-// WeightType is what the projections are kept as.
-func (m *Model) WeightType() backend.WeightType { return m.projectionType }
+// DType is what the projections are kept as.
+func (m *Model) DType() backend.DType { return m.projectionType }
 
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }
@@ -176,7 +178,7 @@ type Factors struct {
 // changed by SetScale and are what Backward differentiates by.
 func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
-		return newFactored(m.be, m.projectionType, info, f)
+		return newFactored(m, m.projectionType, info, f)
 	})
 }
 
@@ -185,12 +187,11 @@ func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 // float32 and rounded once, to what m keeps its matrices as.
 func (m *Model) Composed(ctx context.Context, factors map[string]Factors) (*Model, error) {
 	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
-		l, err := newFactored(m.be, backend.F32, info, f)
+		l, err := newFactored(m, backend.F32, info, f)
 		if err != nil {
 			return nil, err
 		}
-		defer m.be.Free(l.scale)
-		return m.merged(ctx, l)
+		return l.merged(ctx, m.be, m.projectionType)
 	})
 }
 
@@ -216,23 +217,44 @@ func (m *Model) WithProjectionsOf(other *Model, names []string) (*Model, error) 
 // change it.
 func (m *Model) Merged(ctx context.Context) (*Model, error) {
 	named := map[string]*linear{}
-	for _, info := range m.infos {
-		if l := m.layers[info.Layer].linears[projectionIndex(info.Module)]; l.factored() {
-			named[info.Name] = l
-		}
+	for _, l := range m.factored() {
+		named[l.info.Name] = l
 	}
 	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) {
-		return m.merged(ctx, l)
+		return l.merged(ctx, m.be, m.projectionType)
 	})
 }
 
-// merged returns the dense projection that equals a factored one.
-func (m *Model) merged(ctx context.Context, l *linear) (*linear, error) {
-	data, err := l.matrix(ctx, m.be)
-	if err != nil {
-		return nil, err
+// MergeInto makes a model that Merged returned, of m, what Merged would return now, in
+// the memory that it has. Neither model may compute meanwhile. On an error the merged
+// model is of no use until a later call succeeds.
+func (m *Model) MergeInto(ctx context.Context, merged *Model) error {
+	if m.be != merged.be || !slices.Equal(m.infos, merged.infos) {
+		return errors.New("merge: the models are no siblings")
 	}
-	return m.newDense(l.info, data)
+	for _, l := range m.factored() {
+		dst := merged.layers[l.info.Layer].linears[projectionIndex(l.info.Module)]
+		if dst.factored() {
+			return fmt.Errorf("merge %s: it is factored in the model that was to have it merged", l.info.Name)
+		}
+		if err := l.compose(ctx, m.be, dst.dense); err != nil {
+			return fmt.Errorf("merge %s: %w", l.info.Name, err)
+		}
+	}
+	return nil
+}
+
+// factored lists the factored projections in the order of the computation.
+func (m *Model) factored() []*linear {
+	var all []*linear
+	for i := range m.layers {
+		for _, l := range m.layers[i].linears {
+			if l.factored() {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
 }
 
 // SetScale replaces the scale s of a factored projection: its effective
@@ -246,7 +268,7 @@ func (m *Model) SetScale(name string, s []float32) error {
 	if err := l.checkScale(s); err != nil {
 		return fmt.Errorf("set the scale of %s: %w", name, err)
 	}
-	if err := m.be.Upload(l.scale, s); err != nil {
+	if err := l.scales.replaceOwn(m.be, s); err != nil {
 		return fmt.Errorf("set the scale of %s: %w", name, err)
 	}
 	return nil

@@ -18,9 +18,9 @@ import (
 // TestDecodingTokenByTokenEqualsOnePrefill wants the same bits from a prompt
 // computed at once, in pieces, token by token, and among other sequences.
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		t.Run(kind.String(), func(t *testing.T) {
-			decodingEqualsPrefill(t, newModel(t, newCPU(t, 2), tiny(), model.WeightsAs(kind)))
+			decodingEqualsPrefill(t, newModel(t, newBackend(t, 2), tiny(), model.WeightsAs(kind)))
 		})
 	}
 }
@@ -52,17 +52,14 @@ func decodingEqualsPrefill(t *testing.T, m *model.Model) {
 }
 
 func TestTrainingForwardEqualsInference(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factored, err := base.WithFactors(randomFactors(base, "q_proj", "down_proj"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range []*model.Model{base, factored} {
 		a, b := randomTokens(12, tiny().Vocab, 1), randomTokens(7, tiny().Vocab, 2)
-		logits, tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: a, From: 4}, {Tokens: b, From: 0}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, []model.Sequence{{Tokens: a, From: 4}, {Tokens: b, From: 0}})
 		tape.Release()
 		want := step(t, m, newCache(t, m, 2),
 			model.Segment{Seq: 0, Tokens: a, AllLogits: true}, model.Segment{Seq: 1, Tokens: b, AllLogits: true})
@@ -89,7 +86,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 	}
 	for name, modules := range cases {
 		t.Run(name, func(t *testing.T) {
-			base := newModel(t, newCPU(t, 2), tiny())
+			base := newModel(t, newBackend(t, 2), tiny())
 			factors := randomFactors(base, modules...)
 			m, err := base.WithFactors(factors)
 			if err != nil {
@@ -116,10 +113,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				logits, tape, err := m.Forward(t.Context(), sequences)
-				if err != nil {
-					t.Fatal(err)
-				}
+				logits, tape := forward(t, m, sequences)
 				tape.Release()
 				loss, _ := policyGradient(logits, sequences, rewards)
 				return loss
@@ -127,15 +121,9 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 			const h = 2e-3
 			numeric := (lossAt(h) - lossAt(-h)) / (2 * h)
 			lossAt(0)
-			logits, tape, err := m.Forward(t.Context(), sequences)
-			if err != nil {
-				t.Fatal(err)
-			}
+			logits, tape := forward(t, m, sequences)
 			_, gradient := policyGradient(logits, sequences, rewards)
-			ds, err := m.Backward(t.Context(), tape, gradient)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ds := backward(t, m, tape, gradient)
 			if len(ds) != len(factors) {
 				t.Errorf("%d gradients for %d factored projections", len(ds), len(factors))
 			}
@@ -155,21 +143,15 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 func TestResultsDoNotDependOnThreads(t *testing.T) {
 	var first []float32
 	for _, threads := range []int{1, 2, 3, 7} {
-		base := newModel(t, newCPU(t, threads), demo())
+		base := newModel(t, newBackend(t, threads), demo())
 		m, err := base.WithFactors(randomFactors(base))
 		if err != nil {
 			t.Fatal(err)
 		}
 		sequences := []model.Sequence{{Tokens: randomTokens(60, 512, 1), From: 20}, {Tokens: randomTokens(50, 512, 2)}}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		_, gradient := policyGradient(logits, sequences, []float64{1, -1})
-		ds, err := m.Backward(t.Context(), tape, gradient)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ds := backward(t, m, tape, gradient)
 		got := slices.Clone(logits.Data)
 		for _, info := range m.Linears() {
 			got = append(got, ds[info.Name]...)
@@ -183,7 +165,7 @@ func TestResultsDoNotDependOnThreads(t *testing.T) {
 }
 
 func TestMergedEqualsFactored(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factors := randomFactors(base, "v_proj", "gate_proj", "down_proj")
 	m, err := base.WithFactors(factors)
 	if err != nil {
@@ -240,7 +222,7 @@ func TestMergedEqualsFactored(t *testing.T) {
 }
 
 func TestCachePrefixesAreSharedAndTruncated(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	c := newCache(t, m, 3)
 	prefix, a, b := randomTokens(9, tiny().Vocab, 1), randomTokens(3, tiny().Vocab, 2), randomTokens(3, tiny().Vocab, 3)
 	step(t, m, c, model.Segment{Seq: 0, Tokens: append(slices.Clone(prefix), a...)})
@@ -271,10 +253,10 @@ func TestCachePrefixesAreSharedAndTruncated(t *testing.T) {
 }
 
 func TestBadStepsAreRefusedAndChangeNothing(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	other := tiny()
 	other.Layers = 1
-	foreign := newCache(t, newModel(t, newCPU(t, 1), other), 1)
+	foreign := newCache(t, newModel(t, newBackend(t, 1), other), 1)
 	c := newCache(t, m, 2)
 	step(t, m, c, model.Segment{Tokens: randomTokens(38, tiny().Vocab, 1)})
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -321,7 +303,7 @@ func TestBadStepsAreRefusedAndChangeNothing(t *testing.T) {
 }
 
 func TestBadTrainingInputIsRefused(t *testing.T) {
-	base := newModel(t, newCPU(t, 1), tiny())
+	base := newModel(t, newBackend(t, 1), tiny())
 	m, err := base.WithFactors(randomFactors(base))
 	if err != nil {
 		t.Fatal(err)
@@ -335,32 +317,47 @@ func TestBadTrainingInputIsRefused(t *testing.T) {
 		"an unknown token":     {{Tokens: []int32{1, 99}}},
 		"too long":             {{Tokens: long}},
 	} {
-		if _, _, err := m.Forward(t.Context(), sequences); err == nil {
+		if _, err := m.Forward(t.Context(), sequences); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	logits, tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: []int32{1, 2, 3}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := base.Backward(t.Context(), tape, logits); err == nil {
+	sequences := []model.Sequence{{Tokens: []int32{1, 2, 3}}}
+	logits, tape := forward(t, m, sequences)
+	if _, err := base.Backward(t.Context(), tape); err == nil {
 		t.Error("a tape of another model: no error")
 	}
-	if _, err := m.Backward(t.Context(), tape, tensor.New(1, tiny().Vocab)); err == nil {
+	if err := tape.Gradient(tensor.New(1, tiny().Vocab)); err == nil {
 		t.Error("a gradient of another shape: no error")
 	}
-	if _, err := m.Backward(t.Context(), tape, logits); err == nil {
+	if _, err := tape.PolicyGradient(nil, make([]backend.Position, 5), 0, 1); err == nil {
+		t.Error("positions for other rows: no error")
+	}
+	if _, err := m.Backward(t.Context(), tape); err == nil {
+		t.Error("a tape without a gradient: no error")
+	}
+	if _, err := m.Backward(t.Context(), tape); err == nil {
 		t.Error("a used tape: no error")
 	}
+	if err := tape.Gradient(logits); err == nil {
+		t.Error("a gradient for a used tape: no error")
+	}
+	_, tape = forward(t, m, sequences)
+	if err := tape.Gradient(logits); err != nil {
+		t.Error(err)
+	}
+	if _, err := tape.Logits(); err == nil {
+		t.Error("logits that are a gradient now: no error")
+	}
+	tape.Release()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := m.Forward(cancelled, []model.Sequence{{Tokens: []int32{1, 2}}}); !errors.Is(err, context.Canceled) {
+	if _, err := m.Forward(cancelled, []model.Sequence{{Tokens: []int32{1, 2}}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that has ended: %v", err)
 	}
 }
 
 func TestReplacementsMustFit(t *testing.T) {
-	m := newModel(t, newCPU(t, 1), tiny())
+	m := newModel(t, newBackend(t, 1), tiny())
 	const name = "model.layers.0.mlp.up_proj"
 	good := randomFactors(m)[name]
 	short := good
@@ -411,7 +408,7 @@ func step(tb testing.TB, m *model.Model, c *model.Cache, segments ...model.Segme
 // TestSiblingsComputeAtTheSameTime shares weights, rotary table and backend
 // between goroutines with a cache each.
 func TestSiblingsComputeAtTheSameTime(t *testing.T) {
-	base := newModel(t, newCPU(t, 3), demo())
+	base := newModel(t, newBackend(t, 3), demo())
 	factored, err := base.WithFactors(randomFactors(base, "up_proj"))
 	if err != nil {
 		t.Fatal(err)
@@ -442,4 +439,31 @@ func TestSiblingsComputeAtTheSameTime(t *testing.T) {
 		})
 	}
 	done.Wait()
+}
+
+// forward returns the logits of sequences and the tape.
+func forward(tb testing.TB, m *model.Model, sequences []model.Sequence) (*tensor.Tensor, *model.Tape) {
+	tb.Helper()
+	tape, err := m.Forward(tb.Context(), sequences)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	logits, err := tape.Logits()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return logits, tape
+}
+
+// backward takes a gradient with respect to the logits back.
+func backward(tb testing.TB, m *model.Model, tape *model.Tape, gradient *tensor.Tensor) map[string][]float32 {
+	tb.Helper()
+	if err := tape.Gradient(gradient); err != nil {
+		tb.Fatal(err)
+	}
+	ds, err := m.Backward(tb.Context(), tape)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ds
 }

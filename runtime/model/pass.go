@@ -9,13 +9,16 @@ import (
 
 // pass runs a sequence of operations and remembers the first error: after it,
 // nothing more is computed. So a forward pass reads as its formulas, and the
-// error is looked at once, at the end. It also knows every buffer that is still
-// allocated, so that release gives all of them back.
+// error is looked at once, at the end. Its buffers are those of an arena, so that
+// release gives all of them back.
 type pass struct {
-	be     backend.Backend
-	err    error
-	live   map[backend.Buffer]struct{}
-	scales *rowScales // Of rows that have their own; nil means none has.
+	backend.Parts
+	err error
+}
+
+// newPass begins a pass of this model whose buffers an arena has.
+func (m *Model) newPass(arena backend.Arena) *pass {
+	return &pass{Parts: backend.Parts{Backend: m.be, Arena: arena, Storage: m.storage}}
 }
 
 // do runs one operation unless an earlier one failed.
@@ -30,24 +33,19 @@ func (p *pass) check(ctx context.Context) {
 	p.do(ctx.Err)
 }
 
-// alloc returns a buffer of n elements, or nil after an error.
-func (p *pass) alloc(n int) backend.Buffer {
-	if p.err != nil {
-		return nil
-	}
-	return p.own(p.be.Alloc(n))
-}
+// alloc returns a buffer of n activations, or nil after an error.
+func (p *pass) alloc(n int) backend.Buffer { return p.allocAs(p.Storage, n) }
 
-// own makes release give a new buffer back.
-func (p *pass) own(b backend.Buffer, err error) backend.Buffer {
-	if err != nil {
-		p.err = err
-		return nil
+// allocAs is alloc of numbers that are stored otherwise: logits and gradients of
+// scales are float32, whatever activations are.
+func (p *pass) allocAs(t backend.DType, n int) (b backend.Buffer) {
+	p.do(func() (err error) {
+		b, err = p.Arena.Alloc(t, n)
+		return err
+	})
+	if p.err != nil {
+		return nil // And no interface with a nil pointer in it.
 	}
-	if p.live == nil {
-		p.live = map[backend.Buffer]struct{}{}
-	}
-	p.live[b] = struct{}{}
 	return b
 }
 
@@ -57,35 +55,35 @@ func (p *pass) clone(x backend.Buffer) backend.Buffer {
 		return nil
 	}
 	y := p.alloc(x.Len())
-	p.do(func() error { return p.be.Copy(y, x) })
+	p.do(func() error { return p.Copy(y, x) })
 	return y
 }
 
 // replace frees a buffer of rows of c elements and returns some of its rows.
-func (p *pass) replace(x backend.Buffer, rows []int32, c int) backend.Buffer {
+func (p *pass) replace(x backend.Buffer, rows backend.Index, c int) backend.Buffer {
 	y := p.pick(x, rows, c)
 	p.free(x)
 	return y
 }
 
 // pick returns a copy of some rows of c elements.
-func (p *pass) pick(x backend.Buffer, rows []int32, c int) backend.Buffer {
-	y := p.alloc(len(rows) * c)
-	p.do(func() error { return p.be.SelectRows(y, x, rows, c) })
+func (p *pass) pick(x backend.Buffer, rows backend.Index, c int) backend.Buffer {
+	y := p.alloc(rows.Len() * c)
+	p.do(func() error { return p.SelectRows(y, x, rows, c) })
 	return y
 }
 
 // spread is the opposite: n rows of c elements, zero but for these.
-func (p *pass) spread(x backend.Buffer, rows []int32, n, c int) backend.Buffer {
+func (p *pass) spread(x backend.Buffer, rows backend.Index, n, c int) backend.Buffer {
 	y := p.zeros(n * c)
-	p.do(func() error { return p.be.ScatterRows(y, x, rows, c) })
+	p.do(func() error { return p.ScatterRows(y, x, rows, c) })
 	return y
 }
 
 // zeros returns a cleared buffer.
 func (p *pass) zeros(n int) backend.Buffer {
 	b := p.alloc(n)
-	p.do(func() error { return p.be.Zero(b) })
+	p.do(func() error { return p.Zero(b) })
 	return b
 }
 
@@ -93,27 +91,21 @@ func (p *pass) zeros(n int) backend.Buffer {
 func (p *pass) free(buffers ...backend.Buffer) {
 	for _, b := range buffers {
 		if b != nil {
-			delete(p.live, b)
-			p.be.Free(b)
+			p.Arena.Free(b)
 		}
 	}
 }
 
 // release gives back whatever is still allocated.
-func (p *pass) release() {
-	for b := range p.live {
-		p.be.Free(b)
-	}
-	p.live = nil
-}
+func (p *pass) release() { p.Arena.Reset() }
 
 // host ends a buffer [rows, cols] and returns it as a tensor.
 func (p *pass) host(b backend.Buffer, rows, cols int) *tensor.Tensor {
 	if p.err != nil {
 		return nil
 	}
-	delete(p.live, b)
-	data, err := p.be.Take(b)
+	p.Arena.Release(b)
+	data, err := p.Take(b)
 	if err != nil {
 		p.err = err
 		return nil
@@ -121,17 +113,9 @@ func (p *pass) host(b backend.Buffer, rows, cols int) *tensor.Tensor {
 	return &tensor.Tensor{Shape: []int{rows, cols}, Data: data}
 }
 
-// device is the opposite: it makes a buffer of data that nobody uses after.
-func (p *pass) device(data []float32) backend.Buffer {
-	if p.err != nil {
-		return nil
-	}
-	return p.own(p.be.Give(data))
-}
-
 // upload copies host data to a new buffer.
 func upload(be backend.Backend, data []float32) (backend.Buffer, error) {
-	b, err := be.Alloc(len(data))
+	b, err := be.Alloc(backend.F32, len(data))
 	if err != nil {
 		return nil, err
 	}

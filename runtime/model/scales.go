@@ -4,18 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
 // Scales are the scales of one mixture of experts, σ⊙z, for every factored
-// projection that the mixture scales. With Segment.Scales a step computes each
+// projection. With Segment.Scales a step computes each
 // sequence with its own. They are immutable and belong to whoever holds them:
 // making and dropping some touches no step that runs.
 type Scales struct {
 	model *Model
-	rows  [][projections]backend.Buffer // By layer: [R]; nil where the model's own scale holds.
+	row   int // Of every factored projection's bank.
 	bytes int64
 }
 
@@ -24,7 +25,6 @@ type Scales struct {
 // projection it names; those it does not name keep s, as if z were 1. A
 // projection that is not factored in m, or a z of another length, is an error.
 func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
-	s := &Scales{model: m, rows: make([][projections]backend.Buffer, len(m.layers))}
 	for _, name := range slices.Sorted(maps.Keys(z)) {
 		l, err := m.find(name)
 		if err != nil {
@@ -33,15 +33,16 @@ func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
 		if err := l.checkScale(z[name]); err != nil {
 			return nil, fmt.Errorf("scales of %s: %w", name, err)
 		}
-		row, err := upload(m.be, z[name])
-		if err != nil {
-			return nil, fmt.Errorf("scales of %s: %w", name, err)
+	}
+	s := &Scales{model: m, row: m.bankRows.take()}
+	// Nobody says when scales are dropped: the last step that computes with them may
+	// outlive whoever made them.
+	runtime.AddCleanup(s, m.bankRows.put, s.row)
+	for _, l := range m.factored() {
+		if err := l.scales.set(m.be, s.row, z[l.info.Name]); err != nil {
+			return nil, fmt.Errorf("scales of %s: %w", l.info.Name, err)
 		}
-		if err := m.be.ScaleColumns(row, row, l.scale, 1); err != nil {
-			return nil, fmt.Errorf("scales of %s: %w", name, err)
-		}
-		s.rows[l.info.Layer][projectionIndex(l.info.Module)] = row
-		s.bytes += bytesOf(l.rank())
+		s.bytes += backend.F32.Bytes(1, l.rank())
 	}
 	return s, nil
 }
@@ -49,49 +50,27 @@ func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
 // Bytes is the device memory that the scales take.
 func (s *Scales) Bytes() int64 { return s.bytes }
 
-// rowScales are the scales of a batch whose rows have their own. It belongs to
-// one step.
+// rowScales say which row of the banks the rows of a batch are scaled by. It belongs to
+// one step, and holds the scales until its end.
 type rowScales struct {
-	distinct []*Scales // nil among them: the model's own.
-	index    []int32   // By row, into distinct.
+	held  []*Scales
+	index []int32 // By row of the batch; 0 is the model's own.
 }
 
 // add appends the rows of a segment.
 func (r *rowScales) add(m *Model, s *Scales, rows int) error {
-	if s != nil && s.model != m {
-		return errors.New("its scales were made for another model")
-	}
-	i := slices.Index(r.distinct, s)
-	if i < 0 {
-		i = len(r.distinct)
-		r.distinct = append(r.distinct, s)
+	row := 0
+	if s != nil {
+		if s.model != m {
+			return errors.New("its scales were made for another model")
+		}
+		row = s.row
+		r.held = append(r.held, s)
 	}
 	for range rows {
-		r.index = append(r.index, int32(i))
+		r.index = append(r.index, int32(row))
 	}
 	return nil
-}
-
-// selected returns the scales of some of the rows.
-func (r *rowScales) selected(rows []int32) rowScales {
-	return rowScales{distinct: r.distinct, index: selected(r.index, rows)}
-}
-
-// of returns the scales of a batch's rows for one projection.
-func (r *rowScales) of(l *linear) *backend.Scales {
-	if r == nil || len(r.distinct) == 1 && r.distinct[0] == nil {
-		return l.own()
-	}
-	projection := projectionIndex(l.info.Module)
-	of := make([]backend.Buffer, 0, len(r.distinct))
-	for _, s := range r.distinct {
-		row := l.scale
-		if s != nil && s.rows[l.info.Layer][projection] != nil {
-			row = s.rows[l.info.Layer][projection]
-		}
-		of = append(of, row)
-	}
-	return &backend.Scales{Of: of, Index: r.index}
 }
 
 // ProjectionBytes is the device memory that siblings' projections take beyond

@@ -49,7 +49,7 @@ func TestMixedBatchEqualsEachAlone(t *testing.T) {
 		"one alone is there": {"up_proj"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			base := newModel(t, newCPU(t, 2), tiny())
+			base := newModel(t, newBackend(t, 2), tiny())
 			factors := randomFactors(base, modules...)
 			m, err := base.WithFactors(factors)
 			if err != nil {
@@ -130,7 +130,7 @@ func ownScales(t *testing.T, base *model.Model, factors map[string]model.Factors
 // TestScalesComeAndGoBesideRunningSteps makes and drops scales while another
 // goroutine computes.
 func TestScalesComeAndGoBesideRunningSteps(t *testing.T) {
-	base := newModel(t, newCPU(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), tiny())
 	factors := randomFactors(base)
 	m, err := base.WithFactors(factors)
 	if err != nil {
@@ -172,7 +172,7 @@ func TestScalesComeAndGoBesideRunningSteps(t *testing.T) {
 }
 
 func TestScalesMustFitTheirModel(t *testing.T) {
-	base := newModel(t, newCPU(t, 1), tiny())
+	base := newModel(t, newBackend(t, 1), tiny())
 	const up, down = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"
 	factors := randomFactors(base, "up_proj")
 	m, err := base.WithFactors(factors)
@@ -207,7 +207,7 @@ func TestScalesMustFitTheirModel(t *testing.T) {
 }
 
 func TestProjectionsAreSharedByName(t *testing.T) {
-	be := newCPU(t, 1)
+	be := newBackend(t, 1)
 	base := newModel(t, be, tiny())
 	factors := randomFactors(base, "up_proj", "o_proj")
 	both, err := base.WithFactors(factors)
@@ -251,7 +251,7 @@ func TestProjectionsAreSharedByName(t *testing.T) {
 
 // TestScaledEqualsTheFormula checks one projection's effect against float64.
 func TestScaledEqualsTheFormula(t *testing.T) {
-	base := newModel(t, newCPU(t, 1), tiny())
+	base := newModel(t, newBackend(t, 1), tiny())
 	factors := randomFactors(base)
 	m, err := base.WithFactors(factors)
 	if err != nil {

@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -51,31 +52,58 @@ type Fork struct {
 
 // batch is a set of segments as rows.
 type batch struct {
-	rows
 	tokens    []int32
+	positions []int32
+	scales    rowScales
 	growths   []growth // Of the segments.
-	cacheRows []int32  // Where each row's key and value go.
-	forked    []int32  // Rows whose key and value forks have for themselves, too,
-	forkRows  []int32  // and where those go.
+	slots     []int32  // Where in the cache each row's key and value go.
+	blocks    []int32  // The block tables of all sequences, one behind the other.
+	first     []int32  // Where each row's table begins in blocks,
+	count     []int32  // and how many keys it attends to.
+	forked    []int32  // Slots of keys and values that forks have for themselves, too,
+	forkSlots []int32  // and where those go.
 	wanted    []int32  // Rows whose logits are wanted.
 	longest   int      // Highest position + 1.
 }
 
-// rows are tokens on their way through the layers.
-type rows struct {
-	positions []int32
-	keys      []backend.Pages // What each row attends to.
-	scales    rowScales
+// The lists of a batch on the device. The last layer computes nothing but keys and
+// values of rows whose logits are not wanted: of the ends, the wanted rows, there are
+// lists of their own.
+const (
+	tokenList = iota
+	slotList
+	blockList
+	wantedList
+	forkedList
+	forkSlotList
+	rowLists // Of all rows,
+	endLists = rowLists + listsOfRows
+)
+
+// The lists of rows on their way through the layers.
+const (
+	positionList = iota
+	firstList
+	countList
+	scaleList
+	listsOfRows
+)
+
+// lists are what the device is told of a batch.
+func (b *batch) lists() [][]int32 {
+	lists := make([][]int32, endLists+listsOfRows)
+	lists[tokenList], lists[slotList], lists[blockList], lists[wantedList] = b.tokens, b.slots, b.blocks, b.wanted
+	lists[forkedList], lists[forkSlotList] = b.forked, b.forkSlots
+	for i, list := range [listsOfRows][]int32{positionList: b.positions, firstList: b.first, countList: b.count, scaleList: b.scales.index} {
+		lists[rowLists+i] = list
+		if !b.allWanted() {
+			lists[endLists+i] = selected(list, b.wanted)
+		}
+	}
+	return lists
 }
 
-// ends returns the rows that are wanted, which are all that the last layer
-// computes beside keys and values.
-func (b *batch) ends() *rows {
-	if len(b.wanted) == len(b.positions) {
-		return &b.rows
-	}
-	return &rows{positions: selected(b.positions, b.wanted), keys: selected(b.keys, b.wanted), scales: b.scales.selected(b.wanted)}
-}
+func (b *batch) allWanted() bool { return len(b.wanted) == len(b.positions) }
 
 // selected returns the elements with these indices.
 func selected[T any](all []T, indices []int32) []T {
@@ -86,43 +114,94 @@ func selected[T any](all []T, indices []int32) []T {
 	return out
 }
 
+// onDevice is a batch as the device knows it.
+type onDevice struct {
+	all, ends *rows // One and the same where all rows are wanted.
+	tables    backend.Tables
+}
+
+// rows are tokens on their way through the layers.
+type rows struct {
+	n         int
+	positions backend.Index
+	keys      backend.Paged // What each row attends to.
+	scales    backend.Index // nil where all have the model's own.
+}
+
+// upload tells the device of a batch.
+func (b *batch) upload(tables backend.Tables) (*onDevice, error) {
+	if err := tables.Set(b.lists()...); err != nil {
+		return nil, err
+	}
+	at := func(from, n int) *rows {
+		r := &rows{
+			n: n, positions: tables.At(from + positionList),
+			keys: backend.Paged{
+				Blocks: tables.At(blockList), First: tables.At(from + firstList), Count: tables.At(from + countList), BlockSize: BlockSize,
+			},
+		}
+		if len(b.scales.held) > 0 {
+			r.scales = tables.At(from + scaleList)
+		}
+		return r
+	}
+	d := &onDevice{tables: tables, all: at(rowLists, len(b.positions))}
+	d.ends = d.all
+	if !b.allWanted() {
+		d.ends = at(endLists, len(b.wanted))
+	}
+	return d, nil
+}
+
 // Step appends the segments to their sequences in one ragged batch, prefill and
 // decode alike, and returns logits [rows, V]: for each segment in order, one row
 // after its last token, or one after each token if AllLogits, and then one after each
 // token of its forks. Each sequence is computed with its own Scales. On an error the
 // cache's sequences are as they were; a CacheFullError says that there are too few
 // free blocks for all of the segments.
-func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor.Tensor, error) {
+func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (logits *tensor.Tensor, err error) {
+	err = m.step(ctx, c, segments, func(p *pass, b backend.Buffer, n int) {
+		logits = p.host(b, n, m.config.VocabSize)
+	})
+	return logits, err
+}
+
+// Decide is Step, and answers what is asked about the rows of logits instead of
+// returning them.
+func (m *Model) Decide(ctx context.Context, c *Cache, segments []Segment, asks []backend.Ask) (answers []backend.Answer, err error) {
+	err = m.step(ctx, c, segments, func(p *pass, b backend.Buffer, n int) {
+		p.do(func() (err error) {
+			answers, err = p.Decide(b, n, asks)
+			return err
+		})
+	})
+	return answers, err
+}
+
+// step computes the segments and hands the rows of logits over. If the pass fails the
+// cache is as it was.
+func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, take func(p *pass, logits backend.Buffer, n int)) error {
 	b, err := m.plan(c, segments)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer runtime.KeepAlive(b) // And with it the scales.
 	table, err := m.rope.upTo(b.longest)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	n := len(b.tokens)
 	grown, err := c.grow(b.growths)
 	if err != nil {
-		return nil, fmt.Errorf("model step of %d tokens: %w", len(b.tokens), err)
+		return fmt.Errorf("model step of %d tokens: %w", n, err)
 	}
 	b.place(c)
-	p := &pass{be: m.be}
+	p := m.newPass(c.arena)
 	defer p.release()
-	n := len(b.tokens)
-	x := p.alloc(n * m.hidden)
-	p.do(func() error { return m.be.Gather(x, m.embed, b.tokens) })
-	for i := range m.layers {
-		p.check(ctx)
-		out := &b.rows
-		if i == len(m.layers)-1 {
-			out = b.ends()
-		}
-		x = m.layers[i].step(p, m, x, b, out, table, c.k[i], c.v[i])
-	}
-	logits := p.host(m.logits(p, x, len(b.wanted)), len(b.wanted), m.config.VocabSize)
+	m.layersOf(ctx, p, c, b, table, take)
 	if p.err != nil {
 		c.blocks.undo(grown)
-		return nil, fmt.Errorf("model step of %d tokens: %w", n, p.err)
+		return fmt.Errorf("model step of %d tokens: %w", n, p.err)
 	}
 	for _, g := range b.growths {
 		c.lengths[g.seq] = g.end()
@@ -130,7 +209,29 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (*tensor
 			c.lengths[f.seq] = g.end() + f.n
 		}
 	}
-	return logits, nil
+	return nil
+}
+
+// layersOf takes a batch through the layers.
+func (m *Model) layersOf(ctx context.Context, p *pass, c *Cache, b *batch, table backend.Buffer, take func(p *pass, logits backend.Buffer, n int)) {
+	d, err := b.upload(c.tables)
+	if err != nil {
+		p.err = err
+		return
+	}
+	x := p.alloc(d.all.n * m.hidden)
+	p.do(func() error { return p.Gather(x, m.embed, d.tables.At(tokenList)) })
+	for i := range m.layers {
+		p.check(ctx)
+		out := d.all
+		if i == len(m.layers)-1 {
+			out = d.ends
+		}
+		x = m.layers[i].step(p, m, x, d, out, table, c.k[i], c.v[i])
+	}
+	if logits := m.logits(p, x, d.ends.n); p.err == nil {
+		take(p, logits, d.ends.n)
+	}
 }
 
 // plan validates the segments and lays them out as rows.
@@ -207,32 +308,33 @@ func (b *batch) add(m *Model, c *Cache, seen map[int]bool, r run) error {
 // they attend to, once the sequences have the blocks.
 func (b *batch) place(c *Cache) {
 	rows := func(seq, from, n int) {
+		table := int32(len(b.blocks))
+		b.blocks = append(b.blocks, c.blocks.tables[seq]...)
 		for i := from; i < from+n; i++ {
-			b.cacheRows = append(b.cacheRows, c.blocks.row(seq, i))
-			b.keys = append(b.keys, backend.Pages{Table: c.blocks.tables[seq], Count: int32(i + 1)})
+			b.slots = append(b.slots, c.blocks.row(seq, i))
+			b.first, b.count = append(b.first, table), append(b.count, int32(i+1))
 		}
 	}
 	for _, g := range b.growths {
-		first := len(b.cacheRows)
+		first := len(b.slots)
 		rows(g.seq, g.from, g.n)
 		for _, f := range g.forks {
 			for i := g.parted(); i < g.end(); i++ {
-				b.forked = append(b.forked, int32(first+i-g.from))
-				b.forkRows = append(b.forkRows, c.blocks.row(f.seq, i))
+				b.forked = append(b.forked, b.slots[first+i-g.from])
+				b.forkSlots = append(b.forkSlots, c.blocks.row(f.seq, i))
 			}
 			rows(f.seq, g.end(), f.n)
 		}
 	}
 }
 
-// store writes the rows' keys or values to where they go.
-func (b *batch) store(p *pass, cache, values backend.Buffer, width int) {
-	p.do(func() error { return p.be.ScatterRows(cache, values, b.cacheRows, width) })
-	if len(b.forked) == 0 {
+// storeForked copies the keys or values that forks have for themselves, too.
+func (d *onDevice) storeForked(p *pass, cache backend.Buffer, width int) {
+	if d.tables.At(forkedList).Len() == 0 {
 		return
 	}
-	again := p.pick(values, b.forked, width)
-	p.do(func() error { return p.be.ScatterRows(cache, again, b.forkRows, width) })
+	again := p.pick(cache, d.tables.At(forkedList), width)
+	p.do(func() error { return p.ScatterRows(cache, again, d.tables.At(forkSlotList), width) })
 	p.free(again)
 }
 
@@ -248,95 +350,104 @@ func (m *Model) checkTokens(tokens []int32) error {
 // step computes one layer in place on x [n, H], writing this batch's keys and
 // values into the cache first. Where out are fewer rows than the batch's it returns
 // those in a new buffer.
-func (l *layer) step(p *pass, m *Model, x backend.Buffer, b *batch, out *rows, table, cacheK, cacheV backend.Buffer) backend.Buffer {
-	p.scales = &b.scales
-	n := len(b.positions)
-	normed := p.alloc(n * m.hidden)
-	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
-	var q, k, v backend.Buffer
-	if out == &b.rows {
-		qkv := l.project(p, m, normed, b.positions, table, nil, qProj, kProj, vProj)
-		q, k, v = qkv[0], qkv[1], qkv[2]
+func (l *layer) step(p *pass, m *Model, x backend.Buffer, d *onDevice, out *rows, table, cacheK, cacheV backend.Buffer) backend.Buffer {
+	cache := backend.CacheRows{K: cacheK, V: cacheV, Slots: d.tables.At(slotList)}
+	norm := &backend.Norm{Gain: l.attentionNorm, Eps: m.eps}
+	var q backend.Buffer
+	if out == d.all {
+		q = l.attend(p, m, x, norm, d, out, table, cache)
 	} else {
-		kv := l.project(p, m, normed, b.positions, table, nil, kProj, vProj)
-		k, v = kv[0], kv[1]
-		p.scales = &out.scales
-		n = len(out.positions)
-		x, normed = p.replace(x, b.wanted, m.hidden), p.replace(normed, b.wanted, m.hidden)
-		q = l.project(p, m, normed, out.positions, table, nil, qProj)[0]
+		l.attend(p, m, x, norm, d, nil, table, cache)
+		x = p.replace(x, d.tables.At(wantedList), m.hidden)
+		q = p.alloc(out.n * m.width())
+		p.do(func() error { return p.Project(x, norm, out.n, l.input(p, qProj, q, out.scales)) })
+		q = l.normHeads(p, m, qProj, q, out.n, nil)
+		p.do(func() error {
+			return p.RoPE(q, out.positions, m.config.Heads, table, m.config.HeadDim, false)
+		})
 	}
-	b.store(p, cacheK, k, m.keys)
-	b.store(p, cacheV, v, m.keys)
-	p.free(k, v)
+	n := out.n
 	attended := p.alloc(n * m.width())
-	p.do(func() error {
-		return p.be.PagedAttention(attended, q, cacheK, cacheV, out.keys, BlockSize, m.attention)
-	})
+	p.do(func() error { return p.PagedAttention(attended, q, cacheK, cacheV, out.keys, m.attention) })
 	p.free(q)
-	forward(p, n, false, product{l.linears[oProj], x, attended, true})
+	p.do(func() error { return p.Project(attended, nil, n, l.output(p, oProj, x, out.scales)) })
 	p.free(attended)
 
-	p.do(func() error { return p.be.RMSNorm(normed, x, l.mlpNorm, n, m.eps) })
 	gate, up := p.alloc(n*m.inner), p.alloc(n*m.inner)
-	forward(p, n, false, product{l.linears[gateProj], gate, normed, false}, product{l.linears[upProj], up, normed, false})
-	p.do(func() error { return p.be.SwiGLU(gate, gate, up) })
-	forward(p, n, false, product{l.linears[downProj], x, gate, true})
-	p.free(normed, gate, up)
+	p.do(func() error {
+		return p.Project(x, &backend.Norm{Gain: l.mlpNorm, Eps: m.eps}, n, l.input(p, gateProj, gate, out.scales), l.input(p, upProj, up, out.scales))
+	})
+	p.do(func() error { return p.Activate(backend.SiLU, gate, gate, up) })
+	p.do(func() error { return p.Project(gate, nil, n, l.output(p, downProj, x, out.scales)) })
+	p.free(gate, up)
 	return x
 }
 
-// project computes some of queries, keys and values of normed [n, H], and
-// normalises (where the family does) and rotates the former two by their positions.
-// With a tape it keeps what backward needs.
-func (l *layer) project(p *pass, m *Model, normed backend.Buffer, positions []int32, table backend.Buffer, t *layerTape, which ...int) []backend.Buffer {
-	n := len(positions)
-	out := make([]backend.Buffer, len(which))
-	products := make([]product, len(which))
-	for i, projection := range which {
-		out[i] = p.alloc(n * m.heads(projection) * m.config.HeadDim)
-		products[i] = product{l.linears[projection], out[i], normed, false}
+// attend computes keys and values of all rows of a batch, writes them into the cache,
+// and returns the queries, if those of rows out are wanted, which are all.
+func (l *layer) attend(p *pass, m *Model, x backend.Buffer, norm *backend.Norm, d *onDevice, out *rows, table backend.Buffer, cache backend.CacheRows) backend.Buffer {
+	n := d.all.n
+	var q backend.Buffer
+	var all []backend.Projection
+	if out != nil {
+		q = p.alloc(n * m.width())
+		all = append(all, l.input(p, qProj, q, out.scales))
 	}
-	inner := forward(p, n, t != nil, products...)
-	for i, projection := range which {
-		if t != nil {
-			t.inner[projection] = inner[i]
-		}
-		out[i] = l.turn(p, m, projection, out[i], positions, table, t)
+	k, v := p.alloc(n*m.keys), p.alloc(n*m.keys)
+	all = append(all, l.input(p, kProj, k, d.all.scales), l.input(p, vProj, v, d.all.scales))
+	p.do(func() error { return p.Project(x, norm, n, all...) })
+	if q != nil {
+		q = l.normHeads(p, m, qProj, q, n, nil)
 	}
-	return out
+	k = l.normHeads(p, m, kProj, k, n, nil)
+	p.do(func() error {
+		return p.RotateStore(backend.Rotary{Positions: d.all.positions, Table: table, Shape: m.attention}, q, k, v, cache)
+	})
+	d.storeForked(p, cache.K, m.keys)
+	d.storeForked(p, cache.V, m.keys)
+	p.free(k, v)
+	return q
 }
 
-// turn makes queries, keys or values of what their projection returned. It frees y
-// unless it returns or keeps it.
-func (l *layer) turn(p *pass, m *Model, projection int, y backend.Buffer, positions []int32, table backend.Buffer, t *layerTape) backend.Buffer {
-	i := projection - qProj
-	n, heads := len(positions), m.heads(projection)
-	if bias := l.biases[i]; bias != nil {
-		p.do(func() error { return p.be.AddToRows(y, bias, n) })
+// input is a projection that begins a half of the layer.
+func (l *layer) input(p *pass, projection int, y backend.Buffer, scales backend.Index) backend.Projection {
+	var bias backend.Buffer
+	if projection <= vProj {
+		bias = l.biases[projection]
 	}
-	if projection == vProj {
+	return p.projection(l.linears[projection], y, scales, bias, false)
+}
+
+// output is a projection that ends a half of the layer: it is added to the residual
+// stream.
+func (l *layer) output(p *pass, projection int, x backend.Buffer, scales backend.Index) backend.Projection {
+	return p.projection(l.linears[projection], x, scales, nil, true)
+}
+
+// normHeads normalises each head of queries or keys y [n, heads·D], where the family
+// does. It frees y unless it returns it, or a tape keeps it.
+func (l *layer) normHeads(p *pass, m *Model, projection int, y backend.Buffer, n int, t *layerTape) backend.Buffer {
+	gain := l.headNorms[projection]
+	if gain == nil {
 		return y
 	}
-	if gain := l.headNorms[i]; gain != nil {
-		plain := y
-		y = p.alloc(n * heads * m.config.HeadDim)
-		p.do(func() error { return p.be.RMSNorm(y, plain, gain, n*heads, m.eps) })
-		if t != nil {
-			t.plain[i] = plain
-		} else {
-			p.free(plain)
-		}
+	heads := m.heads(projection)
+	normed := p.alloc(n * heads * m.config.HeadDim)
+	p.do(func() error { return p.RMSNorm(normed, y, gain, n*heads, m.eps) })
+	if t != nil {
+		t.plain[projection] = y
+	} else {
+		p.free(y)
 	}
-	p.do(func() error { return p.be.RoPE(y, positions, heads, table, m.config.HeadDim, false) })
-	return y
+	return normed
 }
 
 // logits computes the output projection [n, V] of x [n, H].
 func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
-	normed, out := p.alloc(n*m.hidden), p.alloc(n*m.config.VocabSize)
-	p.do(func() error { return m.be.RMSNorm(normed, x, m.norm, n, m.eps) })
-	p.do(func() error { return m.be.MatMul(n, backend.Product{Y: out, X: normed, W: m.head}) })
-	p.free(normed)
+	out := p.allocAs(backend.F32, n*m.config.VocabSize)
+	p.do(func() error {
+		return p.Project(x, &backend.Norm{Gain: m.norm, Eps: m.eps}, n, backend.Projection{Linear: backend.Linear{W: m.head}, Y: out})
+	})
 	return out
 }
 

@@ -20,30 +20,32 @@ type Sequence struct {
 }
 
 // Tape remembers a forward pass for Backward. It holds device memory until
-// Backward or Release.
+// Backward or Release, the logits among it.
 type Tape struct {
 	pass   *pass
 	model  *Model
+	tables backend.Tables
 	rows   trainRows
-	wanted []int32 // Rows whose logits are wanted.
+	wanted backend.Index // Rows whose logits are wanted.
 	ends   trainRows
 	table  backend.Buffer
 	final  backend.Buffer // The wanted rows of x after the last layer.
+	logits backend.Buffer // [wanted, V]; the loss's gradient with respect to them, once that is known.
+	turned bool           // It is.
 	layers []layerTape
 }
 
 // trainRows are tokens on their way through the layers.
 type trainRows struct {
-	positions []int32
-	spans     []backend.Span // What each attends to.
+	n         int
+	positions backend.Index
+	spans     backend.Spans // What each attends to.
 }
-
-func (r *trainRows) n() int { return len(r.positions) }
 
 // layerTape is what one layer's backward pass reads.
 type layerTape struct {
 	// Rows that the layer's output has, of its input's; nil means all.
-	picked        []int32
+	picked        backend.Index
 	x, middle     backend.Buffer    // Residual stream: before attention, before the MLP.
 	q, k, v       backend.Buffer    // After rotation.
 	plain         [2]backend.Buffer // q and k before their norm, where there is one.
@@ -55,19 +57,19 @@ type layerTape struct {
 // Forward computes the logits [N, V] of all sequences: for each sequence in
 // order, one row for each of the positions From to len−2. The sequences are
 // packed, not padded. The tape must be given to Backward or released.
-func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tensor, *Tape, error) {
+func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*Tape, error) {
 	if !m.be.Capabilities().Backward {
-		return nil, nil, fmt.Errorf("train on %s: %w", m.be.Name(), backend.ErrUnsupported)
+		return nil, fmt.Errorf("train on %s: %w", m.be.Name(), backend.ErrUnsupported)
 	}
-	t, tokens, err := m.newTape(sequences)
+	t, err := m.newTape(sequences)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	p := t.pass
-	x := p.alloc(len(tokens) * m.hidden)
-	p.do(func() error { return m.be.Gather(x, m.embed, tokens) })
+	p, n := t.pass, t.rows.n
+	x := p.alloc(n * m.hidden)
+	p.do(func() error { return p.Gather(x, m.embed, t.tables.At(trainTokens)) })
 	lowest := m.lowestFactored()
-	if last := len(m.layers) - 1; len(t.wanted) < len(tokens) {
+	if last := len(m.layers) - 1; t.ends.n < n {
 		t.layers[last].picked = t.wanted
 	}
 	for i := range m.layers {
@@ -78,47 +80,130 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*tensor.Tens
 		}
 	}
 	t.final = x
-	logits := p.host(m.logits(p, x, len(t.wanted)), len(t.wanted), m.config.VocabSize)
+	t.logits = m.logits(p, x, t.ends.n)
 	if p.err != nil {
-		p.release()
-		return nil, nil, fmt.Errorf("forward pass of %d tokens: %w", len(tokens), p.err)
+		t.Release()
+		return nil, fmt.Errorf("forward pass of %d tokens: %w", n, p.err)
 	}
-	return logits, t, nil
+	return t, nil
 }
 
-func (m *Model) newTape(sequences []Sequence) (*Tape, []int32, error) {
+// The lists that the device is told of a forward pass.
+const (
+	trainTokens = iota
+	trainWanted
+	trainPositions
+	trainFirst
+	trainCount
+	endsPositions
+	endsFirst
+	endsCount
+	trainLists
+)
+
+func (m *Model) newTape(sequences []Sequence) (*Tape, error) {
 	if len(sequences) == 0 {
-		return nil, nil, errors.New("a forward pass without sequences")
+		return nil, errors.New("a forward pass without sequences")
 	}
-	t := &Tape{pass: &pass{be: m.be}, model: m, layers: make([]layerTape, len(m.layers))}
-	var tokens []int32
+	lists := make([][]int32, trainLists)
 	longest := 0
 	for i, s := range sequences {
 		if len(s.Tokens) < 2 || s.From < 0 || s.From > len(s.Tokens)-2 {
-			return nil, nil, fmt.Errorf("sequence %d: logits from position %d of %d tokens", i, s.From, len(s.Tokens))
+			return nil, fmt.Errorf("sequence %d: logits from position %d of %d tokens", i, s.From, len(s.Tokens))
 		}
 		if err := m.checkTokens(s.Tokens); err != nil {
-			return nil, nil, fmt.Errorf("sequence %d: %w", i, err)
+			return nil, fmt.Errorf("sequence %d: %w", i, err)
 		}
-		first := int32(len(tokens))
+		first := int32(len(lists[trainTokens]))
 		inputs := s.Tokens[:len(s.Tokens)-1] // Nothing follows the last one.
 		for j := range inputs {
 			if j >= s.From {
-				t.wanted = append(t.wanted, first+int32(j))
+				lists[trainWanted] = append(lists[trainWanted], first+int32(j))
 			}
-			t.rows.positions = append(t.rows.positions, int32(j))
-			t.rows.spans = append(t.rows.spans, backend.Span{First: first, Count: int32(j + 1)})
+			lists[trainPositions] = append(lists[trainPositions], int32(j))
+			lists[trainFirst], lists[trainCount] = append(lists[trainFirst], first), append(lists[trainCount], int32(j+1))
 		}
-		tokens = append(tokens, inputs...)
+		lists[trainTokens] = append(lists[trainTokens], inputs...)
 		longest = max(longest, len(inputs))
+	}
+	for ends, all := range map[int]int{endsPositions: trainPositions, endsFirst: trainFirst, endsCount: trainCount} {
+		lists[ends] = selected(lists[all], lists[trainWanted])
 	}
 	table, err := m.rope.upTo(longest)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	t.table = table
-	t.ends = trainRows{positions: selected(t.rows.positions, t.wanted), spans: selected(t.rows.spans, t.wanted)}
-	return t, tokens, nil
+	tables, err := m.be.NewTables()
+	if err != nil {
+		return nil, err
+	}
+	if err := tables.Set(lists...); err != nil {
+		tables.Free()
+		return nil, err
+	}
+	at := func(positions, first, count int) trainRows {
+		return trainRows{
+			n: len(lists[positions]), positions: tables.At(positions),
+			spans: backend.Spans{First: tables.At(first), Count: tables.At(count)},
+		}
+	}
+	return &Tape{
+		pass: m.newPass(m.be.NewArena()), model: m, tables: tables, layers: make([]layerTape, len(m.layers)), table: table,
+		wanted: tables.At(trainWanted), rows: at(trainPositions, trainFirst, trainCount), ends: at(endsPositions, endsFirst, endsCount),
+	}, nil
+}
+
+// Rows is the number of rows of logits.
+func (t *Tape) Rows() int { return t.ends.n }
+
+// Logits returns a host copy [N, V].
+func (t *Tape) Logits() (*tensor.Tensor, error) {
+	if t.logits == nil || t.turned {
+		return nil, errSpent
+	}
+	out := tensor.New(t.ends.n, t.model.config.VocabSize)
+	if err := t.pass.Download(out.Data, t.logits); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+var errSpent = errors.New("the tape's logits are no more: they were turned into a gradient, or the tape was released")
+
+// PolicyGradient turns the logits into the gradient of the objective of section 3.2;
+// see backend.HeadOps. base is a tape of the model π of the same sequences, or nil.
+func (t *Tape) PolicyGradient(base *Tape, positions []backend.Position, klWeight, scale float64) ([]backend.Loss, error) {
+	if t.logits == nil || t.turned || base != nil && (base.logits == nil || base.turned) {
+		return nil, errSpent
+	}
+	if len(positions) != t.ends.n || base != nil && base.ends.n != t.ends.n {
+		return nil, fmt.Errorf("%d positions, and %d rows of logits", len(positions), t.ends.n)
+	}
+	var pi backend.Buffer
+	if base != nil {
+		pi = base.logits
+	}
+	losses, err := t.pass.PolicyGradient(t.logits, pi, positions, klWeight, scale)
+	if err != nil {
+		return nil, err
+	}
+	t.turned = true
+	return losses, nil
+}
+
+// Gradient replaces the logits by the gradient [N, V] of any loss with respect to them.
+func (t *Tape) Gradient(dLogits *tensor.Tensor) error {
+	if t.logits == nil || t.turned {
+		return errSpent
+	}
+	if !dLogits.HasShape(t.ends.n, t.model.config.VocabSize) {
+		return fmt.Errorf("the gradient has shape %v, the logits were [%d %d]", dLogits.Shape, t.ends.n, t.model.config.VocabSize)
+	}
+	if err := t.pass.Upload(t.logits, dLogits.Data); err != nil {
+		return err
+	}
+	t.turned = true
+	return nil
 }
 
 // out returns the rows of a layer's output.
@@ -132,38 +217,63 @@ func (t *Tape) out(lt *layerTape) *trainRows {
 // forward computes one layer of x [n, H], or those of its rows that are picked,
 // into a new buffer.
 func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerTape) backend.Buffer {
-	n := t.rows.n()
+	n := t.rows.n
 	lt.x = x
 	normed := p.alloc(n * m.hidden)
-	p.do(func() error { return p.be.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
+	p.do(func() error { return p.RMSNorm(normed, x, l.attentionNorm, n, m.eps) })
 	rows := t.out(lt)
 	if lt.picked == nil {
 		lt.middle = p.clone(x)
-		qkv := l.project(p, m, normed, rows.positions, t.table, lt, qProj, kProj, vProj)
+		qkv := l.project(p, m, normed, rows, t.table, lt, qProj, kProj, vProj)
 		lt.q, lt.k, lt.v = qkv[0], qkv[1], qkv[2]
 	} else {
-		kv := l.project(p, m, normed, t.rows.positions, t.table, lt, kProj, vProj)
+		kv := l.project(p, m, normed, &t.rows, t.table, lt, kProj, vProj)
 		lt.k, lt.v = kv[0], kv[1]
-		n = rows.n()
+		n = rows.n
 		lt.middle, normed = p.pick(x, lt.picked, m.hidden), p.replace(normed, lt.picked, m.hidden)
-		lt.q = l.project(p, m, normed, rows.positions, t.table, lt, qProj)[0]
+		lt.q = l.project(p, m, normed, rows, t.table, lt, qProj)[0]
 	}
-	lt.attended, lt.lse = p.alloc(n*m.width()), p.alloc(n*m.config.Heads)
+	lt.attended, lt.lse = p.alloc(n*m.width()), p.allocAs(backend.F32, n*m.config.Heads)
 	p.do(func() error {
-		return p.be.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
+		return p.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
-	lt.inner[oProj] = forward(p, n, true, product{l.linears[oProj], lt.middle, lt.attended, true})[0]
+	lt.inner[oProj] = p.keep(lt.attended, n, l.output(p, oProj, lt.middle, nil))[0]
 
-	p.do(func() error { return p.be.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
+	p.do(func() error { return p.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
 	lt.gate, lt.up = p.alloc(n*m.inner), p.alloc(n*m.inner)
-	inner := forward(p, n, true, product{l.linears[gateProj], lt.gate, normed, false}, product{l.linears[upProj], lt.up, normed, false})
+	inner := p.keep(normed, n, l.input(p, gateProj, lt.gate, nil), l.input(p, upProj, lt.up, nil))
 	lt.inner[gateProj], lt.inner[upProj] = inner[0], inner[1]
 	p.free(normed)
 	activated := p.alloc(n * m.inner)
-	p.do(func() error { return p.be.SwiGLU(activated, lt.gate, lt.up) })
+	p.do(func() error { return p.Activate(backend.SiLU, activated, lt.gate, lt.up) })
 	out := p.clone(lt.middle)
-	lt.inner[downProj] = forward(p, n, true, product{l.linears[downProj], out, activated, true})[0]
+	lt.inner[downProj] = p.keep(activated, n, l.output(p, downProj, out, nil))[0]
 	p.free(activated)
+	return out
+}
+
+// project computes some of queries, keys and values of normed [n, H], normalises
+// (where the family does) and rotates the former two by their positions, and keeps what
+// backward needs.
+func (l *layer) project(p *pass, m *Model, normed backend.Buffer, rows *trainRows, table backend.Buffer, t *layerTape, which ...int) []backend.Buffer {
+	out := make([]backend.Buffer, len(which))
+	all := make([]backend.Projection, len(which))
+	for i, projection := range which {
+		out[i] = p.alloc(rows.n * m.heads(projection) * m.config.HeadDim)
+		all[i] = l.input(p, projection, out[i], nil)
+	}
+	inner := p.keep(normed, rows.n, all...)
+	for i, projection := range which {
+		t.inner[projection] = inner[i]
+		if projection == vProj {
+			continue
+		}
+		y := l.normHeads(p, m, projection, out[i], rows.n, t)
+		p.do(func() error {
+			return p.RoPE(y, rows.positions, m.heads(projection), table, m.config.HeadDim, false)
+		})
+		out[i] = y
+	}
 	return out
 }
 
@@ -178,5 +288,6 @@ func (lt *layerTape) free(p *pass) {
 // after Backward.
 func (t *Tape) Release() {
 	t.pass.release()
-	t.layers, t.final = nil, nil
+	t.tables.Free()
+	t.layers, t.final, t.logits = nil, nil, nil
 }

@@ -16,7 +16,7 @@ import (
 // rounding bounds what a type of weights changes in logits: the root of the
 // normalised mean square difference, on random weights, whose errors do not cancel
 // as those of trained ones do.
-var rounding = map[backend.WeightType]float64{backend.F32: 0, backend.BF16: 0.01, backend.Int8: 0.03}
+var rounding = map[backend.DType]float64{backend.F32: 0, backend.BF16: 0.01, backend.Int8: 0.03}
 
 func difference(got, want []float32) float64 {
 	var wrong, power float64
@@ -31,9 +31,9 @@ func difference(got, want []float32) float64 {
 // TestNarrowWeightsGiveNearbyLogits computes a prompt densely, with factors, and
 // with the factors merged.
 func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
-	be := newCPU(t, 2)
+	be := newBackend(t, 2)
 	prompt := model.Segment{Tokens: randomTokens(40, demo().Vocab, 3), AllLogits: true}
-	variants := func(kind backend.WeightType) map[string][]float32 {
+	variants := func(kind backend.DType) map[string][]float32 {
 		t.Helper()
 		dense := newModel(t, be, demo(), model.WeightsAs(kind))
 		factored, err := dense.WithFactors(randomFactors(dense))
@@ -55,7 +55,7 @@ func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 		return logits
 	}
 	want := variants(backend.F32)
-	for _, kind := range []backend.WeightType{backend.BF16, backend.Int8} {
+	for _, kind := range []backend.DType{backend.BF16, backend.Int8} {
 		for name, got := range variants(kind) {
 			d := difference(got, want[name])
 			t.Logf("%s, %s: %.2g", kind, name, d)
@@ -72,7 +72,7 @@ func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 // TestBF16CheckpointsAreKeptExactly compares with the file's own numbers.
 func TestBF16CheckpointsAreKeptExactly(t *testing.T) {
 	dir := write(t, tiny(), tiny().tensors(), tensor.BF16)
-	m, err := load(t.Context(), newCPU(t, 1), dir, model.WeightsAs(backend.BF16))
+	m, err := load(t.Context(), newBackend(t, 1), dir, model.WeightsAs(backend.BF16))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,14 +103,14 @@ func TestBF16CheckpointsAreKeptExactly(t *testing.T) {
 // TestComposedMatricesAreRoundedOnce wants what the float32 model composes, rounded;
 // rounded factors would give something else.
 func TestComposedMatricesAreRoundedOnce(t *testing.T) {
-	be := newCPU(t, 1)
+	be := newBackend(t, 1)
 	exact := newModel(t, be, tiny())
 	factors := randomFactors(exact, "q_proj", "down_proj")
 	wide, err := exact.Composed(t.Context(), factors)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		narrow, err := newModel(t, be, tiny(), model.WeightsAs(kind)).Composed(t.Context(), factors)
 		if err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func must(t *testing.T) func(*tensor.Tensor, error) *tensor.Tensor {
 
 // TestEmbeddingsMayBeKeptWider tells from the logits which matrices were rounded.
 func TestEmbeddingsMayBeKeptWider(t *testing.T) {
-	be := newCPU(t, 1)
+	be := newBackend(t, 1)
 	logits := func(options ...model.Option) []float32 {
 		m := newModel(t, be, tiny(), options...)
 		return step(t, m, newCache(t, m, 1), model.Segment{Tokens: randomTokens(9, tiny().Vocab, 1), AllLogits: true}).Data
@@ -162,23 +162,17 @@ func TestEmbeddingsMayBeKeptWider(t *testing.T) {
 
 // TestGradientsThroughNarrowWeightsPointTheSameWay trains scales of rounded factors.
 func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
-	be := newCPU(t, 2)
+	be := newBackend(t, 2)
 	sequences := []model.Sequence{{Tokens: randomTokens(12, tiny().Vocab, 1), From: 4}}
-	gradients := func(kind backend.WeightType) []float32 {
+	gradients := func(kind backend.DType) []float32 {
 		base := newModel(t, be, tiny(), model.WeightsAs(kind))
 		m, err := base.WithFactors(randomFactors(base))
 		if err != nil {
 			t.Fatal(err)
 		}
-		logits, tape, err := m.Forward(t.Context(), sequences)
-		if err != nil {
-			t.Fatal(err)
-		}
+		logits, tape := forward(t, m, sequences)
 		_, d := policyGradient(logits, sequences, []float64{1})
-		got, err := m.Backward(t.Context(), tape, d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := backward(t, m, tape, d)
 		var all []float32
 		for _, info := range m.Linears() {
 			all = append(all, got[info.Name]...)
@@ -186,7 +180,7 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 		return all
 	}
 	want := gradients(backend.F32)
-	for kind, bound := range map[backend.WeightType]float64{backend.BF16: 0.01, backend.Int8: 0.03} {
+	for kind, bound := range map[backend.DType]float64{backend.BF16: 0.01, backend.Int8: 0.03} {
 		d := difference(gradients(kind), want)
 		t.Logf("%s: %.2g", kind, d)
 		if !(d <= bound) || d == 0 {
@@ -198,9 +192,9 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 // TestNarrowWeightsTakeLessMemory counts what a loaded model holds.
 func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 	dir := write(t, demo(), demo().tensors(), tensor.BF16)
-	held := map[backend.WeightType]float64{}
-	for _, kind := range backend.WeightTypes() {
-		be := newCPU(t, 1)
+	held := map[backend.DType]float64{}
+	for _, kind := range backend.DTypes() {
+		be := newBackend(t, 1)
 		before := heap()
 		m, err := load(t.Context(), be, dir, model.WeightsAs(kind))
 		if err != nil {
@@ -209,7 +203,7 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 		held[kind] = heap() - before
 		runtime.KeepAlive(m)
 	}
-	for kind, share := range map[backend.WeightType]float64{backend.BF16: 2. / 4, backend.Int8: 1.0625 / 4} {
+	for kind, share := range map[backend.DType]float64{backend.BF16: 2. / 4, backend.Int8: 1.0625 / 4} {
 		const slack = 0.05 // Norms, tables, and what is left of the last chunk.
 		if got := held[kind] / held[backend.F32]; got > share+slack || got < share-slack {
 			t.Errorf("%s: %.0f bytes, %.3f of float32's; want %.3f", kind, held[kind], got, share)
@@ -231,10 +225,10 @@ func TestTensorsThatATypeCannotHoldAreNamed(t *testing.T) {
 	const name = "model.layers.1.self_attn.k_proj.weight"
 	tensors[name].Data[7] = math.MaxFloat32
 	dir := write(t, tiny(), tensors, tensor.F32)
-	if _, err := load(t.Context(), newCPU(t, 1), dir); err != nil {
+	if _, err := load(t.Context(), newBackend(t, 1), dir); err != nil {
 		t.Errorf("as float32: %v", err)
 	}
-	_, err := load(t.Context(), newCPU(t, 1), dir, model.WeightsAs(backend.BF16))
+	_, err := load(t.Context(), newBackend(t, 1), dir, model.WeightsAs(backend.BF16))
 	if err == nil || !strings.Contains(err.Error(), name+" as bf16") || !strings.Contains(err.Error(), "[0, 7]") {
 		t.Errorf("error %v, want one that names %s, its type and the element", err, name)
 	}

@@ -114,95 +114,146 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Sampler chooses the tokens of one sequence. It is not safe for concurrent
-// use.
+// Draw is all that choosing one token needs but the logits: a Sampler makes it, and
+// a Chooser, or a device, carries it out. Its lists must not be changed until then.
+type Draw struct {
+	// Temperature, MinP, TopK and TopP are those of Params.
+	Temperature, MinP, TopP float64
+	TopK                    int
+	// Uniform is from the half-open interval [0, 1) and decides; a greedy draw has none.
+	Uniform float64
+	// Repeated are the distinct tokens whose logits RepetitionPenalty divides, if they
+	// are above zero, or multiplies.
+	Repeated          []int32
+	RepetitionPenalty float64
+	// Bias and then Penalties are added to the logits of tokens. In each, tokens are
+	// distinct.
+	Bias, Penalties []Adjustment
+}
+
+// Adjustment is added to the logit of one token.
+type Adjustment struct {
+	Token int32
+	Add   float32
+}
+
+// changesLogits reports whether any logit is changed before the choice.
+func (d *Draw) changesLogits() bool {
+	return len(d.Repeated) > 0 || len(d.Bias) > 0 || len(d.Penalties) > 0
+}
+
+// Sampler says how the tokens of one sequence are to be chosen. It is not safe for
+// concurrent use.
 type Sampler struct {
-	params Params
-	rng    *rand.Rand
-	probs  []float64
-	sums   []float64 // Of the blocks of probs.
-	best   []uint64  // The most likely tokens; see keyOf.
+	params  Params
+	rng     *rand.Rand
+	chooser *Chooser // Of Next; nil before.
 	// counts are how often each token was chosen, where penalties ask for it.
-	counts  map[int32]int
-	read    map[int32]bool // Of the prompt, where the repetition penalty asks for it.
-	changed []float32
+	counts map[int32]int
+	draw   Draw
+	read   map[int32]bool // Tokens in draw.Repeated.
 }
 
 // New returns a sampler; params must be valid. A greedy one never draws, so
 // rng may be nil when Temperature is 0.
 func New(params Params, rng *rand.Rand) *Sampler {
-	return &Sampler{params: params, rng: rng}
+	s := &Sampler{params: params, rng: rng}
+	s.draw = Draw{
+		Temperature: params.Temperature, MinP: params.MinP, TopK: params.TopK, TopP: params.TopP,
+		RepetitionPenalty: params.RepetitionPenalty,
+	}
+	for token, bias := range params.Bias {
+		s.draw.Bias = append(s.draw.Bias, Adjustment{Token: token, Add: float32(bias)})
+	}
+	return s
 }
 
 // Read tells the sampler of the prompt, whose tokens a repetition penalty is for,
 // too. All must be in the vocabulary.
 func (s *Sampler) Read(prompt []int32) {
-	if !s.params.penalizesRepetition() {
+	for _, token := range prompt {
+		s.repeated(token)
+	}
+}
+
+// repeated files a token for the repetition penalty, once.
+func (s *Sampler) repeated(token int32) {
+	if !s.params.penalizesRepetition() || s.read[token] {
 		return
 	}
-	s.read = make(map[int32]bool, len(prompt))
-	for _, token := range prompt {
-		s.read[token] = true
+	if s.read == nil {
+		s.read = map[int32]bool{}
 	}
+	s.read[token] = true
+	s.draw.Repeated = append(s.draw.Repeated, token)
+}
+
+// Draw returns how the next token is to be chosen, once: it takes the next number of
+// the generator. It is valid until the next call of a method.
+func (s *Sampler) Draw() *Draw {
+	if s.params.Temperature > 0 {
+		s.draw.Uniform = s.rng.Float64()
+	}
+	s.draw.Penalties = s.draw.Penalties[:0]
+	if s.params.FrequencyPenalty != 0 || s.params.PresencePenalty != 0 {
+		for token, n := range s.counts {
+			s.draw.Penalties = append(s.draw.Penalties, Adjustment{
+				Token: token, Add: -float32(s.params.PresencePenalty + float64(n)*s.params.FrequencyPenalty),
+			})
+		}
+	}
+	return &s.draw
+}
+
+// Took tells the sampler which token was chosen by its last Draw.
+func (s *Sampler) Took(token int32) {
+	if !s.params.changesLogits() {
+		return
+	}
+	if s.counts == nil {
+		s.counts = map[int32]int{}
+	}
+	s.counts[token]++
+	s.repeated(token)
 }
 
 // Next chooses the next token from the logits [V] of one position. It returns
 // ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf.
 func (s *Sampler) Next(logits []float32) (int32, error) {
-	if !s.params.changesLogits() {
-		return s.choose(logits)
+	if s.chooser == nil {
+		s.chooser = &Chooser{}
 	}
-	token, err := s.choose(s.change(logits))
+	token, err := s.chooser.Choose(logits, s.Draw())
 	if err == nil {
-		if s.counts == nil {
-			s.counts = map[int32]int{}
-		}
-		s.counts[token]++
+		s.Took(token)
 	}
 	return token, err
 }
 
-// change returns a copy of the logits with the bias, less the penalties.
-func (s *Sampler) change(logits []float32) []float32 {
-	s.changed = append(s.changed[:0], logits...)
-	if s.params.penalizesRepetition() {
-		for token := range s.read {
-			s.repeated(token)
-		}
-		for token := range s.counts {
-			if !s.read[token] {
-				s.repeated(token)
-			}
-		}
-	}
-	for token, bias := range s.params.Bias {
-		s.changed[token] += float32(bias)
-	}
-	for token, n := range s.counts {
-		s.changed[token] -= float32(s.params.PresencePenalty + float64(n)*s.params.FrequencyPenalty)
-	}
-	return s.changed
+// Chooser carries out draws. It is memory, and not safe for concurrent use; what it
+// chooses depends on the draw and the logits alone.
+type Chooser struct {
+	probs   []float64
+	sums    []float64 // Of the blocks of probs.
+	best    []uint64  // The most likely tokens; see keyOf.
+	changed []float32
 }
 
-// repeated applies the repetition penalty to one token.
-func (s *Sampler) repeated(token int32) {
-	if l := &s.changed[token]; *l > 0 {
-		*l = float32(float64(*l) / s.params.RepetitionPenalty)
-	} else {
-		*l = float32(float64(*l) * s.params.RepetitionPenalty)
+// Choose chooses a token from the logits [V] of one position. It returns
+// ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf.
+func (c *Chooser) Choose(logits []float32, d *Draw) (int32, error) {
+	if d.changesLogits() {
+		logits = c.change(logits, d)
 	}
-}
-
-func (s *Sampler) choose(logits []float32) (int32, error) {
 	best, err := Argmax(logits)
-	if err != nil || s.params.Temperature == 0 {
+	if err != nil || d.Temperature == 0 {
 		return best, err
 	}
-	peak, inv := float64(logits[best]), min(1/s.params.Temperature, math.MaxFloat32)
-	if s.params.MinP > 0 {
-		logits = s.dropUnlikely(logits, peak, inv)
+	peak, inv := float64(logits[best]), min(1/d.Temperature, math.MaxFloat32)
+	if d.MinP > 0 {
+		logits = c.dropUnlikely(logits, d.MinP, peak, inv)
 	}
-	k, p := s.params.TopK, s.params.TopP
+	k, p := d.TopK, d.TopP
 	if k == 0 || k > len(logits) {
 		k = len(logits)
 	}
@@ -210,62 +261,80 @@ func (s *Sampler) choose(logits []float32) (int32, error) {
 		p = 1
 	}
 	if k < len(logits) || p < 1 {
-		return s.nextTruncated(logits, k, p, peak, inv), nil
+		return c.nextTruncated(logits, k, p, peak, inv, d.Uniform), nil
 	}
-	sum := s.weigh(logits, peak, inv)
-	return int32(draw(s.probs, s.sums, s.rng.Float64()*sum)), nil
+	sum := c.weigh(logits, peak, inv)
+	return int32(draw(c.probs, c.sums, d.Uniform*sum)), nil
+}
+
+// change returns a copy of the logits with the bias, less the penalties.
+func (c *Chooser) change(logits []float32, d *Draw) []float32 {
+	c.changed = append(c.changed[:0], logits...)
+	for _, token := range d.Repeated {
+		if l := &c.changed[token]; *l > 0 {
+			*l = float32(float64(*l) / d.RepetitionPenalty)
+		} else {
+			*l = float32(float64(*l) * d.RepetitionPenalty)
+		}
+	}
+	for _, list := range [...][]Adjustment{d.Bias, d.Penalties} {
+		for _, a := range list {
+			c.changed[a.Token] += a.Add
+		}
+	}
+	return c.changed
 }
 
 // dropUnlikely returns a copy of the logits without those that min-p leaves out.
-func (s *Sampler) dropUnlikely(logits []float32, peak, inv float64) []float32 {
-	s.changed = append(s.changed[:0], logits...)
-	lowest := math.Log(s.params.MinP)
-	for i, l := range s.changed {
+func (c *Chooser) dropUnlikely(logits []float32, minP, peak, inv float64) []float32 {
+	c.changed = append(c.changed[:0], logits...)
+	lowest := math.Log(minP)
+	for i, l := range c.changed {
 		if (float64(l)-peak)*inv < lowest {
-			s.changed[i] = float32(math.Inf(-1))
+			c.changed[i] = float32(math.Inf(-1))
 		}
 	}
-	return s.changed
+	return c.changed
 }
 
 // weigh sets probs to the tokens' probabilities, up to a factor, and sums to what
 // each block of them adds up to. It returns the whole sum.
-func (s *Sampler) weigh(logits []float32, peak, inv float64) (sum float64) {
-	s.probs = slices.Grow(s.probs[:0], len(logits))[:len(logits)]
-	s.sums = s.sums[:0]
+func (c *Chooser) weigh(logits []float32, peak, inv float64) (sum float64) {
+	c.probs = slices.Grow(c.probs[:0], len(logits))[:len(logits)]
+	c.sums = c.sums[:0]
 	for first := 0; first < len(logits); first += block {
 		last := min(len(logits), first+block)
-		s.sums = append(s.sums, Exp(s.probs[first:last], logits[first:last], peak, inv))
-		sum += s.sums[len(s.sums)-1]
+		c.sums = append(c.sums, Exp(c.probs[first:last], logits[first:last], peak, inv))
+		sum += c.sums[len(c.sums)-1]
 	}
 	return sum
 }
 
 // nextTruncated applies top-k and top-p: it sorts the most likely tokens, cuts them
 // and draws from the rest.
-func (s *Sampler) nextTruncated(logits []float32, k int, p, peak, inv float64) int32 {
+func (c *Chooser) nextTruncated(logits []float32, k int, p, peak, inv, uniform float64) int32 {
 	var reach float64
 	if k < len(logits) {
-		reach = p * s.takeMost(logits, k, peak, inv) // Top-p is of what top-k left.
+		reach = p * c.takeMost(logits, k, peak, inv) // Top-p is of what top-k left.
 	} else {
 		reach = p * sumExp(logits, peak, inv)
-		s.takeUntil(logits, reach, peak, inv)
+		c.takeUntil(logits, reach, peak, inv)
 	}
-	probs, sum := s.probs, 0.0
+	probs, sum := c.probs, 0.0
 	for i, w := range probs {
 		if sum += w; p < 1 && sum >= reach {
 			probs = probs[:i+1]
 			break
 		}
 	}
-	return int32(uint32(s.best[draw(probs, nil, s.rng.Float64()*sum)]))
+	return int32(uint32(c.best[draw(probs, nil, uniform*sum)]))
 }
 
 // takeMost takes the k most likely tokens, sorted, into best, and their weights
 // into probs. It returns the sum.
-func (s *Sampler) takeMost(logits []float32, k int, peak, inv float64) (sum float64) {
+func (c *Chooser) takeMost(logits []float32, k int, peak, inv float64) (sum float64) {
 	room := max(2*k, block)
-	s.best = slices.Grow(s.best[:0], room)
+	c.best = slices.Grow(c.best[:0], room)
 	worst, lowest := uint64(math.MaxUint64), float32(math.Inf(-1)) // Of those that can still be among them.
 	for i, l := range logits {
 		if l < lowest {
@@ -275,50 +344,50 @@ func (s *Sampler) takeMost(logits []float32, k int, peak, inv float64) (sum floa
 		if key > worst {
 			continue
 		}
-		if s.best = append(s.best, key); len(s.best) == room {
-			slices.Sort(s.best)
-			s.best = s.best[:k]
-			worst = s.best[k-1]
+		if c.best = append(c.best, key); len(c.best) == room {
+			slices.Sort(c.best)
+			c.best = c.best[:k]
+			worst = c.best[k-1]
 			lowest = logits[uint32(worst)]
 		}
 	}
-	slices.Sort(s.best)
-	s.best = s.best[:min(k, len(s.best))]
-	return s.weighBest(logits, 0, peak, inv)
+	slices.Sort(c.best)
+	c.best = c.best[:min(k, len(c.best))]
+	return c.weighBest(logits, 0, peak, inv)
 }
 
 // takeUntil takes the most likely tokens, sorted, into best, and their weights into
 // probs: as many as reach a sum, and some more. Most of the others are never sorted: it
 // takes those near the peak, and goes further down only where they are not
 // enough.
-func (s *Sampler) takeUntil(logits []float32, reach, peak, inv float64) {
-	s.best = s.best[:0]
+func (c *Chooser) takeUntil(logits []float32, reach, peak, inv float64) {
+	c.best = c.best[:0]
 	sum := 0.0
 	lowest, above := float32(math.Inf(-1)), float32(math.Inf(1))
-	for depth := 2.0; above > lowest && (sum < reach || len(s.best) == 0); depth *= 1.5 {
+	for depth := 2.0; above > lowest && (sum < reach || len(c.best) == 0); depth *= 1.5 {
 		from := float32(peak - depth/inv)
 		if depth > 700 {
 			from = lowest
 		}
-		known := len(s.best)
+		known := len(c.best)
 		for i, l := range logits {
 			if l >= from && l < above {
-				s.best = append(s.best, keyOf(l, i))
+				c.best = append(c.best, keyOf(l, i))
 			}
 		}
 		above = from
-		slices.Sort(s.best[known:])
-		sum += s.weighBest(logits, known, peak, inv)
+		slices.Sort(c.best[known:])
+		sum += c.weighBest(logits, known, peak, inv)
 	}
 }
 
 // weighBest sets probs to the weights of best from an index on, and returns their
 // sum.
-func (s *Sampler) weighBest(logits []float32, from int, peak, inv float64) (sum float64) {
-	s.probs = s.probs[:from]
-	for _, key := range s.best[from:] {
+func (c *Chooser) weighBest(logits []float32, from int, peak, inv float64) (sum float64) {
+	c.probs = c.probs[:from]
+	for _, key := range c.best[from:] {
 		w := exp((float64(logits[uint32(key)]) - peak) * inv)
-		s.probs = append(s.probs, w)
+		c.probs = append(c.probs, w)
 		sum += w
 	}
 	return sum

@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -45,11 +46,14 @@ type Config struct {
 	// Form is the one that mixtures of experts are computed in; empty means
 	// engine.FormAuto.
 	Form engine.Form
-	// Threads of the backend; 0 means as many as the process may use.
+	// Backend is the name of what computes (see package registry), empty for its
+	// default. Threads are those of the processor; 0 means as many as the process may
+	// use.
+	Backend string
 	Threads int
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
-	DType backend.WeightType
+	DType backend.DType
 	// AdminToken is what changes of the expert set must present. Without it,
 	// AdminTokenFile is read at each of them, so that the token can be exchanged;
 	// without either, the set cannot be changed over HTTP.
@@ -84,13 +88,14 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
 	}
-	if c.DType, err = backend.ParseWeightType(spec.DType); err != nil {
+	if c.DType, err = backend.ParseDType(spec.DType); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("dtype: %w", err))
 	}
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, err)
 	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
+	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
 	return c, nil
@@ -173,8 +178,8 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.dec, err = openDecomposition(s.config); err != nil {
 		return err
 	}
-	if c.backend, err = cpu.New(s.config.Threads); err != nil {
-		return fmt.Errorf("starting the backend: %w", err)
+	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads}); err != nil {
+		return err
 	}
 	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType))
 	if err != nil {

@@ -21,6 +21,9 @@ func (s *Server) Status() contract.ServingStatus {
 		st.LastAdaptation, st.LastAdaptationTime = &seen, s.lastTime.UTC()
 	}
 	s.mu.Unlock()
+	if c := s.core.Load(); c != nil {
+		st.Device = c.backend.Name()
+	}
 	// Under the loader's mutex, so that what is desired and what is in use belong
 	// together.
 	s.loader.mu.Lock()

@@ -35,7 +35,7 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 	if err := verifyModel(dir, s.BaseDigest); err != nil {
 		return in, err
 	}
-	dtype, err := backend.ParseWeightType(s.Hyperparameters.DType)
+	dtype, err := backend.ParseDType(s.Hyperparameters.DType)
 	if err != nil {
 		return in, failure.Permanent(contract.ReasonUsage, err)
 	}

@@ -22,9 +22,7 @@ func BenchmarkObjective(b *testing.B) {
 	tokens := make([]int32, rows+1)
 	o := objective{klWeight: 0.1, batch: 1}
 	for b.Loop() {
-		if _, err := o.gradient([]episode{{tokens: tokens, prompt: 1, advantage: 1}}, logits.Clone(), base); err != nil {
-			b.Fatal(err)
-		}
+		policyGradient(b, o, []episode{{tokens: tokens, prompt: 1, advantage: 1}}, logits.Clone(), base)
 	}
 	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "tok/s")
 }

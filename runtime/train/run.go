@@ -100,6 +100,7 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 	if confinement != "" {
 		o.Log.Info("Programs are confined", "by", confinement)
 	}
+	o.Progress.Device(o.Backend.Name())
 	t, err := newTrainer(ctx, spec, digest, sets, judge, stage.Dir(), o)
 	if err != nil {
 		return contract.Termination{}, err

@@ -46,7 +46,7 @@ func Validate(s contract.TrainSpec) error {
 	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
 		errs = append(errs, err)
 	}
-	dtype, err := backend.ParseWeightType(h.DType)
+	dtype, err := backend.ParseDType(h.DType)
 	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)
@@ -66,10 +66,10 @@ func Validate(s contract.TrainSpec) error {
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // runDigest identifies what determines a run's result: the specification
-// without what only says where things are and what the expert is called, and the
-// content of its data.
+// without what only says where things are, what computes and what the expert is
+// called, and the content of its data.
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
-	s.Name, s.Skill, s.RunID, s.DataDir = "", "", "", ""
+	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
 		d.Name, d.Path, d.URL = "", "", ""
 		d.Digest = []string{trainDigest, validationDigest}[i]

@@ -27,6 +27,7 @@ type trainer struct {
 
 	base     *model.Model
 	factored *model.Model // base with factors; its scales follow state.p
+	merged   *model.Model // factored in merged form, for answers; see merge
 	sigma    map[string][]float32
 	param    expert.Parameterization
 	train    *Task
@@ -227,7 +228,7 @@ func (t *trainer) iterate(ctx context.Context) (*state, error) {
 	if err := t.applyScales(t.state.p); err != nil {
 		return nil, err
 	}
-	merged, err := t.factored.Merged(ctx)
+	merged, err := t.merge(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +329,7 @@ func (t *trainer) validation(ctx context.Context, s *state) error {
 	if err := t.applyScales(s.p); err != nil {
 		return err
 	}
-	merged, err := t.factored.Merged(ctx)
+	merged, err := t.merge(ctx)
 	if err != nil {
 		return err
 	}
@@ -339,6 +340,20 @@ func (t *trainer) validation(ctx context.Context, s *state) error {
 	s.History[len(s.History)-1].Score = &r.Score
 	s.keepBest(r.Score)
 	return nil
+}
+
+// merge returns the factored model with its present scales in merged form. There is
+// one, made anew each time in the same memory.
+func (t *trainer) merge(ctx context.Context) (*model.Model, error) {
+	if t.merged == nil {
+		merged, err := t.factored.Merged(ctx)
+		if err != nil {
+			return nil, err
+		}
+		t.merged = merged
+		return merged, nil
+	}
+	return t.merged, t.factored.MergeInto(ctx, t.merged)
 }
 
 // effective returns the effective z of parameters p.

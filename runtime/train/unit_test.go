@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -27,6 +29,26 @@ func mustJudge(t testing.TB, kind string) reward.Judge {
 		t.Fatal(err)
 	}
 	return j
+}
+
+// policyGradient replaces logits by the gradient of the objective with respect to them,
+// as a microbatch does.
+func policyGradient(t testing.TB, o objective, episodes []episode, logits, base *tensor.Tensor) sums {
+	t.Helper()
+	be := registrytest.Open(t, 2)
+	give := func(data []float32) backend.Buffer {
+		b, err := be.Give(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	at := positions(episodes)
+	losses, err := be.PolicyGradient(give(logits.Data), give(slices.Clone(base.Data)), at, o.klWeight, 1/float64(o.batch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.total(at, losses)
 }
 
 // TestLogitGradientsMatchFiniteDifferences differentiates the loss numerically
@@ -50,16 +72,10 @@ func TestLogitGradientsMatchFiniteDifferences(t *testing.T) {
 	for _, weight := range []float64{0, 0.3} {
 		o := objective{klWeight: weight, batch: len(episodes)}
 		loss := func(l *tensor.Tensor) float64 {
-			s, err := o.gradient(episodes, l.Clone(), base)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s.loss / float64(len(episodes))
+			return policyGradient(t, o, episodes, l.Clone(), base).loss / float64(len(episodes))
 		}
 		got := logits.Clone()
-		if _, err := o.gradient(episodes, got, base); err != nil {
-			t.Fatal(err)
-		}
+		policyGradient(t, o, episodes, got, base)
 		for i := range logits.Data {
 			const h = 1.0 / 512
 			up, down := logits.Clone(), logits.Clone()
@@ -77,9 +93,9 @@ func TestDivergenceFromItselfIsZero(t *testing.T) {
 	logits := tensor.New(1, 3)
 	copy(logits.Data, []float32{1, -2, 0.5})
 	o := objective{klWeight: 1, batch: 1}
-	s, err := o.gradient([]episode{{tokens: []int32{0, 2}, prompt: 1}}, logits.Clone(), logits)
-	if err != nil || math.Abs(s.kl) > 1e-12 {
-		t.Errorf("KL of a distribution from itself is %v, %v", s.kl, err)
+	s := policyGradient(t, o, []episode{{tokens: []int32{0, 2}, prompt: 1}}, logits.Clone(), logits)
+	if math.Abs(s.kl) > 1e-12 {
+		t.Errorf("KL of a distribution from itself is %v", s.kl)
 	}
 }
 
@@ -88,9 +104,9 @@ func TestExtremeLogitsStayFinite(t *testing.T) {
 	copy(logits.Data, []float32{1000, -1000, 0})
 	copy(base.Data, []float32{-1000, 1000, 0})
 	o := objective{klWeight: 0.1, batch: 1}
-	s, err := o.gradient([]episode{{tokens: []int32{0, 1}, prompt: 1, advantage: 1}}, logits, base)
-	if err != nil || !finite(s.loss) || !finite(s.kl) {
-		t.Errorf("sums %+v, %v", s, err)
+	s := policyGradient(t, o, []episode{{tokens: []int32{0, 1}, prompt: 1, advantage: 1}}, logits, base)
+	if !finite(s.loss) || !finite(s.kl) {
+		t.Errorf("sums %+v", s)
 	}
 	for _, g := range logits.Data {
 		if !finite(float64(g)) {
@@ -340,6 +356,7 @@ func TestARunIsItsSpecificationAndItsDataAndNotItsPlace(t *testing.T) {
 	same := digest(func(*contract.TrainSpec) {}, "t")
 	if got := digest(func(s *contract.TrainSpec) {
 		s.Train.Path, s.DataDir, s.RunID, s.Hyperparameters.CheckpointInterval = "elsewhere", "/mnt", "q", 1
+		s.Backend = contract.BackendCUDA
 	}, "t"); got != same {
 		t.Error("the run depends on where it runs")
 	}

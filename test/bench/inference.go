@@ -59,7 +59,7 @@ func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, d
 	}
 	prefill := r.add(s.Name, dtype, fmt.Sprintf("prefill %d", promptTokens))
 	decode := r.add(s.Name, dtype, "decode")
-	decode.BytesPerToken = float64(s.weightBytes(subject.model.WeightType()))
+	decode.BytesPerToken = float64(s.weightBytes(subject.model.DType()))
 	batched := r.add(s.Name, dtype, fmt.Sprintf("decode, batch %d", batch))
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s: round %d of %d\n", s.Name, dtype, round+1, o.rounds)
@@ -89,7 +89,7 @@ type subject struct {
 }
 
 func load(ctx stdcontext.Context, o options, dir, dtype string) (_ *subject, err error) {
-	as, err := backend.ParseWeightType(dtype)
+	as, err := backend.ParseDType(dtype)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (m matrix) values() []float32 {
 
 // weightBytes is what one token of a single sequence reads: all matrices but the
 // embedding, of which it looks a row up, and which as the head it reads whole.
-func (s shape) weightBytes(t backend.WeightType) int64 {
+func (s shape) weightBytes(t backend.DType) int64 {
 	n := int64(0)
 	for _, m := range s.matrices() {
 		if !m.vector() {

@@ -101,15 +101,23 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into ...*row) error {
 		}
 		sequences = append(sequences, model.Sequence{Tokens: tokens, From: trainTokens / 2})
 	}
+	var gradient *tensor.Tensor
 	step := func() error {
-		logits, tape, err := m.Forward(ctx, sequences)
+		tape, err := m.Forward(ctx, sequences)
 		if err != nil {
 			return err
 		}
-		for i := range logits.Data { // Where they lie, as training does.
-			logits.Data[i] = 1e-3
+		if gradient == nil {
+			gradient = tensor.New(tape.Rows(), m.Config().VocabSize)
+			for i := range gradient.Data {
+				gradient.Data[i] = 1e-3
+			}
 		}
-		_, err = m.Backward(ctx, tape, logits)
+		if err := tape.Gradient(gradient); err != nil {
+			tape.Release()
+			return err
+		}
+		_, err = m.Backward(ctx, tape)
 		return err
 	}
 	if err := step(); err != nil {

@@ -80,6 +80,13 @@ var baseRows = slices.Concat([]baseRow{
 	{"runtime.image", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Image = "example.org/t2:2" }},
 	{"runtime.imagePullPolicy", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = corev1.PullAlways }},
 	{"runtime.resources", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Resources = limits("1Gi") }},
+	{"runtime.backend", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Backend = v1alpha1.BackendCUDA }},
+	{"runtime.gpu.resourceName", nothing, func(b *v1alpha1.BaseModel) {
+		b.Spec.Runtime.GPU = &v1alpha1.GPU{ResourceName: "nvidia.com/mig-3g.40gb"}
+	}},
+	{"runtime.gpu.resourceClaimTemplateName", nothing, func(b *v1alpha1.BaseModel) {
+		b.Spec.Runtime.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpu"}
+	}},
 }, podTemplateRows("runtime", nothing, func(b *v1alpha1.BaseModel) **v1alpha1.PodTemplate { return &b.Spec.Runtime.PodTemplate }))
 
 // podTemplateRows are the changes of a pod template, which begins as none.
@@ -209,6 +216,13 @@ var trainingRows = slices.Concat([]expertRow{
 	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = nil }},
 	{"training.backoffLimit", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = new(int32(1)) }},
 	{"training.resources", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Resources = limits("1Gi") }},
+	{"training.backend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Backend = v1alpha1.BackendCUDA }},
+	{"training.gpu.resourceName", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.GPU = &v1alpha1.GPU{ResourceName: "nvidia.com/mig-3g.40gb"}
+	}},
+	{"training.gpu.resourceClaimTemplateName", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpu"}
+	}},
 },
 	datasetRows("train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
 	datasetRows("validation", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Validation }),
@@ -257,6 +271,13 @@ var policyRows = slices.Concat([]policyRow{
 	{"experts[].weight", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.5" }},
 	{"serving.contextLength", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = new(int32(384)) }},
 	{"serving.resources", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+	{"serving.backend", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Backend = v1alpha1.BackendCUDA }},
+	{"serving.gpu.resourceName", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.GPU = &v1alpha1.GPU{ResourceName: "nvidia.com/mig-3g.40gb"}
+	}},
+	{"serving.gpu.resourceClaimTemplateName", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpu"}
+	}},
 	{"serving.maxBatch", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = 4 }},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},

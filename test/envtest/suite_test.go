@@ -16,6 +16,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -40,7 +41,10 @@ var (
 	k8s client.Client
 	// operator is the one that runs now.
 	operator *running
-	settings = desired.Settings{RuntimeImage: "transformersquared.dev/t2:dev", JudgeImage: "transformersquared.dev/judge:dev"}
+	settings = desired.Settings{
+		RuntimeImage: "transformersquared.dev/t2:dev", CUDARuntimeImage: "transformersquared.dev/t2-cuda:dev", JudgeImage: "transformersquared.dev/judge:dev",
+		GPUTolerations: []corev1.Toleration{{Key: desired.DefaultGPUResource, Operator: corev1.TolerationOpExists}},
+	}
 )
 
 // user writes objects as people do: what they wrote counts, also when the operator

@@ -330,6 +330,7 @@ var _ = Describe("What the schema fills in", func() {
 		Expect(b.Spec.Decomposition.Modules).To(HaveLen(7))
 		Expect(b.Spec.Decomposition.DType).To(Equal(v1alpha1.DTypeF32))
 		Expect(b.Spec.Runtime.ImagePullPolicy).To(Equal(corev1.PullIfNotPresent))
+		Expect(b.Spec.Runtime.Backend).To(Equal(v1alpha1.BackendAuto))
 		Expect(e.Spec.Training.Method.Type).To(Equal(v1alpha1.MethodSVF))
 		Expect(e.Spec.Training.Objective.Type).To(Equal(v1alpha1.ObjectiveReinforce))
 		Expect(e.Spec.Training.Objective.Reinforce.KLWeight).To(Equal(v1alpha1.Decimal("0.1")))
@@ -347,6 +348,7 @@ var _ = Describe("What the schema fills in", func() {
 		Expect(e.Spec.Training.Method.SVF).To(BeNil())
 		Expect(e.Spec.Training.Objective.Reinforce.Rollout).To(BeNil())
 		Expect(e.Spec.Training.Optimizer).To(BeNil())
+		Expect([]v1alpha1.Backend{e.Spec.Training.Backend, p.Spec.Serving.Backend}).To(HaveEach(v1alpha1.Backend(""))) // As the base has it.
 		Expect(e.Spec.Training.Schedule).To(BeNil())
 		Expect(p.Spec.Strategy.Prompt).To(BeNil())
 		Expect(p.Spec.Strategy.Fallback).To(BeNil())

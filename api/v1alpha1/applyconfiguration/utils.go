@@ -56,6 +56,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExpertWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Fallback"):
 		return &apiv1alpha1.FallbackApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("GPU"):
+		return &apiv1alpha1.GPUApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPFile"):
 		return &apiv1alpha1.HTTPFileApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSource"):
@@ -86,6 +88,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodVolumeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodVolumeMount"):
 		return &apiv1alpha1.PodVolumeMountApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PolicyDevice"):
+		return &apiv1alpha1.PolicyDeviceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpert"):
 		return &apiv1alpha1.PolicyExpertApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpertStatus"):

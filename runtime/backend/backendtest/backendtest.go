@@ -40,6 +40,8 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("MatMul", s.matMul)
 	t.Run("ScaledProducts", s.scaledProducts)
 	t.Run("SeveralProducts", s.severalProducts)
+	t.Run("ProductOfBuffers", s.buffers)
+	t.Run("Compose", s.compose)
 	t.Run("Gather", s.gather)
 	t.Run("RowsOfX", s.rowsOfX)
 	t.Run("NotFinite", s.notFinite)
@@ -49,9 +51,12 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("RMSNorm", s.rmsNorm)
 	t.Run("SwiGLU", s.swiglu)
 	t.Run("LogSoftmax", s.logSoftmax)
+	t.Run("Decide", s.decide)
+	t.Run("PolicyGradient", s.policyGradient)
 	t.Run("RoPE", s.rope)
 	t.Run("Attention", s.attention)
 	t.Run("PagedAttention", s.pagedAttention)
+	t.Run("Parts", s.parts)
 	t.Run("Refusals", s.refusals)
 }
 
@@ -116,7 +121,7 @@ func runOn(t *testing.T, be backend.Backend, values [][]float32, op operation) [
 
 func newBuffer(t *testing.T, be backend.Backend, v []float32) backend.Buffer {
 	t.Helper()
-	b, err := be.Alloc(len(v))
+	b, err := be.Alloc(backend.F32, len(v))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +131,40 @@ func newBuffer(t *testing.T, be backend.Backend, v []float32) backend.Buffer {
 	return b
 }
 
-func newWeight(t *testing.T, be backend.Backend, kind backend.WeightType, out, in int, data []float32) backend.Weight {
+// list uploads whole numbers.
+func list(t *testing.T, be backend.Backend, values ...int32) backend.Index {
+	t.Helper()
+	return lists(t, be, values).At(0)
+}
+
+func lists(t *testing.T, be backend.Backend, all ...[]int32) backend.Tables {
+	t.Helper()
+	tables, err := be.NewTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tables.Free)
+	if err := tables.Set(all...); err != nil {
+		t.Fatal(err)
+	}
+	return tables
+}
+
+// span is a run of keys that a row attends to.
+type span struct{ first, count int32 }
+
+// spans uploads what rows attend to.
+func spans(t *testing.T, be backend.Backend, keys ...span) backend.Spans {
+	t.Helper()
+	first, count := make([]int32, len(keys)), make([]int32, len(keys))
+	for i, k := range keys {
+		first[i], count[i] = k.first, k.count
+	}
+	tables := lists(t, be, first, count)
+	return backend.Spans{First: tables.At(0), Count: tables.At(1)}
+}
+
+func newWeight(t *testing.T, be backend.Backend, kind backend.DType, out, in int, data []float32) backend.Weight {
 	t.Helper()
 	w, err := be.NewWeight(kind, out, in, data)
 	if err != nil {

@@ -41,7 +41,7 @@ func (s *suite) memory(t *testing.T) {
 			be.Free(nil)
 			s.handOver(t, be, b, v)
 		}
-		for _, kind := range backend.WeightTypes() {
+		for _, kind := range backend.DTypes() {
 			const rows, cols = 35, 77
 			values := random(rows*cols, 1)
 			w := newWeight(t, be, kind, rows, cols, values)
@@ -64,7 +64,7 @@ func (s *suite) matMul(t *testing.T) {
 		{1, 1, 1}, {1, 256, 64}, {1, 33, 700}, {1, 300, 1100}, {2, 128, 128}, {7, 40, 33}, {13, 31, 17},
 		{33, 130, 95}, {64, 96, 40}, {67, 129, 65}, {200, 65, 600}, {5, 70, 1100},
 	}
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		for _, c := range cases {
 			for _, magnitude := range []float32{1, 1e12} {
 				t.Run(name(kind, " ", c, " of ", magnitude), func(t *testing.T) {
@@ -82,7 +82,7 @@ func (s *suite) matMul(t *testing.T) {
 
 // product is y [n, out] = x [n, in]·Wᵀ, or with back y = x·W for W [in, out].
 type product struct {
-	kind       backend.WeightType
+	kind       backend.DType
 	n, out, in int
 	add        bool
 	x, w       []float32
@@ -146,7 +146,7 @@ func (s *suite) product(t *testing.T, p product) {
 // product give each row, whose scale is the only one or one of several.
 func (s *suite) scaledProducts(t *testing.T) {
 	cases := []struct{ n, out, in, scales int }{{1, 1, 1, 1}, {3, 70, 5, 2}, {9, 33, 130, 9}, {300, 40, 129, 4}, {64, 65, 1536, 70}, {20, 40, 2100, 1}}
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		for _, c := range cases {
 			for _, back := range []bool{false, true} {
 				t.Run(name(kind, " ", c, " back ", back), func(t *testing.T) {
@@ -161,10 +161,7 @@ func (s *suite) scaledProducts(t *testing.T) {
 func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
 	t.Helper()
 	multiply := s.multiplier(t, p)
-	values := [][]float32{random(p.n*p.out, 3), p.x}
-	for i := range scales {
-		values = append(values, random(p.in, uint64(4+i)))
-	}
+	values := [][]float32{random(p.n*p.out, 3), p.x, random(scales*p.in, 4)}
 	var index []int32
 	if scales > 1 {
 		for r := range p.n {
@@ -172,14 +169,18 @@ func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
 		}
 	}
 	got := s.compute(t, []int{0}, values, func(be backend.Backend, b []backend.Buffer) error {
-		return multiply(be, b[0], b[1], p.n, &backend.Scales{Of: b[2:], Index: index})
+		by := &backend.Scales{Bank: b[2]}
+		if index != nil {
+			by.Index = list(t, be, index...)
+		}
+		return multiply(be, b[0], b[1], p.n, by)
 	})[0]
 	for r := range p.n {
 		var own int32
 		if index != nil {
 			own = index[r]
 		}
-		want := s.compute(t, []int{0, 1}, [][]float32{values[0][r*p.out:][:p.out], p.x[r*p.in:][:p.in], values[2+own]}, func(be backend.Backend, b []backend.Buffer) error {
+		want := s.compute(t, []int{0, 1}, [][]float32{values[0][r*p.out:][:p.out], p.x[r*p.in:][:p.in], values[2][int(own)*p.in:][:p.in]}, func(be backend.Backend, b []backend.Buffer) error {
 			if err := be.ScaleColumns(b[1], b[1], b[2], 1); err != nil {
 				return err
 			}
@@ -195,7 +196,7 @@ func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
 // alone. Their sizes and types differ, and one has scales.
 func (s *suite) severalProducts(t *testing.T) {
 	sizes := []struct {
-		kind    backend.WeightType
+		kind    backend.DType
 		out, in int
 	}{
 		{backend.BF16, 300, 64}, {backend.F32, 1, 700}, {backend.Int8, 96, 130}, {backend.BF16, 65, 64}, {backend.F32, 512, 33},
@@ -224,7 +225,7 @@ func (s *suite) severalProducts(t *testing.T) {
 					for i := range products {
 						products[i].Y, products[i].X = b[3*i], b[3*i+1]
 					}
-					products[2].Scales = &backend.Scales{Of: b[8:9]}
+					products[2].Scales = &backend.Scales{Bank: b[8]}
 					for some := range slices.Chunk(products, most) {
 						run := be.MatMul
 						if back {
@@ -252,18 +253,18 @@ func scaledRefusals(t *testing.T, be backend.Backend) map[string]error {
 	t.Helper()
 	small, large := newBuffer(t, be, make([]float32, 4)), newBuffer(t, be, make([]float32, 8))
 	w := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16))
-	of := func(scales ...backend.Buffer) *backend.Scales { return &backend.Scales{Of: scales} }
+	of := func(bank backend.Buffer) *backend.Scales { return &backend.Scales{Bank: bank} }
 	indexed := func(index ...int32) *backend.Scales {
-		return &backend.Scales{Of: []backend.Buffer{small}, Index: index}
+		return &backend.Scales{Bank: small, Index: list(t, be, index...)}
 	}
 	return map[string]error{
-		"scales of another size":           be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: &backend.Scales{Of: []backend.Buffer{small, large}, Index: []int32{0, 1}}}),
-		"an empty list of scales":          be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of()}),
+		"scales of another size":           be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of(newBuffer(t, be, make([]float32, 6)))}),
+		"an empty bank of scales":          be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of(newBuffer(t, be, nil))}),
 		"no scale":                         be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: of(nil)}),
 		"a scale that is not there":        be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: indexed(0, 1)}),
 		"a negative scale":                 be.MatMul(1, backend.Product{Y: small, X: small, W: w, Scales: indexed(-1)}),
 		"scales of another number of rows": be.MatMul(2, backend.Product{Y: large, X: large, W: w, Scales: indexed(0)}),
-		"backward scales of another size":  be.MatMulBackward(1, backend.Product{Y: small, X: small, W: w, Scales: of(large)}),
+		"backward scales of another size":  be.MatMulBackward(1, backend.Product{Y: small, X: small, W: w, Scales: of(newBuffer(t, be, make([]float32, 6)))}),
 	}
 }
 
@@ -271,10 +272,10 @@ func (s *suite) gather(t *testing.T) {
 	const rows, cols = 37, 45
 	values := random(rows*cols, 1)
 	ids := []int32{36, 0, 5, 5, 17}
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		w := narrowed(refStored(kind, values, cols))
 		got := s.compute(t, []int{0}, [][]float32{garbage(len(ids) * cols)}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.Gather(b[0], newWeight(t, be, kind, rows, cols, values), ids)
+			return be.Gather(b[0], newWeight(t, be, kind, rows, cols, values), list(t, be, ids...))
 		})[0]
 		for i, id := range ids {
 			if !sameBits(got[i*cols:][:cols], w[int(id)*cols:][:cols]) {
@@ -301,7 +302,7 @@ func (s *suite) rowsOfX(t *testing.T) {
 		x[4*cols+i] = 0
 	}
 	x[cols+3], x[cols+40], x[2*cols-1] = 127, -127, 127 // when the scale is 1.
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * cols), x}, func(be backend.Backend, b []backend.Buffer) error {
 			return be.MatMul(n, backend.Product{Y: b[0], X: b[1], W: newWeight(t, be, kind, cols, cols, unit)})
 		})[0]
@@ -321,7 +322,7 @@ func (s *suite) notFinite(t *testing.T) {
 	const n, out, in = 5, 40, 70
 	x, w := random(n*in, 6), random(out*in, 7)
 	x[in], x[2*in+69], x[4*in+35] = float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0x7fffffff)
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		got := s.compute(t, []int{0}, [][]float32{garbage(n * out), x}, func(be backend.Backend, b []backend.Buffer) error {
 			return be.MatMul(n, backend.Product{Y: b[0], X: b[1], W: newWeight(t, be, kind, out, in, w)})
 		})[0]
@@ -380,25 +381,25 @@ func (s *suite) refusals(t *testing.T) {
 			"matmul of no weight":        be.MatMul(1, backend.Product{Y: small, X: small}),
 			"matmul of no buffer":        be.MatMul(1, backend.Product{X: small, W: w}),
 			"backward of another size":   be.MatMulBackward(1, backend.Product{Y: small, X: large, W: w}),
-			"gather of a negative row":   be.Gather(small, w, []int32{-1}),
-			"gather past the end":        be.Gather(small, w, []int32{4}),
+			"gather of a negative row":   be.Gather(small, w, list(t, be, -1)),
+			"gather past the end":        be.Gather(small, w, list(t, be, 4)),
 			"add of another size":        be.Add(small, large),
 			"add to rows of another n":   be.AddToRows(large, small, 1),
 			"scale of another size":      be.ScaleColumns(small, small, large, 1),
 			"dots of another size":       be.ColumnDots(small, small, large, 1),
-			"select past the end":        be.SelectRows(small, large, []int32{2}, 4),
-			"scatter past the end":       be.ScatterRows(large, small, []int32{2}, 4),
-			"scatter to a negative row":  be.ScatterRows(large, small, []int32{-1}, 4),
+			"select past the end":        be.SelectRows(small, large, list(t, be, 2), 4),
+			"scatter past the end":       be.ScatterRows(large, small, list(t, be, 2), 4),
+			"scatter to a negative row":  be.ScatterRows(large, small, list(t, be, -2), 4),
 			"rmsnorm of another size":    be.RMSNorm(large, small, small, 1, 1e-5),
 			"swiglu of another size":     be.SwiGLU(small, small, large),
 			"softmax of unequal rows":    be.LogSoftmax(large, large, 3),
-			"rope past the table":        be.RoPE(small, []int32{2}, 1, large, 4, false),
-			"rope of an odd head":        be.RoPE(small, []int32{0}, 1, large, 1, false),
-			"attention past the cache":   be.Attention(small, nil, small, small, small, []backend.Span{{First: 1, Count: 2}}, shape),
-			"attention to nothing":       be.Attention(small, nil, small, small, small, []backend.Span{{First: 0, Count: 0}}, shape),
-			"attention of unequal k, v":  be.Attention(small, nil, small, small, large, []backend.Span{{First: 0, Count: 1}}, shape),
-			"heads that do not divide":   be.Attention(small, nil, small, small, small, []backend.Span{{First: 0, Count: 1}}, backend.AttentionShape{Heads: 3, KVHeads: 2, HeadDim: 1}),
-			"overlapping spans backward": be.AttentionBackward(large, small, small, large, large, small, large, small, small, []backend.Span{{First: 0, Count: 2}, {First: 1, Count: 1}}, shape),
+			"rope past the table":        be.RoPE(small, list(t, be, 2), 1, large, 4, false),
+			"rope of an odd head":        be.RoPE(small, list(t, be, 0), 1, large, 1, false),
+			"attention past the cache":   be.Attention(small, nil, small, small, small, spans(t, be, span{1, 2}), shape),
+			"attention to nothing":       be.Attention(small, nil, small, small, small, spans(t, be, span{0, 0}), shape),
+			"attention of unequal k, v":  be.Attention(small, nil, small, small, large, spans(t, be, span{0, 1}), shape),
+			"heads that do not divide":   be.Attention(small, nil, small, small, small, spans(t, be, span{0, 1}), backend.AttentionShape{Heads: 3, KVHeads: 2, HeadDim: 1}),
+			"overlapping spans backward": be.AttentionBackward(large, small, small, large, large, small, large, small, small, spans(t, be, span{0, 2}, span{1, 1}), shape),
 		}
 		maps.Copy(cases, pagedRefusals(t, be))
 		maps.Copy(cases, scaledRefusals(t, be))
@@ -410,11 +411,11 @@ func (s *suite) refusals(t *testing.T) {
 		if _, err := be.NewWeight(backend.F32, 2, 3, make([]float32, 5)); err == nil {
 			t.Error("a weight with an element missing: no error")
 		}
-		if _, err := be.NewWeight(backend.WeightType(255), 1, 1, make([]float32, 1)); !errors.Is(err, backend.ErrUnsupported) {
+		if _, err := be.NewWeight(backend.DType(255), 1, 1, make([]float32, 1)); !errors.Is(err, backend.ErrUnsupported) {
 			t.Errorf("a weight of an unknown type: error %v, want ErrUnsupported", err)
 		}
 		s.unrepresentable(t, be)
-		if _, err := be.Alloc(-1); err == nil {
+		if _, err := be.Alloc(backend.F32, -1); err == nil {
 			t.Error("a buffer of −1 elements: no error")
 		}
 		be.Free(small)
@@ -444,7 +445,7 @@ func (s *suite) unrepresentable(t *testing.T, be backend.Backend) {
 	for _, c := range cases {
 		for sign := range uint32(2) {
 			v := math.Float32frombits(c.bits | sign<<31)
-			for kind, want := range map[backend.WeightType]bool{backend.F32: true, backend.BF16: c.bf16, backend.Int8: c.int8} {
+			for kind, want := range map[backend.DType]bool{backend.F32: true, backend.BF16: c.bf16, backend.Int8: c.int8} {
 				if _, err := be.NewWeight(kind, 1, 3, []float32{1, v, 1}); (err == nil) != want {
 					t.Errorf("a weight of type %s with %v: error %v", kind, v, err)
 				}

@@ -22,7 +22,7 @@ func (s *suite) pagedAttention(t *testing.T) {
 		{Heads: 7, KVHeads: 1, HeadDim: 112},
 	} {
 		shape.Scale = float32(1 / math.Sqrt(float64(shape.HeadDim)))
-		for _, pageSize := range []int{backend.PageMultiple, 3 * backend.PageMultiple} {
+		for _, pageSize := range []int{backend.BlockMultiple, 3 * backend.BlockMultiple} {
 			t.Run(fmt.Sprintf("%d on %d heads of %d, pages of %d", shape.Heads, shape.KVHeads, shape.HeadDim, pageSize), func(t *testing.T) {
 				s.pagesChangeNothing(t, shape, pageSize)
 			})
@@ -60,20 +60,21 @@ func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, p
 	n := len(tables) * len(lengths)
 	q := random(n*width, 1)
 	k, v := random(pages*pageSize*kvWidth, 2), random(pages*pageSize*kvWidth, 3)
-	keys := make([]backend.Pages, 0, n)
-	spans := make([]backend.Span, 0, n)
+	var tablesOf []int32 // All block tables, behind each other.
+	first, counts := make([]int32, 0, n), make([]int32, 0, n)
+	contiguous := make([]span, 0, n)
 	var flatK, flatV []float32
 	for i, table := range tables {
 		for _, count := range lengths {
-			// Pages behind those needed are ignored, whatever they name. Rows of a
-			// sequence may share their table, or have one each.
+			// Pages behind those needed are ignored, whatever they name.
 			pages := table
 			if i%2 > 0 {
 				needed := (count + pageSize - 1) / pageSize
 				pages = append(table[:needed:needed], -1)
 			}
-			keys = append(keys, backend.Pages{Table: pages, Count: int32(count)})
-			spans = append(spans, backend.Span{First: int32(i * perSequence * pageSize), Count: int32(count)})
+			first, counts = append(first, int32(len(tablesOf))), append(counts, int32(count))
+			tablesOf = append(tablesOf, pages...)
+			contiguous = append(contiguous, span{int32(i * perSequence * pageSize), int32(count)})
 		}
 		for _, page := range table {
 			from, to := int(page)*pageSize*kvWidth, (int(page)+1)*pageSize*kvWidth
@@ -81,36 +82,43 @@ func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, p
 		}
 	}
 	want := s.compute(t, []int{0}, [][]float32{garbage(n * width), q, flatK, flatV}, func(be backend.Backend, b []backend.Buffer) error {
-		return be.Attention(b[0], nil, b[1], b[2], b[3], spans, shape)
+		return be.Attention(b[0], nil, b[1], b[2], b[3], spans(t, be, contiguous...), shape)
 	})[0]
-	reference, _ := refAttention(widen(q), widen(flatK), widen(flatV), spans, shape)
-	paged := func(from, to int) []float32 {
+	reference, _ := refAttention(widen(q), widen(flatK), widen(flatV), contiguous, shape)
+	attend := func(from, to int) []float32 {
 		return s.compute(t, []int{0}, [][]float32{garbage((to - from) * width), q[from*width : to*width], k, v},
 			func(be backend.Backend, b []backend.Buffer) error {
-				return be.PagedAttention(b[0], b[1], b[2], b[3], keys[from:to], pageSize, shape)
+				return be.PagedAttention(b[0], b[1], b[2], b[3], paged(t, be, pageSize, tablesOf, first[from:to], counts[from:to]), shape)
 			})[0]
 	}
-	got := paged(0, n)
+	got := attend(0, n)
 	near(t, "output", got, reference, boundExp)
 	for i := range n {
 		row := got[i*width:][:width]
 		if !sameBits(row, want[i*width:][:width]) {
-			t.Errorf("%d keys in pages give other bits than in one run", keys[i].Count)
+			t.Errorf("%d keys in pages give other bits than in one run", counts[i])
 		}
-		if !sameBits(row, paged(i, i+1)) {
-			t.Errorf("%d keys differ from the row computed alone", keys[i].Count)
+		if !sameBits(row, attend(i, i+1)) {
+			t.Errorf("%d keys differ from the row computed alone", counts[i])
 		}
 	}
+}
+
+// paged uploads what rows attend to in blocks.
+func paged(t *testing.T, be backend.Backend, size int, blocks, first, count []int32) backend.Paged {
+	t.Helper()
+	tables := lists(t, be, blocks, first, count)
+	return backend.Paged{Blocks: tables.At(0), First: tables.At(1), Count: tables.At(2), BlockSize: size}
 }
 
 // pagedRefusals are calls that must fail, with what is wrong with them.
 func pagedRefusals(t *testing.T, be backend.Backend) map[string]error {
 	t.Helper()
-	const size = backend.PageMultiple
+	const size = backend.BlockMultiple
 	shape := backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 2, Scale: 1}
 	row, cache := newBuffer(t, be, make([]float32, 4)), newBuffer(t, be, make([]float32, 2*2*size))
 	attend := func(v backend.Buffer, pageSize int, count int32, table ...int32) error {
-		return be.PagedAttention(row, row, cache, v, []backend.Pages{{Table: table, Count: count}}, pageSize, shape)
+		return be.PagedAttention(row, row, cache, v, paged(t, be, pageSize, table, []int32{0}, []int32{count}), shape)
 	}
 	if err := attend(cache, size, size+1, 1, 0); err != nil {
 		t.Errorf("%s refuses pages that are there: %v", be.Name(), err)

@@ -21,7 +21,7 @@ func refMatMul(x, w []float64, n, out, in int) []float64 {
 }
 
 // refStored returns rows [·, cols] as a type of weights holds them.
-func refStored(kind backend.WeightType, v []float32, cols int) []float64 {
+func refStored(kind backend.DType, v []float32, cols int) []float64 {
 	return refKept(kind, v, cols, func(top float32) (scale, inverse float32) {
 		scale = float32(refBF16(top / 127))
 		return scale, 1 / scale
@@ -29,13 +29,13 @@ func refStored(kind backend.WeightType, v []float32, cols int) []float64 {
 }
 
 // refRounded returns rows [·, cols] as MatMul rounds x for a type of weights.
-func refRounded(kind backend.WeightType, v []float32, cols int) []float64 {
+func refRounded(kind backend.DType, v []float32, cols int) []float64 {
 	return refKept(kind, v, cols, func(top float32) (scale, inverse float32) { return top / 127, 127 / top })
 }
 
 // refKept rounds rows; scales gives the scale of an int8 block, and what its
 // elements are multiplied by, for the largest magnitude.
-func refKept(kind backend.WeightType, v []float32, cols int, scales func(top float32) (scale, inverse float32)) []float64 {
+func refKept(kind backend.DType, v []float32, cols int, scales func(top float32) (scale, inverse float32)) []float64 {
 	switch kind {
 	case backend.BF16:
 		out := make([]float64, len(v))
@@ -149,16 +149,16 @@ func refRoPE(x []float64, positions []int32, heads int, table []float64, headDim
 }
 
 // refAttention returns the output and the logarithms of the denominators.
-func refAttention(q, k, v []float64, keys []backend.Span, s backend.AttentionShape) (out, lse []float64) {
+func refAttention(q, k, v []float64, keys []span, s backend.AttentionShape) (out, lse []float64) {
 	d, group := s.HeadDim, s.Heads/s.KVHeads
 	out, lse = make([]float64, len(q)), make([]float64, len(keys)*s.Heads)
-	for n, span := range keys {
+	for n, keys := range keys {
 		for h := range s.Heads {
 			query := q[(n*s.Heads+h)*d:][:d]
 			row := func(x []float64, j int) []float64 {
-				return x[((int(span.First)+j)*s.KVHeads+h/group)*d:][:d]
+				return x[((int(keys.first)+j)*s.KVHeads+h/group)*d:][:d]
 			}
-			scores := make([]float64, span.Count)
+			scores := make([]float64, keys.count)
 			for j := range scores {
 				scores[j] = float64(s.Scale) * dot(query, row(k, j))
 			}

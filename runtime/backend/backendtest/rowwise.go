@@ -58,12 +58,18 @@ func (s *suite) rows(t *testing.T) {
 	x := random(have*c, 1)
 	order := []int32{8, 0, 3}
 	picked := s.compute(t, []int{0}, [][]float32{garbage(len(order) * c), x}, func(be backend.Backend, b []backend.Buffer) error {
-		return be.SelectRows(b[0], b[1], order, c)
+		return be.SelectRows(b[0], b[1], list(t, be, order...), c)
 	})[0]
 	y := random(have*c, 2)
 	put := s.compute(t, []int{0}, [][]float32{y, picked}, func(be backend.Backend, b []backend.Buffer) error {
-		return be.ScatterRows(b[0], b[1], order, c)
+		return be.ScatterRows(b[0], b[1], list(t, be, order...), c)
 	})[0]
+	none := s.compute(t, []int{0}, [][]float32{y, picked[:2*c]}, func(be backend.Backend, b []backend.Buffer) error {
+		return be.ScatterRows(b[0], b[1], list(t, be, -1, -1), c)
+	})[0]
+	if !sameBits(none, y) {
+		t.Error("rows that go nowhere went somewhere")
+	}
 	for r := range have {
 		from := y
 		if slices.Contains(order, int32(r)) {

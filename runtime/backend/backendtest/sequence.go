@@ -25,7 +25,7 @@ func (s *suite) rope(t *testing.T) {
 			sign = -1
 		}
 		got := s.compute(t, []int{0}, [][]float32{x, table}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.RoPE(b[0], positions, heads, b[1], d, inverse)
+			return be.RoPE(b[0], list(t, be, positions...), heads, b[1], d, inverse)
 		})[0]
 		near(t, name("rope, inverse ", inverse), got, refRoPE(widen(x), positions, heads, widen(table), d, sign), boundSum)
 	}
@@ -33,12 +33,12 @@ func (s *suite) rope(t *testing.T) {
 
 // packed lists the spans of causal sequences of these lengths, one behind the
 // other.
-func packed(lengths ...int) []backend.Span {
-	var out []backend.Span
+func packed(lengths ...int) []span {
+	var out []span
 	for _, n := range lengths {
 		first := int32(len(out))
 		for i := range n {
-			out = append(out, backend.Span{First: first, Count: int32(i + 1)})
+			out = append(out, span{first, int32(i + 1)})
 		}
 	}
 	return out
@@ -48,16 +48,16 @@ func (s *suite) attention(t *testing.T) {
 	cases := []struct {
 		name      string
 		shape     backend.AttentionShape
-		keys      []backend.Span
+		keys      []span
 		rows      int // Of k and v.
 		magnitude float32
 	}{
 		{"one token", backend.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 2}, packed(1), 1, 1},
 		{"packed sequences", backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 6}, packed(5, 1, 9, 70), 85, 1},
 		{"a ragged cache", backend.AttentionShape{Heads: 6, KVHeads: 2, HeadDim: 16},
-			[]backend.Span{{First: 40, Count: 33}, {First: 0, Count: 7}, {First: 0, Count: 8}}, 80, 1},
+			[]span{{40, 33}, {0, 7}, {0, 8}}, 80, 1},
 		{"wide heads, long spans", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 128},
-			[]backend.Span{{First: 3, Count: 517}, {First: 0, Count: 1}}, 520, 1},
+			[]span{{3, 517}, {0, 1}}, 520, 1},
 		{"many heads on one", backend.AttentionShape{Heads: 7, KVHeads: 1, HeadDim: 48}, packed(90, 7), 97, 1},
 		{"wide odd heads", backend.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 138}, packed(40), 40, 1},
 		{"saturated", backend.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 32}, packed(20), 20, 12},
@@ -68,9 +68,9 @@ func (s *suite) attention(t *testing.T) {
 			width, kvWidth := c.shape.Heads*c.shape.HeadDim, c.shape.KVHeads*c.shape.HeadDim
 			q := scaled(random(len(c.keys)*width, 1), c.magnitude)
 			k, v := random(c.rows*kvWidth, 2), random(c.rows*kvWidth, 3)
-			op := func(keys []backend.Span) operation {
+			op := func(keys []span) operation {
 				return func(be backend.Backend, b []backend.Buffer) error {
-					return be.Attention(b[0], b[1], b[2], b[3], b[4], keys, c.shape)
+					return be.Attention(b[0], b[1], b[2], b[3], b[4], spans(t, be, keys...), c.shape)
 				}
 			}
 			out, lse := refAttention(widen(q), widen(k), widen(v), c.keys, c.shape)
@@ -92,7 +92,7 @@ func (s *suite) attentionBackward(t *testing.T) {
 	long := packed(35, 20)
 	for _, c := range []struct {
 		headDim int
-		keys    []backend.Span
+		keys    []span
 	}{
 		{3, packed(3, 1, 6)}, {16, packed(3, 1, 6)}, {24, packed(3, 1, 6)}, {40, packed(3, 1, 6)}, {5, long},
 		{5, slices.Concat(long[30:35], long[45:])}, // The ends of sequences.
@@ -102,7 +102,7 @@ func (s *suite) attentionBackward(t *testing.T) {
 		const spare = 2 // Rows of k and v that nobody attends to.
 		width, kvWidth := shape.Heads*headDim, shape.KVHeads*headDim
 		last := keys[len(keys)-1]
-		n, rows := len(keys), int(last.First+last.Count)+spare
+		n, rows := len(keys), int(last.first+last.count)+spare
 		q, k, v := random(n*width, 1), random(rows*kvWidth, 2), random(rows*kvWidth, 3)
 		dOut := random(n*width, 4)
 		loss := func(q, k, v []float64) float64 {
@@ -113,7 +113,7 @@ func (s *suite) attentionBackward(t *testing.T) {
 		got := s.compute(t, []int{0, 1, 2}, [][]float32{
 			garbage(len(q)), garbage(len(k)), garbage(len(v)), dOut, narrow(out64), narrow(lse64), q, k, v,
 		}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.AttentionBackward(b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], keys, shape)
+			return be.AttentionBackward(b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], spans(t, be, keys...), shape)
 		})
 		near(t, name("dq, head dimension ", headDim), got[0], numeric(q, func(x []float64) float64 { return loss(x, widen(k), widen(v)) }), boundExp)
 		near(t, name("dk, head dimension ", headDim), got[1], numeric(k, func(x []float64) float64 { return loss(widen(q), x, widen(v)) }), boundExp)

@@ -29,8 +29,8 @@ func aheadProducts(t *testing.T) (b *Backend, matrix func(out int) *weight, mult
 		t.Helper()
 		products := make([]backend.Product, len(of))
 		for i, w := range of {
-			x, _ := b.Alloc(rows * in)
-			y, _ := b.Alloc(rows * w.Out())
+			x, _ := b.Alloc(backend.F32, rows*in)
+			y, _ := b.Alloc(backend.F32, rows*w.Out())
 			products[i] = backend.Product{Y: y, X: x, W: w}
 		}
 		if err := b.MatMul(rows, products...); err != nil {

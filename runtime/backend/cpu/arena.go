@@ -42,6 +42,14 @@ func (a *arena) floats(n int) []float32 {
 	return out
 }
 
+// handedOut is how many floats weights have been given. What the collector has freed
+// since counts, too.
+func (a *arena) handedOut() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return int64(a.total)
+}
+
 // newChunk allocates n floats, in huge pages where there are such.
 func newChunk(n int) []float32 {
 	chunk := make([]float32, n)

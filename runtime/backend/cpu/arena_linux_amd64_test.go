@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/transformersquared/operator/runtime/backend"
 )
 
 // TestBuffersLieInHugePages checks that all of a large buffer's memory is advised to be
@@ -19,7 +21,7 @@ func TestBuffersLieInHugePages(t *testing.T) {
 	}
 	b := newTest(t, 1, "plain")
 	for _, n := range []int{hugePage / 4, 600_000, 5 << 20} {
-		buf, err := b.Alloc(n)
+		buf, err := b.Alloc(backend.F32, n)
 		if err != nil {
 			t.Fatal(err)
 		}

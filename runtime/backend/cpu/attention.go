@@ -6,20 +6,25 @@ import (
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // RoPE implements backend.SequenceOps.
-func (b *Backend) RoPE(x backend.Buffer, positions []int32, heads int, table backend.Buffer, headDim int, inverse bool) error {
+func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table backend.Buffer, headDim int, inverse bool) error {
 	const op = "rope"
-	if heads <= 0 || headDim <= 0 || headDim%2 != 0 {
-		return fmt.Errorf("%s: %d heads of %d elements", op, heads, headDim)
+	if err := check.Heads(op, heads, headDim); err != nil {
+		return err
+	}
+	positions, err := indices(op, "positions", at, -1)
+	if err != nil {
+		return err
 	}
 	n, half := len(positions), headDim/2
 	args, err := operands(op, operand{"x", x, n * heads * headDim}, operand{"table", table, -1})
 	if err != nil {
 		return err
 	}
-	if err := checkRows(op, positions, len(args[1]), headDim); err != nil {
+	if err := check.Rows(op, positions, 0, len(args[1]), headDim); err != nil {
 		return err
 	}
 	b.pool.rows(n, 2*heads*headDim, func(from, to int) {
@@ -72,79 +77,77 @@ func (r keyRows) sameMemory(o keyRows) bool {
 	return r.offset == o.offset && &r.pages[0] == &o.pages[0]
 }
 
-// checkShape validates the geometry of k and v and returns their number of rows.
-func checkShape(op string, k, v backend.Buffer, s backend.AttentionShape) (rows int, err error) {
-	if s.Heads <= 0 || s.KVHeads <= 0 || s.HeadDim <= 0 || s.Heads%s.KVHeads != 0 {
-		return 0, fmt.Errorf("%s: %d heads on %d key-value heads of %d elements", op, s.Heads, s.KVHeads, s.HeadDim)
+// spans are backend.Spans with their memory.
+type spans struct{ first, count []int32 }
+
+// spansOf validates what Attention and AttentionBackward share and returns what each
+// row attends to, the number of key rows and the longest span.
+func spansOf(op string, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) (all spans, rows, longest int, err error) {
+	if rows, err = check.Shape(op, length(k), length(v), s); err != nil {
+		return spans{}, 0, 0, err
 	}
-	width := s.KVHeads * s.HeadDim
-	if length(k) != length(v) || length(k)%width != 0 {
-		return 0, fmt.Errorf("%s: k has %d and v %d elements, in rows of %d", op, length(k), length(v), width)
+	if all.count, err = indices(op, "counts of keys", keys.Count, -1); err != nil {
+		return spans{}, 0, 0, err
 	}
-	return length(k) / width, nil
+	if all.first, err = indices(op, "first keys", keys.First, len(all.count)); err != nil {
+		return spans{}, 0, 0, err
+	}
+	longest, err = check.Spans(op, all.first, all.count, rows)
+	return all, rows, longest, err
 }
 
-// checkSpans validates what Attention and AttentionBackward share and returns
-// the number of key rows and the longest span.
-func checkSpans(op string, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) (rows, longest int, err error) {
-	if rows, err = checkShape(op, k, v, s); err != nil {
-		return 0, 0, err
-	}
-	for n, span := range keys {
-		if span.First < 0 || span.Count <= 0 || int(span.First)+int(span.Count) > rows {
-			return 0, 0, fmt.Errorf("%s: row %d attends to rows %d to %d of %d", op, n, span.First, span.First+span.Count-1, rows)
-		}
-		longest = max(longest, int(span.Count))
-	}
-	return rows, longest, nil
+// paged are backend.Paged with their memory.
+type paged struct {
+	blocks, first, count []int32
+	blockSize            int
 }
 
-// checkPages is checkSpans for pages. It returns the largest number of keys.
-func checkPages(op string, k, v backend.Buffer, keys []backend.Pages, pageSize int, s backend.AttentionShape) (longest int, err error) {
-	rows, err := checkShape(op, k, v, s)
+// table returns the blocks of what a row attends to, and maybe more.
+func (p *paged) table(n int) []int32 { return p.blocks[p.first[n]:] }
+
+// pagesOf is spansOf for blocks. It returns the largest number of keys, too.
+func pagesOf(op string, k, v backend.Buffer, keys backend.Paged, s backend.AttentionShape) (p paged, longest int, err error) {
+	rows, err := check.Shape(op, length(k), length(v), s)
 	if err != nil {
-		return 0, err
+		return paged{}, 0, err
 	}
-	if pageSize <= 0 || pageSize%backend.PageMultiple != 0 {
-		return 0, fmt.Errorf("%s: pages of %d rows, which is no multiple of %d", op, pageSize, backend.PageMultiple)
+	p.blockSize = keys.BlockSize
+	if p.blocks, err = indices(op, "block tables", keys.Blocks, -1); err != nil {
+		return paged{}, 0, err
 	}
-	for n, p := range keys {
-		if p.Count <= 0 || int(p.Count) > len(p.Table)*pageSize {
-			return 0, fmt.Errorf("%s: row %d attends to %d rows in %d pages of %d", op, n, p.Count, len(p.Table), pageSize)
-		}
-		for left, i := int(p.Count), 0; left > 0; left, i = left-pageSize, i+1 {
-			if page := p.Table[i]; page < 0 || int(page)*pageSize+min(left, pageSize) > rows {
-				return 0, fmt.Errorf("%s: row %d attends to page %d, of %d rows in pages of %d", op, n, page, rows, pageSize)
-			}
-		}
-		longest = max(longest, int(p.Count))
+	if p.count, err = indices(op, "counts of keys", keys.Count, -1); err != nil {
+		return paged{}, 0, err
 	}
-	return longest, nil
+	if p.first, err = indices(op, "beginnings of block tables", keys.First, len(p.count)); err != nil {
+		return paged{}, 0, err
+	}
+	longest, err = check.Paged(op, p.blocks, p.first, p.count, p.blockSize, rows)
+	return p, longest, err
 }
 
 // Attention implements backend.SequenceOps.
-func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) error {
+func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) error {
 	const op = "attention"
-	_, longest, err := checkSpans(op, k, v, keys, s)
+	all, _, longest, err := spansOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, lse, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		return spanRows(int(keys[n].First), int(keys[n].Count), s)
+	return b.attend(op, out, lse, q, k, v, len(all.count), longest, s, func(n int) keyRows {
+		return spanRows(int(all.first[n]), int(all.count[n]), s)
 	})
 }
 
 // PagedAttention implements backend.SequenceOps.
-func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys []backend.Pages, pageSize int, s backend.AttentionShape) error {
+func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged, s backend.AttentionShape) error {
 	const op = "paged attention"
-	longest, err := checkPages(op, k, v, keys, pageSize, s)
+	pages, longest, err := pagesOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, nil, q, k, v, len(keys), longest, s, func(n int) keyRows {
-		rows := keyRows{count: int(keys[n].Count), pages: keys[n].Table, pageRows: pageSize}
+	return b.attend(op, out, nil, q, k, v, len(pages.count), longest, s, func(n int) keyRows {
+		rows := keyRows{count: int(pages.count[n]), pages: pages.table(n), pageRows: pages.blockSize}
 		if page, together := rows.run(0); together == rows.count {
-			return spanRows(page*pageSize, rows.count, s)
+			return spanRows(page*pages.blockSize, rows.count, s)
 		}
 		return rows
 	})

@@ -1,24 +1,23 @@
 package cpu
 
 import (
-	"fmt"
-
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // AttentionBackward implements backend.SequenceOps. A task is one sequence and
 // one key-value head, because the rows of a sequence add to the same dk and dv.
-func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.Buffer, keys []backend.Span, s backend.AttentionShape) error {
+func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) error {
 	const op = "attention backward"
-	rows, _, err := checkSpans(op, k, v, keys, s)
+	all, rows, _, err := spansOf(op, k, v, keys, s)
 	if err != nil {
 		return err
 	}
-	groups, err := groupRows(keys)
+	groups, err := check.Groups(op, all.first, all.count)
 	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
+		return err
 	}
-	n, width, kvWidth := len(keys), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	n, width, kvWidth := len(all.count), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	args, err := operands(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
 		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"lse", lse, n * s.Heads},
 		operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
@@ -29,7 +28,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	clear(args[1])
 	clear(args[2])
 	g := attentionGradient{
-		kernels: b.kernels, shape: s, keys: keys,
+		kernels: b.kernels, shape: s, keys: all,
 		dq: args[0], dk: args[1], dv: args[2], dOut: args[3], out: args[4], lse: args[5],
 		q: args[6], k: args[7], v: args[8],
 	}
@@ -38,36 +37,17 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 		if m == nil {
 			m = &gradientMemory{}
 		}
-		g.sequence(b, groups[task/s.KVHeads], task%s.KVHeads, m)
+		group := groups[task/s.KVHeads]
+		g.sequence(b, interval{group.From, group.To}, task%s.KVHeads, m)
 		b.gradients.Put(m)
 	})
 	return nil
 }
 
-// groupRows splits rows into runs with the same First, one a sequence, and checks that
-// the key rows of different runs are disjoint, since runs are computed in parallel.
-func groupRows(keys []backend.Span) ([]interval, error) {
-	var groups []interval
-	end := int32(0) // Where the keys of the groups so far end.
-	for n := 0; n < len(keys); {
-		first, last := keys[n].First, int32(0)
-		from := n
-		for ; n < len(keys) && keys[n].First == first; n++ {
-			last = max(last, first+keys[n].Count)
-		}
-		if first < end {
-			return nil, fmt.Errorf("row %d attends to row %d, which belongs to an earlier sequence", from, first)
-		}
-		end = last
-		groups = append(groups, interval{from, n})
-	}
-	return groups, nil
-}
-
 type attentionGradient struct {
 	kernels                             *kernels
 	shape                               backend.AttentionShape
-	keys                                []backend.Span
+	keys                                spans
 	dq, dk, dv, dOut, out, lse, q, k, v []float32
 }
 
@@ -88,10 +68,10 @@ type gradientMemory struct {
 func (g *attentionGradient) sequence(b *Backend, rows interval, kvHead int, m *gradientMemory) {
 	s := g.shape
 	share, stride := s.Heads/s.KVHeads, s.KVHeads*s.HeadDim
-	first := int(g.keys[rows.from].First)*stride + kvHead*s.HeadDim
+	first := int(g.keys.first[rows.from])*stride + kvHead*s.HeadDim
 	longest := 0
-	for _, span := range g.keys[rows.from:rows.to] {
-		longest = max(longest, int(span.Count))
+	for _, count := range g.keys.count[rows.from:rows.to] {
+		longest = max(longest, int(count))
 	}
 	m.kt = resized(m.kt, s.HeadDim*longest)
 	transpose(m.kt, longest, g.k[first:], stride, longest, s.HeadDim, 1)
@@ -115,7 +95,7 @@ func (g *attentionGradient) block(b *Backend, rows interval, head, first, longes
 	for i := range nr {
 		m.lse[i], m.along[i] = lowest[0], 0 // A column without a row: no probability.
 		if i < n {
-			count = max(count, int(g.keys[rows.from+i].Count))
+			count = max(count, int(g.keys.count[rows.from+i]))
 			m.lse[i] = -g.lse[(rows.from+i)*s.Heads+head]
 			m.along[i] = -b.kernels.dot(dOut[i*width:][:d], out[i*width:][:d])
 		}
@@ -135,7 +115,7 @@ func (g *attentionGradient) block(b *Backend, rows interval, head, first, longes
 	b.productOf(m.p, nr, g.k[first:], stride, count, m.qt, nr, d)
 	b.kernels.expShifted(m.p, m.p, 0)
 	for i := range n { // A row does not attend to what comes after it.
-		for j := int(g.keys[rows.from+i].Count); j < count; j++ {
+		for j := int(g.keys.count[rows.from+i]); j < count; j++ {
 			m.p[j*nr+i] = 0
 		}
 	}

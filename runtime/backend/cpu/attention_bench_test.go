@@ -20,7 +20,7 @@ func BenchmarkPagedAttention(b *testing.B) {
 		b.Run(fmt.Sprint(length), func(b *testing.B) {
 			be := newTest(b, 0, "")
 			buffer := func(n int, seed uint64) backend.Buffer {
-				buf, err := be.Alloc(n)
+				buf, err := be.Alloc(backend.F32, n)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -33,14 +33,23 @@ func BenchmarkPagedAttention(b *testing.B) {
 			q, out := buffer(sequences*shape.Heads*shape.HeadDim, 1), buffer(sequences*shape.Heads*shape.HeadDim, 2)
 			k, v := buffer(rows*shape.KVHeads*shape.HeadDim, 3), buffer(rows*shape.KVHeads*shape.HeadDim, 4)
 			order := rand.New(rand.NewPCG(1, 2)).Perm(rows / pageSize)
-			spans, pages := make([]backend.Span, sequences), make([]backend.Pages, sequences)
+			tables, err := be.NewTables()
+			if err != nil {
+				b.Fatal(err)
+			}
+			var first, count, blocks, tableAt []int32
 			for i := range sequences {
-				spans[i] = backend.Span{First: int32(i * length), Count: int32(length)}
-				pages[i].Count = int32(length)
-				for _, page := range order[i*length/pageSize : (i+1)*length/pageSize] {
-					pages[i].Table = append(pages[i].Table, int32(page))
+				first, count = append(first, int32(i*length)), append(count, int32(length))
+				tableAt = append(tableAt, int32(len(blocks)))
+				for _, block := range order[i*length/pageSize : (i+1)*length/pageSize] {
+					blocks = append(blocks, int32(block))
 				}
 			}
+			if err := tables.Set(first, count, blocks, tableAt); err != nil {
+				b.Fatal(err)
+			}
+			spans := backend.Spans{First: tables.At(0), Count: tables.At(1)}
+			pages := backend.Paged{Blocks: tables.At(2), First: tables.At(3), Count: tables.At(1), BlockSize: pageSize}
 			var took [2][]float64
 			for b.Loop() {
 				begun := time.Now()
@@ -48,7 +57,7 @@ func BenchmarkPagedAttention(b *testing.B) {
 					b.Fatal(err)
 				}
 				between := time.Now()
-				if err := be.PagedAttention(out, q, k, v, pages, pageSize, shape); err != nil {
+				if err := be.PagedAttention(out, q, k, v, pages, shape); err != nil {
 					b.Fatal(err)
 				}
 				took[0] = append(took[0], between.Sub(begun).Seconds())

@@ -2,7 +2,7 @@
 // specification of package backend and at the same time the fast CPU path:
 // matrix products and the transcendental functions run in AVX-512 or AVX2
 // kernels where the processor has them, and in plain Go elsewhere. Weights may be
-// bfloat16 or int8 (backend.WeightType), to read less memory, and where the
+// bfloat16 or int8 (backend.DType), to read less memory, and where the
 // processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less.
 //
 // The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // EnvPath names the environment variable that forces an instruction path.
@@ -46,6 +47,7 @@ type Backend struct {
 	tilers    sync.Pool // Of *tiler.
 	gradients sync.Pool // Of *gradientMemory.
 	scores    sync.Pool // Of *scoreMemory.
+	choosers  sync.Pool // Of *sample.Chooser.
 	weights   arena
 	last      atomic.Pointer[successor] // Of the products that it was at last.
 
@@ -60,10 +62,14 @@ type Backend struct {
 // buffer is memory of the process. data is nil after Free.
 type buffer struct {
 	data []float32
+	part bool // Of another buffer, whose memory it is.
 }
 
 // Len implements backend.Buffer.
 func (b *buffer) Len() int { return len(b.data) }
+
+// Type implements backend.Buffer.
+func (*buffer) Type() backend.DType { return backend.F32 }
 
 var _ backend.Backend = (*Backend)(nil)
 
@@ -97,7 +103,26 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true}
+	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: []backend.DType{backend.F32}}
+}
+
+// Memory implements backend.Device. What the machine has is shared with others, so
+// nothing is said of it.
+func (b *Backend) Memory() backend.MemoryInfo {
+	const float = 4
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return backend.MemoryInfo{Used: float * (int64(b.used) + b.weights.handedOut())}
+}
+
+// Sync implements backend.Device: every operation is done when it returns.
+func (b *Backend) Sync() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return errClosed
+	}
+	return nil
 }
 
 // Close implements backend.Device. It waits for the workers to end.
@@ -115,7 +140,10 @@ func (b *Backend) Close() error {
 }
 
 // Alloc implements backend.Device.
-func (b *Backend) Alloc(n int) (backend.Buffer, error) {
+func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	if t != backend.F32 {
+		return nil, fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
+	}
 	if n < 0 || n > maxFloats {
 		return nil, fmt.Errorf("allocate %d elements: not between 0 and %d", n, maxFloats)
 	}
@@ -162,6 +190,9 @@ func (b *Backend) Free(buf backend.Buffer) {
 	}
 	data := own.data
 	own.data = nil
+	if own.part {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -181,7 +212,11 @@ func (b *Backend) Take(buf backend.Buffer) ([]float32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take: %w", err)
 	}
-	buf.(*buffer).data = nil //nolint:forcetypeassert // floats has looked.
+	own := buf.(*buffer) //nolint:forcetypeassert // floats has looked.
+	if own.part {
+		return nil, errors.New("take: the buffer is a part of another")
+	}
+	own.data = nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= cap(data)
@@ -252,6 +287,18 @@ func (b *Backend) Zero(buf backend.Buffer) error {
 	}
 	clear(data)
 	return nil
+}
+
+// Rows implements backend.Device.
+func (b *Backend) Rows(buf backend.Buffer, c, from, to int) (backend.Buffer, error) {
+	data, err := floats("the buffer", buf, -1)
+	if err != nil {
+		return nil, fmt.Errorf("rows: %w", err)
+	}
+	if err := check.Part(len(data), c, from, to); err != nil {
+		return nil, err
+	}
+	return &buffer{data: data[from*c : to*c : to*c], part: true}, nil
 }
 
 // length is b.Len() for a live buffer and 0 for nil.

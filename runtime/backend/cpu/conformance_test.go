@@ -22,8 +22,10 @@ const guard = 64
 
 var sentinel = float32(-1.2345e33)
 
-func (g *guarded) Alloc(n int) (backend.Buffer, error) {
-	inner, err := g.Backend.Alloc(n)
+func (g *guarded) NewArena() backend.Arena { return newArena(g) }
+
+func (g *guarded) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	inner, err := g.Backend.Alloc(t, n)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +34,7 @@ func (g *guarded) Alloc(n int) (backend.Buffer, error) {
 	for i := range whole {
 		whole[i] = sentinel
 	}
-	b := &buffer{whole[guard : guard+n : guard+n]}
+	b := &buffer{data: whole[guard : guard+n : guard+n]}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.live[b] = whole
@@ -99,7 +101,7 @@ func TestClosedBackendRefusesMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := b.Alloc(1); err == nil {
+	if _, err := b.Alloc(backend.F32, 1); err == nil {
 		t.Error("Alloc after Close: no error")
 	}
 }
@@ -108,7 +110,7 @@ func TestFreedMemoryIsUsedAgain(t *testing.T) {
 	b := newTest(t, 1, "")
 	for range 100 {
 		for _, n := range []int{1000, 1010, 1020} {
-			buf, err := b.Alloc(n)
+			buf, err := b.Alloc(backend.F32, n)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +121,7 @@ func TestFreedMemoryIsUsedAgain(t *testing.T) {
 		t.Errorf("%d elements are held for buffers of about 1000", b.held)
 	}
 	if got := testing.AllocsPerRun(20, func() {
-		buf, _ := b.Alloc(1 << 20)
+		buf, _ := b.Alloc(backend.F32, 1<<20)
 		b.Free(buf)
 	}); got > 3 {
 		t.Errorf("%v allocations for a buffer that was free", math.Round(got))
@@ -133,7 +135,7 @@ func TestMemoryIsBoundedByWhatWasInUse(t *testing.T) {
 	round := func(n int) {
 		var buffers []backend.Buffer
 		for range 4 {
-			buf, err := b.Alloc(n)
+			buf, err := b.Alloc(backend.F32, n)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +161,7 @@ func TestMemoryIsBoundedByWhatWasInUse(t *testing.T) {
 // use, finds them all again in the next step.
 func TestPhasesDoNotTakeEachOthersMemory(t *testing.T) {
 	b := newTest(t, 1, "")
-	if _, err := b.Alloc(freelyHeld); err != nil {
+	if _, err := b.Alloc(backend.F32, freelyHeld); err != nil {
 		t.Fatal(err)
 	}
 	known := map[*float32]bool{}
@@ -167,7 +169,7 @@ func TestPhasesDoNotTakeEachOthersMemory(t *testing.T) {
 		for _, n := range []int{1 << 20, 1 << 21} {
 			var buffers []backend.Buffer
 			for range 2 {
-				buf, err := b.Alloc(n)
+				buf, err := b.Alloc(backend.F32, n)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -19,9 +19,6 @@ type format struct {
 	// rowCost is about how much longer it takes to make an element of a row ready for a
 	// product than to read one of a panel; see newGrid.
 	rowCost float64
-	// tooLarge is the bits of the least magnitude that it cannot hold; float32 holds
-	// whatever there is.
-	tooLarge uint32
 	// pack writes row r of a panel; the panel was zero. unpack reads it.
 	pack   func(panel, row []float32, r, nr int)
 	unpack func(row, panel []float32, r, nr int)
@@ -42,13 +39,11 @@ var formats = [...]format{
 	},
 	backend.BF16: {
 		columns: 2, lines: 1, blockSteps: 768, rowCost: 1.5,
-		tooLarge: 0x7f7f8000, // Half-way from the last number to infinity.
-		pack:     packBF16, unpack: unpackBF16,
+		pack: packBF16, unpack: unpackBF16,
 	},
 	backend.Int8: {
 		columns: 2 * backend.Int8Block, lines: int8Step, blockSteps: 32, rowCost: 15,
-		tooLarge: 0x7f000000, // 2¹²⁷, whose scale is below it, times 127, even if rounded up.
-		pack:     packInt8, unpack: unpackInt8,
+		pack: packInt8, unpack: unpackInt8,
 	},
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // Blocking of the matrix product. A kernel tile is product.mr rows by one panel
@@ -58,60 +59,83 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 
 // scales are backend.Scales with their memory; there may be none.
 type scales struct {
-	of    [][]float32
-	index []int32
+	bank    []float32 // [·, columns]
+	index   []int32
+	columns int
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (scales, error) {
 	if s == nil {
 		return scales{}, nil
 	}
-	if len(s.Of) == 0 {
-		return scales{}, fmt.Errorf("%s: the list of scales is empty", op)
+	args, err := operands(op, operand{"the bank of scales", s.Bank, -1})
+	if err != nil {
+		return scales{}, err
 	}
-	if s.Index != nil && len(s.Index) != n {
-		return scales{}, fmt.Errorf("%s: %d rows, and scales for %d", op, n, len(s.Index))
+	bank := args[0]
+	if err := check.Bank(op, len(bank), columns); err != nil {
+		return scales{}, err
 	}
-	for row, i := range s.Index {
-		if i < 0 || int(i) >= len(s.Of) {
-			return scales{}, fmt.Errorf("%s: row %d has scale %d of %d", op, row, i, len(s.Of))
-		}
+	if s.Index == nil {
+		return scales{bank: bank, columns: columns}, nil
 	}
-	all := make([]operand, len(s.Of))
-	for i, scale := range s.Of {
-		all[i] = operand{"a scale", scale, columns}
+	index, err := indices(op, "the index of scales", s.Index, n)
+	if err != nil {
+		return scales{}, err
 	}
-	of, err := operands(op, all...)
-	return scales{of: of, index: s.Index}, err
+	return scales{bank: bank, index: index, columns: columns}, check.Rows(op+" with scales", index, 0, len(bank), columns)
 }
 
 // row returns the scale of a row.
 func (s *scales) row(r int) []float32 {
 	if s.index == nil {
-		return s.of[0]
+		return s.bank[:s.columns]
 	}
-	return s.of[s.index[r]]
+	return s.bank[int(s.index[r])*s.columns:][:s.columns]
+}
+
+// none reports that rows are taken as they are.
+func (s *scales) none() bool { return s.bank == nil }
+
+// MatMulBuffers implements backend.LinearOps. b is laid out as a weight first.
+func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) error {
+	const op = "matmul of buffers"
+	if n < 0 || m <= 0 || k <= 0 {
+		return fmt.Errorf("%s: [%d, %d] by [%d, %d]", op, n, k, m, k)
+	}
+	args, err := operands(op, operand{"y", y, n * m}, operand{"a", x, n * k}, operand{"b", z, m * k})
+	if err != nil || n == 0 {
+		return err
+	}
+	w := pack(b.pool, &arena{}, backend.F32, args[2], m, k, b.kernels.nr)
+	b.compute(n, []multiplication{{
+		kernels: b.kernels, product: &b.kernels.products[backend.F32], packed: w, c: args[0], a: args[1], ldc: m, lda: k, add: add,
+	}})
+	return nil
 }
 
 // Gather implements backend.LinearOps.
-func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids []int32) error {
-	own, err := b.weight("gather", w)
+func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) error {
+	const op = "gather"
+	own, err := b.weight(op, w)
+	if err != nil {
+		return err
+	}
+	list, err := indices(op, "ids", ids, -1)
 	if err != nil {
 		return err
 	}
 	in := w.In()
-	args, err := operands("gather", operand{"y", y, len(ids) * in})
+	args, err := operands(op, operand{"y", y, len(list) * in})
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		if id < 0 || int(id) >= w.Out() {
-			return fmt.Errorf("gather: row %d of a matrix with %d", id, w.Out())
-		}
+	if err := check.Rows(op, list, 0, w.Out()*in, in); err != nil {
+		return err
 	}
-	b.pool.rows(len(ids), 4*in, func(from, to int) {
+	b.pool.rows(len(list), 4*in, func(from, to int) {
 		for i := from; i < to; i++ {
-			own.forward.copyRow(args[0][i*in:(i+1)*in], int(ids[i]))
+			own.forward.copyRow(args[0][i*in:(i+1)*in], int(list[i]))
 		}
 	})
 	return nil

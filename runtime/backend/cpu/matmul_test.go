@@ -44,7 +44,7 @@ func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
 		{25, 33, 7}, {13, 1, 1}, {40, 96, 130}, {150, 257, 33}, {7, 300, 1100}, {24, 128, 512},
 	}
 	for _, path := range Paths() {
-		for _, kind := range backend.WeightTypes() {
+		for _, kind := range backend.DTypes() {
 			for _, s := range shapes {
 				t.Run(fmt.Sprintf("%s/%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(t *testing.T) {
 					x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)
@@ -87,13 +87,13 @@ func exact(x, w, y0 []float32, i, out, in int, add bool) float64 {
 	return sum
 }
 
-func multiply(tb testing.TB, b *Backend, kind backend.WeightType, y, x, w []float32, n, out, in int, add bool) {
+func multiply(tb testing.TB, b *Backend, kind backend.DType, y, x, w []float32, n, out, in int, add bool) {
 	tb.Helper()
 	weight, err := b.NewWeight(kind, out, in, w)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := b.MatMul(n, backend.Product{Y: &buffer{y}, X: &buffer{x}, W: weight, Add: add}); err != nil {
+	if err := b.MatMul(n, backend.Product{Y: &buffer{data: y}, X: &buffer{data: x}, W: weight, Add: add}); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -112,7 +112,7 @@ func BenchmarkMatMul(b *testing.B) {
 	}
 	for _, path := range Paths() {
 		for _, s := range shapes {
-			for _, kind := range backend.WeightTypes() {
+			for _, kind := range backend.DTypes() {
 				b.Run(fmt.Sprintf("path=%s/type=%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(b *testing.B) {
 					benchmarkMatMul(b, path, kind, s.n, s.out, s.in)
 				})
@@ -121,13 +121,13 @@ func BenchmarkMatMul(b *testing.B) {
 	}
 }
 
-func benchmarkMatMul(b *testing.B, path string, kind backend.WeightType, n, out, in int) {
+func benchmarkMatMul(b *testing.B, path string, kind backend.DType, n, out, in int) {
 	be := newTest(b, 0, path)
 	w, err := be.NewWeight(kind, out, in, random(out*in, 1))
 	if err != nil {
 		b.Fatal(err)
 	}
-	x, y := &buffer{random(n*in, 2)}, &buffer{make([]float32, n*out)}
+	x, y := &buffer{data: random(n*in, 2)}, &buffer{data: make([]float32, n*out)}
 	work := 2 * float64(n) * float64(out) * float64(in)
 	for b.Loop() {
 		if err := be.MatMul(n, backend.Product{Y: y, X: x, W: w}); err != nil {
@@ -159,7 +159,7 @@ func gonumSpeed(n, out, in int) float64 {
 
 // BenchmarkNewWeight is what loading costs.
 func BenchmarkNewWeight(b *testing.B) {
-	for _, kind := range backend.WeightTypes() {
+	for _, kind := range backend.DTypes() {
 		b.Run("type="+kind.String(), func(b *testing.B) {
 			be := newTest(b, 0, "")
 			const out, in = 2048, 2048

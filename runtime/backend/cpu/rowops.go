@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // Add implements backend.RowOps.
@@ -32,17 +33,6 @@ func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
 		}
 	})
 	return nil
-}
-
-// columns returns the length of a row of a buffer with n rows.
-func columns(op string, buf backend.Buffer, n int) (int, error) {
-	if n < 0 || (n == 0 && length(buf) != 0) || (n > 0 && length(buf)%n != 0) {
-		return 0, fmt.Errorf("%s: %d elements do not make %d equal rows", op, length(buf), n)
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	return length(buf) / n, nil
 }
 
 // ScaleColumns implements backend.RowOps.
@@ -84,51 +74,48 @@ func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
 }
 
 // SelectRows implements backend.RowOps.
-func (b *Backend) SelectRows(y, x backend.Buffer, rows []int32, c int) error {
-	args, err := rowCopy("select rows", y, x, len(rows), c)
+func (b *Backend) SelectRows(y, x backend.Buffer, rows backend.Index, c int) error {
+	const op = "select rows"
+	args, list, err := rowCopy(op, y, x, rows, c, 0)
 	if err != nil {
 		return err
 	}
-	if err := checkRows("select rows", rows, len(args[1]), c); err != nil {
-		return err
-	}
-	for i, r := range rows {
+	for i, r := range list {
 		copy(args[0][i*c:(i+1)*c], args[1][int(r)*c:])
 	}
 	return nil
 }
 
 // ScatterRows implements backend.RowOps.
-func (b *Backend) ScatterRows(y, x backend.Buffer, rows []int32, c int) error {
-	args, err := rowCopy("scatter rows", x, y, len(rows), c)
+func (b *Backend) ScatterRows(y, x backend.Buffer, rows backend.Index, c int) error {
+	const op, nowhere = "scatter rows", -1
+	args, list, err := rowCopy(op, x, y, rows, c, nowhere)
 	if err != nil {
 		return err
 	}
-	if err := checkRows("scatter rows", rows, len(args[1]), c); err != nil {
-		return err
-	}
-	for i, r := range rows {
-		copy(args[1][int(r)*c:(int(r)+1)*c], args[0][i*c:])
-	}
-	return nil
-}
-
-// rowCopy resolves the packed and the indexed side of a copy of n rows.
-func rowCopy(op string, dense, indexed backend.Buffer, n, c int) ([][]float32, error) {
-	if c <= 0 {
-		return nil, fmt.Errorf("%s: rows of %d elements", op, c)
-	}
-	return operands(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1})
-}
-
-func checkRows(op string, rows []int32, elements, c int) error {
-	have := elements / c
-	for _, r := range rows {
-		if r < 0 || int(r) >= have {
-			return fmt.Errorf("%s: row %d of a buffer with %d", op, r, have)
+	for i, r := range list {
+		if r != nowhere {
+			copy(args[1][int(r)*c:(int(r)+1)*c], args[0][i*c:])
 		}
 	}
 	return nil
+}
+
+// rowCopy resolves the packed and the indexed side of a copy of rows, and which rows
+// those are, from the lowest that there may be on.
+func rowCopy(op string, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) ([][]float32, []int32, error) {
+	if c <= 0 {
+		return nil, nil, fmt.Errorf("%s: rows of %d elements", op, c)
+	}
+	list, err := indices(op, "rows", rows, -1)
+	if err != nil {
+		return nil, nil, err
+	}
+	args, err := operands(op, operand{"the packed side", dense, len(list) * c}, operand{"the indexed side", indexed, -1})
+	if err != nil {
+		return nil, nil, err
+	}
+	return args, list, check.Rows(op, list, lowest, len(args[1]), c)
 }
 
 // RMSNorm implements backend.RowOps.
@@ -209,7 +196,7 @@ func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error 
 // LogSoftmax implements backend.RowOps.
 func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
 	const op = "log softmax"
-	c, err := columns(op, x, n)
+	c, err := check.Columns(op, length(x), n)
 	if err != nil {
 		return err
 	}

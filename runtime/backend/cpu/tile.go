@@ -62,7 +62,7 @@ func (t *tiler) release() {
 // blocks of one product need is made for each: it stays in the cache so, and
 // nobody waits for it.
 func (t *tiler) take(to int) {
-	direct := t.prepare == nil && t.by.of == nil
+	direct := t.prepare == nil && t.by.none()
 	if direct && (t.lda%aliasing != 0 || to-t.row == 1) {
 		t.rows, t.args.lda = t.a[t.row*t.lda+t.first:], t.lda
 		return
@@ -78,7 +78,7 @@ func (t *tiler) take(to int) {
 			copy(made, source)
 			continue
 		}
-		if t.by.of != nil {
+		if !t.by.none() {
 			scaled := made
 			if t.prepare != nil {
 				t.scaled = resized(t.scaled, columns)

@@ -13,7 +13,7 @@ import (
 // nothing else.
 func TestTilesFetchThePanelsAhead(t *testing.T) {
 	for _, path := range Paths() {
-		for _, kind := range backend.WeightTypes() {
+		for _, kind := range backend.DTypes() {
 			for _, n := range []int{2, 12, 13, 100} {
 				t.Run(fmt.Sprintf("%s/%s/%d rows", path, kind, n), func(t *testing.T) {
 					testFetches(t, path, kind, n)
@@ -23,7 +23,7 @@ func TestTilesFetchThePanelsAhead(t *testing.T) {
 	}
 }
 
-func testFetches(t *testing.T, path string, kind backend.WeightType, n int) {
+func testFetches(t *testing.T, path string, kind backend.DType, n int) {
 	b := newTest(t, 1, path)
 	kernels := *b.kernels
 	p := &kernels.products[kind]
@@ -80,7 +80,7 @@ func testFetches(t *testing.T, path string, kind backend.WeightType, n int) {
 
 func TestBlocksAreOfOneSize(t *testing.T) {
 	for _, c := range []struct {
-		kind        backend.WeightType
+		kind        backend.DType
 		steps, want int
 	}{
 		{backend.F32, 576, 576}, {backend.F32, 1536, 768}, {backend.F32, 2048, 684}, {backend.F32, 1, 4},

@@ -3,10 +3,10 @@ package cpu
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // packed is a matrix W [out, k] in panels of nr rows: panel p holds, for each
@@ -14,14 +14,14 @@ import (
 // product reads it front to back and computes nr outputs at once. For float32 a
 // step is one column. The last panel is filled up with zeros.
 type packed struct {
-	kind             backend.WeightType
+	kind             backend.DType
 	panels           []float32
 	out, k, nr       int
 	steps, stepWords int // Of a panel.
 	after            *successor
 }
 
-func newPacked(memory *arena, kind backend.WeightType, out, k, nr int) *packed {
+func newPacked(memory *arena, kind backend.DType, out, k, nr int) *packed {
 	f := &formats[kind]
 	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr, after: &successor{}}
 	p.panels = memory.floats(p.count() * p.steps * p.stepWords)
@@ -43,7 +43,7 @@ func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows
 }
 
 // pack copies a matrix [out, k].
-func pack(workers *pool, memory *arena, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+func pack(workers *pool, memory *arena, kind backend.DType, data []float32, out, k, nr int) *packed {
 	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for r := range rows {
@@ -54,7 +54,7 @@ func pack(workers *pool, memory *arena, kind backend.WeightType, data []float32,
 }
 
 // packTransposed copies the transpose [out, k] of a matrix [k, out].
-func packTransposed(workers *pool, memory *arena, kind backend.WeightType, data []float32, out, k, nr int) *packed {
+func packTransposed(workers *pool, memory *arena, kind backend.DType, data []float32, out, k, nr int) *packed {
 	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		if kind == backend.F32 {
@@ -97,12 +97,12 @@ func (p *packed) copyRow(dst []float32, r int) {
 type weight struct {
 	forward *packed
 
-	once       sync.Once
+	mu         sync.Mutex
 	transposed *packed
 }
 
 // Type implements backend.Weight.
-func (w *weight) Type() backend.WeightType { return w.forward.kind }
+func (w *weight) Type() backend.DType { return w.forward.kind }
 
 // Out implements backend.Weight.
 func (w *weight) Out() int { return w.forward.out }
@@ -112,48 +112,55 @@ func (w *weight) In() int { return w.forward.k }
 
 // backward returns Wᵀ packed.
 func (w *weight) backward(workers *pool, memory *arena) *packed {
-	w.once.Do(func() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.transposed == nil {
 		f, kind := w.forward, backend.F32
 		if f.kind == backend.BF16 {
 			kind = backend.BF16
 		}
 		w.transposed = packTransposed(workers, memory, kind, f.unpack(workers), f.k, f.out, f.nr)
-	})
+	}
 	return w.transposed
 }
 
+// changed says that the matrix is another now.
+func (w *weight) changed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.transposed = nil
+}
+
 // NewWeight implements backend.Device.
-func (b *Backend) NewWeight(t backend.WeightType, out, in int, data []float32) (backend.Weight, error) {
-	if out <= 0 || in <= 0 || len(data)/out != in || len(data)%out != 0 {
+func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backend.Weight, error) {
+	if out <= 0 || in <= 0 || data != nil && (len(data)/out != in || len(data)%out != 0) {
 		return nil, fmt.Errorf("new weight [%d, %d]: %d elements given", out, in, len(data))
 	}
 	if int(t) >= len(formats) {
 		return nil, fmt.Errorf("new weight of type %s: %w", t, backend.ErrUnsupported)
 	}
+	if data == nil {
+		return &weight{forward: newPacked(&b.weights, t, out, in, b.kernels.nr)}, nil
+	}
 	if i := unfit(b.pool, t, data, out, in); i >= 0 {
-		return nil, fmt.Errorf("new weight [%d, %d] of type %s: element [%d, %d] is %v, which the type cannot hold", out, in, t, i/in, i%in, data[i])
+		return nil, check.Unfit("new weight", t, out, in, i/in, i%in, data[i])
 	}
 	return &weight{forward: pack(b.pool, &b.weights, t, data, out, in, b.kernels.nr)}, nil
 }
 
 // unfit returns the index of the first element that a type cannot hold, or −1.
-func unfit(workers *pool, t backend.WeightType, data []float32, out, in int) int {
+func unfit(workers *pool, t backend.DType, data []float32, out, in int) int {
 	if t == backend.F32 {
 		return -1
 	}
-	const magnitude = 1<<31 - 1
-	limit := formats[t].tooLarge
 	var mu sync.Mutex
 	first := -1
 	workers.rows(out, in, func(from, to int) {
-		for i, v := range data[from*in : to*in] {
-			if math.Float32bits(v)&magnitude >= limit {
-				mu.Lock()
-				defer mu.Unlock()
-				if at := from*in + i; first < 0 || at < first {
-					first = at
-				}
-				return
+		if at := check.Fits(t, data[from*in:to*in]); at >= 0 {
+			mu.Lock()
+			defer mu.Unlock()
+			if at += from * in; first < 0 || at < first {
+				first = at
 			}
 		}
 	})

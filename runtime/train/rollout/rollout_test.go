@@ -40,11 +40,15 @@ func alone(t *testing.T, m *model.Model, prompt []int32, s *sample.Sampler, stop
 	var a rollout.Answer
 	for len(a.Tokens) < most && !a.Stopped {
 		tokens := append(append([]int32(nil), prompt...), a.Tokens...)
-		logits, tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: append(tokens, 0), From: len(tokens) - 1}})
+		tape, err := m.Forward(t.Context(), []model.Sequence{{Tokens: append(tokens, 0), From: len(tokens) - 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
+		logits, err := tape.Logits()
 		tape.Release()
+		if err != nil {
+			t.Fatal(err)
+		}
 		id, err := s.Next(logits.Row(0))
 		if err != nil {
 			t.Fatal(err)

@@ -115,6 +115,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: decompositionDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: devices
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.PolicyDevice
+          elementRelationship: associative
+          keys:
+          - name
     - name: expertSetDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
@@ -179,6 +187,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: vocabularySize
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.Backend
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.BaseModel
   map:
     fields:
@@ -480,6 +490,15 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Form
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.GPU
+  map:
+    fields:
+    - name: resourceClaimTemplateName
+      type:
+        scalar: string
+    - name: resourceName
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
@@ -732,6 +751,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: subPath
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PolicyDevice
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: pods
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.PolicyExpert
   map:
     fields:
@@ -848,6 +876,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: completionTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: device
+      type:
+        scalar: string
     - name: failures
       type:
         scalar: numeric
@@ -869,6 +900,13 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.RuntimeSpec
   map:
     fields:
+    - name: backend
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
+      default: Auto
+    - name: gpu
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.GPU
     - name: image
       type:
         scalar: string
@@ -929,6 +967,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
   map:
     fields:
+    - name: backend
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
     - name: contextLength
       type:
         scalar: numeric
@@ -940,6 +981,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Form
       default: Auto
+    - name: gpu
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.GPU
     - name: maxBatch
       type:
         scalar: numeric
@@ -1044,6 +1088,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingSpec
   map:
     fields:
+    - name: backend
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
     - name: backoffLimit
       type:
         scalar: numeric
@@ -1055,6 +1102,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.DType
       default: F32
+    - name: gpu
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.GPU
     - name: method
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Method

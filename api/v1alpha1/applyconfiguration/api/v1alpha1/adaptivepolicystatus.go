@@ -48,6 +48,9 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	Adaptation *AdaptationStatusApplyConfiguration `json:"adaptation,omitempty"`
 	// podCounts counts the pods by what they serve.
 	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
+	// devices on which the pods compute that have loaded the model, and how many pods
+	// each of them has: the first 16 by name.
+	Devices []PolicyDeviceApplyConfiguration `json:"devices,omitempty"`
 	// pods that do not serve what is expected, and why: the first 16 by name, those
 	// that failed first.
 	Pods []PolicyPodApplyConfiguration `json:"pods,omitempty"`
@@ -178,6 +181,19 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithAdaptation(value *Adaptatio
 // If called multiple times, the PodCounts field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithPodCounts(value *PodCountsApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.PodCounts = value
+	return b
+}
+
+// WithDevices adds the given value to the Devices field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Devices field.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithDevices(values ...*PolicyDeviceApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithDevices")
+		}
+		b.Devices = append(b.Devices, *values[i])
+	}
 	return b
 }
 

@@ -25,6 +25,9 @@ type RunStatusApplyConfiguration struct {
 	// retries counts the Jobs that failed for something that may pass by itself and
 	// were made again after a pause.
 	Retries *int32 `json:"retries,omitempty"`
+	// device that computes, or did at last, in the runtime's words, such as cpu
+	// (avx512, 2 threads); not known before a pod says so.
+	Device *string `json:"device,omitempty"`
 	// result of the run, once it ended: Succeeded, or the reason of its failure.
 	Result *string `json:"result,omitempty"`
 }
@@ -80,6 +83,14 @@ func (b *RunStatusApplyConfiguration) WithFailures(value int32) *RunStatusApplyC
 // If called multiple times, the Retries field is set to the value of the last call.
 func (b *RunStatusApplyConfiguration) WithRetries(value int32) *RunStatusApplyConfiguration {
 	b.Retries = &value
+	return b
+}
+
+// WithDevice sets the Device field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Device field is set to the value of the last call.
+func (b *RunStatusApplyConfiguration) WithDevice(value string) *RunStatusApplyConfiguration {
+	b.Device = &value
 	return b
 }
 

@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -12,13 +13,26 @@ import (
 // RuntimeSpec says which image the pods of a model run and where. Training and
 // serving pods inherit it.
 type RuntimeSpecApplyConfiguration struct {
-	// image of the runtime `t2`. The operator's --runtime-image is used where it
-	// is not set.
+	// image of the runtime, of every pod of the model, of its experts and of its
+	// policies. Without it, it is the operator's --runtime-image, or its
+	// --cuda-runtime-image where CUDA computes; with it, it must have the backends
+	// that are asked for, as t2-cuda has both.
 	Image *string `json:"image,omitempty"`
 	// imagePullPolicy of that image.
 	ImagePullPolicy *v1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// backend is what decomposes, trains and serves: CPU; CUDA, on an NVIDIA GPU, of
+	// which each pod asks for one unless resources or gpu say otherwise; or Auto,
+	// which is CUDA where resources or gpu ask for a GPU, and CPU elsewhere. With CUDA
+	// pods have the operator's runtime class and tolerations for GPUs too, unless a
+	// podTemplate says otherwise. What only fetches has no GPU.
+	Backend *apiv1alpha1.Backend `json:"backend,omitempty"`
+	// gpu says which GPU a pod has where CUDA computes. Without it, it is what
+	// resources ask for, or one of the operator's --gpu-resource.
+	GPU *GPUApplyConfiguration `json:"gpu,omitempty"`
 	// resources of the pods that fetch and decompose, and of training and serving
-	// pods that do not name their own.
+	// pods that do not name their own. What they ask for of GPUs goes only to what
+	// computes on them; a GPU's resource of which 0 is asked for says that pods have
+	// their GPU in another way.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
 	// podTemplate shapes every pod of the model, of its experts and of its policies:
 	// where it runs, as whom, and with what beside the operator's own.
@@ -44,6 +58,22 @@ func (b *RuntimeSpecApplyConfiguration) WithImage(value string) *RuntimeSpecAppl
 // If called multiple times, the ImagePullPolicy field is set to the value of the last call.
 func (b *RuntimeSpecApplyConfiguration) WithImagePullPolicy(value v1.PullPolicy) *RuntimeSpecApplyConfiguration {
 	b.ImagePullPolicy = &value
+	return b
+}
+
+// WithBackend sets the Backend field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Backend field is set to the value of the last call.
+func (b *RuntimeSpecApplyConfiguration) WithBackend(value apiv1alpha1.Backend) *RuntimeSpecApplyConfiguration {
+	b.Backend = &value
+	return b
+}
+
+// WithGPU sets the GPU field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GPU field is set to the value of the last call.
+func (b *RuntimeSpecApplyConfiguration) WithGPU(value *GPUApplyConfiguration) *RuntimeSpecApplyConfiguration {
+	b.GPU = value
 	return b
 }
 

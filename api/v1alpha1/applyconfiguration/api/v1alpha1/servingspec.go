@@ -17,6 +17,13 @@ type ServingSpecApplyConfiguration struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// resources of a pod; those of the BaseModel's spec.runtime without it.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
+	// backend that serves: CPU, CUDA, or Auto, which is CUDA where a GPU is asked for.
+	// Without it, it is Auto where resources or gpu ask for a GPU here, and elsewhere
+	// what the BaseModel's spec.runtime says.
+	Backend *apiv1alpha1.Backend `json:"backend,omitempty"`
+	// gpu says which GPU a pod has where CUDA serves. Without it, it is what resources
+	// ask for here, or as the BaseModel's spec.runtime says.
+	GPU *GPUApplyConfiguration `json:"gpu,omitempty"`
 	// contextLength bounds prompt and answer together, in tokens. Without it, it is
 	// what the model was made for (the BaseModel's
 	// status.architecture.contextLength), and 2048 at most.
@@ -55,6 +62,22 @@ func (b *ServingSpecApplyConfiguration) WithReplicas(value int32) *ServingSpecAp
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithResources(value v1.ResourceRequirements) *ServingSpecApplyConfiguration {
 	b.Resources = &value
+	return b
+}
+
+// WithBackend sets the Backend field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Backend field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithBackend(value apiv1alpha1.Backend) *ServingSpecApplyConfiguration {
+	b.Backend = &value
+	return b
+}
+
+// WithGPU sets the GPU field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GPU field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithGPU(value *GPUApplyConfiguration) *ServingSpecApplyConfiguration {
+	b.GPU = value
 	return b
 }
 

@@ -11,8 +11,8 @@ import (
 // with apply.
 //
 // TrainingSpec says how an expert is trained. A change of anything that the result
-// depends on (all but suspend, backoffLimit, resources and podTemplate) trains again;
-// the old artifact is served until the new one is there.
+// depends on (all but suspend, backoffLimit, resources, backend, gpu and podTemplate)
+// trains again; the old artifact is served until the new one is there.
 type TrainingSpecApplyConfiguration struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
 	Method *MethodApplyConfiguration `json:"method,omitempty"`
@@ -47,6 +47,15 @@ type TrainingSpecApplyConfiguration struct {
 	// resources of the training pod; those of the BaseModel's spec.runtime without
 	// it. A change goes on with the run in another pod, from its checkpoint.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
+	// backend that trains: CPU, CUDA, or Auto, which is CUDA where a GPU is asked for.
+	// Without it, it is Auto where resources or gpu ask for a GPU here, and elsewhere
+	// what the BaseModel's spec.runtime says. A change goes on with the run in another
+	// pod, from its checkpoint.
+	Backend *apiv1alpha1.Backend `json:"backend,omitempty"`
+	// gpu says which GPU the pod has where CUDA trains. Without it, it is what
+	// resources ask for here, or as the BaseModel's spec.runtime says. A change goes on
+	// with the run in another pod, from its checkpoint.
+	GPU *GPUApplyConfiguration `json:"gpu,omitempty"`
 	// podTemplate shapes the training pod: where it runs, as whom, and with what
 	// beside the operator's own. It is merged into that of the BaseModel's
 	// spec.runtime. A change goes on with the run in another pod, from its checkpoint.
@@ -146,6 +155,22 @@ func (b *TrainingSpecApplyConfiguration) WithBackoffLimit(value int32) *Training
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *TrainingSpecApplyConfiguration) WithResources(value v1.ResourceRequirements) *TrainingSpecApplyConfiguration {
 	b.Resources = &value
+	return b
+}
+
+// WithBackend sets the Backend field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Backend field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithBackend(value apiv1alpha1.Backend) *TrainingSpecApplyConfiguration {
+	b.Backend = &value
+	return b
+}
+
+// WithGPU sets the GPU field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GPU field is set to the value of the last call.
+func (b *TrainingSpecApplyConfiguration) WithGPU(value *GPUApplyConfiguration) *TrainingSpecApplyConfiguration {
+	b.GPU = value
 	return b
 }
 

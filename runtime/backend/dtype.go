@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// WeightType says how a weight is stored, and with it what its product rounds.
-// Bytes count what a backend keeps and reads for each element.
-type WeightType uint8
+// DType says how numbers are stored: activations, the key-value cache and weights,
+// for which it also says what a product rounds. Bytes count what a backend keeps and
+// reads for each element. Buffers are F32 or BF16, weights any of them.
+type DType uint8
 
 const (
 	// F32 stores float32, four bytes. MatMul multiplies and adds in float32.
-	F32 WeightType = iota
+	F32 DType = iota
 
 	// BF16 stores bfloat16, two bytes: NewWeight rounds to nearest, ties to even,
 	// so that a matrix of bfloat16 values is stored exactly. Products round x (or dy)
@@ -37,22 +38,22 @@ const (
 // Int8Block is the number of elements that share a scale.
 const Int8Block = 32
 
-var weightTypes = [...]string{F32: "f32", BF16: "bf16", Int8: "int8"}
+var dtypes = [...]string{F32: "f32", BF16: "bf16", Int8: "int8"}
 
-// WeightTypes lists the types.
-func WeightTypes() []WeightType { return []WeightType{F32, BF16, Int8} }
+// DTypes lists the types.
+func DTypes() []DType { return []DType{F32, BF16, Int8} }
 
 // String returns the type's name.
-func (t WeightType) String() string {
-	if int(t) < len(weightTypes) {
-		return weightTypes[t]
+func (t DType) String() string {
+	if int(t) < len(dtypes) {
+		return dtypes[t]
 	}
-	return fmt.Sprintf("WeightType(%d)", uint8(t))
+	return fmt.Sprintf("DType(%d)", uint8(t))
 }
 
 // Bytes is the memory that the elements and scales of a matrix [out, in] take,
 // without what a backend fills its layout up with.
-func (t WeightType) Bytes(out, in int) int64 {
+func (t DType) Bytes(out, in int) int64 {
 	n := int64(out) * int64(in)
 	switch t {
 	case BF16:
@@ -65,10 +66,10 @@ func (t WeightType) Bytes(out, in int) int64 {
 	}
 }
 
-// ParseWeightType returns the type of this name, in any case; an empty one means
+// ParseDType returns the type of this name, in any case; an empty one means
 // F32.
-func ParseWeightType(name string) (WeightType, error) {
-	var t WeightType
+func ParseDType(name string) (DType, error) {
+	var t DType
 	if name == "" {
 		return F32, nil
 	}
@@ -77,15 +78,15 @@ func ParseWeightType(name string) (WeightType, error) {
 }
 
 // MarshalText returns the type's name.
-func (t WeightType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+func (t DType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // UnmarshalText sets the type by its name, in any case. The error says which names
 // there are.
-func (t *WeightType) UnmarshalText(name []byte) error {
-	i := slices.Index(weightTypes[:], strings.ToLower(string(name)))
+func (t *DType) UnmarshalText(name []byte) error {
+	i := slices.Index(dtypes[:], strings.ToLower(string(name)))
 	if i < 0 {
-		return fmt.Errorf("dtype %q is none of %s", name, strings.Join(weightTypes[:], ", "))
+		return fmt.Errorf("dtype %q is none of %s", name, strings.Join(dtypes[:], ", "))
 	}
-	*t = WeightType(i)
+	*t = DType(i)
 	return nil
 }

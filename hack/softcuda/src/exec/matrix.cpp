@@ -1,0 +1,359 @@
+// ldmatrix, movmatrix and mma.sync, with the fragment layouts of the PTX ISA.
+//
+// In all of them lane l is in group g = l / 4 at place t = l % 4. A register holds E
+// elements (1 of 32 bits, 2 of 16, 4 of 8). Register r of A is row g + 8·(r & 1) from
+// column t·E + 4·E·(r >> 1); register r of B is column g from row t·E + 4·E·r; the four
+// accumulators of a lane are rows g and g + 8, columns 2t and 2t + 1.
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
+#include "access.h"
+#include "numeric.h"
+#include "shared.h"
+
+namespace softcuda {
+
+using ptx::Operand;
+using ptx::Space;
+using ptx::Type;
+
+namespace {
+
+int whole_warp(Warp& w, const Inst& i, const char* what) {
+  if (w.mask == ~0u) return kNext;
+  return fault(w, i, -1, 0, "warp-sync", kErrorLaunchFailed, std::string(what) + " must be executed by all 32 lanes of the warp");
+}
+
+// ---- ldmatrix ----
+
+// more: kCount results, then the base; x: 1 narrow, 2 generic.
+template <int kCount, bool kTrans>
+int load_matrix(Warp& w, const Inst& i) {
+  int status = whole_warp(w, i, "ldmatrix");
+  if (status != kNext) return status;
+  uint32_t at[32];
+  constexpr int kRows = 8 * kCount;
+  for (int l = 0; l < kRows; l++) {
+    uint64_t a = i.x & 1 ? src<uint32_t>(w, i.more[kCount])[l] + static_cast<uint32_t>(i.imm) : src<uint64_t>(w, i.more[kCount])[l] + static_cast<uint64_t>(i.imm);
+    if (i.x & 1) a = static_cast<uint32_t>(a);
+    if (i.x & 2) a -= kSharedWindow;
+    at[l] = a > UINT32_MAX ? UINT32_MAX - 15 : static_cast<uint32_t>(a);
+  }
+  status = shared_rows(w, i, at, kRows);
+  if (status != kNext) return status;
+  const uint8_t* shared = w.block->shared;
+  for (int m = 0; m < kCount; m++) {
+    alignas(64) uint16_t rows[8][8];
+    for (int r = 0; r < 8; r++) memcpy(rows[r], shared + at[8 * m + r], 16);
+    uint32_t* d = dst<uint32_t>(w, i.more[m]);
+    if (kTrans)
+      for (int l = 0; l < 32; l++) d[l] = rows[(l & 3) * 2][l >> 2] | static_cast<uint32_t>(rows[(l & 3) * 2 + 1][l >> 2]) << 16;
+    else
+      memcpy(d, rows, 128);  // row by row is lane by lane
+  }
+  return kNext;
+}
+
+void ldmatrix(Decoder& d) {
+  if (!d.has("sync") || !d.has("aligned") || !d.has("m8n8")) d.fail("ldmatrix wants .sync.aligned.m8n8");
+  int count = d.has("x4") ? 4 : d.has("x2") ? 2 : d.has("x1") ? 1 : 0;
+  bool trans = d.has("trans");
+  Space space = space_modifier(d);
+  if (count == 0 || d.type() != Type::b16 || (space != Space::shared && space != Space::generic)) d.fail("ldmatrix wants .x1, .x2 or .x4, .shared and .b16");
+  d.want(2);
+  auto elements = d.elements(0);
+  if (elements.size() != static_cast<size_t>(count)) d.fail("ldmatrix.x" + std::to_string(count) + " gives " + std::to_string(count) + " registers");
+  Address a = d.address(d.operand(1), space);
+  std::vector<Ref> outs;
+  for (auto* e : elements) outs.push_back(d.out(*e, Type::b32));
+  Handler fn = count == 4 ? (trans ? load_matrix<4, true> : load_matrix<4, false>)
+               : count == 2 ? (trans ? load_matrix<2, true> : load_matrix<2, false>)
+                            : (trans ? load_matrix<1, true> : load_matrix<1, false>);
+  d.put_more(fn, outs, {a.base}, a.offset, (a.narrow ? 1u : 0) | (space == Space::generic ? 2u : 0));
+}
+
+int transpose(Warp& w, const Inst& i) {
+  int status = whole_warp(w, i, "movmatrix");
+  if (status != kNext) return status;
+  uint16_t m[8][8];
+  memcpy(m, src<uint32_t>(w, i.a), 128);
+  uint32_t* d = dst<uint32_t>(w, i.d);
+  for (int l = 0; l < 32; l++) d[l] = m[(l & 3) * 2][l >> 2] | static_cast<uint32_t>(m[(l & 3) * 2 + 1][l >> 2]) << 16;
+  return kNext;
+}
+
+void movmatrix(Decoder& d) {
+  if (!d.has("sync") || !d.has("aligned") || !d.has("m8n8") || !d.has("trans") || d.type() != Type::b16) d.fail("movmatrix wants .sync.aligned.m8n8.trans.b16");
+  d.want(2);
+  Ref a = d.in(1, Type::b32);
+  d.put(transpose, d.out(0, Type::b32), a);
+}
+
+// ---- mma ----
+
+struct Half {
+  static constexpr int kElements = 2;
+  static float value(uint32_t r, int e) { return f16_to_f32(static_cast<uint16_t>(r >> (16 * e))); }
+};
+struct Brain {
+  static constexpr int kElements = 2;
+  static float value(uint32_t r, int e) { return as_float(e ? r & 0xffff0000 : r << 16); }
+};
+struct Tensor {  // .tf32: the low 13 bits do not count
+  static constexpr int kElements = 1;
+  static float value(uint32_t r, int) { return as_float(r & 0xffffe000); }
+};
+struct Signed {
+  static constexpr int kElements = 4;
+  static int32_t value(uint32_t r, int e) { return static_cast<int8_t>(r >> (8 * e)); }
+};
+struct Unsigned {
+  static constexpr int kElements = 4;
+  static int32_t value(uint32_t r, int e) { return static_cast<uint8_t>(r >> (8 * e)); }
+};
+
+// fragments spreads the registers of A and B (at in[0…]) out into matrices.
+template <class A, class B, class V, int kK>
+void fragments(const Warp& w, const Slot* in, V (*a)[kK], V (*b)[8]) {
+  constexpr int kE = A::kElements, kRegsB = kK / (4 * kE), kRegsA = 2 * kRegsB;
+  for (int r = 0; r < kRegsA; r++) {
+    const uint32_t* p = src<uint32_t>(w, in[r]);
+    for (int l = 0; l < 32; l++)
+      for (int e = 0; e < kE; e++) a[(l >> 2) + 8 * (r & 1)][(l & 3) * kE + 4 * kE * (r >> 1) + e] = A::value(p[l], e);
+  }
+  for (int r = 0; r < kRegsB; r++) {
+    const uint32_t* p = src<uint32_t>(w, in[kRegsA + r]);
+    for (int l = 0; l < 32; l++)
+      for (int e = 0; e < kE; e++) b[(l & 3) * kE + 4 * kE * r + e][l >> 2] = B::value(p[l], e);
+  }
+}
+
+// Eight floats are a row of the product. Products of these types are exact in float, so
+// that fused or not makes no difference but where they leave its range; sums are
+// rounded one after another, in the order of k.
+using Row = float __attribute__((vector_size(32)));
+using Four = float __attribute__((vector_size(16)));
+using Words = uint32_t __attribute__((vector_size(32)));
+using Halves = uint16_t __attribute__((vector_size(16)));
+
+inline Row multiply_add(float a, Row b, Row c) {
+#ifdef __FMA__
+  return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c);
+#else
+  for (int n = 0; n < 8; n++) c[n] = __builtin_fmaf(a, b[n], c[n]);
+  return c;
+#endif
+}
+
+template <int kK>
+void multiply(const float (*a)[kK], const Row* b, Row* c) {
+  // Four rows at a time, as each addition waits for the one before it.
+  for (int i = 0; i < 16; i += 4) {
+    Row s0 = c[i], s1 = c[i + 1], s2 = c[i + 2], s3 = c[i + 3];
+    for (int k = 0; k < kK; k++) {
+      s0 = multiply_add(a[i][k], b[k], s0);
+      s1 = multiply_add(a[i + 1][k], b[k], s1);
+      s2 = multiply_add(a[i + 2][k], b[k], s2);
+      s3 = multiply_add(a[i + 3][k], b[k], s3);
+    }
+    c[i] = s0, c[i + 1] = s1, c[i + 2] = s2, c[i + 3] = s3;
+  }
+}
+
+inline Row widen(Halves h, Brain) {
+  return reinterpret_cast<Row>(__builtin_convertvector(h, Words) << 16);
+}
+inline Row widen(Halves h, Half) {
+  Words w = __builtin_convertvector(h, Words), rest = w & 0x7fff, sign = (w & 0x8000) << 16;
+  Words scaled = reinterpret_cast<Words>(reinterpret_cast<Row>(rest << 13) * 0x1p112f);
+  Words special = 0x7f800000 | rest << 13;
+  Words top = reinterpret_cast<Words>(rest >= 0x7c00);
+  return reinterpret_cast<Row>(sign | (special & top) | (scaled & ~top));
+}
+
+// Of 16-bit elements a register of A is 8 rows of 8 elements as it lies; one of B is
+// the same transposed.
+template <class T, int kK>
+void fragments16(const Warp& w, const Slot* in, float (*a)[kK], Row* b) {
+  constexpr int kRegsB = kK / 8, kRegsA = 2 * kRegsB;
+  for (int r = 0; r < kRegsA; r++) {
+    auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[r]));
+    for (int g = 0; g < 8; g++) {
+      Row row = widen(p[g], T{});
+      memcpy(&a[g + 8 * (r & 1)][8 * (r >> 1)], &row, sizeof row);
+    }
+  }
+  using H = Halves;
+  for (int r = 0; r < kRegsB; r++) {
+    auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[kRegsA + r]));
+    H low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+    H x[8], y[8];
+    // Three rounds of a perfect shuffle transpose eight rows.
+    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(p[k], p[k + 4], low), x[2 * k + 1] = __builtin_shuffle(p[k], p[k + 4], high);
+    for (int k = 0; k < 4; k++) y[2 * k] = __builtin_shuffle(x[k], x[k + 4], low), y[2 * k + 1] = __builtin_shuffle(x[k], x[k + 4], high);
+    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(y[k], y[k + 4], low), x[2 * k + 1] = __builtin_shuffle(y[k], y[k + 4], high);
+    for (int k = 0; k < 8; k++) b[8 * r + k] = widen(x[k], T{});
+  }
+}
+
+// sums spreads accumulators out into rows, and back.
+void gather_sums(const Warp& w, const Slot* in, Row* c) {
+  for (int h = 0; h < 2; h++) {
+    auto *even = reinterpret_cast<const Four*>(src<float>(w, in[2 * h])), *odd = reinterpret_cast<const Four*>(src<float>(w, in[2 * h + 1]));
+    for (int g = 0; g < 8; g++) {
+      Four x = even[g], y = odd[g];
+      c[g + 8 * h] = Row{x[0], y[0], x[1], y[1], x[2], y[2], x[3], y[3]};
+    }
+  }
+}
+
+void scatter_sums(Warp& w, const Slot* out, const Row* c) {
+  for (int h = 0; h < 2; h++) {
+    auto *even = reinterpret_cast<Four*>(dst<float>(w, out[2 * h])), *odd = reinterpret_cast<Four*>(dst<float>(w, out[2 * h + 1]));
+    for (int g = 0; g < 8; g++) {
+      Row r = c[g + 8 * h];
+      even[g] = Four{r[0], r[2], r[4], r[6]};
+      odd[g] = Four{r[1], r[3], r[5], r[7]};
+    }
+  }
+}
+
+// more: 4 results (2 of f16), A, B, 4 (2) accumulators.
+template <class A, int kK, bool kHalfSum>
+int mma_float(Warp& w, const Inst& i) {
+  int status = whole_warp(w, i, "mma.sync");
+  if (status != kNext) return status;
+  alignas(64) float a[16][kK];
+  alignas(64) Row b[kK], c[16];
+  constexpr int kOut = kHalfSum ? 2 : 4, kRegs = 3 * kK / (4 * A::kElements);
+  if constexpr (A::kElements == 2) {
+    fragments16<A, kK>(w, i.more + kOut, a, b);
+  } else {
+    alignas(64) float plain[kK][8];
+    fragments<A, A, float, kK>(w, i.more + kOut, a, plain);
+    memcpy(b, plain, sizeof b);
+  }
+  const Slot* sums = i.more + kOut + kRegs;
+  if constexpr (kHalfSum) {
+    for (int h = 0; h < 2; h++) {
+      auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, sums[h]));
+      for (int g = 0; g < 8; g++) c[g + 8 * h] = widen(p[g], Half{});
+    }
+  } else {
+    gather_sums(w, sums, c);
+  }
+  multiply<kK>(a, b, c);
+  if constexpr (kHalfSum) {
+    for (int h = 0; h < 2; h++)
+      for (int l = 0; l < 32; l++) {
+        Row r = c[(l >> 2) + 8 * h];
+        dst<uint32_t>(w, i.more[h])[l] = f32_to_f16(r[(l & 3) * 2]) | static_cast<uint32_t>(f32_to_f16(r[(l & 3) * 2 + 1])) << 16;
+      }
+  } else {
+    scatter_sums(w, i.more, c);
+  }
+  return kNext;
+}
+
+template <class A, class B, int kK>
+int mma_int(Warp& w, const Inst& i) {
+  int status = whole_warp(w, i, "mma.sync");
+  if (status != kNext) return status;
+  alignas(64) int32_t a[16][kK], b[kK][8], products[16][8] = {};
+  fragments<A, B, int32_t, kK>(w, i.more + 4, a, b);
+  for (int r = 0; r < 16; r++)
+    for (int k = 0; k < kK; k++)
+      for (int n = 0; n < 8; n++) products[r][n] += a[r][k] * b[k][n];
+  constexpr int kRegs = 3 * kK / 16;
+  for (int r = 0; r < 4; r++) {
+    const int32_t* c = src<int32_t>(w, i.more[4 + kRegs + r]);
+    int32_t* d = dst<int32_t>(w, i.more[r]);
+    for (int l = 0; l < 32; l++) {
+      int64_t v = int64_t{c[l]} + products[(l >> 2) + 8 * (r >> 1)][(l & 3) * 2 + (r & 1)];
+      if (i.x) v = v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : v;
+      d[l] = static_cast<int32_t>(v);
+    }
+  }
+  return kNext;
+}
+
+// m8n8k4 of doubles: A is row g, column t; B row t, column g; sums row g, 2t and 2t+1.
+int mma_double(Warp& w, const Inst& i) {
+  int status = whole_warp(w, i, "mma.sync");
+  if (status != kNext) return status;
+  double a[32], b[32], c[64];
+  memcpy(a, src<double>(w, i.more[2]), sizeof a);
+  memcpy(b, src<double>(w, i.more[3]), sizeof b);
+  for (int l = 0; l < 32; l++)
+    for (int e = 0; e < 2; e++) {
+      double sum = src<double>(w, i.more[4 + e])[l];
+      for (int k = 0; k < 4; k++) sum = __builtin_fma(a[(l & ~3) + k], b[((l & 3) * 2 + e) * 4 + k], sum);
+      c[2 * l + e] = sum;
+    }
+  for (int e = 0; e < 2; e++)
+    for (int l = 0; l < 32; l++) dst<double>(w, i.more[e])[l] = c[2 * l + e];
+  return kNext;
+}
+
+struct Form {
+  std::string_view shape;
+  Type d, a, b;
+  Handler fn;
+  int regs_a, regs_b, regs_c;
+};
+
+const Form kForms[] = {
+    {"m16n8k16", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, 16, false>, 4, 2, 4},
+    {"m16n8k8", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, 8, false>, 2, 1, 4},
+    {"m16n8k16", Type::f32, Type::f16, Type::f16, mma_float<Half, 16, false>, 4, 2, 4},
+    {"m16n8k8", Type::f32, Type::f16, Type::f16, mma_float<Half, 8, false>, 2, 1, 4},
+    {"m16n8k16", Type::f16, Type::f16, Type::f16, mma_float<Half, 16, true>, 4, 2, 2},
+    {"m16n8k8", Type::f16, Type::f16, Type::f16, mma_float<Half, 8, true>, 2, 1, 2},
+    {"m16n8k8", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, 8, false>, 4, 2, 4},
+    {"m16n8k4", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, 4, false>, 2, 1, 4},
+    {"m16n8k32", Type::s32, Type::s8, Type::s8, mma_int<Signed, Signed, 32>, 4, 2, 4},
+    {"m16n8k32", Type::s32, Type::s8, Type::u8, mma_int<Signed, Unsigned, 32>, 4, 2, 4},
+    {"m16n8k32", Type::s32, Type::u8, Type::s8, mma_int<Unsigned, Signed, 32>, 4, 2, 4},
+    {"m16n8k32", Type::s32, Type::u8, Type::u8, mma_int<Unsigned, Unsigned, 32>, 4, 2, 4},
+    {"m16n8k16", Type::s32, Type::s8, Type::s8, mma_int<Signed, Signed, 16>, 2, 1, 4},
+    {"m16n8k16", Type::s32, Type::s8, Type::u8, mma_int<Signed, Unsigned, 16>, 2, 1, 4},
+    {"m16n8k16", Type::s32, Type::u8, Type::s8, mma_int<Unsigned, Signed, 16>, 2, 1, 4},
+    {"m16n8k16", Type::s32, Type::u8, Type::u8, mma_int<Unsigned, Unsigned, 16>, 2, 1, 4},
+    {"m8n8k4", Type::f64, Type::f64, Type::f64, mma_double, 1, 1, 2},
+};
+
+void mma(Decoder& d) {
+  if (!d.has("sync") || !d.has("aligned")) d.fail("mma wants .sync.aligned");
+  int shape = d.one_of({"m16n8k16", "m16n8k8", "m16n8k4", "m16n8k32", "m8n8k4"});
+  static constexpr std::string_view shapes[] = {"m16n8k16", "m16n8k8", "m16n8k4", "m16n8k32", "m8n8k4"};
+  if (shape < 0 || !d.has("row") || !d.has("col")) d.fail("this shape of mma is not supported; known are m16n8k4, k8, k16, k32 and m8n8k4, .row.col");
+  bool sat = d.has("satfinite");
+  d.has("rn");
+  Type td = d.type(), ta = d.type(), tb = d.type(), tc = d.type();
+  const Form* form = nullptr;
+  for (auto& f : kForms)
+    if (f.shape == shapes[shape] && f.d == td && f.a == ta && f.b == tb && tc == td) form = &f;
+  if (!form) d.fail("these types are not supported for mma." + std::string(shapes[shape]));
+  if (sat && td != Type::s32) d.fail(".satfinite is for integers");
+  d.want(4);
+  Type cell = td == Type::f64 ? Type::f64 : Type::b32;
+  auto registers = [&](size_t at, int n, Type t) {
+    auto all = d.elements(at);
+    if (all.size() != static_cast<size_t>(n)) d.fail("operand " + std::to_string(at + 1) + " of this mma has " + std::to_string(n) + " registers");
+    std::vector<Ref> refs;
+    for (auto* e : all) refs.push_back(at == 0 ? d.out(*e, t) : d.in(*e, t));
+    return refs;
+  };
+  Type sum = td == Type::f32 ? Type::f32 : td == Type::f64 ? Type::f64 : Type::b32;
+  auto ins = registers(1, form->regs_a, cell), b = registers(2, form->regs_b, cell), c = registers(3, form->regs_c, sum);
+  ins.insert(ins.end(), b.begin(), b.end());
+  ins.insert(ins.end(), c.begin(), c.end());
+  d.put_more(form->fn, registers(0, form->regs_c, sum), ins, 0, sat);
+}
+
+}  // namespace
+
+const OpEntry kMatrixOps[] = {{"ldmatrix", ldmatrix}, {"movmatrix", movmatrix}, {"mma", mma}, {"", nullptr}};
+
+}  // namespace softcuda

@@ -1,0 +1,115 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"gorgonia.org/cu"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// Options say which device, and how much of it.
+type Options struct {
+	// Device counts from 0 among those that the driver shows.
+	Device int
+	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
+	Memory int64
+}
+
+// Backend is a backend.Backend on one GPU.
+type Backend struct {
+	owner   *owner
+	info    deviceInfo
+	memory  *memory
+	kernels map[string]*kernel
+	targets []string // The PTX files that were chosen.
+}
+
+var _ backend.Backend = (*Backend)(nil)
+
+// storage are the types that buffers may have.
+var storage = []backend.DType{backend.F32}
+
+// Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
+// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
+func Open(o Options) (*Backend, error) {
+	if err := driver(); err != nil {
+		return nil, err
+	}
+	n, err := cu.NumDevices()
+	if err != nil {
+		return nil, fmt.Errorf("open the GPU: %w", deviceError(of("cuDeviceGetCount", err)))
+	}
+	if o.Device < 0 || o.Device >= n {
+		return nil, fmt.Errorf("open the GPU: %w %d: the driver shows %d", backend.ErrNoDevice, o.Device, n)
+	}
+	owner, info, err := start(o.Device)
+	if err != nil {
+		return nil, fmt.Errorf("open the GPU: %w", err)
+	}
+	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}
+	err = owner.now(func() error {
+		owner.memory = b.memory
+		return b.loadKernels()
+	})
+	if err != nil {
+		if closing := b.Close(); closing != nil {
+			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
+		}
+		return nil, fmt.Errorf("open the GPU: %w", err)
+	}
+	return b, nil
+}
+
+// driver says in one sentence why there is no driver to work with.
+func driver() error {
+	switch result, why := driverState(); result {
+	case 0:
+		return nil
+	case resultNoLibrary:
+		return fmt.Errorf("%w: no NVIDIA driver was found (%s): install it, or give the container the GPU", backend.ErrNoDevice, why)
+	case resultNoDevice:
+		return fmt.Errorf("%w: the NVIDIA driver shows no GPU: give the container one", backend.ErrNoDevice)
+	default:
+		return fmt.Errorf("start the NVIDIA driver: %w", deviceError(&resultError{call: "cuInit", result: result}))
+	}
+}
+
+// Name implements backend.Device.
+func (b *Backend) Name() string {
+	return fmt.Sprintf("cuda (%s, compute capability %s)", b.info.name, b.info.capability)
+}
+
+// Capabilities implements backend.Device.
+func (b *Backend) Capabilities() backend.Capabilities {
+	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: storage}
+}
+
+// Memory implements backend.Device.
+func (b *Backend) Memory() backend.MemoryInfo {
+	b.memory.mu.Lock()
+	info := backend.MemoryInfo{Used: b.memory.used, Total: b.info.memory}
+	held, limit := b.memory.held, b.memory.limit
+	b.memory.mu.Unlock()
+	if limit > 0 {
+		info.Free = limit - info.Used
+		return info
+	}
+	err := b.owner.now(func() error {
+		free, _, err := cu.MemInfo()
+		info.Free = free + held
+		return of("cuMemGetInfo", err)
+	})
+	if err != nil {
+		info.Free = 0 // Unknown: whatever is wrong is told by what is computed next.
+	}
+	return info
+}
+
+// Sync implements backend.Device.
+func (b *Backend) Sync() error { return b.owner.sync() }
+
+// Close implements backend.Device.
+func (b *Backend) Close() error { return b.owner.close() }

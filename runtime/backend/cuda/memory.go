@@ -1,0 +1,408 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"runtime"
+	"slices"
+	"sync"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/check"
+)
+
+// memory gives out device memory, and keeps what is freed for the next who needs as
+// much. All work is in the order of one queue, so that it can be given out at once.
+type memory struct {
+	owner *owner
+	limit int64 // 0 is what the device has.
+
+	mu    sync.Mutex
+	idle  map[int64][]address // By size.
+	all   map[address]int64   // Sizes of all that the device has given.
+	held  int64               // Bytes in idle.
+	used  int64
+	total int64 // Of the device.
+}
+
+func newMemory(o *owner, limit, total int64) *memory {
+	return &memory{owner: o, limit: limit, total: total, idle: map[int64][]address{}, all: map[address]int64{}}
+}
+
+// block is a piece of memory.
+type block struct {
+	at   address
+	size int64
+}
+
+const (
+	smallestBlock = 256
+	maxBlock      = 1 << 42
+)
+
+// sizeClass rounds up to one of eight sizes an octave.
+func sizeClass(n int64) int64 {
+	if n <= smallestBlock {
+		return smallestBlock
+	}
+	step := int64(1) << max(8, bits.Len64(uint64(n-1))-4)
+	return (n + step - 1) / step * step
+}
+
+// take returns so many bytes at least, with undefined contents.
+func (m *memory) take(bytes int64) (block, error) {
+	if bytes < 0 || bytes > maxBlock {
+		return block{}, fmt.Errorf("allocate %d bytes on the device: not between 0 and %d", bytes, int64(maxBlock))
+	}
+	size := sizeClass(bytes)
+	m.mu.Lock()
+	if free := m.idle[size]; len(free) > 0 {
+		at := free[len(free)-1]
+		m.idle[size] = free[:len(free)-1]
+		m.held -= size
+		m.used += size
+		m.mu.Unlock()
+		return block{at, size}, nil
+	}
+	full := m.limit > 0 && m.used+m.held+size > m.limit
+	m.mu.Unlock()
+	if full {
+		if err := m.releaseIdle(); err != nil {
+			return block{}, err
+		}
+	}
+	at, err := m.allocate(size)
+	if errors.Is(err, backend.ErrDeviceMemory) {
+		if released := m.releaseIdle(); released != nil {
+			return block{}, released
+		}
+		at, err = m.allocate(size)
+	}
+	if err != nil {
+		return block{}, err
+	}
+	m.mu.Lock()
+	m.used += size
+	m.mu.Unlock()
+	return block{at, size}, nil
+}
+
+func (m *memory) allocate(size int64) (at address, err error) {
+	m.mu.Lock()
+	used, held := m.used, m.held
+	m.mu.Unlock()
+	if m.limit > 0 && used+held+size > m.limit {
+		return 0, fmt.Errorf("%w: %d bytes more are needed, and %d of the %d allowed are in use", backend.ErrDeviceMemory, size, used, m.limit)
+	}
+	err = m.owner.now(func() error {
+		p, err := cu.MemAlloc(size)
+		at = address(p)
+		return of("cuMemAlloc", err)
+	})
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.all[at] = size
+	}
+	if errors.Is(err, backend.ErrDeviceMemory) {
+		return 0, fmt.Errorf("%d bytes more are needed, and %d of %d are in use here: %w", size, used, m.total, err)
+	}
+	return at, err
+}
+
+// give returns a block.
+func (m *memory) give(b block) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.used -= b.size
+	m.held += b.size
+	m.idle[b.size] = append(m.idle[b.size], b.at)
+}
+
+// releaseIdle gives what is not in use back to the device.
+func (m *memory) releaseIdle() error {
+	m.mu.Lock()
+	idle := m.idle
+	m.idle = map[int64][]address{}
+	m.held = 0
+	for _, list := range idle {
+		for _, at := range list {
+			delete(m.all, at)
+		}
+	}
+	m.mu.Unlock()
+	return m.owner.now(func() error {
+		if err := m.owner.stream.Synchronize(); err != nil {
+			return of("cuStreamSynchronize", err)
+		}
+		var errs []error
+		for _, list := range idle {
+			for _, at := range list {
+				errs = append(errs, of("cuMemFree", cu.MemFree(cu.DevicePtr(at))))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// releaseAll gives everything back, in use or not. It runs on the owner, at its end.
+func (m *memory) releaseAll() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for at := range m.all {
+		errs = append(errs, of("cuMemFree", cu.MemFree(cu.DevicePtr(at))))
+	}
+	m.all, m.idle = nil, map[int64][]address{}
+	return errors.Join(errs...)
+}
+
+// held is a block that is given back once: when it is freed, or when nobody has it any
+// more.
+type held struct{ giver *giver }
+
+type giver struct {
+	once   sync.Once
+	memory *memory
+	block  block
+}
+
+func (g *giver) give() { g.once.Do(func() { g.memory.give(g.block) }) }
+
+// hold takes a block and gives it back when nobody has it any more.
+func (m *memory) hold(bytes int64) (*held, error) {
+	taken, err := m.take(bytes)
+	if err != nil {
+		return nil, err
+	}
+	h := &held{giver: &giver{memory: m, block: taken}}
+	runtime.AddCleanup(h, (*giver).give, h.giver)
+	return h, nil
+}
+
+func (h *held) at() address { return h.giver.block.at }
+
+// buffer is a backend.Buffer. The block of a part is that of the whole.
+type buffer struct {
+	kind  backend.DType
+	n     int
+	start address
+	block *held // nil after Free.
+	part  bool
+}
+
+// Len implements backend.Buffer.
+func (b *buffer) Len() int { return b.n }
+
+// Type implements backend.Buffer.
+func (b *buffer) Type() backend.DType { return b.kind }
+
+func (b *buffer) bytes() int64 { return b.kind.Bytes(1, b.n) }
+
+// Alloc implements backend.Device.
+func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	buf, err := b.alloc(t, n)
+	if err != nil {
+		return nil, err
+	}
+	return buf, nil
+}
+
+func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) {
+	if !slices.Contains(storage, t) {
+		return nil, fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
+	}
+	if n < 0 {
+		return nil, fmt.Errorf("allocate %d elements", n)
+	}
+	block, err := b.memory.hold(t.Bytes(1, n))
+	if err != nil {
+		return nil, err
+	}
+	return &buffer{kind: t, n: n, start: block.at(), block: block}, nil
+}
+
+// Free implements backend.Device.
+func (b *Backend) Free(buf backend.Buffer) {
+	own, ok := buf.(*buffer)
+	if !ok || own == nil || own.block == nil {
+		return
+	}
+	block := own.block
+	own.block = nil
+	if !own.part {
+		block.giver.give()
+	}
+}
+
+// Rows implements backend.Device.
+func (b *Backend) Rows(buf backend.Buffer, c, from, to int) (backend.Buffer, error) {
+	own, err := owned("the buffer", buf, -1)
+	if err != nil {
+		return nil, fmt.Errorf("rows: %w", err)
+	}
+	if err := check.Part(own.n, c, from, to); err != nil {
+		return nil, err
+	}
+	return &buffer{
+		kind: own.kind, n: (to - from) * c, start: own.start + address(own.kind.Bytes(1, from*c)), block: own.block, part: true,
+	}, nil
+}
+
+// owned returns a live buffer of this backend with so many elements (any number if want
+// is negative).
+func owned(name string, b backend.Buffer, want int) (*buffer, error) {
+	own, ok := b.(*buffer)
+	if !ok || own == nil || own.block == nil {
+		return nil, fmt.Errorf("%s is no live buffer of the cuda backend", name)
+	}
+	if want >= 0 && own.n != want {
+		return nil, fmt.Errorf("%s has %d elements, want %d", name, own.n, want)
+	}
+	return own, nil
+}
+
+// operand is one buffer of an operation with the size it must have.
+type operand struct {
+	name string
+	buf  backend.Buffer
+	want int
+}
+
+// operands resolves buffers that an operation reads and writes as float32.
+func operands(op string, args ...operand) ([]*buffer, error) {
+	out := make([]*buffer, len(args))
+	for i, a := range args {
+		own, err := owned(a.name, a.buf, a.want)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", op, err)
+		}
+		if own.kind != backend.F32 {
+			return nil, fmt.Errorf("%s: %s is %s: %w", op, a.name, own.kind, backend.ErrUnsupported)
+		}
+		out[i] = own
+	}
+	return out, nil
+}
+
+// length is b.Len() for a buffer and 0 for nil.
+func length(b backend.Buffer) int {
+	if b == nil {
+		return 0
+	}
+	return b.Len()
+}
+
+// Upload implements backend.Device.
+func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
+	args, err := operands("upload", operand{"dst", dst, len(src)})
+	if err != nil {
+		return err
+	}
+	return b.toDevice(args[0].start, unsafe.Pointer(unsafe.SliceData(src)), args[0].bytes())
+}
+
+// Download implements backend.Device.
+func (b *Backend) Download(dst []float32, src backend.Buffer) error {
+	args, err := operands("download", operand{"src", src, len(dst)})
+	if err != nil {
+		return err
+	}
+	return b.toHost(unsafe.Pointer(unsafe.SliceData(dst)), args[0].start, args[0].bytes())
+}
+
+// toDevice copies behind all that was queued. It waits until the driver has what it
+// copies, and not for the device: memory that is not pinned is staged before the call
+// returns (CUDA driver API, "API synchronization behavior").
+func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
+	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
+}
+
+// stage is toDevice of bytes that nobody changes any more; it waits for nothing.
+func (b *Backend) stage(dst address, bytes []byte) error {
+	return b.owner.later(func() error { return b.copyUp(dst, unsafe.Pointer(unsafe.SliceData(bytes)), int64(len(bytes))) })
+}
+
+// copyUp runs on the owner.
+func (b *Backend) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
+	return of("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream))
+}
+
+func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
+	if bytes == 0 {
+		return b.Sync()
+	}
+	return b.owner.now(func() error {
+		if err := cu.MemcpyDtoHAsync(dst, cu.DevicePtr(src), bytes, b.owner.stream); err != nil {
+			return of("cuMemcpyDtoHAsync", err)
+		}
+		return of("cuStreamSynchronize", b.owner.stream.Synchronize())
+	})
+}
+
+// Take implements backend.Device.
+func (b *Backend) Take(buf backend.Buffer) ([]float32, error) {
+	own, err := owned("the buffer", buf, -1)
+	if err != nil {
+		return nil, fmt.Errorf("take: %w", err)
+	}
+	if own.part {
+		return nil, errors.New("take: the buffer is a part of another")
+	}
+	data := make([]float32, own.n)
+	if err := b.Download(data, buf); err != nil {
+		return nil, err
+	}
+	b.Free(buf)
+	return data, nil
+}
+
+// Give implements backend.Device.
+func (b *Backend) Give(data []float32) (backend.Buffer, error) {
+	buf, err := b.Alloc(backend.F32, len(data))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Upload(buf, data); err != nil {
+		b.Free(buf)
+		return nil, err
+	}
+	return buf, nil
+}
+
+// Copy implements backend.Device.
+func (b *Backend) Copy(dst, src backend.Buffer) error {
+	args, err := operands("copy", operand{"dst", dst, -1}, operand{"src", src, length(dst)})
+	if err != nil || args[0].n == 0 {
+		return err
+	}
+	to, from, bytes := cu.DevicePtr(args[0].start), cu.DevicePtr(args[1].start), args[0].bytes()
+	return b.owner.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
+}
+
+// Zero implements backend.Device.
+func (b *Backend) Zero(buf backend.Buffer) error {
+	own, err := owned("the buffer", buf, -1)
+	if err != nil {
+		return fmt.Errorf("zero: %w", err)
+	}
+	return b.clear(own.start, own.bytes())
+}
+
+func (b *Backend) clear(at address, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
+	return b.owner.later(func() error {
+		return of("cuMemsetD8Async", cu.MemsetD8Async(cu.DevicePtr(at), 0, bytes, b.owner.stream))
+	})
+}

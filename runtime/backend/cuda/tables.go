@@ -1,0 +1,147 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// tables are lists behind each other in one block. What was set is kept on the host,
+// too: operations check what they are asked for.
+type tables struct {
+	backend *Backend
+	block   *held
+	lists   []list
+}
+
+// list is a backend.Index.
+type list struct {
+	at     address
+	values []int32
+	block  *held // Keeps the memory.
+
+	mu        sync.Mutex
+	attending *attending // Where these are counts of keys; see rowsOf.
+}
+
+// Len implements backend.Index.
+func (l *list) Len() int { return len(l.values) }
+
+// tableAlignment is what lists begin at, in numbers: 16 bytes.
+const tableAlignment = 4
+
+// NewTables implements backend.Device.
+func (b *Backend) NewTables() (backend.Tables, error) { return &tables{backend: b}, nil }
+
+// Set implements backend.Tables.
+func (t *tables) Set(lists ...[]int32) error {
+	total := 0
+	for _, l := range lists {
+		total += (len(l) + tableAlignment - 1) / tableAlignment * tableAlignment
+	}
+	bytes := backend.F32.Bytes(1, total)
+	if t.block == nil || t.block.giver.block.size < bytes {
+		block, err := t.backend.memory.hold(bytes)
+		if err != nil {
+			return fmt.Errorf("tables of a step: %w", err)
+		}
+		t.block = block // The old one goes when no list has it any more.
+	}
+	staged := make([]int32, total)
+	t.lists = make([]list, len(lists))
+	at := 0
+	for i, l := range lists {
+		own := staged[at : at+len(l) : at+len(l)]
+		copy(own, l)
+		t.lists[i].at, t.lists[i].values, t.lists[i].block = t.block.at()+address(backend.F32.Bytes(1, at)), own, t.block
+		at += (len(l) + tableAlignment - 1) / tableAlignment * tableAlignment
+	}
+	if total == 0 {
+		return nil
+	}
+	dst, block := t.block.at(), t.block
+	return t.backend.owner.later(func() error {
+		_ = block // Not given back before.
+		return t.backend.copyUp(dst, unsafe.Pointer(unsafe.SliceData(staged)), bytes)
+	})
+}
+
+// At implements backend.Tables.
+func (t *tables) At(i int) backend.Index {
+	if i < 0 || i >= len(t.lists) {
+		return nil
+	}
+	return &t.lists[i]
+}
+
+// Free implements backend.Tables.
+func (t *tables) Free() {
+	if t.block != nil {
+		t.block.giver.give()
+	}
+	t.block, t.lists = nil, nil
+}
+
+// indices returns a list, or an error when it is not this backend's or does not have so
+// many numbers (any number if want is negative).
+func indices(op, name string, i backend.Index, want int) (*list, error) {
+	own, ok := i.(*list)
+	if !ok || own == nil {
+		return nil, fmt.Errorf("%s: %s is no list of the cuda backend", op, name)
+	}
+	if want >= 0 && len(own.values) != want {
+		return nil, fmt.Errorf("%s: %s has %d numbers, want %d", op, name, len(own.values), want)
+	}
+	return own, nil
+}
+
+// arena is a backend.Arena: it remembers what is allocated.
+type arena struct {
+	backend *Backend
+	live    map[*buffer]struct{}
+}
+
+// NewArena implements backend.Device.
+func (b *Backend) NewArena() backend.Arena { return &arena{backend: b, live: map[*buffer]struct{}{}} }
+
+// Alloc implements backend.Arena.
+func (a *arena) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	b, err := a.backend.alloc(t, n)
+	if err != nil {
+		return nil, err
+	}
+	a.live[b] = struct{}{}
+	return b, nil
+}
+
+// Free implements backend.Arena.
+func (a *arena) Free(b backend.Buffer) {
+	a.Release(b)
+	a.backend.Free(b)
+}
+
+// Adopt implements backend.Arena.
+func (a *arena) Adopt(b backend.Buffer) {
+	if own, ok := b.(*buffer); ok && own != nil {
+		a.live[own] = struct{}{}
+	}
+}
+
+// Release implements backend.Arena.
+func (a *arena) Release(b backend.Buffer) {
+	if own, ok := b.(*buffer); ok {
+		delete(a.live, own)
+	}
+}
+
+// Reset implements backend.Arena.
+func (a *arena) Reset() {
+	for b := range a.live {
+		a.backend.Free(b)
+	}
+	clear(a.live)
+}

@@ -1,0 +1,130 @@
+package model
+
+import (
+	"sync"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// bank holds scales of one factored projection, σ⊙z, in rows of one buffer: its own
+// in the first, and those of mixtures behind it. So a batch of many mixtures says of
+// each row which row of the bank is its, for all projections alike.
+type bank struct {
+	rank int
+
+	mu   sync.Mutex
+	rows backend.Buffer // [·, rank]
+	n    int
+}
+
+func newBank(be backend.Backend, own []float32) (*bank, error) {
+	rows, err := upload(be, own)
+	if err != nil {
+		return nil, err
+	}
+	return &bank{rank: len(own), rows: rows, n: 1}, nil
+}
+
+// of returns the scales of rows with this index into the bank; nil means all the own.
+func (b *bank) of(index backend.Index) *backend.Scales {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &backend.Scales{Bank: b.rows, Index: index}
+}
+
+// own returns the first row.
+func (b *bank) own(be backend.Backend) (backend.Buffer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return be.Rows(b.rows, b.rank, 0, 1)
+}
+
+// set replaces a row by the own one times z, or by the own one if there is no z. The
+// row is nobody's yet.
+func (b *bank) set(be backend.Backend, row int, z []float32) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.grow(be, row+1); err != nil {
+		return err
+	}
+	own, err := be.Rows(b.rows, b.rank, 0, 1)
+	if err != nil {
+		return err
+	}
+	dst, err := be.Rows(b.rows, b.rank, row, row+1)
+	if err != nil {
+		return err
+	}
+	if z == nil {
+		return be.Copy(dst, own)
+	}
+	if err := be.Upload(dst, z); err != nil {
+		return err
+	}
+	return be.ScaleColumns(dst, dst, own, 1)
+}
+
+// replaceOwn replaces the first row.
+func (b *bank) replaceOwn(be backend.Backend, s []float32) error {
+	own, err := b.own(be)
+	if err != nil {
+		return err
+	}
+	return be.Upload(own, s)
+}
+
+// grow makes room for n rows. The old buffer is left to the collector: a step may
+// still read it.
+func (b *bank) grow(be backend.Backend, n int) error {
+	const fewest = 8
+	if n <= b.n {
+		return nil
+	}
+	n = max(n, 2*b.n, fewest)
+	rows, err := be.Alloc(backend.F32, n*b.rank)
+	if err != nil {
+		return err
+	}
+	if err := be.Zero(rows); err != nil {
+		return err
+	}
+	begin, err := be.Rows(rows, b.rank, 0, b.n)
+	if err != nil {
+		return err
+	}
+	if err := be.Copy(begin, b.rows); err != nil {
+		return err
+	}
+	b.rows, b.n = rows, n
+	return nil
+}
+
+// bankRows says which rows of the banks of a model and its siblings are taken. The
+// first is never.
+type bankRows struct {
+	mu   sync.Mutex
+	free []int
+	n    int // Rows that were ever taken, and the first.
+}
+
+func newBankRows() *bankRows { return &bankRows{n: 1} }
+
+// take returns a row that is nobody's.
+func (r *bankRows) take() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := len(r.free) - 1; last >= 0 {
+		row := r.free[last]
+		r.free = r.free[:last]
+		return row
+	}
+	r.n++
+	return r.n - 1
+}
+
+// put gives a row back.
+func (r *bankRows) put(row int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free = append(r.free, row)
+}
