@@ -43,7 +43,7 @@
 //           to 64 rows, where it keeps more of memory busy
 //   tiled   any n; 128 threads (bf16, i8), 256 (f32); grid ⌈n/64⌉ × ⌈m/64⌉
 //   large   any n; 256 threads; grid ⌈n/128⌉ × ⌈m/128⌉; pays from some 512 rows on
-//   quantise  256 threads, any grid; a thread takes 8 columns
+//   quantise  256 threads, any grid; a thread takes 4 columns
 // n = 0 writes nothing; a grid may be larger.
 //
 // Cost: w once a 16, 64 or 128 rows (with its scales), x once an output tile of 16 (32),
@@ -120,39 +120,44 @@ SKINNY3(product_i8_bf16_skinny3, bf16, signed char, signed char, kSkinnyOutputs,
 
 constexpr int kQuantiseThreads = 256;
 
-// Four lanes have a block. Its scale is m/127 and q = x·(127/m), to the nearest, ties
-// to even; m is the largest magnitude, and all are zero where it is below 2⁻¹¹⁹. A block
-// with an element that is not finite has the scale NaN.
-template <class T>
-__device__ __forceinline__ void quantise(signed char *q, float *qscales, const Rows<T> &rows, i64 ldq) {
-  const i64 vectors = ldq / kVector, count = rows.n * vectors, stride = (i64)gridDim.x * kQuantiseThreads;
+// Eight lanes have a block, four elements each. Its scale is m/127 and q = x·(127/m), to
+// the nearest, ties to even; m is the largest magnitude, and all are zero where it is below
+// 2⁻¹¹⁹. A block with an element that is not finite has the scale NaN.
+template <class T> __device__ __forceinline__ void quantise(signed char *q, float *qscales, const Rows<T> &rows, i64 ldq) {
+  constexpr int kFew = 4, kBlock = 32;
+  const i64 vectors = ldq / kFew, count = rows.n * vectors, stride = (i64)gridDim.x * kQuantiseThreads;
   for (i64 first = (i64)blockIdx.x * kQuantiseThreads + threadIdx.x / kWarp * kWarp; first < count; first += stride) {
-    const i64 i = first + threadIdx.x % kWarp, row = i / vectors, at = i % vectors * kVector;
-    float v[kVector] = {}, top = 0;
+    const i64 i = first + threadIdx.x % kWarp, row = i / vectors, at = (i - row * vectors) * kFew;
+    float v[kFew] = {}, top = 0;
     if (i < count) {
-      rows.take(v, row, at);
-      rows.apply(v, rows.scale(row), at);
-    }
-    bool finite = true;
+      load(v, rows.x + row * rows.ldx + at, rows.k - at);
+      if (const float *s = rows.scale(row)) {
+        float f[kFew];
+        load(f, s + at, rows.k - at);
 #pragma unroll
-    for (int j = 0; j < kVector; j++) {
-      finite = finite && v[j] - v[j] == 0;
+        for (int j = 0; j < kFew; j++) v[j] = widen(narrow<T>(__fmul_rn(v[j], f[j])));
+      }
+    }
+    int finite = 1;
+#pragma unroll
+    for (int j = 0; j < kFew; j++) {
+      if (v[j] - v[j] != 0) finite = 0;
       top = fmaxf(top, fabsf(v[j]));
     }
 #pragma unroll
-    for (int d = 1; d < 4; d *= 2) {
+    for (int d = 1; d < kBlock / kFew; d *= 2) {
       top = fmaxf(top, __shfl_xor_sync(kAll, top, d));
-      finite = __shfl_xor_sync(kAll, finite, d) && finite;
+      finite &= __shfl_xor_sync(kAll, finite, d);
     }
     const bool zero = !finite || top < 0x1p-119f;
     const float factor = zero ? 0 : 127 / top;
-    u32 words[2] = {};
+    u32 word = 0;
 #pragma unroll
-    for (int j = 0; j < kVector; j++)
-      if (!zero) words[j / 4] |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * (j % 4));
+    for (int j = 0; j < kFew; j++)
+      if (!zero) word |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * j);
     if (i < count) {
-      put8(q + row * ldq + at, words[0], words[1]);
-      if (at % 32 == 0) qscales[(row * ldq + at) / 32] = !finite ? __uint_as_float(0x7fc00000) : zero ? 0 : top / 127;
+      *reinterpret_cast<u32 *>(q + row * ldq + at) = word;
+      if (at % kBlock == 0) qscales[(row * ldq + at) / kBlock] = !finite ? __uint_as_float(0x7fc00000) : zero ? 0 : top / 127;
     }
   }
 }
