@@ -132,4 +132,6 @@ var table = []Kernel{
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
+	{Unit: "heads", Name: "decide", DTypes: []DType{F32}, Threads: 512, Params: []string{"tokens", "status", "scores", "logits", "work", "asks", "count", "v"}},
+	{Unit: "heads", Name: "policygradient", DTypes: []DType{F32}, Threads: 512, Params: []string{"logits", "base", "tokens", "advantages", "losses", "n", "v", "klweight", "scale"}},
 }
