@@ -44,8 +44,12 @@ func policyGradient(t testing.TB, o objective, episodes []episode, logits, base 
 		return b
 	}
 	at := positions(episodes)
-	losses, err := be.PolicyGradient(give(logits.Data), give(slices.Clone(base.Data)), at, o.klWeight, 1/float64(o.batch))
+	buffer := give(logits.Data)
+	losses, err := be.PolicyGradient(buffer, give(slices.Clone(base.Data)), at, o.klWeight, 1/float64(o.batch))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if logits.Data, err = be.Take(buffer); err != nil {
 		t.Fatal(err)
 	}
 	return o.total(at, losses)
