@@ -148,6 +148,10 @@ kernels: ## Make the PTX of kernels/*.cu (fetches the pinned CUDA toolkit, 1 GB,
 ptxas: ## Write registers, spills and occupancy of the kernels into kernels/README.md.
 	@hack/cuda/ptxas.sh
 
+.PHONY: kernels-bytes
+kernels-bytes: softcuda ## Write the bytes that each kernel moves into kernels/README.md.
+	@$(KERNEL_TESTS) -update
+
 .PHONY: verify
 verify: ## Fail if generated code or formatting is not current.
 	@hack/verify.sh
@@ -193,10 +197,13 @@ softcuda:
 print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
 	@echo $(BIN)/softcuda
 
+KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
+
 .PHONY: test-cuda
 test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
 	@hack/cuda/loader.sh
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
+	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 \
 	  go test -tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry
 	@echo "==> the model on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
