@@ -188,7 +188,7 @@ func newProduct(t *testing.T, s storage, kind string, n, m, k int, scaled, add, 
 func (p *product) quantise(t *testing.T, rows []float32) []float32 {
 	t.Helper()
 	q, scales := alloc(t, p.n*p.ldw), alloc(t, p.n*p.ldw/int8Block*4)
-	launch(t, p.storage.of("quantise"), blocks(3), q, scales, p.x, p.bank, p.index, p.n, p.k, p.ldx, p.ldw)
+	launch(t, p.of("quantise"), blocks(3), q, scales, p.x, p.bank, p.index, p.n, p.k, p.ldx, p.ldw)
 	p.x, p.ldx, p.bank, p.index = q, p.ldw, scales, 0
 	integers, steps := download[int8](t, q, p.n*p.ldw), download[float32](t, scales, p.n*p.ldw/int8Block)
 	out := make([]float32, len(rows))
@@ -254,7 +254,7 @@ func (p *product) alone(t *testing.T, row int, all []float32) {
 	t.Helper()
 	one := *p
 	one.n, one.before = 1, p.before[row*p.ldy:][:p.ldy]
-	bytes := p.storage.bytes()
+	bytes := p.bytes()
 	if p.kind == "i8" {
 		bytes = 1
 		one.bank += address(row * p.ldx / int8Block * 4)
