@@ -148,6 +148,10 @@ kernels: ## Make the PTX of kernels/*.cu (fetches the pinned CUDA toolkit, 1 GB,
 ptxas: ## Write registers, spills and occupancy of the kernels into kernels/README.md.
 	@hack/cuda/ptxas.sh
 
+.PHONY: kernels-bytes
+kernels-bytes: softcuda ## Write the bytes that each kernel moves into kernels/README.md.
+	@$(KERNEL_TESTS) -update
+
 .PHONY: verify
 verify: ## Fail if generated code or formatting is not current.
 	@hack/verify.sh
@@ -197,11 +201,13 @@ print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBR
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
 CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|LogitGradients|Divergence|Extreme|Compos|OnTheDevice
+KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
 
 .PHONY: test-cuda
 test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
 	@hack/cuda/loader.sh
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
+	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend, and what computes on it, on the software driver"
 	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
 	  $(ALIVE) "its own tests and the model's" "2 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
@@ -216,6 +222,10 @@ test-gpu: ## The same tests, and more, on a GPU of this machine; or carry bin/gp
 bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
 	@hack/cuda/gpu.sh build $(BIN)/gpu
 	@$(BIN)/gpu/run bench
+
+# What NVIDIA's container runtime goes by: which of the driver's libraries a container
+# gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
+NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all
 
 .PHONY: images
 images: build build-cuda ## Build the images as tarballs in bin/images, without Docker.

@@ -36,13 +36,13 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
   }
 
   // fill copies a tile of keys or values; rows behind the last are zero.
-  auto fill = [&](const T *from, i64 row, i64 key, i64 end) {
+  auto fill = [&](const T *from, const typename Keys::Place &place, i64 key, i64 end) {
     __syncthreads();
     for (int i = threadIdx.x; i < kTileKeys * vectors; i += kAttentionThreads) {
       const int line = i / vectors, at = (i - line * vectors) * kVector;
       float x[kVector];
       if (key + line < end) {
-        load(x, from + keys.row(row, key + line) * h.stride() + kvhead * h.d + at, h.d - at);
+        load(x, from + place.row(key + line) * h.stride() + kvhead * h.d + at, h.d - at);
       } else {
 #pragma unroll
         for (int j = 0; j < kVector; j++) x[j] = 0;
@@ -55,6 +55,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
   State state[B::kEach] = {};
   float2 sum[B::kEach][B::kPairs] = {};
   for (i64 from = r0, to; from < r1; from = to) {  // Runs of rows with the same keys.
+    const typename Keys::Place place = keys.of(from);
     i64 end = keys.count(from);
     for (to = from + 1; to < r1 && keys.together(from, to); to++) end = max(end, keys.count(to));
     for (i64 base = 0; base < end; base += kChunk) {
@@ -69,7 +70,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       const int tiles = (int)min((end - base + kTileKeys - 1) / kTileKeys, (i64)kChunkTiles);
 #pragma unroll 1
       for (int t = 0; t < tiles; t++) {
-        fill(k, from, base + t * kTileKeys, end);
+        fill(k, place, base + t * kTileKeys, end);
         float part[B::kEach][4] = {};
         const float *mine = &tile[lane * pitch];
 #pragma unroll 1
@@ -112,7 +113,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       float2 chunk[B::kEach][B::kPairs] = {};
 #pragma unroll 1
       for (int t = 0; t < tiles; t++) {
-        fill(v, from, base + t * kTileKeys, end);
+        fill(v, place, base + t * kTileKeys, end);
         float weight[B::kEach] = {};
 #pragma unroll
         for (int i = 0; i < B::kEach; i++)

@@ -25,7 +25,7 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
   const int mine = min(limit - warp * kTileKeys, kTileKeys);  // Keys of the warp's tile; none if not above zero.
   const int vectors = (int)((h.d + kVector - 1) / kVector), width = vectors * kVector, group = h.group();
   // Where the keys are: lane i knows it of the tile's key i.
-  const i64 at = lane < mine ? keys.row(row, base + warp * kTileKeys + lane) * h.stride() + kvhead * h.d : 0;
+  const i64 at = lane < mine ? keys.of(row).row(base + warp * kTileKeys + lane) * h.stride() + kvhead * h.d : 0;
   for (int first = 0; first < group; first += kTogether) {
     const int heads = min(kTogether, group - first);
     const i64 head = kvhead * group + first;

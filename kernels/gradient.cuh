@@ -88,11 +88,12 @@ __device__ __forceinline__ void gradientOfQueries(T *dq, float *delta, const T *
   sum.clear();
   const float along = warpSum(d.dot(o)), l = lse[at];
   if (threadIdx.x % kWarp == 0) delta[at] = along;
+  const Spans::Place place = keys.of(row);
   for (i64 key = 0; key < count; key += kFour) {
     Columns<Pairs> ks[kFour], vs[kFour];
 #pragma unroll
     for (int i = 0; i < kFour; i++) {
-      const i64 from = keys.row(row, min(key + i, count - 1)) * h.stride() + kvhead * h.d;
+      const i64 from = place.row(min(key + i, count - 1)) * h.stride() + kvhead * h.d;
       ks[i].load(k + from, h.d);
       vs[i].load(v + from, h.d);
     }

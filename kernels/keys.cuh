@@ -9,12 +9,17 @@ constexpr int kTileKeys = 32;  // Keys of a tile,
 constexpr int kChunk = 256;    // and of a chunk.
 constexpr int kChunkTiles = kChunk / kTileKeys;
 
-// Spans are keys that lie behind each other: row n has those from first[n] on.
+// Spans are keys that lie behind each other: row n has those from first[n] on. of(n)
+// finds the row of k and v of each of its keys.
 struct Spans {
   const int *first, *counts;
   __device__ __forceinline__ i64 count(i64 n) const { return counts[n]; }
   __device__ __forceinline__ bool together(i64 n, i64 m) const { return first[n] == first[m]; }
-  __device__ __forceinline__ i64 row(i64 n, i64 key) const { return first[n] + key; }
+  struct Place {
+    i64 first;
+    __device__ __forceinline__ i64 row(i64 key) const { return first + key; }
+  };
+  __device__ __forceinline__ Place of(i64 n) const { return {first[n]}; }
 };
 
 // Paged are keys in blocks of so many rows, which lie anywhere: row n has those that
@@ -24,10 +29,15 @@ struct Paged {
   i64 size;
   __device__ __forceinline__ i64 count(i64 n) const { return counts[n]; }
   __device__ __forceinline__ bool together(i64 n, i64 m) const { return first[n] == first[m]; }
-  __device__ __forceinline__ i64 row(i64 n, i64 key) const {
-    const u32 block = (u32)key / (u32)size;
-    return blocks[first[n] + block] * size + ((u32)key - block * (u32)size);
-  }
+  struct Place {
+    const int *blocks;
+    u32 size;
+    __device__ __forceinline__ i64 row(i64 key) const {
+      const u32 block = (u32)key / size;
+      return (i64)blocks[block] * size + ((u32)key - block * size);
+    }
+  };
+  __device__ __forceinline__ Place of(i64 n) const { return {blocks + first[n], (u32)size}; }
 };
 
 struct Heads {
