@@ -132,4 +132,12 @@ var table = []Kernel{
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
+	{Unit: "svd", Name: "svdload", Threads: 256, Cold: true, Params: []string{"rows", "w", "m", "n", "padded", "ld", "turned"}},
+	{Unit: "svd", Name: "svdgram", Threads: 256, Cold: true, Params: []string{"gram", "rows", "n", "ld", "blocks", "round"}},
+	{Unit: "svd", Name: "svdsolve", Threads: 256, Cold: true, Params: []string{"rotations", "cosines", "gram", "chunks", "floor", "tolerance"}},
+	{Unit: "svd", Name: "svdrotate", Threads: 256, Cold: true, Params: []string{"rows", "rotations", "cosines", "tolerance", "ld", "blocks", "round"}},
+	{Unit: "svd", Name: "svdlengths", Threads: 256, Cold: true, Params: []string{"lengths", "rows", "n", "ld", "padded"}},
+	{Unit: "svd", Name: "svdrefill", Threads: 256, Cold: true, Params: []string{"rows", "lengths", "longest", "scale", "n", "ld", "padded"}},
+	{Unit: "svd", Name: "svdfactors", Threads: 256, Cold: true, Params: []string{"u", "vt", "rows", "order", "inverse", "m", "n", "ld", "turned", "bf16"}},
+	{Unit: "svd", Name: "svderror", Threads: 256, Cold: true, Params: []string{"parts", "w", "u", "s", "vt", "out", "in", "r"}},
 }
