@@ -58,9 +58,13 @@ constexpr int kPairRows = 2 * kBlockRows;
 constexpr int kPairSquare = kPairRows * kPairRows;
 constexpr int kChunkColumns = 1024;
 constexpr int kRotated = 128;    // Columns that a block rotates.
-constexpr int kInnerSweeps = 2;  // Of svdsolve. What is left the next sweep removes.
-// Cosines within a pair of blocks that are rounding.
-constexpr double kNegligible = 8.881784197001252e-16;
+// Sweeps of svdsolve: no more than these, and none after one whose angles were small. What
+// is left the next sweep over the matrix removes.
+constexpr int kInnerSweeps = 2;
+static_assert(kInnerSweeps == 2, "svdsolve looks once whether to go on");
+constexpr double kSmallAngle = 1e-5;
+// Cosines that svdsolve leaves, far below any tolerance.
+constexpr double kNegligible = 1e-13;
 
 // meet returns whom the i-th pair of a round joins, of so many players, an even number.
 struct Meeting {
@@ -163,6 +167,7 @@ KERNEL(kSvdThreads) svdsolve(double *rotations, double *cosines, const double *g
   constexpr int kPitch = kPairRows + 1, kTurns = kPairRows / 2;
   __shared__ double g[kPairRows][kPitch], q[kPairRows][kPitch], scratch[kSvdThreads / kWarp];
   __shared__ Turn turns[kTurns];
+  __shared__ int more;
   const double lowest = floor * floor;
   gram += (i64)blockIdx.x * chunks * kPairSquare;
   for (int e = threadIdx.x; e < kPairSquare; e += kSvdThreads) {
@@ -182,7 +187,16 @@ KERNEL(kSvdThreads) svdsolve(double *rotations, double *cosines, const double *g
   if (threadIdx.x == 0) cosines[blockIdx.x] = worst;
   if (!(worst > tolerance)) return;
   const int down = threadIdx.x / kTurns, across = threadIdx.x % kTurns;
+  bool large = false;
   for (int step = 0; step < kInnerSweeps * (kPairRows - 1); step++) {
+    if (step == kPairRows - 1) {
+      if (threadIdx.x < kWarp) {
+        const bool any = __any_sync(kAll, large);
+        if (threadIdx.x == 0) more = any;
+      }
+      __syncthreads();
+      if (!more) break;
+    }
     if (threadIdx.x < kTurns) {
       const Meeting m = meet(threadIdx.x, step % (kPairRows - 1), kPairRows);
       const double a = g[m.first][m.first], b = g[m.second][m.second], off = g[m.first][m.second];
@@ -193,6 +207,7 @@ KERNEL(kSvdThreads) svdsolve(double *rotations, double *cosines, const double *g
         turn.t = copysign(1.0, zeta) / (fabs(zeta) + sqrt(1 + zeta * zeta));
         turn.c = 1 / sqrt(1 + turn.t * turn.t);
         turn.s = turn.c * turn.t;
+        large |= fabs(turn.t) > kSmallAngle;
       }
       turns[threadIdx.x] = turn;
     }

@@ -84,9 +84,6 @@ func decomposed() []decomposition {
 		{name: "half rank", out: n, in: n, spectrum: func(x float64) float64 { return max(0, 1-2*x) }},
 		{name: "large elements", out: 40, in: 50, spectrum: func(x float64) float64 { return 1e37 * (1 + x) }},
 		{name: "small elements", out: 40, in: 50, spectrum: func(x float64) float64 { return 1e-33 * (1 + x) }},
-		{name: "smallest elements", out: 34, in: 40, element: func(i, j int) float32 {
-			return math.SmallestNonzeroFloat32 * float32((i*i+3*j)%5-2)
-		}},
 		{name: "zero wide", out: 40, in: n, element: func(int, int) float32 { return 0 }},
 		{name: "zero tall", out: n, in: 40, element: func(int, int) float32 { return 0 }},
 		{name: "all ones", out: n, in: n, element: func(int, int) float32 { return 1 }},
