@@ -17,7 +17,12 @@
 //            T, as scalecols does it. bf16 then rounds it to bfloat16.
 //            i8: the f32 [n, ldx/32] that quantise wrote, and x is its q: ldx is a
 //            multiple of 64 that is not less than k. index is not read.
+//            With flag 1 the bank is [·, m] and scales the outputs: the sum is rounded to T,
+//            multiplied, rounded to T, and then added to y. So the first of two factored
+//            products scales for the second, which reads fewer bytes. Not for i8, where
+//            quantise does it.
 //   index    int32 [n], or 0.
+//   flags    bit 0: add to y; bit 1: scale the outputs.
 //
 // The sum is the same to the bit in all variants, for any n: K is cut into 4 parts of
 // ⌈k/256⌉·64 columns. Each part is summed from zero, and the sum is
@@ -49,11 +54,13 @@ using Large = Tile<128, 128, 2, 4, 3>;
   KERNEL(threads) name(T *y, const X *x, const W *w, const bf16 *wscales, S scales, const int *index, i64 n, i64 m, i64 k, i64 ldw, i64 ldx, i64 ldy, i64 flags)
 #define ROWS(call) \
   { \
-    if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags}, {x, scales, index, n, k, ldx}, w); \
+    const bool outputs = flags & kScaleOutputs; \
+    if (n > 0) \
+      call({y, n, m, k, ldw, ldx, ldy, flags, outputs ? scales : nullptr, index}, {x, outputs ? nullptr : scales, index, n, k, ldx}, w); \
   }
 #define QUANTISED(call) \
   { \
-    if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags}, x, scales, w, wscales); \
+    if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags, nullptr, nullptr}, x, scales, w, wscales); \
   }
 
 PRODUCT(product_f32_f32_skinny, kSkinnyThreads, float, float, float, const float *) ROWS(skinnyF32<float>)

@@ -8,12 +8,21 @@ constexpr int kPartUnit = 64;  // of a multiple of so many elements.
 // partOf returns the length of a part.
 __device__ __forceinline__ i64 partOf(i64 k) { return (k + kParts * kPartUnit - 1) / (kParts * kPartUnit) * kPartUnit; }
 
-constexpr i64 kAdd = 1;  // A flag: add to y.
+constexpr i64 kAdd = 1;           // Flags: add to y,
+constexpr i64 kScaleOutputs = 2;  // and scale what is written, not x.
 
 // Arguments of a product, of which x and wscales differ by the type of the weight.
 template <class T> struct Product {
   T *y;
   i64 n, m, k, ldw, ldx, ldy, flags;
+  const float *scales;  // Of the outputs: a bank of rows [·, m], or null.
+  const int *index;
+
+  // scaled returns an output times its scale, both rounded to T, as scalecols does it.
+  __device__ __forceinline__ float scaled(i64 row, i64 out, float v) const {
+    if (!scales) return v;
+    return widen(narrow<T>(__fmul_rn(widen(narrow<T>(v)), scales[(index ? index[row] : 0) * m + out])));
+  }
 };
 
 // Rows are the rows of x, scaled by rows of their own.
@@ -54,6 +63,7 @@ __device__ __forceinline__ uint4 pack8(const float (&v)[kVector]) {
 // put writes one element of y.
 template <class T> __device__ __forceinline__ void put(const Product<T> &p, i64 row, i64 out, float v) {
   T *at = p.y + row * p.ldy + out;
+  v = p.scaled(row, out, v);
   if (p.flags & kAdd) v += widen(*at);
   *at = narrow<T>(v);
 }
@@ -68,6 +78,8 @@ template <class T> __device__ __forceinline__ void put4(const Product<T> &p, i64
       if (out + i < p.m) put(p, row, out + i, each[i]);
     return;
   }
+  v.x = p.scaled(row, out, v.x), v.y = p.scaled(row, out + 1, v.y);
+  v.z = p.scaled(row, out + 2, v.z), v.w = p.scaled(row, out + 3, v.w);
   if constexpr (sizeof(T) == 4) {
     float4 *to = reinterpret_cast<float4 *>(at);
     if (p.flags & kAdd) {

@@ -11,7 +11,7 @@ constexpr int kSkinnyOutputsF32 = 32;  // and without.
 
 // finish adds up the parts of Outputs outputs from m0 on and writes them.
 template <int Outputs, class T>
-__device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kParts][kSkinnyRows][Outputs + 1], i64 m0) {
+__device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kParts][kSkinnyRows][Outputs + 4], i64 m0) {
   __syncthreads();
   for (int i = threadIdx.x; i < kSkinnyRows * Outputs; i += kSkinnyThreads) {
     const int row = i / Outputs, out = i % Outputs;
@@ -21,7 +21,7 @@ __device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kPart
 }
 
 // keep writes a warp's part, in the layout of multiply: outputs are rows there.
-__device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs + 1], const float (&sum)[2][4]) {
+__device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs + 4], const float (&sum)[2][4]) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int tile = 0; tile < 2; tile++) {
@@ -31,7 +31,7 @@ __device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs +
 }
 
 template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
-  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 1];
+  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kStep = 32, kAhead = 4;  // Elements of K a step; steps whose loads are under way.
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
@@ -83,7 +83,7 @@ template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &
 template <class T>
 __device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
                                          const bf16 *wscales) {
-  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 1];
+  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kBlock = 32, kStep = 2 * kBlock, kAhead = 4;
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
@@ -161,7 +161,7 @@ template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p
     struct {
       float w[kSkinnyOutputsF32][kPitch], x[kSkinnyRows][kStep];
     } tile[kParts];
-    float parts[kParts][kSkinnyRows][kSkinnyOutputsF32 + 1];
+    float parts[kParts][kSkinnyRows][kSkinnyOutputsF32 + 4];
   } shared;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const i64 m0 = (i64)blockIdx.x * kSkinnyOutputsF32, part = partOf(p.k);
