@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -100,7 +101,8 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 	defer func() { err = errors.Join(err, be.Close()) }()
 	p.Phase("Decomposing", 0, 0)
 	begun := false
-	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, func(done, total int) {
+	on, _ := be.(backend.Decomposer) // Where it has none, the processor decomposes.
+	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, on, func(done, total int) {
 		if !begun {
 			begun = true
 			p.Device(be.Name())
