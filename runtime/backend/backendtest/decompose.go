@@ -59,7 +59,7 @@ type decomposition struct {
 }
 
 func decomposed() []decomposition {
-	const n = 70
+	const n = 50
 	return []decomposition{
 		{name: "1×1", out: 1, in: 1},
 		{name: "1×n", out: 1, in: 37},
@@ -70,11 +70,11 @@ func decomposed() []decomposition {
 		{name: "odd square", out: 97, in: 97},
 		{name: "tall", out: 161, in: 65},
 		{name: "very wide", out: 20, in: 1030},
-		{name: "repeated values", out: n, in: 90, spectrum: func(float64) float64 { return 1 }},
-		{name: "two clusters", out: n, in: 90, spectrum: func(x float64) float64 { return 1 + math.Floor(2*x) + 1e-9*x }},
+		{name: "repeated values", out: n, in: 60, spectrum: func(float64) float64 { return 1 }},
+		{name: "two clusters", out: n, in: 60, spectrum: func(x float64) float64 { return 1 + math.Floor(2*x) + 1e-9*x }},
 		{name: "steps", out: n, in: n, spectrum: func(x float64) float64 { return math.Pow(10, -math.Floor(4*x)) }},
-		{name: "graded over 6 decades", out: 66, in: 80, spectrum: func(x float64) float64 { return math.Pow(10, -6*x) }},
-		{name: "graded over 12 decades", out: 80, in: 66, spectrum: func(x float64) float64 { return math.Pow(10, -12*x) }},
+		{name: "graded over 6 decades", out: 50, in: 60, spectrum: func(x float64) float64 { return math.Pow(10, -6*x) }},
+		{name: "graded over 12 decades", out: 60, in: 50, spectrum: func(x float64) float64 { return math.Pow(10, -12*x) }},
 		{name: "one large", out: n, in: n, spectrum: func(x float64) float64 {
 			if x == 0 {
 				return 1e6
@@ -87,7 +87,7 @@ func decomposed() []decomposition {
 		{name: "zero wide", out: 40, in: n, element: func(int, int) float32 { return 0 }},
 		{name: "zero tall", out: n, in: 40, element: func(int, int) float32 { return 0 }},
 		{name: "all ones", out: n, in: n, element: func(int, int) float32 { return 1 }},
-		{name: "rank two", out: 50, in: n, element: func(i, j int) float32 { return float32(i%2*j + 1) }},
+		{name: "rank two", out: 40, in: n, element: func(i, j int) float32 { return float32(i%2*j + 1) }},
 		{name: "zero columns", out: n, in: n, element: func(i, j int) float32 { return float32((i*7+j*3)%11) * float32(j%2) }},
 		{name: "identity", out: n, in: n, element: func(i, j int) float32 {
 			if i == j {
