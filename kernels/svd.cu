@@ -47,9 +47,11 @@
 // blocks/2; svdload and svdfactors ⌈ld/32⌉ × ⌈padded/32⌉ (⌈m/32⌉); svdlengths and svdrefill a
 // block a row; svderror ⌈in/64⌉ × ⌈out/64⌉.
 //
-// Cost: a sweep is m²·(3·n + 2·m) fma and reads the rows m/8 times and writes them m/16 times
-// (fewer, as pairs need no turn any more): 3·m²·(2n + m)/2 bytes. 8 to 12 sweeps are the
-// rule. 4096 × 4096 is 3·10¹² fma and 1.2·10¹² bytes.
+// Cost: a sweep is m²·(4·n + 2·m) fma; it reads the rows m/16 times over their n columns
+// and m/16 times whole, and writes them m/16 times: m²·(3n + 2m)/2 bytes. Pairs that need no
+// turn any more are only read. There are 7 sweeps for 128 × 384 and 11 for 512 × 512, random
+// ones, one or two more with each doubling, and 3·(blocks−1) launches in each. With 13 of
+// them 4096 × 4096 is 5·10¹² fma and 2·10¹² bytes.
 #include "common.cuh"
 
 constexpr int kSvdThreads = 256;

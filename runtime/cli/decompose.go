@@ -32,6 +32,9 @@ func newDecomposeCommand(env *Env) *cobra.Command {
 projections of every layer and publishes the factors in
 DATA/decompositions/sha256-…
 
+A backend that decomposes does so; for others the processor does, with one
+thread a matrix, or several on a large one.
+
 It can be interrupted: matrices that are done stay done. It reports the largest
 relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they are stored.`,
 		Example: `  t2 decompose --model ./model --data-dir ./data
