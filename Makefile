@@ -15,7 +15,7 @@ TAG      ?= dev
 # Where images are pushed for a cluster that is not ours; ours imports them.
 IMG_REGISTRY ?=
 IMG_BASE := $(if $(IMG_REGISTRY),$(IMG_REGISTRY),transformersquared.dev)
-IMAGES   := manager t2 judge demo-assets
+IMAGES   := manager t2 t2-cuda judge demo-assets
 # KUBECONFIG given on the command line means "use that cluster"; one that only
 # stands in the environment does not, so that nobody's cluster is used by accident.
 EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
@@ -29,7 +29,7 @@ DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/
 ALIVE  := $(CURDIR)/hack/alive.sh
 GOTOOL := go -C $(CURDIR)/hack/tools tool
 BUILD_T2C := $(ALIVE) "the cluster's tool: building" "seconds, the first time 1 minute" go -C hack/cluster build -o $(T2C) ./t2cluster
-DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib $(if $(shell command -v node && command -v npm),,nodejs npm)
+DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib g++ $(if $(shell command -v node && command -v npm),,nodejs npm)
 # OpenAI's client for Node, which the API is tested with.
 NODE_CLIENT := test/clients/node
 
@@ -84,15 +84,22 @@ envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
 	KUBEBUILDER_ASSETS=$(CLUSTER) go test -race -timeout 15m ./test/envtest/...
 
+# Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
+SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
+
+.PHONY: softgpu
+softgpu: softcuda
+	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
+
 .PHONY: e2e
-e2e: cluster-bin images ## The whole chain on a local cluster of its own.
+e2e: cluster-bin images softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 \
-	    go test -count=1 -timeout 30m ./test/e2e/... -v -ginkgo.v
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
+	    go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
@@ -186,21 +193,37 @@ softcuda:
 print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
 	@echo $(BIN)/softcuda
 
+# The tests of the model, the engine, training and composing that are run on the CUDA
+# backend: those that take seconds on the software driver.
+CUDA_TESTS := ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model ./runtime/engine ./runtime/train ./runtime/expert
+CUDA_SOME := Conforms|EveryCall|Errors|Captured|Equal|PyTorch|Reference|Greedy|Merg|Composed|Gradient|Fork|Damaged|MixedBatch|EightExperts|Logprobs|ChainRule|StopTokens|Registry|Names|DecomposedOnTheDevice
+
 .PHONY: test-cuda
 test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
 	@hack/cuda/loader.sh
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
-	@echo "==> the CUDA backend on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 \
-	  go test -tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry
-	@echo "==> the model on the software driver"; $(CUDA_ENV) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
-	  go test -tags cuda ./runtime/model
+	@echo "==> the CUDA backend, and what computes on it, on the software driver"
+	@$(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda \
+	  $(ALIVE) "tests on the software driver" "3 minutes" go test -tags cuda -run '$(CUDA_SOME)' -timeout 20m $(CUDA_TESTS)
+
+.PHONY: test-gpu
+test-gpu: ## The same tests, and more, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
+	@hack/cuda/gpu.sh build $(BIN)/gpu
+	@$(BIN)/gpu/run test
+
+.PHONY: bench-gpu
+bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
+	@hack/cuda/gpu.sh build $(BIN)/gpu
+	@$(BIN)/gpu/run bench
 
 .PHONY: images
-images: build ## Build the images as tarballs in bin/images, without Docker.
+images: build build-cuda ## Build the images as tarballs in bin/images, without Docker.
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	$(T2C) image --out $(BIN)/images/manager.tar --name $(IMG_BASE)/manager:$(TAG) --add $(BIN)/manager:/manager --entrypoint /manager
 	$(T2C) image --out $(BIN)/images/t2.tar --name $(IMG_BASE)/t2:$(TAG) --add $(BIN)/t2:/t2 --entrypoint /t2
+	@hack/cuda/image.sh $(BIN)/cuda-image
+	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
 	@hack/judge-image.sh $(BIN)/judge
 	$(T2C) image --out $(BIN)/images/judge.tar --name $(IMG_BASE)/judge:$(TAG) --add $(BIN)/judge/root:/ --add $(BIN)/t2:/t2 --entrypoint /t2 --entrypoint judge-server
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
@@ -212,6 +235,11 @@ ifeq ($(EXTERNAL),yes)
 else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif
+
+.PHONY: print-softcuda
+print-softcuda: ## Build the software CUDA driver and print its folder, for LD_LIBRARY_PATH on a machine without a GPU.
+	@hack/softcuda/build.sh >&2
+	@echo $(BIN)/softcuda
 
 .PHONY: clean
 clean: ## Remove what was built.

@@ -51,13 +51,15 @@ __device__ __forceinline__ void composeBF16(W *w, const bf16 *u, const bf16 *vt,
       copy16(stage + row * kPitchV + column * 2, vt + (take ? (r0 + row) * ldv + k0 + column : 0), take);
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++) load8(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
+    for (int i = 0; i < 2; i++) load(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
   };
   auto store = [&](int step) {
     unsigned char *stage = shared + step % kStages * kStage;
-    const i64 at = (i64)step * kStep + chunk;
+    const i64 at = (i64)step * kStep + lane;
+    const float mine = at < r ? s[at] : 0;  // A warp's lanes read a step's scales once, and give each other theirs.
     float f[kVector];
-    load8(f, s + at, r - at);
+#pragma unroll
+    for (int j = 0; j < kVector; j++) f[j] = __shfl_sync(kAll, mine, chunk + j);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
 #pragma unroll
@@ -135,9 +137,9 @@ __device__ __forceinline__ void composeF32(W *w, const float *u, const float *vt
     const i64 r0 = (i64)step * kStep;
     nextV = r0 + lineV < r && k0 + column < ldv ? __ldg(reinterpret_cast<const float4 *>(vt + (r0 + lineV) * ldv + k0 + column)) : make_float4(0, 0, 0, 0);
     const float4 v = __ldg(reinterpret_cast<const float4 *>(u + min(m0 + line, m - 1) * ldu + r0 + rank));
-    const float each[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) nextU[i] = r0 + rank + i < r ? __fmul_rn(each[i], s[r0 + rank + i]) : 0;
+    float f[4];
+    load(f, s + r0 + rank, r - r0 - rank);
+    nextU[0] = __fmul_rn(v.x, f[0]), nextU[1] = __fmul_rn(v.y, f[1]), nextU[2] = __fmul_rn(v.z, f[2]), nextU[3] = __fmul_rn(v.w, f[3]);
   };
   float total[4][4] = {}, sum[4][4] = {};
   fetch(0);
@@ -175,9 +177,9 @@ __device__ __forceinline__ void composeF32(W *w, const float *u, const float *vt
     for (int y = 0; y < 4; y++) v[y] = k0 + theirs + y < k ? total[x][y] : 0;
     W *to = w + (m0 + mine + x) * ldw + k0 + theirs;
     if constexpr (sizeof(W) == 4)
-      *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
+      put16(to, v[0], v[1], v[2], v[3]);
     else
-      *reinterpret_cast<uint2 *>(to) = make_uint2(pair(v[0], v[1]), pair(v[2], v[3]));
+      put8(to, pair(v[0], v[1]), pair(v[2], v[3]));
   }
 }
 

@@ -188,7 +188,8 @@ type Capabilities struct {
 // the cost of one call. It is optional.
 type Capturer interface {
 	// Capture records what the function asks the backend for, without computing it.
-	// The function must not synchronise, or copy from or to the host.
+	// The function must not synchronise, allocate, or copy from or to the host, and nobody
+	// else may use the backend meanwhile.
 	Capture(record func() error) (Graph, error)
 }
 
@@ -198,6 +199,17 @@ type Graph interface {
 	Replay() error
 	// Free gives it back.
 	Free()
+}
+
+// Describer is a backend that says what it computes on, for people. It is optional.
+type Describer interface {
+	Describe() []Fact
+}
+
+// Fact is one thing about a device: "Driver", "CUDA 12.4".
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // LinearOps are the products with a weight. N is the number of rows.

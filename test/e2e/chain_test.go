@@ -31,9 +31,14 @@ func named(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }
 
-// ask sends a chat completion through the API server's proxy and returns the
-// answer and how it was adapted to.
+// ask is askIn for the suite's namespace.
 func ask(ctx context.Context, model, question string) (string, contract.Adaptation, error) {
+	return askIn(ctx, namespace, model, question)
+}
+
+// askIn sends a chat completion to a namespace's policy "demo" through the API
+// server's proxy and returns the answer and how it was adapted to.
+func askIn(ctx context.Context, namespace, model, question string) (string, contract.Adaptation, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": model, "temperature": 0, "max_tokens": 24,
 		"messages": []map[string]string{{"role": "user", "content": question}},
@@ -98,6 +103,7 @@ var _ = Describe("Transformer²", Ordered, func() {
 	Describe("The operator", operator)
 	Describe("The chain", chain)
 	Describe("What others do", others)
+	Describe("GPUs", gpus)
 	Describe("Bad input", badInput)
 	Describe("Uninstalling", uninstalling)
 })

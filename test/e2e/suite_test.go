@@ -1,6 +1,6 @@
 // Package e2e runs the whole chain on a real cluster: real kubelet, real pods,
 // real training. `make e2e` brings the cluster up, loads the images and sets
-// KUBECONFIG, KUBECTL and T2.
+// KUBECONFIG, KUBECTL, T2 and SOFTGPU, by which the cluster has GPUs.
 package e2e
 
 import (
@@ -8,6 +8,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,10 +65,14 @@ var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
 	if !report.Failed() {
 		return
 	}
+	where := namespace
+	if slices.Contains(report.ContainerHierarchyTexts, "GPUs") {
+		where = cudaNamespace
+	}
 	for _, args := range [][]string{
-		{"-n", namespace, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", namespace, "describe", "t2"},
-		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp"},
+		{"-n", where, "get", "t2,jobs,pods,pvc", "-o", "wide"},
+		{"-n", where, "describe", "t2"},
+		{"-n", where, "get", "events", "--sort-by=.lastTimestamp"},
 		{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"},
 	} {
 		out, err := try(ctx, "", args...)

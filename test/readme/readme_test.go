@@ -218,22 +218,8 @@ func TestFoldersAreListed(t *testing.T) {
 // TestNothingIsClaimedThatIsNotSo holds what was once claimed wrongly.
 func TestNothingIsClaimedThatIsNotSo(t *testing.T) {
 	text := strings.Join(strings.Fields(read(t, "README.md")), " ")
-	if _, err := os.Stat(filepath.Join(root, "runtime", "backend", "cuda")); err != nil {
-		// Without a runtime for GPUs, a pod that asks for one occupies it for nothing.
-		for _, dir := range []string{"config/samples", "config/samples/paper"} {
-			files, err := filepath.Glob(filepath.Join(root, dir, "*.yaml"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, file := range files {
-				if strings.Contains(read(t, dir, filepath.Base(file)), "nvidia.com/gpu") {
-					t.Errorf("%s asks for a GPU, which the runtime cannot use", file)
-				}
-			}
-		}
-		if !strings.Contains(text, "runs on CPUs today") {
-			t.Error("README does not say that the runtime runs on CPUs alone")
-		}
+	if !strings.Contains(text, "has not been timed on a device yet") {
+		t.Error("README does not say what the CUDA runtime was proven on: with figures of a device, change this test")
 	}
 	for sentence := range strings.SplitSeq(text, ". ") {
 		if strings.Contains(sentence, "Argo CD") && strings.Contains(sentence, "trust") {

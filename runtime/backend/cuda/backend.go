@@ -4,6 +4,8 @@ package cuda
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 
 	"gorgonia.org/cu"
 
@@ -25,6 +27,8 @@ type Backend struct {
 	memory  *memory
 	kernels map[string]*kernel
 	targets []string // The PTX files that were chosen.
+
+	capturing sync.Mutex // One at a time.
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -106,6 +110,21 @@ func (b *Backend) Memory() backend.MemoryInfo {
 		info.Free = 0 // Unknown: whatever is wrong is told by what is computed next.
 	}
 	return info
+}
+
+// Describe implements backend.Describer.
+func (b *Backend) Describe() []backend.Fact {
+	const gigabyte = 1 << 30
+	info := b.Memory()
+	version := cu.Version()
+	return []backend.Fact{
+		{Name: "Device", Value: b.info.name},
+		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
+		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
+		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
+		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
+		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
+	}
 }
 
 // Sync implements backend.Device.

@@ -9,7 +9,7 @@ package cuda
 #include <cuda.h>
 #include "loader.h"
 
-enum { maxArguments = 24 };
+enum { maxArguments = 40 };
 
 // Every parameter of our kernels takes 8 bytes.
 static CUresult launch(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned threads, unsigned shared, void *stream, uint64_t *arguments, int n) {

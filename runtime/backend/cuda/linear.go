@@ -39,10 +39,16 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 			return err
 		}
 	}
-	for i := range all {
-		if err := b.product(n, &all[i]); err != nil {
+	for len(all) > 0 {
+		// As many together as one launch takes.
+		most := 1
+		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
+			most++
+		}
+		if err := b.products(n, all[:most]); err != nil {
 			return err
 		}
+		all = all[most:]
 	}
 	return nil
 }
@@ -77,50 +83,100 @@ func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address
 	return args[0].start, own.at, check.Rows(op+" with scales", own.values, 0, args[0].n, columns)
 }
 
-// Products of so many rows take the kernel that reads the weight once; of so many the
-// one with large tiles.
+// Products of so many rows take the kernel that reads the weight once, and of so many
+// the ones with large tiles; of the former, so many may be one launch.
 const (
 	skinnyRows = 16
+	mediumRows = 64
 	largeRows  = 512
+	together   = 3
 )
 
-func (b *Backend) product(n int, p *multiplication) error {
+// products computes products with weights of one type: one, or so few rows of several
+// that they are one launch.
+func (b *Backend) products(n int, all []multiplication) error {
 	if n == 0 {
 		return nil
 	}
-	const addFlag = 1
-	w, flags := p.w, 0
-	if p.add {
-		flags = addFlag
-	}
-	x, pitch, scales, index := p.x, w.columns, p.bank, p.index
-	if w.kind == backend.Int8 {
+	inputs := make([]input, len(all))
+	for i := range all {
+		p := &all[i]
+		inputs[i] = input{p.x, p.w.columns, p.bank, p.index}
+		if p.w.kind != backend.Int8 {
+			continue
+		}
+		if i > 0 && p.x == all[i-1].x && p.bank == all[i-1].bank && p.index == all[i-1].index && p.w.columns == all[i-1].w.columns {
+			inputs[i] = inputs[i-1]
+			continue
+		}
 		quantised, err := b.quantise(n, p)
 		if err != nil {
 			return err
 		}
 		defer quantised.giver.give() // All that reads it is queued before whoever gets it next.
-		x, pitch, index = quantised.at(), w.pitch, 0
-		scales = x + address(n*pitch)
+		at := quantised.at()
+		inputs[i] = input{at, p.w.pitch, at + address(n*p.w.pitch), 0}
 	}
-	name, m := "product_"+kernelName(w.kind)+"_f32", w.rows
-	tile := func(size int) int { return (m + size - 1) / size }
+	if len(all) == 1 {
+		return b.single(n, &all[0], inputs[0])
+	}
+	const perBlock, perBlockF32 = 16, 32 // Outputs.
+	arguments, blocks := []any{n}, 0
+	for i := range together {
+		if i >= len(all) {
+			none := address(0)
+			arguments = append(arguments, none, none, none, none, none, none, 0, 0, 0, 0, 0, 0)
+			continue
+		}
+		p, in := &all[i], inputs[i]
+		arguments = append(arguments, p.y, in.x, p.w.at(), p.w.scales(), in.scales, in.index, p.w.rows, p.w.columns, p.w.pitch, in.pitch, p.w.rows, p.flags())
+		each := perBlock
+		if p.w.kind == backend.F32 {
+			each = perBlockF32
+		}
+		blocks += (p.w.rows + each - 1) / each
+	}
+	return b.launch("product_"+kernelName(all[0].w.kind)+"_f32_skinny3", [3]int{blocks, 1, 1}, 0, arguments...)
+}
+
+// input is what a product reads beside the weight.
+type input struct {
+	x             address
+	pitch         int
+	scales, index address
+}
+
+func (p *multiplication) flags() int {
+	if p.add {
+		return 1
+	}
+	return 0
+}
+
+// single computes one product.
+func (b *Backend) single(n int, p *multiplication, in input) error {
+	w := p.w
+	name, m, shared := "product_"+kernelName(w.kind)+"_f32", w.rows, 0
+	tiles := func(rows, outputs int) [3]int { return [3]int{(n + rows - 1) / rows, (m + outputs - 1) / outputs, 1} }
 	var grid [3]int
 	switch {
+	case n <= skinnyRows && w.kind == backend.F32:
+		name += "_skinny"
+		grid = [3]int{(m + 31) / 32, 1, 1}
 	case n <= skinnyRows:
 		name += "_skinny"
-		grid = [3]int{tile(16), 1, 1}
-		if w.kind == backend.F32 {
-			grid[0] = tile(32)
-		}
+		grid = [3]int{(m + 15) / 16, 1, 1}
+	case n <= mediumRows && w.kind == backend.BF16:
+		name += "_medium"
+		grid, shared = tiles(64, 64), 128<<10
 	case n >= largeRows && w.kind == backend.BF16:
 		name += "_large"
-		grid = [3]int{(n + 127) / 128, tile(128), 1}
+		grid = tiles(128, 128)
 	default:
 		name += "_tiled"
-		grid = [3]int{(n + 63) / 64, tile(64), 1}
+		grid = tiles(64, 64)
 	}
-	return b.launch(name, grid, 0, p.y, x, w.at(), w.scales(), scales, index, n, m, w.columns, w.pitch, pitch, m, flags)
+	return b.launch(name, grid, shared, p.y, in.x, w.at(), w.scales(), in.scales, in.index, n, m, w.columns, w.pitch, in.pitch, m, p.flags())
 }
 
 // quantise makes rows of int8 blocks of a product's input, scaled first: elements
@@ -155,7 +211,7 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if err := b.pack(&w, 0, m, args[2].start); err != nil {
 		return err
 	}
-	return b.product(n, &multiplication{y: args[0].start, x: args[1].start, w: &w, add: add})
+	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
 }
 
 // Gather implements backend.LinearOps.

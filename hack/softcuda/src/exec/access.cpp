@@ -17,12 +17,16 @@ std::string hex(uint64_t v) {
   return text;
 }
 
-int bad_global(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
-  if (address % bytes)
-    return fault(w, i, lane, address, "misaligned", kErrorMisalignedAddress, std::string(verb) + " of " + std::to_string(bytes) + " bytes at " + hex(address));
+int wild(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
   std::string kind;
   std::string why = w.block->memory->explain(address, bytes, &kind);
   return fault(w, i, lane, address, kind.c_str(), kErrorIllegalAddress, std::string(verb) + ": " + why);
+}
+
+int bad_global(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
+  if (address % bytes)
+    return fault(w, i, lane, address, "misaligned", kErrorMisalignedAddress, std::string(verb) + " of " + std::to_string(bytes) + " bytes at " + hex(address));
+  return wild(w, i, lane, address, bytes, verb);
 }
 
 int read_only(Warp& w, const Inst& i, int lane, uint64_t address) {
@@ -64,6 +68,12 @@ bool side_by_side(const uint64_t* at, uint32_t m, unsigned bytes) {
   return off == 0;
 }
 
+bool all_same(const uint64_t* at) {
+  uint64_t off = 0;
+  for (int l = 1; l < 32; l++) off |= at[l] ^ at[0];
+  return off == 0;
+}
+
 int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned bytes, Kind kind, Access& access) {
   Memory& memory = *w.block->memory;
   if (side_by_side(at, m, bytes) && at[0] % bytes == 0) {
@@ -80,6 +90,13 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
       c.uncoalesced += sectors - bytes;
       return kNext;
     }
+  }
+  if (kind == Kind::load && m == ~0u && at[0] % bytes == 0 && all_same(at) && memory.holds(at[0], bytes) && lane_written(memory, at[0], bytes)) {
+    for (int l = 0; l < 32; l++) access.host[l] = reinterpret_cast<uint8_t*>(at[0]);
+    auto& c = w.block->counters;
+    c.global_load_sectors++;
+    c.global_load_bytes += 32 * bytes;
+    return kNext;
   }
   const Allocation* last = nullptr;
   for (uint32_t left = m; left; left &= left - 1) {
@@ -199,7 +216,7 @@ void count_global(Warp& w, const uint64_t* at, uint32_t m, unsigned bytes, bool 
 
 int global_source(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes) {
   Memory& memory = *w.block->memory;
-  if (!memory.holds(address, bytes)) return bad_global(w, i, lane, address, 1, "asynchronous load");
+  if (!memory.holds(address, bytes)) return wild(w, i, lane, address, bytes, "asynchronous load");
   if (!memory.written(address, bytes)) return unwritten(w, i, lane, address, bytes);
   return kNext;
 }

@@ -31,6 +31,7 @@ void push(Warp& w, int32_t join, int32_t pc, uint32_t mask) { w.stack.push_back(
 void part(Warp& w, uint32_t taken, int32_t target, int32_t join) {
   uint32_t rest = w.active & ~taken;
   int32_t next = w.pc;
+  if (target == next) return;
   Frame& top = w.stack.back();
   if (top.join == join) {
     // An outer frame waits at join already; lanes that go there need no frame.
@@ -68,10 +69,10 @@ void part(Warp& w, uint32_t taken, int32_t target, int32_t join) {
 
 int backward(Warp& w, const Inst& i) {
   if (--w.budget) return kNext;
-  w.budget = 1 << 16;
-  if (w.block->steps_left <= (1 << 16))
+  w.budget = kTurn;
+  if (w.block->steps_left <= kTurn)
     return fault(w, i, -1, 0, "timeout", kErrorLaunchTimeout, "the block has taken too many backward branches: an endless loop?");
-  w.block->steps_left -= 1 << 16;
+  w.block->steps_left -= kTurn;
   return kYield;
 }
 
@@ -81,8 +82,30 @@ int handle_trap(Warp& w, const Inst& i) {
 
 int handle_nop(Warp&, const Inst&) { return kNext; }
 
+// text_at reads a string of the module's, for messages.
+std::string text_at(Warp& w, uint64_t address) {
+  std::string text;
+  Memory& memory = *w.block->memory;
+  while (text.size() < 200 && memory.holds(address, 1) && memory.written(address, 1)) {
+    char c = *reinterpret_cast<const char*>(address++);
+    if (!c) break;
+    text += c;
+  }
+  return text;
+}
+
+// a, b and c are where in local memory the message, the file and the line lie, plus one.
 int handle_assert(Warp& w, const Inst& i) {
-  return fault(w, i, -1, 0, "assert", kErrorAssert, "an assertion of the kernel failed");
+  int lane = __builtin_ctz(w.mask);
+  const uint8_t* local = w.block->local + static_cast<size_t>(w.id * 32 + lane) * w.block->local_bytes;
+  auto value = [&](Slot s, size_t bytes) {
+    uint64_t v = 0;
+    if (unraw(s)) memcpy(&v, local + unraw(s) - 1, bytes);
+    return v;
+  };
+  std::string text = "assertion \"" + text_at(w, value(i.a, 8)) + "\" failed";
+  if (unraw(i.b)) text += " at " + text_at(w, value(i.b, 8)) + ":" + std::to_string(value(i.c, 4));
+  return fault(w, i, lane, 0, "assert", kErrorAssert, std::move(text));
 }
 
 int handle_printf(Warp& w, const Inst& i) {
@@ -115,7 +138,17 @@ void call(Decoder& d) {
     if (d.operand(i).kind != Operand::label) continue;
     if (d.operand(i).name == "__assertfail" || d.operand(i).name == "vprintf") {
       d.has("uni");
-      d.put(d.operand(i).name == "vprintf" ? handle_printf : handle_assert, 0);
+      if (d.operand(i).name == "vprintf") {
+        d.put(handle_printf, 0);
+        return;
+      }
+      Slot at[3] = {raw(0), raw(0), raw(0)};
+      if (i + 1 < d.operands() && d.operand(i + 1).kind == Operand::list)
+        for (size_t k = 0; k < 3 && k < d.operand(i + 1).elements.size(); k++) {
+          auto& e = d.operand(i + 1).elements[k];
+          if (e.kind == Operand::address && d.is_local(*e.var) && e.var->bytes() >= (k == 2 ? 4 : 8)) at[k] = raw(static_cast<uint32_t>(d.address_of(*e.var)) + 1);
+        }
+      d.put(handle_assert, 0, at[0], at[1], at[2]);
       return;
     }
     break;

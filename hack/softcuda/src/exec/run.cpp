@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <functional>
 #include <mutex>
+#include <string_view>
 #include <thread>
 
 #include "code.h"
@@ -56,6 +57,7 @@ int fault(Warp& w, const Inst& i, int lane, uint64_t address, const char* kind, 
 namespace {
 
 constexpr uint64_t kMaxSteps = uint64_t{1} << 33;
+std::atomic<uint64_t> max_steps{kMaxSteps};
 
 size_t line(size_t n) { return (n + 63) / 64 * 64; }
 
@@ -167,7 +169,7 @@ void Runner::prepare(const Launch& launch, uint64_t index) {
   b.local = local_.at_least(local + 64);
   memset(b.local, 0xcd, local);
   b.counters = {};
-  b.steps_left = kMaxSteps;
+  b.steps_left = max_steps.load(std::memory_order_relaxed);
   size_t bytes = code.register_bytes + line(code.predicates * 4);
   uint8_t* registers = registers_.at_least(bytes * static_cast<size_t>(b.warp_count));
   memset(registers, 0, bytes * static_cast<size_t>(b.warp_count));
@@ -192,11 +194,12 @@ void Runner::prepare_warp(Warp& w, int id) {
   w.mask = 0;
   w.pc = 0;
   w.carry = 0;
-  w.budget = 1 << 16;
+  w.budget = kTurn;
   w.count = 0;
   w.floor = 1;
   w.stack.clear();
   w.stack.push_back({kNever, 0, w.live});
+  w.spare_copies.insert(w.spare_copies.end(), w.copies.begin(), w.copies.end());
   w.copies.clear();
   memset(w.copy_group, 0, sizeof w.copy_group);
   w.state = Warp::ready;
@@ -337,6 +340,22 @@ bool check(const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared,
 
 }  // namespace
 
+// line_of gives a line of the PTX without its indentation.
+static std::string_view line_of(std::string_view text, int line) {
+  if (line < 1) return {};
+  size_t from = 0;
+  while (--line > 0) {
+    from = text.find('\n', from);
+    if (from == std::string_view::npos) return {};
+    from++;
+  }
+  std::string_view found = text.substr(from, text.find('\n', from) - from).substr(0, 200);
+  found.remove_prefix(std::min(found.find_first_not_of(" \t"), found.size()));
+  return found;
+}
+
+void step_limit(uint64_t steps) { max_steps.store(steps ? steps : kMaxSteps); }
+
 bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared, const void* params, Memory& memory,
          unsigned threads, Counters* counters, Fault* out) {
   Fault ignored;
@@ -364,7 +383,15 @@ bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, 
       // Blocks before a faulty one all run, so the fault told does not depend on threads.
       if (index >= blocks || index > faulted.load()) break;
       Fault f;
-      if (runner.run(launch, index, &f, &mine)) continue;
+      try {
+        if (runner.run(launch, index, &f, &mine)) continue;
+      } catch (const std::bad_alloc&) {
+        f = Fault{};
+        f.kind = "launch";
+        f.kernel = info.name;
+        f.text = "the host has no memory to run a block";
+        f.error = kErrorLaunchOutOfResources;
+      }
       std::lock_guard lock(mutex);
       if (index < faulted.load()) {
         faulted.store(index);
@@ -381,6 +408,8 @@ bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, 
   if (counters) counters->add(total);
   if (faulted.load() == UINT64_MAX) return true;
   *out = std::move(first);
+  std::string_view line = line_of(program.module().ast->text, out->line);
+  if (!line.empty()) out->text += " [" + std::string(line) + "]";
   return false;
 }
 
