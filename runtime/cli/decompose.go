@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -30,6 +31,9 @@ func newDecomposeCommand(env *Env) *cobra.Command {
 		Long: `Decompose computes the full singular value decomposition of the chosen
 projections of every layer and publishes the factors in
 DATA/decompositions/sha256-…
+
+A backend that decomposes does so; for others the processor does, with one
+thread a matrix, or several on a large one.
 
 It can be interrupted: matrices that are done stay done. It reports the largest
 relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they are stored.`,
@@ -100,7 +104,8 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 	defer func() { err = errors.Join(err, be.Close()) }()
 	p.Phase("Decomposing", 0, 0)
 	begun := false
-	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, func(done, total int) {
+	on, _ := be.(backend.Decomposer) // Where it has none, the processor decomposes.
+	m, err := expert.Decompose(ctx, ck, spec.DataDir, spec, on, func(done, total int) {
 		if !begun {
 			begun = true
 			p.Device(be.Name())

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -55,10 +56,13 @@ const maxError = 2e-2
 // A finished decomposition of the same model, modules and dtype is verified and
 // returned. Otherwise each matrix is written as soon as it is factored, to a
 // work folder that outlives the process, so that a decomposition that was
-// interrupted goes on where it stopped. progress (may be nil) is called with
-// the number of finished matrices, never concurrently.
-func Decompose(ctx context.Context, ck *checkpoint.Checkpoint, root string, spec contract.DecomposeSpec, progress func(done, total int)) (contract.DecompositionManifest, error) {
-	job, err := newDecomposition(ck, root, spec)
+// interrupted goes on where it stopped. on is the device that factors; nil means
+// the processor. They agree within rounding, and one may go on where another
+// stopped, but a digest is that of the factors that were made. progress (may be
+// nil) is called with the number of finished matrices, never concurrently.
+func Decompose(ctx context.Context, ck *checkpoint.Checkpoint, root string, spec contract.DecomposeSpec, on backend.Decomposer, progress func(done, total int),
+) (contract.DecompositionManifest, error) {
+	job, err := newDecomposition(ck, root, spec, on)
 	if err != nil {
 		return contract.DecompositionManifest{}, err
 	}
@@ -80,9 +84,10 @@ type decomposition struct {
 	modules []string
 	dtype   tensor.DType
 	names   []string
+	factory factory
 }
 
-func newDecomposition(ck *checkpoint.Checkpoint, root string, spec contract.DecomposeSpec) (*decomposition, error) {
+func newDecomposition(ck *checkpoint.Checkpoint, root string, spec contract.DecomposeSpec, on backend.Decomposer) (*decomposition, error) {
 	if !contract.ValidDigest(spec.BaseDigest) {
 		return nil, failure.Permanentf(contract.ReasonUsage, "model digest %q is no digest", spec.BaseDigest)
 	}
@@ -97,6 +102,11 @@ func newDecomposition(ck *checkpoint.Checkpoint, root string, spec contract.Deco
 	j := &decomposition{
 		ck: ck, parent: filepath.Join(root, contract.DirDecompositions), base: spec.BaseDigest,
 		modules: modules, dtype: dtype, names: matrixNames(ck.Config(), modules),
+	}
+	if on == nil {
+		j.factory = processor{threads: runtime.GOMAXPROCS(0), matrices: len(j.names)}
+	} else {
+		j.factory = newDevice(on)
 	}
 	return j, j.check()
 }
@@ -196,11 +206,10 @@ func (j *decomposition) factorAll(ctx context.Context, dir string, m *contract.D
 			progress(done, len(j.names))
 		}
 	}
-	threads := runtime.GOMAXPROCS(0)
-	free := semaphore.NewWeighted(int64(threads))
+	free := semaphore.NewWeighted(int64(j.factory.capacity()))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, name := range j.names {
-		workers := j.workers(name, threads)
+		workers := j.factory.share(matrixShape(j.ck.Config(), ModuleOf(name)))
 		if free.Acquire(ctx, int64(workers)) != nil {
 			group.Go(func() error { return fmt.Errorf("decomposing: %w", context.Cause(ctx)) })
 			break
@@ -221,17 +230,6 @@ func (j *decomposition) factorAll(ctx context.Context, dir string, m *contract.D
 	return group.Wait()
 }
 
-// rankPerThread is how large a matrix must be to keep another thread busy.
-const rankPerThread = 512
-
-// workers returns how many of all threads work on one matrix. Small matrices
-// are best factored one by a thread; several threads on a large one need less
-// memory than as many large ones at once, and few matrices share all threads.
-func (j *decomposition) workers(name string, threads int) int {
-	out, in := matrixShape(j.ck.Config(), ModuleOf(name))
-	return min(threads, max(1, min(out, in)/rankPerThread, threads/len(j.names)))
-}
-
 // factorOne makes the factor file of one matrix, unless it is there already.
 func (j *decomposition) factorOne(ctx context.Context, dir, name string, workers int) (rank int, relativeError float64, err error) {
 	path := filepath.Join(dir, factorFile(name))
@@ -242,7 +240,7 @@ func (j *decomposition) factorOne(ctx context.Context, dir, name string, workers
 	if err != nil {
 		return 0, 0, err
 	}
-	f, err := factorise(ctx, w, j.dtype, workers)
+	f, err := j.factory.factorise(ctx, w, j.dtype, workers)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -7,15 +7,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/svd"
 )
 
 // tiny writes a random model and opens it.
@@ -49,7 +52,7 @@ func spec(digest string) contract.DecomposeSpec {
 func decomposed(t testing.TB, ck *checkpoint.Checkpoint, s contract.DecomposeSpec) (*expert.Decomposition, string) {
 	t.Helper()
 	root := t.TempDir()
-	m, err := expert.Decompose(t.Context(), ck, root, s, nil)
+	m, err := expert.Decompose(t.Context(), ck, root, s, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +127,7 @@ func TestAnInterruptedDecompositionGoesOn(t *testing.T) {
 	root := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := expert.Decompose(ctx, ck, root, spec(digest), func(done, _ int) {
+	_, err := expert.Decompose(ctx, ck, root, spec(digest), nil, func(done, _ int) {
 		if done == 5 {
 			cancel()
 		}
@@ -152,7 +155,7 @@ func TestAnInterruptedDecompositionGoesOn(t *testing.T) {
 		}
 		inodes[name] = info
 	}
-	m, err := expert.Decompose(t.Context(), ck, root, spec(digest), nil)
+	m, err := expert.Decompose(t.Context(), ck, root, spec(digest), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +177,7 @@ func TestAFinishedDecompositionIsVerifiedAndUsed(t *testing.T) {
 	ck, digest := tiny(t, 1)
 	d, root := decomposed(t, ck, spec(digest))
 	calls := 0
-	again, err := expert.Decompose(t.Context(), ck, root, spec(digest), func(_, _ int) { calls++ })
+	again, err := expert.Decompose(t.Context(), ck, root, spec(digest), nil, func(_, _ int) { calls++ })
 	if err != nil || calls > 0 {
 		t.Fatalf("%d matrices were made again (%v)", calls, err)
 	}
@@ -195,7 +198,7 @@ func TestAFinishedDecompositionIsVerifiedAndUsed(t *testing.T) {
 			t.Error("damage was not noticed")
 		}
 	}
-	repaired, err := expert.Decompose(t.Context(), ck, root, spec(digest), func(_, _ int) { calls++ })
+	repaired, err := expert.Decompose(t.Context(), ck, root, spec(digest), nil, func(_, _ int) { calls++ })
 	if err != nil || calls == 0 {
 		t.Fatalf("%d matrices were made (%v)", calls, err)
 	}
@@ -254,7 +257,7 @@ func TestWrongSpecificationsAreRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := spec(digest)
 			c.change(&s)
-			_, err := expert.Decompose(t.Context(), ck, t.TempDir(), s, nil)
+			_, err := expert.Decompose(t.Context(), ck, t.TempDir(), s, nil, nil)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -280,7 +283,7 @@ func TestAModelWithMissingMatricesIsRefusedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ck.Close() }()
-	_, err = expert.Decompose(t.Context(), ck, t.TempDir(), spec("sha256:"+strings.Repeat("0", 64)), nil)
+	_, err = expert.Decompose(t.Context(), ck, t.TempDir(), spec("sha256:"+strings.Repeat("0", 64)), nil, nil)
 	for _, want := range []string{"layers.0.mlp.up_proj.weight is missing", "layers.1.self_attn.q_proj.weight has shape [8 32]"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
@@ -306,5 +309,54 @@ func TestAChangedManifestIsRefused(t *testing.T) {
 	}
 	if _, err := expert.OpenDecomposition(t.TempDir()); err == nil || !strings.Contains(err.Error(), "no decomposition") {
 		t.Errorf("an empty folder: %v", err)
+	}
+}
+
+// others is a device of another maker: it decomposes as package svd does, one matrix
+// at a time, or fails.
+type others struct {
+	t    *testing.T
+	busy atomic.Bool
+	made int
+	fail error
+}
+
+func (o *others) Decompose(ctx context.Context, w []float32, out, in int, kind backend.DType) (*backend.Factors, error) {
+	if !o.busy.CompareAndSwap(false, true) {
+		o.t.Error("two matrices at once")
+	}
+	defer o.busy.Store(false)
+	if kind != backend.F32 {
+		o.t.Errorf("factors of type %s were asked for", kind)
+	}
+	if o.made++; o.fail != nil && o.made > 2 {
+		return nil, o.fail
+	}
+	f, err := svd.Factor(ctx, w, out, in, 1)
+	if err != nil {
+		return nil, err
+	}
+	e, err := f.RelativeError(ctx, w, out, in, 1)
+	return &backend.Factors{U: f.U, S: f.S, Vt: f.Vt, RelativeError: e}, err
+}
+
+func TestADeviceDecomposes(t *testing.T) {
+	ck, digest := tiny(t, 1)
+	whole, _ := decomposed(t, ck, spec(digest))
+	root := t.TempDir()
+	broken := &others{t: t, fail: backend.ErrDeviceMemory}
+	if _, err := expert.Decompose(t.Context(), ck, root, spec(digest), broken, nil); !errors.Is(err, backend.ErrDeviceMemory) {
+		t.Fatalf("a device that fails: error %v", err)
+	}
+	sound := &others{t: t}
+	m, err := expert.Decompose(t.Context(), ck, root, spec(digest), sound, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(whole.Manifest(), m); diff != "" {
+		t.Errorf("-processor +device\n%s", diff)
+	}
+	if want := m.Matrices - 2; sound.made != want {
+		t.Errorf("%d matrices were made after two had been, of %d", sound.made, m.Matrices)
 	}
 }

@@ -98,7 +98,7 @@ func gradient(f factors, c []float64) []float32 {
 func TestComposingAndItsGradientAreTheReferences(t *testing.T) {
 	for _, c := range goldens(t) {
 		t.Run(c.Name, func(t *testing.T) {
-			f, err := factorise(t.Context(), &tensor.Tensor{Shape: []int{c.Out, c.In}, Data: c.W}, tensor.F32, 1)
+			f, err := processor{}.factorise(t.Context(), &tensor.Tensor{Shape: []int{c.Out, c.In}, Data: c.W}, tensor.F32, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func TestFactorsAreOrthonormalAndReconstruct(t *testing.T) {
 	for _, c := range goldens(t) {
 		w := &tensor.Tensor{Shape: []int{c.Out, c.In}, Data: c.W}
 		for dtype, bound := range map[tensor.DType]float64{tensor.F32: 2e-7, tensor.BF16: 1e-2} {
-			f, err := factorise(t.Context(), w, dtype, 1)
+			f, err := processor{}.factorise(t.Context(), w, dtype, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +171,7 @@ func TestFactorsAreOrthonormalAndReconstruct(t *testing.T) {
 }
 
 func TestAZeroMatrixIsItsOwnDecomposition(t *testing.T) {
-	f, err := factorise(t.Context(), tensor.New(3, 5), tensor.F32, 1)
+	f, err := processor{}.factorise(t.Context(), tensor.New(3, 5), tensor.F32, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func demoServer(t testing.TB) *server.Server {
 		t.Fatal(err)
 	}
 	defer ck.Close()
-	dm, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{BaseDigest: m.Digest, Modules: []string{"v_proj"}, DType: "F32"}, nil)
+	dm, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{BaseDigest: m.Digest, Modules: []string{"v_proj"}, DType: "F32"}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,13 +64,8 @@ type Factors struct {
 // an element of w is not finite, when the largest singular value is beyond
 // float32, and when ctx ends.
 func Factor(ctx context.Context, w []float32, out, in, workers int) (*Factors, error) {
-	if out <= 0 || in <= 0 || len(w)/out != in || len(w)%out != 0 {
-		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: %d elements given", out, in, len(w))
-	}
-	for i, v := range w {
-		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil, fmt.Errorf("singular value decomposition of [%d, %d]: the element in row %d, column %d is %v; the matrix must be finite", out, in, i/in, i%in, v)
-		}
+	if err := Check(w, out, in); err != nil {
+		return nil, err
 	}
 	t := &team{ctx, max(1, workers)}
 	m, n := min(out, in), max(out, in)
@@ -90,11 +85,37 @@ func Factor(ctx context.Context, w []float32, out, in, workers int) (*Factors, e
 	if err := d.run(a); err != nil {
 		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: %w", out, in, err)
 	}
-	if s := slices.Max(d.sigma); s > math.MaxFloat32 {
-		return nil, fmt.Errorf("singular value decomposition of [%d, %d]: the largest singular value, %.3g, is no float32; scale the matrix down", out, in, s)
+	if err := CheckLargest(slices.Max(d.sigma), out, in); err != nil {
+		return nil, err
 	}
 	return d.factors(out, in), nil
 }
+
+// Check refuses what cannot be decomposed: elements that do not make a matrix
+// [out, in], or that are not finite.
+func Check(w []float32, out, in int) error {
+	if out <= 0 || in <= 0 || len(w)/out != in || len(w)%out != 0 {
+		return fmt.Errorf("singular value decomposition of [%d, %d]: %d elements given", out, in, len(w))
+	}
+	for i, v := range w {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return fmt.Errorf("singular value decomposition of [%d, %d]: the element in row %d, column %d is %v; the matrix must be finite", out, in, i/in, i%in, v)
+		}
+	}
+	return nil
+}
+
+// CheckLargest refuses a largest singular value that float32 does not hold.
+func CheckLargest(s float64, out, in int) error {
+	if s > math.MaxFloat32 {
+		return fmt.Errorf("singular value decomposition of [%d, %d]: the largest singular value, %.3g, is no float32; scale the matrix down", out, in, s)
+	}
+	return nil
+}
+
+// Floor is what a singular value of a matrix [out, in] is above, relative to the
+// largest, if it is not returned as zero.
+func Floor(out, in int) float64 { return float64(max(out, in)) * precision }
 
 // decomposition is that of a wide matrix [m, n], found from large to small.
 type decomposition struct {
@@ -127,7 +148,7 @@ func (d *decomposition) run(x []float64) error {
 			return err
 		}
 		top = largestRow(x, n)
-		floor = max(floor, float64(n)*precision*top)
+		floor = max(floor, Floor(m, n)*top)
 		kept := 0
 		for i := range k {
 			row, side := x[i*n:][:n], basis[i*m:][:m]
@@ -276,12 +297,17 @@ func (f *Factors) RelativeError(ctx context.Context, w []float32, out, in, worke
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("reconstruction error: %w", err)
 	}
-	e := level1.Dnrm2(len(rest), rest, 1)
+	return Relative(level1.Dnrm2(len(rest), rest, 1), norm), nil
+}
+
+// Relative is e / norm, a relative error: 0 where there is none, and +Inf where the
+// error is not finite or that of a zero matrix.
+func Relative(e, norm float64) float64 {
 	switch {
 	case e == 0:
-		return 0, nil
+		return 0
 	case norm == 0, math.IsNaN(e):
-		return math.Inf(1), nil
+		return math.Inf(1)
 	}
-	return e / norm, nil
+	return e / norm
 }

@@ -42,7 +42,7 @@ func newDemo(t testing.TB, skill, format, reward, template string) contract.Trai
 	defer func() { _ = ck.Close() }()
 	dec, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{
 		BaseDigest: m.Digest, Modules: expert.Modules(), DType: "F32",
-	}, nil)
+	}, nil, nil)
 	check(err)
 	set := func(name string) contract.DatasetSpec {
 		return contract.DatasetSpec{Path: filepath.Join(demo, "data", skill, name+".jsonl"), Format: format, PromptTemplate: template}

@@ -64,7 +64,7 @@ func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 	root := t.TempDir()
 	m, err := expert.Decompose(t.Context(), ck, root, contract.DecomposeSpec{
 		BaseDigest: contract.DigestPrefix + strings.Repeat("0", 64), Modules: expert.Modules(), DType: "F32",
-	}, nil)
+	}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("SeveralProducts", s.severalProducts)
 	t.Run("ProductOfBuffers", s.buffers)
 	t.Run("Compose", s.compose)
+	t.Run("Decompose", s.decompose)
 	t.Run("Gather", s.gather)
 	t.Run("RowsOfX", s.rowsOfX)
 	t.Run("NotFinite", s.notFinite)

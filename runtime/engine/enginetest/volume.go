@@ -58,7 +58,7 @@ func New(t testing.TB) *Volume {
 	defer func() { check(t, ck.Close()) }()
 	m, err := expert.Decompose(t.Context(), ck, v.Root, contract.DecomposeSpec{
 		BaseDigest: v.ModelDigest, Modules: []string{"up_proj", "down_proj", "o_proj"}, DType: "F32",
-	}, nil)
+	}, nil, nil)
 	check(t, err)
 	v.DecompositionDigest = m.Digest
 	v.DecompositionDir, err = contract.ArtifactDir(v.Root, contract.DirDecompositions, m.Digest)
