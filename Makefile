@@ -227,6 +227,11 @@ else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif
 
+.PHONY: print-softcuda
+print-softcuda: ## Build the software CUDA driver and print its folder, for LD_LIBRARY_PATH on a machine without a GPU.
+	@hack/softcuda/build.sh >&2
+	@echo $(BIN)/softcuda
+
 .PHONY: clean
 clean: ## Remove what was built.
 	rm -rf $(BIN)

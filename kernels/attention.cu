@@ -24,7 +24,8 @@
 //   pagedattention_T_split[wide](sums, states, q, …, scale), then
 //   attention_T_combine(out, sums, states, count, n, heads, d, chunks)
 //     the same in two steps, for few rows with many keys. sums f32 [n, heads, chunks, d] and
-//     states f32 [n, heads, chunks, 2] are workspace; chunks ≥ ⌈count/256⌉ of every row.
+//     states f32 [n, heads, chunks, 2] are workspace; chunks ≥ ⌈count/256⌉ of every row. With
+//     chunks = 1 there is nothing to combine: sums is out, of T, and states is not used.
 //   attentionback_T_queries[wide](dq, delta, dout, out, lse, q, k, v, first, count, n, heads,
 //       kvheads, d, scale), then
 //   attentionback_T_keys[wide](dk, dv, dout, lse, delta, q, k, v, first, count, rowsof, rows,

@@ -42,7 +42,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       const int line = i / vectors, at = (i - line * vectors) * kVector;
       float x[kVector];
       if (key + line < end) {
-        load8(x, from + keys.row(row, key + line) * h.stride() + kvhead * h.d + at, h.d - at);
+        load(x, from + keys.row(row, key + line) * h.stride() + kvhead * h.d + at, h.d - at);
       } else {
 #pragma unroll
         for (int j = 0; j < kVector; j++) x[j] = 0;

@@ -44,57 +44,71 @@ __device__ __forceinline__ float highHalf(u32 pair) { return __uint_as_float(pai
 
 __device__ __forceinline__ bool aligned(const void *p, int bytes) { return ((u64)p & (bytes - 1)) == 0; }
 
-// kVector is the number of consecutive elements that a thread has of a row.
-constexpr int kVector = 8;
-
-// load8 reads the first `left` (at most 8) elements at p; the others are zero.
-__device__ __forceinline__ void load8(float (&v)[kVector], const float *p, i64 left) {
-  if (left >= kVector && aligned(p, 16)) {
-    const float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+// load reads the first `left` of N elements at p; the others are zero. N is 4, so that
+// a warp's accesses lie behind each other, or 8, where a thread needs them.
+template <int N> __device__ __forceinline__ void load(float (&v)[N], const float *p, i64 left) {
+  if (left >= N && aligned(p, 16)) {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      const float4 a = reinterpret_cast<const float4 *>(p)[i / 4];
+      v[i] = a.x, v[i + 1] = a.y, v[i + 2] = a.z, v[i + 3] = a.w;
+    }
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kVector; i++) v[i] = i < left ? p[i] : 0;
+  for (int i = 0; i < N; i++) v[i] = i < left ? p[i] : 0;
 }
-__device__ __forceinline__ void load8(float (&v)[kVector], const bf16 *p, i64 left) {
-  if (left >= kVector && aligned(p, 16)) {
-    const uint4 a = *reinterpret_cast<const uint4 *>(p);
-    v[0] = lowHalf(a.x), v[1] = highHalf(a.x), v[2] = lowHalf(a.y), v[3] = highHalf(a.y);
-    v[4] = lowHalf(a.z), v[5] = highHalf(a.z), v[6] = lowHalf(a.w), v[7] = highHalf(a.w);
+template <int N> __device__ __forceinline__ void load(float (&v)[N], const bf16 *p, i64 left) {
+  if (left >= N && aligned(p, 2 * N)) {
+    if constexpr (N == 8) {
+      const uint4 a = *reinterpret_cast<const uint4 *>(p);
+      v[0] = lowHalf(a.x), v[1] = highHalf(a.x), v[2] = lowHalf(a.y), v[3] = highHalf(a.y);
+      v[4] = lowHalf(a.z), v[5] = highHalf(a.z), v[6] = lowHalf(a.w), v[7] = highHalf(a.w);
+    } else {
+      const uint2 a = *reinterpret_cast<const uint2 *>(p);
+      v[0] = lowHalf(a.x), v[1] = highHalf(a.x), v[2] = lowHalf(a.y), v[3] = highHalf(a.y);
+    }
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kVector; i++) v[i] = i < left ? widen(p[i]) : 0;
+  for (int i = 0; i < N; i++) v[i] = i < left ? widen(p[i]) : 0;
 }
 
-// store8 writes the first `left` (at most 8) of them.
-__device__ __forceinline__ void store8(float *p, const float (&v)[kVector], i64 left) {
-  if (left >= kVector && aligned(p, 16)) {
-    reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-    reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+// put16 and put8 write so many aligned bytes at once. They say so themselves: nvcc takes
+// the store of a vector apart and does not always find it again.
+__device__ __forceinline__ void put16(void *p, float a, float b, float c, float d) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+__device__ __forceinline__ void put8(void *p, u32 a, u32 b) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(a), "r"(b) : "memory");
+}
+
+// store writes the first `left` of four.
+__device__ __forceinline__ void store(float *p, const float (&v)[4], i64 left) {
+  if (left >= 4 && aligned(p, 16)) {
+    put16(p, v[0], v[1], v[2], v[3]);
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kVector; i++)
+  for (int i = 0; i < 4; i++)
     if (i < left) p[i] = v[i];
 }
-__device__ __forceinline__ void store8(bf16 *p, const float (&v)[kVector], i64 left) {
-  if (left >= kVector && aligned(p, 16)) {
-    *reinterpret_cast<uint4 *>(p) = make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7]));
+__device__ __forceinline__ void store(bf16 *p, const float (&v)[4], i64 left) {
+  if (left >= 4 && aligned(p, 8)) {
+    put8(p, pair(v[0], v[1]), pair(v[2], v[3]));
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kVector; i++)
+  for (int i = 0; i < 4; i++)
     if (i < left) p[i] = narrow<bf16>(v[i]);
 }
 
-// read8 and write8 are the same in shared memory, where all are there and aligned.
-__device__ __forceinline__ void read8(float (&v)[kVector], const float *p) {
+// read8 and write8 access eight in shared memory, which are all there and aligned.
+__device__ __forceinline__ void read8(float (&v)[8], const float *p) {
   const float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
-__device__ __forceinline__ void write8(float *p, const float (&v)[kVector]) {
+__device__ __forceinline__ void write8(float *p, const float (&v)[8]) {
   reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
   reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }

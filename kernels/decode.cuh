@@ -6,16 +6,22 @@
 constexpr int kDecodeThreads = kChunkTiles * kWarp;
 constexpr int kTogether = kChunkTiles;  // Heads of a key-value head at a time: a warp for each.
 
+// With one chunk there is nothing to merge, and sums is the output itself, of T.
 template <int Pairs, class T>
 __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T *q, const T *k, const T *v, const Paged &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float p[kChunk][kTogether];             // Scores, then their exponentials.
   __shared__ __align__(16) float queries[kTogether][2 * kWarp * Pairs];
-  __shared__ float parts[kChunkTiles][kTogether][2 * kWarp];
+  __shared__ float parts[kChunkTiles][kTogether][2 * kWarp], inverse[kTogether];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, quad = lane / 4, t = lane % 4;
   const i64 row = blockIdx.x, kvhead = blockIdx.y, chunk = blockIdx.z, chunks = gridDim.z, base = chunk * kChunk;
   if (row >= n) return;
   const int limit = (int)min(keys.count(row) - base, (i64)kChunk);
-  if (limit <= 0) return;
+  T *out = reinterpret_cast<T *>(sums);
+  if (limit <= 0) {
+    if (chunks == 1)
+      for (i64 i = threadIdx.x; i < h.group() * h.d; i += kDecodeThreads) out[(row * h.heads + kvhead * h.group()) * h.d + i] = narrow<T>(0);
+    return;
+  }
   const int mine = min(limit - warp * kTileKeys, kTileKeys);  // Keys of the warp's tile; none if not above zero.
   const int vectors = (int)((h.d + kVector - 1) / kVector), width = vectors * kVector, group = h.group();
   // Where the keys are: lane i knows it of the tile's key i.
@@ -41,7 +47,7 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
         const int c = 4 * u + t;
         if (4 * u < vectors) {
           float x[kVector], y[kVector];
-          load8(x, k + from + c * kVector, key < mine && c < vectors ? h.d - c * kVector : 0);
+          load(x, k + from + c * kVector, key < mine && c < vectors ? h.d - c * kVector : 0);
 #pragma unroll
           for (int i = 0; i < kTogether; i++) {
             if (i < heads && c < vectors) {
@@ -79,7 +85,12 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
           l += warpSum(e[i]);
         }
       }
-      if (lane == 0) states[(row * h.heads + head + warp) * chunks + chunk] = make_float2(m, l);
+      if (lane == 0) {
+        if (chunks == 1)
+          inverse[warp] = 1 / l;
+        else
+          states[(row * h.heads + head + warp) * chunks + chunk] = make_float2(m, l);
+      }
     }
     __syncthreads();
     float2 part[kTogether][Pairs] = {};
@@ -114,7 +125,12 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
           const int which = i / (2 * kWarp), column = i % (2 * kWarp);
           float sum = 0;
           for (int tile = 0; tile < tiles; tile++) sum += parts[tile][which][column];
-          if (2 * kWarp * c + column < h.d) sums[((row * h.heads + head + which) * chunks + chunk) * h.d + 2 * kWarp * c + column] = sum;
+          const i64 at = (row * h.heads + head + which) * chunks + chunk;
+          if (2 * kWarp * c + column >= h.d) continue;
+          if (chunks == 1)
+            out[at * h.d + 2 * kWarp * c + column] = narrow<T>(__fmul_rn(sum, inverse[which]));
+          else
+            sums[at * h.d + 2 * kWarp * c + column] = sum;
         }
       }
     }

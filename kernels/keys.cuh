@@ -3,6 +3,8 @@
 #pragma once
 #include "common.cuh"
 
+constexpr int kVector = 8;  // Elements that a thread has behind each other.
+
 constexpr int kTileKeys = 32;  // Keys of a tile,
 constexpr int kChunk = 256;    // and of a chunk.
 constexpr int kChunkTiles = kChunk / kTileKeys;

@@ -13,19 +13,20 @@
 // y may be x, gate or up; dgate and dup may be any of their operands.
 //
 // Launch: 256 threads. Rows: any grid; a block takes rows blockIdx.x, + gridDim.x, …,
-// so gridDim.x = n at most is of use. Elements: a thread takes 8 at a time, any grid.
+// so gridDim.x = n at most is of use. Elements: a thread takes 4 at a time, any grid.
 //
 // Cost: rmsnorm reads x and writes y once (rows up to 8192 columns stay in registers;
 // what is beyond is read twice) and gain once a block; rmsnormback reads dy, x, dx and
 // writes dx. The elementwise ones touch each operand once. logsoftmax reads x twice
 // and writes y.
 //
-// Order of a row's sums: thread t adds the elements 8t…8t+7, 8(t+256)…, rising; then a
+// Order of a row's sums: thread t adds the elements 4t…4t+3, 4(t+256)…, rising; then a
 // butterfly over a warp's lanes; then the warps, rising.
 #include "common.cuh"
 
 constexpr int kThreads = 256;
-constexpr int kKept = 4;  // Vectors of a row that a thread keeps in registers.
+constexpr int kVector = 4;  // Elements that a thread has behind each other.
+constexpr int kKept = 8;    // Vectors of a row that it keeps in registers.
 constexpr i64 kStride = kThreads * kVector;
 
 // vector calls f(i, at, left) for each vector of a row that is this thread's: the
@@ -44,20 +45,20 @@ template <class F> __device__ __forceinline__ void beyond(i64 c, F f) {
 template <class T> __device__ __forceinline__ void rmsnorm(T *y, const T *x, const float *gain, i64 n, i64 c, double eps) {
   __shared__ float scratch[2][kThreads / kWarp];
   float g[kKept][kVector], v[kKept][kVector];
-  if (blockIdx.x < n) kept(c, [&](int i, i64 at, i64 left) { load8(g[i], gain + at, left); });
+  if (blockIdx.x < n) kept(c, [&](int i, i64 at, i64 left) { load(g[i], gain + at, left); });
   int turn = 0;
   for (i64 row = blockIdx.x; row < n; row += gridDim.x, turn ^= 1) {
     const T *in = x + row * c;
     T *out = y + row * c;
     float sum = 0;
     kept(c, [&](int i, i64 at, i64 left) {
-      load8(v[i], in + at, left);
+      load(v[i], in + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) sum = fmaf(v[i][j], v[i][j], sum);
     });
     beyond(c, [&](i64 at, i64 left) {
       float w[kVector];
-      load8(w, in + at, left);
+      load(w, in + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) sum = fmaf(w[j], w[j], sum);
     });
@@ -68,15 +69,15 @@ template <class T> __device__ __forceinline__ void rmsnorm(T *y, const T *x, con
     kept(c, [&](int i, i64 at, i64 left) {
 #pragma unroll
       for (int j = 0; j < kVector; j++) v[i][j] = v[i][j] * inverse * g[i][j];
-      store8(out + at, v[i], left);
+      store(out + at, v[i], left);
     });
     beyond(c, [&](i64 at, i64 left) {
       float w[kVector], h[kVector];
-      load8(w, in + at, left);
-      load8(h, gain + at, left);
+      load(w, in + at, left);
+      load(h, gain + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) w[j] = w[j] * inverse * h[j];
-      store8(out + at, w, left);
+      store(out + at, w, left);
     });
   }
 }
@@ -95,9 +96,9 @@ __device__ __forceinline__ void rmsnormback(T *dx, const T *dy, const T *x, cons
     float v[kKept][kVector], s[kKept][kVector], squares = 0, along = 0;
     auto add = [&](float(&v)[kVector], float(&s)[kVector], i64 at, i64 left) {
       float g[kVector];
-      load8(v, in + at, left);
-      load8(s, d + at, left);
-      load8(g, gain + at, left);
+      load(v, in + at, left);
+      load(s, d + at, left);
+      load(g, gain + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) {
         s[j] *= g[j];
@@ -116,17 +117,17 @@ __device__ __forceinline__ void rmsnormback(T *dx, const T *dy, const T *x, cons
     along *= inverse * inverse * inverse / (float)c;
     auto write = [&](float(&v)[kVector], float(&s)[kVector], i64 at, i64 left) {
       float old[kVector];
-      load8(old, out + at, left);
+      load(old, out + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) old[j] = old[j] + s[j] * inverse - along * v[j];
-      store8(out + at, old, left);
+      store(out + at, old, left);
     };
     kept(c, [&](int i, i64 at, i64 left) { write(v[i], s[i], at, left); });
     beyond(c, [&](i64 at, i64 left) {
       float w[kVector], t[kVector], g[kVector];
-      load8(w, in + at, left);
-      load8(t, d + at, left);
-      load8(g, gain + at, left);
+      load(w, in + at, left);
+      load(t, d + at, left);
+      load(g, gain + at, left);
 #pragma unroll
       for (int j = 0; j < kVector; j++) t[j] *= g[j];
       write(w, t, at, left);
@@ -151,11 +152,11 @@ template <class F> __device__ __forceinline__ void each(i64 count, F f) {
 template <class T> __device__ __forceinline__ void swiglu(T *y, const T *gate, const T *up, i64 count) {
   each(count, [&](i64 at, i64 left) {
     float g[kVector], u[kVector];
-    load8(g, gate + at, left);
-    load8(u, up + at, left);
+    load(g, gate + at, left);
+    load(u, up + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) u[j] = g[j] * sigmoid(g[j]) * u[j];
-    store8(y + at, u, left);
+    store(y + at, u, left);
   });
 }
 
@@ -165,17 +166,17 @@ KERNEL(kThreads) swiglu_bf16(bf16 *y, const bf16 *gate, const bf16 *up, i64 coun
 template <class T> __device__ __forceinline__ void swigluback(T *dgate, T *dup, const T *dy, const T *gate, const T *up, i64 count) {
   each(count, [&](i64 at, i64 left) {
     float g[kVector], u[kVector], d[kVector];
-    load8(g, gate + at, left);
-    load8(u, up + at, left);
-    load8(d, dy + at, left);
+    load(g, gate + at, left);
+    load(u, up + at, left);
+    load(d, dy + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) {
       const float s = sigmoid(g[j]), silu = d[j] * g[j] * s;
       g[j] = d[j] * u[j] * s * (1 + g[j] * (1 - s));
       u[j] = silu;
     }
-    store8(dgate + at, g, left);
-    store8(dup + at, u, left);
+    store(dgate + at, g, left);
+    store(dup + at, u, left);
   });
 }
 
@@ -195,7 +196,7 @@ template <class T> __device__ __forceinline__ void logsoftmax(float *y, const T 
     float top = -kInfinity, sum = 0;
     for (i64 at = threadIdx.x * kVector; at < c; at += kStride) {
       float v[kVector], peak = top;
-      load8(v, in + at, c - at);
+      load(v, in + at, c - at);
 #pragma unroll
       for (int j = 0; j < kVector; j++)
         if (j < c - at) peak = v[j] > peak || v[j] != v[j] ? v[j] : peak;  // NaN stays.
@@ -210,10 +211,10 @@ template <class T> __device__ __forceinline__ void logsoftmax(float *y, const T 
     const float shift = peak + logf(sum);
     for (i64 at = threadIdx.x * kVector; at < c; at += kStride) {
       float v[kVector];
-      load8(v, in + at, c - at);
+      load(v, in + at, c - at);
 #pragma unroll
       for (int j = 0; j < kVector; j++) v[j] -= shift;
-      store8(y + row * c + at, v, c - at);
+      store(y + row * c + at, v, c - at);
     }
   }
 }

@@ -2,8 +2,10 @@
 //
 // Targets: sm80.
 //
-//   product_W_T_skinny, product_W_T_tiled, product_bf16_T_large
+//   product_W_T_skinny, product_W_T_tiled, product_bf16_T_medium, product_bf16_T_large
 //     (y, x, w, wscales, scales, index, n, m, k, ldw, ldx, ldy, flags)
+//   product_W_T_skinny3(n, [y, x, w, wscales, scales, index, m, k, ldw, ldx, ldy, flags]×3)
+//     three independent products of n rows; one with m = 0 is none.
 //   quantise_T(q, qscales, x, scales, index, n, k, ldx, ldq)
 //
 // y[n, m] = Σₖ x[n, k]·w[m, k], added to y where flags has bit 0. W is f32, bf16 or i8,
@@ -17,7 +19,12 @@
 //            T, as scalecols does it. bf16 then rounds it to bfloat16.
 //            i8: the f32 [n, ldx/32] that quantise wrote, and x is its q: ldx is a
 //            multiple of 64 that is not less than k. index is not read.
+//            With flag 1 the bank is [·, m] and scales the outputs: the sum is rounded to T,
+//            multiplied, rounded to T, and then added to y. So the first of two factored
+//            products scales for the second, which reads fewer bytes. Not for i8, where
+//            quantise does it.
 //   index    int32 [n], or 0.
+//   flags    bit 0: add to y; bit 1: scale the outputs.
 //
 // The sum is the same to the bit in all variants, for any n: K is cut into 4 parts of
 // ⌈k/256⌉·64 columns. Each part is summed from zero, and the sum is
@@ -31,6 +38,9 @@
 //
 // Launch:
 //   skinny  n ≤ 16; 128 threads; gridDim.x = ⌈m/16⌉ (bf16, i8), ⌈m/32⌉ (f32)
+//   skinny3 likewise, with the sum of the three
+//   medium  any n; 512 threads; grid ⌈n/64⌉ × ⌈m/64⌉; 128 KiB of dynamic shared memory; for 17
+//           to 64 rows, where it keeps more of memory busy
 //   tiled   any n; 128 threads (bf16, i8), 256 (f32); grid ⌈n/64⌉ × ⌈m/64⌉
 //   large   any n; 256 threads; grid ⌈n/128⌉ × ⌈m/128⌉; pays from some 512 rows on
 //   quantise  256 threads, any grid; a thread takes 8 columns
@@ -45,33 +55,68 @@ using Tiled = Tile<64, 64, 2, 2, 4>;
 using TiledI8 = Tile<64, 64, 2, 2, 3>;
 using Large = Tile<128, 128, 2, 4, 3>;
 
-#define PRODUCT(name, threads, T, X, W, S) \
-  KERNEL(threads) name(T *y, const X *x, const W *w, const bf16 *wscales, S scales, const int *index, i64 n, i64 m, i64 k, i64 ldw, i64 ldx, i64 ldy, i64 flags)
-#define ROWS(call) \
-  { \
-    if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags}, {x, scales, index, n, k, ldx}, w); \
+using Medium = Tile<64, 64, 2, 2, 4>;  // In each part.
+
+#define PRODUCT(name, threads, T, X, W) \
+  KERNEL(threads) name(T *y, const X *x, const W *w, const bf16 *wscales, const float *scales, const int *index, i64 n, i64 m, i64 k, i64 ldw, i64 ldx, i64 ldy, i64 flags)
+// One product, of which scales are those of x or, by a flag, of y.
+#define ONE {y, n, m, k, ldw, ldx, ldy, flags, flags & kScaleOutputs ? scales : nullptr, index}
+#define X_ROWS {x, flags & kScaleOutputs ? nullptr : scales, index, n, k, ldx}
+#define ROWS(call) { if (n > 0) call(ONE, X_ROWS, w); }
+#define ROWS_OF(call, block) { if (n > 0) call(block, ONE, X_ROWS, w); }
+#define QUANTISED(call) { if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags, nullptr, nullptr}, x, scales, w, wscales); }
+#define QUANTISED_OF(call, block) { if (n > 0) call(block, {y, n, m, k, ldw, ldx, ldy, flags, nullptr, nullptr}, x, scales, w, wscales); }
+
+PRODUCT(product_f32_f32_skinny, kSkinnyThreads, float, float, float) ROWS_OF(skinnyF32<float>, blockIdx.x)
+PRODUCT(product_f32_bf16_skinny, kSkinnyThreads, bf16, bf16, float) ROWS_OF(skinnyF32<bf16>, blockIdx.x)
+PRODUCT(product_f32_f32_tiled, kTileF32Threads, float, float, float) ROWS(tiledF32<float>)
+PRODUCT(product_f32_bf16_tiled, kTileF32Threads, bf16, bf16, float) ROWS(tiledF32<bf16>)
+
+PRODUCT(product_bf16_f32_skinny, kSkinnyThreads, float, float, bf16) ROWS_OF(skinnyBF16<float>, blockIdx.x)
+PRODUCT(product_bf16_bf16_skinny, kSkinnyThreads, bf16, bf16, bf16) ROWS_OF(skinnyBF16<bf16>, blockIdx.x)
+PRODUCT(product_bf16_f32_medium, kParts *Medium::kThreads, float, float, bf16) ROWS((mediumBF16<Medium, float>))
+PRODUCT(product_bf16_bf16_medium, kParts *Medium::kThreads, bf16, bf16, bf16) ROWS((mediumBF16<Medium, bf16>))
+PRODUCT(product_bf16_f32_tiled, Tiled::kThreads, float, float, bf16) ROWS((tiledBF16<Tiled, float>))
+PRODUCT(product_bf16_bf16_tiled, Tiled::kThreads, bf16, bf16, bf16) ROWS((tiledBF16<Tiled, bf16>))
+PRODUCT(product_bf16_f32_large, Large::kThreads, float, float, bf16) ROWS((tiledBF16<Large, float>))
+PRODUCT(product_bf16_bf16_large, Large::kThreads, bf16, bf16, bf16) ROWS((tiledBF16<Large, bf16>))
+
+PRODUCT(product_i8_f32_skinny, kSkinnyThreads, float, signed char, signed char) QUANTISED_OF(skinnyI8<float>, blockIdx.x)
+PRODUCT(product_i8_bf16_skinny, kSkinnyThreads, bf16, signed char, signed char) QUANTISED_OF(skinnyI8<bf16>, blockIdx.x)
+PRODUCT(product_i8_f32_tiled, TiledI8::kThreads, float, signed char, signed char) QUANTISED((tiledI8<TiledI8, float>))
+PRODUCT(product_i8_bf16_tiled, TiledI8::kThreads, bf16, signed char, signed char) QUANTISED((tiledI8<TiledI8, bf16>))
+
+// Three skinny products in one launch: what reads the same, or is ready at the same
+// time, shares the device.
+#define OF_THREE(i, T, X, W) \
+  T *y##i, const X *x##i, const W *w##i, const bf16 *wscales##i, const float *scales##i, const int *index##i, i64 m##i, i64 k##i, i64 ldw##i, i64 ldx##i, i64 ldy##i, i64 flags##i
+#define CHOOSE(type, name) [[maybe_unused]] type name = which == 0 ? name##0 : which == 1 ? name##1 : name##2
+#define SKINNY3(name, T, X, W, outputs, run) \
+  KERNEL(kSkinnyThreads) name(i64 n, OF_THREE(0, T, X, W), OF_THREE(1, T, X, W), OF_THREE(2, T, X, W)) { \
+    i64 block = blockIdx.x; \
+    const i64 blocks0 = (m0 + outputs - 1) / outputs, blocks1 = (m1 + outputs - 1) / outputs; \
+    const int which = block < blocks0 ? 0 : block < blocks0 + blocks1 ? 1 : 2; \
+    block -= which == 0 ? 0 : which == 1 ? blocks0 : blocks0 + blocks1; \
+    CHOOSE(T *, y); \
+    CHOOSE(const X *, x); \
+    CHOOSE(const W *, w); \
+    CHOOSE(const bf16 *, wscales); \
+    CHOOSE(const float *, scales); \
+    CHOOSE(const int *, index); \
+    CHOOSE(const i64, m); \
+    CHOOSE(const i64, k); \
+    CHOOSE(const i64, ldw); \
+    CHOOSE(const i64, ldx); \
+    CHOOSE(const i64, ldy); \
+    CHOOSE(const i64, flags); \
+    if (m > block * outputs) run \
   }
-#define QUANTISED(call) \
-  { \
-    if (n > 0) call({y, n, m, k, ldw, ldx, ldy, flags}, x, scales, w, wscales); \
-  }
-
-PRODUCT(product_f32_f32_skinny, kSkinnyThreads, float, float, float, const float *) ROWS(skinnyF32<float>)
-PRODUCT(product_f32_bf16_skinny, kSkinnyThreads, bf16, bf16, float, const float *) ROWS(skinnyF32<bf16>)
-PRODUCT(product_f32_f32_tiled, kTileF32Threads, float, float, float, const float *) ROWS(tiledF32<float>)
-PRODUCT(product_f32_bf16_tiled, kTileF32Threads, bf16, bf16, float, const float *) ROWS(tiledF32<bf16>)
-
-PRODUCT(product_bf16_f32_skinny, kSkinnyThreads, float, float, bf16, const float *) ROWS(skinnyBF16<float>)
-PRODUCT(product_bf16_bf16_skinny, kSkinnyThreads, bf16, bf16, bf16, const float *) ROWS(skinnyBF16<bf16>)
-PRODUCT(product_bf16_f32_tiled, Tiled::kThreads, float, float, bf16, const float *) ROWS((tiledBF16<Tiled, float>))
-PRODUCT(product_bf16_bf16_tiled, Tiled::kThreads, bf16, bf16, bf16, const float *) ROWS((tiledBF16<Tiled, bf16>))
-PRODUCT(product_bf16_f32_large, Large::kThreads, float, float, bf16, const float *) ROWS((tiledBF16<Large, float>))
-PRODUCT(product_bf16_bf16_large, Large::kThreads, bf16, bf16, bf16, const float *) ROWS((tiledBF16<Large, bf16>))
-
-PRODUCT(product_i8_f32_skinny, kSkinnyThreads, float, signed char, signed char, const float *) QUANTISED(skinnyI8<float>)
-PRODUCT(product_i8_bf16_skinny, kSkinnyThreads, bf16, signed char, signed char, const float *) QUANTISED(skinnyI8<bf16>)
-PRODUCT(product_i8_f32_tiled, TiledI8::kThreads, float, signed char, signed char, const float *) QUANTISED((tiledI8<TiledI8, float>))
-PRODUCT(product_i8_bf16_tiled, TiledI8::kThreads, bf16, signed char, signed char, const float *) QUANTISED((tiledI8<TiledI8, bf16>))
+SKINNY3(product_f32_f32_skinny3, float, float, float, kSkinnyOutputsF32, ROWS_OF(skinnyF32<float>, block))
+SKINNY3(product_f32_bf16_skinny3, bf16, bf16, float, kSkinnyOutputsF32, ROWS_OF(skinnyF32<bf16>, block))
+SKINNY3(product_bf16_f32_skinny3, float, float, bf16, kSkinnyOutputs, ROWS_OF(skinnyBF16<float>, block))
+SKINNY3(product_bf16_bf16_skinny3, bf16, bf16, bf16, kSkinnyOutputs, ROWS_OF(skinnyBF16<bf16>, block))
+SKINNY3(product_i8_f32_skinny3, float, signed char, signed char, kSkinnyOutputs, QUANTISED_OF(skinnyI8<float>, block))
+SKINNY3(product_i8_bf16_skinny3, bf16, signed char, signed char, kSkinnyOutputs, QUANTISED_OF(skinnyI8<bf16>, block))
 
 constexpr int kQuantiseThreads = 256;
 
@@ -85,7 +130,7 @@ __device__ __forceinline__ void quantise(signed char *q, float *qscales, const R
     const i64 i = first + threadIdx.x % kWarp, row = i / vectors, at = i % vectors * kVector;
     float v[kVector] = {}, top = 0;
     if (i < count) {
-      rows.load(v, row, at);
+      rows.take(v, row, at);
       rows.apply(v, rows.scale(row), at);
     }
     bool finite = true;
@@ -106,7 +151,7 @@ __device__ __forceinline__ void quantise(signed char *q, float *qscales, const R
     for (int j = 0; j < kVector; j++)
       if (!zero) words[j / 4] |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * (j % 4));
     if (i < count) {
-      *reinterpret_cast<uint2 *>(q + row * ldq + at) = make_uint2(words[0], words[1]);
+      put8(q + row * ldq + at, words[0], words[1]);
       if (at % 32 == 0) qscales[(row * ldq + at) / 32] = !finite ? __uint_as_float(0x7fc00000) : zero ? 0 : top / 127;
     }
   }

@@ -2,18 +2,29 @@
 #pragma once
 #include "async.cuh"
 
+constexpr int kVector = 8;  // Elements that a thread has behind each other.
+
 constexpr int kParts = 4;      // K is summed in so many parts,
 constexpr int kPartUnit = 64;  // of a multiple of so many elements.
 
 // partOf returns the length of a part.
 __device__ __forceinline__ i64 partOf(i64 k) { return (k + kParts * kPartUnit - 1) / (kParts * kPartUnit) * kPartUnit; }
 
-constexpr i64 kAdd = 1;  // A flag: add to y.
+constexpr i64 kAdd = 1;           // Flags: add to y,
+constexpr i64 kScaleOutputs = 2;  // and scale what is written, not x.
 
 // Arguments of a product, of which x and wscales differ by the type of the weight.
 template <class T> struct Product {
   T *y;
   i64 n, m, k, ldw, ldx, ldy, flags;
+  const float *scales;  // Of the outputs: a bank of rows [·, m], or null.
+  const int *index;
+
+  // scaled returns an output times its scale, both rounded to T, as scalecols does it.
+  __device__ __forceinline__ float scaled(i64 row, i64 out, float v) const {
+    if (!scales) return v;
+    return widen(narrow<T>(__fmul_rn(widen(narrow<T>(v)), scales[(index ? index[row] : 0) * m + out])));
+  }
 };
 
 // Rows are the rows of x, scaled by rows of their own.
@@ -27,11 +38,11 @@ template <class T> struct Rows {
   __device__ __forceinline__ const float *scale(i64 row) const {
     return scales && row < n ? scales + (index ? index[row] : 0) * k : nullptr;
   }
-  // load reads 8 elements of a row from column `at` on; zeros behind the last
+  // take reads 8 elements of a row from column `at` on; zeros behind the last
   // column or row.
-  __device__ __forceinline__ void load(float (&v)[kVector], i64 row, i64 at) const {
+  __device__ __forceinline__ void take(float (&v)[kVector], i64 row, i64 at) const {
     if (row < n)
-      load8(v, x + row * ldx + at, k - at);
+      load(v, x + row * ldx + at, k - at);
     else {
 #pragma unroll
       for (int i = 0; i < kVector; i++) v[i] = 0;
@@ -41,7 +52,7 @@ template <class T> struct Rows {
   __device__ __forceinline__ void apply(float (&v)[kVector], const float *s, i64 at) const {
     if (!s) return;
     float f[kVector];
-    load8(f, s + at, k - at);
+    load(f, s + at, k - at);
 #pragma unroll
     for (int i = 0; i < kVector; i++) v[i] = widen(narrow<T>(__fmul_rn(v[i], f[i])));
   }
@@ -54,6 +65,7 @@ __device__ __forceinline__ uint4 pack8(const float (&v)[kVector]) {
 // put writes one element of y.
 template <class T> __device__ __forceinline__ void put(const Product<T> &p, i64 row, i64 out, float v) {
   T *at = p.y + row * p.ldy + out;
+  v = p.scaled(row, out, v);
   if (p.flags & kAdd) v += widen(*at);
   *at = narrow<T>(v);
 }
@@ -68,19 +80,19 @@ template <class T> __device__ __forceinline__ void put4(const Product<T> &p, i64
       if (out + i < p.m) put(p, row, out + i, each[i]);
     return;
   }
+  v.x = p.scaled(row, out, v.x), v.y = p.scaled(row, out + 1, v.y);
+  v.z = p.scaled(row, out + 2, v.z), v.w = p.scaled(row, out + 3, v.w);
   if constexpr (sizeof(T) == 4) {
-    float4 *to = reinterpret_cast<float4 *>(at);
     if (p.flags & kAdd) {
-      const float4 old = *to;
+      const float4 old = *reinterpret_cast<const float4 *>(at);
       v.x += old.x, v.y += old.y, v.z += old.z, v.w += old.w;
     }
-    *to = v;
+    put16(at, v.x, v.y, v.z, v.w);
   } else {
-    uint2 *to = reinterpret_cast<uint2 *>(at);
     if (p.flags & kAdd) {
-      const uint2 old = *to;
+      const uint2 old = *reinterpret_cast<const uint2 *>(at);
       v.x += lowHalf(old.x), v.y += highHalf(old.x), v.z += lowHalf(old.y), v.w += highHalf(old.y);
     }
-    *to = make_uint2(pair(v.x, v.y), pair(v.z, v.w));
+    put8(at, pair(v.x, v.y), pair(v.z, v.w));
   }
 }

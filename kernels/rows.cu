@@ -22,7 +22,7 @@
 // runtime/backend's WeightType says; a block with an element that is not finite gets
 // the scale NaN, so that no product hides it.
 //
-// Launch: 256 threads. Any grid, where a thread takes 8 elements at a time, but
+// Launch: 256 threads. Any grid, where a thread takes 4 elements at a time, but
 //   columndots  gridDim.x = ⌈c/32⌉
 //   transpose   grid ⌈ldt/32⌉ × ⌈k/32⌉
 //
@@ -32,6 +32,7 @@
 #include "common.cuh"
 
 constexpr int kThreads = 256;
+constexpr int kVector = 4;  // Elements that a thread has behind each other.
 
 // quotient divides in 32 bits where that is enough, which is nearly always.
 __device__ __forceinline__ i64 quotient(i64 a, i64 b) { return ((a | b) >> 32) == 0 ? (i64)((u32)a / (u32)b) : a / b; }
@@ -56,19 +57,19 @@ __device__ __forceinline__ void zero(float (&v)[kVector]) {
   for (int j = 0; j < kVector; j++) v[j] = 0;
 }
 
-// loadWeight reads 8 elements of a row of a weight from a multiple of 8 on; they are
+// loadWeight reads 4 elements of a row of a weight from a multiple of 4 on; they are
 // there, or zeros of the pitch are.
 __device__ __forceinline__ void loadWeight(float (&v)[kVector], const float *w, const bf16 *, i64 row, i64 at, i64 ldw) {
-  load8(v, w + row * ldw + at, kVector);
+  load(v, w + row * ldw + at, kVector);
 }
 __device__ __forceinline__ void loadWeight(float (&v)[kVector], const bf16 *w, const bf16 *, i64 row, i64 at, i64 ldw) {
-  load8(v, w + row * ldw + at, kVector);
+  load(v, w + row * ldw + at, kVector);
 }
 __device__ __forceinline__ void loadWeight(float (&v)[kVector], const signed char *w, const bf16 *wscales, i64 row, i64 at, i64 ldw) {
-  const uint2 q = *reinterpret_cast<const uint2 *>(w + row * ldw + at);
+  const u32 q = *reinterpret_cast<const u32 *>(w + row * ldw + at);
   const float s = widen(wscales[(row * ldw + at) / 32]);
 #pragma unroll
-  for (int j = 0; j < kVector; j++) v[j] = (float)(signed char)((j < 4 ? q.x : q.y) >> (8 * (j % 4))) * s;
+  for (int j = 0; j < kVector; j++) v[j] = (float)(signed char)(q >> (8 * j)) * s;
 }
 
 template <class W, class T>
@@ -80,7 +81,7 @@ __device__ __forceinline__ void gather(T *y, const W *w, const bf16 *wscales, co
       loadWeight(v, w, wscales, id, at, ldw);
     else
       zero(v);
-    store8(y + row * k + at, v, left);
+    store(y + row * k + at, v, left);
   });
 }
 
@@ -98,10 +99,10 @@ template <class T> __device__ __forceinline__ void select(T *y, const T *x, cons
     float v[kVector];
     const i64 from = rows[row];
     if (from >= 0)
-      load8(v, x + from * c + at, left);
+      load(v, x + from * c + at, left);
     else
       zero(v);
-    store8(y + row * c + at, v, left);
+    store(y + row * c + at, v, left);
   });
 }
 KERNEL(kThreads) select_f32(float *y, const float *x, const int *rows, i64 n, i64 c) { select(y, x, rows, n, c); }
@@ -112,8 +113,8 @@ template <class T> __device__ __forceinline__ void scatter(T *y, const T *x, con
     float v[kVector];
     const i64 to = rows[row];
     if (to < 0) return;
-    load8(v, x + row * c + at, left);
-    store8(y + to * c + at, v, left);
+    load(v, x + row * c + at, left);
+    store(y + to * c + at, v, left);
   });
 }
 KERNEL(kThreads) scatter_f32(float *y, const float *x, const int *rows, i64 n, i64 c) { scatter(y, x, rows, n, c); }
@@ -122,11 +123,11 @@ KERNEL(kThreads) scatter_bf16(bf16 *y, const bf16 *x, const int *rows, i64 n, i6
 template <class T> __device__ __forceinline__ void add(T *y, const T *x, i64 count) {
   each(count, [&](i64 at, i64 left) {
     float v[kVector], w[kVector];
-    load8(v, y + at, left);
-    load8(w, x + at, left);
+    load(v, y + at, left);
+    load(w, x + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) v[j] += w[j];
-    store8(y + at, v, left);
+    store(y + at, v, left);
   });
 }
 KERNEL(kThreads) add_f32(float *y, const float *x, i64 count) { add(y, x, count); }
@@ -135,11 +136,11 @@ KERNEL(kThreads) add_bf16(bf16 *y, const bf16 *x, i64 count) { add(y, x, count);
 template <class T> __device__ __forceinline__ void addrows(T *y, const T *x, i64 n, i64 c) {
   eachOfRows(n, c, [&](i64 row, i64 at, i64 left) {
     float v[kVector], w[kVector];
-    load8(v, y + row * c + at, left);
-    load8(w, x + at, left);
+    load(v, y + row * c + at, left);
+    load(w, x + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) v[j] += w[j];
-    store8(y + row * c + at, v, left);
+    store(y + row * c + at, v, left);
   });
 }
 KERNEL(kThreads) addrows_f32(float *y, const float *x, i64 n, i64 c) { addrows(y, x, n, c); }
@@ -148,11 +149,11 @@ KERNEL(kThreads) addrows_bf16(bf16 *y, const bf16 *x, i64 n, i64 c) { addrows(y,
 template <class T> __device__ __forceinline__ void scalecols(T *y, const T *x, const float *s, i64 n, i64 c) {
   eachOfRows(n, c, [&](i64 row, i64 at, i64 left) {
     float v[kVector], w[kVector];
-    load8(v, x + row * c + at, left);
-    load8(w, s + at, left);
+    load(v, x + row * c + at, left);
+    load(w, s + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) v[j] *= w[j];
-    store8(y + row * c + at, v, left);
+    store(y + row * c + at, v, left);
   });
 }
 KERNEL(kThreads) scalecols_f32(float *y, const float *x, const float *s, i64 n, i64 c) { scalecols(y, x, s, n, c); }
@@ -190,8 +191,8 @@ KERNEL(kThreads) columndots_bf16(float *d, const bf16 *a, const bf16 *b, i64 n, 
 template <class T, class U> __device__ __forceinline__ void convert(U *y, const T *x, i64 count) {
   each(count, [&](i64 at, i64 left) {
     float v[kVector];
-    load8(v, x + at, left);
-    store8(y + at, v, left);
+    load(v, x + at, left);
+    store(y + at, v, left);
   });
 }
 KERNEL(kThreads) convert_f32_bf16(bf16 *y, const float *x, i64 count) { convert(y, x, count); }
@@ -201,7 +202,7 @@ template <class T> __device__ __forceinline__ void fill(T *y, double value, i64 
   float v[kVector];
 #pragma unroll
   for (int j = 0; j < kVector; j++) v[j] = (float)value;
-  each(count, [&](i64 at, i64 left) { store8(y + at, v, left); });
+  each(count, [&](i64 at, i64 left) { store(y + at, v, left); });
 }
 KERNEL(kThreads) fill_f32(float *y, double value, i64 count) { fill(y, value, count); }
 KERNEL(kThreads) fill_bf16(bf16 *y, double value, i64 count) { fill(y, value, count); }
@@ -209,14 +210,14 @@ KERNEL(kThreads) fill_bf16(bf16 *y, double value, i64 count) { fill(y, value, co
 template <class W> __device__ __forceinline__ void pack(W *w, const float *src, i64 m, i64 k, i64 ldw) {
   eachOfRows(m, ldw, [&](i64 row, i64 at, i64) {
     float v[kVector];
-    load8(v, src + row * k + (at < k ? at : 0), k - at);
-    store8(w + row * ldw + at, v, kVector);
+    load(v, src + row * k + (at < k ? at : 0), k - at);
+    store(w + row * ldw + at, v, kVector);
   });
 }
 KERNEL(kThreads) pack_f32_f32(float *w, bf16 *wscales, const float *src, i64 m, i64 k, i64 ldw) { pack(w, src, m, k, ldw); }
 KERNEL(kThreads) pack_f32_bf16(bf16 *w, bf16 *wscales, const float *src, i64 m, i64 k, i64 ldw) { pack(w, src, m, k, ldw); }
 
-// Four lanes have a block of 32. With its largest magnitude m, s = m/127, rounded to
+// Eight lanes have a block of 32. With its largest magnitude m, s = m/127, rounded to
 // float32 and then to bfloat16, and q = x·(1/s), to the nearest, ties to even; all are
 // zero where m is below 2⁻¹¹⁹.
 KERNEL(kThreads) pack_f32_i8(signed char *w, bf16 *wscales, const float *src, i64 m, i64 k, i64 ldw) {
@@ -225,7 +226,7 @@ KERNEL(kThreads) pack_f32_i8(signed char *w, bf16 *wscales, const float *src, i6
     const i64 i = first + threadIdx.x % kWarp, row = quotient(i, vectors), at = (i - row * vectors) * kVector;
     float v[kVector], top = 0;
     zero(v);
-    if (i < count) load8(v, src + row * k + (at < k ? at : 0), k - at);
+    if (i < count) load(v, src + row * k + (at < k ? at : 0), k - at);
     int finite = 1;
 #pragma unroll
     for (int j = 0; j < kVector; j++) {
@@ -233,7 +234,7 @@ KERNEL(kThreads) pack_f32_i8(signed char *w, bf16 *wscales, const float *src, i6
       top = fmaxf(top, fabsf(v[j]));
     }
 #pragma unroll
-    for (int d = 1; d < 4; d *= 2) {
+    for (int d = 1; d < 32 / kVector; d *= 2) {
       top = fmaxf(top, __shfl_xor_sync(kAll, top, d));
       finite &= __shfl_xor_sync(kAll, finite, d);
     }
@@ -241,12 +242,12 @@ KERNEL(kThreads) pack_f32_i8(signed char *w, bf16 *wscales, const float *src, i6
     bf16 scale = narrow<bf16>(none ? 0 : top / 127);
     const float factor = none ? 0 : 1 / widen(scale);
     if (!finite) scale.bits = 0x7fc0;
-    u32 words[2] = {};
+    u32 word = 0;
 #pragma unroll
     for (int j = 0; j < kVector; j++)
-      if (!none) words[j / 4] |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * (j % 4));
+      if (!none) word |= (u32)(__float2int_rn(v[j] * factor) & 0xff) << (8 * j);
     if (i < count) {
-      *reinterpret_cast<uint2 *>(w + row * ldw + at) = make_uint2(words[0], words[1]);
+      *reinterpret_cast<u32 *>(w + row * ldw + at) = word;
       if (at % 32 == 0) wscales[(row * ldw + at) / 32] = scale;
     }
   }

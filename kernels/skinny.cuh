@@ -11,7 +11,7 @@ constexpr int kSkinnyOutputsF32 = 32;  // and without.
 
 // finish adds up the parts of Outputs outputs from m0 on and writes them.
 template <int Outputs, class T>
-__device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kParts][kSkinnyRows][Outputs + 1], i64 m0) {
+__device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kParts][kSkinnyRows][Outputs + 4], i64 m0) {
   __syncthreads();
   for (int i = threadIdx.x; i < kSkinnyRows * Outputs; i += kSkinnyThreads) {
     const int row = i / Outputs, out = i % Outputs;
@@ -21,7 +21,7 @@ __device__ __forceinline__ void finish(const Product<T> &p, float (&parts)[kPart
 }
 
 // keep writes a warp's part, in the layout of multiply: outputs are rows there.
-__device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs + 1], const float (&sum)[2][4]) {
+__device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs + 4], const float (&sum)[2][4]) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int tile = 0; tile < 2; tile++) {
@@ -30,11 +30,11 @@ __device__ __forceinline__ void keep(float (&part)[kSkinnyRows][kSkinnyOutputs +
   }
 }
 
-template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
-  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 1];
+template <class T> __device__ __forceinline__ void skinnyBF16(i64 block, const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
+  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kStep = 32, kAhead = 4;  // Elements of K a step; steps whose loads are under way.
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputs, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   // Outputs behind the last are computed as the last, and not written.
   const bf16 *w0 = w + min(m0 + g, p.m - 1) * p.ldw + 8 * t, *w1 = w + min(m0 + g + 8, p.m - 1) * p.ldw + 8 * t;
@@ -60,13 +60,13 @@ template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &
       if (k0 + u * kStep < end) {
         const uint4 a0 = now[u][0], a1 = now[u][1];
         float v[kVector];
-        rows.load(v, g, at);
+        rows.take(v, g, at);
         rows.apply(v, s0, at);
         const uint4 b = pack8(v);
         multiply(sum[0], a0.x, a1.x, a0.y, a1.y, b.x, b.y);
         multiply(sum[0], a0.z, a1.z, a0.w, a1.w, b.z, b.w);
         if (second) {
-          rows.load(v, g + 8, at);
+          rows.take(v, g + 8, at);
           rows.apply(v, s1, at);
           const uint4 c = pack8(v);
           multiply(sum[1], a0.x, a1.x, a0.y, a1.y, c.x, c.y);
@@ -81,36 +81,48 @@ template <class T> __device__ __forceinline__ void skinnyBF16(const Product<T> &
 }
 
 template <class T>
-__device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
+__device__ __forceinline__ void skinnyI8(i64 block, const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
                                          const bf16 *wscales) {
-  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 1];
+  __shared__ float parts[kParts][kSkinnyRows][kSkinnyOutputs + 4];
   constexpr int kBlock = 32, kStep = 2 * kBlock, kAhead = 4;
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputs, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputs, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   const i64 r0 = min(m0 + g, p.m - 1), r1 = min(m0 + g + 8, p.m - 1);
   const signed char *w0 = w + r0 * p.ldw + 8 * t, *w1 = w + r1 * p.ldw + 8 * t;
   const bf16 *ws0 = wscales + r0 * (p.ldw / kBlock), *ws1 = wscales + r1 * (p.ldw / kBlock);
   const int tiles = p.n > 8 ? 2 : 1;
   float sum[2][4] = {};
-  struct Step {
-    uint2 a[2][2];  // [block][row g or g+8]
-    u32 scales[2];  // Of both blocks, of row g or g+8.
+  // The four lanes of a row have the scales of one step each, and give them to each
+  // other: so they are read as they lie.
+  static_assert(kAhead == 4, "a step's scales are those of one lane");
+  struct Steps {
+    uint2 a[kAhead][2][2];  // [step][block][row g or g+8]
+    u32 scales[2];          // Of both blocks of step t, of row g or g+8.
+    float2 rows[2];         // Of both blocks of step t, of row g of each tile of x.
   };
-  Step now[kAhead], next[kAhead];
-  auto load = [&](Step(&s)[kAhead], i64 k0) {
+  Steps now, next;
+  auto load = [&](Steps &s, i64 k0) {
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
       const i64 at = k0 + u * kStep;
       if (at < end) {
 #pragma unroll
         for (int b = 0; b < 2; b++) {
-          s[u].a[b][0] = __ldg(reinterpret_cast<const uint2 *>(w0 + at + b * kBlock));
-          s[u].a[b][1] = __ldg(reinterpret_cast<const uint2 *>(w1 + at + b * kBlock));
+          s.a[u][b][0] = __ldg(reinterpret_cast<const uint2 *>(w0 + at + b * kBlock));
+          s.a[u][b][1] = __ldg(reinterpret_cast<const uint2 *>(w1 + at + b * kBlock));
         }
-        s[u].scales[0] = __ldg(reinterpret_cast<const u32 *>(ws0 + at / kBlock));
-        s[u].scales[1] = __ldg(reinterpret_cast<const u32 *>(ws1 + at / kBlock));
       }
+    }
+    const i64 at = k0 + t * kStep;
+    s.scales[0] = s.scales[1] = 0;
+    s.rows[0] = s.rows[1] = make_float2(0, 0);
+    if (at < end) {
+      s.scales[0] = __ldg(reinterpret_cast<const u32 *>(ws0 + at / kBlock));
+      s.scales[1] = __ldg(reinterpret_cast<const u32 *>(ws1 + at / kBlock));
+#pragma unroll
+      for (int tile = 0; tile < 2; tile++)
+        if (tile * 8 + g < p.n) s.rows[tile] = __ldg(reinterpret_cast<const float2 *>(qscales + (tile * 8 + g) * (p.ldx / kBlock) + at / kBlock));
     }
   };
   load(now, begin);
@@ -120,25 +132,23 @@ __device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char 
     for (int u = 0; u < kAhead; u++) {
       const i64 at = k0 + u * kStep;
       if (at < end) {
+        const u32 s0 = __shfl_sync(kAll, now.scales[0], 4 * g + u), s1 = __shfl_sync(kAll, now.scales[1], 4 * g + u);
 #pragma unroll
         for (int tile = 0; tile < 2; tile++) {
           if (tile < tiles) {
-            const i64 row = tile * 8 + g, column = tile * 8 + 2 * t;
+            const i64 row = tile * 8 + g;
             uint2 b[2] = {};
-            float2 x0 = {}, x1 = {};  // The scales of both blocks, of rows 2t and 2t+1.
             if (row < p.n) {
               b[0] = __ldg(reinterpret_cast<const uint2 *>(q + row * p.ldx + at + 8 * t));
               b[1] = __ldg(reinterpret_cast<const uint2 *>(q + row * p.ldx + at + kBlock + 8 * t));
             }
-            if (column < p.n) x0 = __ldg(reinterpret_cast<const float2 *>(qscales + column * (p.ldx / kBlock) + at / kBlock));
-            if (column + 1 < p.n) x1 = __ldg(reinterpret_cast<const float2 *>(qscales + (column + 1) * (p.ldx / kBlock) + at / kBlock));
 #pragma unroll
             for (int i = 0; i < 2; i++) {
               int d[4];
-              multiply8(d, now[u].a[i][0].x, now[u].a[i][1].x, now[u].a[i][0].y, now[u].a[i][1].y, b[i].x, b[i].y);
-              const float y0 = i ? highHalf(now[u].scales[0]) : lowHalf(now[u].scales[0]);
-              const float y1 = i ? highHalf(now[u].scales[1]) : lowHalf(now[u].scales[1]);
-              const float z0 = i ? x0.y : x0.x, z1 = i ? x1.y : x1.x;
+              multiply8(d, now.a[u][i][0].x, now.a[u][i][1].x, now.a[u][i][0].y, now.a[u][i][1].y, b[i].x, b[i].y);
+              const float mine = i ? now.rows[tile].y : now.rows[tile].x;
+              const float z0 = __shfl_sync(kAll, mine, 8 * t + u), z1 = __shfl_sync(kAll, mine, 8 * t + 4 + u);  // Of rows 2t and 2t+1.
+              const float y0 = i ? highHalf(s0) : lowHalf(s0), y1 = i ? highHalf(s1) : lowHalf(s1);
               sum[tile][0] = fmaf((float)d[0] * y0, z0, sum[tile][0]);
               sum[tile][1] = fmaf((float)d[1] * y0, z1, sum[tile][1]);
               sum[tile][2] = fmaf((float)d[2] * y1, z0, sum[tile][2]);
@@ -147,24 +157,24 @@ __device__ __forceinline__ void skinnyI8(const Product<T> &p, const signed char 
           }
         }
       }
-      now[u] = next[u];
     }
+    now = next;
   }
   keep(parts[warp], sum);
   finish<kSkinnyOutputs>(p, parts, m0);
 }
 
 // A lane has one output; W and x go through shared memory of the warp's own.
-template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p, const Rows<T> &rows, const float *w) {
+template <class T> __device__ __forceinline__ void skinnyF32(i64 block, const Product<T> &p, const Rows<T> &rows, const float *w) {
   constexpr int kStep = 32, kPitch = kStep + 4;
   __shared__ union __align__(16) {
     struct {
       float w[kSkinnyOutputsF32][kPitch], x[kSkinnyRows][kStep];
     } tile[kParts];
-    float parts[kParts][kSkinnyRows][kSkinnyOutputsF32 + 1];
+    float parts[kParts][kSkinnyRows][kSkinnyOutputsF32 + 4];
   } shared;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const i64 m0 = (i64)blockIdx.x * kSkinnyOutputsF32, part = partOf(p.k);
+  const i64 m0 = block * kSkinnyOutputsF32, part = partOf(p.k);
   const i64 begin = warp * part, end = min(begin + part, p.k);
   auto &tile = shared.tile[warp];
   float sum[kSkinnyRows] = {};
@@ -186,9 +196,9 @@ template <class T> __device__ __forceinline__ void skinnyF32(const Product<T> &p
       if (i * 8 < p.n) {
         const i64 at = k0 + lane % 4 * 8;
         float v[kVector];
-        rows.load(v, row, at);
+        rows.take(v, row, at);
         rows.apply(v, rows.scale(row), at);
-        store8(&tile.x[row][lane % 4 * 8], v, kVector);
+        write8(&tile.x[row][lane % 4 * 8], v);
       }
     }
     __syncwarp();

@@ -51,13 +51,13 @@ __device__ __forceinline__ void composeBF16(W *w, const bf16 *u, const bf16 *vt,
       copy16(stage + row * kPitchV + column * 2, vt + (take ? (r0 + row) * ldv + k0 + column : 0), take);
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++) load8(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
+    for (int i = 0; i < 2; i++) load(held[i], u + min(m0 + line + i * 64, m - 1) * ldu + r0 + chunk, kVector);
   };
   auto store = [&](int step) {
     unsigned char *stage = shared + step % kStages * kStage;
     const i64 at = (i64)step * kStep + chunk;
     float f[kVector];
-    load8(f, s + at, r - at);
+    load(f, s + at, r - at);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
 #pragma unroll
@@ -175,9 +175,9 @@ __device__ __forceinline__ void composeF32(W *w, const float *u, const float *vt
     for (int y = 0; y < 4; y++) v[y] = k0 + theirs + y < k ? total[x][y] : 0;
     W *to = w + (m0 + mine + x) * ldw + k0 + theirs;
     if constexpr (sizeof(W) == 4)
-      *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
+      put16(to, v[0], v[1], v[2], v[3]);
     else
-      *reinterpret_cast<uint2 *>(to) = make_uint2(pair(v[0], v[1]), pair(v[2], v[3]));
+      put8(to, pair(v[0], v[1]), pair(v[2], v[3]));
   }
 }
 

@@ -84,14 +84,31 @@ var both = []DType{F32, BF16}
 
 var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
 
+// threeParams are those of three products in one launch.
+var threeParams = func() []string {
+	params := []string{"n"}
+	for _, i := range []string{"0", "1", "2"} {
+		for _, p := range productParams {
+			if p != "n" {
+				params = append(params, p+i)
+			}
+		}
+	}
+	return params
+}()
+
 var table = []Kernel{
 	{Unit: "product", Name: "product_f32", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
 	{Unit: "product", Name: "product_f32", Variant: "tiled", DTypes: both, Threads: 256, Params: productParams},
 	{Unit: "product", Name: "product_bf16", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_bf16", Variant: "medium", DTypes: both, Threads: 512, Shared: 128 << 10, Params: productParams},
 	{Unit: "product", Name: "product_bf16", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
 	{Unit: "product", Name: "product_bf16", Variant: "large", DTypes: both, Threads: 256, Params: productParams},
 	{Unit: "product", Name: "product_i8", Variant: "skinny", DTypes: both, Threads: 128, Params: productParams},
 	{Unit: "product", Name: "product_i8", Variant: "tiled", DTypes: both, Threads: 128, Params: productParams},
+	{Unit: "product", Name: "product_f32", Variant: "skinny3", DTypes: both, Threads: 128, Params: threeParams},
+	{Unit: "product", Name: "product_bf16", Variant: "skinny3", DTypes: both, Threads: 128, Params: threeParams},
+	{Unit: "product", Name: "product_i8", Variant: "skinny3", DTypes: both, Threads: 128, Params: threeParams},
 	{Unit: "product", Name: "quantise", DTypes: both, Threads: 256, Params: []string{"q", "qscales", "x", "scales", "index", "n", "k", "ldx", "ldq"}},
 	{Unit: "norm", Name: "rmsnorm", DTypes: both, Threads: 256, Params: []string{"y", "x", "gain", "n", "c", "eps"}},
 	{Unit: "norm", Name: "rmsnormback", DTypes: both, Threads: 256, Params: []string{"dx", "dy", "x", "gain", "n", "c", "eps"}},
@@ -132,4 +149,6 @@ var table = []Kernel{
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
+	{Unit: "heads", Name: "decide", DTypes: []DType{F32}, Threads: 512, Params: []string{"tokens", "status", "scores", "logits", "work", "asks", "count", "v"}},
+	{Unit: "heads", Name: "policygradient", DTypes: []DType{F32}, Threads: 512, Params: []string{"logits", "base", "tokens", "advantages", "losses", "n", "v", "klweight", "scale"}},
 }

@@ -55,83 +55,88 @@ template <class S> __device__ __forceinline__ void fold(float (&total)[S::kMine]
 // A stage holds 32 columns of a tile's outputs and rows, 64 bytes each. Lane 4g+t
 // reads 8 consecutive columns of row g at once: eight lanes read 128 bytes in a row,
 // without a conflict, and 16 bytes feed two products, as in skinny.cuh.
-template <class S, class T> __device__ __forceinline__ void tiledBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
-  constexpr int kStep = 32, kBytes = kStep * 2, kStage = (S::kOutputs + S::kRows) * kBytes;
-  constexpr int kOutput = 64 * S::kPitch * 4;
+template <class S> struct StageBF16 {
+  static constexpr int kStep = 32, kRow = kStep * 2, kBytes = (S::kOutputs + S::kRows) * kRow;
+  static constexpr int kOutput = 64 * S::kPitch * 4;  // Results of 64 rows.
+};
+
+// addTile adds up the steps from first to before last of a tile, in all rounds of
+// which the block's barriers count; fold is called after each part. thread is the
+// thread among those of the tile, and shared has the tile's stages.
+template <class S, class T, class Fold>
+__device__ __forceinline__ void addTile(float (&sum)[S::kMine][S::kTheirs][4], unsigned char *shared, int thread, int first, int last, int rounds,
+                                        const Product<T> &p, const Rows<T> &rows, const bf16 *w, i64 m0, i64 n0, Fold fold) {
+  using Stage = StageBF16<S>;
+  constexpr int kStep = Stage::kStep, kRow = Stage::kRow;
   constexpr int kChunksW = S::kOutputs * 4 / S::kThreads, kChunksX = S::kRows * 4 / S::kThreads;  // Of 16 bytes, a thread.
-  __shared__ __align__(128) unsigned char shared[S::kStages * kStage > kOutput ? S::kStages * kStage : kOutput];
   const u32 base = sharedAddress(shared);
-  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+  const int warp = thread / kWarp, g = thread % kWarp / 4, t = thread % 4;
   const int outputs = warp % S::kAcross * S::kWarpOutputs, mine = warp / S::kAcross * S::kWarpRows;
-  const i64 n0 = (i64)blockIdx.x * S::kRows, m0 = (i64)blockIdx.y * S::kOutputs;
-  const int steps = (int)((p.k + kStep - 1) / kStep), partSteps = (int)(partOf(p.k) / kStep);
   // Rows that are bfloat16 as they are need no register on their way.
   const bool direct = sizeof(T) == 2 && !rows.scales && aligned(rows.x, 16) && rows.ldx % 8 == 0 && p.k % 8 == 0;
 
-  const int chunk = threadIdx.x % 4 * 8;  // The columns of a step that are this thread's to copy.
+  const int chunk = thread % 4 * 8;  // The columns of a step that are this thread's to copy.
   const bf16 *from[kChunksW];
 #pragma unroll
-  for (int i = 0; i < kChunksW; i++) from[i] = w + min(m0 + (threadIdx.x + i * S::kThreads) / 4, p.m - 1) * p.ldw + chunk;
+  for (int i = 0; i < kChunksW; i++) from[i] = w + min(m0 + (thread + i * S::kThreads) / 4, p.m - 1) * p.ldw + chunk;
   i64 row[kChunksX];
   const float *scale[kChunksX];
 #pragma unroll
   for (int i = 0; i < kChunksX; i++) {
-    row[i] = n0 + (threadIdx.x + i * S::kThreads) / 4;
+    row[i] = n0 + (thread + i * S::kThreads) / 4;
     scale[i] = rows.scale(row[i]);
   }
   float held[kChunksX][kVector];
   auto fetch = [&](int step) {
-    const u32 stage = base + step % S::kStages * kStage;
+    const u32 stage = base + step % S::kStages * Stage::kBytes;
     const i64 at = (i64)step * kStep + chunk;
 #pragma unroll
-    for (int i = 0; i < kChunksW; i++) copy16(stage + (threadIdx.x + i * S::kThreads) * 16, from[i] + (i64)step * kStep, true);
+    for (int i = 0; i < kChunksW; i++) copy16(stage + (thread + i * S::kThreads) * 16, from[i] + (i64)step * kStep, true);
 #pragma unroll
     for (int i = 0; i < kChunksX; i++) {
       if (direct) {
         const bool take = row[i] < p.n && at < p.k;
-        copy16(stage + S::kOutputs * kBytes + (threadIdx.x + i * S::kThreads) * 16, rows.x + (take ? row[i] * rows.ldx + at : 0), take);
+        copy16(stage + S::kOutputs * kRow + (thread + i * S::kThreads) * 16, rows.x + (take ? row[i] * rows.ldx + at : 0), take);
       } else {
-        rows.load(held[i], row[i], at);
+        rows.take(held[i], row[i], at);
       }
     }
   };
   auto store = [&](int step) {
     if (direct) return;
-    unsigned char *stage = shared + step % S::kStages * kStage + S::kOutputs * kBytes;
+    unsigned char *stage = shared + step % S::kStages * Stage::kBytes + S::kOutputs * kRow;
 #pragma unroll
     for (int i = 0; i < kChunksX; i++) {
       rows.apply(held[i], scale[i], (i64)step * kStep + chunk);
-      *reinterpret_cast<uint4 *>(stage + (threadIdx.x + i * S::kThreads) * 16) = pack8(held[i]);
+      *reinterpret_cast<uint4 *>(stage + (thread + i * S::kThreads) * 16) = pack8(held[i]);
     }
   };
 
 #pragma unroll
   for (int s = 0; s < S::kStages - 1; s++) {
-    if (s < steps) {
-      fetch(s);
-      store(s);
+    if (first + s < last) {
+      fetch(first + s);
+      store(first + s);
     }
     commitCopies();
   }
-  float total[S::kMine][S::kTheirs][4] = {}, sum[S::kMine][S::kTheirs][4] = {};
   const bool idle = n0 + mine >= p.n;  // None of the warp's rows is there.
-  int left = partSteps;
-  for (int step = 0; step < steps; step++) {
+  for (int step = first; step < first + rounds; step++) {
     waitCopies<S::kStages - 2>();
     __syncthreads();
     const int ahead = step + S::kStages - 1;
-    if (ahead < steps) fetch(ahead);
+    if (ahead < last) fetch(ahead);
     commitCopies();
-    if (!idle) {
-      const unsigned char *stage = shared + step % S::kStages * kStage;
+    if (!idle && step < last) {
+      const unsigned char *stage = shared + step % S::kStages * Stage::kBytes;
       uint4 b[S::kTheirs];
 #pragma unroll
       for (int j = 0; j < S::kTheirs; j++)
-        b[j] = *reinterpret_cast<const uint4 *>(stage + (S::kOutputs + mine + j * 8 + g) * kBytes + t * 16);
+        b[j] = *reinterpret_cast<const uint4 *>(stage + (S::kOutputs + mine + j * 8 + g) * kRow + t * 16);
 #pragma unroll
       for (int i = 0; i < S::kMine; i++) {
-        const uint4 a0 = *reinterpret_cast<const uint4 *>(stage + (outputs + i * 16 + g) * kBytes + t * 16);
-        const uint4 a1 = *reinterpret_cast<const uint4 *>(stage + (outputs + i * 16 + g + 8) * kBytes + t * 16);
+        const uint4 a0 = *reinterpret_cast<const uint4 *>(stage + (outputs + i * 16 + g) * kRow + t * 16);
+        const uint4 a1 = *reinterpret_cast<const uint4 *>(stage + (outputs + i * 16 + g + 8) * kRow + t * 16);
 #pragma unroll
         for (int j = 0; j < S::kTheirs; j++) {
           multiply(sum[i][j], a0.x, a1.x, a0.y, a1.y, b[j].x, b[j].y);
@@ -139,20 +144,75 @@ template <class S, class T> __device__ __forceinline__ void tiledBF16(const Prod
         }
       }
     }
-    if (ahead < steps) store(ahead);
-    if (--left == 0 || step == steps - 1) fold<S>(total, sum), left = partSteps;
+    if (ahead < last) store(ahead);
+    fold(step);
   }
+}
+
+template <class S, class T> __device__ __forceinline__ void tiledBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
+  using Stage = StageBF16<S>;
+  constexpr int kStages = S::kStages * Stage::kBytes;
+  __shared__ __align__(128) unsigned char shared[kStages > Stage::kOutput ? kStages : Stage::kOutput];
+  const i64 n0 = (i64)blockIdx.x * S::kRows, m0 = (i64)blockIdx.y * S::kOutputs;
+  const int steps = (int)((p.k + Stage::kStep - 1) / Stage::kStep), partSteps = (int)(partOf(p.k) / Stage::kStep);
+  float total[S::kMine][S::kTheirs][4] = {}, sum[S::kMine][S::kTheirs][4] = {};
+  int left = partSteps;
+  addTile<S>(sum, shared, threadIdx.x, 0, steps, steps, p, rows, w, m0, n0, [&](int step) {
+    if (--left == 0 || step == steps - 1) fold<S>(total, sum), left = partSteps;
+  });
   writeTile<S>(p, reinterpret_cast<float *>(shared), total, m0, n0);
 }
 
-// A stage holds 64 columns: two blocks, with the scales of W and x behind.
+// The parts of a tile at once, each by threads and in stages of its own: for so few
+// rows that a tile after the other would leave memory idle. Rows of a tile are 64.
+template <class S> constexpr int kMediumShared = kParts * S::kStages * StageBF16<S>::kBytes;
+
+template <class S, class T> __device__ __forceinline__ void mediumBF16(const Product<T> &p, const Rows<T> &rows, const bf16 *w) {
+  using Stage = StageBF16<S>;
+  static_assert(S::kRows == 64 && kParts * Stage::kOutput <= kMediumShared<S>, "the parts' results take the place of the stages");
+  extern __shared__ __align__(128) unsigned char dynamic[];
+  const i64 n0 = (i64)blockIdx.x * S::kRows, m0 = (i64)blockIdx.y * S::kOutputs;
+  const int steps = (int)((p.k + Stage::kStep - 1) / Stage::kStep), partSteps = (int)(partOf(p.k) / Stage::kStep);
+  const int part = threadIdx.x / S::kThreads, thread = threadIdx.x % S::kThreads;
+  const int warp = thread / kWarp, g = thread % kWarp / 4, t = thread % 4, first = part * partSteps;
+  float sum[S::kMine][S::kTheirs][4] = {};
+  addTile<S>(sum, dynamic + part * S::kStages * Stage::kBytes, thread, first, min(first + partSteps, steps), min(steps, partSteps), p, rows, w, m0, n0,
+             [](int) {});
+  __syncthreads();
+  float *parts = reinterpret_cast<float *>(dynamic);
+  constexpr int kPart = Stage::kOutput / 4;
+  const int outputs = warp % S::kAcross * S::kWarpOutputs, mine = warp / S::kAcross * S::kWarpRows;
+#pragma unroll
+  for (int i = 0; i < S::kMine; i++)
+#pragma unroll
+    for (int j = 0; j < S::kTheirs; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++)
+        parts[part * kPart + (mine + j * 8 + 2 * t + e % 2) * S::kPitch + outputs + i * 16 + g + e / 2 * 8] = sum[i][j][e];
+  __syncthreads();
+  for (int i = threadIdx.x; i < S::kRows * S::kOutputs / 4; i += kParts * S::kThreads) {
+    const int row = i / (S::kOutputs / 4), at = i % (S::kOutputs / 4) * 4;
+    if (n0 + row >= p.n || m0 + at >= p.m) continue;
+    float4 v[kParts];
+#pragma unroll
+    for (int q = 0; q < kParts; q++) v[q] = *reinterpret_cast<const float4 *>(&parts[q * kPart + row * S::kPitch + at]);
+    put4(p, n0 + row, m0 + at,
+         make_float4(((v[0].x + v[1].x) + v[2].x) + v[3].x, ((v[0].y + v[1].y) + v[2].y) + v[3].y, ((v[0].z + v[1].z) + v[2].z) + v[3].z,
+                     ((v[0].w + v[1].w) + v[2].w) + v[3].w));
+  }
+}
+
+// A stage holds 64 columns: two blocks. Scales are copied for four stages at once, in
+// turn to two places behind the stages, so that no sector is read for four bytes of it.
 template <class S, class T>
 __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *q, const float *qscales, const signed char *w,
                                         const bf16 *wscales) {
   constexpr int kBlock = 32, kStep = 2 * kBlock, kBytes = kStep + 32;  // The pitch makes 8-byte reads free of conflicts.
-  constexpr int kScalesW = (S::kOutputs + S::kRows) * kBytes, kScalesX = kScalesW + S::kOutputs * 4, kStage = kScalesX + S::kRows * 8;
+  constexpr int kStage = (S::kOutputs + S::kRows) * kBytes, kGroup = 4;
+  constexpr int kLineW = kGroup * 4, kLineX = kGroup * 8 + 8;  // Bytes of scales of a row; eight more part the banks.
+  constexpr int kScales = S::kStages * kStage, kScalesX = S::kOutputs * kLineW, kBoth = kScalesX + S::kRows * kLineX;
   constexpr int kOutput = 64 * S::kPitch * 4;
-  __shared__ __align__(128) unsigned char shared[S::kStages * kStage > kOutput ? S::kStages * kStage : kOutput];
+  __shared__ __align__(128) unsigned char shared[kScales + 2 * kBoth > kOutput ? kScales + 2 * kBoth : kOutput];
   const u32 base = sharedAddress(shared);
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   const int outputs = warp % S::kAcross * S::kWarpOutputs, mine = warp / S::kAcross * S::kWarpRows;
@@ -169,12 +229,16 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
       else
         copy16(stage + line * kBytes + byte, q + (row < p.n ? row * p.ldx + at + byte : 0), row < p.n);
     }
-    for (int i = threadIdx.x; i < S::kOutputs + S::kRows; i += S::kThreads) {
-      const i64 row = n0 + i - S::kOutputs;
-      if (i < S::kOutputs)
-        copy4(stage + kScalesW + i * 4, wscales + min(m0 + i, p.m - 1) * (p.ldw / kBlock) + at / kBlock, true);
+    if (step % kGroup) return;
+    const u32 scales = base + kScales + step / kGroup % 2 * kBoth;
+    for (int i = threadIdx.x; i < (S::kOutputs + S::kRows) * kGroup; i += S::kThreads) {
+      const int line = i / kGroup, of = i % kGroup;
+      const i64 row = n0 + line - S::kOutputs, block = at / kBlock + 2 * of;
+      if (step + of >= steps) continue;
+      if (line < S::kOutputs)
+        copy4(scales + line * kLineW + of * 4, wscales + min(m0 + line, p.m - 1) * (p.ldw / kBlock) + block, true);
       else
-        copy8(stage + kScalesX + (i - S::kOutputs) * 8, qscales + (row < p.n ? row * (p.ldx / kBlock) + at / kBlock : 0), row < p.n);
+        copy8(scales + kScalesX + (line - S::kOutputs) * kLineX + of * 8, qscales + (row < p.n ? row * (p.ldx / kBlock) + block : 0), row < p.n);
     }
   };
 #pragma unroll
@@ -193,6 +257,7 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
     commitCopies();
     if (!idle) {
       const unsigned char *stage = shared + step % S::kStages * kStage;
+      const unsigned char *scales = shared + kScales + step / kGroup % 2 * kBoth;
 #pragma unroll
       for (int block = 0; block < 2; block++) {
         uint2 b[S::kTheirs];
@@ -204,12 +269,12 @@ __device__ __forceinline__ void tiledI8(const Product<T> &p, const signed char *
           const int line = outputs + i * 16 + g;
           const uint2 a0 = *reinterpret_cast<const uint2 *>(stage + line * kBytes + block * kBlock + t * 8);
           const uint2 a1 = *reinterpret_cast<const uint2 *>(stage + (line + 8) * kBytes + block * kBlock + t * 8);
-          const float y0 = widen(*reinterpret_cast<const bf16 *>(stage + kScalesW + line * 4 + block * 2));
-          const float y1 = widen(*reinterpret_cast<const bf16 *>(stage + kScalesW + (line + 8) * 4 + block * 2));
+          const unsigned char *mineW = scales + line * kLineW + step % kGroup * 4 + block * 2;
+          const float y0 = widen(*reinterpret_cast<const bf16 *>(mineW)), y1 = widen(*reinterpret_cast<const bf16 *>(mineW + 8 * kLineW));
 #pragma unroll
           for (int j = 0; j < S::kTheirs; j++) {
-            const unsigned char *scale = stage + kScalesX + (mine + j * 8 + 2 * t) * 8 + block * 4;
-            const float z0 = *reinterpret_cast<const float *>(scale), z1 = *reinterpret_cast<const float *>(scale + 8);
+            const unsigned char *mineX = scales + kScalesX + (mine + j * 8 + 2 * t) * kLineX + step % kGroup * 8 + block * 4;
+            const float z0 = *reinterpret_cast<const float *>(mineX), z1 = *reinterpret_cast<const float *>(mineX + kLineX);
             int d[4];
             multiply8(d, a0.x, a1.x, a0.y, a1.y, b[j].x, b[j].y);
             sum[i][j][0] = fmaf((float)d[0] * y0, z0, sum[i][j][0]);
@@ -244,12 +309,13 @@ template <class T> __device__ __forceinline__ void tiledF32(const Product<T> &p,
   float nextX[4];
   auto fetch = [&](int step) {
     nextW = __ldg(reinterpret_cast<const float4 *>(from + (i64)step * kStep));
+    const i64 at = (i64)step * kStep + column;
+    load(nextX, x + at, row < p.n ? p.k - at : 0);
+    if (!scale) return;
+    float f[4];
+    load(f, scale + at, p.k - at);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const i64 at = (i64)step * kStep + column + i;
-      nextX[i] = row < p.n && at < p.k ? widen(x[at]) : 0;
-      if (scale && at < p.k) nextX[i] = widen(narrow<T>(__fmul_rn(nextX[i], scale[at])));
-    }
+    for (int i = 0; i < 4; i++) nextX[i] = widen(narrow<T>(__fmul_rn(nextX[i], f[i])));
   };
   float total[4][4] = {}, sum[4][4] = {};
   fetch(0);

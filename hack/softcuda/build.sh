@@ -48,11 +48,11 @@ fi
 
 library=$out/libcuda.so.1
 newest=0
-for object in "${objects[@]}"; do
+for object in "${objects[@]}" exports.map; do
   if [ ! "$library" -nt "$object" ]; then newest=1; fi
 done
 if [ $newest = 1 ]; then
-  "$cxx" -shared -Wl,-soname,libcuda.so.1 -Wl,-z,defs -pthread -o "$library.part" "${objects[@]}" -static-libstdc++ -static-libgcc
+  "$cxx" -shared -Wl,-soname,libcuda.so.1 -Wl,-z,defs -Wl,--version-script=exports.map -pthread -o "$library.part" "${objects[@]}" -static-libstdc++ -static-libgcc
   mv "$library.part" "$library"
   ln -sf libcuda.so.1 "$out/libcuda.so"
 fi

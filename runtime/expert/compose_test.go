@@ -6,7 +6,7 @@ import (
 	"math"
 	"testing"
 
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -15,15 +15,7 @@ func load(t *testing.T, seed uint64) (*model.Model, *expert.Decomposition) {
 	t.Helper()
 	ck, digest := tiny(t, seed)
 	d, _ := decomposed(t, ck, spec(digest))
-	be, err := cpu.New(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := be.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	be := registrytest.Open(t, 1)
 	m, err := model.Load(t.Context(), be, ck)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -93,7 +94,7 @@ func wantNear(t *testing.T, what string, got []float32, want []float64, toleranc
 // processor.
 func eachGolden(t *testing.T, test func(t *testing.T, name string)) {
 	t.Helper()
-	for _, path := range paths() {
+	for _, path := range registrytest.Paths() {
 		for _, name := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 			t.Run(path+"/"+name, func(t *testing.T) {
 				t.Setenv(cpu.EnvPath, path)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/cpu"
-	"github.com/transformersquared/operator/runtime/backend/registry"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -49,32 +49,9 @@ func readTranscript(tb testing.TB, dir string) transcript {
 	return t
 }
 
-// paths are the instruction paths of this processor; another backend has one.
-func paths() []string {
-	if name := os.Getenv("T2_BACKEND"); name != "" && name != "cpu" {
-		return []string{""}
-	}
-	return cpu.Paths()
-}
-
-// newBackend opens what T2_BACKEND names, the processor without it: the tests of the
-// model hold on every backend.
 func newBackend(tb testing.TB, threads int) backend.Backend {
 	tb.Helper()
-	name := os.Getenv("T2_BACKEND")
-	if name == "" {
-		name = "cpu"
-	}
-	be, err := registry.Open(name, registry.Options{Threads: threads})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := be.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return be
+	return registrytest.Open(tb, threads)
 }
 
 func argmax(row []float32) int32 {
@@ -90,7 +67,7 @@ func argmax(row []float32) int32 {
 // TestGreedyTextOfAPretrainedModelIsTheReferences decodes the same 100 tokens
 // as llama2.c does on the same weights in float32.
 func TestGreedyTextOfAPretrainedModelIsTheReferences(t *testing.T) {
-	for _, path := range paths() {
+	for _, path := range registrytest.Paths() {
 		t.Run(path, func(t *testing.T) {
 			t.Setenv(cpu.EnvPath, path)
 			m, dir := sharedModel(t, "tinystories-656k")

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -56,15 +56,7 @@ func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 		t.Fatal(err)
 	}
 	defer func() { _ = ck.Close() }()
-	be, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := be.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	be := registrytest.Open(t, 2)
 	base, err := model.Load(t.Context(), be, ck)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -134,11 +134,7 @@ func (w *watched) MatMulBackward(n int, products ...backend.Product) error {
 
 func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {
 	e := newExercise(t)
-	be, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = be.Close() }()
+	be := registrytest.Open(t, 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	const grace = time.Millisecond
 	begins := sync.OnceFunc(func() {
@@ -146,7 +142,7 @@ func TestAnIterationThatTakesTooLongIsDropped(t *testing.T) {
 		time.Sleep(100 * grace) // The first iteration takes too long.
 	})
 	start := time.Now()
-	_, err = Run(ctx, e.spec, Options{
+	_, err := Run(ctx, e.spec, Options{
 		Backend: &watched{be, begins}, Progress: jobs.NewProgress(), Log: slog.New(slog.DiscardHandler), Grace: grace,
 	})
 	if reason, _ := failure.Of(err); reason != contract.ReasonInterrupted {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -113,15 +113,7 @@ func (w watcher) WithGroup(string) slog.Handler { return w }
 // train runs a specification; after (may be nil) is called after each iteration.
 func (e exercise) train(ctx context.Context, t *testing.T, threads int, after func(iteration int)) (contract.Termination, *jobs.Progress, error) {
 	t.Helper()
-	be, err := cpu.New(threads)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := be.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	be := registrytest.Open(t, threads)
 	log := slog.New(slog.DiscardHandler)
 	if after != nil {
 		log = slog.New(watcher{after: after})

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -35,15 +35,7 @@ func mustJudge(t testing.TB, kind string) reward.Judge {
 // as a microbatch does.
 func policyGradient(t testing.TB, o objective, episodes []episode, logits, base *tensor.Tensor) sums {
 	t.Helper()
-	be, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := be.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	be := registrytest.Open(t, 2)
 	give := func(data []float32) backend.Buffer {
 		b, err := be.Give(data)
 		if err != nil {

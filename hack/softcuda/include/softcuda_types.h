@@ -403,7 +403,6 @@ typedef CUexecAffinityParam_v1 CUexecAffinityParam;
 #define CU_MEMHOSTREGISTER_DEVICEMAP 0x02
 #define CU_MEMHOSTREGISTER_IOMEMORY 0x04
 #define CU_MEMHOSTREGISTER_READ_ONLY 0x08
-#define CU_MEMPEERREGISTER_DEVICEMAP 0x02
 
 typedef enum CUmemAttach_flags_enum {
   CU_MEM_ATTACH_GLOBAL = 0x1,
@@ -817,7 +816,7 @@ typedef enum CUlaunchAttributeID_enum {
   CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE = 13
 } CUlaunchAttributeID;
 
-typedef struct CUdevUpdatableKernelNode_st *CUgraphDeviceNode;
+typedef struct CUgraphDeviceUpdatableNode_st *CUgraphDeviceNode;
 
 typedef union CUlaunchAttributeValue_union {
   char pad[64];

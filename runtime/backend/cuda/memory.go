@@ -317,17 +317,24 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 	return b.toHost(unsafe.Pointer(unsafe.SliceData(dst)), args[0].start, args[0].bytes())
 }
 
-// toDevice copies behind all that was queued, and waits.
+// toDevice copies behind all that was queued. It waits until the driver has what it
+// copies, and not for the device: memory that is not pinned is staged before the call
+// returns (CUDA driver API, "API synchronization behavior").
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
+	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
+}
+
+// stage is toDevice of bytes that nobody changes any more; it waits for nothing.
+func (b *Backend) stage(dst address, bytes []byte) error {
+	return b.owner.later(func() error { return b.copyUp(dst, unsafe.Pointer(unsafe.SliceData(bytes)), int64(len(bytes))) })
+}
+
+// copyUp runs on the owner.
+func (b *Backend) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
 	if bytes == 0 {
-		return b.Sync()
+		return nil
 	}
-	return b.owner.now(func() error {
-		if err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream); err != nil {
-			return of("cuMemcpyHtoDAsync", err)
-		}
-		return of("cuStreamSynchronize", b.owner.stream.Synchronize())
-	})
+	return of("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream))
 }
 
 func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {

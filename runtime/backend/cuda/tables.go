@@ -7,8 +7,6 @@ import (
 	"sync"
 	"unsafe"
 
-	"gorgonia.org/cu"
-
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
@@ -65,14 +63,10 @@ func (t *tables) Set(lists ...[]int32) error {
 	if total == 0 {
 		return nil
 	}
-	dst, block := cu.DevicePtr(t.block.at()), t.block
+	dst, block := t.block.at(), t.block
 	return t.backend.owner.later(func() error {
-		err := cu.MemcpyHtoDAsync(dst, unsafe.Pointer(unsafe.SliceData(staged)), bytes, t.backend.owner.stream)
-		if err == nil {
-			err = t.backend.owner.stream.Synchronize() // staged is Go's memory.
-		}
 		_ = block // Not given back before.
-		return of("cuMemcpyHtoDAsync", err)
+		return t.backend.copyUp(dst, unsafe.Pointer(unsafe.SliceData(staged)), bytes)
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/artifact"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -189,9 +189,7 @@ func (v *Volume) ExpertDir(t testing.TB, digest string) string {
 // Load opens the model on a backend of its own, which ends with the test.
 func (v *Volume) Load(t testing.TB) (*model.Model, *expert.Decomposition, *tokenizer.Tokenizer) {
 	t.Helper()
-	be, err := cpu.New(2)
-	check(t, err)
-	t.Cleanup(func() { check(t, be.Close()) })
+	be := registrytest.Open(t, 2)
 	ck, err := checkpoint.OpenDir(v.ModelDir)
 	check(t, err)
 	defer func() { check(t, ck.Close()) }()

@@ -10,7 +10,7 @@ namespace {
 
 CUresult invalidate(Call& call, const std::vector<std::shared_ptr<Capture>>& captures, CUresult error,
                     const std::string& why) {
-  if (captures.empty()) return CUDA_SUCCESS;
+  if (captures.empty() || call.doomed) return CUDA_SUCCESS;
   for (const auto& capture : captures) capture->invalid = true;
   return call.fail(error, why + "; the capture is invalid now");
 }

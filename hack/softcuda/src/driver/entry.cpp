@@ -92,15 +92,15 @@ CUresult Entry::guarded(Needs needs, bool releases, const Body& body) try {
     CUresult result = usable(call, &call.context);
     if (result != CUDA_SUCCESS) return failed(result);
     int lost = driver().lost ? driver().lost.load() : call.context->error.load();
+    call.doomed = lost != 0;
     if (lost && earlier == CUDA_SUCCESS) {
       earlier = CUresult(lost);
-      call.why = "an earlier fault of the context sticks to it until it is destroyed";
-      if (!releases) return failed(earlier);
+      tell(name, earlier, "an earlier fault of the context sticks to it until it is destroyed");
     }
   }
-  CUresult result = body(call);
-  if (result != CUDA_SUCCESS) return failed(result);
-  return earlier;
+  CUresult result = earlier == CUDA_SUCCESS || releases ? body(call) : earlier;
+  if (earlier != CUDA_SUCCESS) return earlier;
+  return result == CUDA_SUCCESS ? result : failed(result);
 } catch (const std::bad_alloc&) {
   tell(name, CUDA_ERROR_OUT_OF_MEMORY, "host memory ran out");
   return CUDA_ERROR_OUT_OF_MEMORY;

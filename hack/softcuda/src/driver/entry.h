@@ -27,6 +27,7 @@ struct Call {
   const char* entry = nullptr;
   std::unique_lock<std::mutex> lock;    // the driver's; work on the device runs without it
   std::shared_ptr<Context> context;     // current on this thread; null if the entry needs none
+  bool doomed = false;                  // an error sticks to the context: only freeing is left to do
   std::string why;                      // for last_fault, when the entry fails
 
   CUresult fail(CUresult error, std::string text) {

@@ -88,7 +88,7 @@ CUresult allocate_ordered(Call& call, CUdeviceptr* out, size_t bytes, std::share
 CUresult free_ordered(Call& call, uint64_t address, CUstream handle) {
   std::shared_ptr<Stream> stream = find_stream(call, handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
-  if (stream->capture) {
+  if (stream->capture && !call.doomed) {
     std::shared_ptr<GraphMemory> memory = graph_memory(call, address);
     if (memory) return capture_node(call, *stream, Free{memory});
     stream->capture->invalid = true;

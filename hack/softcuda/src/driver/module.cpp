@@ -2,7 +2,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -61,34 +63,44 @@ CUresult take_options(Call& call, unsigned count, const CUjit_option* options, v
   return CUDA_SUCCESS;
 }
 
+// Whether text can have the byte; comments may be UTF-8.
+bool is_text(unsigned char c) { return c >= 0x20 || std::isspace(c); }
+
+// Copies up to n bytes at `from`, as many as can be read. Where the kernel does not let a
+// process look at itself this way, it trusts that all can.
+size_t read_if_there(const char* from, char* to, size_t n) {
+  iovec here = {to, n}, there = {const_cast<char*>(from), n};
+  ssize_t got = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+  if (got < 0 && errno != EFAULT) {
+    got = ssize_t(strnlen(from, n - 1) + 1);
+    std::memcpy(to, from, size_t(got));
+  }
+  return got < 0 ? 0 : size_t(got);
+}
+
 // The text that starts at image. It ends at a NUL; where that is missing, at the first
-// byte that text does not have, or where memory ends, which process_vm_readv tells
-// without a fault. Such an image is told as a fault: a device's driver would read on.
+// byte that text does not have, or where memory ends. Such an image is told as a fault: a
+// device's driver would read on.
 std::string text_at(const char* image, const char* entry) {
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
-  std::string text;
   std::vector<char> buffer(page);
-  for (const char* at = image;;) {
+  std::string text;
+  for (bool more = true; more;) {
+    const char* at = image + text.size();
     size_t n = page - reinterpret_cast<uintptr_t>(at) % page;
-    iovec to = {buffer.data(), n}, from = {const_cast<char*>(at), n};
-    ssize_t got = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-    if (got < 0 && errno != EFAULT) {  // not allowed here, as in some sandboxes: trust the NUL
-      return image;
-    }
-    for (ssize_t i = 0; i < got; i++) {
-      unsigned char c = static_cast<unsigned char>(buffer[size_t(i)]);
-      if (c == 0) return text;
-      if (c < 0x20 && !std::isspace(c)) got = i, n = 0;
-      else text += char(c);
-    }
-    if (got < 0 || size_t(got) < n || n == 0) break;
-    at += n;
+    size_t got = read_if_there(at, buffer.data(), n), used = 0;
+    while (used < got && is_text(static_cast<unsigned char>(buffer[used]))) used++;
+    text.append(buffer.data(), used);
+    if (used < got && buffer[used] == 0) return text;
+    more = used == n;
   }
   report(kind::api, 0, std::string(entry) + ": the PTX text does not end with a NUL, which a device's driver needs");
   return text;
 }
 
-bool starts_with(const char* image, const unsigned char (&magic)[4]) { return std::memcmp(image, magic, 4) == 0; }
+bool starts_with(const char* image, const unsigned char (&magic)[4]) {
+  return std::equal(magic, magic + 4, reinterpret_cast<const unsigned char*>(image));
+}
 
 // The number after a directive such as ".target sm_80" or ".version 8.4", as 80 and 84;
 // 0 when the text has none.
@@ -118,7 +130,7 @@ int newest_ptx(int driver_version) {
 CUresult error_of(const std::string& ptx, const std::string& error) {
   if (directive(ptx, ".version", "") > newest_ptx(config().driver_version)) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   if (directive(ptx, ".target", "sm_") > config().sm()) return CUDA_ERROR_NO_BINARY_FOR_GPU;
-  if (error.find("out of device memory") != std::string::npos) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (error.find("no memory") != std::string::npos) return CUDA_ERROR_OUT_OF_MEMORY;
   return CUDA_ERROR_INVALID_PTX;
 }
 

@@ -17,12 +17,16 @@ std::string hex(uint64_t v) {
   return text;
 }
 
-int bad_global(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
-  if (address % bytes)
-    return fault(w, i, lane, address, "misaligned", kErrorMisalignedAddress, std::string(verb) + " of " + std::to_string(bytes) + " bytes at " + hex(address));
+int wild(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
   std::string kind;
   std::string why = w.block->memory->explain(address, bytes, &kind);
   return fault(w, i, lane, address, kind.c_str(), kErrorIllegalAddress, std::string(verb) + ": " + why);
+}
+
+int bad_global(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes, const char* verb) {
+  if (address % bytes)
+    return fault(w, i, lane, address, "misaligned", kErrorMisalignedAddress, std::string(verb) + " of " + std::to_string(bytes) + " bytes at " + hex(address));
+  return wild(w, i, lane, address, bytes, verb);
 }
 
 int read_only(Warp& w, const Inst& i, int lane, uint64_t address) {
@@ -199,7 +203,7 @@ void count_global(Warp& w, const uint64_t* at, uint32_t m, unsigned bytes, bool 
 
 int global_source(Warp& w, const Inst& i, int lane, uint64_t address, unsigned bytes) {
   Memory& memory = *w.block->memory;
-  if (!memory.holds(address, bytes)) return bad_global(w, i, lane, address, 1, "asynchronous load");
+  if (!memory.holds(address, bytes)) return wild(w, i, lane, address, bytes, "asynchronous load");
   if (!memory.written(address, bytes)) return unwritten(w, i, lane, address, bytes);
   return kNext;
 }

@@ -15,11 +15,20 @@ namespace {
 // source; target: -2 - offset of the destination; x: bytes, flags.
 constexpr uint32_t kNarrowTo = 1 << 8, kPredicate = 1 << 9, kWindow = 1 << 10;
 
+// within says that an aligned source lies in the allocation of the lane before, and is
+// written.
+bool within(const Allocation* owner, const Warp& w, uint64_t address, unsigned bytes) {
+  if (!owner || address - owner->base >= owner->bytes || bytes > owner->bytes - (address - owner->base)) return false;
+  const uint8_t* bits = w.block->memory->bits(address);
+  if (bytes == 16) return bits[0] == 0xff && bits[1] == 0xff;
+  return bytes == 8 && bits[0] == 0xff;
+}
+
 int copy(Warp& w, const Inst& i) {
   unsigned bytes = i.x & 0xff;
   uint32_t offset = static_cast<uint32_t>(-2 - i.target), ignored = 0;
   if (i.x & kPredicate) ignored = w.preds[unraw(i.a)] ^ static_cast<uint32_t>(unraw(i.b) ? ~0u : 0);
-  AsyncCopy c;
+  AsyncCopy& c = w.new_copy();
   c.pending = w.mask;
   c.bytes = bytes;
   c.inst = w.pc - 1;
@@ -27,6 +36,7 @@ int copy(Warp& w, const Inst& i) {
   const uint32_t* size = src<uint32_t>(w, i.more[2]);
   uint64_t at[32];
   uint32_t sources = 0;
+  const Allocation* owner = nullptr;
   for (uint32_t left = w.mask; left; left &= left - 1) {
     int l = __builtin_ctz(left);
     uint64_t to = i.x & kNarrowTo ? src<uint32_t>(w, i.more[0])[l] : src<uint64_t>(w, i.more[0])[l];
@@ -41,12 +51,14 @@ int copy(Warp& w, const Inst& i) {
     if (c.src[l] % bytes)
       return fault(w, i, l, c.src[l], "misaligned", kErrorMisalignedAddress, "the source of cp.async of " + std::to_string(bytes) + " bytes");
     int status = shared_will_write(w, i, l, c.dst[l], bytes);
-    if (status == kNext && c.size[l]) status = global_source(w, i, l, c.src[l], c.size[l]);
+    if (status == kNext && c.size[l] && !(c.size[l] == bytes && within(owner, w, c.src[l], bytes))) {
+      status = global_source(w, i, l, c.src[l], c.size[l]);
+      owner = w.block->memory->find(c.src[l]);
+    }
     if (status != kNext) return status;
     at[l] = c.src[l];
     if (c.size[l]) sources |= 1u << l;
   }
-  w.copies.push_back(c);
   if (sources) count_global(w, at, sources, bytes, false);
   return kNext;
 }
@@ -54,30 +66,33 @@ int copy(Warp& w, const Inst& i) {
 // arrive performs the copies of the lanes of m that belong to groups before `until`.
 int arrive(Warp& w, uint32_t m, const uint32_t* until) {
   size_t kept = 0;
-  for (auto& c : w.copies) {
+  for (AsyncCopy* c : w.copies) {
     uint32_t now = 0;
-    each_lane(c.pending & m, [&](int l) { now |= c.group[l] < until[l] ? 1u << l : 0; });
+    for (int l = 0; l < 32; l++) now |= c->group[l] < until[l] ? 1u << l : 0;
+    now &= c->pending & m;
     if (now) {
-      const Inst& i = w.code[c.inst];
-      alignas(16) uint8_t values[32 * 16] = {};
-      for (uint32_t left = now; left; left &= left - 1) {
-        int l = __builtin_ctz(left);
-        if (!c.size[l]) continue;
-        int status = global_source(w, i, l, c.src[l], c.size[l]);
-        if (status != kNext) return status;
-        memcpy(values + static_cast<size_t>(l) * c.bytes, reinterpret_cast<const void*>(c.src[l]), c.size[l]);
-      }
-      uint32_t at[32];
-      memcpy(at, c.dst, sizeof at);
-      int status = shared_write(w, i, at, now, c.bytes, values);
+      // The sources were checked when the copy began.
+      alignas(16) uint8_t values[32 * 16];
+      each_lane(now, [&](int l) {
+        uint8_t* v = values + static_cast<size_t>(l) * c->bytes;
+        if (c->size[l] == 16) {
+          memcpy(v, reinterpret_cast<const void*>(c->src[l]), 16);
+          return;
+        }
+        memset(v, 0, c->bytes);
+        memcpy(v, reinterpret_cast<const void*>(c->src[l]), c->size[l]);
+      });
+      int status = shared_write(w, w.code[c->inst], c->dst, now, c->bytes, values);
       if (status != kNext) return status;
-      each_lane(now, [&](int l) { memcpy(w.block->shared + at[l], values + static_cast<size_t>(l) * c.bytes, c.bytes); });
-      c.pending &= ~now;
+      each_lane(now, [&](int l) {
+        uint8_t* to = w.block->shared + c->dst[l];
+        if (c->bytes == 16) memcpy(to, values + static_cast<size_t>(l) * 16, 16);
+        else memcpy(to, values + static_cast<size_t>(l) * c->bytes, c->bytes);
+      });
+      c->pending &= ~now;
     }
-    if (c.pending) {
-      if (&w.copies[kept] != &c) w.copies[kept] = c;
-      kept++;
-    }
+    if (c->pending) w.copies[kept++] = c;
+    else w.spare_copies.push_back(c);
   }
   w.copies.resize(kept);
   return kNext;

@@ -138,13 +138,24 @@ struct Warp {
   uint32_t floor = 0;   // race check: all accesses before this tick are ordered before ours
   Block* block = nullptr;
   std::vector<Frame> stack;
-  std::vector<AsyncCopy> copies;
+  std::vector<AsyncCopy*> copies, spare_copies;  // begun, and to be used again
+  std::vector<std::unique_ptr<AsyncCopy>> all_copies;
   uint32_t copy_group[32] = {};
   enum State : uint8_t { ready, waiting, done } state = ready;
   int barrier = -1;          // the one it waits at
   uint8_t red_kind = 0;      // of bar.red: what the barrier gives it,
   uint32_t red_to = 0;       // and where
 
+  AsyncCopy& new_copy() {
+    if (spare_copies.empty()) {
+      all_copies.push_back(std::make_unique<AsyncCopy>());
+      spare_copies.push_back(all_copies.back().get());
+    }
+    copies.push_back(spare_copies.back());
+    spare_copies.pop_back();
+    memset(copies.back(), 0, sizeof(AsyncCopy));
+    return *copies.back();
+  }
   // resume runs the topmost frame that still has lanes; active is 0 when none has.
   void resume();
 };
@@ -159,6 +170,8 @@ struct Barrier {
 };
 
 constexpr int kBarriers = 16;
+// Backward branches that a warp takes before the others of its block have a turn.
+constexpr uint32_t kTurn = 1 << 14;
 
 struct Block {
   const Code* code = nullptr;

@@ -31,6 +31,7 @@ void push(Warp& w, int32_t join, int32_t pc, uint32_t mask) { w.stack.push_back(
 void part(Warp& w, uint32_t taken, int32_t target, int32_t join) {
   uint32_t rest = w.active & ~taken;
   int32_t next = w.pc;
+  if (target == next) return;
   Frame& top = w.stack.back();
   if (top.join == join) {
     // An outer frame waits at join already; lanes that go there need no frame.
@@ -68,10 +69,10 @@ void part(Warp& w, uint32_t taken, int32_t target, int32_t join) {
 
 int backward(Warp& w, const Inst& i) {
   if (--w.budget) return kNext;
-  w.budget = 1 << 16;
-  if (w.block->steps_left <= (1 << 16))
+  w.budget = kTurn;
+  if (w.block->steps_left <= kTurn)
     return fault(w, i, -1, 0, "timeout", kErrorLaunchTimeout, "the block has taken too many backward branches: an endless loop?");
-  w.block->steps_left -= 1 << 16;
+  w.block->steps_left -= kTurn;
   return kYield;
 }
 

@@ -89,4 +89,8 @@ class Program {
 bool run(const Program&, const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared,
          const void* params, Memory&, unsigned threads, Counters*, Fault*);
 
+// step_limit sets how many backward branches a block's warps may take together before
+// the block is taken to hang (a "timeout" fault); 0 sets the default, 2^33.
+void step_limit(uint64_t);
+
 }  // namespace softcuda

@@ -4,6 +4,10 @@
 // elements (1 of 32 bits, 2 of 16, 4 of 8). Register r of A is row g + 8·(r & 1) from
 // column t·E + 4·E·(r >> 1); register r of B is column g from row t·E + 4·E·r; the four
 // accumulators of a lane are rows g and g + 8, columns 2t and 2t + 1.
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
 #include "access.h"
 #include "numeric.h"
 #include "shared.h"
@@ -125,43 +129,130 @@ void fragments(const Warp& w, const Slot* in, V (*a)[kK], V (*b)[8]) {
   }
 }
 
-// Products of these types are exact in float; sums are rounded one after another, in
-// the order of k.
+// Eight floats are a row of the product. Products of these types are exact in float, so
+// that fused or not makes no difference but where they leave its range; sums are
+// rounded one after another, in the order of k.
+using Row = float __attribute__((vector_size(32)));
+using Four = float __attribute__((vector_size(16)));
+using Words = uint32_t __attribute__((vector_size(32)));
+using Halves = uint16_t __attribute__((vector_size(16)));
+
+inline Row multiply_add(float a, Row b, Row c) {
+#ifdef __FMA__
+  return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c);
+#else
+  for (int n = 0; n < 8; n++) c[n] = __builtin_fmaf(a, b[n], c[n]);
+  return c;
+#endif
+}
+
 template <int kK>
-void multiply(const float (*a)[kK], const float (*b)[8], float (*c)[8]) {
-  for (int i = 0; i < 16; i++) {
-    float acc[8];
-    for (int n = 0; n < 8; n++) acc[n] = c[i][n];
-    for (int k = 0; k < kK; k++)
-      for (int n = 0; n < 8; n++) acc[n] += a[i][k] * b[k][n];
-    for (int n = 0; n < 8; n++) c[i][n] = acc[n];
+void multiply(const float (*a)[kK], const Row* b, Row* c) {
+  // Four rows at a time, as each addition waits for the one before it.
+  for (int i = 0; i < 16; i += 4) {
+    Row s0 = c[i], s1 = c[i + 1], s2 = c[i + 2], s3 = c[i + 3];
+    for (int k = 0; k < kK; k++) {
+      s0 = multiply_add(a[i][k], b[k], s0);
+      s1 = multiply_add(a[i + 1][k], b[k], s1);
+      s2 = multiply_add(a[i + 2][k], b[k], s2);
+      s3 = multiply_add(a[i + 3][k], b[k], s3);
+    }
+    c[i] = s0, c[i + 1] = s1, c[i + 2] = s2, c[i + 3] = s3;
+  }
+}
+
+inline Row widen(Halves h, Brain) {
+  return reinterpret_cast<Row>(__builtin_convertvector(h, Words) << 16);
+}
+inline Row widen(Halves h, Half) {
+  Words w = __builtin_convertvector(h, Words), rest = w & 0x7fff, sign = (w & 0x8000) << 16;
+  Words scaled = reinterpret_cast<Words>(reinterpret_cast<Row>(rest << 13) * 0x1p112f);
+  Words special = 0x7f800000 | rest << 13;
+  Words top = reinterpret_cast<Words>(rest >= 0x7c00);
+  return reinterpret_cast<Row>(sign | (special & top) | (scaled & ~top));
+}
+
+// Of 16-bit elements a register of A is 8 rows of 8 elements as it lies; one of B is
+// the same transposed.
+template <class T, int kK>
+void fragments16(const Warp& w, const Slot* in, float (*a)[kK], Row* b) {
+  constexpr int kRegsB = kK / 8, kRegsA = 2 * kRegsB;
+  for (int r = 0; r < kRegsA; r++) {
+    auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[r]));
+    for (int g = 0; g < 8; g++) {
+      Row row = widen(p[g], T{});
+      memcpy(&a[g + 8 * (r & 1)][8 * (r >> 1)], &row, sizeof row);
+    }
+  }
+  using H = Halves;
+  for (int r = 0; r < kRegsB; r++) {
+    auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[kRegsA + r]));
+    H low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+    H x[8], y[8];
+    // Three rounds of a perfect shuffle transpose eight rows.
+    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(p[k], p[k + 4], low), x[2 * k + 1] = __builtin_shuffle(p[k], p[k + 4], high);
+    for (int k = 0; k < 4; k++) y[2 * k] = __builtin_shuffle(x[k], x[k + 4], low), y[2 * k + 1] = __builtin_shuffle(x[k], x[k + 4], high);
+    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(y[k], y[k + 4], low), x[2 * k + 1] = __builtin_shuffle(y[k], y[k + 4], high);
+    for (int k = 0; k < 8; k++) b[8 * r + k] = widen(x[k], T{});
+  }
+}
+
+// sums spreads accumulators out into rows, and back.
+void gather_sums(const Warp& w, const Slot* in, Row* c) {
+  for (int h = 0; h < 2; h++) {
+    auto *even = reinterpret_cast<const Four*>(src<float>(w, in[2 * h])), *odd = reinterpret_cast<const Four*>(src<float>(w, in[2 * h + 1]));
+    for (int g = 0; g < 8; g++) {
+      Four x = even[g], y = odd[g];
+      c[g + 8 * h] = Row{x[0], y[0], x[1], y[1], x[2], y[2], x[3], y[3]};
+    }
+  }
+}
+
+void scatter_sums(Warp& w, const Slot* out, const Row* c) {
+  for (int h = 0; h < 2; h++) {
+    auto *even = reinterpret_cast<Four*>(dst<float>(w, out[2 * h])), *odd = reinterpret_cast<Four*>(dst<float>(w, out[2 * h + 1]));
+    for (int g = 0; g < 8; g++) {
+      Row r = c[g + 8 * h];
+      even[g] = Four{r[0], r[2], r[4], r[6]};
+      odd[g] = Four{r[1], r[3], r[5], r[7]};
+    }
   }
 }
 
 // more: 4 results (2 of f16), A, B, 4 (2) accumulators.
-template <class A, class B, int kK, bool kHalfSum>
+template <class A, int kK, bool kHalfSum>
 int mma_float(Warp& w, const Inst& i) {
   int status = whole_warp(w, i, "mma.sync");
   if (status != kNext) return status;
-  alignas(64) float a[16][kK], b[kK][8], c[16][8];
+  alignas(64) float a[16][kK];
+  alignas(64) Row b[kK], c[16];
   constexpr int kOut = kHalfSum ? 2 : 4, kRegs = 3 * kK / (4 * A::kElements);
-  fragments<A, B, float, kK>(w, i.more + kOut, a, b);
+  if constexpr (A::kElements == 2) {
+    fragments16<A, kK>(w, i.more + kOut, a, b);
+  } else {
+    alignas(64) float plain[kK][8];
+    fragments<A, A, float, kK>(w, i.more + kOut, a, plain);
+    memcpy(b, plain, sizeof b);
+  }
   const Slot* sums = i.more + kOut + kRegs;
-  for (int r = 0; r < 4; r++)
-    for (int l = 0; l < 32; l++) {
-      float v = kHalfSum ? f16_to_f32(static_cast<uint16_t>(src<uint32_t>(w, sums[r >> 1])[l] >> (16 * (r & 1)))) : src<float>(w, sums[r])[l];
-      c[(l >> 2) + 8 * (r >> 1)][(l & 3) * 2 + (r & 1)] = v;
+  if constexpr (kHalfSum) {
+    for (int h = 0; h < 2; h++) {
+      auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, sums[h]));
+      for (int g = 0; g < 8; g++) c[g + 8 * h] = widen(p[g], Half{});
     }
+  } else {
+    gather_sums(w, sums, c);
+  }
   multiply<kK>(a, b, c);
-  for (int r = 0; r < kOut; r++)
-    for (int l = 0; l < 32; l++) {
-      if (kHalfSum) {
-        const float* p = &c[(l >> 2) + 8 * r][(l & 3) * 2];
-        dst<uint32_t>(w, i.more[r])[l] = f32_to_f16(p[0]) | static_cast<uint32_t>(f32_to_f16(p[1])) << 16;
-      } else {
-        dst<float>(w, i.more[r])[l] = c[(l >> 2) + 8 * (r >> 1)][(l & 3) * 2 + (r & 1)];
+  if constexpr (kHalfSum) {
+    for (int h = 0; h < 2; h++)
+      for (int l = 0; l < 32; l++) {
+        Row r = c[(l >> 2) + 8 * h];
+        dst<uint32_t>(w, i.more[h])[l] = f32_to_f16(r[(l & 3) * 2]) | static_cast<uint32_t>(f32_to_f16(r[(l & 3) * 2 + 1])) << 16;
       }
-    }
+  } else {
+    scatter_sums(w, i.more, c);
+  }
   return kNext;
 }
 
@@ -213,14 +304,14 @@ struct Form {
 };
 
 const Form kForms[] = {
-    {"m16n8k16", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, Brain, 16, false>, 4, 2, 4},
-    {"m16n8k8", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, Brain, 8, false>, 2, 1, 4},
-    {"m16n8k16", Type::f32, Type::f16, Type::f16, mma_float<Half, Half, 16, false>, 4, 2, 4},
-    {"m16n8k8", Type::f32, Type::f16, Type::f16, mma_float<Half, Half, 8, false>, 2, 1, 4},
-    {"m16n8k16", Type::f16, Type::f16, Type::f16, mma_float<Half, Half, 16, true>, 4, 2, 2},
-    {"m16n8k8", Type::f16, Type::f16, Type::f16, mma_float<Half, Half, 8, true>, 2, 1, 2},
-    {"m16n8k8", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, Tensor, 8, false>, 4, 2, 4},
-    {"m16n8k4", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, Tensor, 4, false>, 2, 1, 4},
+    {"m16n8k16", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, 16, false>, 4, 2, 4},
+    {"m16n8k8", Type::f32, Type::bf16, Type::bf16, mma_float<Brain, 8, false>, 2, 1, 4},
+    {"m16n8k16", Type::f32, Type::f16, Type::f16, mma_float<Half, 16, false>, 4, 2, 4},
+    {"m16n8k8", Type::f32, Type::f16, Type::f16, mma_float<Half, 8, false>, 2, 1, 4},
+    {"m16n8k16", Type::f16, Type::f16, Type::f16, mma_float<Half, 16, true>, 4, 2, 2},
+    {"m16n8k8", Type::f16, Type::f16, Type::f16, mma_float<Half, 8, true>, 2, 1, 2},
+    {"m16n8k8", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, 8, false>, 4, 2, 4},
+    {"m16n8k4", Type::f32, Type::tf32, Type::tf32, mma_float<Tensor, 4, false>, 2, 1, 4},
     {"m16n8k32", Type::s32, Type::s8, Type::s8, mma_int<Signed, Signed, 32>, 4, 2, 4},
     {"m16n8k32", Type::s32, Type::s8, Type::u8, mma_int<Signed, Unsigned, 32>, 4, 2, 4},
     {"m16n8k32", Type::s32, Type::u8, Type::s8, mma_int<Unsigned, Signed, 32>, 4, 2, 4},

@@ -56,6 +56,7 @@ int fault(Warp& w, const Inst& i, int lane, uint64_t address, const char* kind, 
 namespace {
 
 constexpr uint64_t kMaxSteps = uint64_t{1} << 33;
+std::atomic<uint64_t> max_steps{kMaxSteps};
 
 size_t line(size_t n) { return (n + 63) / 64 * 64; }
 
@@ -167,7 +168,7 @@ void Runner::prepare(const Launch& launch, uint64_t index) {
   b.local = local_.at_least(local + 64);
   memset(b.local, 0xcd, local);
   b.counters = {};
-  b.steps_left = kMaxSteps;
+  b.steps_left = max_steps.load(std::memory_order_relaxed);
   size_t bytes = code.register_bytes + line(code.predicates * 4);
   uint8_t* registers = registers_.at_least(bytes * static_cast<size_t>(b.warp_count));
   memset(registers, 0, bytes * static_cast<size_t>(b.warp_count));
@@ -192,11 +193,12 @@ void Runner::prepare_warp(Warp& w, int id) {
   w.mask = 0;
   w.pc = 0;
   w.carry = 0;
-  w.budget = 1 << 16;
+  w.budget = kTurn;
   w.count = 0;
   w.floor = 1;
   w.stack.clear();
   w.stack.push_back({kNever, 0, w.live});
+  w.spare_copies.insert(w.spare_copies.end(), w.copies.begin(), w.copies.end());
   w.copies.clear();
   memset(w.copy_group, 0, sizeof w.copy_group);
   w.state = Warp::ready;
@@ -336,6 +338,8 @@ bool check(const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared,
 }
 
 }  // namespace
+
+void step_limit(uint64_t steps) { max_steps.store(steps ? steps : kMaxSteps); }
 
 bool run(const Program& program, const KernelInfo& info, Dim3 grid, Dim3 block, size_t dynamic_shared, const void* params, Memory& memory,
          unsigned threads, Counters* counters, Fault* out) {

@@ -52,12 +52,23 @@ bool contiguous(const uint32_t* at, uint32_t m, unsigned bytes) {
   return off == 0;
 }
 
+// What a granule's readers become when `me` reads as well, without a branch. stuck says
+// that the reader before was another lane of this warp, for which order matters more
+// closely than this can tell.
+inline uint32_t add_reader(uint32_t old, uint32_t cut, uint32_t me, uint32_t first_lane, uint32_t many, uint32_t now, uint32_t* stuck) {
+  uint32_t who = old & kWhoMask;
+  bool late = old >= cut && who != me;
+  bool ours = who - first_lane < 32 || who == many;
+  *stuck |= late & ours;
+  return now | (late ? kManyWarps : me);
+}
+
 // read_run is the read of all lanes side by side: granules first, first+1, …, 1 << kPer
 // of them a lane. False: something needs a closer look and nothing was recorded.
 template <int kPer>
 bool read_run(Warp& w, uint32_t first) {
   Block& b = *w.block;
-  uint32_t cut = w.floor << kWhoBits, me = who_is(w, 0), now = b.tick << kWhoBits;
+  uint32_t cut = w.floor << kWhoBits, me = who_is(w, 0), many = kManyLanes + static_cast<uint32_t>(w.id), now = b.tick << kWhoBits;
   const uint32_t* written = b.writer.data() + first;
   uint32_t* read = b.reader.data() + first;
   uint32_t bad = 0;
@@ -65,10 +76,26 @@ bool read_run(Warp& w, uint32_t first) {
     uint32_t lane = me + (k >> kPer);
     bad |= written[k] == 0;
     bad |= (written[k] >= cut) & ((written[k] & kWhoMask) != lane);
-    bad |= (read[k] >= cut) & ((read[k] & kWhoMask) != lane);
+    add_reader(read[k], cut, lane, me, many, now, &bad);
   }
   if (bad) return false;
-  for (uint32_t k = 0; k < 32u << kPer; k++) read[k] = now | (me + (k >> kPer));
+  for (uint32_t k = 0; k < 32u << kPer; k++) read[k] = add_reader(read[k], cut, me + (k >> kPer), me, many, now, &bad);
+  return true;
+}
+
+// read_together is a read of n granules by the warp as a whole.
+inline bool read_together(Warp& w, uint32_t first, uint32_t n) {
+  Block& b = *w.block;
+  uint32_t cut = w.floor << kWhoBits, lane0 = who_is(w, 0), me = kManyLanes + static_cast<uint32_t>(w.id), now = b.tick << kWhoBits;
+  const uint32_t* written = b.writer.data() + first;
+  uint32_t* read = b.reader.data() + first;
+  uint32_t bad = 0;
+  for (uint32_t k = 0; k < n; k++) {
+    bad |= (written[k] == 0) | (written[k] >= cut);
+    add_reader(read[k], cut, me, lane0, me, now, &bad);
+  }
+  if (bad) return false;
+  for (uint32_t k = 0; k < n; k++) read[k] = add_reader(read[k], cut, me, lane0, me, now, &bad);
   return true;
 }
 
@@ -129,6 +156,11 @@ int shared_read(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigned
   Block& b = *w.block;
   b.counters.shared_accesses++;
   if (run<false>(w, at, m, bytes)) return kNext;
+  if (m == ~0u && !outside(b, at[0], bytes)) {
+    uint32_t off = 0;
+    for (int l = 1; l < 32; l++) off |= at[l] ^ at[0];
+    if (!off && read_together(w, at[0] >> b.code->granule_shift, bytes >> b.code->granule_shift)) return kNext;
+  }
   int status = kNext;
   for (uint32_t left = m; left && status == kNext; left &= left - 1) {
     int l = __builtin_ctz(left);
@@ -144,12 +176,18 @@ int shared_write(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigne
   b.counters.shared_accesses++;
   if (run<true>(w, at, m, bytes)) return kNext;
   int shift = b.code->granule_shift;
-  uint32_t now = b.tick << kWhoBits;
+  uint32_t now = b.tick << kWhoBits, cut = w.floor << kWhoBits;
   for (uint32_t left = m; left; left &= left - 1) {
     int l = __builtin_ctz(left);
     uint32_t me = who_is(w, l);
     if (outside(b, at[l], bytes)) return bounds(w, i, l, at[l], bytes);
-    for (uint32_t g = at[l] >> shift, end = (at[l] + bytes) >> shift; g < end; g++) {
+    uint32_t first = at[l] >> shift, end = (at[l] + bytes) >> shift, late = 0;
+    for (uint32_t g = first; g < end; g++) late |= (b.writer[g] >= cut) | (b.reader[g] >= cut);
+    if (!late) {
+      for (uint32_t g = first; g < end; g++) b.writer[g] = now | me;
+      continue;
+    }
+    for (uint32_t g = first; g < end; g++) {
       uint32_t written = b.writer[g], read = b.reader[g];
       if (!ordered(w, written, me)) {
         // Another lane may have written the same value in this very instruction.
@@ -199,6 +237,9 @@ int shared_will_write(Warp& w, const Inst& i, int lane, uint32_t at, uint32_t by
   int shift = b.code->granule_shift;
   uint32_t me = who_is(w, lane);
   if (outside(b, at, bytes)) return bounds(w, i, lane, at, bytes);
+  uint32_t cut = w.floor << kWhoBits, late = 0;
+  for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) late |= (b.writer[g] >= cut) | (b.reader[g] >= cut);
+  if (!late) return kNext;
   for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) {
     if (!ordered(w, b.writer[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.writer[g], "write");
     if (!ordered(w, b.reader[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.reader[g], "read");
@@ -210,26 +251,18 @@ int shared_rows(Warp& w, const Inst& i, const uint32_t* at, int rows) {
   Block& b = *w.block;
   b.counters.shared_accesses++;
   int shift = b.code->granule_shift;
-  uint32_t cut = w.floor << kWhoBits, me = kManyLanes + static_cast<uint32_t>(w.id), now = b.tick << kWhoBits | me;
-  int per = 16 >> shift;
+  uint32_t me = kManyLanes + static_cast<uint32_t>(w.id);
   for (int r = 0; r < rows; r++) {
     if (outside(b, at[r], 16)) return bounds(w, i, r, at[r], 16);
     uint32_t first = at[r] >> shift;
-    const uint32_t* written = b.writer.data() + first;
-    uint32_t* read = b.reader.data() + first;
-    uint32_t bad = 0;
-    for (int k = 0; k < per; k++) {
-      bad |= (written[k] == 0) | (written[k] >= cut);
-      bad |= (read[k] >= cut) & ((read[k] & kWhoMask) != me);
-    }
-    if (!bad) {
-      for (int k = 0; k < per; k++) read[k] = now;
-      continue;
-    }
+    if (shift == 2 ? read_together(w, first, 4) : shift == 1 ? read_together(w, first, 8) : read_together(w, first, 16)) continue;
     int status = read_granules(w, i, r, me, at[r], 16);
     if (status != kNext) return status;
   }
   for (int r = 0; r < rows; r += 8) {
+    uint32_t groups = 0;
+    for (int k = 0; k < 8; k++) groups |= 1u << (at[r + k] >> 4 & 7);
+    if (groups == 0xff) continue;
     uint32_t eight[32];
     for (int k = 0; k < 8; k++) eight[k] = at[r + k];
     count_conflicts(w, eight, 0xff, 16);
@@ -243,6 +276,11 @@ void count_conflicts(Warp& w, const uint32_t* at, uint32_t m, unsigned bytes) {
     uint32_t part = m >> from;
     if (lanes_a_pass < 32) part &= (1u << lanes_a_pass) - 1;
     if (!(part & (part - 1))) continue;
+    // Lanes in different groups of banks cannot be in each other's way.
+    unsigned width = words * 4, groups_mask = lanes_a_pass - 1;
+    uint32_t groups = 0;
+    each_lane(part, [&](int l) { groups |= 1u << (at[from + static_cast<unsigned>(l)] / width & groups_mask); });
+    if (__builtin_popcount(groups) == __builtin_popcount(part)) continue;
     uint32_t bucket[32][32];
     uint8_t count[32] = {};
     uint8_t most = 0;

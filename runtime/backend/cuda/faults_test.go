@@ -1,0 +1,221 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/sample"
+)
+
+// The software driver fails calls as these say; it reads them when the program starts,
+// so that each failure is a process of its own.
+const (
+	envFail  = "SOFTCUDA_FAIL"
+	envCalls = "SOFTCUDA_CALLS"
+	// envExercise makes the test binary do the exercise and nothing else.
+	envExercise = "T2_CUDA_EXERCISE"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envExercise) == "" {
+		os.Exit(m.Run())
+	}
+	if err := exercise(); err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	fmt.Println("done")
+}
+
+// exercise uses every call of the driver that the backend makes, as a model does: it
+// opens the device, loads weights, takes a step, composes, differentiates, and closes.
+func exercise() (err error) {
+	b, err := Open(Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	const n, size = 20, 64
+	data := make([]float32, n*size)
+	for i := range data {
+		data[i] = float32(i%7) - 3
+	}
+	buffers := map[string]backend.Buffer{}
+	for _, name := range []string{"x", "y", "gain", "s"} {
+		count := n * size
+		if name == "gain" || name == "s" {
+			count = size
+		}
+		if buffers[name], err = b.Alloc(backend.F32, count); err != nil {
+			return err
+		}
+		if err := b.Upload(buffers[name], data[:count]); err != nil {
+			return err
+		}
+	}
+	x, y, gain, s := buffers["x"], buffers["y"], buffers["gain"], buffers["s"]
+	tables, err := b.NewTables()
+	if err != nil {
+		return err
+	}
+	defer tables.Free()
+	if err := tables.Set([]int32{3, 1, 2}); err != nil {
+		return err
+	}
+	for _, kind := range backend.DTypes() {
+		w, err := b.NewWeight(kind, size, size, slices.Repeat([]float32{0.5, -1}, size*size/2))
+		if err != nil {
+			return err
+		}
+		errs := []error{
+			b.RMSNorm(y, x, gain, n, 1e-5),
+			b.MatMul(n, backend.Product{Y: x, X: y, W: w, Scales: &backend.Scales{Bank: s}}),
+			b.MatMulBackward(n, backend.Product{Y: y, X: x, W: w}),
+			b.Compose(context.Background(), w, w, w, s),
+			b.Copy(x, y), b.Zero(y), b.Add(y, x),
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+	answers, err := b.Decide(y, n, []backend.Ask{{Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}, Scores: []int32{1}, Logits: true}})
+	if err != nil {
+		return err
+	}
+	if answers[0].Err != nil && !errors.Is(answers[0].Err, sample.ErrNotFinite) {
+		return answers[0].Err
+	}
+	if _, err := b.PolicyGradient(y, nil, make([]backend.Position, n), 0, 1); err != nil {
+		return err
+	}
+	got := make([]float32, n*size)
+	if err := b.Download(got, x); err != nil {
+		return err
+	}
+	b.Memory()
+	return errors.Join(b.memory.releaseIdle(), b.Sync())
+}
+
+// run does the exercise in a process of its own.
+func run(t *testing.T, env ...string) (output string, failed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, envExercise+"=1")...)
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatalf("%v: it hung:\n%s", env, out)
+	}
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return string(out), err != nil
+}
+
+// TestEveryCallOfTheDriverMayFail lets each call that the exercise makes fail: its first
+// time, in the middle, and its last. The error must be told, and nothing may hang, crash
+// or be computed on.
+func TestEveryCallOfTheDriverMayFail(t *testing.T) {
+	if !strings.Contains(newTest(t).info.name, "oftware") {
+		t.Skip("the driver is a device's, which cannot be told to fail")
+	}
+	file := filepath.Join(t.TempDir(), "calls.json")
+	if output, failed := run(t, envCalls+"="+file); failed {
+		t.Fatal(output)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]int{}
+	if err := json.Unmarshal(raw, &calls); err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(calls, func(_ string, count int) bool { return count == 0 })
+	const fewest = 20
+	if len(calls) < fewest {
+		t.Fatalf("%d entries are called: the exercise shows little: %v", len(calls), calls)
+	}
+	var failures []string
+	for name, count := range calls {
+		// What is asked for an error's text, or after the end, has nobody to tell.
+		if slices.Contains([]string{"cuGetErrorName", "cuGetErrorString"}, name) {
+			continue
+		}
+		for _, nth := range slices.Compact([]int{1, (count + 1) / 2, count}) {
+			failures = append(failures, fmt.Sprintf("%s:%d:999", name, nth))
+		}
+	}
+	slices.Sort(failures)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := 0
+	const workers = 2
+	for range workers {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				if next == len(failures) {
+					mu.Unlock()
+					return
+				}
+				failure := failures[next]
+				next++
+				mu.Unlock()
+				output, failed := run(t, envFail+"="+failure)
+				switch name, _, _ := strings.Cut(failure, ":"); {
+				case strings.Contains(output, "panic") || strings.Contains(output, "SIG"):
+					t.Errorf("%s crashed:\n%s", failure, output)
+				case !failed && name != "cuMemGetInfo_v2": // Where memory is not known it is 0.
+					t.Errorf("%s: nobody was told:\n%s", failure, output)
+				case failed && !strings.Contains(output, "error:"):
+					t.Errorf("%s: the process ended without our sentence:\n%s", failure, output)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d failures of %d entries", len(failures), len(calls))
+}
+
+// TestErrorsSayWhatCanBeDone wants what somebody can do something about to be told by
+// its kind.
+func TestErrorsSayWhatCanBeDone(t *testing.T) {
+	for failure, want := range map[string]string{
+		"cuInit:1:100":              backend.ErrNoDevice.Error(),
+		"cuMemAlloc_v2:1:2:sticky":  backend.ErrDeviceMemory.Error(),
+		"cuModuleLoadData:1:222":    backend.ErrDeviceUnsupported.Error(),
+		"cuModuleLoadData:1:218":    "kernels ",
+		"cuLaunchKernel:3:700":      "new weight",
+		"cuCtxCreate_v2:1:2":        backend.ErrDeviceMemory.Error(),
+		"cuStreamSynchronize:1:719": "launch_fail",
+	} {
+		if output, failed := run(t, envFail+"="+failure); !failed || !strings.Contains(strings.ToLower(output), want) {
+			t.Errorf("%s: want an error with %q, got:\n%s", failure, want, output)
+		}
+	}
+	for env, want := range map[string]string{
+		"SOFTCUDA_DEVICES=0":        backend.ErrNoDevice.Error(),
+		"SOFTCUDA_MEMORY=1048576":   backend.ErrDeviceMemory.Error(),
+		"LD_LIBRARY_PATH=/nonexist": "no NVIDIA driver was found",
+	} {
+		if output, failed := run(t, env); !failed || !strings.Contains(output, want) {
+			t.Errorf("%s: want an error with %q, got:\n%s", env, want, output)
+		}
+	}
+}
