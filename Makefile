@@ -78,6 +78,7 @@ $(NODE_CLIENT)/node_modules: $(NODE_CLIENT)/package-lock.json
 cluster-test: cluster-bin ## The local cluster itself: two nodes, real workloads, killed half-way, nothing left.
 	@echo "==> the local cluster"
 	T2CLUSTER_BIN=$(CLUSTER) go -C hack/cluster test -count=1 -timeout 10m ./t2cluster/...
+	CGO_ENABLED=0 go -C hack/cluster/kube test ./softgpu
 
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.

@@ -15,6 +15,7 @@ echo "==> golangci-lint and kube-api-linter (building them takes 2 minutes the f
 go build -C hack/tools -o "$bin/lint" ./lint
 "$bin/lint" run "${packages[@]}"
 (cd hack/cluster && "$bin/lint" run -c ../../.golangci.yml ./t2cluster/... ./pause/...)
+(cd hack/cluster/kube && "$bin/lint" run -c ../../../.golangci.yml ./softgpu/...)
 
 echo "==> govulncheck"
 go build -C hack/tools -o "$bin/govulncheck" golang.org/x/vuln/cmd/govulncheck

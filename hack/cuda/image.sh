@@ -12,7 +12,7 @@
 # usr/share/doc/t2-cuda/packages. Does nothing when FOLDER was made by this script
 # as it is now; delete FOLDER to have the suite's latest packages.
 #
-#   T2_DEBIAN_MIRROR=URI    a Debian mirror, if not the one that apt uses
+#   CUDA_DEBIAN_MIRROR=URI    a Debian mirror, if not the one that apt uses
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 alive=$here/../alive.sh
@@ -39,7 +39,7 @@ done
 [ -n "$keys" ] || fail "Debian's keys are not here: apt-get install debian-archive-keyring"
 
 # The mirror that this machine's apt has Debian from.
-mirror=${T2_DEBIAN_MIRROR:-}
+mirror=${CUDA_DEBIAN_MIRROR:-}
 if [ -z "$mirror" ]; then
   # shellcheck disable=SC2016 # apt expands it.
   mirror=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 2>/dev/null |
@@ -61,7 +61,7 @@ options=(
   -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
   -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
 "$alive" "t2-cuda's glibc: reading the list of Debian $release's packages" "10 s" apt-get -qq "${options[@]}" update ||
-  fail "Debian $release is not to be had from $mirror: name another mirror in T2_DEBIAN_MIRROR"
+  fail "Debian $release is not to be had from $mirror: name another mirror in CUDA_DEBIAN_MIRROR"
 wanted=$(apt-cache "${options[@]}" show --no-all-versions "${packages[@]}" |
   awk '/^Package:/{p=$2} /^Version:/{v=$2} /^SHA256:/&&!seen[p]++{print p, v, "sha256:" $2}')
 (cd "$work/packages" && "$alive" "t2-cuda's glibc: downloading ${#packages[@]} packages" "seconds" \
@@ -72,8 +72,9 @@ while read -r name _ digest; do
   dpkg-deb -x "$file" "$root"
 done <<<"$wanted"
 
-# What no program needs: converters of old character sets, and manuals.
-rm -rf "$root"/usr/lib/*/gconv "$root"/usr/share/{man,lintian,locale,gcc} "$root"/usr/lib/*/audit
+# What no program needs: converters of old character sets, tools of debuggers, manuals.
+rm -rf "$root"/usr/lib/*/{gconv,audit} "$root"/usr/share/{man,lintian,locale,gcc} \
+  "$root"/usr/lib/*/lib{memusage,pcprofile,thread_db,c_malloc_debug}.so*
 find "$root/usr/share/doc" -type f ! -name copyright -delete
 find "$root" -type d -empty -delete
 # Where programs say their loader is. In Debian 13 all of it lies in usr.

@@ -52,7 +52,7 @@ const (
 // committed ones. API groups start with the same domain, so only names that end
 // in the committed tag are touched.
 func (i imageNames) replace(manifests string) string {
-	for _, image := range []string{"manager", "t2", "judge", "demo-assets"} {
+	for _, image := range []string{"manager", "t2", "t2-cuda", "judge", "demo-assets"} {
 		manifests = strings.ReplaceAll(manifests, committedBase+image+committedTag, i.base+"/"+image+":"+i.tag)
 	}
 	return manifests

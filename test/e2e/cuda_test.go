@@ -63,17 +63,18 @@ func gpus() {
 		Expect(pod.Spec.Containers[0].Resources.Limits).To(HaveKeyWithValue(gpuResource, resource.MustParse("1")))
 
 		By("adapting")
-		questions := []string{"What is 3 plus 4?", "Tom has 12 pens and buys 6 more. How many pens does Tom have?"}
-		answers := map[string]string{}
-		for _, question := range questions {
-			text, adaptation, err := askIn(ctx, cudaNamespace, "demo", question)
+		const sum, story = "What is 3 plus 4?", "Tom has 12 pens and buys 6 more. How many pens does Tom have?"
+		ask := func(model, question string) (string, contract.Adaptation) {
+			GinkgoHelper()
+			text, adaptation, err := askIn(ctx, cudaNamespace, model, question)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(adaptation.Expert).To(Equal("math"))
-			answers[question] = text
-			text, _, err = askIn(ctx, cudaNamespace, "demo:base", question)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(text).To(Equal(onThisMachine(ctx, question)), "the base's answer to %q", question)
+			return text, adaptation
 		}
+		adapted, chosen := ask("demo", story)
+		Expect(chosen.Expert).To(Equal("math"))
+		pinned, _ := ask("demo:math", sum)
+		own, _ := ask("demo:base", sum)
+		Expect(own).To(Equal(onThisMachine(ctx, sum)))
 
 		By("replacing its pod by one on another GPU, which then is free")
 		kubectl(ctx, "", "-n", cudaNamespace, "patch", "adaptivepolicy", "demo", "--type=merge", `-p={"spec":{"serving":{"maxBatch":4}}}`)
@@ -87,12 +88,12 @@ func gpus() {
 		wait(ctx, "adaptivepolicy/demo")
 		Expect(cluster.Get(ctx, client.ObjectKeyFromObject(policy), policy)).To(Succeed())
 		Expect(policy.Status.Devices).To(ConsistOf(HaveField("Name", HavePrefix("cpu ("))))
-		for _, question := range questions {
-			text, adaptation, err := askIn(ctx, cudaNamespace, "demo", question)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(adaptation.Expert).To(Equal("math"))
-			Expect(text).To(Equal(answers[question]), "the answer to %q", question)
-		}
+		again, adaptation := ask("demo", story)
+		Expect(again).To(Equal(adapted))
+		Expect(adaptation.Expert).To(Equal("math"))
+		Expect(adaptation.Probabilities["math"]).To(BeNumerically("~", chosen.Probabilities["math"], 1e-3))
+		again, _ = ask("demo:math", sum)
+		Expect(again).To(Equal(pinned))
 		digest := expert.Status.Artifact.Digest
 		Expect(cluster.Get(ctx, client.ObjectKeyFromObject(expert), expert)).To(Succeed())
 		Expect(expert.Status.Artifact.Digest).To(Equal(digest))
