@@ -93,7 +93,8 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
     }
   }
   if (kind == Kind::load && m == ~0u && at[0] % bytes == 0 && all_same(at) && memory.holds(at[0], bytes) && lane_written(memory, at[0], bytes)) {
-    for (int l = 0; l < 32; l++) access.host[l] = reinterpret_cast<uint8_t*>(at[0]);
+    access.same = true;
+    access.host[0] = reinterpret_cast<uint8_t*>(at[0]);
     auto& c = w.block->counters;
     c.global_load_sectors++;
     c.global_load_bytes += 32 * bytes;
