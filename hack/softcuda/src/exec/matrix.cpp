@@ -119,6 +119,7 @@ struct Unsigned {
 using Row = float __attribute__((vector_size(32)));
 using Four = float __attribute__((vector_size(16)));
 using Words = uint32_t __attribute__((vector_size(32)));
+using Integers = int32_t __attribute__((vector_size(32)));
 using Halves = uint16_t __attribute__((vector_size(16)));
 
 inline Row multiply_add(float a, Row b, Row c) {
@@ -208,14 +209,15 @@ void fragments(const Warp& w, const Slot* in, float (*a)[kK], Row* b, std::integ
 // Of bytes: 8 rows of 16.
 using Bytes = uint8_t __attribute__((vector_size(16)));
 inline void widen(Bytes bytes, bool is_signed, float* to) {
+  // Signed bytes are taken as unsigned ones 128 higher.
+  if (is_signed) bytes ^= 0x80;
+  float shift = is_signed ? 128 : 0;
+  Bytes zero = {};
+  Bytes halves[2] = {__builtin_shuffle(bytes, zero, Bytes{0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16}),
+                     __builtin_shuffle(bytes, zero, Bytes{8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13, 16, 14, 16, 15, 16})};
   for (int h = 0; h < 2; h++) {
-    uint64_t half;
-    memcpy(&half, reinterpret_cast<const char*>(&bytes) + 8 * h, 8);
-    using S = int8_t __attribute__((vector_size(8)));
-    using U = uint8_t __attribute__((vector_size(8)));
-    using I = int32_t __attribute__((vector_size(32)));
-    I v = is_signed ? __builtin_convertvector(std::bit_cast<S>(half), I) : __builtin_convertvector(std::bit_cast<U>(half), I);
-    Row row = __builtin_convertvector(v, Row);
+    Words v = __builtin_convertvector(reinterpret_cast<Halves>(halves[h]), Words);
+    Row row = __builtin_convertvector(reinterpret_cast<Integers>(v), Row) - shift;
     memcpy(to + 8 * h, &row, sizeof row);
   }
 }
@@ -304,9 +306,10 @@ int mma_int(Warp& w, const Inst& i) {
   constexpr int kRegs = 3 * kK / 16;
   alignas(64) int32_t sums[4][32];
   for (int r = 0; r < 16; r++) {
-    alignas(32) float row[8];
-    memcpy(row, &products[r], sizeof row);
-    for (int n = 0; n < 8; n++) sums[(r >> 3) * 2 + (n & 1)][(r & 7) * 4 + (n >> 1)] = static_cast<int32_t>(row[n]);
+    Integers row = __builtin_convertvector(products[r], Integers);
+    row = __builtin_shuffle(row, Integers{0, 2, 4, 6, 1, 3, 5, 7});
+    memcpy(&sums[(r >> 3) * 2][(r & 7) * 4], &row, 16);
+    memcpy(&sums[(r >> 3) * 2 + 1][(r & 7) * 4], reinterpret_cast<const char*>(&row) + 16, 16);
   }
   for (int r = 0; r < 4; r++) {
     const int32_t* c = src<int32_t>(w, i.more[4 + kRegs + r]);
