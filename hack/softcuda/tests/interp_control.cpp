@@ -306,3 +306,24 @@ TEST(parameters_of_every_size) {
   CHECK((m.download<uint32_t>(params.out, 8) == std::vector<uint32_t>{0xfffffffd, 65535, 77, 3, 4, 99, 5, 6}), "");
   CHECK(!m.load(std::string(kHeader) + ".visible .entry k(.param .u32 a) { .reg .b64 %d; ld.param.u64 %d, [a]; ret; }") && m.error.find("outside the parameters") != std::string::npos, m.error);
 }
+
+TEST(generic_accesses_of_mixed_spaces) {
+  // Of one instruction's lanes the even ones load from global memory, the odd ones from
+  // shared; then the other way round, and stores and atomics too.
+  for (int odd : {0, 1}) {
+    Machine m;
+    std::string body =
+        ".shared .align 16 .b32 s[64];\nmov.u32 %r1, s; mad.lo.u32 %r2, %r0, 4, %r1; add.u32 %r3, %r0, 500; st.shared.u32 [%r2], %r3; bar.sync 0; cvt.u64.u32 %d4, %r2; cvta.shared.u64 %d4, %d4;\n"
+        "and.b32 %r4, %r0, 1; setp.eq.u32 %p1, %r4, " + std::to_string(odd) + "; selp.b64 %d5, %d3, %d4, %p1; ld.u32 %r5, [%d5]; add.u32 %r5, %r5, 1; st.u32 [%d5], %r5; atom.add.u32 %r6, [%d5], 10; red.add.u32 [%d5], 100; ld.u32 %r7, [%d5]; add.u32 %r7, %r7, %r6; st.global.u32 [%d2], %r7; ret;";
+    CHECK(m.load(entry(body)), m.error);
+    std::vector<uint32_t> in;
+    for (uint32_t i = 0; i < 32; i++) in.push_back(i + 1000);
+    uint64_t from = m.upload(in), out = m.empty(128);
+    CHECK(m.run("k", {1}, {32}, 0, {out, from}), softcuda::describe(m.fault));
+    auto got = m.download<uint32_t>(out, 32);
+    for (uint32_t l = 0; l < 32; l++) {
+      uint32_t base = static_cast<int>(l & 1) == odd ? l + 1000 : l + 500;
+      CHECK(got[l] == 2 * (base + 1) + 110, std::to_string(l) + ": " + std::to_string(got[l]));
+    }
+  }
+}

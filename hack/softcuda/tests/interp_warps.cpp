@@ -206,6 +206,7 @@ TEST(mma_layouts) {
   check_mma({"m16n8k32.row.col.s32.s8.s8.s32", 32, 8, false, ba, bb, va, vb, vc}, true);
   check_mma({"m16n8k16.row.col.s32.s8.s8.s32", 16, 8, false, ba, bb, va, vb, vc}, true);
   check_mma({"m16n8k32.row.col.s32.u8.s8.s32", 32, 8, false, ua, bb, vua, vb, vc}, true);
+  check_mma({"m16n8k16.row.col.s32.s8.u8.s32", 16, 8, false, ba, [](int k, int c) -> uint32_t { return static_cast<uint32_t>(vb(k, c) + 250); }, va, [](int k, int c) { return vb(k, c) + 250; }, vc}, true);
   check_mma({"m16n8k32.row.col.satfinite.s32.s8.s8.s32", 32, 8, false, ba, bb, va, vb, vc}, true);
 }
 

@@ -82,7 +82,8 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
       if (kind == Kind::store) memory.mark(at[0], 32 * bytes);
       access.run = true;
       access.host[0] = reinterpret_cast<uint8_t*>(at[0]);
-      for (uint32_t l = 1; l < 32; l++) access.host[l] = access.host[0] + l * bytes;
+      if (kind == Kind::atomic)
+        for (uint32_t l = 1; l < 32; l++) access.host[l] = access.host[0] + l * bytes;
       auto& c = w.block->counters;
       uint64_t sectors = ((at[0] + 32 * bytes + 31) >> 5) - (at[0] >> 5);
       (kind == Kind::load ? c.global_load_sectors : c.global_store_sectors) += sectors;
@@ -92,7 +93,8 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
     }
   }
   if (kind == Kind::load && m == ~0u && at[0] % bytes == 0 && all_same(at) && memory.holds(at[0], bytes) && lane_written(memory, at[0], bytes)) {
-    for (int l = 0; l < 32; l++) access.host[l] = reinterpret_cast<uint8_t*>(at[0]);
+    access.same = true;
+    access.host[0] = reinterpret_cast<uint8_t*>(at[0]);
     auto& c = w.block->counters;
     c.global_load_sectors++;
     c.global_load_bytes += 32 * bytes;
@@ -117,6 +119,23 @@ int global(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned byte
   return kNext;
 }
 
+int shared(Warp& w, const Inst& i, const uint32_t* at, uint32_t m, unsigned bytes, Kind kind, const uint8_t* values, Access& access) {
+  int status = kind == Kind::load    ? shared_read(w, i, at, m, bytes)
+               : kind == Kind::store ? shared_write(w, i, at, m, bytes, values)
+                                     : shared_atomic(w, i, at, m, bytes);
+  if (status != kNext) return status;
+  uint8_t* base = w.block->shared;
+  access.shared |= m;
+  uint32_t off = m != ~0u;
+  for (uint32_t l = 0; l < 32; l++) off |= at[l] ^ (at[0] + l * bytes);
+  access.run = off == 0;
+  if (access.run && kind != Kind::atomic)
+    access.host[0] = base + at[0];
+  else
+    for (int l = 0; l < 32; l++) access.host[l] = (m >> l & 1) ? base + at[l] : access.host[l];
+  return kNext;
+}
+
 int shared(Warp& w, const Inst& i, const uint64_t* wide, uint32_t m, unsigned bytes, Kind kind, const uint8_t* values, Access& access) {
   alignas(64) uint32_t at[32];
   uint64_t high = 0;
@@ -128,17 +147,7 @@ int shared(Warp& w, const Inst& i, const uint64_t* wide, uint32_t m, unsigned by
     each_lane(m, [&](int l) {
       if (wide[l] >> 32) at[l] = ~0u - 15;  // outside, and it says so
     });
-  int status = kind == Kind::load    ? shared_read(w, i, at, m, bytes)
-               : kind == Kind::store ? shared_write(w, i, at, m, bytes, values)
-                                     : shared_atomic(w, i, at, m, bytes);
-  if (status != kNext) return status;
-  uint8_t* base = w.block->shared;
-  for (int l = 0; l < 32; l++) access.host[l] = (m >> l & 1) ? base + at[l] : access.host[l];
-  access.shared |= m;
-  uint32_t off = m != ~0u;
-  for (uint32_t l = 0; l < 32; l++) off |= at[l] ^ (at[0] + l * bytes);
-  access.run = off == 0;
-  return kNext;
+  return shared(w, i, at, m, bytes, kind, values, access);
 }
 
 int local(Warp& w, const Inst& i, const uint64_t* at, uint32_t m, unsigned bytes, Access& access) {
@@ -225,6 +234,12 @@ int resolve(Warp& w, const Inst& i, Slot base, Kind kind, const uint8_t* values,
   alignas(64) uint64_t at[32];
   AccessForm form = AccessForm::of(i.x);
   auto offset = static_cast<uint64_t>(i.imm);
+  if (form.narrow && form.where == Where::shared) {
+    alignas(64) uint32_t small[32];
+    const uint32_t* a = src<uint32_t>(w, base);
+    for (int l = 0; l < 32; l++) small[l] = a[l] + static_cast<uint32_t>(offset);
+    return shared(w, i, small, w.mask, form.bytes, kind, values, access);
+  }
   if (form.narrow) {
     const uint32_t* a = src<uint32_t>(w, base);
     auto small = static_cast<uint32_t>(offset);

@@ -20,6 +20,7 @@ enum class Kind : uint8_t { load, store, atomic };
 
 struct Access {
   bool run = false;     // all 32 lanes, side by side from host[0]
+  bool same = false;    // all 32 lanes load from host[0]
   uint32_t shared = 0;  // lanes in shared memory
   uint8_t* host[32];
 };

@@ -98,6 +98,62 @@ int set_value(Warp& w, const Inst& i) {
   return kNext;
 }
 
+// ---- pairs of halves: the form is in a slot's place, as numbers ----
+
+bool holds_now(int cmp, float a, float b) {
+  switch (cmp) {
+    case eq: return holds<eq>(a, b);
+    case ne: return holds<ne>(a, b);
+    case lt: return holds<lt>(a, b);
+    case le: return holds<le>(a, b);
+    case gt: return holds<gt>(a, b);
+    case ge: return holds<ge>(a, b);
+    case equ: return holds<equ>(a, b);
+    case neu: return holds<neu>(a, b);
+    case ltu: return holds<ltu>(a, b);
+    case leu: return holds<leu>(a, b);
+    case gtu: return holds<gtu>(a, b);
+    case geu: return holds<geu>(a, b);
+    case num: return holds<num>(a, b);
+    default: return holds<nan>(a, b);
+  }
+}
+
+// The low byte of a form is the comparison.
+constexpr uint32_t kBrain = 0x100, kFlush = 0x200, kOnes = 0x400;
+
+uint32_t compare_part(const Warp& w, const Inst& i, uint32_t form, int part) {
+  const uint32_t *a = src<uint32_t>(w, i.a), *b = src<uint32_t>(w, i.b);
+  auto value = [&](uint32_t v) {
+    auto h = static_cast<uint16_t>(v >> (16 * part));
+    if (form & kBrain) return bf16_to_f32(h);
+    if ((form & kFlush) && (h & 0x7c00) == 0) h &= 0x8000;
+    return f16_to_f32(h);
+  };
+  uint32_t r = compare([&](int l) { return holds_now(static_cast<int>(form & 0xff), value(a[l]), value(b[l])); });
+  uint32_t c = w.preds[static_cast<uint32_t>(i.imm)] ^ static_cast<uint32_t>(i.imm >> 32);
+  if (i.target == -2) r &= c;
+  if (i.target == -3) r |= c;
+  if (i.target == -4) r ^= c;
+  return r;
+}
+
+int set_pair_predicates(Warp& w, const Inst& i) {
+  uint32_t form = unraw(i.d), low = compare_part(w, i, form, 0), high = compare_part(w, i, form, 1), q = unraw(i.c), m = w.mask;
+  w.preds[i.x] = (w.preds[i.x] & ~m) | (low & m);
+  if (q) w.preds[q] = (w.preds[q] & ~m) | (high & m);
+  return kNext;
+}
+
+int set_pair_values(Warp& w, const Inst& i) {
+  uint32_t low = compare_part(w, i, i.x, 0), high = compare_part(w, i, i.x, 1);
+  uint32_t one = i.x & kOnes ? 0xffff : i.x & kBrain ? 0x3f80 : 0x3c00;
+  lanes(dst<uint32_t>(w, i.d), w.mask, [=](int l) { return ((low >> l) & 1 ? one : 0) | ((high >> l) & 1 ? one << 16 : 0); });
+  return kNext;
+}
+
+bool is_pair(Type t) { return t == Type::f16x2 || t == Type::bf16x2; }
+
 template <class F, int kCmp>
 Handler form(int kind) {
   return kind == 0 ? set_predicate<F, kCmp> : kind == 1 ? set_predicates<F, kCmp> : set_value<F, kCmp>;
@@ -168,11 +224,16 @@ void setp(Decoder& d) {
   bool ftz = d.has("ftz");
   Type t = d.type();
   d.want(join < 0 ? 3 : 4);
-  Ref a = d.in(1, t), b = d.in(2, t);
+  Ref a = d.in(1, is_pair(t) ? Type::b32 : t), b = d.in(2, is_pair(t) ? Type::b32 : t);
   auto& out = d.operand(0);
   bool two = out.second != nullptr;
   PredRef c = join < 0 ? PredRef{} : d.pred_in(d.operand(3));
   uint32_t p = d.pred_out(out), q = two ? d.pred_out(*out.second) : 0;
+  if (is_pair(t)) {
+    Inst& i = d.put(set_pair_predicates, raw(static_cast<uint32_t>(cmp) | (t == Type::bf16x2 ? kBrain : 0) | (ftz ? kFlush : 0)), a, b, raw(q), packed(c), p);
+    i.target = join < 0 ? -1 : -2 - join;
+    return;
+  }
   int kind = two || join >= 0 ? 1 : 0;
   Inst& i = d.put(handler_of(d, t, cmp, ftz, kind), 0, a, b, raw(q), packed(c), p);
   i.target = join < 0 ? -1 : -2 - join;
@@ -183,8 +244,16 @@ void set(Decoder& d) {
   bool ftz = d.has("ftz");
   Type result = d.type(), t = d.type();
   d.want(join < 0 ? 3 : 4);
+  if (is_pair(t)) {
+    if (result != t && result != Type::u32) d.fail("set of pairs gives the same pair or .u32");
+    Ref a = d.in(1, Type::b32), b = d.in(2, Type::b32);
+    PredRef c = join < 0 ? PredRef{} : d.pred_in(d.operand(3));
+    uint32_t x = static_cast<uint32_t>(cmp) | (t == Type::bf16x2 ? kBrain : 0) | (ftz ? kFlush : 0) | (result == t ? 0 : kOnes);
+    Inst& i = d.put(set_pair_values, d.out(0, Type::b32), a, b, 0, packed(c), x);
+    i.target = join < 0 ? -1 : -2 - join;
+    return;
+  }
   if (result != Type::u32 && result != Type::s32 && result != Type::f32 && bytes_of(result) != 2) d.fail("set gives .u32, .s32, .f32 or 16 bits");
-  if (ptx::is_packed(t)) d.fail("set of pairs is not supported");
   Ref a = d.in(1, t), b = d.in(2, t);
   PredRef c = join < 0 ? PredRef{} : d.pred_in(d.operand(3));
   Inst& i = d.put(handler_of(d, t, cmp, ftz, 2), d.out(0, result), a, b, 0, packed(c), static_cast<uint32_t>(result));

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include <type_traits>
+
 #include "access.h"
 #include "numeric.h"
 #include "shared.h"
@@ -92,42 +94,24 @@ void movmatrix(Decoder& d) {
 
 // ---- mma ----
 
+// The kinds of elements: how many a register holds.
 struct Half {
   static constexpr int kElements = 2;
-  static float value(uint32_t r, int e) { return f16_to_f32(static_cast<uint16_t>(r >> (16 * e))); }
 };
 struct Brain {
   static constexpr int kElements = 2;
-  static float value(uint32_t r, int e) { return as_float(e ? r & 0xffff0000 : r << 16); }
 };
-struct Tensor {  // .tf32: the low 13 bits do not count
+struct Tensor {
   static constexpr int kElements = 1;
-  static float value(uint32_t r, int) { return as_float(r & 0xffffe000); }
 };
 struct Signed {
   static constexpr int kElements = 4;
-  static int32_t value(uint32_t r, int e) { return static_cast<int8_t>(r >> (8 * e)); }
+  static constexpr bool kSigned = true;
 };
 struct Unsigned {
   static constexpr int kElements = 4;
-  static int32_t value(uint32_t r, int e) { return static_cast<uint8_t>(r >> (8 * e)); }
+  static constexpr bool kSigned = false;
 };
-
-// fragments spreads the registers of A and B (at in[0…]) out into matrices.
-template <class A, class B, class V, int kK>
-void fragments(const Warp& w, const Slot* in, V (*a)[kK], V (*b)[8]) {
-  constexpr int kE = A::kElements, kRegsB = kK / (4 * kE), kRegsA = 2 * kRegsB;
-  for (int r = 0; r < kRegsA; r++) {
-    const uint32_t* p = src<uint32_t>(w, in[r]);
-    for (int l = 0; l < 32; l++)
-      for (int e = 0; e < kE; e++) a[(l >> 2) + 8 * (r & 1)][(l & 3) * kE + 4 * kE * (r >> 1) + e] = A::value(p[l], e);
-  }
-  for (int r = 0; r < kRegsB; r++) {
-    const uint32_t* p = src<uint32_t>(w, in[kRegsA + r]);
-    for (int l = 0; l < 32; l++)
-      for (int e = 0; e < kE; e++) b[(l & 3) * kE + 4 * kE * r + e][l >> 2] = B::value(p[l], e);
-  }
-}
 
 // Eight floats are a row of the product. Products of these types are exact in float, so
 // that fused or not makes no difference but where they leave its range; sums are
@@ -135,6 +119,7 @@ void fragments(const Warp& w, const Slot* in, V (*a)[kK], V (*b)[8]) {
 using Row = float __attribute__((vector_size(32)));
 using Four = float __attribute__((vector_size(16)));
 using Words = uint32_t __attribute__((vector_size(32)));
+using Integers = int32_t __attribute__((vector_size(32)));
 using Halves = uint16_t __attribute__((vector_size(16)));
 
 inline Row multiply_add(float a, Row b, Row c) {
@@ -172,10 +157,20 @@ inline Row widen(Halves h, Half) {
   return reinterpret_cast<Row>(sign | (special & top) | (scaled & ~top));
 }
 
+// transpose turns eight rows p into eight vectors that hold the columns one after
+// another: three rounds of a perfect shuffle.
+template <class V>
+void transpose_rows(const V* p, V low, V high, V* x) {
+  V y[8];
+  for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(p[k], p[k + 4], low), x[2 * k + 1] = __builtin_shuffle(p[k], p[k + 4], high);
+  for (int k = 0; k < 4; k++) y[2 * k] = __builtin_shuffle(x[k], x[k + 4], low), y[2 * k + 1] = __builtin_shuffle(x[k], x[k + 4], high);
+  for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(y[k], y[k + 4], low), x[2 * k + 1] = __builtin_shuffle(y[k], y[k + 4], high);
+}
+
 // Of 16-bit elements a register of A is 8 rows of 8 elements as it lies; one of B is
 // the same transposed.
-template <class T, int kK>
-void fragments16(const Warp& w, const Slot* in, float (*a)[kK], Row* b) {
+template <class T, class, int kK>
+void fragments(const Warp& w, const Slot* in, float (*a)[kK], Row* b, std::integral_constant<int, 2>) {
   constexpr int kRegsB = kK / 8, kRegsA = 2 * kRegsB;
   for (int r = 0; r < kRegsA; r++) {
     auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[r]));
@@ -184,16 +179,65 @@ void fragments16(const Warp& w, const Slot* in, float (*a)[kK], Row* b) {
       memcpy(&a[g + 8 * (r & 1)][8 * (r >> 1)], &row, sizeof row);
     }
   }
-  using H = Halves;
   for (int r = 0; r < kRegsB; r++) {
-    auto* p = reinterpret_cast<const Halves*>(src<uint32_t>(w, in[kRegsA + r]));
-    H low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
-    H x[8], y[8];
-    // Three rounds of a perfect shuffle transpose eight rows.
-    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(p[k], p[k + 4], low), x[2 * k + 1] = __builtin_shuffle(p[k], p[k + 4], high);
-    for (int k = 0; k < 4; k++) y[2 * k] = __builtin_shuffle(x[k], x[k + 4], low), y[2 * k + 1] = __builtin_shuffle(x[k], x[k + 4], high);
-    for (int k = 0; k < 4; k++) x[2 * k] = __builtin_shuffle(y[k], y[k + 4], low), x[2 * k + 1] = __builtin_shuffle(y[k], y[k + 4], high);
+    Halves x[8];
+    transpose_rows(reinterpret_cast<const Halves*>(src<uint32_t>(w, in[kRegsA + r])), Halves{0, 8, 1, 9, 2, 10, 3, 11}, Halves{4, 12, 5, 13, 6, 14, 7, 15}, x);
     for (int k = 0; k < 8; k++) b[8 * r + k] = widen(x[k], T{});
+  }
+}
+
+// Of 32-bit elements: 8 rows of 4. The low 13 bits of .tf32 do not count.
+template <class, class, int kK>
+void fragments(const Warp& w, const Slot* in, float (*a)[kK], Row* b, std::integral_constant<int, 1>) {
+  constexpr int kRegsB = kK / 4, kRegsA = 2 * kRegsB;
+  using W = uint32_t __attribute__((vector_size(16)));
+  for (int r = 0; r < kRegsA; r++) {
+    auto* p = reinterpret_cast<const W*>(src<uint32_t>(w, in[r]));
+    for (int g = 0; g < 8; g++) {
+      W row = p[g] & 0xffffe000;
+      memcpy(&a[g + 8 * (r & 1)][4 * (r >> 1)], &row, sizeof row);
+    }
+  }
+  for (int r = 0; r < kRegsB; r++) {
+    W x[8];
+    transpose_rows(reinterpret_cast<const W*>(src<uint32_t>(w, in[kRegsA + r])), W{0, 4, 1, 5}, W{2, 6, 3, 7}, x);
+    for (int k = 0; k < 8; k++) x[k] &= 0xffffe000;
+    memcpy(&b[4 * r], x, sizeof x);
+  }
+}
+
+// Of bytes: 8 rows of 16.
+using Bytes = uint8_t __attribute__((vector_size(16)));
+inline void widen(Bytes bytes, bool is_signed, float* to) {
+  // Signed bytes are taken as unsigned ones 128 higher.
+  if (is_signed) bytes ^= 0x80;
+  float shift = is_signed ? 128 : 0;
+  Bytes zero = {};
+  Bytes halves[2] = {__builtin_shuffle(bytes, zero, Bytes{0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16}),
+                     __builtin_shuffle(bytes, zero, Bytes{8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13, 16, 14, 16, 15, 16})};
+  for (int h = 0; h < 2; h++) {
+    Words v = __builtin_convertvector(reinterpret_cast<Halves>(halves[h]), Words);
+    Row row = __builtin_convertvector(reinterpret_cast<Integers>(v), Row) - shift;
+    memcpy(to + 8 * h, &row, sizeof row);
+  }
+}
+
+template <class A, class B, int kK>
+void fragments(const Warp& w, const Slot* in, float (*a)[kK], Row* b, std::integral_constant<int, 4>) {
+  constexpr int kRegsB = kK / 16, kRegsA = 2 * kRegsB;
+  for (int r = 0; r < kRegsA; r++) {
+    auto* p = reinterpret_cast<const Bytes*>(src<uint32_t>(w, in[r]));
+    for (int g = 0; g < 8; g++) widen(p[g], A::kSigned, &a[g + 8 * (r & 1)][16 * (r >> 1)]);
+  }
+  for (int r = 0; r < kRegsB; r++) {
+    Bytes x[8];
+    transpose_rows(reinterpret_cast<const Bytes*>(src<uint32_t>(w, in[kRegsA + r])), Bytes{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23},
+                   Bytes{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}, x);
+    for (int k = 0; k < 8; k++) {
+      alignas(32) float two[16];
+      widen(x[k], B::kSigned, two);
+      memcpy(&b[16 * r + 2 * k], two, sizeof two);
+    }
   }
 }
 
@@ -227,13 +271,7 @@ int mma_float(Warp& w, const Inst& i) {
   alignas(64) float a[16][kK];
   alignas(64) Row b[kK], c[16];
   constexpr int kOut = kHalfSum ? 2 : 4, kRegs = 3 * kK / (4 * A::kElements);
-  if constexpr (A::kElements == 2) {
-    fragments16<A, kK>(w, i.more + kOut, a, b);
-  } else {
-    alignas(64) float plain[kK][8];
-    fragments<A, A, float, kK>(w, i.more + kOut, a, plain);
-    memcpy(b, plain, sizeof b);
-  }
+  fragments<A, A, kK>(w, i.more + kOut, a, b, std::integral_constant<int, A::kElements>{});
   const Slot* sums = i.more + kOut + kRegs;
   if constexpr (kHalfSum) {
     for (int h = 0; h < 2; h++) {
@@ -256,23 +294,32 @@ int mma_float(Warp& w, const Inst& i) {
   return kNext;
 }
 
+// Sums of 32 products of bytes are integers below 2^24: floats hold them exactly.
 template <class A, class B, int kK>
 int mma_int(Warp& w, const Inst& i) {
   int status = whole_warp(w, i, "mma.sync");
   if (status != kNext) return status;
-  alignas(64) int32_t a[16][kK], b[kK][8], products[16][8] = {};
-  fragments<A, B, int32_t, kK>(w, i.more + 4, a, b);
-  for (int r = 0; r < 16; r++)
-    for (int k = 0; k < kK; k++)
-      for (int n = 0; n < 8; n++) products[r][n] += a[r][k] * b[k][n];
+  alignas(64) float a[16][kK];
+  alignas(64) Row b[kK], products[16] = {};
+  fragments<A, B, kK>(w, i.more + 4, a, b, std::integral_constant<int, 4>{});
+  multiply<kK>(a, b, products);
   constexpr int kRegs = 3 * kK / 16;
+  alignas(64) int32_t sums[4][32];
+  for (int r = 0; r < 16; r++) {
+    Integers row = __builtin_convertvector(products[r], Integers);
+    row = __builtin_shuffle(row, Integers{0, 2, 4, 6, 1, 3, 5, 7});
+    memcpy(&sums[(r >> 3) * 2][(r & 7) * 4], &row, 16);
+    memcpy(&sums[(r >> 3) * 2 + 1][(r & 7) * 4], reinterpret_cast<const char*>(&row) + 16, 16);
+  }
   for (int r = 0; r < 4; r++) {
     const int32_t* c = src<int32_t>(w, i.more[4 + kRegs + r]);
     int32_t* d = dst<int32_t>(w, i.more[r]);
+    bool sat = i.x != 0;
+#pragma GCC ivdep
     for (int l = 0; l < 32; l++) {
-      int64_t v = int64_t{c[l]} + products[(l >> 2) + 8 * (r >> 1)][(l & 3) * 2 + (r & 1)];
-      if (i.x) v = v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : v;
-      d[l] = static_cast<int32_t>(v);
+      auto wrapped = static_cast<int32_t>(static_cast<uint32_t>(c[l]) + static_cast<uint32_t>(sums[r][l]));
+      bool over = ((c[l] ^ wrapped) & (sums[r][l] ^ wrapped)) < 0;
+      d[l] = sat && over ? (c[l] < 0 ? INT32_MIN : INT32_MAX) : wrapped;
     }
   }
   return kNext;

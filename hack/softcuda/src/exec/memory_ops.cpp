@@ -25,6 +25,15 @@ int load(Warp& w, const Inst& i) {
     }
     return kNext;
   }
+  if (access.same) {
+    for (int e = 0; e < kCount; e++) {
+      M v;
+      memcpy(&v, access.host[0] + sizeof(M) * static_cast<size_t>(e), sizeof v);
+      R* d = dst<R>(w, i.more[e]);
+      for (int l = 0; l < 32; l++) d[l] = static_cast<R>(v);
+    }
+    return kNext;
+  }
   for (int e = 0; e < kCount; e++) {
     R* d = dst<R>(w, i.more[e]);
     each_lane(w.mask, [&](int l) {

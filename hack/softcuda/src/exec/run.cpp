@@ -297,6 +297,9 @@ class Crew {
     wake_.notify_all();
     work();
     std::unique_lock lock(mutex_);
+    // A small grid is done before its helpers wake: those need not start.
+    running_ -= wanted_;
+    wanted_ = 0;
     done_.wait(lock, [this] { return running_ == 0; });
     work_ = nullptr;
   }

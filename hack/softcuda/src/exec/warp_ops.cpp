@@ -21,7 +21,10 @@ std::string hex(uint32_t v) {
 // mask, and every lane in it must be here.
 int check_members(Warp& w, const Inst& i, const uint32_t* members, const char* what) {
   uint32_t bad = 0, uniform = members[__builtin_ctz(w.mask)];
-  if (uniform == w.mask) {
+  if (uniform == ~0u && w.mask == ~0u) {
+    for (int l = 0; l < 32; l++) bad |= members[l] ^ uniform;
+    if (!bad) return kNext;
+  } else if (uniform == w.mask) {
     for (int l = 0; l < 32; l++) bad |= (w.mask >> l & 1) ? members[l] ^ uniform : 0;
     if (!bad) return kNext;
   }
