@@ -24,7 +24,12 @@ while read -r source object; do
 done < "$out/tests/todo"
 
 # The interpreter does not need the driver's entry points.
-parts=("$out"/objects/exec_*.o "$out"/objects/ptx_*.o "$out"/objects/memory.o)
+parts=()
+for source in src/memory.cpp src/exec/*.cpp src/ptx/*.cpp; do
+  name=${source#src/}
+  name=${name//\//_}
+  parts+=("$out/objects/${name%.cpp}.o")
+done
 "$cxx" -pthread -o "$out/tests/interpreter" "${objects[@]}" "${parts[@]}"
 "$out/tests/interpreter" "$@"
 [ $# -eq 0 ] || exit 0

@@ -16,6 +16,11 @@ namespace softcuda {
 // times two, or the final slot of a constant (odd).
 using Ref = uint32_t;
 
+// A lane's operand takes 2, 4 or 8 bytes in a register.
+inline unsigned container(ptx::Type t) { return ptx::bytes_of(t) < 2 ? 2 : ptx::bytes_of(t); }
+
+inline std::string quote(std::string_view s) { return "\"" + std::string(s) + "\""; }
+
 struct PredRef {
   uint32_t index = 0;
   uint32_t flip = 0;
