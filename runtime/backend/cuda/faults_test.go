@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 }
 
 // exercise uses every call of the driver that the backend makes, as a model does: it
-// opens the device, loads weights, takes a step, composes, differentiates, and closes.
+// opens the device, loads weights, takes a step, composes, differentiates, decomposes, and
+// closes.
 func exercise() (err error) {
 	b, err := Open(Options{})
 	if err != nil {
@@ -105,6 +106,9 @@ func exercise() (err error) {
 		return answers[0].Err
 	}
 	if _, err := b.PolicyGradient(y, nil, make([]backend.Position, n), 0, 1); err != nil {
+		return err
+	}
+	if _, err := b.Decompose(context.Background(), data[:n*(n+4)], n, n+4, backend.F32); err != nil {
 		return err
 	}
 	got := make([]float32, n*size)
