@@ -15,7 +15,7 @@ TAG      ?= dev
 # Where images are pushed for a cluster that is not ours; ours imports them.
 IMG_REGISTRY ?=
 IMG_BASE := $(if $(IMG_REGISTRY),$(IMG_REGISTRY),transformersquared.dev)
-IMAGES   := manager t2 t2-cuda judge demo-assets
+IMAGES   := manager t2 judge demo-assets
 # KUBECONFIG given on the command line means "use that cluster"; one that only
 # stands in the environment does not, so that nobody's cluster is used by accident.
 EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
@@ -93,12 +93,12 @@ softgpu: softcuda
 	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
 
 .PHONY: e2e
-e2e: cluster-bin images softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
+e2e: cluster-bin images image-cuda softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
-	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
+	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
 	    go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
@@ -194,10 +194,6 @@ build-cuda: ## Build t2-cuda, the runtime for NVIDIA GPUs (needs a C compiler, a
 softcuda:
 	@$(ALIVE) "the software driver: building" "seconds, the first time 3 minutes" hack/softcuda/build.sh
 
-.PHONY: print-softcuda
-print-softcuda: softcuda ## Print the folder of the software driver, for LD_LIBRARY_PATH: bin/t2-cuda runs with it without a GPU.
-	@echo $(BIN)/softcuda
-
 # What is run on the CUDA backend: all of its own tests and the model's, and of what
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
@@ -229,16 +225,21 @@ bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
 NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all
 
 .PHONY: images
-images: build build-cuda ## Build the images as tarballs in bin/images, without Docker.
+images: build ## Build the images as tarballs in bin/images, without Docker.
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	$(T2C) image --out $(BIN)/images/manager.tar --name $(IMG_BASE)/manager:$(TAG) --add $(BIN)/manager:/manager --entrypoint /manager
 	$(T2C) image --out $(BIN)/images/t2.tar --name $(IMG_BASE)/t2:$(TAG) --add $(BIN)/t2:/t2 --entrypoint /t2
-	@hack/cuda/image.sh $(BIN)/cuda-image
-	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
 	@hack/judge-image.sh $(BIN)/judge
 	$(T2C) image --out $(BIN)/images/judge.tar --name $(IMG_BASE)/judge:$(TAG) --add $(BIN)/judge/root:/ --add $(BIN)/t2:/t2 --entrypoint /t2 --entrypoint judge-server
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
+
+.PHONY: image-cuda
+image-cuda: build-cuda ## Build t2-cuda's image likewise.
+	@mkdir -p $(BIN)/images
+	@[ -x $(T2C) ] || $(BUILD_T2C)
+	@hack/cuda/image.sh $(BIN)/cuda-image
+	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
 
 .PHONY: load-images
 load-images:
