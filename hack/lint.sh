@@ -14,6 +14,10 @@ if [ ${#packages[@]} -eq 0 ]; then packages=(./...); fi
 echo "==> golangci-lint and kube-api-linter (building them takes 2 minutes the first time)"
 go build -C hack/tools -o "$bin/lint" ./lint
 "$bin/lint" run "${packages[@]}"
+# What is for GPUs is built with a tag, against our header of the driver's API.
+hack/cuda/loader.sh
+CGO_CFLAGS="-I$PWD/hack/softcuda/include" CGO_LDFLAGS="-L$PWD/bin/cuda" \
+  "$bin/lint" run --build-tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry/... ./test/kernels/...
 (cd hack/cluster && "$bin/lint" run -c ../../.golangci.yml ./t2cluster/... ./pause/...)
 (cd hack/cluster/kube && "$bin/lint" run -c ../../../.golangci.yml ./softgpu/...)
 

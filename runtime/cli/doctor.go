@@ -48,7 +48,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 		Example: `  t2-cuda doctor
   t2-cuda doctor --model ./model --dtype bf16 --context-length 8192 --max-batch 16`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+		RunE: func(*cobra.Command, []string) (err error) {
 			be, err := f.compute.open("")
 			if err != nil {
 				return err

@@ -311,9 +311,9 @@ func (d *decomposition) relativeError(u, s, vt *held) (float64, error) {
 func tiles(n, size int) int { return (n + size - 1) / size }
 
 func upload[T any](b *Backend, dst address, src []T) error {
-	return b.toDevice(dst, unsafe.Pointer(unsafe.SliceData(src)), int64(len(src))*int64(unsafe.Sizeof(src[0])))
+	return b.toDevice(dst, elements(src), int64(len(src))*int64(unsafe.Sizeof(src[0])))
 }
 
 func download[T any](b *Backend, dst []T, src address) error {
-	return b.toHost(unsafe.Pointer(unsafe.SliceData(dst)), src, int64(len(dst))*int64(unsafe.Sizeof(dst[0])))
+	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(dst[0])))
 }

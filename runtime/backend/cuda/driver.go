@@ -118,6 +118,11 @@ func handle[T cu.Function | cu.Stream](v T) unsafe.Pointer {
 	return *(*unsafe.Pointer)(unsafe.Pointer(&v))
 }
 
+// elements is where those of a slice are, for the driver to copy. Callers keep the slice.
+func elements[T any](s []T) unsafe.Pointer {
+	return unsafe.Pointer(unsafe.SliceData(s))
+}
+
 // launch begins a kernel. cu.Function.Launch would do the same and allocate twice.
 func launch(fn, stream unsafe.Pointer, c *kernelCall) error {
 	return outcome(c.kernel.name, C.launch(fn, C.uint(c.grid[0]), C.uint(c.grid[1]), C.uint(c.grid[2]), C.uint(c.kernel.threads), C.uint(c.shared), stream,

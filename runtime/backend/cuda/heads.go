@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"unsafe"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -38,7 +37,7 @@ func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]ba
 		}
 		answers[i].Logits = make([]float32, c)
 		row := args[0].start + address(backend.F32.Bytes(1, ask.Row*c))
-		if err := b.toHost(unsafe.Pointer(unsafe.SliceData(answers[i].Logits)), row, backend.F32.Bytes(1, c)); err != nil {
+		if err := b.toHost(elements(answers[i].Logits), row, backend.F32.Bytes(1, c)); err != nil {
 			return nil, fmt.Errorf("%s: %w", op, err)
 		}
 	}
@@ -170,7 +169,7 @@ func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (deci
 		return decided{}, err
 	}
 	data := make([]byte, down)
-	if err := b.toHost(unsafe.Pointer(unsafe.SliceData(data)), answers.at(), down); err != nil {
+	if err := b.toHost(elements(data), answers.at(), down); err != nil {
 		return decided{}, err
 	}
 	out := decided{numbers: make([]int32, numbers*asks.count), scores: make([]float64, asks.total)}
@@ -254,7 +253,7 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 	if err != nil {
 		return nil, err
 	}
-	if err := b.toHost(unsafe.Pointer(unsafe.SliceData(down)), losses.at(), int64(len(down))); err != nil {
+	if err := b.toHost(elements(down), losses.at(), int64(len(down))); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	out := make([]backend.Loss, n)

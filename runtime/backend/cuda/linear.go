@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -105,8 +106,8 @@ func (b *Backend) products(n int, all []multiplication) error {
 		if p.w.kind != backend.Int8 {
 			continue
 		}
-		if i > 0 && p.x == all[i-1].x && p.bank == all[i-1].bank && p.index == all[i-1].index && p.w.columns == all[i-1].w.columns {
-			inputs[i] = inputs[i-1]
+		if same := slices.IndexFunc(all[:i], p.readsAs); same >= 0 {
+			inputs[i] = inputs[same]
 			continue
 		}
 		quantised, err := b.quantise(n, p)
@@ -144,6 +145,11 @@ type input struct {
 	x             address
 	pitch         int
 	scales, index address
+}
+
+// readsAs reports whether another product has the same input, scaled alike.
+func (p *multiplication) readsAs(o multiplication) bool {
+	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
 }
 
 func (p *multiplication) flags() int {

@@ -305,7 +305,7 @@ func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
 	if err != nil {
 		return err
 	}
-	return b.toDevice(args[0].start, unsafe.Pointer(unsafe.SliceData(src)), args[0].bytes())
+	return b.toDevice(args[0].start, elements(src), args[0].bytes())
 }
 
 // Download implements backend.Device.
@@ -314,19 +314,19 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.toHost(unsafe.Pointer(unsafe.SliceData(dst)), args[0].start, args[0].bytes())
+	return b.toHost(elements(dst), args[0].start, args[0].bytes())
 }
 
 // toDevice copies behind all that was queued. It waits until the driver has what it
 // copies, and not for the device: memory that is not pinned is staged before the call
-// returns (CUDA driver API, "API synchronization behavior").
+// returns (CUDA driver API, the chapter on when calls of its API wait).
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
 	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
 }
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
 func (b *Backend) stage(dst address, bytes []byte) error {
-	return b.owner.later(func() error { return b.copyUp(dst, unsafe.Pointer(unsafe.SliceData(bytes)), int64(len(bytes))) })
+	return b.owner.later(func() error { return b.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
 // copyUp runs on the owner.

@@ -16,7 +16,7 @@ const (
 	vector  = 8
 )
 
-func (b *Backend) elements(count int) [3]int { return b.blocksOf(count, threads*vector) }
+func (b *Backend) elementGrid(count int) [3]int { return b.blocksOf(count, threads*vector) }
 
 // rowsOfVectors is a grid for n rows of c elements, each of which begins a vector.
 func (b *Backend) rowsOfVectors(n, c int) [3]int {
@@ -29,7 +29,7 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("add_f32", b.elements(args[0].n), 0, args[0].start, args[1].start, args[0].n)
+	return b.launch("add_f32", b.elementGrid(args[0].n), 0, args[0].start, args[1].start, args[0].n)
 }
 
 // AddToRows implements backend.RowOps.
@@ -125,7 +125,7 @@ func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("swiglu_f32", b.elements(n), 0, args[0].start, args[1].start, args[2].start, n)
+	return b.launch("swiglu_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, n)
 }
 
 // SwiGLUBackward implements backend.RowOps.
@@ -136,7 +136,7 @@ func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error 
 	if err != nil {
 		return err
 	}
-	return b.launch("swigluback_f32", b.elements(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, n)
+	return b.launch("swigluback_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, n)
 }
 
 // LogSoftmax implements backend.RowOps.

@@ -5,7 +5,6 @@ package cuda
 import (
 	"fmt"
 	"sync"
-	"unsafe"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
@@ -66,7 +65,7 @@ func (t *tables) Set(lists ...[]int32) error {
 	dst, block := t.block.at(), t.block
 	return t.backend.owner.later(func() error {
 		_ = block // Not given back before.
-		return t.backend.copyUp(dst, unsafe.Pointer(unsafe.SliceData(staged)), bytes)
+		return t.backend.copyUp(dst, elements(staged), bytes)
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"unsafe"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -125,7 +124,7 @@ func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backe
 	for first := 0; first < out; first += rows {
 		n := min(rows, out-first)
 		part := data[first*in : (first+n)*in]
-		if err := b.toDevice(staged.start, unsafe.Pointer(unsafe.SliceData(part)), backend.F32.Bytes(1, len(part))); err != nil {
+		if err := b.toDevice(staged.start, elements(part), backend.F32.Bytes(1, len(part))); err != nil {
 			return nil, fmt.Errorf("%s [%d, %d]: %w", op, out, in, err)
 		}
 		if err := b.pack(&m, first, n, staged.start); err != nil {
