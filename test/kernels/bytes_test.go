@@ -126,6 +126,7 @@ func trafficOf(t *testing.T) []traffic {
 			m*r*bytesOf(f)*k/tile+r*k*bytesOf(f)*m/tile+m*k*2, w, u, vt, zeros(t, r*4), m, r, k, k, r, k)
 	}
 	attentions(t, s, add)
+	decompositions(t, add)
 	return all
 }
 
