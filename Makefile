@@ -222,7 +222,8 @@ bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
 
 # What NVIDIA's container runtime goes by: which of the driver's libraries a container
 # gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
-NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all
+# And where the driver keeps what it has compiled our PTX to, as the root is read-only.
+NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all --env CUDA_CACHE_PATH=/tmp/cuda
 
 .PHONY: images
 images: build ## Build the images as tarballs in bin/images, without Docker.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"gorgonia.org/cu"
 
@@ -28,7 +29,8 @@ type Backend struct {
 	kernels map[string]*kernel
 	targets []string // The PTX files that were chosen.
 
-	capturing sync.Mutex // One at a time.
+	capturing sync.Mutex   // One at a time.
+	launches  atomic.Int64 // Kernels that were ever queued.
 }
 
 var _ backend.Backend = (*Backend)(nil)

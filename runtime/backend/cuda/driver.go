@@ -60,8 +60,6 @@ const (
 	resultNoDevice         = int(C.CUDA_ERROR_NO_DEVICE)
 	resultUnsupportedPTX   = int(C.CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
 	resultNoBinary         = int(C.CUDA_ERROR_NO_BINARY_FOR_GPU)
-	resultInvalidPTX       = int(C.CUDA_ERROR_INVALID_PTX)
-	resultIllegalAddress   = int(C.CUDA_ERROR_ILLEGAL_ADDRESS)
 	resultNoLibrary        = int(C.T2_NO_LIBRARY)
 	resultDriverTooOld     = int(C.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)
 	resultDeviceNotAllowed = int(C.CUDA_ERROR_INVALID_DEVICE)

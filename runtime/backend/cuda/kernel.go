@@ -82,6 +82,7 @@ func (b *Backend) launch(name string, grid [3]int, shared int, arguments ...any)
 			return fmt.Errorf("kernel %s: argument %d is a %T", name, i, a)
 		}
 	}
+	b.launches.Add(1)
 	return b.owner.send(command{call: c})
 }
 

@@ -203,7 +203,7 @@ func deviceError(err error) error {
 		return fmt.Errorf("%w: %w", backend.ErrDeviceMemory, err)
 	case resultNoDevice, resultDeviceNotAllowed:
 		return fmt.Errorf("%w: %w", backend.ErrNoDevice, err)
-	case resultUnsupportedPTX, resultNoBinary:
+	case resultUnsupportedPTX, resultNoBinary, resultDriverTooOld:
 		return fmt.Errorf("%w: %w", backend.ErrDeviceUnsupported, err)
 	default:
 		return err
