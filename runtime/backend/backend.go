@@ -43,6 +43,9 @@ var (
 	ErrNoDevice = errors.New("no device")
 	// ErrDeviceMemory: the device has too little memory.
 	ErrDeviceMemory = errors.New("too little device memory")
+	// ErrDeviceLost: the device failed, or a kernel did, and nothing can be computed by
+	// this process any more.
+	ErrDeviceLost = errors.New("the device is lost to this process")
 	// ErrDeviceUnsupported: the device, or its driver, is too old.
 	ErrDeviceUnsupported = errors.New("the device is not supported")
 )

@@ -231,6 +231,7 @@ type Engine struct {
 	weights     *weights
 	stop        context.CancelFunc
 	ended       chan struct{} // Closed when the loop has ended.
+	lost        chan error    // Has one, once the device is lost.
 	wake        chan struct{} // One place: something waits.
 
 	mu      sync.Mutex
@@ -269,7 +270,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
 			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
@@ -292,6 +293,20 @@ func (e *Engine) Close() {
 	e.stop()
 	<-e.ended
 	e.weights.wait()
+}
+
+// Lost has an error once the device is lost (backend.ErrDeviceLost): the engine has
+// ended every request by then, and refuses new ones with ErrClosed. Another process may
+// do better.
+func (e *Engine) Lost() <-chan error { return e.lost }
+
+// lose ends the engine because of its device. The loop calls it, at most once, and ends.
+func (e *Engine) lose(err error) {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.lost <- err
+	e.stop()
 }
 
 // ContextLength is what a prompt and its answer may have together, in tokens.

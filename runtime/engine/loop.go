@@ -259,6 +259,9 @@ func (l *loop) forward(ctx context.Context, b *batch) {
 		for _, s := range b.shares {
 			l.fail(s.job, err)
 		}
+		if errors.Is(err, backend.ErrDeviceLost) {
+			l.engine.lose(err)
+		}
 		return
 	}
 	count := l.engine.computed(b.form)

@@ -59,6 +59,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		started <- err
 	})
+	var lost <-chan error
 	for {
 		select {
 		case err := <-started:
@@ -66,6 +67,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 				return err
 			}
 			started = nil // Never again.
+			if c := s.core.Load(); c != nil {
+				lost = c.engine.Lost()
+			}
+		case err := <-lost:
+			// Whoever started this process starts another, and readiness fails until then.
+			return fmt.Errorf("serving: %w", err)
 		case err := <-failed:
 			return err
 		case <-ctx.Done():

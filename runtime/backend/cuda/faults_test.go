@@ -212,9 +212,11 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 		"cuModuleLoadData:1:218":    "kernels ",
 		"cuLaunchKernel:3:700":      "new weight",
 		"cuCtxCreate_v2:1:2":        backend.ErrDeviceMemory.Error(),
+		"cuStreamSynchronize:2:700": backend.ErrDeviceLost.Error(),
+		"cuLaunchKernel:5:701":      "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
 		"cuStreamSynchronize:1:719": "launch_fail",
 	} {
-		if output, failed := run(t, envFail+"="+failure); !failed || !strings.Contains(strings.ToLower(output), want) {
+		if output, failed := run(t, envFail+"="+failure); !failed || !strings.Contains(strings.ToLower(output), strings.ToLower(want)) {
 			t.Errorf("%s: want an error with %q, got:\n%s", failure, want, output)
 		}
 	}

@@ -205,9 +205,27 @@ func deviceError(err error) error {
 		return fmt.Errorf("%w: %w", backend.ErrNoDevice, err)
 	case resultUnsupportedPTX, resultNoBinary, resultDriverTooOld:
 		return fmt.Errorf("%w: %w", backend.ErrDeviceUnsupported, err)
-	default:
-		return err
+	case resultUnavailable, resultECC:
+		return fmt.Errorf("%w: %w", backend.ErrDeviceLost, err)
 	}
+	if poisons(r.result) {
+		return fmt.Errorf("%w: %w", backend.ErrDeviceLost, err)
+	}
+	return err
+}
+
+// poisons reports whether after a result every call on the context fails: those of
+// kernels that went wrong, but for launches that were refused (CUDA driver API,
+// CUresult).
+func poisons(result int) bool {
+	if result < resultFirstFault || result > resultLastFault {
+		return false
+	}
+	switch result {
+	case resultOutOfResources, resultPeerEnabled, resultPeerDisabled, resultContextActive, resultHostRegistered, resultHostUnregistered:
+		return false
+	}
+	return true
 }
 
 // deviceInfo is what a device is.
