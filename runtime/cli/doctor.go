@@ -22,16 +22,15 @@ type diagnosis struct {
 
 // modelFit says whether a model fits the device.
 type modelFit struct {
-	Path            string          `json:"path"`
-	DType           string          `json:"dtype"`
-	Tokens          int             `json:"cacheTokens"`
-	MaxBatch        int             `json:"maxBatch"`
-	Needs           model.Footprint `json:"needsBytes"`
-	Free            int64           `json:"freeBytes"` // 0: not known.
-	FitsMerged      bool            `json:"fitsMerged"`
-	FitsUnmerged    bool            `json:"fitsUnmerged"`
-	LargestContext  int             `json:"largestContextLength,omitempty"`
-	SmallerDTypeFit string          `json:"smallerDtypeThatFits,omitempty"`
+	Path        string          `json:"path"`
+	DType       string          `json:"dtype"`
+	CacheTokens int             `json:"cacheTokens"`
+	MaxBatch    int             `json:"maxBatch"`
+	Needs       model.Footprint `json:"needsBytes"`
+	Free        int64           `json:"freeBytes"` // 0: not known.
+	Fits        bool            `json:"fits"`
+	Unmerged    bool            `json:"fitsUnmerged"`
+	Reason      string          `json:"reason,omitempty"`
 }
 
 // errDoesNotFit makes `t2 doctor` end with status 1 after it has printed.
@@ -49,7 +48,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
   t2-cuda doctor --model ./model --dtype bf16 --context-length 8192 --max-batch 16`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) (err error) {
-			be, err := f.compute.open("")
+			be, err := f.compute.openAsked()
 			if err != nil {
 				return err
 			}
@@ -68,7 +67,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 			} else {
 				err = d.print(env.Stdout)
 			}
-			if err == nil && d.Model != nil && !d.Model.FitsMerged {
+			if err == nil && d.Model != nil && !d.Model.Fits {
 				err = errDoesNotFit
 			}
 			return err
@@ -84,40 +83,23 @@ func newDoctorCommand(env *Env) *cobra.Command {
 }
 
 func fitOf(path string, be backend.Backend, dtype backend.DType, context, batch int) (*modelFit, error) {
+	if context < 0 || batch < 0 {
+		return nil, usagef("--context-length %d and --max-batch %d must not be negative", context, batch)
+	}
 	ck, err := checkpoint.OpenDir(path)
 	if err != nil {
 		return nil, err
 	}
-	c := ck.Config()
+	plan := engine.PlanOf(ck.Config(), dtype, be.Memory().Free, context, batch, 0)
 	if err := ck.Close(); err != nil {
 		return nil, err
 	}
-	if context < 0 || batch < 0 {
-		return nil, usagef("--context-length %d and --max-batch %d must not be negative", context, batch)
+	fit := &modelFit{
+		Path: path, DType: dtype.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch, Needs: plan.Footprint, Free: plan.Free,
+		Fits: plan.Fits(), Unmerged: plan.FitsUnmerged(),
 	}
-	if context == 0 {
-		context = c.MaxPositions
-	}
-	if batch == 0 {
-		batch = engine.DefaultMaxBatch
-	}
-	fit := &modelFit{Path: path, DType: dtype.String(), Tokens: context * batch, MaxBatch: batch, Free: be.Memory().Free}
-	fit.Needs = model.FootprintOf(c, dtype, fit.Tokens, max(engine.DefaultStepTokens, batch))
-	unknown := fit.Free == 0
-	fit.FitsUnmerged = unknown || fit.Needs.Total() <= fit.Free
-	fit.FitsMerged = unknown || fit.Needs.Total()-fit.Needs.Factors <= fit.Free
-	if fit.FitsMerged {
-		return fit, nil
-	}
-	left := fit.Free - (fit.Needs.Total() - fit.Needs.Factors - fit.Needs.Cache)
-	if perToken := fit.Needs.Cache / int64(fit.Tokens); left > 0 && perToken > 0 {
-		fit.LargestContext = int(left / perToken / int64(batch))
-	}
-	for _, smaller := range backend.DTypes() {
-		if need := model.FootprintOf(c, smaller, fit.Tokens, max(engine.DefaultStepTokens, batch)); need.Weights < fit.Needs.Weights && need.Total()-need.Factors <= fit.Free {
-			fit.SmallerDTypeFit = smaller.String()
-			break
-		}
+	if err := plan.Err(); err != nil {
+		fit.Reason = err.Error()
 	}
 	return fit, nil
 }
@@ -133,39 +115,20 @@ func (d diagnosis) print(w io.Writer) error {
 		line(f.Name, "%s", f.Value)
 	}
 	if m := d.Model; m != nil {
-		line("Model", "%s as %s, a cache of %d tokens, batches of %d", m.Path, m.DType, m.Tokens, m.MaxBatch)
-		line("It needs", "%s: weights %s, cache %s, a step %s; unmerged experts %s more", bytesText(m.Needs.Total()-m.Needs.Factors),
-			bytesText(m.Needs.Weights), bytesText(m.Needs.Cache), bytesText(m.Needs.Activations), bytesText(m.Needs.Factors))
+		size := engine.SizeText
+		line("Model", "%s as %s, a cache of %d tokens, batches of %d", m.Path, m.DType, m.CacheTokens, m.MaxBatch)
+		line("It takes", "%s: weights %s, cache %s, a step %s; unmerged experts %s more", size(m.Needs.Total()-m.Needs.Factors),
+			size(m.Needs.Weights), size(m.Needs.Cache), size(m.Needs.Activations), size(m.Needs.Factors))
 		switch {
 		case m.Free == 0:
 			line("Fits", "not known: this backend does not say how much memory is free")
-		case m.FitsUnmerged:
-			line("Fits", "yes, in %s that are free, with experts in unmerged form, too", bytesText(m.Free))
-		case m.FitsMerged:
-			line("Fits", "in %s that are free with one merged mixture; not in unmerged form", bytesText(m.Free))
+		case m.Unmerged:
+			line("Fits", "yes, in %s that are free, with experts in unmerged form, too", size(m.Free))
+		case m.Fits:
+			line("Fits", "in %s that are free with one merged mixture; not in unmerged form", size(m.Free))
 		default:
-			line("Fits", "no: %s are free, %s are missing", bytesText(m.Free), bytesText(m.Needs.Total()-m.Needs.Factors-m.Free))
-			if m.LargestContext > 0 {
-				line("", "a context length of %d would fit", m.LargestContext)
-			}
-			if m.SmallerDTypeFit != "" {
-				line("", "--dtype %s would fit", m.SmallerDTypeFit)
-			}
+			line("Fits", "no: %s", m.Reason)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// bytesText writes a size in the largest unit that leaves it above one.
-func bytesText(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, units := float64(n)/unit, "KMGT"
-	for value >= unit && len(units) > 1 {
-		value /= unit
-		units = units[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[0])
 }

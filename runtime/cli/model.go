@@ -59,6 +59,16 @@ func (f *computeFlags) open(asked string) (backend.Backend, error) {
 	return be, err
 }
 
+// openAsked opens the backend that the flag names, for a person: a wrong name is wrong
+// usage.
+func (f *computeFlags) openAsked() (backend.Backend, error) {
+	be, err := f.open("")
+	if reason, _ := failure.Of(err); reason == contract.ReasonUsage {
+		return nil, &UsageError{Err: err}
+	}
+	return be, err
+}
+
 func (f *modelFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "folder of the model, in Hugging Face layout (required)")
 	flags.StringVar(&f.decomposition, "decomposition", "",
@@ -92,10 +102,7 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := f.compute.open("")
-	if reason, _ := failure.Of(err); reason == contract.ReasonUsage {
-		return nil, &UsageError{Err: err}
-	}
+	be, err := f.compute.openAsked()
 	if err != nil {
 		return nil, err
 	}

@@ -81,14 +81,14 @@ func (e *Engine) LongestAnswer(prompt int) int {
 // whole context, the forks of labels of a few tokens, and cached prompts of one
 // context fit in, if they take no more than DefaultCacheBytes; a request of the
 // whole context always does.
-func (o *Options) cacheBlocks(s slots) int {
-	if o.CacheTokens > 0 {
-		return model.Blocks(o.CacheTokens)
+func cacheBlocks(tokenBytes int64, contextLength, cacheTokens int, s slots) int {
+	if cacheTokens > 0 {
+		return model.Blocks(cacheTokens)
 	}
 	const blocksOfFork = 2
-	context := model.Blocks(o.ContextLength)
+	context := model.Blocks(contextLength)
 	all := (s.batch+1)*context + s.forks*blocksOfFork
-	affordable := DefaultCacheBytes / (o.Base.CacheTokenBytes() * model.BlockSize)
+	affordable := DefaultCacheBytes / (tokenBytes * model.BlockSize)
 	return max(int(min(int64(all), affordable)), context+1)
 }
 

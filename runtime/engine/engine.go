@@ -264,7 +264,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
 	slots := newSlots(o.MaxBatch)
-	cache, err := o.Base.NewPagedCache(slots.total(), o.ContextLength, o.cacheBlocks(slots))
+	cache, err := o.Base.NewPagedCache(slots.total(), o.ContextLength, cacheBlocks(o.Base.CacheTokenBytes(), o.ContextLength, o.CacheTokens, slots))
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}

@@ -181,6 +181,11 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads}); err != nil {
 		return err
 	}
+	// Too little memory is said before anything is loaded, with what would fit.
+	plan := engine.PlanOf(ck.Config(), s.config.DType, c.backend.Memory().Free, s.config.ContextLength, s.config.MaxBatch, s.config.CacheTokens)
+	if err := plan.Err(); err != nil {
+		return err
+	}
 	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType))
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)

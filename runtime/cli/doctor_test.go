@@ -1,0 +1,49 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
+)
+
+func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
+	v := enginetest.New(t)
+	got := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir, "--dtype", "bf16", "--max-batch", "4", "--json")
+	var d struct {
+		Backend string
+		Model   struct {
+			DType                 string
+			CacheTokens, MaxBatch int
+			NeedsBytes            struct{ Weights, Cache int64 }
+			Fits                  bool
+		}
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &d); got.code != 0 || err != nil {
+		t.Fatalf("status %d, %v: %s%s", got.code, err, got.stdout, got.stderr)
+	}
+	if !strings.HasPrefix(d.Backend, "cpu (") || d.Model.DType != "bf16" || d.Model.MaxBatch != 4 || !d.Model.Fits ||
+		d.Model.CacheTokens == 0 || d.Model.NeedsBytes.Weights == 0 || d.Model.NeedsBytes.Cache == 0 {
+		t.Errorf("%s", got.stdout)
+	}
+	text := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir)
+	for _, phrase := range []string{"Backend", "It takes", "weights", "Fits"} {
+		if !strings.Contains(text.stdout, phrase) {
+			t.Errorf("no %q in:\n%s", phrase, text.stdout)
+		}
+	}
+	for name, args := range map[string][]string{
+		"a negative batch":  {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--max-batch", "-1"},
+		"a stray argument":  {"doctor", "model"},
+		"an unknown device": {"doctor", "--backend", "abacus"},
+	} {
+		if got := t2(t, nil, "", args...); got.code != contract.ExitUsage {
+			t.Errorf("%s: status %d: %s", name, got.code, got.stderr)
+		}
+	}
+	if got := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", t.TempDir()); got.code == 0 {
+		t.Error("a folder without a model: no error")
+	}
+}
