@@ -44,7 +44,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what computes here, and whether a model fits it, before anything is loaded",
-		Example: `  t2-cuda doctor
+		Example: `  t2 doctor
   t2-cuda doctor --model ./model --dtype bf16 --context-length 8192 --max-batch 16`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) (err error) {

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"sync"
 	"sync/atomic"
 	"weak"
 )
@@ -76,6 +77,8 @@ type reader struct {
 	reading *reading
 	memory  [][]float32 // What is left of it.
 	sum     float32     // Of what was read, without which the compiler may drop the loads.
+	// Held while something is read: weights may be composed anew where they are.
+	still *sync.RWMutex
 }
 
 // read reads a little of what is likely to be next.
@@ -86,9 +89,10 @@ func (r *reader) read(next *reading, thread int) {
 			r.memory = next.start(thread)
 		}
 	}
-	if len(r.memory) == 0 {
+	if len(r.memory) == 0 || !r.still.TryRLock() {
 		return
 	}
+	defer r.still.RUnlock()
 	rest := r.memory[0]
 	step := rest[:min(aheadStep, len(rest))]
 	for i := 0; i < len(step); i += alignment { // A cache line at a time.

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"runtime"
+	"sync"
 	"testing"
 	"weak"
 
@@ -110,7 +111,7 @@ func TestReader(t *testing.T) {
 	for _, m := range next.start(1) {
 		want += (len(m) + aheadStep - 1) / aheadStep
 	}
-	var r reader
+	r := reader{still: &sync.RWMutex{}}
 	r.read(nil, 1)
 	steps := 0
 	for r.read(next, 1); len(r.memory) > 0; r.read(next, 1) {

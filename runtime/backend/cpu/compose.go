@@ -58,7 +58,9 @@ func (b *Backend) composeRows(ctx context.Context, dst, u *weight, vt backend.We
 		if i := unfit(b.pool, dst.Type(), w[:n*in], n, in); i >= 0 {
 			return check.Unfit(op, dst.Type(), dst.Out(), in, first+i/in, i%in, w[i])
 		}
+		b.pool.still.Lock()
 		dst.forward.setRows(b.pool, w[:n*in], first)
+		b.pool.still.Unlock()
 	}
 	return nil
 }

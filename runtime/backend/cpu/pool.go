@@ -22,7 +22,8 @@ type pool struct {
 	share   *share
 	places  []place                 // The caller's and the workers'.
 	posted  atomic.Pointer[job]     // The newest job; nil when it is done.
-	ahead   atomic.Pointer[reading] // What workers may read while they wait.
+	ahead   atomic.Pointer[reading] // What workers may read while they wait,
+	still   sync.RWMutex            // but not while somebody writes it, who holds this.
 	asleep  atomic.Int32            // Workers that must be woken.
 	wake    chan struct{}
 	quit    chan struct{}
@@ -52,7 +53,7 @@ func newPool(threads int) *pool {
 	p := &pool{threads: threads, share: newShare(threads), places: newPlaces(threads),
 		wake: make(chan struct{}, threads), quit: make(chan struct{})}
 	for n := 1; n < threads; n++ {
-		p.workers.Go(func() { p.serve(&worker{pool: p, number: n}) })
+		p.workers.Go(func() { p.serve(&worker{pool: p, number: n, ahead: reader{still: &p.still}}) })
 	}
 	return p
 }
@@ -75,7 +76,7 @@ func (p *pool) serve(w *worker) {
 			p.asleep.Add(-1)
 			continue
 		}
-		last, w.ahead = nil, reader{}
+		last, w.ahead = nil, reader{still: &p.still}
 		w.place().processor.Store(nowhere)
 		select {
 		case <-p.wake:
