@@ -28,7 +28,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies,verbs=get;list;watch
-// +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/status,verbs=update
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/status,verbs=update;patch
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/finalizers,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels;expertvectors,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch

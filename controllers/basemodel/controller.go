@@ -22,7 +22,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels,verbs=get;list;watch;patch
-// +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels/status,verbs=update
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels/status,verbs=update;patch
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels/finalizers,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors;adaptivepolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete

@@ -26,7 +26,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors,verbs=get;list;watch
-// +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors/status,verbs=update
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors/status,verbs=update;patch
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors/finalizers,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels;adaptivepolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch

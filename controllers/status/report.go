@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -53,7 +57,11 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 	}
 
 	if !equality.Semantic.DeepEqual(before, obj) {
-		switch err := r.Client.Status().Update(ctx, obj); {
+		err := r.Client.Status().Update(ctx, obj)
+		if apierrors.IsConflict(err) {
+			err = r.onto(ctx, before, obj)
+		}
+		switch {
 		case apierrors.IsNotFound(err):
 			return reconcile.Result{}, nil
 		case apierrors.IsConflict(err):
@@ -70,6 +78,52 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 		r.Event(obj, c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.ReasonScaledToZero, c.Reason, c.Message)
 	}
 	return reconcile.Result{RequeueAfter: verdict.After}, verdict.Retry
+}
+
+// onto writes the status of an object that somebody else has written in the meantime,
+// where they wrote neither its specification nor its status: a label, say. What the
+// reconciliation has done already, such as deleting a Job to begin it anew, would else
+// be forgotten. Where they wrote more it is a conflict, as before.
+func (r Reporter) onto(ctx context.Context, before, obj Object) error {
+	was, err := fields(before)
+	if err != nil {
+		return err
+	}
+	is, err := fields(obj)
+	if err != nil {
+		return err
+	}
+	type operation struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value,omitempty"`
+	}
+	change := []operation{{"test", "/metadata/generation", before.GetGeneration()}, {"test", "/status", was}, {"replace", "/status", is}}
+	if was == nil {
+		change = []operation{{"test", "/metadata/generation", before.GetGeneration()}, {"test", "/status", nil}, {"add", "/status", is}}
+	}
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return fmt.Errorf("writing the change of the status: %w", err)
+	}
+	err = r.Client.Status().Patch(ctx, obj, client.RawPatch(apitypes.JSONPatchType, patch))
+	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) { // A test failed.
+		return apierrors.NewConflict(schema.GroupResource{}, obj.GetName(), err)
+	}
+	return err
+}
+
+// fields is an object's status as the API server has it; nil where it has none.
+func fields(obj Object) (map[string]any, error) {
+	u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
+	if err != nil {
+		return nil, fmt.Errorf("reading the status of %s: %w", obj.GetName(), err)
+	}
+	status, _ := u["status"].(map[string]any)
+	if len(status) == 0 {
+		return nil, nil
+	}
+	return status, nil
 }
 
 // Event records an event about obj.

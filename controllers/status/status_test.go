@@ -279,6 +279,15 @@ func reporter(t *testing.T, objects ...client.Object) (Reporter, *int, chan stri
 				*writes++
 				return c.SubResource(name).Update(ctx, o, opts...)
 			},
+			// A real API server says so of a patch one of whose tests fails.
+			SubResourcePatch: func(ctx context.Context, c client.Client, name string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+				*writes++
+				err := c.SubResource(name).Patch(ctx, o, p, opts...)
+				if err != nil && strings.Contains(err.Error(), "test failed") {
+					return apierrors.NewInvalid(schema.GroupKind{}, o.GetName(), nil)
+				}
+				return err
+			},
 		}).Build()
 	recorder := events.NewFakeRecorder(10)
 	return Reporter{Client: c, Events: recorder}, writes, recorder.Events
@@ -432,6 +441,61 @@ func TestEventsOfWhatElseTurned(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestAStatusIsWrittenBesideSomebodysLabel wants what a reconciliation decided to be
+// written although the object has another label by now, and not where its status or
+// specification is another.
+func TestAStatusIsWrittenBesideSomebodysLabel(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(*v1alpha1.ExpertVector)
+		status    bool // It writes the status.
+		written   bool
+	}{
+		"a label":         {func(e *v1alpha1.ExpertVector) { e.Labels = map[string]string{"a": "b"} }, false, true},
+		"a status":        {func(e *v1alpha1.ExpertVector) { e.Status.BaseDigest = "other" }, true, false},
+		"a specification": {func(e *v1alpha1.ExpertVector) { e.Generation = 2 }, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stored := &v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math", Namespace: "demo", Generation: 1}}
+			SetConditions(stored, Verdict{Reason: "Waits", Message: "m"})
+			r, _, _ := reporter(t, stored.DeepCopy())
+			ctx, key := t.Context(), client.ObjectKeyFromObject(stored)
+			expert, other := &v1alpha1.ExpertVector{}, &v1alpha1.ExpertVector{}
+			if err := errors.Join(r.Client.Get(ctx, key, expert), r.Client.Get(ctx, key, other)); err != nil {
+				t.Fatal(err)
+			}
+			c.meanwhile(other)
+			var err error
+			if c.status {
+				err = r.Client.Status().Update(ctx, other)
+			} else {
+				err = r.Client.Update(ctx, other)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := expert.DeepCopy()
+			expert.Status.Runs = []v1alpha1.RunStatus{{ID: "1", Retries: new(int32(1))}}
+			result, err := r.Report(ctx, before, expert, Ready{}, Wait("Waits", "m"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := &v1alpha1.ExpertVector{}
+			if err := r.Client.Get(ctx, key, after); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(after.Status.Runs) == 1; got != c.written {
+				t.Errorf("written: %v, want %v: %+v", got, c.written, after.Status)
+			}
+			if again := result.RequeueAfter == conflictRetry; again == c.written {
+				t.Errorf("looks again in %v", result.RequeueAfter)
+			}
+			if after.Labels["a"] != other.Labels["a"] {
+				t.Error("somebody's label is lost")
 			}
 		})
 	}
