@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
@@ -78,7 +79,7 @@ func asAPIError(err error) *apiError {
 	case errors.Is(err, engine.ErrBusy):
 		return newError(http.StatusTooManyRequests, typeTooMany, "rate_limit_exceeded", "",
 			"the server has as many requests waiting as it allows: try again after the time that Retry-After says")
-	case errors.Is(err, engine.ErrClosed):
+	case errors.Is(err, engine.ErrClosed), errors.Is(err, backend.ErrDeviceLost): // Another server may answer.
 		return newError(http.StatusServiceUnavailable, typeServer, "shutting_down", "", "the server is shutting down: try again")
 	case errors.Is(err, errNotLoaded):
 		return newError(http.StatusServiceUnavailable, typeServer, "not_ready", "", "%s: try again in a moment", err.Error())

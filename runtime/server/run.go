@@ -16,6 +16,8 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10
+	// tellTime is how long clients may take to read that their requests have failed.
+	tellTime = 5 * time.Second
 )
 
 // Run serves until ctx is done, then drains: readiness fails, requests in
@@ -72,7 +74,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			}
 		case err := <-lost:
 			// Whoever started this process starts another, and readiness fails until then.
-			return fmt.Errorf("serving: %w", err)
+			// Requests have failed; their clients are to be told.
+			telling, told := context.WithTimeout(context.WithoutCancel(ctx), tellTime)
+			shut := servers["API"].Shutdown(telling)
+			told()
+			return errors.Join(fmt.Errorf("serving: %w", err), shut)
 		case err := <-failed:
 			return err
 		case <-ctx.Done():

@@ -15,6 +15,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -178,7 +179,7 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 	}
 	var err error
 	set.strategy, err = adapt.New(choosing, encoder{c.tok}, baseScorer{c.engine}, func(err error) bool {
-		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed)
+		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
 	})
 	return set, failure.Permanent(contract.ReasonUsage, err)
 }

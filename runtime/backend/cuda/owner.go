@@ -129,7 +129,8 @@ func (o *owner) do(c command) error {
 	return c.run()
 }
 
-// release gives the device back.
+// release gives the device back, and returns the first of what went wrong: of a device
+// that is lost all calls fail alike.
 func (o *owner) release() error {
 	var errs []error
 	if o.queue != nil {
@@ -147,7 +148,12 @@ func (o *owner) release() error {
 	if o.context != (cu.CUContext{}) {
 		errs = append(errs, of("cuCtxDestroy", o.context.Destroy()))
 	}
-	return errors.Join(errs...)
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // send queues a command.
