@@ -8,12 +8,13 @@ export T2_BACKEND=cuda
 case ${1:-test} in
 test)
   failed=0
-  for name in cuda model engine train expert; do
-    echo "==> $name"
-    (cd "$name" && "../$name.test" -test.timeout 10m) || failed=1
+  here=$PWD
+  for package in backend/cuda model engine train expert; do
+    echo "==> $package"
+    (cd "runtime/$package" && "$here/${package##*/}.test" -test.timeout 10m) || failed=1
   done
   exit $failed
   ;;
-bench) (cd cuda && ../cuda.test -test.run '^$' -test.bench . -test.benchtime 1s) ;;
+bench) ./cuda.test -test.run '^$' -test.bench . -test.benchtime 1s ;;
 *) echo "usage: $0 test | bench" >&2; exit 2 ;;
 esac

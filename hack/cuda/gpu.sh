@@ -14,9 +14,12 @@ for package in backend/cuda model engine train expert; do
   name=${package##*/}
   echo "==> $name"
   go test -tags cuda -c -o "$out/$name.test" "./runtime/$package"
-  rm -rf "${out:?}/$name" && mkdir -p "$out/$name"
-  [ ! -d "runtime/$package/testdata" ] || cp -r "runtime/$package/testdata" "$out/$name/"
+  # Where the package is in the tree, because tests name what they read from there.
+  rm -rf "${out:?}/runtime/$package" && mkdir -p "$out/runtime/$package"
+  [ ! -d "runtime/$package/testdata" ] || cp -r "runtime/$package/testdata" "$out/runtime/$package/"
 done
+mkdir -p "$out/config/samples/demo"
+rm -rf "$out/config/samples/demo/model" && cp -r config/samples/demo/model "$out/config/samples/demo/"
 go build -tags cuda -trimpath -o "$out/t2-cuda" ./runtime
 cp hack/cuda/gpu-run.sh "$out/run"
 echo "Made $out: carry it to a machine with an NVIDIA driver, and there say run test, or run bench"
