@@ -96,12 +96,9 @@ func (r Reporter) onto(ctx context.Context, before, obj Object) error {
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
-		Value any    `json:"value,omitempty"`
+		Value any    `json:"value"`
 	}
-	change := []operation{{"test", "/metadata/generation", before.GetGeneration()}, {"test", "/status", was}, {"replace", "/status", is}}
-	if was == nil {
-		change = []operation{{"test", "/metadata/generation", before.GetGeneration()}, {"test", "/status", nil}, {"add", "/status", is}}
-	}
+	change := []operation{{"test", "/metadata/generation", before.GetGeneration()}, {"test", "/status", was}, {"add", "/status", is}}
 	patch, err := json.Marshal(change)
 	if err != nil {
 		return fmt.Errorf("writing the change of the status: %w", err)

@@ -26,12 +26,8 @@ func (f Footprint) Total() int64 { return f.Weights + f.Factors + f.Cache + f.Ac
 // loaded. It leaves out what a backend fills its layouts up with, and norms.
 func FootprintOf(c checkpoint.Config, dtype backend.DType, tokens, rows int) Footprint {
 	width, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	shapes := [projections][2]int{
-		qProj: {width, c.HiddenSize}, kProj: {keys, c.HiddenSize}, vProj: {keys, c.HiddenSize}, oProj: {c.HiddenSize, width},
-		gateProj: {c.IntermediateSize, c.HiddenSize}, upProj: {c.IntermediateSize, c.HiddenSize}, downProj: {c.HiddenSize, c.IntermediateSize},
-	}
 	var f Footprint
-	for _, s := range shapes {
+	for _, s := range projectionShapes(c) {
 		rank := min(s[0], s[1])
 		f.Weights += int64(c.Layers) * dtype.Bytes(s[0], s[1])
 		f.Factors += int64(c.Layers) * (dtype.Bytes(s[0], rank) + dtype.Bytes(rank, s[1]) + backend.F32.Bytes(1, rank))

@@ -63,7 +63,6 @@ func EmbeddingAs(t backend.DType) Option {
 // configuration says, the error names every one of them.
 func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, options ...Option) (*Model, error) {
 	c := ck.Config()
-	width := c.Heads * c.HeadDim
 	keys := c.KVHeads * c.HeadDim
 	m := &Model{
 		config: c, be: be,
@@ -80,10 +79,7 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	for _, o := range options {
 		o(m)
 	}
-	shapes := [projections][2]int{
-		qProj: {width, m.hidden}, kProj: {keys, m.hidden}, vProj: {keys, m.hidden}, oProj: {m.hidden, width},
-		gateProj: {m.inner, m.hidden}, upProj: {m.inner, m.hidden}, downProj: {m.hidden, m.inner},
-	}
+	shapes := projectionShapes(c)
 	for i := range c.Layers {
 		for j, module := range modules {
 			m.infos = append(m.infos, LinearInfo{
@@ -124,6 +120,15 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 		return nil, l.err
 	}
 	return m, nil
+}
+
+// projectionShapes are the shapes [Out, In] of the projections of each layer.
+func projectionShapes(c checkpoint.Config) [projections][2]int {
+	width, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	return [projections][2]int{
+		qProj: {width, c.HiddenSize}, kProj: {keys, c.HiddenSize}, vProj: {keys, c.HiddenSize}, oProj: {c.HiddenSize, width},
+		gateProj: {c.IntermediateSize, c.HiddenSize}, upProj: {c.IntermediateSize, c.HiddenSize}, downProj: {c.HiddenSize, c.IntermediateSize},
+	}
 }
 
 // headNorms are the norms of single heads, of queries and of keys.

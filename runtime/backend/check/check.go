@@ -153,19 +153,34 @@ func ask(a backend.Ask, n, vocabulary int) error {
 	if a.Row < 0 || a.Row >= n {
 		return fmt.Errorf("row %d of %d", a.Row, n)
 	}
-	tokens := a.Scores
-	if d := a.Draw; d != nil {
-		tokens = slices.Concat(tokens, d.Repeated)
-		for _, list := range [...][]sample.Adjustment{d.Bias, d.Penalties} {
-			for _, one := range list {
-				tokens = append(tokens, one.Token)
+	if err := tokens(a.Scores, vocabulary); err != nil || a.Draw == nil {
+		return err
+	}
+	if err := tokens(a.Draw.Repeated, vocabulary); err != nil {
+		return err
+	}
+	for _, list := range [...][]sample.Adjustment{a.Draw.Bias, a.Draw.Penalties} {
+		for i := range list {
+			if err := token(list[i].Token, vocabulary); err != nil {
+				return err
 			}
 		}
 	}
-	for _, token := range tokens {
-		if token < 0 || int(token) >= vocabulary {
-			return fmt.Errorf("token %d of %d", token, vocabulary)
+	return nil
+}
+
+func tokens(list []int32, vocabulary int) error {
+	for _, t := range list {
+		if err := token(t, vocabulary); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func token(t int32, vocabulary int) error {
+	if t < 0 || int(t) >= vocabulary {
+		return fmt.Errorf("token %d of %d", t, vocabulary)
 	}
 	return nil
 }
@@ -176,8 +191,8 @@ func Positions(op string, positions []backend.Position, vocabulary int, based bo
 		return fmt.Errorf("%s: a weight of the divergence, and nothing to diverge from", op)
 	}
 	for i, p := range positions {
-		if p.Token < 0 || int(p.Token) >= vocabulary {
-			return fmt.Errorf("%s: token %d of %d at position %d", op, p.Token, vocabulary, i)
+		if err := token(p.Token, vocabulary); err != nil {
+			return fmt.Errorf("%s: %w at position %d", op, err, i)
 		}
 	}
 	return nil

@@ -40,7 +40,20 @@ func (b *Backend) composeRows(ctx context.Context, dst, u *weight, vt backend.We
 	const op = "compose"
 	rank, in := u.In(), vt.In()
 	defer dst.changed()
-	left, w := make([]float32, min(rows, dst.Out())*rank), make([]float32, min(rows, dst.Out())*in)
+	most := min(rows, dst.Out())
+	var memory [2]backend.Buffer // From the pool: new memory costs more than it computes.
+	for i, size := range []int{most * rank, most * in} {
+		var err error
+		if memory[i], err = b.Alloc(backend.F32, size); err != nil {
+			return err
+		}
+		defer b.Free(memory[i])
+	}
+	args, err := operands(op, operand{"rows of U", memory[0], -1}, operand{"rows", memory[1], -1})
+	if err != nil {
+		return err
+	}
+	left, w := args[0], args[1]
 	for first := 0; first < dst.Out(); first += rows {
 		if err := context.Cause(ctx); err != nil {
 			return err

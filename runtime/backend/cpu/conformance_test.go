@@ -22,7 +22,7 @@ const guard = 64
 
 var sentinel = float32(-1.2345e33)
 
-func (g *guarded) NewArena() backend.Arena { return newArena(g) }
+func (g *guarded) NewArena() backend.Arena { return backend.NewArena(g) }
 
 func (g *guarded) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 	inner, err := g.Backend.Alloc(t, n)

@@ -60,50 +60,5 @@ func indices(op, name string, i backend.Index, want int) ([]int32, error) {
 	return own.values, nil
 }
 
-// stepArena is backend.Arena: it remembers what is allocated.
-type stepArena struct {
-	memory memory
-	live   map[backend.Buffer]struct{}
-}
-
-// memory is what an arena's buffers come from: the backend.
-type memory interface {
-	Alloc(t backend.DType, n int) (backend.Buffer, error)
-	Free(b backend.Buffer)
-}
-
 // NewArena implements backend.Device.
-func (b *Backend) NewArena() backend.Arena { return newArena(b) }
-
-func newArena(m memory) *stepArena {
-	return &stepArena{memory: m, live: map[backend.Buffer]struct{}{}}
-}
-
-// Alloc implements backend.Arena.
-func (a *stepArena) Alloc(t backend.DType, n int) (backend.Buffer, error) {
-	b, err := a.memory.Alloc(t, n)
-	if err == nil {
-		a.Adopt(b)
-	}
-	return b, err
-}
-
-// Free implements backend.Arena.
-func (a *stepArena) Free(b backend.Buffer) {
-	delete(a.live, b)
-	a.memory.Free(b)
-}
-
-// Adopt implements backend.Arena.
-func (a *stepArena) Adopt(b backend.Buffer) { a.live[b] = struct{}{} }
-
-// Release implements backend.Arena.
-func (a *stepArena) Release(b backend.Buffer) { delete(a.live, b) }
-
-// Reset implements backend.Arena.
-func (a *stepArena) Reset() {
-	for b := range a.live {
-		a.memory.Free(b)
-	}
-	clear(a.live)
-}
+func (b *Backend) NewArena() backend.Arena { return backend.NewArena(b) }

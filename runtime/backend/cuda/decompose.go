@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"unsafe"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/svd"
@@ -309,11 +308,3 @@ func (d *decomposition) relativeError(u, s, vt *held) (float64, error) {
 
 // tiles is how many tiles of a size cover n.
 func tiles(n, size int) int { return (n + size - 1) / size }
-
-func upload[T any](b *Backend, dst address, src []T) error {
-	return b.toDevice(dst, elements(src), int64(len(src))*int64(unsafe.Sizeof(src[0])))
-}
-
-func download[T any](b *Backend, dst []T, src address) error {
-	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(dst[0])))
-}

@@ -37,7 +37,7 @@ func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]ba
 		}
 		answers[i].Logits = make([]float32, c)
 		row := args[0].start + address(backend.F32.Bytes(1, ask.Row*c))
-		if err := b.toHost(elements(answers[i].Logits), row, backend.F32.Bytes(1, c)); err != nil {
+		if err := download(b, answers[i].Logits, row); err != nil {
 			return nil, fmt.Errorf("%s: %w", op, err)
 		}
 	}
@@ -169,7 +169,7 @@ func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (deci
 		return decided{}, err
 	}
 	data := make([]byte, down)
-	if err := b.toHost(elements(data), answers.at(), down); err != nil {
+	if err := download(b, data, answers.at()); err != nil {
 		return decided{}, err
 	}
 	out := decided{numbers: make([]int32, numbers*asks.count), scores: make([]float64, asks.total)}
@@ -240,8 +240,7 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer in.giver.give()
-	down := make([]byte, n*numbers*float)
-	losses, err := b.memory.hold(int64(len(down)))
+	losses, err := b.memory.hold(int64(n * numbers * float))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -253,13 +252,13 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 	if err != nil {
 		return nil, err
 	}
-	if err := b.toHost(elements(down), losses.at(), int64(len(down))); err != nil {
+	down := make([]float64, n*numbers)
+	if err := download(b, down, losses.at()); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	out := make([]backend.Loss, n)
 	for i := range out {
-		out[i].LogProb = math.Float64frombits(binary.LittleEndian.Uint64(down[numbers*float*i:]))
-		out[i].KL = math.Float64frombits(binary.LittleEndian.Uint64(down[numbers*float*i+float:]))
+		out[i] = backend.Loss{LogProb: down[numbers*i], KL: down[numbers*i+1]}
 	}
 	return out, nil
 }

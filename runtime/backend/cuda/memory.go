@@ -305,7 +305,7 @@ func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
 	if err != nil {
 		return err
 	}
-	return b.toDevice(args[0].start, elements(src), args[0].bytes())
+	return upload(b, args[0].start, src)
 }
 
 // Download implements backend.Device.
@@ -314,7 +314,7 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.toHost(elements(dst), args[0].start, args[0].bytes())
+	return download(b, dst, args[0].start)
 }
 
 // toDevice copies behind all that was queued. It waits until the driver has what it
@@ -322,6 +322,17 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 // returns (CUDA driver API, the chapter on when calls of its API wait).
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
 	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
+}
+
+// upload is toDevice of all elements of a slice, and download the opposite.
+func upload[T any](b *Backend, dst address, src []T) error {
+	var one T
+	return b.toDevice(dst, elements(src), int64(len(src))*int64(unsafe.Sizeof(one)))
+}
+
+func download[T any](b *Backend, dst []T, src address) error {
+	var one T
+	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(one)))
 }
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.

@@ -69,6 +69,16 @@ func (t *tables) Set(lists ...[]int32) error {
 	})
 }
 
+// firstRows are the numbers from 0 to n−1 on the device: all rows of a matrix.
+func (b *Backend) firstRows(n int) (*tables, error) {
+	all := make([]int32, n)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	t := &tables{backend: b}
+	return t, t.Set(all)
+}
+
 // At implements backend.Tables.
 func (t *tables) At(i int) backend.Index {
 	if i < 0 || i >= len(t.lists) {
@@ -98,49 +108,5 @@ func indices(op, name string, i backend.Index, want int) (*list, error) {
 	return own, nil
 }
 
-// arena is a backend.Arena: it remembers what is allocated.
-type arena struct {
-	backend *Backend
-	live    map[*buffer]struct{}
-}
-
 // NewArena implements backend.Device.
-func (b *Backend) NewArena() backend.Arena { return &arena{backend: b, live: map[*buffer]struct{}{}} }
-
-// Alloc implements backend.Arena.
-func (a *arena) Alloc(t backend.DType, n int) (backend.Buffer, error) {
-	b, err := a.backend.alloc(t, n)
-	if err != nil {
-		return nil, err
-	}
-	a.live[b] = struct{}{}
-	return b, nil
-}
-
-// Free implements backend.Arena.
-func (a *arena) Free(b backend.Buffer) {
-	a.Release(b)
-	a.backend.Free(b)
-}
-
-// Adopt implements backend.Arena.
-func (a *arena) Adopt(b backend.Buffer) {
-	if own, ok := b.(*buffer); ok && own != nil {
-		a.live[own] = struct{}{}
-	}
-}
-
-// Release implements backend.Arena.
-func (a *arena) Release(b backend.Buffer) {
-	if own, ok := b.(*buffer); ok {
-		delete(a.live, own)
-	}
-}
-
-// Reset implements backend.Arena.
-func (a *arena) Reset() {
-	for b := range a.live {
-		a.backend.Free(b)
-	}
-	clear(a.live)
-}
+func (b *Backend) NewArena() backend.Arena { return backend.NewArena(b) }

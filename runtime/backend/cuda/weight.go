@@ -65,14 +65,7 @@ func (m *matrix) scales() address {
 	return m.at() + address(m.elements())
 }
 
-func (m *matrix) bytes() int64 {
-	bytes := m.elements()
-	if m.kind == backend.Int8 {
-		const scale = 2
-		bytes += int64(m.rows) * int64(m.pitch/backend.Int8Block) * scale
-	}
-	return bytes
-}
+func (m *matrix) bytes() int64 { return m.kind.Bytes(m.rows, m.pitch) }
 
 func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, error) {
 	m := matrix{kind: kind, rows: rows, columns: columns, pitch: (columns + pitchMultiple - 1) / pitchMultiple * pitchMultiple}
@@ -124,7 +117,7 @@ func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backe
 	for first := 0; first < out; first += rows {
 		n := min(rows, out-first)
 		part := data[first*in : (first+n)*in]
-		if err := b.toDevice(staged.start, elements(part), backend.F32.Bytes(1, len(part))); err != nil {
+		if err := upload(b, staged.start, part); err != nil {
 			return nil, fmt.Errorf("%s [%d, %d]: %w", op, out, in, err)
 		}
 		if err := b.pack(&m, first, n, staged.start); err != nil {
@@ -161,12 +154,8 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 		return nil, err
 	}
 	m := &own.matrix
-	all := make([]int32, m.rows)
-	for i := range all {
-		all[i] = int32(i)
-	}
-	rows := &tables{backend: b}
-	if err := rows.Set(all); err != nil {
+	rows, err := b.firstRows(m.rows)
+	if err != nil {
 		return nil, err
 	}
 	defer rows.Free()
@@ -264,12 +253,8 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer b.Free(w)
-	all := make([]int32, out)
-	for i := range all {
-		all[i] = int32(i)
-	}
-	lists := &tables{backend: b}
-	if err := lists.Set(all); err != nil {
+	lists, err := b.firstRows(out)
+	if err != nil {
 		return err
 	}
 	defer lists.Free()
@@ -278,7 +263,7 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 			return err
 		}
 		n := min(rows, out-first)
-		ids := &list{at: lists.lists[0].at + address(4*first), values: all[first : first+n]}
+		ids := &list{at: lists.lists[0].at + address(4*first), values: lists.lists[0].values[first : first+n]}
 		us, ws := *left, *w
 		us.n, ws.n = n*rank, n*in
 		if err := b.gather(&us, &u.matrix, ids); err != nil {
