@@ -10,7 +10,8 @@
 //   scatter_T(y, x, rows, n, c)                   y[rows[i]] = x[i], unless rows[i] < 0
 //   add_T(y, x, count)                            y += x
 //   addrows_T(y, x, n, c)                         y[i] += x [c]
-//   scalecols_T(y, x, s f32, n, c)                y[i] = x[i] ⊙ s [c]; y may be x
+//   scalecols_T(y, x, bank f32, index, n, c)      y[i] = x[i] ⊙ bank[index[i]] [c], or bank[0]
+//                                                 without an index; y may be x
 //   columndots_T(d f32, a, b, n, c)               d[j] = Σᵢ a[i, j]·b[i, j]
 //   convert_T_U(y, x, count)                      from T to the other, to nearest even
 //   fill_T(y, value, count)
@@ -18,7 +19,7 @@
 //   transpose_W_U(w', w, wscales, m, k, ldw, ldt) w' [k, ldt] of U is wᵀ, zero from m to ldt;
 //                                                 f32 → f32, bf16 → bf16, i8 → f32
 //
-// ids and rows are int32 [n]. Distinct rows are scattered to. pack rounds as
+// ids, rows and index are int32 [n]. Distinct rows are scattered to. pack rounds as
 // runtime/backend's WeightType says; a block with an element that is not finite gets
 // the scale NaN, so that no product hides it.
 //
@@ -146,18 +147,23 @@ template <class T> __device__ __forceinline__ void addrows(T *y, const T *x, i64
 KERNEL(kThreads) addrows_f32(float *y, const float *x, i64 n, i64 c) { addrows(y, x, n, c); }
 KERNEL(kThreads) addrows_bf16(bf16 *y, const bf16 *x, i64 n, i64 c) { addrows(y, x, n, c); }
 
-template <class T> __device__ __forceinline__ void scalecols(T *y, const T *x, const float *s, i64 n, i64 c) {
+template <class T>
+__device__ __forceinline__ void scalecols(T *y, const T *x, const float *bank, const int *index, i64 n, i64 c) {
   eachOfRows(n, c, [&](i64 row, i64 at, i64 left) {
     float v[kVector], w[kVector];
     load(v, x + row * c + at, left);
-    load(w, s + at, left);
+    load(w, bank + (index != nullptr ? index[row] * c : 0) + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) v[j] *= w[j];
     store(y + row * c + at, v, left);
   });
 }
-KERNEL(kThreads) scalecols_f32(float *y, const float *x, const float *s, i64 n, i64 c) { scalecols(y, x, s, n, c); }
-KERNEL(kThreads) scalecols_bf16(bf16 *y, const bf16 *x, const float *s, i64 n, i64 c) { scalecols(y, x, s, n, c); }
+KERNEL(kThreads) scalecols_f32(float *y, const float *x, const float *bank, const int *index, i64 n, i64 c) {
+  scalecols(y, x, bank, index, n, c);
+}
+KERNEL(kThreads) scalecols_bf16(bf16 *y, const bf16 *x, const float *bank, const int *index, i64 n, i64 c) {
+  scalecols(y, x, bank, index, n, c);
+}
 
 template <class T> __device__ __forceinline__ void columndots(float *d, const T *a, const T *b, i64 n, i64 c) {
   constexpr int kSums = kThreads / kWarp, kAhead = 8;

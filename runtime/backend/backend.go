@@ -179,7 +179,7 @@ type MemoryInfo struct {
 // Capabilities tells callers what to expect before they start.
 type Capabilities struct {
 	// Backward: the operations whose names end in Backward, MatMulBackward,
-	// ColumnDots and PolicyGradient are implemented.
+	// ColumnDots, OuterSums and PolicyGradient are implemented.
 	Backward bool
 	// RowInvariant: a row of a result has the same bits whatever rows are beside it.
 	RowInvariant bool
@@ -243,11 +243,15 @@ type RowOps interface {
 	Add(y, x Buffer) error
 	// AddToRows computes y [N, C] += x, where x [C] is added to every row.
 	AddToRows(y, x Buffer, n int) error
-	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
-	// y and x may be the same buffer.
-	ScaleColumns(y, x, s Buffer, n int) error
+	// ScaleColumns computes y [N, C] = x, each row multiplied by its scales. y and x may
+	// be the same buffer.
+	ScaleColumns(y, x Buffer, s Scales, n int) error
 	// ColumnDots computes d [C], d[c] = Σₙ a[n,c]·b[n,c], summed in row order.
 	ColumnDots(d, a, b Buffer, n int) error
+	// OuterSums computes d [A, C], d[i,c] = Σₙ a[n,i]·b[n,c], of a [N, A] and b [N, C], in
+	// float32: the gradient of a matrix that is small in one direction. The order of a sum
+	// depends on N alone.
+	OuterSums(d, a, b Buffer, n int) error
 	// SelectRows copies rows of x [·, c]: y [rows.Len(), c], y[i] = x[rows[i]].
 	SelectRows(y, x Buffer, rows Index, c int) error
 	// ScatterRows is its opposite: y[rows[i]] = x[i], with distinct rows; a row −1
@@ -302,8 +306,8 @@ type Product struct {
 	Add    bool
 }
 
-// Scales are what the rows [N, C] of a product's input are multiplied by, element
-// by element: row n becomes x[n] ⊙ Bank[Index[n]].
+// Scales are what rows [N, C] are multiplied by, element by element: row n becomes
+// x[n] ⊙ Bank[Index[n]].
 type Scales struct {
 	// Bank are scales [S, C], at least one.
 	Bank Buffer

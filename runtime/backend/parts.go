@@ -1,5 +1,7 @@
 package backend
 
+import "slices"
+
 // Parts computes the parts of a transformer's layer: by a backend's own fused
 // operation where it has one, and composed of small ones where it has not. Buffers
 // between small ones come from the arena.
@@ -11,13 +13,32 @@ type Parts struct {
 	Storage DType
 }
 
-// Linear is a projection: y = W·x for a dense W, or y = U·(s ⊙ (Vᵀ·x)) for one that
-// is factored (Transformer², section 3.1). Either W is set, or the others are.
+// Linear is a projection and what adapters do to it:
+//
+//	y = Out ⊙ (W·(In ⊙ x)) + Low.B·(Low.Scales ⊙ (Low.A·x))
+//
+// for a dense W, or with U·(Scales ⊙ (Vᵀ·(In ⊙ x))) for one that is factored
+// (Transformer², section 3.1). Either W is set, or U, Vt and Scales are. All scales are
+// those of each row, so that a batch may mix adapters of every kind.
 type Linear struct {
 	W      Weight // [Out, In]
 	U, Vt  Weight // [Out, R] and [R, In]
 	Scales *Scales
+	// In [In] and Out [Out] multiply what goes in and what the matrix makes of it, and Low
+	// adds to that; each may be nil.
+	In, Out *Scales
+	Low     *LowRank
 }
+
+// LowRank are pairs of low-rank matrices, behind each other: A [R, In] and B [Out, R].
+// A row has scales [R], zero for the pairs that are not its.
+type LowRank struct {
+	A, B   Weight
+	Scales *Scales
+}
+
+// plain reports that no adapter has a part in it but by the scales of a factored matrix.
+func (l *Linear) plain() bool { return l.In == nil && l.Out == nil && l.Low == nil }
 
 // Projection is one output of Project.
 type Projection struct {
@@ -28,6 +49,13 @@ type Projection struct {
 	Add bool
 	// Bias [Out] is added to each row; it may be nil.
 	Bias Buffer
+}
+
+// Kept is what the gradient of a projection's parameters needs; what it has not is nil.
+type Kept struct {
+	Inner Buffer // Vᵀ·(In ⊙ x) [N, R], of a factored one.
+	Low   Buffer // Low.A·x [N, R].
+	Plain Buffer // What Out multiplies [N, Out].
 }
 
 // Norm is what a projection's input goes through first.
@@ -68,7 +96,8 @@ type CacheRows struct {
 // is nil: queries, keys and values; gate and up; or the one that ends a half of a
 // layer.
 func (p *Parts) Project(x Buffer, norm *Norm, n int, all ...Projection) error {
-	if fused, ok := p.Backend.(NormProjector); ok {
+	fused, ok := p.Backend.(NormProjector)
+	if ok && !slices.ContainsFunc(all, func(l Projection) bool { return !l.plain() }) {
 		return fused.NormProject(p.Arena, x, norm, n, all...)
 	}
 	in := x
@@ -83,38 +112,63 @@ func (p *Parts) Project(x Buffer, norm *Norm, n int, all ...Projection) error {
 		}
 		in = normed
 	}
-	inner, err := p.ProjectKeep(in, n, all...)
-	for _, b := range inner {
-		p.Arena.Free(b)
+	kept, err := p.ProjectKeep(in, n, all...)
+	for _, k := range kept {
+		p.Arena.Free(k.Inner)
+		p.Arena.Free(k.Low)
+		p.Arena.Free(k.Plain)
 	}
 	return err
 }
 
-// ProjectKeep computes projections of x and returns h = Vᵀ·x [N, R] of those that are
-// factored, which their gradient needs; nil for the others. On an error the arena has
-// what was allocated.
-func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Buffer, error) {
-	inner := make([]Buffer, len(all))
-	first, second := make([]Product, 0, len(all)), make([]Product, 0, len(all))
-	for i, l := range all {
+// ProjectKeep computes projections of x and returns what their gradients need. On an
+// error the arena has what was allocated.
+func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Kept, error) {
+	kept := make([]Kept, len(all))
+	first, second, third := make([]Product, 0, 2*len(all)), make([]Product, 0, len(all)), make([]Product, 0, len(all))
+	alloc := func(b *Buffer, width int) error {
+		var err error
+		*b, err = p.Arena.Alloc(p.Storage, n*width)
+		return err
+	}
+	for i := range all {
+		l, k := &all[i], &kept[i]
+		y, add := l.Y, l.Add
+		if l.Out != nil {
+			if err := alloc(&k.Plain, l.out()); err != nil {
+				return nil, err
+			}
+			y, add = k.Plain, false
+		}
 		if l.W != nil {
-			second = append(second, Product{Y: l.Y, X: x, W: l.W, Add: l.Add})
-			continue
+			second = append(second, Product{Y: y, X: x, W: l.W, Scales: l.In, Add: add})
+		} else {
+			if err := alloc(&k.Inner, l.Vt.Out()); err != nil {
+				return nil, err
+			}
+			first = append(first, Product{Y: k.Inner, X: x, W: l.Vt, Scales: l.In})
+			second = append(second, Product{Y: y, X: k.Inner, W: l.U, Scales: l.Scales, Add: add})
 		}
-		h, err := p.Arena.Alloc(p.Storage, n*l.Vt.Out())
-		if err != nil {
+		if l.Low != nil {
+			if err := alloc(&k.Low, l.Low.A.Out()); err != nil {
+				return nil, err
+			}
+			first = append(first, Product{Y: k.Low, X: x, W: l.Low.A})
+			third = append(third, Product{Y: l.Y, X: k.Low, W: l.Low.B, Scales: l.Low.Scales, Add: true})
+		}
+	}
+	if err := p.products(n, first); err != nil {
+		return nil, err
+	}
+	if err := p.products(n, second); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if err := p.scaleOutput(&all[i], kept[i].Plain, n); err != nil {
 			return nil, err
 		}
-		inner[i] = h
-		first = append(first, Product{Y: h, X: x, W: l.Vt})
-		second = append(second, Product{Y: l.Y, X: h, W: l.U, Scales: l.Scales, Add: l.Add})
 	}
-	if len(first) > 0 {
-		if err := p.MatMul(n, first...); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.MatMul(n, second...); err != nil {
+	if err := p.products(n, third); err != nil {
 		return nil, err
 	}
 	for _, l := range all {
@@ -124,7 +178,42 @@ func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Buffer, error
 			}
 		}
 	}
-	return inner, nil
+	return kept, nil
+}
+
+// products computes products, if there are any.
+func (p *Parts) products(n int, all []Product) error {
+	if len(all) == 0 {
+		return nil
+	}
+	return p.MatMul(n, all...)
+}
+
+// scaleOutput writes or adds Out ⊙ plain, where a projection has it.
+func (p *Parts) scaleOutput(l *Projection, plain Buffer, n int) error {
+	if l.Out == nil {
+		return nil
+	}
+	if !l.Add {
+		return p.ScaleColumns(l.Y, plain, *l.Out, n)
+	}
+	scaled, err := p.Arena.Alloc(p.Storage, plain.Len())
+	if err != nil {
+		return err
+	}
+	defer p.Arena.Free(scaled)
+	if err := p.ScaleColumns(scaled, plain, *l.Out, n); err != nil {
+		return err
+	}
+	return p.Add(l.Y, scaled)
+}
+
+// out is the width of the output.
+func (l *Linear) out() int {
+	if l.W != nil {
+		return l.W.Out()
+	}
+	return l.U.Out()
 }
 
 // RotateStore rotates queries [N, Heads·D] in place, unless they are nil, and writes

@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
 // Backward takes the gradient of a loss with respect to the logits of Forward, which
-// the tape has by PolicyGradient or Gradient,
-// back through the model and returns its gradient with respect to the scale s
-// of every factored projection: ds[i] = Σ over tokens of (uᵢᵀg)(vᵢᵀx), with g
-// the gradient of the projection's output and x its input. It consumes the
-// tape, also on an error.
-func (m *Model) Backward(ctx context.Context, t *Tape) (map[string][]float32, error) {
+// the tape has by PolicyGradient or Gradient, back through the model and returns its
+// gradient with respect to the parameters of every adapted projection. That of the scale
+// is ds[i] = Σ over tokens of (uᵢᵀg)(vᵢᵀx), with g the gradient of the projection's
+// output and x its input. It consumes the tape, also on an error.
+func (m *Model) Backward(ctx context.Context, t *Tape) (map[string]Parameters, error) {
 	if t.model != m {
 		return nil, errors.New("the tape is of another model")
 	}
@@ -28,7 +28,7 @@ func (m *Model) Backward(ctx context.Context, t *Tape) (map[string][]float32, er
 	p := t.pass
 	g := newGradients(p, m)
 	dx := m.headBackward(p, t)
-	lowest := m.lowestFactored()
+	lowest := m.lowestAdapted()
 	for i := len(m.layers) - 1; i >= lowest; i-- {
 		p.check(ctx)
 		dx = m.layers[i].backward(p, m, dx, t, &t.layers[i], i > lowest, g)
@@ -40,53 +40,117 @@ func (m *Model) Backward(ctx context.Context, t *Tape) (map[string][]float32, er
 	return out, nil
 }
 
-// gradients are those of all scales, in one buffer: they come to the host together.
+// gradients are those of all parameters, in one buffer: they come to the host together.
 type gradients struct {
 	all   backend.Buffer
-	parts map[*linear]backend.Buffer // [R] of it.
+	parts map[*linear]*gradient
 	order []*linear
 }
 
+// gradient is that of one projection's parameters; what it has not is nil. That of B is
+// turned, [r, Out].
+type gradient struct {
+	s, in, out, a, bt backend.Buffer
+}
+
+// shares lists a projection's parameters and how many elements each has.
+func (l *linear) shares(g *gradient) []share {
+	var all []share
+	add := func(there bool, b *backend.Buffer, n int) {
+		if there {
+			all = append(all, share{b, n})
+		}
+	}
+	add(l.factored(), &g.s, 0)
+	if l.factored() {
+		all[0].n = l.rank()
+	}
+	add(l.in != nil, &g.in, l.info.In)
+	add(l.out != nil, &g.out, l.info.Out)
+	if l.low != nil {
+		r := l.low.a.Out()
+		add(true, &g.a, r*l.info.In)
+		add(true, &g.bt, r*l.info.Out)
+	}
+	return all
+}
+
+type share struct {
+	buffer *backend.Buffer
+	n      int
+}
+
 func newGradients(p *pass, m *Model) *gradients {
-	g := &gradients{order: m.factored(), parts: map[*linear]backend.Buffer{}}
+	g := &gradients{order: m.adapted(), parts: map[*linear]*gradient{}}
 	n := 0
 	for _, l := range g.order {
-		n += l.rank()
+		for _, s := range l.shares(&gradient{}) {
+			n += s.n
+		}
 	}
 	g.all = p.allocAs(backend.F32, n)
 	p.do(func() error { return p.Zero(g.all) })
 	n = 0
 	for _, l := range g.order {
-		p.do(func() (err error) {
-			g.parts[l], err = p.Rows(g.all, 1, n, n+l.rank())
-			return err
-		})
-		n += l.rank()
+		own := &gradient{}
+		g.parts[l] = own
+		for _, s := range l.shares(own) {
+			p.do(func() (err error) {
+				*s.buffer, err = p.Rows(g.all, 1, n, n+s.n)
+				return err
+			})
+			n += s.n
+		}
 	}
 	return g
 }
 
 // host returns the gradients by the names of the projections.
-func (g *gradients) host(p *pass) map[string][]float32 {
+func (g *gradients) host(p *pass) map[string]Parameters {
 	if p.err != nil {
 		return nil
 	}
 	data := make([]float32, g.all.Len())
 	p.do(func() error { return p.Download(data, g.all) })
-	out := make(map[string][]float32, len(g.order))
+	out := make(map[string]Parameters, len(g.order))
+	take := func(n int) []float32 {
+		part := data[:n:n]
+		data = data[n:]
+		return part
+	}
 	for _, l := range g.order {
-		out[l.info.Name] = data[:l.rank():l.rank()]
-		data = data[l.rank():]
+		var d Parameters
+		if l.factored() {
+			d.S = take(l.rank())
+		}
+		if l.in != nil {
+			d.In = take(l.info.In)
+		}
+		if l.out != nil {
+			d.Out = take(l.info.Out)
+		}
+		if l.low != nil {
+			r := l.low.a.Out()
+			d.A = take(r * l.info.In)
+			bt := take(r * l.info.Out)
+			d.B = make([]float32, len(bt))
+			for i := range r {
+				for o := range l.info.Out {
+					d.B[o*r+i] = bt[i*l.info.Out+o]
+				}
+			}
+		}
+		out[l.info.Name] = d
 	}
 	return out
 }
 
-// lowestFactored returns the first layer with a factored projection, or the
-// number of layers: below it no gradient is wanted.
-func (m *Model) lowestFactored() int {
+// lowestAdapted returns the first layer with an adapted projection, or the number of
+// layers: below it no gradient is wanted.
+func (m *Model) lowestAdapted() int {
 	for i := range m.layers {
 		for _, l := range m.layers[i].linears {
-			if l.factored() {
+			if l.adapted() {
 				return i
 			}
 		}
@@ -114,7 +178,7 @@ func (m *Model) headBackward(p *pass, t *Tape) backend.Buffer {
 func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, g *gradients) backend.Buffer {
 	attention := deeper
 	for _, i := range []int{qProj, kProj, vProj, oProj} {
-		attention = attention || l.linears[i].factored()
+		attention = attention || l.linears[i].adapted()
 	}
 	l.mlpBackward(p, m, dx, t.out(lt).n, lt, attention, g)
 	if attention {
@@ -126,22 +190,41 @@ func (l *layer) backward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *laye
 
 // back takes dy back through one projection, to dx or added to it, and files its
 // gradient.
-func (l *layer) back(p *pass, projection int, dx, dy backend.Buffer, n int, add bool, lt *layerTape, g *gradients) {
+func (l *layer) back(p *pass, projection int, dx, dy, x backend.Buffer, n int, add bool, lt *layerTape, g *gradients) {
 	linear := l.linears[projection]
-	linear.backward(p, g.parts[linear], dx, dy, lt.inner[projection], n, add)
+	linear.backward(p, g.parts[linear], dx, dy, x, lt.kept[projection], n, add)
+}
+
+// inputOf returns again what went into projections after a norm, if the gradients of one
+// of them need it.
+func (l *layer) inputOf(p *pass, m *Model, x, gain backend.Buffer, n int, which ...int) backend.Buffer {
+	if !slices.ContainsFunc(which, func(i int) bool { return l.linears[i].needsInput() }) {
+		return nil
+	}
+	normed := p.alloc(n * m.hidden)
+	p.do(func() error { return p.RMSNorm(normed, x, gain, n, m.eps) })
+	return normed
 }
 
 func (l *layer) mlpBackward(p *pass, m *Model, dx backend.Buffer, n int, lt *layerTape, deeper bool, g *gradients) {
 	dActivated := p.alloc(n * m.inner)
-	l.back(p, downProj, dActivated, dx, n, false, lt, g)
+	var activated backend.Buffer
+	if l.linears[downProj].needsInput() {
+		activated = p.alloc(n * m.inner)
+		p.do(func() error { return p.Activate(backend.SiLU, activated, lt.gate, lt.up) })
+	}
+	l.back(p, downProj, dActivated, dx, activated, n, false, lt, g)
+	p.free(activated)
 	dGate, dUp := p.alloc(n*m.inner), p.alloc(n*m.inner)
 	p.do(func() error { return p.SwiGLUBackward(dGate, dUp, dActivated, lt.gate, lt.up) })
 	var dNormed backend.Buffer
 	if deeper {
 		dNormed = p.alloc(n * m.hidden)
 	}
-	l.back(p, gateProj, dNormed, dGate, n, false, lt, g)
-	l.back(p, upProj, dNormed, dUp, n, true, lt, g)
+	normed := l.inputOf(p, m, lt.middle, l.mlpNorm, n, gateProj, upProj)
+	l.back(p, gateProj, dNormed, dGate, normed, n, false, lt, g)
+	l.back(p, upProj, dNormed, dUp, normed, n, true, lt, g)
+	p.free(normed)
 	if deeper {
 		p.do(func() error { return p.RMSNormBackward(dx, dNormed, lt.middle, l.mlpNorm, n, m.eps) })
 	}
@@ -151,7 +234,7 @@ func (l *layer) mlpBackward(p *pass, m *Model, dx backend.Buffer, n int, lt *lay
 func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape, lt *layerTape, deeper bool, g *gradients) backend.Buffer {
 	rows, n, all := t.out(lt), t.out(lt).n, t.rows.n
 	dAttended := p.alloc(n * m.width())
-	l.back(p, oProj, dAttended, dx, n, false, lt, g)
+	l.back(p, oProj, dAttended, dx, lt.attended, n, false, lt, g)
 	dq, dk, dv := p.alloc(n*m.width()), p.alloc(all*m.keys), p.alloc(all*m.keys)
 	p.do(func() error {
 		return p.AttentionBackward(dq, dk, dv, dAttended, lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
@@ -163,14 +246,23 @@ func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape,
 	if deeper {
 		dNormed = p.alloc(n * m.hidden)
 	}
-	l.back(p, qProj, dNormed, dq, n, false, lt, g)
+	normed := l.inputOf(p, m, lt.x, l.attentionNorm, all, qProj, kProj, vProj)
+	ofQueries := normed
+	if normed != nil && lt.picked != nil {
+		ofQueries = p.pick(normed, lt.picked, m.hidden)
+	}
+	l.back(p, qProj, dNormed, dq, ofQueries, n, false, lt, g)
 	if deeper && lt.picked != nil {
 		picked, dPicked := dNormed, dx
 		dNormed, dx = p.spread(picked, lt.picked, all, m.hidden), p.spread(dPicked, lt.picked, all, m.hidden)
 		p.free(picked, dPicked)
 	}
-	l.back(p, kProj, dNormed, dk, all, true, lt, g)
-	l.back(p, vProj, dNormed, dv, all, true, lt, g)
+	l.back(p, kProj, dNormed, dk, normed, all, true, lt, g)
+	l.back(p, vProj, dNormed, dv, normed, all, true, lt, g)
+	if lt.picked != nil {
+		p.free(ofQueries)
+	}
+	p.free(normed)
 	if deeper {
 		p.do(func() error { return p.RMSNormBackward(dx, dNormed, lt.x, l.attentionNorm, all, m.eps) })
 	}

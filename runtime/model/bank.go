@@ -6,14 +6,15 @@ import (
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
-// bank holds scales of one factored projection, σ⊙z, in rows of one buffer: its own
-// in the first, and those of mixtures behind it. So a batch of many mixtures says of
-// each row which row of the bank is its, for all projections alike.
+// bank holds scales of one projection, its σ⊙z, gains or scales of low-rank pairs, in
+// rows of one buffer: its own in the first, and those of mixtures behind it. So a batch
+// of many mixtures says of each row which row of the bank is its, for all projections
+// alike.
 type bank struct {
-	rank int
+	columns int
 
 	mu   sync.Mutex
-	rows backend.Buffer // [·, rank]
+	rows backend.Buffer // [·, columns]
 	n    int
 }
 
@@ -22,7 +23,7 @@ func newBank(be backend.Backend, own []float32) (*bank, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bank{rank: len(own), rows: rows, n: 1}, nil
+	return &bank{columns: len(own), rows: rows, n: 1}, nil
 }
 
 // of returns the scales of rows with this index into the bank; nil means all the own.
@@ -36,32 +37,45 @@ func (b *bank) of(index backend.Index) *backend.Scales {
 func (b *bank) own(be backend.Backend) (backend.Buffer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return be.Rows(b.rows, b.rank, 0, 1)
+	return be.Rows(b.rows, b.columns, 0, 1)
 }
 
-// set replaces a row by the own one times z, or by the own one if there is no z. The
-// row is nobody's yet.
-func (b *bank) set(be backend.Backend, row int, z []float32) error {
+// host returns a copy of the first row; nil of no bank.
+func (b *bank) host(be backend.Backend) ([]float32, error) {
+	if b == nil {
+		return nil, nil
+	}
+	own, err := b.own(be)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float32, b.columns)
+	return out, be.Download(out, own)
+}
+
+// set replaces a row by these values, by the own one times them, or by the own one if
+// there are none. The row is nobody's yet.
+func (b *bank) set(be backend.Backend, row int, values []float32, times bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.grow(be, row+1); err != nil {
 		return err
 	}
-	own, err := be.Rows(b.rows, b.rank, 0, 1)
+	own, err := be.Rows(b.rows, b.columns, 0, 1)
 	if err != nil {
 		return err
 	}
-	dst, err := be.Rows(b.rows, b.rank, row, row+1)
+	dst, err := be.Rows(b.rows, b.columns, row, row+1)
 	if err != nil {
 		return err
 	}
-	if z == nil {
+	if values == nil {
 		return be.Copy(dst, own)
 	}
-	if err := be.Upload(dst, z); err != nil {
+	if err := be.Upload(dst, values); err != nil || !times {
 		return err
 	}
-	return be.ScaleColumns(dst, dst, own, 1)
+	return be.ScaleColumns(dst, dst, backend.Scales{Bank: own}, 1)
 }
 
 // replaceOwn replaces the first row.
@@ -81,14 +95,14 @@ func (b *bank) grow(be backend.Backend, n int) error {
 		return nil
 	}
 	n = max(n, 2*b.n, fewest)
-	rows, err := be.Alloc(backend.F32, n*b.rank)
+	rows, err := be.Alloc(backend.F32, n*b.columns)
 	if err != nil {
 		return err
 	}
 	if err := be.Zero(rows); err != nil {
 		return err
 	}
-	begin, err := be.Rows(rows, b.rank, 0, b.n)
+	begin, err := be.Rows(rows, b.columns, 0, b.n)
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 			t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
 		}
 		for projection, want := range g.Gradients {
-			wantNear(t, projection, got[projection], want, gradientTolerance)
+			wantNear(t, projection, got[projection].S, want, gradientTolerance)
 		}
 	})
 }

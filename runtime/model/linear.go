@@ -2,34 +2,53 @@ package model
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// linear is a projection, dense or factored: exactly one of dense and u is set.
-// The scales belong to this linear alone.
+// linear is a projection, dense or factored: exactly one of dense and u is set. Beside
+// its matrix it may have gains and low-rank pairs. Their rows are the model's own in the
+// first, and those of mixtures behind it.
 type linear struct {
 	info  LinearInfo
 	dense backend.Weight // [Out, In]
 
 	u, vt  backend.Weight // [Out, R], [R, In]
-	scales *bank          // Rows [R]; the first is the linear's own.
+	scales *bank          // Rows [R].
+
+	in, out *bank    // Gains: rows [In] and [Out]; nil where there are none.
+	low     *lowRank // Likewise.
 }
 
 func (l *linear) factored() bool { return l.dense == nil }
+
+// adapted reports that the projection computes with more than a dense matrix.
+func (l *linear) adapted() bool { return l.factored() || l.beside() }
+
+// beside reports that it has something beside its matrix.
+func (l *linear) beside() bool { return l.in != nil || l.out != nil || l.low != nil }
 
 func (l *linear) rank() int { return l.u.In() }
 
 // seen is the projection as the backend sees it, with each row's own scale where
 // rows have such.
 func (l *linear) seen(index backend.Index) backend.Linear {
-	if !l.factored() {
-		return backend.Linear{W: l.dense}
+	seen := backend.Linear{W: l.dense}
+	if l.factored() {
+		seen = backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(index)}
 	}
-	return backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(index)}
+	if l.in != nil {
+		seen.In = l.in.of(index)
+	}
+	if l.out != nil {
+		seen.Out = l.out.of(index)
+	}
+	if l.low != nil {
+		seen.Low = &backend.LowRank{A: l.low.a, B: l.low.b, Scales: l.low.scales.of(index)}
+	}
+	return seen
 }
 
 func newFactored(m *Model, as backend.DType, info LinearInfo, f Factors) (*linear, error) {
@@ -58,22 +77,72 @@ func (p *pass) projection(l *linear, y backend.Buffer, index backend.Index, bias
 	return backend.Projection{Linear: l.seen(index), Y: y, Bias: bias, Add: add}
 }
 
-// keep computes projections of x that do not need each other and returns h = Vᵀ·x
-// [n, R] of those that are factored, which backward needs.
-func (p *pass) keep(x backend.Buffer, n int, all ...backend.Projection) []backend.Buffer {
-	inner := make([]backend.Buffer, len(all))
+// keep computes projections of x that do not need each other and returns what their
+// gradients need.
+func (p *pass) keep(x backend.Buffer, n int, all ...backend.Projection) []backend.Kept {
+	kept := make([]backend.Kept, len(all))
 	p.do(func() error {
-		kept, err := p.ProjectKeep(x, n, all...)
-		copy(inner, kept)
+		made, err := p.ProjectKeep(x, n, all...)
+		copy(kept, made)
 		return err
 	})
-	return inner
+	return kept
 }
 
 // backward takes dy [n, Out] back through the projection. It writes dx [n, In], or
-// adds to it (unless dx is nil), and writes the gradient with respect to the scale,
-// ds[i] = Σₙ (uᵢᵀdyₙ)(vᵢᵀxₙ), of a factored one.
-func (l *linear) backward(p *pass, ds, dx, dy, h backend.Buffer, n int, add bool) {
+// adds to it (unless dx is nil), and writes the gradients of its parameters to g. x is
+// its input, which those of gains and of low-rank pairs need.
+func (l *linear) backward(p *pass, g *gradient, dx, dy, x backend.Buffer, kept backend.Kept, n int, add bool) {
+	l.matrixBackward(p, g, dx, dy, x, kept, n, add)
+	if l.low == nil {
+		return
+	}
+	scales := l.low.scales.of(nil)
+	dh := p.alloc(n * l.low.a.Out())
+	p.do(func() error { return p.MatMulBackward(n, backend.Product{Y: dh, X: dy, W: l.low.b}) })
+	p.do(func() error { return p.ScaleColumns(dh, dh, *scales, n) })
+	p.do(func() error { return p.ScaleColumns(kept.Low, kept.Low, *scales, n) })
+	p.outerSums(g.a, dh, x, n)
+	p.outerSums(g.bt, kept.Low, dy, n)
+	if dx != nil {
+		p.do(func() error { return p.MatMulBackward(n, backend.Product{Y: dx, X: dh, W: l.low.a, Add: true}) })
+	}
+	p.free(dh)
+}
+
+// matrixBackward is backward without the low-rank pairs.
+func (l *linear) matrixBackward(p *pass, g *gradient, dx, dy, x backend.Buffer, kept backend.Kept, n int, add bool) {
+	if l.out != nil {
+		p.do(func() error { return p.ColumnDots(g.out, dy, kept.Plain, n) })
+		through := p.alloc(n * l.info.Out)
+		defer func() { p.free(through) }()
+		p.do(func() error { return p.ScaleColumns(through, dy, *l.out.of(nil), n) })
+		dy = through
+	}
+	if l.in == nil {
+		l.innerBackward(p, g, dx, dy, kept.Inner, n, add)
+		return
+	}
+	// The gradient with respect to In ⊙ x, from which both of them follow.
+	scaled := p.alloc(n * l.info.In)
+	l.innerBackward(p, g, scaled, dy, kept.Inner, n, false)
+	p.do(func() error { return p.ColumnDots(g.in, scaled, x, n) })
+	if dx != nil {
+		target := dx
+		if add {
+			target = scaled
+		}
+		p.do(func() error { return p.ScaleColumns(target, scaled, *l.in.of(nil), n) })
+		if add {
+			p.do(func() error { return p.Add(dx, scaled) })
+		}
+	}
+	p.free(scaled)
+}
+
+// innerBackward takes dy back through the matrix alone. It writes the gradient of the
+// scale, ds[i] = Σₙ (uᵢᵀdyₙ)(vᵢᵀxₙ), of a factored one, of which h is Vᵀ·x.
+func (l *linear) innerBackward(p *pass, g *gradient, dx, dy, h backend.Buffer, n int, add bool) {
 	if !l.factored() {
 		if dx != nil {
 			p.do(func() error { return p.MatMulBackward(n, backend.Product{Y: dx, X: dy, W: l.dense, Add: add}) })
@@ -82,7 +151,7 @@ func (l *linear) backward(p *pass, ds, dx, dy, h backend.Buffer, n int, add bool
 	}
 	dh := p.alloc(n * l.rank())
 	p.do(func() error { return p.MatMulBackward(n, backend.Product{Y: dh, X: dy, W: l.u}) })
-	p.do(func() error { return p.ColumnDots(ds, dh, h, n) })
+	p.do(func() error { return p.ColumnDots(g.s, dh, h, n) })
 	if dx != nil {
 		p.do(func() error {
 			return p.MatMulBackward(n, backend.Product{Y: dx, X: dh, W: l.vt, Scales: l.scales.of(nil), Add: add})
@@ -90,6 +159,9 @@ func (l *linear) backward(p *pass, ds, dx, dy, h backend.Buffer, n int, add bool
 	}
 	p.free(dh)
 }
+
+// needsInput reports that the gradients need the projection's input.
+func (l *linear) needsInput() bool { return l.in != nil || l.low != nil }
 
 // compose writes the matrix U·diag(s)·Vᵀ of a factored projection, with its own scale,
 // into a weight.
@@ -101,8 +173,11 @@ func (l *linear) compose(ctx context.Context, be backend.Backend, dst backend.We
 	return be.Compose(ctx, dst, l.u, l.vt, own)
 }
 
-// merged returns the dense projection, kept as this type, that equals a factored one.
+// merged returns the dense projection, kept as this type, that equals an adapted one.
 func (l *linear) merged(ctx context.Context, be backend.Backend, as backend.DType) (*linear, error) {
+	if l.beside() || !l.factored() {
+		return l.folded(ctx, be, as)
+	}
 	dst, err := be.NewWeight(as, l.info.Out, l.info.In, nil)
 	if err != nil {
 		return nil, err
@@ -113,9 +188,94 @@ func (l *linear) merged(ctx context.Context, be backend.Backend, as backend.DTyp
 	return &linear{info: l.info, dense: dst}, nil
 }
 
+// folded is merged of any projection. It is computed in float32 and rounded once.
+func (l *linear) folded(ctx context.Context, be backend.Backend, as backend.DType) (*linear, error) {
+	if !l.adapted() && l.dense.Type() == as {
+		return l, nil
+	}
+	inner := linear{info: l.info, dense: l.dense, u: l.u, vt: l.vt, scales: l.scales}
+	data, err := inner.matrix(ctx, be)
+	if err != nil {
+		return nil, err
+	}
+	in, err := l.in.host(be)
+	if err != nil {
+		return nil, err
+	}
+	out, err := l.out.host(be)
+	if err != nil {
+		return nil, err
+	}
+	for o := range l.info.Out {
+		row := data[o*l.info.In:][:l.info.In]
+		for i := range row {
+			if in != nil {
+				row[i] *= in[i]
+			}
+			if out != nil {
+				row[i] *= out[o]
+			}
+		}
+	}
+	if l.low != nil {
+		if data, err = l.low.addTo(be, data, l.info); err != nil {
+			return nil, err
+		}
+	}
+	dst, err := be.NewWeight(as, l.info.Out, l.info.In, data)
+	if err != nil {
+		return nil, err
+	}
+	return &linear{info: l.info, dense: dst}, nil
+}
+
+// addTo returns w [Out, In] + B·diag(scale)·A with the model's own scale. It takes w.
+func (l *lowRank) addTo(be backend.Backend, w []float32, info LinearInfo) ([]float32, error) {
+	scale, err := l.scales.host(be)
+	if err != nil {
+		return nil, err
+	}
+	b, err := be.WeightData(l.b)
+	if err != nil {
+		return nil, err
+	}
+	a, err := be.WeightData(l.a)
+	if err != nil {
+		return nil, err
+	}
+	r := len(scale)
+	for i := range b {
+		b[i] *= scale[i%r]
+	}
+	turned := make([]float32, len(a)) // Aᵀ [In, R].
+	for i := range info.In {
+		for j := range r {
+			turned[i*r+j] = a[j*info.In+i]
+		}
+	}
+	vt, err := be.NewWeight(backend.F32, info.In, r, turned)
+	if err != nil {
+		return nil, err
+	}
+	x, err := be.Give(b)
+	if err != nil {
+		return nil, err
+	}
+	defer be.Free(x)
+	y, err := be.Give(w)
+	if err != nil {
+		return nil, err
+	}
+	if err := be.MatMul(info.Out, backend.Product{Y: y, X: x, W: vt, Add: true}); err != nil {
+		be.Free(y)
+		return nil, err
+	}
+	return be.Take(y)
+}
+
 // matrix returns a host copy of W.
 func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, error) {
-	if l.factored() {
+	if l.adapted() {
 		var err error
 		if l, err = l.merged(ctx, be, backend.F32); err != nil {
 			return nil, err
@@ -124,23 +284,18 @@ func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, err
 	return be.WeightData(l.dense)
 }
 
-// checkScale says why numbers are no scale of this projection.
-func (l *linear) checkScale(s []float32) error {
-	if !l.factored() {
-		return errors.New("it is not factored")
-	}
-	if len(s) != l.rank() {
-		return fmt.Errorf("%d values, its rank is %d", len(s), l.rank())
-	}
-	return nil
-}
-
 // bytes is the projection's device memory, but for scales of others than its own.
 func (l *linear) bytes() int64 {
-	if !l.factored() {
-		return weightBytes(l.dense)
+	var sum int64
+	if l.factored() {
+		sum = weightBytes(l.u) + weightBytes(l.vt) + backend.F32.Bytes(1, l.rank())
+	} else {
+		sum = weightBytes(l.dense)
 	}
-	return weightBytes(l.u) + weightBytes(l.vt) + backend.F32.Bytes(1, l.rank())
+	if l.low != nil {
+		sum += weightBytes(l.low.a) + weightBytes(l.low.b)
+	}
+	return sum
 }
 
 func weightBytes(w backend.Weight) int64 { return w.Type().Bytes(w.Out(), w.In()) }

@@ -28,7 +28,7 @@ func TestMergingIntoAModelEqualsMergingAnew(t *testing.T) {
 		for i := range s {
 			s[i] *= 1 + float32(i%3)
 		}
-		if err := m.SetScale(name, s); err != nil {
+		if err := m.SetParameters(name, model.Parameters{S: s}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,7 +25,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -33,8 +32,8 @@ import (
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// Model is a loaded model. It is immutable but for SetScale, so it may be used
-// by several goroutines as long as none of them calls SetScale meanwhile.
+// Model is a loaded model. It is immutable but for SetParameters, so it may be used
+// by several goroutines as long as none of them calls SetParameters meanwhile.
 type Model struct {
 	config checkpoint.Config
 	be     backend.Backend
@@ -174,20 +173,19 @@ type Factors struct {
 }
 
 // WithFactors returns a model that computes the named projections factored,
-// y = U·(S ⊙ (Vᵀ·x)), and shares everything else with m. Their scales can be
-// changed by SetScale and are what Backward differentiates by.
+// y = U·(S ⊙ (Vᵀ·x)), and shares everything else with m.
 func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
 		return newFactored(m, m.projectionType, info, f)
 	})
 }
 
-// Composed returns a model in which the named projections are dense, with the
-// matrix U·diag(S)·Vᵀ; it shares everything else with m. The matrix is computed in
+// Folded returns a model in which the named projections are dense, with the matrices
+// that these folds make; it shares everything else with m. A matrix is computed in
 // float32 and rounded once, to what m keeps its matrices as.
-func (m *Model) Composed(ctx context.Context, factors map[string]Factors) (*Model, error) {
-	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
-		l, err := newFactored(m, backend.F32, info, f)
+func (m *Model) Folded(ctx context.Context, folds map[string]Fold) (*Model, error) {
+	return replaced(m, folds, func(info LinearInfo, f Fold) (*linear, error) {
+		l, err := m.fold(info, f)
 		if err != nil {
 			return nil, err
 		}
@@ -212,12 +210,12 @@ func (m *Model) WithProjectionsOf(other *Model, names []string) (*Model, error) 
 	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) { return l, nil })
 }
 
-// Merged returns a model in which every factored projection is dense, with the
-// matrix U·diag(s)·Vᵀ of its present scale. Later calls of SetScale on m do not
-// change it.
+// Merged returns a model in which every adapted projection is dense, with the matrix
+// that its present parameters make: U·diag(s)·Vᵀ, gains and low-rank pairs. Later calls
+// of SetParameters on m do not change it.
 func (m *Model) Merged(ctx context.Context) (*Model, error) {
 	named := map[string]*linear{}
-	for _, l := range m.factored() {
+	for _, l := range m.adapted() {
 		named[l.info.Name] = l
 	}
 	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) {
@@ -226,50 +224,29 @@ func (m *Model) Merged(ctx context.Context) (*Model, error) {
 }
 
 // MergeInto makes a model that Merged returned, of m, what Merged would return now, in
-// the memory that it has. Neither model may compute meanwhile. On an error the merged
-// model is of no use until a later call succeeds.
+// the memory that it has where a matrix is nothing but factored. Neither model may compute
+// meanwhile. On an error the merged model is of no use until a later call succeeds.
 func (m *Model) MergeInto(ctx context.Context, merged *Model) error {
 	if m.be != merged.be || !slices.Equal(m.infos, merged.infos) {
 		return errors.New("merge: the models are no siblings")
 	}
-	for _, l := range m.factored() {
+	for _, l := range m.adapted() {
 		dst := merged.layers[l.info.Layer].linears[projectionIndex(l.info.Module)]
-		if dst.factored() {
-			return fmt.Errorf("merge %s: it is factored in the model that was to have it merged", l.info.Name)
+		if dst.adapted() {
+			return fmt.Errorf("merge %s: it is adapted in the model that was to have it merged", l.info.Name)
 		}
-		if err := l.compose(ctx, m.be, dst.dense); err != nil {
+		var err error
+		if l.beside() {
+			var made *linear
+			if made, err = l.folded(ctx, m.be, m.projectionType); err == nil {
+				*dst = *made
+			}
+		} else {
+			err = l.compose(ctx, m.be, dst.dense)
+		}
+		if err != nil {
 			return fmt.Errorf("merge %s: %w", l.info.Name, err)
 		}
-	}
-	return nil
-}
-
-// factored lists the factored projections in the order of the computation.
-func (m *Model) factored() []*linear {
-	var all []*linear
-	for i := range m.layers {
-		for _, l := range m.layers[i].linears {
-			if l.factored() {
-				all = append(all, l)
-			}
-		}
-	}
-	return all
-}
-
-// SetScale replaces the scale s of a factored projection: its effective
-// singular values, σ ⊙ z. s is copied. It must not run at the same time as a
-// computation of this model, nor between Forward and Backward.
-func (m *Model) SetScale(name string, s []float32) error {
-	l, err := m.find(name)
-	if err != nil {
-		return err
-	}
-	if err := l.checkScale(s); err != nil {
-		return fmt.Errorf("set the scale of %s: %w", name, err)
-	}
-	if err := l.scales.replaceOwn(m.be, s); err != nil {
-		return fmt.Errorf("set the scale of %s: %w", name, err)
 	}
 	return nil
 }
@@ -279,7 +256,7 @@ func (m *Model) SetScale(name string, s []float32) error {
 func replaced[T any](m *Model, values map[string]T, build func(LinearInfo, T) (*linear, error)) (*Model, error) {
 	other := *m
 	other.layers = slices.Clone(m.layers)
-	for _, name := range slices.Sorted(maps.Keys(values)) {
+	for _, name := range names(values) {
 		l, err := m.find(name)
 		if err != nil {
 			return nil, err

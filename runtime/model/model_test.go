@@ -109,7 +109,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 					for i := range s {
 						s[i] += h * direction[p][i]
 					}
-					if err := m.SetScale(p, s); err != nil {
+					if err := m.SetParameters(p, model.Parameters{S: s}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -129,7 +129,7 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 			}
 			var analytic float64
 			for p, d := range ds {
-				for i, v := range d {
+				for i, v := range d.S {
 					analytic += float64(v) * float64(direction[p][i])
 				}
 			}
@@ -154,7 +154,7 @@ func TestResultsDoNotDependOnThreads(t *testing.T) {
 		ds := backward(t, m, tape, gradient)
 		got := slices.Clone(logits.Data)
 		for _, info := range m.Linears() {
-			got = append(got, ds[info.Name]...)
+			got = append(got, ds[info.Name].S...)
 		}
 		if first == nil {
 			first = got
@@ -173,7 +173,7 @@ func TestMergedEqualsFactored(t *testing.T) {
 	}
 	scaled := slices.Clone(factors["model.layers.1.mlp.down_proj"].S)
 	scaled[0] *= 2
-	if err := m.SetScale("model.layers.1.mlp.down_proj", scaled); err != nil {
+	if err := m.SetParameters("model.layers.1.mlp.down_proj", model.Parameters{S: scaled}); err != nil {
 		t.Fatal(err)
 	}
 	merged, err := m.Merged(t.Context())
@@ -369,7 +369,7 @@ func TestReplacementsMustFit(t *testing.T) {
 		"factors of two ranks":  second(m.WithFactors(map[string]model.Factors{name: short})),
 		"factors without U":     second(m.WithFactors(map[string]model.Factors{name: {S: good.S, Vt: good.Vt}})),
 		"no factors":            second(m.WithFactors(map[string]model.Factors{name: {}})),
-		"a scale of a dense":    m.SetScale(name, good.S),
+		"a scale of a dense":    m.SetParameters(name, model.Parameters{S: good.S}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "model.layers.") {
 			t.Errorf("%s: the error is %v, want one that names the projection", what, err)
@@ -379,7 +379,7 @@ func TestReplacementsMustFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.SetScale(name, good.S[1:]); err == nil {
+	if err := f.SetParameters(name, model.Parameters{S: good.S[1:]}); err == nil {
 		t.Error("a scale of another rank: no error")
 	}
 }
@@ -456,7 +456,7 @@ func forward(tb testing.TB, m *model.Model, sequences []model.Sequence) (*tensor
 }
 
 // backward takes a gradient with respect to the logits back.
-func backward(tb testing.TB, m *model.Model, tape *model.Tape, gradient *tensor.Tensor) map[string][]float32 {
+func backward(tb testing.TB, m *model.Model, tape *model.Tape, gradient *tensor.Tensor) map[string]model.Parameters {
 	tb.Helper()
 	if err := tape.Gradient(gradient); err != nil {
 		tb.Fatal(err)

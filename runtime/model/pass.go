@@ -59,6 +59,11 @@ func (p *pass) clone(x backend.Buffer) backend.Buffer {
 	return y
 }
 
+// outerSums writes Σₙ aₙ·bₙᵀ to a gradient.
+func (p *pass) outerSums(d, a, b backend.Buffer, n int) {
+	p.do(func() error { return p.OuterSums(d, a, b, n) })
+}
+
 // replace frees a buffer of rows of c elements and returns some of its rows.
 func (p *pass) replace(x backend.Buffer, rows backend.Index, c int) backend.Buffer {
 	y := p.pick(x, rows, c)

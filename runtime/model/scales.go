@@ -3,34 +3,30 @@ package model
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
-	"slices"
-
-	"github.com/transformersquared/operator/runtime/backend"
 )
 
-// Scales are the scales of one mixture of experts, σ⊙z, for every factored
-// projection. With Segment.Scales a step computes each
-// sequence with its own. They are immutable and belong to whoever holds them:
-// making and dropping some touches no step that runs.
+// Scales are those of one mixture of adapters, for everything that adapts the model's
+// projections: σ⊙z of the factored ones, gains, and the scales of low-rank pairs. With
+// Segment.Scales a step computes each sequence with its own. They are immutable and
+// belong to whoever holds them: making and dropping some touches no step that runs.
 type Scales struct {
 	model *Model
-	row   int // Of every factored projection's bank.
+	row   int // Of the banks of every adapted projection.
 	bytes int64
 }
 
-// NewScales returns the scales s⊙z, where s is the present scale of a factored
-// projection: σ, if the factors are a decomposition. z has R numbers for each
-// projection it names; those it does not name keep s, as if z were 1. A
-// projection that is not factored in m, or a z of another length, is an error.
-func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
-	for _, name := range slices.Sorted(maps.Keys(z)) {
+// NewScales returns the scales of these branches, by the names of the projections. What
+// no branch names is the base: the own scale of a factored projection (σ, if the factors
+// are a decomposition) and the own gains, and no low-rank pair. A branch that the model
+// was not made for is an error.
+func (m *Model) NewScales(branches map[string]Branch) (*Scales, error) {
+	for _, name := range names(branches) {
 		l, err := m.find(name)
 		if err != nil {
 			return nil, fmt.Errorf("scales: %w", err)
 		}
-		if err := l.checkScale(z[name]); err != nil {
+		if err := l.check(branches[name]); err != nil {
 			return nil, fmt.Errorf("scales of %s: %w", name, err)
 		}
 	}
@@ -38,11 +34,12 @@ func (m *Model) NewScales(z map[string][]float32) (*Scales, error) {
 	// Nobody says when scales are dropped: the last step that computes with them may
 	// outlive whoever made them.
 	runtime.AddCleanup(s, m.bankRows.put, s.row)
-	for _, l := range m.factored() {
-		if err := l.scales.set(m.be, s.row, z[l.info.Name]); err != nil {
+	for _, l := range m.adapted() {
+		bytes, err := l.put(m.be, s.row, branches[l.info.Name])
+		if err != nil {
 			return nil, fmt.Errorf("scales of %s: %w", l.info.Name, err)
 		}
-		s.bytes += backend.F32.Bytes(1, l.rank())
+		s.bytes += bytes
 	}
 	return s, nil
 }

@@ -29,9 +29,18 @@ func mixture(factors map[string]model.Factors, seed uint64) map[string][]float32
 	return z
 }
 
+// branches are those that scale by z.
+func branches(z map[string][]float32) map[string]model.Branch {
+	all := map[string]model.Branch{}
+	for name, values := range z {
+		all[name] = model.Branch{Z: values}
+	}
+	return all
+}
+
 func newScales(tb testing.TB, m *model.Model, z map[string][]float32) *model.Scales {
 	tb.Helper()
-	s, err := m.NewScales(z)
+	s, err := m.NewScales(branches(z))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -117,7 +126,7 @@ func ownScales(t *testing.T, base *model.Model, factors map[string]model.Factors
 		for i := range z[name] {
 			s[i] *= z[name][i]
 		}
-		if err := own.SetScale(name, s); err != nil {
+		if err := own.SetParameters(name, model.Parameters{S: s}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +157,7 @@ func TestScalesComeAndGoBesideRunningSteps(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := m.NewScales(mixture(factors, seed)); err != nil {
+			if _, err := m.NewScales(branches(mixture(factors, seed))); err != nil {
 				t.Error(err)
 				return
 			}
@@ -189,7 +198,7 @@ func TestScalesMustFitTheirModel(t *testing.T) {
 		"an unknown projection": {"model.layers.7.mlp.up_proj": good[up]},
 		"another rank":          {up: good[up][1:]},
 	} {
-		if _, err := m.NewScales(z); err == nil || !strings.Contains(err.Error(), "model.layers.") {
+		if _, err := m.NewScales(branches(z)); err == nil || !strings.Contains(err.Error(), "model.layers.") {
 			t.Errorf("%s: the error is %v, want one that names the projection", what, err)
 		}
 	}

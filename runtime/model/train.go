@@ -51,7 +51,7 @@ type layerTape struct {
 	plain         [2]backend.Buffer // q and k before their norm, where there is one.
 	attended, lse backend.Buffer
 	gate, up      backend.Buffer
-	inner         [projections]backend.Buffer // Vᵀ·x of the factored projections.
+	kept          [projections]backend.Kept
 }
 
 // Forward computes the logits [N, V] of all sequences: for each sequence in
@@ -68,7 +68,7 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*Tape, error
 	p, n := t.pass, t.rows.n
 	x := p.alloc(n * m.hidden)
 	p.do(func() error { return p.Gather(x, m.embed, t.tables.At(trainTokens)) })
-	lowest := m.lowestFactored()
+	lowest := m.lowestAdapted()
 	if last := len(m.layers) - 1; t.ends.n < n {
 		t.layers[last].picked = t.wanted
 	}
@@ -237,17 +237,17 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	p.do(func() error {
 		return p.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
-	lt.inner[oProj] = p.keep(lt.attended, n, l.output(p, oProj, lt.middle, nil))[0]
+	lt.kept[oProj] = p.keep(lt.attended, n, l.output(p, oProj, lt.middle, nil))[0]
 
 	p.do(func() error { return p.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
 	lt.gate, lt.up = p.alloc(n*m.inner), p.alloc(n*m.inner)
-	inner := p.keep(normed, n, l.input(p, gateProj, lt.gate, nil), l.input(p, upProj, lt.up, nil))
-	lt.inner[gateProj], lt.inner[upProj] = inner[0], inner[1]
+	kept := p.keep(normed, n, l.input(p, gateProj, lt.gate, nil), l.input(p, upProj, lt.up, nil))
+	lt.kept[gateProj], lt.kept[upProj] = kept[0], kept[1]
 	p.free(normed)
 	activated := p.alloc(n * m.inner)
 	p.do(func() error { return p.Activate(backend.SiLU, activated, lt.gate, lt.up) })
 	out := p.clone(lt.middle)
-	lt.inner[downProj] = p.keep(activated, n, l.output(p, downProj, out, nil))[0]
+	lt.kept[downProj] = p.keep(activated, n, l.output(p, downProj, out, nil))[0]
 	p.free(activated)
 	return out
 }
@@ -262,9 +262,9 @@ func (l *layer) project(p *pass, m *Model, normed backend.Buffer, rows *trainRow
 		out[i] = p.alloc(rows.n * m.heads(projection) * m.config.HeadDim)
 		all[i] = l.input(p, projection, out[i], nil)
 	}
-	inner := p.keep(normed, rows.n, all...)
+	kept := p.keep(normed, rows.n, all...)
 	for i, projection := range which {
-		t.inner[projection] = inner[i]
+		t.kept[projection] = kept[i]
 		if projection == vProj {
 			continue
 		}
@@ -280,7 +280,9 @@ func (l *layer) project(p *pass, m *Model, normed backend.Buffer, rows *trainRow
 // free gives back what the layer kept.
 func (lt *layerTape) free(p *pass) {
 	p.free(lt.x, lt.middle, lt.q, lt.k, lt.v, lt.plain[0], lt.plain[1], lt.attended, lt.lse, lt.gate, lt.up)
-	p.free(lt.inner[:]...)
+	for _, k := range lt.kept {
+		p.free(k.Inner, k.Low, k.Plain)
+	}
 	*lt = layerTape{}
 }
 

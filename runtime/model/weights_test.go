@@ -45,7 +45,7 @@ func TestNarrowWeightsGiveNearbyLogits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		composed, err := dense.Composed(t.Context(), randomFactors(dense))
+		composed, err := dense.Folded(t.Context(), folds(randomFactors(dense)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,12 +107,12 @@ func TestComposedMatricesAreRoundedOnce(t *testing.T) {
 	be := newBackend(t, 1)
 	exact := newModel(t, be, tiny())
 	factors := randomFactors(exact, "q_proj", "down_proj")
-	wide, err := exact.Composed(t.Context(), factors)
+	wide, err := exact.Folded(t.Context(), folds(factors))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, kind := range backend.DTypes() {
-		narrow, err := newModel(t, be, tiny(), model.WeightsAs(kind)).Composed(t.Context(), factors)
+		narrow, err := newModel(t, be, tiny(), model.WeightsAs(kind)).Folded(t.Context(), folds(factors))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestGradientsThroughNarrowWeightsPointTheSameWay(t *testing.T) {
 		got := backward(t, m, tape, d)
 		var all []float32
 		for _, info := range m.Linears() {
-			all = append(all, got[info.Name]...)
+			all = append(all, got[info.Name].S...)
 		}
 		return all
 	}
@@ -240,4 +240,13 @@ func TestTensorsThatATypeCannotHoldAreNamed(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), name+" as bf16") || !strings.Contains(err.Error(), "[0, 7]") {
 		t.Errorf("error %v, want one that names %s, its type and the element", err, name)
 	}
+}
+
+// folds are those of factors alone.
+func folds(factors map[string]model.Factors) map[string]model.Fold {
+	all := map[string]model.Fold{}
+	for name, f := range factors {
+		all[name] = model.Fold{Factors: &f}
+	}
+	return all
 }

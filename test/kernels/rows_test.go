@@ -131,8 +131,19 @@ func TestRows(t *testing.T) {
 			launch(t, s.of("addrows"), blocks(2), sum, s.upload(t, bias), n, c)
 			exactly("addrows", sum, n*c, func(row, column int) float32 { return y[row*c+column] + bias[column] })
 			scaled := s.upload(t, y)
-			launch(t, s.of("scalecols"), blocks(2), scaled, scaled, upload(t, scale), n, c)
+			launch(t, s.of("scalecols"), blocks(2), scaled, scaled, upload(t, scale), address(0), n, c)
 			exactly("scalecols", scaled, n*c, func(row, column int) float32 { return y[row*c+column] * scale[column] })
+			chosen := make([]int32, n)
+			for i := range chosen {
+				chosen[i] = int32(i+1) % 2
+			}
+			launch(t, s.of("scalecols"), blocks(3), scaled, s.upload(t, y), upload(t, slices.Concat(scale, bias)), upload(t, chosen), n, c)
+			exactly("scalecols by an index", scaled, n*c, func(row, column int) float32 {
+				if row%2 == 0 {
+					return y[row*c+column] * bias[column]
+				}
+				return y[row*c+column] * scale[column]
+			})
 			launch(t, s.of("fill"), blocks(1), out, 2.5, n*c)
 			exactly("fill", out, n*c, func(int, int) float32 { return 2.5 })
 

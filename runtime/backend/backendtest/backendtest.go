@@ -48,6 +48,7 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("NotFinite", s.notFinite)
 	t.Run("Elementwise", s.elementwise)
 	t.Run("ColumnDots", s.columnDots)
+	t.Run("OuterSums", s.outerSums)
 	t.Run("Rows", s.rows)
 	t.Run("RMSNorm", s.rmsNorm)
 	t.Run("SwiGLU", s.swiglu)

@@ -181,7 +181,7 @@ func (s *suite) scaledProduct(t *testing.T, p product, scales int) {
 			own = index[r]
 		}
 		want := s.compute(t, []int{0, 1}, [][]float32{values[0][r*p.out:][:p.out], p.x[r*p.in:][:p.in], values[2][int(own)*p.in:][:p.in]}, func(be backend.Backend, b []backend.Buffer) error {
-			if err := be.ScaleColumns(b[1], b[1], b[2], 1); err != nil {
+			if err := be.ScaleColumns(b[1], b[1], backend.Scales{Bank: b[2]}, 1); err != nil {
 				return err
 			}
 			return multiply(be, b[0], b[1], 1, nil)
@@ -385,7 +385,9 @@ func (s *suite) refusals(t *testing.T) {
 			"gather past the end":        be.Gather(small, w, list(t, be, 4)),
 			"add of another size":        be.Add(small, large),
 			"add to rows of another n":   be.AddToRows(large, small, 1),
-			"scale of another size":      be.ScaleColumns(small, small, large, 1),
+			"scale of another size":      be.ScaleColumns(large, large, backend.Scales{Bank: small}, 1),
+			"scale past the bank":        be.ScaleColumns(small, small, backend.Scales{Bank: large, Index: list(t, be, 2)}, 1),
+			"outer sums of another size": be.OuterSums(small, small, small, 1),
 			"dots of another size":       be.ColumnDots(small, small, large, 1),
 			"select past the end":        be.SelectRows(small, large, list(t, be, 2), 4),
 			"scatter past the end":       be.ScatterRows(large, small, list(t, be, 2), 4),

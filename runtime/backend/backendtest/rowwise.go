@@ -27,15 +27,27 @@ func (s *suite) elementwise(t *testing.T) {
 		})[0]
 		near(t, name("add to rows ", c), added, shifted, boundSum)
 		got := s.compute(t, []int{0}, [][]float32{garbage(c.n * c.c), x, scale}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.ScaleColumns(b[0], b[1], b[2], c.n)
+			return be.ScaleColumns(b[0], b[1], backend.Scales{Bank: b[2]}, c.n)
 		})[0]
 		near(t, name("scale columns ", c), got, want, boundSum)
 		inPlace := s.compute(t, []int{0}, [][]float32{x, scale}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.ScaleColumns(b[0], b[0], b[1], c.n)
+			return be.ScaleColumns(b[0], b[0], backend.Scales{Bank: b[1]}, c.n)
 		})[0]
 		if !sameBits(inPlace, got) {
 			t.Errorf("scale columns %v in place differs", c)
 		}
+		bank, index := random(3*c.c, 3), make([]int32, c.n)
+		for i := range index {
+			index[i] = int32(i * 2 % 3)
+		}
+		own := widen(x)
+		for i := range own {
+			own[i] *= float64(bank[int(index[i/c.c])*c.c+i%c.c])
+		}
+		each := s.compute(t, []int{0}, [][]float32{garbage(c.n * c.c), x, bank}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.ScaleColumns(b[0], b[1], backend.Scales{Bank: b[2], Index: list(t, be, index...)}, c.n)
+		})[0]
+		near(t, name("scale columns by rows of a bank ", c), each, own, boundSum)
 	}
 }
 
@@ -50,6 +62,24 @@ func (s *suite) columnDots(t *testing.T) {
 			return be.ColumnDots(b[0], b[1], b[2], c.n)
 		})[0]
 		near(t, name("column dots ", c), got, want, boundSum)
+	}
+}
+
+func (s *suite) outerSums(t *testing.T) {
+	for _, c := range []struct{ n, a, c int }{{1, 1, 1}, {4, 17, 3}, {300, 8, 129}, {700, 16, 300}, {0, 3, 5}} {
+		x, y := random(c.n*c.a, 1), random(c.n*c.c, 2)
+		want := make([]float64, c.a*c.c)
+		for r := range c.n {
+			for i := range c.a {
+				for j := range c.c {
+					want[i*c.c+j] += float64(x[r*c.a+i]) * float64(y[r*c.c+j])
+				}
+			}
+		}
+		got := s.compute(t, []int{0}, [][]float32{garbage(c.a * c.c), x, y}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.OuterSums(b[0], b[1], b[2], c.n)
+		})[0]
+		near(t, name("outer sums ", c), got, want, boundSum)
 	}
 }
 

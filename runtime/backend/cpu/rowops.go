@@ -36,16 +36,23 @@ func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
 }
 
 // ScaleColumns implements backend.RowOps.
-func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
+func (b *Backend) ScaleColumns(y, x backend.Buffer, s backend.Scales, n int) error {
 	const op = "scale columns"
-	c := length(s)
-	args, err := operands(op, operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"s", s, c})
+	args, err := operands(op, operand{"y", y, -1}, operand{"x", x, length(y)})
+	if err != nil {
+		return err
+	}
+	c, err := check.Columns(op, len(args[0]), n)
+	if err != nil || n == 0 {
+		return err
+	}
+	by, err := scalesOf(op, &s, n, c)
 	if err != nil {
 		return err
 	}
 	b.pool.rows(n, c, func(from, to int) {
 		for r := from; r < to; r++ {
-			b.kernels.mul(args[0][r*c:][:c], args[1][r*c:][:c], args[2])
+			b.kernels.mul(args[0][r*c:][:c], args[1][r*c:][:c], by.row(r))
 		}
 	})
 	return nil
@@ -67,6 +74,50 @@ func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
 				b.kernels.columnDots(args[0][at:end], args[1][at:], args[2][at:], n, c)
 			} else {
 				clear(args[0][at:end])
+			}
+		}
+	})
+	return nil
+}
+
+// outerColumns is how many columns of OuterSums are computed together: so few that the
+// sums of a small matrix stay in the nearest cache.
+const outerColumns = 256
+
+// OuterSums implements backend.RowOps. It is parallel over columns: each sum runs over
+// the rows in order.
+func (b *Backend) OuterSums(d, x, y backend.Buffer, n int) error {
+	const op = "outer sums"
+	args, err := operands(op, operand{"d", d, -1}, operand{"a", x, -1}, operand{"b", y, -1})
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		clear(args[0])
+		return nil
+	}
+	rows, err := check.Columns(op, len(args[1]), n)
+	if err != nil {
+		return err
+	}
+	c, err := check.Columns(op, len(args[2]), n)
+	if err != nil {
+		return err
+	}
+	if len(args[0]) != rows*c {
+		return fmt.Errorf("%s: d has %d elements, and a and b make [%d, %d]", op, len(args[0]), rows, c)
+	}
+	b.pool.rows((c+outerColumns-1)/outerColumns, n*rows*outerColumns, func(from, to int) {
+		for strip := from; strip < to; strip++ {
+			at, end := strip*outerColumns, min(c, (strip+1)*outerColumns)
+			for i := range rows {
+				clear(args[0][i*c+at : i*c+end])
+			}
+			for r := range n {
+				part := args[2][r*c+at : r*c+end]
+				for i, v := range args[1][r*rows:][:rows] {
+					b.kernels.axpy(args[0][i*c+at:i*c+end], v, part)
+				}
 			}
 		}
 	})

@@ -220,6 +220,42 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
 }
 
+// OuterSums implements backend.RowOps: it is the product of both turned.
+func (b *Backend) OuterSums(d, x, y backend.Buffer, n int) error {
+	const op = "outer sums"
+	args, err := operands(op, operand{"d", d, -1}, operand{"a", x, -1}, operand{"b", y, -1})
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return b.Zero(d)
+	}
+	var turned [2]matrix
+	for i, arg := range args[1:] {
+		columns, err := check.Columns(op, arg.n, n)
+		if err != nil {
+			return err
+		}
+		rows, err := b.newMatrix(backend.F32, n, columns)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		defer rows.block.giver.give()
+		if err := b.pack(&rows, 0, n, arg.start); err != nil {
+			return err
+		}
+		if turned[i], err = b.transpose(&rows, backend.F32); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		defer turned[i].block.giver.give()
+	}
+	left, right := &turned[0], &turned[1]
+	if args[0].n != left.rows*right.rows {
+		return fmt.Errorf("%s: d has %d elements, and a and b make [%d, %d]", op, args[0].n, left.rows, right.rows)
+	}
+	return b.single(left.rows, &multiplication{y: args[0].start, x: left.at(), w: right}, input{x: left.at(), pitch: left.pitch})
+}
+
 // Gather implements backend.LinearOps.
 func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) error {
 	const op = "gather"

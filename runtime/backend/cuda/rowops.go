@@ -43,13 +43,21 @@ func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
 }
 
 // ScaleColumns implements backend.RowOps.
-func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
-	c := length(s)
-	args, err := operands("scale columns", operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"s", s, c})
+func (b *Backend) ScaleColumns(y, x backend.Buffer, s backend.Scales, n int) error {
+	const op = "scale columns"
+	args, err := operands(op, operand{"y", y, -1}, operand{"x", x, length(y)})
 	if err != nil {
 		return err
 	}
-	return b.launch("scalecols_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, args[2].start, n, c)
+	c, err := check.Columns(op, args[0].n, n)
+	if err != nil || n == 0 {
+		return err
+	}
+	bank, index, err := scalesOf(op, &s, n, c)
+	if err != nil {
+		return err
+	}
+	return b.launch("scalecols_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, bank, index, n, c)
 }
 
 // ColumnDots implements backend.RowOps.

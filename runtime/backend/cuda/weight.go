@@ -186,18 +186,23 @@ func (w *weight) backward() (*matrix, error) {
 	if m.kind == backend.BF16 {
 		kind = backend.BF16
 	}
-	t, err := b.newMatrix(kind, m.columns, m.rows)
-	if err != nil {
-		return nil, fmt.Errorf("transpose a weight [%d, %d]: %w", m.rows, m.columns, err)
-	}
-	const tile = 32
-	grid := [3]int{(t.pitch + tile - 1) / tile, (m.columns + tile - 1) / tile, 1}
-	err = b.launch("transpose_"+kernelName(m.kind)+"_"+kernelName(kind), grid, 0, t.at(), m.at(), m.scales(), m.rows, m.columns, m.pitch, t.pitch)
+	t, err := b.transpose(m, kind)
 	if err != nil {
 		return nil, err
 	}
 	w.transposed = &t
 	return w.transposed, nil
+}
+
+// transpose returns the transposed matrix, stored as kind.
+func (b *Backend) transpose(m *matrix, kind backend.DType) (matrix, error) {
+	t, err := b.newMatrix(kind, m.columns, m.rows)
+	if err != nil {
+		return matrix{}, fmt.Errorf("transpose a weight [%d, %d]: %w", m.rows, m.columns, err)
+	}
+	const tile = 32
+	grid := [3]int{(t.pitch + tile - 1) / tile, (m.columns + tile - 1) / tile, 1}
+	return t, b.launch("transpose_"+kernelName(m.kind)+"_"+kernelName(kind), grid, 0, t.at(), m.at(), m.scales(), m.rows, m.columns, m.pitch, t.pitch)
 }
 
 // Compose implements backend.LinearOps.

@@ -1,0 +1,416 @@
+package model
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/tensor"
+)
+
+// Branch is what an adapter, or a mixture of several, does to one projection with a
+// matrix W [Out, In]:
+//
+//	y = Out ⊙ (W'·(In ⊙ x)) + Σₚ Low[p]·Bₚ·(Aₚ·x),   W' = U·diag(σ⊙Z)·Vᵀ
+//
+// Members that are nil have no part in it. What a projection has Z, In, Out and Low for
+// is what its model was made with: WithFactors, WithGains, WithLowRank.
+type Branch struct {
+	// Z [R] multiplies the own scale of a factored projection (SVF).
+	Z []float32
+	// In [In] and Out [Out] multiply inputs and outputs (IA3; the magnitudes of DoRA).
+	In, Out []float32
+	// Low are the scales of the projection's low-rank pairs (LoRA), in their order.
+	Low []float32
+}
+
+// LowRank is a pair of low-rank matrices (LoRA, arXiv 2106.09685): beside its own
+// matrix a projection computes Scale·B·(A·x).
+type LowRank struct {
+	// A is [r, In], B [Out, r].
+	A, B *tensor.Tensor
+	// Scale is what the model's own computation takes; Scales have their own.
+	Scale float32
+}
+
+// Parameters are what a model's own computation is adapted by, and what Backward
+// differentiates by; see Branch. What a projection has not is nil.
+type Parameters struct {
+	// S [R] is the scale of a factored projection, σ⊙z.
+	S []float32
+	// A [r, In] and B [Out, r] are its low-rank pairs, behind each other.
+	A, B []float32
+	// In [In] and Out [Out] are its gains.
+	In, Out []float32
+}
+
+// lowRank are the pairs of a projection, behind each other.
+type lowRank struct {
+	a, b   backend.Weight // [R, In] and [Out, R], R the sum of all ranks.
+	ranks  []int
+	scales *bank // Rows [R]; the first is the model's own.
+}
+
+// WithLowRank returns a model whose named projections have these pairs beside their
+// matrix, and which shares everything else with m. Pairs are kept as float32 where
+// projections are, else as bfloat16.
+func (m *Model) WithLowRank(pairs map[string][]LowRank) (*Model, error) {
+	return replaced(m, pairs, func(info LinearInfo, pairs []LowRank) (*linear, error) {
+		l, err := m.find(info.Name)
+		if err != nil {
+			return nil, err
+		}
+		other := *l
+		other.low, err = newLowRank(m.be, m.lowRankType(), info, pairs)
+		return &other, err
+	})
+}
+
+// lowRankType is what low-rank matrices are kept as: their elements are few, and int8
+// would round what little they say.
+func (m *Model) lowRankType() backend.DType {
+	if m.projectionType == backend.F32 {
+		return backend.F32
+	}
+	return backend.BF16
+}
+
+func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []LowRank) (*lowRank, error) {
+	if len(pairs) == 0 {
+		return nil, nil //nolint:nilnil // There is none.
+	}
+	low := &lowRank{}
+	total := 0
+	var a, own []float32
+	for i, p := range pairs {
+		if p.A == nil || p.B == nil || len(p.A.Shape) != 2 || p.A.Shape[0] == 0 || !p.A.HasShape(p.A.Shape[0], info.In) || !p.B.HasShape(info.Out, p.A.Shape[0]) {
+			return nil, fmt.Errorf("low-rank pair %d of shapes %v and %v is none of a matrix [%d %d]", i, shapeOf(p.A), shapeOf(p.B), info.Out, info.In)
+		}
+		r := p.A.Shape[0]
+		low.ranks = append(low.ranks, r)
+		total += r
+		a = append(a, p.A.Data...)
+		own = append(own, slices.Repeat([]float32{p.Scale}, r)...)
+	}
+	b, at := make([]float32, info.Out*total), 0
+	for i, p := range pairs {
+		r := low.ranks[i]
+		for row := range info.Out {
+			copy(b[row*total+at:], p.B.Data[row*r:][:r])
+		}
+		at += r
+	}
+	var err error
+	if low.a, err = be.NewWeight(as, total, info.In, a); err != nil {
+		return nil, err
+	}
+	if low.b, err = be.NewWeight(as, info.Out, total, b); err != nil {
+		return nil, err
+	}
+	low.scales, err = newBank(be, own)
+	return low, err
+}
+
+// spread gives each row of A the scale of its pair; nil is zeros.
+func (l *lowRank) spread(scales []float32) []float32 {
+	out := make([]float32, 0, l.a.Out())
+	for i, r := range l.ranks {
+		s := float32(0)
+		if scales != nil {
+			s = scales[i]
+		}
+		out = append(out, slices.Repeat([]float32{s}, r)...)
+	}
+	return out
+}
+
+// WithGains returns a model whose named projections have gains of their inputs and of
+// their outputs, ones for its own computation; it shares everything else with m.
+func (m *Model) WithGains(in, out []string) (*Model, error) {
+	named := map[string][2]bool{}
+	for i, names := range [][]string{in, out} {
+		for _, name := range names {
+			which := named[name]
+			which[i] = true
+			named[name] = which
+		}
+	}
+	return replaced(m, named, func(info LinearInfo, which [2]bool) (*linear, error) {
+		l, err := m.find(info.Name)
+		if err != nil {
+			return nil, err
+		}
+		other := *l
+		if which[0] {
+			if other.in, err = newBank(m.be, ones(info.In)); err != nil {
+				return nil, err
+			}
+		}
+		if which[1] {
+			if other.out, err = newBank(m.be, ones(info.Out)); err != nil {
+				return nil, err
+			}
+		}
+		return &other, nil
+	})
+}
+
+func ones(n int) []float32 { return slices.Repeat([]float32{1}, n) }
+
+// SetParameters replaces what a projection is adapted by in the model's own computation;
+// members that are nil stay. The values are copied. It must not run at the same time as a
+// computation of this model, nor between Forward and Backward.
+func (m *Model) SetParameters(name string, p Parameters) error {
+	l, err := m.find(name)
+	if err == nil {
+		err = l.setParameters(m.be, p)
+	}
+	if err != nil {
+		return fmt.Errorf("set the parameters of %s: %w", name, err)
+	}
+	return nil
+}
+
+func (l *linear) setParameters(be backend.Backend, p Parameters) error {
+	for _, each := range []struct {
+		what   string
+		values []float32
+		bank   *bank
+	}{{"scale", p.S, l.scales}, {"input gain", p.In, l.in}, {"output gain", p.Out, l.out}} {
+		if each.values == nil {
+			continue
+		}
+		if err := checkBank(each.what, each.values, each.bank); err != nil {
+			return err
+		}
+		if err := each.bank.replaceOwn(be, each.values); err != nil {
+			return err
+		}
+	}
+	if p.A == nil && p.B == nil {
+		return nil
+	}
+	if l.low == nil {
+		return fmt.Errorf("it has no low-rank pair")
+	}
+	for _, each := range []struct {
+		values []float32
+		w      *backend.Weight
+	}{{p.A, &l.low.a}, {p.B, &l.low.b}} {
+		if each.values == nil {
+			continue
+		}
+		w, err := be.NewWeight((*each.w).Type(), (*each.w).Out(), (*each.w).In(), each.values)
+		if err != nil {
+			return err
+		}
+		*each.w = w
+	}
+	return nil
+}
+
+// checkBank says why numbers are no row of a bank, or that there is none.
+func checkBank(what string, values []float32, b *bank) error {
+	if b == nil {
+		return fmt.Errorf("it has no %s", what)
+	}
+	if len(values) != b.columns {
+		return fmt.Errorf("%d values of its %s, which has %d", len(values), what, b.columns)
+	}
+	return nil
+}
+
+// check says why a branch is none of this projection.
+func (l *linear) check(b Branch) error {
+	for _, each := range []struct {
+		what   string
+		values []float32
+		bank   *bank
+	}{{"scale", b.Z, l.scales}, {"input gain", b.In, l.in}, {"output gain", b.Out, l.out}} {
+		if each.values == nil {
+			continue
+		}
+		if err := checkBank(each.what, each.values, each.bank); err != nil {
+			return err
+		}
+	}
+	if b.Low == nil {
+		return nil
+	}
+	if l.low == nil {
+		return fmt.Errorf("it has no low-rank pair")
+	}
+	if len(b.Low) != len(l.low.ranks) {
+		return fmt.Errorf("%d scales for its %d low-rank pairs", len(b.Low), len(l.low.ranks))
+	}
+	return nil
+}
+
+// put writes a branch into a row of the projection's banks, and returns the memory that
+// a row of them takes.
+func (l *linear) put(be backend.Backend, row int, b Branch) (bytes int64, err error) {
+	for _, each := range []struct {
+		bank   *bank
+		values []float32
+		times  bool
+	}{{l.scales, b.Z, true}, {l.in, b.In, false}, {l.out, b.Out, false}} {
+		if each.bank == nil {
+			continue
+		}
+		if err := each.bank.set(be, row, each.values, each.times); err != nil {
+			return 0, err
+		}
+		bytes += backend.F32.Bytes(1, each.bank.columns)
+	}
+	if l.low != nil {
+		if err := l.low.scales.set(be, row, l.low.spread(b.Low), false); err != nil {
+			return 0, err
+		}
+		bytes += backend.F32.Bytes(1, l.low.scales.columns)
+	}
+	return bytes, nil
+}
+
+// RowNorms returns the Euclidean norms [Out] of the rows of W + Scale·B·A, for the
+// matrix of a dense projection: what DoRA divides by (arXiv 2402.09353). The matrix that
+// they are norms of is never made.
+func (m *Model) RowNorms(name string, low LowRank) ([]float32, error) {
+	norms, err := m.rowNorms(name, low)
+	if err != nil {
+		return nil, fmt.Errorf("norms of the rows of %s: %w", name, err)
+	}
+	return norms, nil
+}
+
+func (m *Model) rowNorms(name string, low LowRank) ([]float32, error) {
+	l, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if l.factored() {
+		return nil, fmt.Errorf("it is factored")
+	}
+	own, err := l.squares(m.be)
+	if err != nil {
+		return nil, err
+	}
+	out, in := l.info.Out, l.info.In
+	if low.A == nil || low.B == nil || len(low.A.Shape) != 2 || !low.A.HasShape(low.A.Shape[0], in) || !low.B.HasShape(out, low.A.Shape[0]) {
+		return nil, fmt.Errorf("low-rank matrices of shapes %v and %v are none of a matrix [%d %d]", shapeOf(low.A), shapeOf(low.B), out, in)
+	}
+	// ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·w) + s²·b·(A·Aᵀ)·b, a row w of W and b of B at a time.
+	r := low.A.Shape[0]
+	crossed, gram, err := m.products(l, low.A, r)
+	if err != nil {
+		return nil, err
+	}
+	norms, s := make([]float32, out), float64(low.Scale)
+	for o := range out {
+		sum, b := own[o], low.B.Data[o*r:][:r]
+		for i, bi := range b {
+			sum += 2 * s * float64(bi) * float64(crossed[i*out+o])
+			for j, bj := range b {
+				sum += s * s * float64(bi) * float64(bj) * float64(gram[i*r+j])
+			}
+		}
+		norms[o] = float32(math.Sqrt(max(sum, 0)))
+	}
+	return norms, nil
+}
+
+// products returns A·Wᵀ [r, Out] and A·Aᵀ [r, r].
+func (m *Model) products(l *linear, a *tensor.Tensor, r int) (crossed, gram []float32, err error) {
+	p := m.newPass(m.be.NewArena())
+	defer p.release()
+	x := p.allocAs(backend.F32, r*l.info.In)
+	y, g := p.allocAs(backend.F32, r*l.info.Out), p.allocAs(backend.F32, r*r)
+	p.do(func() error { return p.Upload(x, a.Data) })
+	p.do(func() error { return p.MatMul(r, backend.Product{Y: y, X: x, W: l.dense}) })
+	p.do(func() error { return p.MatMulBuffers(g, x, x, r, r, l.info.In, false) })
+	crossed, gram = make([]float32, r*l.info.Out), make([]float32, r*r)
+	p.do(func() error { return p.Download(crossed, y) })
+	p.do(func() error { return p.Download(gram, g) })
+	return crossed, gram, p.err
+}
+
+// squares returns the squared norms [Out] of a dense projection's rows.
+func (l *linear) squares(be backend.Backend) ([]float64, error) {
+	data, err := be.WeightData(l.dense)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float64, l.info.Out)
+	for o := range out {
+		for _, w := range data[o*l.info.In:][:l.info.In] {
+			out[o] += float64(w) * float64(w)
+		}
+	}
+	return out, nil
+}
+
+// Fold is what a projection's matrix is made of, to be kept as one:
+//
+//	W' = diag(Out)·W·diag(In) + Σ Scale·B·A
+//
+// with W = U·diag(S)·Vᵀ where there are Factors, else the model's own.
+type Fold struct {
+	Factors *Factors
+	In, Out []float32
+	Low     []LowRank
+}
+
+// fold returns the dense projection that a fold of another one makes.
+func (m *Model) fold(info LinearInfo, f Fold) (*linear, error) {
+	own, err := m.find(info.Name)
+	if err != nil {
+		return nil, err
+	}
+	l := *own
+	if f.Factors != nil {
+		made, err := newFactored(m, backend.F32, info, *f.Factors)
+		if err != nil {
+			return nil, err
+		}
+		l = *made
+	}
+	if l.low, err = newLowRank(m.be, backend.F32, info, f.Low); err != nil {
+		return nil, err
+	}
+	l.in, l.out = nil, nil
+	for _, gain := range []struct {
+		what   string
+		values []float32
+		n      int
+		bank   **bank
+	}{{"input", f.In, info.In, &l.in}, {"output", f.Out, info.Out, &l.out}} {
+		if gain.values == nil {
+			continue
+		}
+		if len(gain.values) != gain.n {
+			return nil, fmt.Errorf("%d gains of its %ss, which are %d", len(gain.values), gain.what, gain.n)
+		}
+		if *gain.bank, err = newBank(m.be, gain.values); err != nil {
+			return nil, err
+		}
+	}
+	return &l, nil
+}
+
+// adapted lists the projections that Parameters may change, in the order of the
+// computation.
+func (m *Model) adapted() []*linear {
+	var all []*linear
+	for i := range m.layers {
+		for _, l := range m.layers[i].linears {
+			if l.adapted() {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+// names are those of a map's projections in order, so that errors are the same each time.
+func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
