@@ -12,6 +12,12 @@ W' = U diag(sigma*z) Vt * sum(sigma)/sum(sigma*z), autograd goes through W' to
 the parameters p, gradients are clipped by clip_grad_norm_ and Adam takes the
 step. The runtime never forms W' for its gradients, so this checks the formulas
 that it uses instead.
+
+So are the other methods: LoRA's W' = W + alpha/r B A, DoRA's
+W' = m (W + alpha/r B A) / |W + alpha/r B A| by rows, with the norm detached as in
+section 4.3 of its paper and in PEFT, and IA3's gains of outputs, and of the inputs of
+down_proj. Objective NextToken is the mean negative log-likelihood of an answer's
+tokens.
 """
 
 import json
@@ -41,6 +47,50 @@ CASES = {
         "baseline": "None",
         "maxGradNorm": 0.0,
         "learningRate": 1e-2,
+    },
+    "lora": {
+        "method": "LoRA",
+        "rank": 3,
+        "alpha": 6.0,
+        "klWeight": 0.1,
+        "baseline": "Group",
+        "groupSize": 5,
+        "maxGradNorm": 0.5,
+        "learningRate": 1e-3,
+    },
+    "dora": {
+        "method": "DoRA",
+        "rank": 2,
+        "alpha": 3.0,
+        "klWeight": 0.3,
+        "baseline": "Mean",
+        "maxGradNorm": 0.0,
+        "learningRate": 1e-3,
+    },
+    "ia3": {
+        "method": "IA3",
+        "klWeight": 0.2,
+        "baseline": "None",
+        "maxGradNorm": 0.1,
+        "learningRate": 5e-3,
+    },
+    "nexttoken": {
+        "objective": "NextToken",
+        "parameterization": "Direct",
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 0.0,
+        "learningRate": 1e-2,
+    },
+    "nexttoken-dora": {
+        "objective": "NextToken",
+        "method": "DoRA",
+        "rank": 4,
+        "alpha": 4.0,
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 1.0,
+        "learningRate": 1e-3,
     },
 }
 # (prompt length, answer length, right?)
@@ -74,29 +124,63 @@ def golden(case, hyper, seed):
     svd = {n: torch.linalg.svd(weights[n + ".weight"].double(), full_matrices=False) for n in names}
     base = llama.Llama(config, weights)
 
+    method = hyper.get("method", "SVF")
     p = {}
+
+    def parameter(name, values):
+        p[name] = values.float().double().requires_grad_()
+
     for n in names:
-        noise = torch.randn(len(svd[n][1]), generator=generator).double()
-        # Wider than the real initialisation, so that the normaliser matters.
-        start = 0.1 + 0.3 * noise if hyper["parameterization"] == "Sigmoid" else 1 + 0.1 * noise
-        p[n] = start.float().double().requires_grad_()
+        out, inner = weights[n + ".weight"].shape
+        if method == "SVF":
+            noise = torch.randn(len(svd[n][1]), generator=generator).double()
+            # Wider than the real initialisation, so that the normaliser matters.
+            start = 0.1 + 0.3 * noise if hyper["parameterization"] == "Sigmoid" else 1 + 0.1 * noise
+            p[n] = start.float().double().requires_grad_()
+        elif method == "IA3":
+            size = inner if n.endswith("down_proj") else out
+            parameter(n, 1 + 0.3 * torch.randn(size, generator=generator).double())
+        else:
+            # Not zeros, so that both matrices have a gradient from the first step on.
+            rank = hyper["rank"]
+            parameter(n + ".lora_A", 0.2 * torch.randn(rank, inner, generator=generator).double())
+            parameter(n + ".lora_B", 0.2 * torch.randn(out, rank, generator=generator).double())
+            if method == "DoRA":
+                norm = weights[n + ".weight"].double().norm(dim=1)
+                parameter(n + ".magnitude", norm * (1 + 0.2 * torch.randn(out, generator=generator).double()))
+    parameters = sorted(p)
 
     episodes = []
     for prompt, answer, right in EPISODES:
         tokens = torch.randint(config["vocab_size"], (prompt + answer,), generator=generator).tolist()
         episodes.append({"tokens": tokens, "prompt": prompt, "right": right})
     rewards = torch.tensor([1.0 if e["right"] else -1.0 for e in episodes]).double()
-    advantages = rewards - (rewards.mean() if hyper["baseline"] == "Mean" else 0)
+    advantages = rewards - (rewards.mean() if hyper["baseline"] in ("Mean", "Group") else 0)
+    if hyper["baseline"] == "Group":
+        advantages = advantages / advantages.std(unbiased=False)
+    supervised = hyper.get("objective") == "NextToken"
+    over = len(episodes)
+    if supervised:
+        advantages = torch.ones(len(episodes)).double()
+        over = sum(len(e["tokens"]) - e["prompt"] for e in episodes)
 
     def compose(name):
+        w = weights[name + ".weight"].double()
+        if method == "IA3":
+            return w * (p[name] if name.endswith("down_proj") else p[name][:, None])
+        if method != "SVF":
+            adapted = w + hyper["alpha"] / hyper["rank"] * p[name + ".lora_B"] @ p[name + ".lora_A"]
+            if method == "LoRA":
+                return adapted
+            return (p[name + ".magnitude"] / adapted.norm(dim=1).detach())[:, None] * adapted
         u, s, vt = svd[name]
         if hyper["parameterization"] == "Direct":
             return (u * (s * p[name])) @ vt
         z = torch.sigmoid(p[name])
         return (u * (s * z)) @ vt * (s.sum() / (s * z).sum())
 
-    optimizer = torch.optim.Adam([p[n] for n in names], lr=hyper["learningRate"])
-    out = {"hyper": hyper, "episodes": episodes, "initial": {n: rounded(p[n].tolist()) for n in names}, "steps": []}
+    optimizer = torch.optim.Adam([p[n] for n in parameters], lr=hyper["learningRate"])
+    out = {"hyper": hyper, "episodes": episodes, "initial": {n: rounded(p[n].flatten().tolist()) for n in parameters}, "steps": []}
     for _ in range(STEPS):
         adapted = llama.Llama(config, weights)
         for n in names:
@@ -109,17 +193,17 @@ def golden(case, hyper, seed):
             old = base.logits(e["tokens"])[wanted].log_softmax(-1)
             divergence = (new.exp() * (new - old)).sum()
             likelihood = new[range(len(answer)), answer].sum()
-            loss = loss + (-likelihood * advantage + hyper["klWeight"] * divergence) / len(episodes)
+            loss = loss + (-likelihood * advantage + hyper["klWeight"] * divergence) / over
             kl, tokens = kl + divergence.item(), tokens + len(answer)
         optimizer.zero_grad()
         loss.backward()
-        gradient = {n: rounded(p[n].grad.tolist()) for n in names}
+        gradient = {n: rounded(p[n].grad.flatten().tolist()) for n in parameters}
         limit = hyper["maxGradNorm"] or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_([p[n] for n in names], limit)
+        norm = torch.nn.utils.clip_grad_norm_([p[n] for n in parameters], limit)
         optimizer.step()
         out["steps"].append({
             "loss": loss.item(), "kl": kl / tokens, "gradNorm": norm.item(),
-            "gradient": gradient, "p": {n: rounded(p[n].tolist()) for n in names},
+            "gradient": gradient, "p": {n: rounded(p[n].flatten().tolist()) for n in parameters},
         })
 
     os.makedirs(TESTDATA, exist_ok=True)

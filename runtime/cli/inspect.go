@@ -117,7 +117,7 @@ func (i *inspection) read(path string) error {
 	switch {
 	case !stat.IsDir():
 		return i.readFile(path)
-	case has(expert.VectorFile):
+	case has(expert.File):
 		return i.readExpert(path)
 	case has(checkpoint.ConfigFile):
 		m, err := source.CheckModel(path)
@@ -132,7 +132,7 @@ func (i *inspection) read(path string) error {
 		i.Kind, i.Decomposition = "decomposition", &m
 		return nil
 	default:
-		return fmt.Errorf("%s is neither a model (%s), nor a decomposition (%s), nor an expert (%s)", path, checkpoint.ConfigFile, contract.ManifestFile, expert.VectorFile)
+		return fmt.Errorf("%s is neither a model (%s), nor a decomposition (%s), nor an expert (%s)", path, checkpoint.ConfigFile, contract.ManifestFile, expert.File)
 	}
 }
 
@@ -142,7 +142,7 @@ func (i *inspection) readFile(path string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }() // Nothing was written.
-	if expert.IsVector(f) {
+	if expert.IsAdapter(f) {
 		return i.readExpert(path)
 	}
 	w := &weightsInspection{Metadata: f.Metadata()}
@@ -159,7 +159,7 @@ func (i *inspection) readFile(path string) error {
 }
 
 func (i *inspection) readExpert(path string) error {
-	v, err := expert.ReadVector(path)
+	v, err := expert.Read(path)
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (i *inspection) fitsDecomposition(dir string) (*fit, error) {
 	result := &fit{Against: d.Manifest().Digest}
 	switch {
 	case i.Expert != nil:
-		v, err := expert.ReadVector(i.Path)
+		v, err := expert.Read(i.Path)
 		if err != nil {
 			return nil, err
 		}

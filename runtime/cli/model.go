@@ -134,11 +134,11 @@ func (f *modelFlags) mixture() ([]expert.Weighted, error) {
 				path, alpha = head, weight
 			}
 		}
-		v, err := expert.ReadVector(path)
+		v, err := expert.Read(path)
 		if err != nil {
 			return nil, err
 		}
-		mixture = append(mixture, expert.Weighted{Vector: v, Alpha: alpha})
+		mixture = append(mixture, expert.Weighted{Adapter: v, Alpha: alpha})
 	}
 	return mixture, nil
 }
@@ -152,7 +152,7 @@ func cutLast(s, separator string) (head, tail string, ok bool) {
 }
 
 func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expert.Weighted) (*model.Model, error) {
-	dir, err := f.findDecomposition(mixture[0].Vector.Manifest.DecompositionDigest)
+	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
 	if err != nil {
 		return nil, err
 	}
@@ -161,15 +161,15 @@ func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expe
 		return nil, err
 	}
 	for _, w := range mixture {
-		if err := w.Vector.Fits(d); err != nil {
+		if err := w.Adapter.Fits(d); err != nil {
 			return nil, err
 		}
 	}
-	z, err := expert.Mix(mixture)
+	mixed, err := expert.Mix(mixture)
 	if err != nil {
 		return nil, err
 	}
-	return expert.Compose(ctx, m, d, z)
+	return expert.Compose(ctx, m, d, mixed)
 }
 
 // findDecomposition returns the folder of a decomposition: the flag's, or, in

@@ -184,7 +184,7 @@ func (f *serveFlags) fromFlags() (server.Config, error) {
 		if err != nil {
 			return c, err
 		}
-		v, err := expert.ReadVector(path)
+		v, err := expert.Read(path)
 		if err != nil {
 			return c, err
 		}

@@ -137,7 +137,7 @@ func randomExpert(t *testing.T, data string, d *contract.DecompositionManifest) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := expert.Vector{Manifest: contract.ExpertManifest{BaseDigest: d.BaseDigest, DecompositionDigest: d.Digest, Skill: "math", Score: 0.5}, Z: map[string][]float32{}}
+	v := expert.Adapter{Manifest: contract.ExpertManifest{BaseDigest: d.BaseDigest, DecompositionDigest: d.Digest, Skill: "math", Score: 0.5}, Z: map[string][]float32{}}
 	for i, name := range opened.Matrices() {
 		z := make([]float32, opened.Rank(name))
 		for k := range z {
@@ -146,10 +146,10 @@ func randomExpert(t *testing.T, data string, d *contract.DecompositionManifest) 
 		v.Z[name] = z
 	}
 	path = filepath.Join(t.TempDir(), "math.safetensors")
-	if err := expert.WriteVectorFile(path, v); err != nil {
+	if err := expert.WriteFile(path, v); err != nil {
 		t.Fatal(err)
 	}
-	read, err := expert.ReadVector(path)
+	read, err := expert.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ type TrainSpec struct {
 	BaseDigest          string      `json:"baseDigest"`
 	DecompositionDigest string      `json:"decompositionDigest"`
 	Modules             []string    `json:"modules,omitempty"` // subset of the decomposition's; empty means all
-	Objective           string      `json:"objective"`         // Reinforce
+	Objective           string      `json:"objective"`         // Reinforce or NextToken
 	Train               DatasetSpec `json:"train"`
 	Validation          DatasetSpec `json:"validation"`
 	Reward              string      `json:"reward"`
@@ -125,7 +125,13 @@ const (
 	RolloutSample           = "Sample"
 	BaselineNone            = "None"
 	BaselineMean            = "Mean"
+	BaselineGroup           = "Group"
 	ObjectiveReinforce      = "Reinforce"
+	ObjectiveNextToken      = "NextToken"
+	MethodSVF               = "SVF"
+	MethodLoRA              = "LoRA"
+	MethodDoRA              = "DoRA"
+	MethodIA3               = "IA3"
 )
 
 // Hyper holds a run's hyperparameters; DefaultHyper has the paper's values.
@@ -157,6 +163,13 @@ type Hyper struct {
 	// empty means, or DTypeBF16, which trains faster and rounds. z and its optimiser
 	// are float32 always.
 	DType string `json:"dtype,omitempty"`
+	// Method is what is trained; empty means MethodSVF. Rank and Alpha are of MethodLoRA
+	// and MethodDoRA: W + Alpha/Rank·B·A.
+	Method string  `json:"method,omitempty"`
+	Rank   int     `json:"rank,omitempty"`
+	Alpha  float64 `json:"alpha,omitempty"`
+	// GroupSize is how many answers each question gets, of BaselineGroup.
+	GroupSize int `json:"groupSize,omitempty"`
 }
 
 // DefaultHyper returns the hyperparameters of the paper (section 4 and

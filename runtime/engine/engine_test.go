@@ -51,11 +51,11 @@ func start(t *testing.T, change func(*engine.Options)) *house {
 func (h *house) expert(t *testing.T, seed uint64) engine.Mixture {
 	t.Helper()
 	manifest := h.volume.Expert(t, "skill", seed)
-	v, err := expert.ReadVector(h.volume.ExpertDir(t, manifest.Digest))
+	v, err := expert.Read(h.volume.ExpertDir(t, manifest.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := engine.NewMixture(expert.Weighted{Vector: v, Alpha: 1})
+	m, err := engine.NewMixture(expert.Weighted{Adapter: v, Alpha: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -101,38 +102,124 @@ type policy struct {
 
 // plan says in which form each mixture is computed.
 type plan struct {
-	auto     bool     // The form was chosen, not asked for.
-	form     Form     // FormMerged or FormUnmerged.
-	matrices []string // Of the unmerged model, sorted.
-	name     string   // The matrices, joined: a name of the unmerged model.
+	auto bool // The form was chosen, not asked for.
+	form Form // FormMerged or FormUnmerged.
+	name string
+
+	// Of the unmerged model:
+	matrices []string         // Those that are factored, sorted,
+	experts  []expert.Adapter // those with low-rank pairs, by digest,
+	in, out  []string         // and matrices with gains, sorted.
 }
 
 // decide makes the plan for a set. It is a function of the set and the options
 // alone.
 func (p policy) decide(s Set) plan {
 	chosen := plan{auto: p.form == FormAuto, form: FormMerged}
+	needs := needsOf(s.Mixtures)
 	switch {
 	case p.form == FormUnmerged:
-		chosen.form, chosen.matrices = FormUnmerged, slices.Clone(p.factors.Matrices)
-	case p.form == FormAuto && !s.Fixed && p.factors.Attach != nil:
-		scaled := map[string]bool{}
-		different := map[string]bool{}
-		for _, m := range s.Mixtures {
-			for name := range m.matrices() {
-				scaled[name] = true
-			}
-			if !m.IsBase() {
-				different[m.key] = true
-			}
-		}
-		if p.pays(scaled, len(different)) {
-			chosen.form = FormUnmerged
-			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !scaled[name] })
+		chosen = needs.plan(chosen)
+		chosen.matrices = slices.Clone(p.factors.Matrices)
+	case p.form == FormAuto && !s.Fixed && (p.factors.Attach != nil || len(needs.scaled) == 0):
+		if p.pays(needs) {
+			chosen = needs.plan(chosen)
+			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !needs.scaled[name] })
 		}
 	}
 	slices.Sort(chosen.matrices)
-	chosen.name = strings.Join(chosen.matrices, " ")
+	chosen.name = chosen.describe()
 	return chosen
+}
+
+// describe names what the unmerged model consists of.
+func (p *plan) describe() string {
+	parts := []string{strings.Join(p.matrices, " ")}
+	for _, e := range p.experts {
+		parts = append(parts, e.Manifest.Digest)
+	}
+	return strings.Join(append(parts, strings.Join(p.in, " "), strings.Join(p.out, " ")), "|")
+}
+
+// needs are what the unmerged model of mixtures must have.
+type needs struct {
+	mixtures        map[string]bool // Those beside the base, by their keys.
+	scaled, in, out map[string]bool // Matrices.
+	experts         map[string]expert.Adapter
+}
+
+func needsOf(mixtures []Mixture) needs {
+	n := needs{mixtures: map[string]bool{}, scaled: map[string]bool{}, in: map[string]bool{}, out: map[string]bool{}, experts: map[string]expert.Adapter{}}
+	for _, m := range mixtures {
+		if !m.IsBase() {
+			n.mixtures[m.key] = true
+		}
+		for _, part := range m.parts {
+			v := part.Adapter
+			for to, from := range map[*map[string]bool]map[string][]float32{&n.scaled: v.Z, &n.in: v.In, &n.out: v.Out} {
+				for name := range from {
+					(*to)[name] = true
+				}
+			}
+			if len(v.Low) > 0 {
+				n.experts[v.Manifest.Digest] = v
+			}
+		}
+	}
+	return n
+}
+
+// plan fills in what an unmerged model has beside factors.
+func (n needs) plan(p plan) plan {
+	p.form = FormUnmerged
+	for _, digest := range slices.Sorted(maps.Keys(n.experts)) {
+		p.experts = append(p.experts, n.experts[digest])
+	}
+	p.in, p.out = slices.Sorted(maps.Keys(n.in)), slices.Sorted(maps.Keys(n.out))
+	return p
+}
+
+// pairs lists the experts with a low-rank pair of a matrix, by digest.
+func (p *plan) pairs(matrix string) []string {
+	var digests []string
+	for _, e := range p.experts {
+		if _, ok := e.Low[matrix]; ok {
+			digests = append(digests, e.Manifest.Digest)
+		}
+	}
+	return digests
+}
+
+// branches are what a mixture does to the matrices of the unmerged model.
+func (p *plan) branches(m Mixture) (map[string]model.Branch, error) {
+	mixed, err := expert.Mix(m.parts)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]model.Branch, len(mixed))
+	for name, one := range mixed {
+		if all[name], err = one.Branch(p.pairs(name)); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return all, nil
+}
+
+// beside returns a model with everything that the plan has beside factors.
+func (p *plan) beside(m *model.Model) (*model.Model, error) {
+	pairs := map[string][]model.LowRank{}
+	for _, e := range p.experts {
+		for name := range e.Low {
+			pair := e.Pair(name)
+			pair.Scale = 0 // Not the base's.
+			pairs[name] = append(pairs[name], pair)
+		}
+	}
+	m, err := m.WithLowRank(pairs)
+	if err != nil {
+		return nil, err
+	}
+	return m.WithGains(p.in, p.out)
 }
 
 // pays reports whether the unmerged form of these matrices pays for so many
@@ -141,8 +228,9 @@ func (p policy) decide(s Set) plan {
 // step gains d/c, less what arithmetic takes, one with a single mixture loses c.
 // It pays when the gain is at least the loss; and when the merged models would
 // not all be kept, so that requests would wait for composing over and over.
-func (p policy) pays(scaled map[string]bool, mixtures int) bool {
+func (p policy) pays(n needs) bool {
 	const left = 0.75 // Of the gain, measured.
+	mixtures := len(n.mixtures)
 	if mixtures == 0 {
 		return false
 	}
@@ -154,10 +242,15 @@ func (p policy) pays(scaled map[string]bool, mixtures int) bool {
 	unmerged := dense
 	for _, l := range p.base.Linears() {
 		dense += l.Out * l.In
-		if scaled[l.Name] {
+		if n.scaled[l.Name] {
 			unmerged += (l.Out + l.In) * p.factors.Rank(l.Name)
 		} else {
 			unmerged += l.Out * l.In
+		}
+		for _, e := range n.experts {
+			if low, ok := e.Low[l.Name]; ok {
+				unmerged += (l.Out + l.In) * low.A.Shape[0]
+			}
 		}
 	}
 	cost := float64(unmerged) / float64(dense)
@@ -175,36 +268,33 @@ type key struct {
 // base is the key of the factors that the scales of a key belong to.
 func (k key) base() key { return key{form: k.form, factors: k.factors} }
 
-// matrices are those of the factors.
-func (k key) matrices() []string { return strings.Fields(k.factors) }
-
 // key returns where a mixture is held under this plan. Pass 1, which scores
 // with the base, reads long prompts for a few tokens: it is bound by arithmetic
 // and not by memory, and gains nothing from sharing a batch.
-func (p plan) key(m Mixture, scored bool) key {
-	if p.form == FormMerged || p.auto && (scored && m.IsBase() || !p.covers(m)) {
+func (p *plan) key(m Mixture, scored bool) key {
+	if p.form == FormMerged || p.auto && scored && m.IsBase() || !p.covers(m) {
 		return key{form: FormMerged, mixture: m.key}
 	}
 	return key{form: FormUnmerged, factors: p.name, mixture: m.key}
 }
 
-// covers reports whether the unmerged model has every matrix that m scales.
-func (p plan) covers(m Mixture) bool {
-	for name := range m.matrices() {
-		if _, found := slices.BinarySearch(p.matrices, name); !found {
+// covers reports whether the unmerged model has everything that m adapts.
+func (p *plan) covers(m Mixture) bool {
+	n := needsOf([]Mixture{m})
+	for _, each := range []struct {
+		needed map[string]bool
+		has    []string
+	}{{n.scaled, p.matrices}, {n.in, p.in}, {n.out, p.out}} {
+		for name := range each.needed {
+			if _, found := slices.BinarySearch(each.has, name); !found {
+				return false
+			}
+		}
+	}
+	for digest := range n.experts {
+		if !slices.ContainsFunc(p.experts, func(e expert.Adapter) bool { return e.Manifest.Digest == digest }) {
 			return false
 		}
 	}
 	return true
-}
-
-// matrices are those that the mixture scales.
-func (m Mixture) matrices() map[string]bool {
-	names := map[string]bool{}
-	for _, p := range m.parts {
-		for name := range p.Vector.Z {
-			names[name] = true
-		}
-	}
-	return names
 }

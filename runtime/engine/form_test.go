@@ -39,7 +39,7 @@ func (h *house) partial(t *testing.T, seed uint64, module string) engine.Mixture
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(seed, 8))
-	v := expert.Vector{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
+	v := expert.Adapter{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
 		Digest: fmt.Sprintf("sha256:%s-%d", module, seed), DecompositionDigest: h.volume.DecompositionDigest,
 	}}
 	for _, name := range names {
@@ -47,7 +47,7 @@ func (h *house) partial(t *testing.T, seed uint64, module string) engine.Mixture
 			v.Z[name] = append(v.Z[name], float32(1+0.5*r.NormFloat64()))
 		}
 	}
-	m, err := engine.NewMixture(expert.Weighted{Vector: v, Alpha: 1})
+	m, err := engine.NewMixture(expert.Weighted{Adapter: v, Alpha: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

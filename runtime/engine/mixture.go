@@ -14,7 +14,7 @@ import (
 )
 
 // Mixture names weights: those of the base (the zero Mixture), of one expert,
-// or of a mixture of several, z' = Σₖ αₖ·zₖ. It is immutable.
+// or of a mixture of several (expert.Mix). It is immutable.
 type Mixture struct {
 	parts []expert.Weighted
 	key   string
@@ -26,9 +26,9 @@ func NewMixture(parts ...expert.Weighted) (Mixture, error) {
 	var m Mixture
 	for _, p := range parts {
 		if math.IsNaN(p.Alpha) || math.IsInf(p.Alpha, 0) {
-			return Mixture{}, fmt.Errorf("weight %v of expert %s", p.Alpha, p.Vector.Manifest.Digest)
+			return Mixture{}, fmt.Errorf("weight %v of expert %s", p.Alpha, p.Adapter.Manifest.Digest)
 		}
-		if p.Vector.Manifest.Digest == "" {
+		if p.Adapter.Manifest.Digest == "" {
 			return Mixture{}, errors.New("an expert without a digest")
 		}
 		if p.Alpha != 0 {
@@ -37,11 +37,11 @@ func NewMixture(parts ...expert.Weighted) (Mixture, error) {
 	}
 	// Sorted, so that the same mixture has one name and one order of summation.
 	slices.SortStableFunc(m.parts, func(a, b expert.Weighted) int {
-		return strings.Compare(a.Vector.Manifest.Digest, b.Vector.Manifest.Digest)
+		return strings.Compare(a.Adapter.Manifest.Digest, b.Adapter.Manifest.Digest)
 	})
 	var key strings.Builder
 	for _, p := range m.parts {
-		key.WriteString(p.Vector.Manifest.Digest)
+		key.WriteString(p.Adapter.Manifest.Digest)
 		key.WriteByte('@')
 		key.WriteString(strconv.FormatFloat(p.Alpha, 'g', -1, 64))
 		key.WriteByte(' ')
@@ -56,14 +56,14 @@ func (m Mixture) Key() string { return m.key }
 // IsBase reports whether m is the base weights.
 func (m Mixture) IsBase() bool { return len(m.parts) == 0 }
 
-// Composer returns the function that composes mixtures of a decomposition's
-// vectors into dense weights, for Options.Compose.
+// Composer returns the function that composes mixtures of experts into dense weights,
+// for Options.Compose. The decomposition is theirs that scale singular values.
 func Composer(base *model.Model, d *expert.Decomposition) func(context.Context, Mixture) (*model.Model, error) {
 	return func(ctx context.Context, m Mixture) (*model.Model, error) {
-		z, err := expert.Mix(m.parts)
+		mixed, err := expert.Mix(m.parts)
 		if err != nil {
 			return nil, err
 		}
-		return expert.Compose(ctx, base, d, z)
+		return expert.Compose(ctx, base, d, mixed)
 	}
 }

@@ -140,12 +140,16 @@ func TestAMixtureThatCannotBePreparedIsNamed(t *testing.T) {
 // matrix.
 func TestComposingNoticesCancellation(t *testing.T) {
 	h := start(t, nil)
-	v, err := expert.ReadVector(h.volume.ExpertDir(t, h.volume.Expert(t, "skill", 1).Digest))
+	v, err := expert.Read(h.volume.ExpertDir(t, h.volume.Expert(t, "skill", 1).Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed, err := expert.Mix([]expert.Weighted{{Adapter: v, Alpha: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checks := &counted{Context: t.Context(), left: 1 << 30}
-	if _, err := expert.Compose(checks, h.base, h.dec, v.Z); err != nil {
+	if _, err := expert.Compose(checks, h.base, h.dec, mixed); err != nil {
 		t.Fatal(err)
 	}
 	total := 1<<30 - checks.left
@@ -153,7 +157,7 @@ func TestComposingNoticesCancellation(t *testing.T) {
 		t.Errorf("the context was looked at %d times for %d matrices", total, len(v.Z))
 	}
 	for n := range total {
-		_, err := expert.Compose(&counted{Context: t.Context(), left: n}, h.base, h.dec, v.Z)
+		_, err := expert.Compose(&counted{Context: t.Context(), left: n}, h.base, h.dec, mixed)
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at check %d: %v", n, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -34,6 +33,7 @@ type weights struct {
 
 // held is a variant that is there when ready is closed.
 type held struct {
+	plan    plan // By which it is made.
 	ready   chan struct{}
 	variant variant
 	err     error
@@ -59,7 +59,7 @@ func newWeights(ctx context.Context, p policy, compose func(context.Context, Mix
 // says that the request is one of pass 1.
 func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, error) {
 	w.mu.Lock()
-	entry, err := w.find(w.plan.key(m, scored), m, true)
+	entry, err := w.find(&w.plan, w.plan.key(m, scored), m, true)
 	w.mu.Unlock()
 	if err != nil {
 		return variant{}, err
@@ -74,7 +74,7 @@ func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, err
 func (w *weights) ensure(ctx context.Context, p plan, m Mixture) error {
 	w.mu.Lock()
 	k := p.key(m, false)
-	entry, err := w.find(k, m, false)
+	entry, err := w.find(&p, k, m, false)
 	if entry != nil {
 		entry.preparing++
 	}
@@ -96,11 +96,11 @@ func (w *weights) ensure(ctx context.Context, p plan, m Mixture) error {
 
 // find returns what is held under a key; nil for the base's own weights. w.mu is
 // held.
-func (w *weights) find(k key, m Mixture, asked bool) (*held, error) {
+func (w *weights) find(p *plan, k key, m Mixture, asked bool) (*held, error) {
 	if k.form == FormMerged && m.IsBase() {
 		return nil, nil //nolint:nilnil // Nothing is held, and nothing needs to be.
 	}
-	return w.entry(k, m, asked)
+	return w.entry(p, k, m, asked)
 }
 
 // wait returns what is held as soon as it is there.
@@ -115,7 +115,7 @@ func (h *held) wait(ctx context.Context) (variant, error) {
 
 // entry returns what is held under a key, and begins to make it if nothing is.
 // w.mu is held.
-func (w *weights) entry(k key, m Mixture, asked bool) (*held, error) {
+func (w *weights) entry(p *plan, k key, m Mixture, asked bool) (*held, error) {
 	w.clock++
 	if entry, ok := w.entries[k]; ok {
 		entry.used = w.clock
@@ -125,7 +125,7 @@ func (w *weights) entry(k key, m Mixture, asked bool) (*held, error) {
 	if w.closed {
 		return nil, ErrClosed
 	}
-	entry := &held{ready: make(chan struct{}), used: w.clock, asked: asked}
+	entry := &held{ready: make(chan struct{}), used: w.clock, asked: asked, plan: *p}
 	var fill func() error
 	switch {
 	case k.form == FormMerged && w.compose == nil:
@@ -133,9 +133,9 @@ func (w *weights) entry(k key, m Mixture, asked bool) (*held, error) {
 	case k.form == FormMerged:
 		fill = func() error { return w.fillMerged(entry, m) }
 	case m.IsBase():
-		fill = func() error { return w.fillFactors(entry, k) }
+		fill = func() error { return w.fillFactors(entry) }
 	default:
-		factors, err := w.entry(k.base(), Mixture{}, asked)
+		factors, err := w.entry(p, k.base(), Mixture{}, asked)
 		if err != nil {
 			return nil, err
 		}
@@ -195,35 +195,40 @@ func (w *weights) fillMerged(entry *held, m Mixture) error {
 	return nil
 }
 
-// fillFactors makes the unmerged base model of a plan's matrices. Those that
-// another one has already, of the set before, are shared with it.
-func (w *weights) fillFactors(entry *held, k key) error {
+// fillFactors makes the unmerged base model of a plan. Factors that another one has
+// already, of the set before, are shared with it.
+func (w *weights) fillFactors(entry *held) error {
 	done, err := w.take(entry)
 	if err != nil {
 		return err
 	}
 	defer done()
 	m := w.policy.base
-	missing := k.matrices()
+	missing := entry.plan.matrices
 	for _, other := range w.unmerged() {
-		has := other.key.matrices()
+		has := other.matrices
 		shared := slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return !slices.Contains(has, name) })
-		if m, err = m.WithProjectionsOf(other.model, shared); err != nil {
+		if m, err = m.WithFactorsOf(other.model, shared); err != nil {
 			return fmt.Errorf("sharing factors: %w", err)
 		}
-		missing = slices.DeleteFunc(missing, func(name string) bool { return slices.Contains(shared, name) })
+		missing = slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return slices.Contains(shared, name) })
 	}
-	if m, err = w.policy.factors.Attach(entry.ctx, m, missing); err != nil {
-		return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
+	if len(missing) > 0 {
+		if m, err = w.policy.factors.Attach(entry.ctx, m, missing); err != nil {
+			return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
+		}
+	}
+	if m, err = entry.plan.beside(m); err != nil {
+		return fmt.Errorf("loading low-rank matrices and gains: %w", err)
 	}
 	entry.variant = variant{model: m, form: FormUnmerged}
 	return nil
 }
 
-// loaded is an unmerged model and its key.
+// loaded is an unmerged model and what is factored in it.
 type loaded struct {
-	key   key
-	model *model.Model
+	matrices []string
+	model    *model.Model
 }
 
 // unmerged lists the unmerged models that are there.
@@ -233,7 +238,7 @@ func (w *weights) unmerged() []loaded {
 	var list []loaded
 	for k, entry := range w.entries {
 		if k.form == FormUnmerged && k.mixture == "" && entry.isReady() {
-			list = append(list, loaded{key: k, model: entry.variant.model})
+			list = append(list, loaded{matrices: entry.plan.matrices, model: entry.variant.model})
 		}
 	}
 	return list
@@ -248,9 +253,9 @@ func (w *weights) fillScales(entry, factors *held, m Mixture) error {
 	if err != nil {
 		return err
 	}
-	z, err := expert.Mix(m.parts)
+	branches, err := entry.plan.branches(m)
 	if err == nil {
-		made.scales, err = made.model.NewScales(z)
+		made.scales, err = made.model.NewScales(branches)
 	}
 	if err != nil {
 		return fmt.Errorf("scaling by %s: %w", m.key, err)

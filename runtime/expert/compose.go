@@ -3,36 +3,12 @@ package expert
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 )
-
-// Compose returns a model in which every matrix that z scales is the dense
-// W' = U·diag(σ⊙z)·Vᵀ; everything else is shared with m. It holds the factors
-// of one matrix at a time, so that it needs little more memory than the result.
-func Compose(ctx context.Context, m *model.Model, d *Decomposition, z map[string][]float32) (*model.Model, error) {
-	composed := m
-	for _, name := range slices.SortedFunc(maps.Keys(z), compareMatrices) {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("composing: %w", context.Cause(ctx))
-		}
-		f, err := d.Factors(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("composing: %w", err)
-		}
-		if f.S, err = ScaledSigma(f.S, z[name]); err != nil {
-			return nil, fmt.Errorf("composing %s: %w", name, err)
-		}
-		if composed, err = composed.Composed(ctx, map[string]model.Factors{name: f}); err != nil {
-			return nil, fmt.Errorf("composing: %w", err)
-		}
-	}
-	return composed, nil
-}
 
 // Attach returns a model that computes the named matrices factored, with z = 1,
 // so that their scales can be set and differentiated by; everything else is

@@ -28,7 +28,7 @@ func TestComposedWeightsAreTheFormula(t *testing.T) {
 	z := vectorFor(d, 0.2).Z
 	untouched := "model.layers.1.self_attn.o_proj"
 	delete(z, untouched)
-	composed, err := expert.Compose(t.Context(), m, d, z)
+	composed, err := expert.Compose(t.Context(), m, d, scaled(z))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestBaseFactoredAndComposedAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	ones := vectorFor(d, 0).Z
-	composed, err := expert.Compose(t.Context(), m, d, ones)
+	composed, err := expert.Compose(t.Context(), m, d, scaled(ones))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestBaseFactoredAndComposedAgree(t *testing.T) {
 			}
 		}
 	}
-	other, err := expert.Compose(t.Context(), m, d, vectorFor(d, 0.3).Z)
+	other, err := expert.Compose(t.Context(), m, d, scaled(vectorFor(d, 0.3).Z))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,10 +119,10 @@ func logits(t *testing.T, m *model.Model) []float32 {
 func TestComposingFailsCleanly(t *testing.T) {
 	m, d := load(t, 1)
 	name := d.Matrices()[0]
-	if _, err := expert.Compose(t.Context(), m, d, map[string][]float32{name: {1}}); err == nil {
+	if _, err := expert.Compose(t.Context(), m, d, scaled(map[string][]float32{name: {1}})); err == nil {
 		t.Error("a z of the wrong length was used")
 	}
-	if _, err := expert.Compose(t.Context(), m, d, map[string][]float32{"nothing": {1}}); err == nil {
+	if _, err := expert.Compose(t.Context(), m, d, scaled(map[string][]float32{"nothing": {1}})); err == nil {
 		t.Error("a z of no matrix was used")
 	}
 	if _, err := expert.Attach(m, d, []string{"nothing"}); err == nil {
@@ -130,7 +130,16 @@ func TestComposingFailsCleanly(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := expert.Compose(ctx, m, d, vectorFor(d, 0.1).Z); !errors.Is(err, context.Canceled) {
+	if _, err := expert.Compose(ctx, m, d, scaled(vectorFor(d, 0.1).Z)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// scaled are matrices whose singular values are multiplied by z.
+func scaled(z map[string][]float32) map[string]expert.Mixed {
+	all := map[string]expert.Mixed{}
+	for name, values := range z {
+		all[name] = expert.Mixed{Z: values}
+	}
+	return all
 }

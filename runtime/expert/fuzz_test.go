@@ -16,7 +16,7 @@ import (
 func FuzzVector(f *testing.F) {
 	zero := "sha256:" + strings.Repeat("0", 64)
 	path := filepath.Join(f.TempDir(), "e.safetensors")
-	if err := WriteVectorFile(path, Vector{
+	if err := WriteFile(path, Adapter{
 		Manifest: contract.ExpertManifest{BaseDigest: zero, DecompositionDigest: zero, Skill: "math"}, Z: map[string][]float32{"w": {1, 2}},
 	}); err != nil {
 		f.Fatal(err)
@@ -32,7 +32,7 @@ func FuzzVector(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v, err := vectorFrom(file)
+		v, err := from(file)
 		if err != nil {
 			return
 		}

@@ -116,13 +116,13 @@ func TestComposingAndItsGradientAreTheReferences(t *testing.T) {
 			near(t, "dL/ds", ds, c.DLds)
 			near(t, "dL/dp", param.Grad(sigma, c.P, ds), c.DLdp)
 
-			vector := func(p []float32) Vector { return Vector{Z: map[string][]float32{"w": param.Z(sigma, p)}} }
+			vector := func(p []float32) Adapter { return Adapter{Z: map[string][]float32{"w": param.Z(sigma, p)}} }
 			mixed, err := Mix([]Weighted{{vector(c.P), c.Alpha}, {vector(c.P2), 1 - c.Alpha}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			near(t, "mixed z", mixed["w"], c.Mixed)
-			if s, err = ScaledSigma(sigma, mixed["w"]); err != nil {
+			near(t, "mixed z", mixed["w"].Z, c.Mixed)
+			if s, err = ScaledSigma(sigma, mixed["w"].Z); err != nil {
 				t.Fatal(err)
 			}
 			near(t, "mixed W'", multiply(f, s), c.MixedComposed)

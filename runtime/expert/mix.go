@@ -1,51 +1,235 @@
 package expert
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
-// Weighted is a vector and its share α in a mixture.
+// Weighted is an expert and its share α in a mixture.
 type Weighted struct {
-	Vector Vector
-	Alpha  float64
+	Adapter Adapter
+	Alpha   float64
 }
 
-// Mix returns z' = Σₖ αₖ·zₖ (section 3.2 of the paper), matrix by matrix. A
-// vector that does not scale a matrix counts there as ones: it leaves the
-// matrix as it is. The vectors must be of one decomposition.
-func Mix(mixture []Weighted) (map[string][]float32, error) {
-	ranks := map[string]int{}
-	total := 0.0
-	for i, w := range mixture {
-		if math.IsNaN(w.Alpha) || math.IsInf(w.Alpha, 0) {
-			return nil, fmt.Errorf("mixing experts: weight %d is %v", i, w.Alpha)
-		}
-		if first := mixture[0].Vector.Manifest; w.Vector.Manifest.DecompositionDigest != first.DecompositionDigest {
-			return nil, fmt.Errorf("mixing experts: one is of decomposition %s, another of %s", first.DecompositionDigest, w.Vector.Manifest.DecompositionDigest)
-		}
-		total += w.Alpha
-		for name, z := range w.Vector.Z {
-			if r, ok := ranks[name]; ok && r != len(z) {
-				return nil, fmt.Errorf("mixing experts: %s is scaled by %d and by %d numbers", name, r, len(z))
-			}
-			ranks[name] = len(z)
+// Mixed is what a mixture does to one matrix: W' = diag(Out)·W_Z·diag(In) + Σ α·B·A,
+// where what is nil leaves it as it is.
+type Mixed struct {
+	// Z multiplies the singular values.
+	Z []float32
+	// In and Out are gains of inputs and outputs.
+	In, Out []float32
+	// Low are shares in low-rank pairs, in the mixture's order.
+	Low []Share
+}
+
+// Share is the part that an expert's low-rank pair has.
+type Share struct {
+	// Digest is the expert's.
+	Digest string
+	// Pair has the expert's scale and gains in it: its own Scale is α.
+	Pair model.LowRank
+}
+
+// Mix returns W' = W + Σₖ αₖ·(W'ₖ − W), matrix by matrix. For SVF it is
+// z' = Σₖ αₖ·zₖ (section 3.2 of the paper), also where the weights do not add up to 1,
+// which then scales the whole matrix; a vector that does not scale a matrix counts there
+// as ones: it leaves the matrix as it is.
+//
+// Refused is what is no mixture of that kind: experts of two bases or decompositions;
+// SVF beside another method with weights that do not add up to 1, of which the methods
+// would make two things; and two kinds of factors of one matrix, whose mixture is not
+// the product of their mixtures.
+func Mix(mixture []Weighted) (map[string]Mixed, error) {
+	total, err := checkMixture(mixture)
+	if err != nil {
+		return nil, fmt.Errorf("mixing experts: %w", err)
+	}
+	matrices := map[string]struct{}{}
+	for _, w := range mixture {
+		for _, name := range w.Adapter.Matrices() {
+			matrices[name] = struct{}{}
 		}
 	}
-	mixed := make(map[string][]float32, len(ranks))
-	for name, r := range ranks {
-		// Sum deviations from 1, so that a mixture of ones is exactly ones.
-		sum := make([]float64, r)
-		for _, w := range mixture {
-			for i, z := range w.Vector.Z[name] {
-				sum[i] += w.Alpha * (float64(z) - 1)
-			}
+	mixed := make(map[string]Mixed, len(matrices))
+	for name := range matrices {
+		one, err := mixMatrix(name, mixture, total)
+		if err != nil {
+			return nil, fmt.Errorf("mixing experts: %s %w", name, err)
 		}
-		z := make([]float32, r)
-		for i := range z {
-			z[i] = float32(total + sum[i])
-		}
-		mixed[name] = z
+		mixed[name] = one
 	}
 	return mixed, nil
+}
+
+// checkMixture returns the sum of the weights.
+func checkMixture(mixture []Weighted) (total float64, err error) {
+	var decomposition, method string
+	scaled := false
+	for i, w := range mixture {
+		if math.IsNaN(w.Alpha) || math.IsInf(w.Alpha, 0) {
+			return 0, fmt.Errorf("weight %d is %v", i, w.Alpha)
+		}
+		m := w.Adapter.Manifest
+		if first := mixture[0].Adapter.Manifest; m.BaseDigest != first.BaseDigest {
+			return 0, fmt.Errorf("one is of base model %s, another of %s", first.BaseDigest, m.BaseDigest)
+		}
+		total += w.Alpha
+		if len(w.Adapter.Z) == 0 {
+			if len(w.Adapter.Matrices()) > 0 {
+				method = string(w.Adapter.Method)
+			}
+			continue
+		}
+		if scaled && m.DecompositionDigest != decomposition {
+			return 0, fmt.Errorf("one is of decomposition %s, another of %s", decomposition, m.DecompositionDigest)
+		}
+		scaled, decomposition = true, m.DecompositionDigest
+	}
+	const hair = 1e-6
+	if scaled && method != "" && math.Abs(total-1) > hair {
+		return 0, fmt.Errorf("the weights of %s and %s add up to %v: make it 1, by which both methods mean the same", SVF, method, total)
+	}
+	return total, nil
+}
+
+func mixMatrix(name string, mixture []Weighted, total float64) (Mixed, error) {
+	var mixed Mixed
+	kinds := 0
+	for _, each := range []struct {
+		what string
+		of   func(Adapter) map[string][]float32
+		base float64
+		to   *[]float32
+	}{
+		{"singular values", func(v Adapter) map[string][]float32 { return v.Z }, total, &mixed.Z},
+		{"inputs", func(v Adapter) map[string][]float32 { return v.In }, 1, &mixed.In},
+		{"outputs", func(v Adapter) map[string][]float32 { return v.Out }, 1, &mixed.Out},
+	} {
+		// Sum deviations from 1, so that a mixture of ones is exactly ones.
+		var sum []float64
+		for _, w := range mixture {
+			values, ok := each.of(w.Adapter)[name]
+			if !ok {
+				continue
+			}
+			if sum == nil {
+				sum = make([]float64, len(values))
+			}
+			if len(sum) != len(values) {
+				return mixed, fmt.Errorf("is scaled by %d and by %d numbers of its %s", len(sum), len(values), each.what)
+			}
+			for i, x := range values {
+				sum[i] += w.Alpha * (float64(x) - 1)
+			}
+		}
+		if sum == nil {
+			continue
+		}
+		kinds++
+		*each.to = make([]float32, len(sum))
+		for i := range sum {
+			(*each.to)[i] = float32(each.base + sum[i])
+		}
+	}
+	if kinds > 1 && len(mixture) > 1 {
+		return mixed, errors.New("is scaled in more than one way, of its singular values, inputs and outputs: such experts do not mix")
+	}
+	for _, w := range mixture {
+		if _, ok := w.Adapter.Low[name]; ok && w.Alpha != 0 {
+			pair := w.Adapter.Pair(name)
+			pair.Scale = float32(w.Alpha)
+			mixed.Low = append(mixed.Low, Share{Digest: w.Adapter.Manifest.Digest, Pair: pair})
+		}
+	}
+	return mixed, nil
+}
+
+// Pair returns an expert's low-rank pair of a matrix with its scale, and the expert's gains
+// of that matrix, in it; the zero value if it has none.
+func (v Adapter) Pair(name string) model.LowRank {
+	low, ok := v.Low[name]
+	if !ok {
+		return model.LowRank{}
+	}
+	a, b := low.A, tensor.New(low.B.Shape...)
+	r := low.B.Shape[1]
+	out, in := v.Out[name], v.In[name]
+	for i, x := range low.B.Data {
+		x *= low.Scale
+		if out != nil {
+			x *= out[i/r]
+		}
+		b.Data[i] = x
+	}
+	if in != nil {
+		a = tensor.New(low.A.Shape...)
+		for i, x := range low.A.Data {
+			a.Data[i] = x * in[i%len(in)]
+		}
+	}
+	return model.LowRank{A: a, B: b, Scale: 1}
+}
+
+// Branch is what the mixture does to a matrix whose low-rank pairs are those of experts
+// with these digests, in this order.
+func (x Mixed) Branch(pairs []string) (model.Branch, error) {
+	b := model.Branch{Z: x.Z, In: x.In, Out: x.Out}
+	if len(x.Low) == 0 {
+		return b, nil
+	}
+	b.Low = make([]float32, len(pairs))
+	for _, share := range x.Low {
+		at := slices.Index(pairs, share.Digest)
+		if at < 0 {
+			return b, fmt.Errorf("the low-rank pair of expert %s is not loaded", share.Digest)
+		}
+		b.Low[at] += share.Pair.Scale
+	}
+	return b, nil
+}
+
+// Compose returns a model in which every matrix of a mixture is dense; everything else is
+// shared with m. It holds the factors of one matrix at a time, so that it needs little
+// more memory than the result.
+func Compose(ctx context.Context, m *model.Model, d *Decomposition, mixture map[string]Mixed) (*model.Model, error) {
+	composed := m
+	for _, name := range slices.SortedFunc(maps.Keys(mixture), compareMatrices) {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("composing: %w", context.Cause(ctx))
+		}
+		fold, err := mixture[name].fold(ctx, d, name)
+		if err != nil {
+			return nil, fmt.Errorf("composing: %w", err)
+		}
+		if composed, err = composed.Folded(ctx, map[string]model.Fold{name: fold}); err != nil {
+			return nil, fmt.Errorf("composing: %w", err)
+		}
+	}
+	return composed, nil
+}
+
+func (x Mixed) fold(ctx context.Context, d *Decomposition, name string) (model.Fold, error) {
+	fold := model.Fold{In: x.In, Out: x.Out}
+	for _, share := range x.Low {
+		fold.Low = append(fold.Low, share.Pair)
+	}
+	if x.Z == nil {
+		return fold, nil
+	}
+	f, err := d.Factors(ctx, name)
+	if err != nil {
+		return fold, err
+	}
+	if f.S, err = ScaledSigma(f.S, x.Z); err != nil {
+		return fold, fmt.Errorf("%s: %w", name, err)
+	}
+	fold.Factors = &f
+	return fold, nil
 }

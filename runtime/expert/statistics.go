@@ -20,7 +20,7 @@ type ModuleStatistics struct {
 
 // Statistics summarises z by module, in canonical order. Modules of no known
 // name come last.
-func (v Vector) Statistics() []ModuleStatistics {
+func (v Adapter) Statistics() []ModuleStatistics {
 	byModule := map[string]*ModuleStatistics{}
 	for name, z := range v.Z {
 		module := ModuleOf(name)

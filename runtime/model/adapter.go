@@ -273,18 +273,40 @@ func (l *linear) put(be backend.Backend, row int, b Branch) (bytes int64, err er
 	return bytes, nil
 }
 
+// RowSquares returns the squared norms [Out] of the rows of a dense projection's matrix.
+func (m *Model) RowSquares(name string) ([]float64, error) {
+	l, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if l.factored() {
+		return nil, fmt.Errorf("norms of the rows of %s: it is factored", name)
+	}
+	data, err := m.be.WeightData(l.dense)
+	if err != nil {
+		return nil, fmt.Errorf("norms of the rows of %s: %w", name, err)
+	}
+	out := make([]float64, l.info.Out)
+	for o := range out {
+		for _, w := range data[o*l.info.In:][:l.info.In] {
+			out[o] += float64(w) * float64(w)
+		}
+	}
+	return out, nil
+}
+
 // RowNorms returns the Euclidean norms [Out] of the rows of W + Scale·B·A, for the
-// matrix of a dense projection: what DoRA divides by (arXiv 2402.09353). The matrix that
-// they are norms of is never made.
-func (m *Model) RowNorms(name string, low LowRank) ([]float32, error) {
-	norms, err := m.rowNorms(name, low)
+// matrix of a dense projection, of which own are RowSquares: what DoRA divides by
+// (arXiv 2402.09353). The matrix that they are norms of is never made.
+func (m *Model) RowNorms(name string, own []float64, low LowRank) ([]float32, error) {
+	norms, err := m.rowNorms(name, own, low)
 	if err != nil {
 		return nil, fmt.Errorf("norms of the rows of %s: %w", name, err)
 	}
 	return norms, nil
 }
 
-func (m *Model) rowNorms(name string, low LowRank) ([]float32, error) {
+func (m *Model) rowNorms(name string, own []float64, low LowRank) ([]float32, error) {
 	l, err := m.find(name)
 	if err != nil {
 		return nil, err
@@ -292,11 +314,10 @@ func (m *Model) rowNorms(name string, low LowRank) ([]float32, error) {
 	if l.factored() {
 		return nil, fmt.Errorf("it is factored")
 	}
-	own, err := l.squares(m.be)
-	if err != nil {
-		return nil, err
-	}
 	out, in := l.info.Out, l.info.In
+	if len(own) != out {
+		return nil, fmt.Errorf("%d squared norms of its %d rows", len(own), out)
+	}
 	if low.A == nil || low.B == nil || len(low.A.Shape) != 2 || !low.A.HasShape(low.A.Shape[0], in) || !low.B.HasShape(out, low.A.Shape[0]) {
 		return nil, fmt.Errorf("low-rank matrices of shapes %v and %v are none of a matrix [%d %d]", shapeOf(low.A), shapeOf(low.B), out, in)
 	}
@@ -333,21 +354,6 @@ func (m *Model) products(l *linear, a *tensor.Tensor, r int) (crossed, gram []fl
 	p.do(func() error { return p.Download(crossed, y) })
 	p.do(func() error { return p.Download(gram, g) })
 	return crossed, gram, p.err
-}
-
-// squares returns the squared norms [Out] of a dense projection's rows.
-func (l *linear) squares(be backend.Backend) ([]float64, error) {
-	data, err := be.WeightData(l.dense)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]float64, l.info.Out)
-	for o := range out {
-		for _, w := range data[o*l.info.In:][:l.info.In] {
-			out[o] += float64(w) * float64(w)
-		}
-	}
-	return out, nil
 }
 
 // Fold is what a projection's matrix is made of, to be kept as one:

@@ -303,7 +303,11 @@ func TestRowNormsAreThoseOfTheSum(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 9))
 	info := base.Linears()[3]
 	low := randomPair(r, info, 4, -0.6)
-	got, err := base.RowNorms(info.Name, low)
+	own, err := base.RowSquares(info.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := base.RowNorms(info.Name, own, low)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,8 +354,8 @@ func TestAdaptersThatDoNotFitAreRefused(t *testing.T) {
 		"gain of nothing":        second(base.WithGains([]string{"nothing"}, nil)),
 		"parameters of no pair":  m.SetParameters(at("self_attn.k_proj"), model.Parameters{A: []float32{1}}),
 		"parameters of no gain":  m.SetParameters(at("self_attn.q_proj"), model.Parameters{Out: []float32{1}}),
-		"norms of a factored":    second(m.RowNorms(at("self_attn.o_proj"), low)),
-		"norms of another shape": second(base.RowNorms(at("self_attn.q_proj"), short)),
+		"norms of a factored":    second(m.RowNorms(at("self_attn.o_proj"), nil, low)),
+		"norms of another shape": second(base.RowNorms(at("self_attn.q_proj"), make([]float64, 24), short)),
 		"fold of a short gain":   second(base.Folded(t.Context(), map[string]model.Fold{at("mlp.up_proj"): {In: []float32{1}}})),
 	} {
 		if err == nil {

@@ -284,18 +284,26 @@ func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, err
 	return be.WeightData(l.dense)
 }
 
-// bytes is the projection's device memory, but for scales of others than its own.
-func (l *linear) bytes() int64 {
-	var sum int64
-	if l.factored() {
-		sum = weightBytes(l.u) + weightBytes(l.vt) + backend.F32.Bytes(1, l.rank())
-	} else {
-		sum = weightBytes(l.dense)
-	}
+// parts are the weights and banks that the projection consists of, with the device memory
+// that each takes, but for rows of others than its own.
+func (l *linear) parts() map[any]int64 {
+	parts := map[any]int64{}
+	weights := []backend.Weight{l.dense, l.u, l.vt}
+	banks := []*bank{l.scales, l.in, l.out}
 	if l.low != nil {
-		sum += weightBytes(l.low.a) + weightBytes(l.low.b)
+		weights, banks = append(weights, l.low.a, l.low.b), append(banks, l.low.scales)
 	}
-	return sum
+	for _, w := range weights {
+		if w != nil {
+			parts[w] = weightBytes(w)
+		}
+	}
+	for _, b := range banks {
+		if b != nil {
+			parts[b] = backend.F32.Bytes(1, b.columns)
+		}
+	}
+	return parts
 }
 
 func weightBytes(w backend.Weight) int64 { return w.Type().Bytes(w.Out(), w.In()) }

@@ -193,19 +193,22 @@ func (m *Model) Folded(ctx context.Context, folds map[string]Fold) (*Model, erro
 	})
 }
 
-// WithProjectionsOf returns a model that shares the named projections with
+// WithFactorsOf returns a model that shares the factors of the named projections with
 // other, a sibling of m, and everything else with m.
-func (m *Model) WithProjectionsOf(other *Model, names []string) (*Model, error) {
+func (m *Model) WithFactorsOf(other *Model, names []string) (*Model, error) {
 	if m.be != other.be || !slices.Equal(m.infos, other.infos) {
-		return nil, errors.New("share projections: the models are no siblings")
+		return nil, errors.New("share factors: the models are no siblings")
 	}
 	named := map[string]*linear{}
 	for _, name := range names {
 		l, err := other.find(name)
 		if err != nil {
-			return nil, fmt.Errorf("share projections: %w", err)
+			return nil, fmt.Errorf("share factors: %w", err)
 		}
-		named[name] = l
+		if !l.factored() {
+			return nil, fmt.Errorf("share factors: %s has none", name)
+		}
+		named[name] = &linear{info: l.info, u: l.u, vt: l.vt, scales: l.scales}
 	}
 	return replaced(m, named, func(_ LinearInfo, l *linear) (*linear, error) { return l, nil })
 }

@@ -73,22 +73,24 @@ func (r *rowScales) add(m *Model, s *Scales, rows int) error {
 // ProjectionBytes is the device memory that siblings' projections take beyond
 // those of m. What several of them share counts once.
 func (m *Model) ProjectionBytes(siblings ...*Model) int64 {
-	seen := map[*linear]bool{}
-	for i := range m.layers {
-		for _, l := range m.layers[i].linears {
-			seen[l] = true
-		}
-	}
-	var sum int64
-	for _, other := range siblings {
-		for i := range other.layers {
-			for _, l := range other.layers[i].linears {
-				if !seen[l] {
-					seen[l] = true
-					sum += l.bytes()
+	seen := map[any]bool{}
+	count := func(m *Model) (sum int64) {
+		for i := range m.layers {
+			for _, l := range m.layers[i].linears {
+				for part, bytes := range l.parts() {
+					if !seen[part] {
+						seen[part] = true
+						sum += bytes
+					}
 				}
 			}
 		}
+		return sum
+	}
+	count(m)
+	var sum int64
+	for _, other := range siblings {
+		sum += count(other)
 	}
 	return sum
 }

@@ -224,7 +224,7 @@ func TestProjectionsAreSharedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := []string{"model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"}
-	shared, err := base.WithProjectionsOf(both, names)
+	shared, err := base.WithFactorsOf(both, names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,10 +250,10 @@ func TestProjectionsAreSharedByName(t *testing.T) {
 	}
 	other := tiny()
 	other.Layers = 1
-	if _, err := base.WithProjectionsOf(newModel(t, be, other), nil); err == nil {
+	if _, err := base.WithFactorsOf(newModel(t, be, other), nil); err == nil {
 		t.Error("a model of another shape: no error")
 	}
-	if _, err := base.WithProjectionsOf(both, []string{"lm_head"}); err == nil {
+	if _, err := base.WithFactorsOf(both, []string{"lm_head"}); err == nil {
 		t.Error("no projection: no error")
 	}
 }

@@ -53,7 +53,7 @@ func demoServer(t testing.TB) *server.Server {
 	for _, skill := range []struct{ name, description string }{
 		{"math", "word problems and arithmetic"}, {"code", "writing Python functions"}, {"reasoning", "multiple choice questions"},
 	} {
-		v := expert.Vector{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
+		v := expert.Adapter{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
 			BaseDigest: m.Digest, DecompositionDigest: dm.Digest, Skill: skill.name,
 		}}
 		name := d.Matrices()[0]
@@ -61,7 +61,7 @@ func demoServer(t testing.TB) *server.Server {
 		for i := range v.Z[name] {
 			v.Z[name][i] = 1
 		}
-		em, err := expert.WriteVector(root, v, nil)
+		em, err := expert.Write(root, v, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,7 @@ type servedSet struct {
 
 type servedExpert struct {
 	ref      contract.ExpertRef
-	vector   expert.Vector
+	vector   expert.Adapter
 	mixture  engine.Mixture // Of this expert alone.
 	requests *atomic.Int64
 }
@@ -234,7 +234,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 	if err := e.vector.Fits(c.dec); err != nil {
 		return nil, err
 	}
-	if e.mixture, err = engine.NewMixture(expert.Weighted{Vector: e.vector, Alpha: 1}); err != nil {
+	if e.mixture, err = engine.NewMixture(expert.Weighted{Adapter: e.vector, Alpha: 1}); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -244,14 +244,14 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 // server is gone, cannot be cancelled: it is left behind when ctx ends, so that
 // a set that needs nothing of the volume can be served. There is one at a time,
 // so at most one hangs; Close does not wait for it.
-func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert.Vector, error) {
+func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert.Adapter, error) {
 	select {
 	case s.reading <- struct{}{}:
 	case <-ctx.Done():
-		return expert.Vector{}, context.Cause(ctx)
+		return expert.Adapter{}, context.Cause(ctx)
 	}
 	type result struct {
-		vector expert.Vector
+		vector expert.Adapter
 		err    error
 	}
 	read := make(chan result, 1)
@@ -264,17 +264,17 @@ func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert
 	case r := <-read:
 		return r.vector, r.err
 	case <-ctx.Done():
-		return expert.Vector{}, context.Cause(ctx)
+		return expert.Adapter{}, context.Cause(ctx)
 	}
 }
 
 // readVerified reads an expert and verifies that it is the one that was meant.
-func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expert.Vector, error) {
+func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expert.Adapter, error) {
 	dir, err := s.config.ExpertDir(ref)
 	if err != nil {
-		return expert.Vector{}, err
+		return expert.Adapter{}, err
 	}
-	v, err := expert.ReadVectorContext(ctx, dir)
+	v, err := expert.ReadContext(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return v, failure.Transient(contract.ReasonExpertMissing,
 			fmt.Errorf("it is not in %s: train or import it again, unless it is on its way (%w)", dir, err))
@@ -318,7 +318,7 @@ func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) 
 		if weights[name] == 1 && len(weights) == 1 {
 			return e.mixture, nil
 		}
-		parts = append(parts, expert.Weighted{Vector: e.vector, Alpha: weights[name]})
+		parts = append(parts, expert.Weighted{Adapter: e.vector, Alpha: weights[name]})
 	}
 	return engine.NewMixture(parts...)
 }

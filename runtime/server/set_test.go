@@ -178,7 +178,7 @@ func foreignExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 	for _, name := range d.Matrices() {
 		z[name] = make([]float32, d.Rank(name))
 	}
-	m, err := expert.WriteVector(v.Root, expert.Vector{Z: z, Manifest: contract.ExpertManifest{
+	m, err := expert.Write(v.Root, expert.Adapter{Z: z, Manifest: contract.ExpertManifest{
 		Skill: "law", BaseDigest: v.ModelDigest, DecompositionDigest: contract.DigestPrefix + strings.Repeat("0", 64),
 	}}, nil)
 	if err != nil {
@@ -191,7 +191,7 @@ func foreignExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 func damagedExpert(t *testing.T, v *enginetest.Volume) (digest string) {
 	t.Helper()
 	digest = v.Expert(t, "law", 55).Digest
-	flipBit(t, filepath.Join(v.ExpertDir(t, digest), expert.VectorFile))
+	flipBit(t, filepath.Join(v.ExpertDir(t, digest), expert.File))
 	return digest
 }
 

@@ -62,7 +62,7 @@ func openDecomposition(spec contract.ImportSpec) (*expert.Decomposition, error) 
 
 // checkExpert reads an expert's folder and checks that it fits.
 func checkExpert(dir string, d *expert.Decomposition) (contract.ExpertManifest, error) {
-	v, err := expert.ReadVector(dir)
+	v, err := expert.Read(dir)
 	if err != nil {
 		return contract.ExpertManifest{}, err
 	}
@@ -110,14 +110,14 @@ func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decom
 func takeExpert(ctx context.Context, from tree, dir string) (contract.ExpertManifest, error) {
 	manifestPath := filepath.Join(dir, contract.ManifestFile)
 	if one, ok := from.(single); ok {
-		if err := one.takeOnly(ctx, filepath.Join(dir, expert.VectorFile), maxExpertFile); err != nil {
+		if err := one.takeOnly(ctx, filepath.Join(dir, expert.File), maxExpertFile); err != nil {
 			return contract.ExpertManifest{}, noExpert(from, err)
 		}
 		return describe(dir)
 	}
 	err := from.take(ctx, contract.ManifestFile, manifestPath, maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := from.take(ctx, expert.VectorFile, filepath.Join(dir, expert.VectorFile), maxExpertFile); err != nil {
+		if err := from.take(ctx, expert.File, filepath.Join(dir, expert.File), maxExpertFile); err != nil {
 			return contract.ExpertManifest{}, noExpert(from, err)
 		}
 		return describe(dir)
@@ -145,7 +145,7 @@ func takeExpert(ctx context.Context, from tree, dir string) (contract.ExpertMani
 
 // describe writes the manifest of a folder that has an expert.safetensors alone.
 func describe(dir string) (contract.ExpertManifest, error) {
-	v, err := expert.ReadVector(filepath.Join(dir, expert.VectorFile))
+	v, err := expert.Read(filepath.Join(dir, expert.File))
 	if err != nil {
 		return contract.ExpertManifest{}, err
 	}
@@ -157,5 +157,5 @@ func noExpert(from tree, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no expert (%s): %w", from, expert.VectorFile, err)
+	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no expert (%s): %w", from, expert.File, err)
 }

@@ -20,7 +20,10 @@ import (
 //
 //	/usr/bin/python3 hack/golden/train_step.py
 type goldenSteps struct {
-	Hyper    contract.Hyper `json:"hyper"`
+	Hyper struct {
+		contract.Hyper
+		Objective string `json:"objective"`
+	} `json:"hyper"`
 	Episodes []struct {
 		Tokens []int32 `json:"tokens"`
 		Prompt int     `json:"prompt"`
@@ -76,32 +79,25 @@ func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	factored, err := expert.Attach(base, dec, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	g.Hyper.ValidationInterval = 1 // The reference has the divergence of every step.
-	param, err := expert.NewParameterization(g.Hyper.Parameterization)
+	method, err := newMethod(inputs{base: base, dec: dec}, contract.TrainSpec{Hyperparameters: g.Hyper.Hyper, Modules: expert.Modules()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	trainer := &trainer{
-		hyper: g.Hyper, base: base, factored: factored, param: param,
-		sigma: map[string][]float32{}, budget: 16, state: newState("", g.Initial),
+	initial, err := method.initial()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range dec.Matrices() {
-		if trainer.sigma[name], err = dec.Sigma(name); err != nil {
-			t.Fatal(err)
-		}
-		if len(trainer.sigma[name]) != len(g.Initial[name]) {
-			t.Fatalf("%s has %d singular values and %d parameters", name, len(trainer.sigma[name]), len(g.Initial[name]))
+	for name, p := range initial {
+		if len(p) != len(g.Initial[name]) {
+			t.Fatalf("%s has %d parameters, the golden has %d", name, len(p), len(g.Initial[name]))
 		}
 	}
-	return trainer
+	return &trainer{hyper: g.Hyper.Hyper, base: base, method: method, budget: 16, state: newState("", g.Initial)}
 }
 
 func TestTrainingStepsMatchTheReferenceAlgorithm(t *testing.T) {
-	for _, name := range []string{"sigmoid", "direct"} {
+	for _, name := range []string{"sigmoid", "direct", "lora", "dora", "ia3", "nexttoken", "nexttoken-dora"} {
 		t.Run(name, func(t *testing.T) {
 			raw, err := os.ReadFile(filepath.Join("testdata", "step-"+name+".json"))
 			if err != nil {
@@ -117,14 +113,22 @@ func TestTrainingStepsMatchTheReferenceAlgorithm(t *testing.T) {
 			for i, e := range g.Episodes {
 				episodes[i], right[i] = episode{tokens: e.Tokens, prompt: e.Prompt}, e.Right
 			}
-			reward := advantages(episodes, right, g.Hyper.Baseline)
+			b := batch{episodes: episodes, loss: loss{klWeight: g.Hyper.KLWeight, over: len(episodes)}}
+			if g.Hyper.Objective == contract.ObjectiveNextToken {
+				b.reward, b.loss.over = math.NaN(), len(positions(episodes))
+				for i := range episodes {
+					episodes[i].advantage = 1
+				}
+			} else {
+				b.reward = advantages(episodes, right, g.Hyper.Baseline, g.Hyper.GroupSize)
+			}
 			outliers, parameters := 0, 0
 			for i, want := range g.Steps {
-				if err := trainer.applyScales(trainer.state.p); err != nil {
+				if err := trainer.method.apply(trainer.state.p); err != nil {
 					t.Fatal(err)
 				}
-				checkGradient(t, trainer, episodes, want.Gradient)
-				next, err := trainer.update(t.Context(), episodes, reward)
+				checkGradient(t, trainer, b, want.Gradient)
+				next, err := trainer.update(t.Context(), b)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -154,19 +158,15 @@ func TestTrainingStepsMatchTheReferenceAlgorithm(t *testing.T) {
 }
 
 // checkGradient compares dL/dp before clipping.
-func checkGradient(t *testing.T, trainer *trainer, episodes []episode, want map[string][]float64) {
+func checkGradient(t *testing.T, trainer *trainer, b batch, want map[string][]float64) {
 	t.Helper()
-	o := objective{klWeight: trainer.hyper.KLWeight, batch: len(episodes)}
-	ds, _, err := o.gradients(t.Context(), trainer.factored, trainer.base, episodes, trainer.budget)
+	d, _, err := b.loss.gradients(t.Context(), trainer.method.model(), trainer.base, b.episodes, trainer.budget)
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := trainer.method.gradient(d, trainer.state.p)
 	for matrix, g := range want {
-		rounded := make([]float32, len(ds[matrix]))
-		for i, d := range ds[matrix] {
-			rounded[i] = float32(d)
-		}
-		got := trainer.param.Grad(trainer.sigma[matrix], trainer.state.p[matrix], rounded)
+		got := all[matrix]
 		largest := 0.0
 		for _, v := range g {
 			largest = max(largest, math.Abs(v))

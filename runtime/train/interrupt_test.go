@@ -65,7 +65,7 @@ func TestAnInterruptedRunEndsWithTheSameBits(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("results differ (-undisturbed +disturbed):\n%s", diff)
 	}
-	for _, name := range []string{expert.VectorFile, MetricsFile, CurveFile} {
+	for _, name := range []string{expert.File, MetricsFile, CurveFile} {
 		a, errA := os.ReadFile(filepath.Join(undisturbed.volume.ExpertDir(t, want.Expert.Digest), name))
 		b, errB := os.ReadFile(filepath.Join(disturbed.volume.ExpertDir(t, got.Expert.Digest), name))
 		if err := errors.Join(errA, errB); err != nil {

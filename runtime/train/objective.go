@@ -3,123 +3,141 @@ package train
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 
-	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/sample"
 )
 
-// episode is one answer of a batch and what it earned.
-type episode struct {
-	tokens []int32 // prompt and answer
-	prompt int     // number of the prompt's tokens
-	// advantage is r − b: the reward, less the baseline.
-	advantage float64
+// objective says what the batch of an iteration is to teach.
+type objective interface {
+	// batch makes the episodes of an iteration, counted from 0. The parameters of the
+	// run are applied.
+	batch(ctx context.Context, t *trainer, iteration int) (batch, error)
 }
 
-// sequence asks for the logits that predict the answer.
-func (e episode) sequence() model.Sequence {
-	return model.Sequence{Tokens: e.tokens, From: e.prompt - 1}
+// batch is what a step learns from.
+type batch struct {
+	episodes []episode
+	// reward is the mean, −1 to 1; not a number where there is none.
+	reward float64
+	loss   loss
 }
 
-// objective is the loss whose gradient trains an expert (section 3.2 of the
-// paper), for a batch of B answers ŷ to prompts x:
-//
-//	L = 1/B · Σ [ −(r − b)·log π'(ŷ|x) + λ·KL(π'‖π) ]
-//
-// log π'(ŷ|x) is the sum over the answer's tokens, the one that ended it
-// included. KL(π'‖π) is exact: at each position of the answer it is summed over
-// the vocabulary, π being the base model's distribution there, and positions
-// are summed as in the paper's reference implementation. That implementation
-// computes the divergence the other way round, KL(π‖π'); the formula of the
-// paper is the one computed here. Both have the same second-order behaviour
-// near π' = π.
-type objective struct {
-	klWeight float64
-	batch    int // B
-}
-
-// sums are what a batch adds up to; they are divided by the caller.
-type sums struct {
-	loss   float64 // Σ over answers, before 1/B
-	kl     float64 // Σ over answer tokens
-	tokens int     // answer tokens
-}
-
-// positions lists the answers' positions of the episodes in order.
-func positions(episodes []episode) []backend.Position {
-	var out []backend.Position
-	for _, e := range episodes {
-		for _, token := range e.tokens[e.prompt:] {
-			out = append(out, backend.Position{Token: token, Advantage: e.advantage})
-		}
+func newObjective(spec contract.TrainSpec) objective {
+	if spec.Objective == contract.ObjectiveNextToken {
+		return nextToken{}
 	}
-	return out
+	return reinforce{}
 }
 
-// total adds up the losses of positions, in order.
-func (o objective) total(at []backend.Position, losses []backend.Loss) sums {
-	s := sums{tokens: len(losses)}
-	for i, l := range losses {
-		s.loss += -at[i].Advantage*l.LogProb + o.klWeight*l.KL
-		s.kl += l.KL
-	}
-	return s
-}
+// reinforce is the policy gradient of the model's own answers (section 3.2 of the paper).
+type reinforce struct{}
 
-// gradients computes the loss of a batch and dL/ds of every factored matrix.
-// Where λ is 0, base may be nil, and then the sum kl is 0.
-// Episodes are taken through the model a few at a time, as many as budget
-// tokens allow, which bounds memory and changes nothing else.
-func (o objective) gradients(ctx context.Context, factored, base *model.Model, episodes []episode, budget int) (map[string][]float64, sums, error) {
-	total := map[string][]float64{}
-	var all sums
-	for first := 0; first < len(episodes); {
-		last, tokens := first, 0
-		for last < len(episodes) && (last == first || tokens+len(episodes[last].tokens) <= budget) {
-			tokens += len(episodes[last].tokens)
-			last++
-		}
-		part, s, err := o.microbatch(ctx, factored, base, episodes[first:last])
-		if err != nil {
-			return nil, sums{}, err
-		}
-		for name, ds := range part {
-			if total[name] == nil {
-				total[name] = make([]float64, len(ds))
-			}
-			for i, d := range ds {
-				total[name][i] += float64(d)
-			}
-		}
-		all = sums{loss: all.loss + s.loss, kl: all.kl + s.kl, tokens: all.tokens + s.tokens}
-		first = last
-	}
-	return total, all, nil
-}
-
-func (o objective) microbatch(ctx context.Context, factored, base *model.Model, episodes []episode) (map[string][]float32, sums, error) {
-	sequences := make([]model.Sequence, len(episodes))
-	for i, e := range episodes {
-		sequences[i] = e.sequence()
-	}
-	var pi *model.Tape
-	if base != nil {
-		var err error
-		if pi, err = base.Forward(ctx, sequences); err != nil {
-			return nil, sums{}, fmt.Errorf("base model: %w", err)
-		}
-		defer pi.Release()
-	}
-	tape, err := factored.Forward(ctx, sequences)
+func (reinforce) batch(ctx context.Context, t *trainer, iteration int) (batch, error) {
+	model, err := t.method.answers(ctx)
 	if err != nil {
-		return nil, sums{}, err
+		return batch{}, err
 	}
-	at := positions(episodes)
-	losses, err := tape.PolicyGradient(pi, at, o.klWeight, 1/float64(o.batch))
+	records := t.order.batch(iteration, t.hyper.BatchSize)
+	group := 1
+	if t.hyper.Baseline == contract.BaselineGroup {
+		group = t.hyper.GroupSize
+		asked := make([]int, 0, group*len(records))
+		for _, r := range records {
+			asked = append(asked, slices.Repeat([]int{r}, group)...)
+		}
+		records = asked
+	}
+	answers, err := t.train.answer(ctx, model, records, t.hyper.MaxNewTokens, func(i int) *sample.Sampler {
+		if t.hyper.Rollout == contract.RolloutGreedy {
+			return greedy(i)
+		}
+		return sample.New(sample.Params{Temperature: t.hyper.Temperature},
+			sample.Stream(t.hyper.Seed, streamRollout, uint64(iteration), uint64(i)))
+	})
 	if err != nil {
-		tape.Release()
-		return nil, sums{}, err
+		return batch{}, err
 	}
-	ds, err := factored.Backward(ctx, tape)
-	return ds, o.total(at, losses), err
+	verdicts, err := t.train.verdicts(ctx, records, answers)
+	if err != nil {
+		return batch{}, err
+	}
+	b := batch{episodes: make([]episode, len(records)), loss: loss{klWeight: t.hyper.KLWeight, over: len(records)}}
+	right := make([]bool, len(records))
+	for i, r := range records {
+		prompt := t.train.prompts[r]
+		b.episodes[i] = episode{
+			tokens: slices.Concat(prompt, answers[i].Tokens),
+			prompt: len(prompt),
+		}
+		right[i] = verdicts[i].Right
+	}
+	b.reward = advantages(b.episodes, right, t.hyper.Baseline, group)
+	return b, nil
+}
+
+// advantages turns verdicts into r − b, and returns the mean reward: r is +1 or
+// −1, and b is 0 or the batch's mean. With groups of answers to one question it is
+// (r − b)/s, with the mean and the standard deviation of each group, and 0 where all of a
+// group earned the same (GRPO, arXiv 2402.03300, section 4.1.2).
+func advantages(episodes []episode, right []bool, baseline string, group int) (mean float64) {
+	for i := range episodes {
+		episodes[i].advantage = -1
+		if right[i] {
+			episodes[i].advantage = 1
+		}
+		mean += episodes[i].advantage
+	}
+	mean /= float64(len(episodes))
+	switch baseline {
+	case contract.BaselineMean:
+		for i := range episodes {
+			episodes[i].advantage -= mean
+		}
+	case contract.BaselineGroup:
+		for one := range slices.Chunk(episodes, group) {
+			normalise(one)
+		}
+	}
+	return mean
+}
+
+// normalise makes the advantages of a group have the mean 0 and the deviation 1.
+func normalise(group []episode) {
+	var mean, squares float64
+	for _, e := range group {
+		mean += e.advantage
+	}
+	mean /= float64(len(group))
+	for i := range group {
+		group[i].advantage -= mean
+		squares += group[i].advantage * group[i].advantage
+	}
+	if squares == 0 {
+		return
+	}
+	deviation := math.Sqrt(squares / float64(len(group)))
+	for i := range group {
+		group[i].advantage /= deviation
+	}
+}
+
+// nextToken is the likelihood of given answers, a mean over their tokens: supervised
+// fine-tuning.
+type nextToken struct{}
+
+func (nextToken) batch(_ context.Context, t *trainer, iteration int) (batch, error) {
+	records := t.order.batch(iteration, t.hyper.BatchSize)
+	b := batch{reward: math.NaN(), loss: loss{klWeight: t.hyper.KLWeight}}
+	for _, r := range records {
+		prompt, target := t.train.prompts[r], t.train.targets[r]
+		if len(target) == 0 {
+			return batch{}, fmt.Errorf("record %d has no answer to learn", r)
+		}
+		b.episodes = append(b.episodes, episode{tokens: slices.Concat(prompt, target), prompt: len(prompt), advantage: 1})
+		b.loss.over += len(target)
+	}
+	return b, nil
 }

@@ -165,7 +165,7 @@ func finished(spec contract.TrainSpec, dir, digest string) (contract.Termination
 	if err != nil {
 		return contract.Termination{}, false
 	}
-	if _, err := expert.ReadVector(final); err != nil {
+	if _, err := expert.Read(final); err != nil {
 		return contract.Termination{}, false
 	}
 	return r.Termination, true
@@ -185,13 +185,15 @@ func readResult(dir string) (r result, err error) {
 // records the run's result.
 func (t *trainer) publish(digest string) (contract.Termination, error) {
 	t.options.Progress.Phase("Saving", 0, 0)
-	manifest, err := expert.WriteVector(t.spec.DataDir, expert.Vector{
-		Manifest: contract.ExpertManifest{
-			BaseDigest: t.spec.BaseDigest, DecompositionDigest: t.spec.DecompositionDigest,
-			Skill: t.spec.Skill, BaselineScore: t.state.BaselineScore, Score: t.state.BestScore,
-		},
-		Z: t.effective(t.state.bestP),
-	}, map[string]func(io.Writer) error{
+	made, err := t.method.adapter(t.state.bestP)
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	made.Manifest = contract.ExpertManifest{
+		BaseDigest: t.spec.BaseDigest, DecompositionDigest: t.spec.DecompositionDigest,
+		Skill: t.spec.Skill, BaselineScore: t.state.BaselineScore, Score: t.state.BestScore,
+	}
+	manifest, err := expert.Write(t.spec.DataDir, made, map[string]func(io.Writer) error{
 		MetricsFile: func(w io.Writer) error { return writeMetrics(w, t.state.History) },
 		CurveFile:   func(w io.Writer) error { return writeCurve(w, t.spec.Skill, t.state.header) },
 	})

@@ -38,18 +38,20 @@ func Validate(s contract.TrainSpec) error {
 	check(s.Skill != "", "skill is missing: it is what the dispatcher calls this expert")
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
-	oneOf("objective", s.Objective, contract.ObjectiveReinforce)
+	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken)
 	oneOf("train.format", s.Train.Format, dataset.Formats()...)
 	oneOf("validation.format", s.Validation.Format, dataset.Formats()...)
 	oneOf("reward", s.Reward, reward.Kinds()...)
 	h := s.Hyperparameters
-	if _, err := expert.NewParameterization(h.Parameterization); err != nil {
-		errs = append(errs, err)
-	}
+	checkMethod(h, &errs, check, oneOf)
 	dtype, err := backend.ParseDType(h.DType)
 	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
-	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean)
+	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean, contract.BaselineGroup)
+	if h.Baseline == contract.BaselineGroup {
+		check(h.GroupSize >= 2 && h.GroupSize <= maxGroup, "groupSize %d must be from 2 to %d where baseline is %s", h.GroupSize, maxGroup, contract.BaselineGroup)
+		check(h.Rollout == contract.RolloutSample, "rollout %q gives a group of equal answers: use %s where baseline is %s", h.Rollout, contract.RolloutSample, contract.BaselineGroup)
+	}
 	check(h.Iterations >= 1 && h.Iterations <= maxIterations, "iterations %d must be from 1 to %d", h.Iterations, maxIterations)
 	check(h.BatchSize >= 1, "batchSize %d must be at least 1", h.BatchSize)
 	check(h.LearningRate > 0 && finite(h.LearningRate), "learningRate %v must be above 0", h.LearningRate)
@@ -61,6 +63,27 @@ func Validate(s contract.TrainSpec) error {
 	check(h.CheckpointInterval >= 1, "checkpointInterval %d must be at least 1", h.CheckpointInterval)
 	check(h.Patience >= 0, "patience %d must be 0 (never) or more", h.Patience)
 	return errors.Join(errs...)
+}
+
+// Bounds of ranks and groups.
+const (
+	maxRank  = 1024
+	maxGroup = 1024
+)
+
+// checkMethod validates what is trained.
+func checkMethod(h contract.Hyper, errs *[]error, check func(bool, string, ...any), oneOf func(string, string, ...string)) {
+	switch h.Method {
+	case "", contract.MethodSVF:
+		if _, err := expert.NewParameterization(h.Parameterization); err != nil {
+			*errs = append(*errs, err)
+		}
+	case contract.MethodLoRA, contract.MethodDoRA:
+		check(h.Rank >= 1 && h.Rank <= maxRank, "rank %d must be from 1 to %d", h.Rank, maxRank)
+		check(h.Alpha > 0 && finite(h.Alpha), "alpha %v must be above 0", h.Alpha)
+	default:
+		oneOf("method", h.Method, contract.MethodSVF, contract.MethodLoRA, contract.MethodDoRA, contract.MethodIA3)
+	}
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

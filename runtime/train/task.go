@@ -20,6 +20,7 @@ import (
 type Task struct {
 	set       *dataset.Set
 	prompts   [][]int32
+	targets   [][]int32 // The right answers, of those that fit; see learn.
 	tokenizer *tokenizer.Tokenizer
 	judge     reward.Judge
 }
@@ -47,6 +48,39 @@ func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, posit
 		return nil, err
 	}
 	return task, nil
+}
+
+// learn encodes the right answers, for an objective that learns them: each as the model
+// would write it, with the token that ends it. A record whose answer does not fit behind
+// its prompt, or that has none, is left out of the task.
+func (t *Task) learn(positions int) error {
+	prompts := t.prompts
+	t.prompts = nil
+	at := 0
+	set, err := t.set.Fit(func(r dataset.Record) error {
+		prompt := prompts[at]
+		at++
+		if r.Target() == "" {
+			return errors.New("it has no answer to learn")
+		}
+		ids, err := t.tokenizer.EncodePlain(r.Target())
+		if err != nil {
+			return err
+		}
+		if eos := t.tokenizer.EOS(); len(eos) > 0 {
+			ids = append(ids, eos[0])
+		}
+		if len(prompt)+len(ids) > positions {
+			return fmt.Errorf("its prompt and answer have %d tokens, and the model has %d positions", len(prompt)+len(ids), positions)
+		}
+		t.prompts, t.targets = append(t.prompts, prompt), append(t.targets, ids)
+		return nil
+	}, "shorten or remove what is too long")
+	if err != nil {
+		return err
+	}
+	t.set = set
+	return nil
 }
 
 // Skipped are the records that are not asked: those that the reward cannot

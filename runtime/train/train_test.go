@@ -167,7 +167,7 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 		t.Errorf("progress differs from the result (-result +progress):\n%s", diff)
 	}
 
-	v, err := expert.ReadVector(e.volume.ExpertDir(t, done.Expert.Digest))
+	v, err := expert.Read(e.volume.ExpertDir(t, done.Expert.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,11 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	if err := v.Fits(dec); err != nil {
 		t.Fatal(err)
 	}
-	composed, err := expert.Compose(t.Context(), m, dec, v.Z)
+	mixed, err := expert.Mix([]expert.Weighted{{Adapter: v, Alpha: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	composed, err := expert.Compose(t.Context(), m, dec, mixed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
@@ -25,11 +23,9 @@ type trainer struct {
 	dir     string // of the run
 	metrics *metrics
 
-	base     *model.Model
-	factored *model.Model // base with factors; its scales follow state.p
-	merged   *model.Model // factored in merged form, for answers; see merge
-	sigma    map[string][]float32
-	param    expert.Parameterization
+	base      *model.Model
+	method    method
+	objective objective
 	train    *Task
 	validate *Task
 	order    *order
@@ -37,13 +33,6 @@ type trainer struct {
 
 	state *state
 }
-
-// Names of random streams, the first number after the seed.
-const (
-	streamInit = iota
-	streamOrder
-	streamRollout
-)
 
 func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, data sets, judge reward.Judge, dir string, o Options) (*trainer, error) {
 	if o.Grace == 0 {
@@ -55,11 +44,16 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	}
 	t := &trainer{
 		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
-		base: in.base, sigma: map[string][]float32{}, metrics: newMetrics(o.Progress.Registry()),
+		base: in.base, objective: newObjective(spec), metrics: newMetrics(o.Progress.Registry()),
 	}
 	positions := in.base.Config().MaxPositions
 	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
 		return nil, err
+	}
+	if spec.Objective == contract.ObjectiveNextToken {
+		if err := t.train.learn(positions); err != nil {
+			return nil, err
+		}
 	}
 	if t.validate, err = NewTask(data.validation, in.tokenizer, judge, positions); err != nil {
 		return nil, err
@@ -67,24 +61,14 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	warnSkipped(o.Log, "training", t.train.Skipped())
 	warnSkipped(o.Log, "validation", t.validate.Skipped())
 	t.order = newOrder(t.hyper.Seed, t.train.Len())
-	if t.param, err = expert.NewParameterization(t.hyper.Parameterization); err != nil {
+	if t.method, err = newMethod(in, spec); err != nil {
 		return nil, err
 	}
-	matrices, err := in.dec.Select(spec.Modules)
+	p, err := t.method.initial()
 	if err != nil {
-		return nil, failure.Permanent(contract.ReasonUsage, err)
-	}
-	if t.factored, err = expert.Attach(in.base, in.dec, matrices); err != nil {
 		return nil, err
 	}
-	p := map[string][]float32{}
-	for i, name := range matrices {
-		if t.sigma[name], err = in.dec.Sigma(name); err != nil {
-			return nil, err
-		}
-		p[name] = t.param.Init(len(t.sigma[name]), sample.Stream(t.hyper.Seed, streamInit, uint64(i)))
-	}
-	t.budget = microbatchTokens(in.base.Config(), t.sigma)
+	t.budget = microbatchTokens(in.base.Config(), t.method.kept())
 	fresh := newState(digest, p)
 	switch t.state, err = loadState(dir, fresh); {
 	case errors.Is(err, errUnusable):
@@ -104,14 +88,11 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 // backward pass.
 const activationBytes = 128 << 20
 
-// microbatchTokens returns how many tokens fit into activationBytes.
-func microbatchTokens(c checkpoint.Config, sigma map[string][]float32) int {
+// microbatchTokens returns how many tokens fit into activationBytes, of which each
+// keeps so many numbers more than the base's own.
+func microbatchTokens(c checkpoint.Config, kept int) int {
 	const float = 4
-	perToken := c.Layers * (4*c.HiddenSize + 3*c.IntermediateSize + 2*c.Heads*c.HeadDim + 2*c.KVHeads*c.HeadDim)
-	for _, s := range sigma {
-		perToken += len(s)
-	}
-	perToken += 3 * c.VocabSize
+	perToken := c.Layers*(4*c.HiddenSize+3*c.IntermediateSize+2*c.Heads*c.HeadDim+2*c.KVHeads*c.HeadDim) + kept + 3*c.VocabSize
 	return max(1, activationBytes/(float*perToken))
 }
 
@@ -221,98 +202,50 @@ func (t *trainer) diverged(err error) error {
 
 var errNotFinite = errors.New("loss or gradient is not finite")
 
-// iterate does one iteration of REINFORCE: answers, rewards, gradient, step. It
-// returns the next state and leaves the present one as it is.
+// iterate does one iteration: a batch, its gradient, a step. It returns the next state
+// and leaves the present one as it is.
 func (t *trainer) iterate(ctx context.Context) (*state, error) {
-	iteration := t.state.Iteration // of the steps done, so from 0
-	if err := t.applyScales(t.state.p); err != nil {
+	if err := t.method.apply(t.state.p); err != nil {
 		return nil, err
 	}
-	merged, err := t.merge(ctx)
+	b, err := t.objective.batch(ctx, t, t.state.Iteration) // Of the steps done, so from 0.
 	if err != nil {
 		return nil, err
 	}
-	records := t.order.batch(iteration, t.hyper.BatchSize)
-	answers, err := t.train.answer(ctx, merged, records, t.hyper.MaxNewTokens, func(i int) *sample.Sampler {
-		if t.hyper.Rollout == contract.RolloutGreedy {
-			return greedy(i)
-		}
-		return sample.New(sample.Params{Temperature: t.hyper.Temperature},
-			sample.Stream(t.hyper.Seed, streamRollout, uint64(iteration), uint64(i)))
-	})
-	if err != nil {
-		return nil, err
-	}
-	verdicts, err := t.train.verdicts(ctx, records, answers)
-	if err != nil {
-		return nil, err
-	}
-	episodes, right := make([]episode, len(records)), make([]bool, len(records))
-	for i, r := range records {
-		prompt := t.train.prompts[r]
-		episodes[i] = episode{
-			tokens: slices.Concat(prompt, answers[i].Tokens),
-			prompt: len(prompt),
-		}
-		right[i] = verdicts[i].Right
-	}
-	reward := advantages(episodes, right, t.hyper.Baseline)
-	return t.update(ctx, episodes, reward)
+	return t.update(ctx, b)
 }
 
-// advantages turns verdicts into r − b, and returns the mean reward: r is +1 or
-// −1, and b is 0 or the batch's mean.
-func advantages(episodes []episode, right []bool, baseline string) (mean float64) {
-	for i := range episodes {
-		episodes[i].advantage = -1
-		if right[i] {
-			episodes[i].advantage = 1
-		}
-		mean += episodes[i].advantage
-	}
-	mean /= float64(len(episodes))
-	if baseline == contract.BaselineMean {
-		for i := range episodes {
-			episodes[i].advantage -= mean
-		}
-	}
-	return mean
-}
-
-// update computes the gradient of the objective for these episodes and takes
-// one step of Adam. It returns the next state.
-func (t *trainer) update(ctx context.Context, episodes []episode, reward float64) (*state, error) {
+// update computes the gradient of a batch and takes one step of Adam. It returns the
+// next state.
+func (t *trainer) update(ctx context.Context, b batch) (*state, error) {
 	next := t.state.clone()
 	next.Iteration++
 	// Without a penalty the step does not depend on the divergence, and the base
 	// model's pass over the batch costs about a fifth of it. So it is measured
 	// where somebody looks: at the iterations that are validated.
 	base := t.base
-	if t.hyper.KLWeight == 0 && !t.validationDue(next.Iteration) {
+	if b.loss.klWeight == 0 && !t.validationDue(next.Iteration) {
 		base = nil
 	}
-	o := objective{klWeight: t.hyper.KLWeight, batch: len(episodes)}
-	ds, s, err := o.gradients(ctx, t.factored, base, episodes, t.budget)
+	d, s, err := b.loss.gradients(ctx, t.method.model(), base, b.episodes, t.budget)
 	if err != nil {
 		return nil, err
 	}
 	names := t.state.names()
-	g := map[string][]float32{}
-	for _, name := range names {
-		rounded := make([]float32, len(ds[name]))
-		for i, d := range ds[name] {
-			rounded[i] = float32(d)
-		}
-		g[name] = t.param.Grad(t.sigma[name], t.state.p[name], rounded)
-	}
+	g := t.method.gradient(d, t.state.p)
 	norm := globalNorm(names, g)
-	loss := s.loss / float64(len(episodes))
+	loss := s.loss / float64(b.loss.over)
 	if !finite(norm) || !finite(loss) || !finite(s.kl) {
 		return nil, fmt.Errorf("%w: loss %v, gradient norm %v, KL %v", errNotFinite, loss, norm, s.kl)
 	}
 	clip(g, norm, t.hyper.MaxGradNorm)
 	for _, name := range names {
 		adamStep(next.p[name], g[name], next.moments[name], next.Iteration, t.hyper.LearningRate)
+	}
+	reward := b.reward
+	if math.IsNaN(reward) {
+		// Of given answers: how likely a token of theirs is, as a geometric mean.
+		reward = math.Exp(-loss)
 	}
 	p := point{Iteration: next.Iteration, Reward: reward, Loss: loss, GradNorm: norm, AnswerTokens: s.tokens}
 	if base != nil {
@@ -326,55 +259,18 @@ func (t *trainer) update(ctx context.Context, episodes []episode, reward float64
 func (t *trainer) validation(ctx context.Context, s *state) error {
 	t.options.Progress.Label("Validating")
 	defer t.options.Progress.Label("Training")
-	if err := t.applyScales(s.p); err != nil {
+	if err := t.method.apply(s.p); err != nil {
 		return err
 	}
-	merged, err := t.merge(ctx)
+	answers, err := t.method.answers(ctx)
 	if err != nil {
 		return err
 	}
-	r, err := t.validate.Evaluate(ctx, merged, t.hyper.MaxNewTokens)
+	r, err := t.validate.Evaluate(ctx, answers, t.hyper.MaxNewTokens)
 	if err != nil {
 		return err
 	}
 	s.History[len(s.History)-1].Score = &r.Score
 	s.keepBest(r.Score)
-	return nil
-}
-
-// merge returns the factored model with its present scales in merged form. There is
-// one, made anew each time in the same memory.
-func (t *trainer) merge(ctx context.Context) (*model.Model, error) {
-	if t.merged == nil {
-		merged, err := t.factored.Merged(ctx)
-		if err != nil {
-			return nil, err
-		}
-		t.merged = merged
-		return merged, nil
-	}
-	return t.merged, t.factored.MergeInto(ctx, t.merged)
-}
-
-// effective returns the effective z of parameters p.
-func (t *trainer) effective(p map[string][]float32) map[string][]float32 {
-	z := make(map[string][]float32, len(p))
-	for name, values := range p {
-		z[name] = t.param.Z(t.sigma[name], values)
-	}
-	return z
-}
-
-// applyScales makes the factored model compute with parameters p.
-func (t *trainer) applyScales(p map[string][]float32) error {
-	for name, z := range t.effective(p) {
-		s, err := expert.ScaledSigma(t.sigma[name], z)
-		if err != nil {
-			return err
-		}
-		if err := t.factored.SetScale(name, s); err != nil {
-			return err
-		}
-	}
 	return nil
 }

@@ -33,7 +33,7 @@ func mustJudge(t testing.TB, kind string) reward.Judge {
 
 // policyGradient replaces logits by the gradient of the objective with respect to them,
 // as a microbatch does.
-func policyGradient(t testing.TB, o objective, episodes []episode, logits, base *tensor.Tensor) sums {
+func policyGradient(t testing.TB, o loss, episodes []episode, logits, base *tensor.Tensor) sums {
 	t.Helper()
 	be := registrytest.Open(t, 2)
 	give := func(data []float32) backend.Buffer {
@@ -45,7 +45,7 @@ func policyGradient(t testing.TB, o objective, episodes []episode, logits, base 
 	}
 	at := positions(episodes)
 	buffer := give(logits.Data)
-	losses, err := be.PolicyGradient(buffer, give(slices.Clone(base.Data)), at, o.klWeight, 1/float64(o.batch))
+	losses, err := be.PolicyGradient(buffer, give(slices.Clone(base.Data)), at, o.klWeight, 1/float64(o.over))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestLogitGradientsMatchFiniteDifferences(t *testing.T) {
 	}
 	logits, base := random(), random()
 	for _, weight := range []float64{0, 0.3} {
-		o := objective{klWeight: weight, batch: len(episodes)}
+		o := loss{klWeight: weight, over: len(episodes)}
 		loss := func(l *tensor.Tensor) float64 {
 			return policyGradient(t, o, episodes, l.Clone(), base).loss / float64(len(episodes))
 		}
@@ -96,7 +96,7 @@ func TestLogitGradientsMatchFiniteDifferences(t *testing.T) {
 func TestDivergenceFromItselfIsZero(t *testing.T) {
 	logits := tensor.New(1, 3)
 	copy(logits.Data, []float32{1, -2, 0.5})
-	o := objective{klWeight: 1, batch: 1}
+	o := loss{klWeight: 1, over: 1}
 	s := policyGradient(t, o, []episode{{tokens: []int32{0, 2}, prompt: 1}}, logits.Clone(), logits)
 	if math.Abs(s.kl) > 1e-12 {
 		t.Errorf("KL of a distribution from itself is %v", s.kl)
@@ -107,7 +107,7 @@ func TestExtremeLogitsStayFinite(t *testing.T) {
 	logits, base := tensor.New(1, 3), tensor.New(1, 3)
 	copy(logits.Data, []float32{1000, -1000, 0})
 	copy(base.Data, []float32{-1000, 1000, 0})
-	o := objective{klWeight: 0.1, batch: 1}
+	o := loss{klWeight: 0.1, over: 1}
 	s := policyGradient(t, o, []episode{{tokens: []int32{0, 1}, prompt: 1, advantage: 1}}, logits, base)
 	if !finite(s.loss) || !finite(s.kl) {
 		t.Errorf("sums %+v", s)
@@ -129,10 +129,12 @@ func TestAdvantages(t *testing.T) {
 		{contract.BaselineNone, []bool{true, false, false, false}, []float64{1, -1, -1, -1}, -0.5},
 		{contract.BaselineMean, []bool{true, false, false, false}, []float64{1.5, -0.5, -0.5, -0.5}, -0.5},
 		{contract.BaselineMean, []bool{true, true}, []float64{0, 0}, 1},
+		// Of two groups of two, one agrees.
+		{contract.BaselineGroup, []bool{true, false, true, true}, []float64{1, -1, 0, 0}, 0.5},
 	}
 	for _, test := range tests {
 		episodes := make([]episode, len(test.right))
-		mean := advantages(episodes, test.right, test.baseline)
+		mean := advantages(episodes, test.right, test.baseline, 2)
 		var got []float64
 		for _, e := range episodes {
 			got = append(got, e.advantage)

@@ -204,13 +204,13 @@ func untrained(t *testing.T, data, skill string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := expert.Vector{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
+	v := expert.Adapter{Z: map[string][]float32{}, Manifest: contract.ExpertManifest{
 		BaseDigest: base.Digest, DecompositionDigest: strings.Replace(filepath.Base(decomposition), "-", ":", 1), Skill: skill,
 	}}
 	for _, name := range d.Matrices() {
 		v.Z[name] = ones(d.Rank(name))
 	}
-	m, err := expert.WriteVector(data, v, nil)
+	m, err := expert.Write(data, v, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func (v *Volume) Expert(t testing.TB, skill string, seed uint64) contract.Expert
 	d, err := expert.OpenDecomposition(v.DecompositionDir)
 	check(t, err)
 	rng := rand.New(rand.NewPCG(seed, 3))
-	vector := expert.Vector{
+	vector := expert.Adapter{
 		Manifest: contract.ExpertManifest{BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, Skill: skill},
 		Z:        map[string][]float32{},
 	}
@@ -173,7 +173,7 @@ func (v *Volume) Expert(t testing.TB, skill string, seed uint64) contract.Expert
 		}
 		vector.Z[name] = z
 	}
-	m, err := expert.WriteVector(v.Root, vector, nil)
+	m, err := expert.Write(v.Root, vector, nil)
 	check(t, err)
 	return m
 }

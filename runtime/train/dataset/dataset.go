@@ -24,11 +24,22 @@ type Record struct {
 	Messages []Message
 	// Reference judges the answer.
 	Reference reward.Reference
+	// Solution is a right answer in full, where Reference has only what it comes to.
+	Solution string
 	// Line is the record's line in its file, from 1; where the file is one array,
 	// its element.
 	Line int
 	// Index is the record's place among all of the file, from 0.
 	Index int
+}
+
+// Target is what a model that learns from given answers is to write; empty where the
+// record does not say.
+func (r Record) Target() string {
+	if r.Solution != "" {
+		return r.Solution
+	}
+	return r.Reference.Answer
 }
 
 // Message is one turn of a conversation.

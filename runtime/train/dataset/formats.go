@@ -225,7 +225,9 @@ func (t template) parseMATH(line []byte) (Record, error) {
 		}
 		r.Answer = boxed
 	}
-	return t.record(r.Problem, "", "", reward.Reference{Answer: r.Answer}), nil
+	record := t.record(r.Problem, "", "", reward.Reference{Answer: r.Answer})
+	record.Solution = r.Solution
+	return record, nil
 }
 
 // parsePairs reads {prompt, answer}.

@@ -20,7 +20,7 @@ func BenchmarkObjective(b *testing.B) {
 	}
 	logits, base := random(), random()
 	tokens := make([]int32, rows+1)
-	o := objective{klWeight: 0.1, batch: 1}
+	o := loss{klWeight: 0.1, over: 1}
 	for b.Loop() {
 		policyGradient(b, o, []episode{{tokens: tokens, prompt: 1, advantage: 1}}, logits.Clone(), base)
 	}

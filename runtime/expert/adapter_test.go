@@ -17,8 +17,8 @@ import (
 )
 
 // vectorFor returns an expert that scales every matrix of d.
-func vectorFor(d *expert.Decomposition, by float32) expert.Vector {
-	v := expert.Vector{
+func vectorFor(d *expert.Decomposition, by float32) expert.Adapter {
+	v := expert.Adapter{
 		Manifest: contract.ExpertManifest{
 			BaseDigest: d.Manifest().BaseDigest, DecompositionDigest: d.Manifest().Digest, Skill: "math", BaselineScore: 0.25, Score: 0.5,
 		},
@@ -38,7 +38,7 @@ func TestExpertsSurvivePublishing(t *testing.T) {
 	ck, digest := tiny(t, 1)
 	d, root := decomposed(t, ck, spec(digest))
 	v := vectorFor(d, 0.1)
-	m, err := expert.WriteVector(root, v, map[string]func(io.Writer) error{
+	m, err := expert.Write(root, v, map[string]func(io.Writer) error{
 		"metrics.jsonl": func(w io.Writer) error { _, err := io.WriteString(w, "{}\n"); return err },
 	})
 	if err != nil {
@@ -48,7 +48,7 @@ func TestExpertsSurvivePublishing(t *testing.T) {
 	if diff := cmp.Diff([]string{"expert.safetensors", "metrics.jsonl", contract.ManifestFile}, list(t, dir)); diff != "" {
 		t.Errorf("files -want +got\n%s", diff)
 	}
-	got, err := expert.ReadVector(dir)
+	got, err := expert.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestExpertsSurvivePublishing(t *testing.T) {
 		t.Error(err)
 	}
 	// The file alone says what it is, too.
-	bare, err := expert.ReadVector(filepath.Join(dir, expert.VectorFile))
+	bare, err := expert.Read(filepath.Join(dir, expert.File))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestExpertsSurvivePublishing(t *testing.T) {
 		t.Errorf("manifest of the file alone: %+v", b)
 	}
 	// The same expert again is the same artifact.
-	again, err := expert.WriteVector(root, v, map[string]func(io.Writer) error{
+	again, err := expert.Write(root, v, map[string]func(io.Writer) error{
 		"metrics.jsonl": func(w io.Writer) error { _, err := io.WriteString(w, "{}\n"); return err },
 	})
 	if err != nil || again.Digest != m.Digest {
@@ -91,7 +91,7 @@ func TestAFailedPublishLeavesNothing(t *testing.T) {
 		"a name that leads out":         {"../a": func(io.Writer) error { return nil }},
 		"the manifest's name":           {contract.ManifestFile: func(io.Writer) error { return nil }},
 	} {
-		if _, err := expert.WriteVector(root, v, extra); err == nil {
+		if _, err := expert.Write(root, v, extra); err == nil {
 			t.Errorf("%s: published", name)
 		}
 		if names := list(t, filepath.Join(root, contract.DirExperts)); len(names) != 0 {
@@ -103,13 +103,13 @@ func TestAFailedPublishLeavesNothing(t *testing.T) {
 func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
 	ck, digest := tiny(t, 1)
 	d, root := decomposed(t, ck, spec(digest))
-	m, err := expert.WriteVector(root, vectorFor(d, 0.1), nil)
+	m, err := expert.Write(root, vectorFor(d, 0.1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := artifactDir(t, root, contract.DirExperts, m.Digest)
-	flip(t, filepath.Join(dir, expert.VectorFile))
-	_, err = expert.ReadVector(dir)
+	flip(t, filepath.Join(dir, expert.File))
+	_, err = expert.Read(dir)
 	if reason, permanent := failure.Of(err); reason != contract.ReasonDigestMismatch || !permanent {
 		t.Errorf("a flipped bit is %s, %v: %v", reason, permanent, err)
 	}
@@ -145,7 +145,7 @@ func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
 			if err := checkpoint.WriteSafetensors(path, c.tensors, c.dtype, meta); err != nil {
 				t.Fatal(err)
 			}
-			_, err := expert.ReadVector(path)
+			_, err := expert.Read(path)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -171,7 +171,7 @@ func TestAnExpertOfAnotherDecompositionSaysWhichTwoDiffer(t *testing.T) {
 	extra.Z["model.layers.0.self_attn.q_proj"] = []float32{1}
 	for _, c := range []struct {
 		name   string
-		vector expert.Vector
+		vector expert.Adapter
 		onto   *expert.Decomposition
 		want   []string
 	}{
@@ -195,8 +195,8 @@ func TestAnExpertOfAnotherDecompositionSaysWhichTwoDiffer(t *testing.T) {
 }
 
 func TestMixing(t *testing.T) {
-	of := func(decomposition string, z map[string][]float32) expert.Vector {
-		return expert.Vector{Manifest: contract.ExpertManifest{DecompositionDigest: decomposition}, Z: z}
+	of := func(decomposition string, z map[string][]float32) expert.Adapter {
+		return expert.Adapter{Manifest: contract.ExpertManifest{DecompositionDigest: decomposition}, Z: z}
 	}
 	a := of("d", map[string][]float32{"x": {1.5, 0.5}, "y": {2}})
 	b := of("d", map[string][]float32{"x": {0.5, 1}})
@@ -214,7 +214,7 @@ func TestMixing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(c.want, got); diff != "" {
+		if diff := cmp.Diff(scaled(c.want), got); diff != "" {
 			t.Errorf("%s: -want +got\n%s", c.name, diff)
 		}
 	}
@@ -229,7 +229,7 @@ func TestMixing(t *testing.T) {
 }
 
 func TestStatisticsTellHowFarAnExpertIsFromTheBase(t *testing.T) {
-	v := expert.Vector{Z: map[string][]float32{
+	v := expert.Adapter{Z: map[string][]float32{
 		"model.layers.0.mlp.up_proj": {1, 2}, "model.layers.1.mlp.up_proj": {0, 1}, "model.layers.0.self_attn.q_proj": {1},
 	}}
 	want := []expert.ModuleStatistics{
