@@ -57,8 +57,9 @@ func DecodeState(b []byte) (State, error) {
 	if err := d.Decode(&s); err != nil {
 		return State{}, fmt.Errorf("decoding the state of a search: %w", err)
 	}
+	end := d.InputOffset()
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return State{}, fmt.Errorf("decoding the state of a search: there is more after its end, at byte %d", d.InputOffset())
+		return State{}, fmt.Errorf("decoding the state of a search: there is more after its end, at byte %d", end)
 	}
 	return s, nil
 }
