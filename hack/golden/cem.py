@@ -11,14 +11,13 @@ It is the algorithm of the released code of Transformer-squared
 (SakanaAI/self-adaptive-llms 03a41ae, optim_modules.CEM with cfgs/optimization/
 cem.yaml and policy.WeightedCombination): uniform weights and half the range as
 the first distribution, clipping, the best so far in the first place,
-int(0.2 * 32) elites, torch.std (which divides by E - 1, where the paper's listing
-divides by E), weights divided by their sum only when they are used. The code
-evaluates in float32.
+int(0.2 * 32) elites, torch.std (which divides by E - 1), weights divided by their
+sum only when they are used. The code evaluates in float32.
 
-One thing is the paper's: equal scores are told apart by the log-likelihood of the
-correct answers for all elites. The code does so for the best one only and leaves
-the rest to np.argpartition, whose choice among equal scores is arbitrary; in the
-cases that have none at its edge this script checks that both choose the same elites.
+One thing is not the code's: equal scores are told apart by the log-likelihood of
+the correct answers for all elites. The code does so for the best one only and
+leaves the rest to np.argpartition, whose choice among equal scores is arbitrary; in
+the cases that have none at its edge this script checks that both choose the same elites.
 """
 
 import json

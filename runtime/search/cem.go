@@ -39,8 +39,8 @@ type CEMOptions struct {
 	Seed   uint64  `json:"seed"`
 }
 
-// DefaultCEM returns the paper's search for K experts, light: 32 vectors, a fifth of
-// them elite, 10 generations, weights that sum to 1, one for an expert.
+// DefaultCEM returns the released code's search for K experts, but light: 32 vectors,
+// 6 of them elite, 10 generations, weights that sum to 1, one for an expert.
 func DefaultCEM(experts int) CEMOptions {
 	return CEMOptions{
 		Experts: experts, Layers: 1, Normalize: true,
@@ -113,22 +113,25 @@ func (o CEMOptions) present(raw []float64) []float64 {
 // fewer than two scores: they leave the distribution as it is. Vectors without a
 // score are never elite, even if the elite has fewer members then.
 //
-// Where the paper and the released code (SakanaAI/self-adaptive-llms 03a41ae)
-// differ, or the paper is silent:
+// All of this is as in the released code (SakanaAI/self-adaptive-llms 03a41ae) where
+// the paper leaves it open: the first distribution, clipping, the best in the first
+// place, the divisor E−1, weights that are divided by their sum only when used. What
+// differs from the code:
 //
-//   - the divisor E−1 is the code's; the paper's listing divides by E;
-//   - ties are broken for all elites, as the paper has it; the code does so for the
-//     best only, and takes any of the equal ones for the elite;
-//   - a candidate with nothing correct has the worst tie-break; the code's is 0,
-//     which is better than any log-likelihood, and never counts there, because then
-//     all have nothing correct;
-//   - the first distribution, clipping, the best in the first place, and weights
-//     that are divided by their sum only when used, are the code's;
-//   - all groups of a candidate are one vector with one score, in both.
+//   - Equal scores are told apart for all elites. The code does so for the best only,
+//     and which of the equal ones are elite is up to np.argpartition.
+//   - Vectors that are all equally fit leave the distribution as it is. The code
+//     narrows it around arbitrary ones.
+//   - The search may end before its last generation, by MinStd.
+//   - Weights that are all clipped to 0 count as uniform when they are normalised. The
+//     code divides by 0.
+//   - A vector with nothing correct has the worst tie-break. The code's is 0, above any
+//     log-likelihood, which comes to the same: it is compared among equal scores only.
 type CEM struct {
 	course
 	options   CEMOptions
 	mean, std []float64 // of weights before normalising
+	uniform   *Fitness  // nil before generation 0 is done, or where it had no score
 }
 
 // NewCEM begins a search.
@@ -163,8 +166,9 @@ func (c *CEM) weights() [][]float64 {
 	return population
 }
 
-// Ask returns the generation's weights, [Population][K × Layers]. The first is the
-// best so far, in generation 0 the uniform one.
+// Ask returns the generation's weights, [Population][K × Layers]. The first are the
+// best so far (those of Best, which need not be evaluated again where scores do not
+// vary), in generation 0 uniform ones.
 func (c *CEM) Ask() [][]float64 {
 	if c.end() != "" {
 		return nil
@@ -189,6 +193,9 @@ func (c *CEM) Tell(fitness []Fitness) error {
 	elites := order[:c.options.elites()]
 	for len(elites) > 0 && !settled[elites[len(elites)-1]].scored() {
 		elites = elites[:len(elites)-1]
+	}
+	if c.generation() == 0 && settled[0].scored() {
+		c.uniform = new(settled[0])
 	}
 	if winner := order[0]; settled[winner].scored() {
 		c.keep(population[winner], settled[winner])
@@ -247,6 +254,15 @@ func (c *CEM) Best() (Best, bool) {
 	best := *c.best
 	best.Vector = c.options.present(best.Vector)
 	return best, true
+}
+
+// Uniform returns the fitness of uniform weights, which generation 0 has tried; false
+// before that, or where they had no score.
+func (c *CEM) Uniform() (Fitness, bool) {
+	if c.uniform == nil {
+		return Fitness{}, false
+	}
+	return *c.uniform, true
 }
 
 // Center returns the mean weights.

@@ -190,6 +190,25 @@ func TestCEMEvaluatesTheBestAgain(t *testing.T) {
 	}
 }
 
+func TestCEMRemembersUniformWeights(t *testing.T) {
+	s, _ := NewCEM(DefaultCEM(3))
+	if f, ok := s.Uniform(); ok {
+		t.Errorf("uniform weights have %+v before they are tried", f)
+	}
+	want := quadratic(s.Ask())[0]
+	for range 3 {
+		tell(t, s, quadratic(s.Ask()))
+		resumed, ok := resume(t, s).(*CEM)
+		if !ok {
+			t.Fatal("the search is another one")
+		}
+		if got, ok := resumed.Uniform(); !ok || got != want {
+			t.Errorf("uniform weights have %+v, want %+v", got, want)
+		}
+		s = resumed
+	}
+}
+
 // TestCEMNeverLosesTheBest: where scores do not vary, no generation ends with less.
 func TestCEMNeverLosesTheBest(t *testing.T) {
 	for seed := range uint64(20) {

@@ -131,8 +131,8 @@ func fitnesses(scores, ties numbers) []Fitness {
 	return fitness
 }
 
-// TestCEMFollowsTheReference compares with hack/golden/cem.py (PyTorch, float64),
-// which says where it follows the paper and where the released code.
+// TestCEMFollowsTheReference compares with hack/golden/cem.py (PyTorch, float64), which
+// is the released code's algorithm but for equal scores at the edge of the elite.
 func TestCEMFollowsTheReference(t *testing.T) {
 	var golden struct {
 		Version int `json:"version"`

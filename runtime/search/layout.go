@@ -8,8 +8,8 @@ import (
 
 // Layout lays the leading entries of the vectors of an expert's matrices into one
 // vector of a search: of each matrix the first k, those of its largest singular
-// values (ESSA: what matters is there, and evolution slows with the dimension).
-// Matrices follow each other by name.
+// values, because evolution takes the longer the more numbers it searches. Matrices
+// follow each other by name.
 type Layout struct {
 	names     []string
 	ranks     map[string]int // of whole vectors

@@ -5,8 +5,9 @@
 //   - CEM, the cross-entropy method of Transformer² (section 3.2, FewShot): the
 //     weights α of experts in a mixture, one for each expert or for each expert and
 //     layer;
-//   - CMA, evolution by covariance matrix adaptation, as ESSA (arXiv 2507.04453)
-//     uses it: the leading entries of z vectors themselves (see Layout).
+//   - CMA, evolution by covariance matrix adaptation, after ESSA (arXiv 2507.04453),
+//     which adapts models by evolving singular values: the leading entries of the z
+//     vectors themselves (see Layout).
 //
 // A search is driven from outside, a generation at a time: Ask gives the vectors
 // to evaluate, Tell takes their scores. Run is that loop with a checkpoint after

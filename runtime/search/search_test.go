@@ -211,7 +211,8 @@ func TestOnlyTheOrderOfScoresCounts(t *testing.T) {
 				}
 				tell(t, other, fitness)
 				a, b := s.State(), other.State()
-				a.History, b.History, a.Best, b.Best = nil, nil, nil, nil
+				a.History, a.Best, a.Uniform = nil, nil, nil
+				b.History, b.Best, b.Uniform = nil, nil, nil
 				if !reflect.DeepEqual(a, b) {
 					t.Fatalf("the state is\n%+v, want\n%+v", b, a)
 				}

@@ -24,6 +24,8 @@ type State struct {
 	// Best is the best vector so far, nil before any had a score; CEM's is before
 	// normalising.
 	Best *Best `json:"best,omitempty"`
+	// Uniform is the fitness of CEM's uniform weights, nil where they have no score yet.
+	Uniform *Fitness `json:"uniform,omitempty"`
 	// One of these says which search it is.
 	CEM *CEMState `json:"cem,omitempty"`
 	CMA *CMAState `json:"cma,omitempty"`
@@ -68,6 +70,9 @@ func DecodeState(b []byte) (State, error) {
 func (c *CEM) State() State {
 	s := c.state()
 	s.CEM = &CEMState{Options: c.options, Mean: slices.Clone(c.mean), Std: slices.Clone(c.std)}
+	if c.uniform != nil {
+		s.Uniform = new(*c.uniform)
+	}
 	return s
 }
 
@@ -101,16 +106,20 @@ func ResumeCEM(o CEMOptions, s State) (*CEM, error) {
 		return nil, err
 	}
 	c.mean, c.std = slices.Clone(s.CEM.Mean), slices.Clone(s.CEM.Std)
+	if uniform := s.Uniform; uniform != nil {
+		if err := checkFitness("uniform weights have", *uniform); err != nil {
+			return nil, err
+		}
+		c.uniform = new(*uniform)
+	}
 	return c, nil
 }
 
 // State returns all that the search has to remember.
 func (c *CMA) State() State {
 	s := c.state()
-	o := c.options
-	o.Start = slices.Clone(o.Start)
 	s.CMA = &CMAState{
-		Options: o, Mean: slices.Clone(c.mean), Sigma: c.sigma, Covariance: slices.Clone(c.shape.values()),
+		Options: c.options.resolved(), Mean: slices.Clone(c.mean), Sigma: c.sigma, Covariance: slices.Clone(c.shape.values()),
 		PathSigma: slices.Clone(c.pathSigma), PathC: slices.Clone(c.pathC),
 	}
 	return s
@@ -178,11 +187,19 @@ func (c *course) resume(s State, n int) error {
 		if err := within("the best vector", best.Vector, n, -math.MaxFloat64, math.MaxFloat64); err != nil {
 			return err
 		}
-		if best.Fitness != best.Fitness.settled() || !best.Fitness.scored() {
-			return unusable("its best vector has the score %v and the tie-break %v", best.Fitness.Score, best.Fitness.TieBreak)
+		if err := checkFitness("its best vector has", best.Fitness); err != nil {
+			return err
 		}
 	}
 	c.history, c.best = slices.Clone(s.History), s.Best.clone()
+	return nil
+}
+
+// checkFitness refuses what is no score, or not as a search keeps it.
+func checkFitness(what string, f Fitness) error {
+	if f != f.settled() || !f.scored() {
+		return unusable("%s the score %v and the tie-break %v", what, f.Score, f.TieBreak)
+	}
 	return nil
 }
 

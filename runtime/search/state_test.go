@@ -97,6 +97,10 @@ func TestResumeNamesWhatDoesNotFit(t *testing.T) {
 		}
 	}
 	cem, cma := started(t)
+	cem.Uniform.Score = math.Inf(1)
+	if _, err := ResumeCEM(o, cem); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "uniform weights have the score +Inf") {
+		t.Errorf("uniform weights without a score gave %v", err)
+	}
 	if _, err := ResumeCEM(CEMOptions{}, cem); err == nil || errors.Is(err, ErrState) {
 		t.Errorf("options that are wrong gave %v", err)
 	}
