@@ -16,7 +16,7 @@ type TrainingSpec struct {
 	// objective is what training maximises. A change trains again.
 	// +required
 	Objective Objective `json:"objective,omitzero"`
-	// optimizer says how z follows the gradient (Adam); the paper's values without
+	// optimizer says how what is trained follows the gradient (Adam); the paper's values without
 	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
 	// +optional
 	Optimizer *Optimizer `json:"optimizer,omitempty"`
@@ -38,8 +38,9 @@ type TrainingSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	Seed *int64 `json:"seed,omitempty"`
 	// modules restricts the projections that are trained, such as [up_proj,
-	// down_proj]; all that the BaseModel decomposes without it. A change trains
-	// again.
+	// down_proj]; all that the BaseModel decomposes without it (of method IA3, k_proj,
+	// v_proj and down_proj). Methods other than SVF may train those that are not
+	// decomposed, too. A change trains again.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -83,26 +84,61 @@ type TrainingSpec struct {
 }
 
 // MethodType names what is trained.
-// +kubebuilder:validation:Enum=SVF
+// +kubebuilder:validation:Enum=SVF;LoRA;DoRA;IA3
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type MethodType string
 
-// MethodSVF scales singular values.
-const MethodSVF MethodType = "SVF"
+// Methods.
+const (
+	// MethodSVF scales singular values.
+	MethodSVF MethodType = "SVF"
+	// MethodLoRA adds a product of low-rank matrices.
+	MethodLoRA MethodType = "LoRA"
+	// MethodDoRA is LoRA, and a magnitude of each row of the sum.
+	MethodDoRA MethodType = "DoRA"
+	// MethodIA3 scales outputs, and inputs of down_proj.
+	MethodIA3 MethodType = "IA3"
+)
 
-// Method is what is trained. A member is given only with its type (which needs no
-// rule while there is one type); without it, it has the values that its
-// documentation names.
+// Method is what is trained. A member is given only with its type; without it, it has
+// the values that its documentation names.
+// +kubebuilder:validation:XValidation:rule="!has(self.svf) || self.type == 'SVF'",message="svf is for method SVF",fieldPath=".svf"
+// +kubebuilder:validation:XValidation:rule="!has(self.lora) || self.type == 'LoRA'",message="lora is for method LoRA",fieldPath=".lora"
+// +kubebuilder:validation:XValidation:rule="!has(self.dora) || self.type == 'DoRA'",message="dora is for method DoRA",fieldPath=".dora"
 type Method struct {
 	// type of the method. SVF trains a vector z that scales the singular values,
-	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).
+	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper). LoRA trains low-rank matrices,
+	// W' = W + alpha/rank·B·A; DoRA those and a magnitude of each row of W'. IA3 trains
+	// factors of outputs, and of the inputs of down_proj: of k_proj, v_proj and down_proj
+	// where the training names no modules.
 	// +optional
 	// +kubebuilder:default=SVF
 	Type MethodType `json:"type,omitempty"`
 	// svf configures type SVF; {parameterization: Sigmoid} without it.
 	// +optional
 	SVF *SVFMethod `json:"svf,omitempty"`
+	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
+	// +optional
+	LoRA *LowRankMethod `json:"lora,omitempty"`
+	// dora configures type DoRA; {rank: 8, alpha: "16"} without it.
+	// +optional
+	DoRA *LowRankMethod `json:"dora,omitempty"`
+}
+
+// LowRankMethod configures the methods LoRA and DoRA.
+type LowRankMethod struct {
+	// rank of the matrices A and B.
+	// +optional
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1024
+	Rank int32 `json:"rank,omitempty"`
+	// alpha scales their product, by alpha/rank; above 0 and at most 65536.
+	// +optional
+	// +kubebuilder:default="16"
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 65536.0",message="alpha must be greater than 0 and at most 65536"
+	Alpha Decimal `json:"alpha,omitempty"`
 }
 
 // SVFMethod configures method SVF.
@@ -129,29 +165,56 @@ const (
 )
 
 // ObjectiveType names what training maximises.
-// +kubebuilder:validation:Enum=Reinforce
+// +kubebuilder:validation:Enum=Reinforce;NextToken
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ObjectiveType string
 
-// ObjectiveReinforce is the expected reward of the model's own answers.
-const ObjectiveReinforce ObjectiveType = "Reinforce"
+// Objectives.
+const (
+	// ObjectiveReinforce is the expected reward of the model's own answers.
+	ObjectiveReinforce ObjectiveType = "Reinforce"
+	// ObjectiveNextToken is the likelihood of the answers that the data set gives.
+	ObjectiveNextToken ObjectiveType = "NextToken"
+)
 
 // Objective is what training maximises. The member of its type is given, and no
-// other (which needs no rule while there is one type).
+// other.
 // +kubebuilder:validation:XValidation:rule="self.type != 'Reinforce' || has(self.reinforce)",message="objective Reinforce needs reinforce, with a reward",fieldPath=".reinforce"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Reinforce' || !has(self.reinforce)",message="reinforce is for objective Reinforce",fieldPath=".reinforce"
+// +kubebuilder:validation:XValidation:rule="self.type != 'NextToken' || has(self.nextToken)",message="objective NextToken needs nextToken, with a reward for validations",fieldPath=".nextToken"
+// +kubebuilder:validation:XValidation:rule="self.type == 'NextToken' || !has(self.nextToken)",message="nextToken is for objective NextToken",fieldPath=".nextToken"
 type Objective struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
-	// answers, less a penalty for leaving the base model.
+	// answers, less a penalty for leaving the base model. NextToken is the likelihood of
+	// the answers that the data set gives, a mean over their tokens.
 	// +optional
 	// +kubebuilder:default=Reinforce
 	Type ObjectiveType `json:"type,omitempty"`
 	// reinforce configures type Reinforce, which needs it.
 	// +optional
 	Reinforce *ReinforceObjective `json:"reinforce,omitempty"`
+	// nextToken configures type NextToken, which needs it.
+	// +optional
+	NextToken *NextTokenObjective `json:"nextToken,omitempty"`
+}
+
+// NextTokenObjective is the mean of log π'(token) over the tokens of given answers.
+type NextTokenObjective struct {
+	// reward judges the model's own answers in validations; see reinforce.reward.
+	// +required
+	Reward Reward `json:"reward,omitempty"`
+	// maxNewTokens bounds an answer in validations, in tokens.
+	// +optional
+	// +kubebuilder:default=512
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=131072
+	MaxNewTokens int32 `json:"maxNewTokens,omitempty"`
 }
 
 // ReinforceObjective is E[log π'(answer)·(reward − baseline)] − klWeight·KL(π'‖π).
+// +kubebuilder:validation:XValidation:rule="!has(self.groupSize) || self.baseline == 'Group'",message="groupSize is for baseline Group",fieldPath=".groupSize"
+// +kubebuilder:validation:XValidation:rule="self.baseline != 'Group' || has(self.rollout) && self.rollout.type == 'Sample'",message="baseline Group needs rollout Sample: greedy answers to one question are all the same",fieldPath=".rollout"
 type ReinforceObjective struct {
 	// reward judges an answer: +1 if it is right, -1 if not. ExactMatch compares the
 	// text, blanks aside; Numeric the last number; MultipleChoice the letter that
@@ -170,11 +233,19 @@ type ReinforceObjective struct {
 	// +kubebuilder:default="0.1"
 	// +kubebuilder:validation:XValidation:rule="double(self) <= 1000.0",message="klWeight must be at most 1000"
 	KLWeight Decimal `json:"klWeight,omitempty"`
-	// baseline is subtracted from the reward: None as in the paper, or Mean of the
-	// batch.
+	// baseline is subtracted from the reward: None as in the paper, Mean of the
+	// batch, or Group: each question is answered groupSize times, and a reward counts
+	// by how far it is from the mean of its group, in standard deviations (known as
+	// GRPO).
 	// +optional
 	// +kubebuilder:default=None
 	Baseline Baseline `json:"baseline,omitempty"`
+	// groupSize is how many answers each of the schedule's questions gets, of baseline
+	// Group; 8 without it.
+	// +optional
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=1024
+	GroupSize int32 `json:"groupSize,omitempty"`
 }
 
 // Reward judges an answer.
@@ -193,7 +264,7 @@ const (
 )
 
 // Baseline is what is subtracted from the reward.
-// +kubebuilder:validation:Enum=None;Mean
+// +kubebuilder:validation:Enum=None;Mean;Group
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type Baseline string
@@ -204,6 +275,9 @@ const (
 	BaselineNone Baseline = "None"
 	// BaselineMean subtracts the mean of the batch.
 	BaselineMean Baseline = "Mean"
+	// BaselineGroup subtracts the mean of the answers to the same question, and divides
+	// by their standard deviation.
+	BaselineGroup Baseline = "Group"
 )
 
 // Rollout says how answers are made in training.
@@ -241,7 +315,7 @@ const (
 	RolloutSample RolloutType = "Sample"
 )
 
-// Optimizer says how z follows the gradient: Adam, after clipping.
+// Optimizer says how what is trained follows the gradient: Adam, after clipping.
 type Optimizer struct {
 	// learningRate of Adam, above 0 and at most 1.
 	// +optional

@@ -439,6 +439,39 @@ func TestHyperTakesEveryValue(t *testing.T) {
 	}
 }
 
+func TestHyperTakesEveryMethodAndObjective(t *testing.T) {
+	group := &v1alpha1.ReinforceObjective{Baseline: v1alpha1.BaselineGroup, Rollout: &v1alpha1.Rollout{Type: v1alpha1.RolloutSample}}
+	for name, c := range map[string]struct {
+		training v1alpha1.TrainingSpec
+		want     func(h *contract.Hyper)
+	}{
+		"SVF is what there was": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodSVF}}, func(*contract.Hyper) {}},
+		"LoRA by default": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodLoRA}}, func(h *contract.Hyper) {
+			h.Method, h.Rank, h.Alpha = "LoRA", 8, 16
+		}},
+		"DoRA": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodDoRA, DoRA: &v1alpha1.LowRankMethod{Rank: 4, Alpha: "2.5"}}}, func(h *contract.Hyper) {
+			h.Method, h.Rank, h.Alpha = "DoRA", 4, 2.5
+		}},
+		"IA3": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodIA3}}, func(h *contract.Hyper) { h.Method = "IA3" }},
+		"groups": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{Reinforce: group}}, func(h *contract.Hyper) {
+			h.Baseline, h.Rollout, h.GroupSize = "Group", "Sample", 8
+		}},
+		"given answers": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{MaxNewTokens: 9},
+		}}, func(h *contract.Hyper) { h.KLWeight, h.MaxNewTokens = 0, 9 }},
+	} {
+		want := contract.DefaultHyper()
+		c.want(&want)
+		got, err := Hyper(&c.training)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 func TestContextLength(t *testing.T) {
 	for _, tc := range []struct {
 		name         string

@@ -19,10 +19,12 @@ func Hyper(training *v1alpha1.TrainingSpec) (contract.Hyper, error) {
 	if training.Seed != nil {
 		h.Seed = uint64(*training.Seed)
 	}
-	if svf := training.Method.SVF; svf != nil {
-		setString(&h.Parameterization, svf.Parameterization)
+	decimals := setMethod(&h, training.Method)
+	decimals = append(decimals, setReinforce(&h, training.Objective.Reinforce)...)
+	if next := training.Objective.NextToken; next != nil {
+		h.KLWeight = 0
+		setInt(&h.MaxNewTokens, next.MaxNewTokens)
 	}
-	decimals := setReinforce(&h, training.Objective.Reinforce)
 	if optimizer := training.Optimizer; optimizer != nil {
 		decimals = append(decimals,
 			decimal{"optimizer.learningRate", optimizer.LearningRate, &h.LearningRate},
@@ -37,12 +39,50 @@ func Hyper(training *v1alpha1.TrainingSpec) (contract.Hyper, error) {
 	return h, nil
 }
 
+// Defaults of the methods LoRA and DoRA, which the documentation of the API names.
+const (
+	defaultRank  = 8
+	defaultAlpha = 16
+)
+
+// setMethod sets what is no decimal, and returns what is. SVF is what a run without a
+// method is: so it has the identity that it had before there were others.
+func setMethod(h *contract.Hyper, method v1alpha1.Method) []decimal {
+	if method.SVF != nil {
+		setString(&h.Parameterization, method.SVF.Parameterization)
+	}
+	if method.Type == "" || method.Type == v1alpha1.MethodSVF {
+		return nil
+	}
+	h.Method = string(method.Type)
+	field, low := "method.lora.alpha", method.LoRA
+	switch method.Type {
+	case v1alpha1.MethodDoRA:
+		field, low = "method.dora.alpha", method.DoRA
+	case v1alpha1.MethodIA3:
+		return nil
+	}
+	h.Rank, h.Alpha = defaultRank, defaultAlpha
+	if low == nil {
+		return nil
+	}
+	setInt(&h.Rank, low.Rank)
+	return []decimal{{field, low.Alpha, &h.Alpha}}
+}
+
+// defaultGroup is the default of reinforce.groupSize.
+const defaultGroup = 8
+
 // setReinforce sets what is no decimal, and returns what is.
 func setReinforce(h *contract.Hyper, reinforce *v1alpha1.ReinforceObjective) []decimal {
 	if reinforce == nil {
 		return nil
 	}
 	setString(&h.Baseline, reinforce.Baseline)
+	if reinforce.Baseline == v1alpha1.BaselineGroup {
+		h.GroupSize = defaultGroup
+		setInt(&h.GroupSize, reinforce.GroupSize)
+	}
 	decimals := []decimal{{"objective.reinforce.klWeight", reinforce.KLWeight, &h.KLWeight}}
 	if rollout := reinforce.Rollout; rollout != nil {
 		setString(&h.Rollout, rollout.Type)

@@ -46,9 +46,9 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	training := expert.Spec.Training
 	on := compute(base, wishOfTraining(training), settings)
 	pod := newPod(base, on, training.PodTemplate, settings)
-	reinforce := training.Objective.Reinforce
-	if reinforce == nil {
-		return Run{}, errors.New("spec.training.objective.reinforce is not set")
+	objective, reward, err := objectiveOf(training.Objective)
+	if err != nil {
+		return Run{}, err
 	}
 	hyper, err := Hyper(training)
 	if err != nil {
@@ -61,9 +61,9 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 		Modules:             moduleNames(training.Modules),
-		Objective:           contract.ObjectiveReinforce,
+		Objective:           objective,
 		Train:               trainSet, Validation: validationSet,
-		Reward: string(reinforce.Reward), Hyperparameters: hyper,
+		Reward: string(reward), Hyperparameters: hyper,
 	}
 	recipe, err := identify(expert, &spec)
 	if err != nil {
@@ -94,6 +94,19 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:          podSpec.WithInitContainers(judge...),
 	})
+}
+
+// objectiveOf returns an objective's name, and what judges answers: in training, or in
+// validations alone.
+func objectiveOf(o v1alpha1.Objective) (name string, reward v1alpha1.Reward, err error) {
+	switch {
+	case o.Type == v1alpha1.ObjectiveNextToken && o.NextToken != nil:
+		return contract.ObjectiveNextToken, o.NextToken.Reward, nil
+	case o.Type != v1alpha1.ObjectiveNextToken && o.Reinforce != nil:
+		return contract.ObjectiveReinforce, o.Reinforce.Reward, nil
+	default:
+		return "", "", fmt.Errorf("spec.training.objective: type %s has no member of its own", o.Type)
+	}
 }
 
 // identify gives a training its RunID, and returns the recipe of it: what the

@@ -168,7 +168,9 @@ const (
 // tensors are those of File.
 func (v Adapter) tensors() map[string]*tensor.Tensor {
 	all := map[string]*tensor.Tensor{}
-	row := func(name string, values []float32) { all[name] = &tensor.Tensor{Shape: []int{len(values)}, Data: values} }
+	row := func(name string, values []float32) {
+		all[name] = &tensor.Tensor{Shape: []int{len(values)}, Data: values}
+	}
 	for name, z := range v.Z {
 		row(name, z)
 	}

@@ -8,17 +8,20 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // vectorFor returns an expert that scales every matrix of d.
 func vectorFor(d *expert.Decomposition, by float32) expert.Adapter {
 	v := expert.Adapter{
+		Method: expert.SVF,
 		Manifest: contract.ExpertManifest{
 			BaseDigest: d.Manifest().BaseDigest, DecompositionDigest: d.Manifest().Digest, Skill: "math", BaselineScore: 0.25, Score: 0.5,
 		},
@@ -127,7 +130,8 @@ func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
 	}{
 		{"weights of a model", map[string]string{"format": "pt"}, vector, tensor.F32, `format "pt"`},
 		{"a later version", map[string]string{"format": "t2-expert/2"}, vector, tensor.F32, "another version"},
-		{"another method", map[string]string{"method": "LoRA"}, vector, tensor.F32, "LoRA"},
+		{"another method", map[string]string{"method": "VeRA"}, vector, tensor.F32, "VeRA"},
+		{"scales of another method", map[string]string{"method": "LoRA"}, vector, tensor.F32, "no part of an expert of method LoRA"},
 		{"no base", map[string]string{"baseDigest": ""}, vector, tensor.F32, "baseDigest"},
 		{"a decomposition that is a path", map[string]string{"decompositionDigest": "../.."}, vector, tensor.F32, "decompositionDigest"},
 		{"an endless skill", map[string]string{"skill": strings.Repeat("x", 1000)}, vector, tensor.F32, "skill"},
@@ -224,6 +228,111 @@ func TestMixing(t *testing.T) {
 	} {
 		if _, err := expert.Mix(mix); err == nil {
 			t.Errorf("%s: mixed", name)
+		}
+	}
+}
+
+// lowRank is an adapter of one matrix [2, 3].
+func lowRank(method expert.Method, digest string, scale float32) expert.Adapter {
+	a := expert.Adapter{
+		Method: method, Manifest: contract.ExpertManifest{Digest: digest},
+		Low: map[string]expert.LowRank{"x": {LowRank: model.LowRank{
+			A: &tensor.Tensor{Shape: []int{1, 3}, Data: []float32{1, 2, 3}}, B: &tensor.Tensor{Shape: []int{2, 1}, Data: []float32{1, -1}}, Scale: scale,
+		}}},
+	}
+	if method == expert.DoRA {
+		low := a.Low["x"]
+		low.Magnitude = []float32{5, 6}
+		a.Low["x"], a.Out = low, map[string][]float32{"x": {2, 3}}
+	}
+	return a
+}
+
+func TestEveryMethodMixes(t *testing.T) {
+	gains := expert.Adapter{Method: expert.IA3, Manifest: contract.ExpertManifest{Digest: "g"}, In: map[string][]float32{"y": {3}}, Out: map[string][]float32{"x": {2, 1}}}
+	svf := expert.Adapter{Method: expert.SVF, Manifest: contract.ExpertManifest{Digest: "s"}, Z: map[string][]float32{"x": {3, 1}, "z": {2}}}
+	lora, dora := lowRank(expert.LoRA, "l", 0.5), lowRank(expert.DoRA, "d", 0.5)
+	mix := func(parts ...expert.Weighted) (map[string]expert.Mixed, error) { return expert.Mix(parts) }
+	got, err := mix(expert.Weighted{Adapter: lora, Alpha: 0.5}, expert.Weighted{Adapter: dora, Alpha: 0.25}, expert.Weighted{Adapter: gains, Alpha: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 1 + 0.25·(2 − 1) + 2·(2 − 1), and 1 + 0.25·(3 − 1).
+	if diff := cmp.Diff([]float32{3.25, 1.5}, got["x"].Out); diff != "" {
+		t.Errorf("outputs: -want +got\n%s", diff)
+	}
+	if diff := cmp.Diff([]float32{5}, got["y"].In); diff != "" {
+		t.Errorf("inputs: -want +got\n%s", diff)
+	}
+	branch, err := got["x"].Branch([]string{"d", "other", "l"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]float32{0.25, 0, 0.5}, branch.Low); diff != "" {
+		t.Errorf("shares in low-rank pairs: -want +got\n%s", diff)
+	}
+	// The scale, and of DoRA the gains, are in B.
+	if diff := cmp.Diff([]float32{1, -1.5}, dora.Pair("x").B.Data); diff != "" {
+		t.Errorf("the pair of DoRA: -want +got\n%s", diff)
+	}
+	if _, err := got["x"].Branch([]string{"d"}); err == nil {
+		t.Error("a share of a pair that is not loaded was left out")
+	}
+	if _, err := mix(expert.Weighted{Adapter: svf, Alpha: 0.75}, expert.Weighted{Adapter: lora, Alpha: 0.25}); err != nil {
+		t.Errorf("SVF beside LoRA, with weights of 1: %v", err)
+	}
+	for what, parts := range map[string][]expert.Weighted{
+		"add up to":     {{Adapter: svf, Alpha: 1}, {Adapter: lora, Alpha: 1}},
+		"more than one": {{Adapter: svf, Alpha: 0.5}, {Adapter: gains, Alpha: 0.5}},
+		"base model":    {{Adapter: svf, Alpha: 1}, {Adapter: expert.Adapter{Manifest: contract.ExpertManifest{BaseDigest: "b"}}, Alpha: 0}},
+	} {
+		if _, err := expert.Mix(parts); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("got %v, want %q", err, what)
+		}
+	}
+}
+
+func TestEveryMethodSurvivesItsFile(t *testing.T) {
+	digest := contract.DigestPrefix + strings.Repeat("0", 64)
+	gains := expert.Adapter{Method: expert.IA3, Low: map[string]expert.LowRank{}, In: map[string][]float32{"y": {3}}, Out: map[string][]float32{"x": {2, 1}}}
+	for _, want := range []expert.Adapter{lowRank(expert.LoRA, "", 0.5), lowRank(expert.DoRA, "", 2), gains} {
+		t.Run(string(want.Method), func(t *testing.T) {
+			want.Manifest = contract.ExpertManifest{BaseDigest: digest, DecompositionDigest: digest, Skill: "s"}
+			path := filepath.Join(t.TempDir(), expert.File)
+			if err := expert.WriteFile(path, want); err != nil {
+				t.Fatal(err)
+			}
+			got, err := expert.Read(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Manifest = want.Manifest
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoLowRankExpertIsRefused(t *testing.T) {
+	digest := contract.DigestPrefix + strings.Repeat("0", 64)
+	matrix := func(rows, columns int) *tensor.Tensor { return tensor.New(rows, columns) }
+	row := func(values ...float32) *tensor.Tensor { return &tensor.Tensor{Shape: []int{len(values)}, Data: values} }
+	for want, tensors := range map[string]map[string]*tensor.Tensor{
+		"missing":        {"x.lora_A": matrix(1, 2), "x.scale": row(1)},
+		"no product":     {"x.lora_A": matrix(1, 2), "x.lora_B": matrix(2, 3), "x.scale": row(1)},
+		"two dimensions": {"x.lora_A": row(1)},
+		"a scale is one": {"x.lora_A": matrix(1, 2), "x.lora_B": matrix(2, 1), "x.scale": row(1, 2)},
+		"no part":        {"x.magnitude": row(1)},
+		"adapts no":      {},
+	} {
+		path := filepath.Join(t.TempDir(), expert.File)
+		meta := map[string]string{"format": "t2-expert/1", "method": "LoRA", "baseDigest": digest, "decompositionDigest": digest}
+		if err := checkpoint.WriteSafetensors(path, tensors, tensor.F32, meta); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := expert.Read(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }

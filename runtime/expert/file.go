@@ -239,4 +239,3 @@ func WriteFile(path string, v Adapter) error {
 		metaScore:    strconv.FormatFloat(m.Score, 'g', -1, 64),
 	})
 }
-

@@ -26,10 +26,10 @@ type trainer struct {
 	base      *model.Model
 	method    method
 	objective objective
-	train    *Task
-	validate *Task
-	order    *order
-	budget   int // tokens of a microbatch
+	train     *Task
+	validate  *Task
+	order     *order
+	budget    int // tokens of a microbatch
 
 	state *state
 }

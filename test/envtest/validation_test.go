@@ -110,6 +110,10 @@ func svf(method *v1alpha1.SVFMethod) func(*v1alpha1.ExpertVector) {
 	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.SVF = method }
 }
 
+func method(m v1alpha1.Method) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method = m }
+}
+
 func reinforce(change func(*v1alpha1.ReinforceObjective)) func(*v1alpha1.ExpertVector) {
 	return func(e *v1alpha1.ExpertVector) { change(e.Spec.Training.Objective.Reinforce) }
 }
@@ -157,9 +161,29 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("wants a description of one line", func(e *v1alpha1.ExpertVector) { e.Spec.Description = "a\n- others: b" }, "spec.description"),
 	Entry("wants a name that is a label", func(e *v1alpha1.ExpertVector) { e.Name = strings.Repeat("x", 53) }, "DNS label"),
 	Entry("takes a method's member", svf(&v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}), accepted),
-	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.Type = "LoRA" }, "Unsupported value"),
+	Entry("knows methods", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.Type = "VeRA" }, "Unsupported value"),
+	Entry("takes low-rank matrices", method(v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{Rank: 4, Alpha: "0.5"}}), accepted),
+	Entry("takes DoRA without its member", method(v1alpha1.Method{Type: v1alpha1.MethodDoRA}), accepted),
+	Entry("takes IA3", method(v1alpha1.Method{Type: v1alpha1.MethodIA3}), accepted),
+	Entry("wants the member of the method's type", method(v1alpha1.Method{Type: v1alpha1.MethodIA3, LoRA: &v1alpha1.LowRankMethod{Rank: 4}}), "lora is for method LoRA"),
+	Entry("wants svf for SVF", method(v1alpha1.Method{Type: v1alpha1.MethodLoRA, SVF: &v1alpha1.SVFMethod{}}), "svf is for method SVF"),
+	Entry("wants a rank within reason", method(v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{Rank: 1025}}), "rank"),
+	Entry("wants an alpha that adapts", method(v1alpha1.Method{Type: v1alpha1.MethodDoRA, DoRA: &v1alpha1.LowRankMethod{Alpha: "0"}}), "alpha must be greater than 0"),
 	Entry("knows parameterizations", svf(&v1alpha1.SVFMethod{Parameterization: "Tanh"}), "Unsupported value"),
-	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Type = "NextToken" }, "Unsupported value"),
+	Entry("knows objectives", func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Type = "PPO" }, "Unsupported value"),
+	Entry("takes given answers", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective = v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{Reward: v1alpha1.RewardNumeric},
+		}
+	}, accepted),
+	Entry("wants the member of the objective's type", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective.Type = v1alpha1.ObjectiveNextToken
+	}, "reinforce is for objective Reinforce"),
+	Entry("takes groups of answers", reinforce(func(r *v1alpha1.ReinforceObjective) {
+		r.Baseline, r.GroupSize, r.Rollout = v1alpha1.BaselineGroup, 4, &v1alpha1.Rollout{Type: v1alpha1.RolloutSample}
+	}), accepted),
+	Entry("wants groups that differ", reinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = v1alpha1.BaselineGroup }), "needs rollout Sample"),
+	Entry("wants a group size for groups", reinforce(func(r *v1alpha1.ReinforceObjective) { r.GroupSize = 4 }), "groupSize is for baseline Group"),
 	Entry("wants the objective's member", func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Objective = v1alpha1.Objective{Type: v1alpha1.ObjectiveReinforce}
 	}, "objective Reinforce needs reinforce"),

@@ -64,12 +64,16 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HTTPSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LocalRef"):
 		return &apiv1alpha1.LocalRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("LowRankMethod"):
+		return &apiv1alpha1.LowRankMethodApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Method"):
 		return &apiv1alpha1.MethodApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ModelArtifact"):
 		return &apiv1alpha1.ModelArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ModelSource"):
 		return &apiv1alpha1.ModelSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NextTokenObjective"):
+		return &apiv1alpha1.NextTokenObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objective"):
 		return &apiv1alpha1.ObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Optimizer"):

@@ -524,9 +524,26 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.LowRankMethod
+  map:
+    fields:
+    - name: alpha
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "16"
+    - name: rank
+      type:
+        scalar: numeric
+      default: 8
 - name: com.github.transformersquared.operator.api.v1alpha1.Method
   map:
     fields:
+    - name: dora
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.LowRankMethod
+    - name: lora
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.LowRankMethod
     - name: svf
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.SVFMethod
@@ -562,9 +579,22 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
 - name: com.github.transformersquared.operator.api.v1alpha1.Module
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
+  map:
+    fields:
+    - name: maxNewTokens
+      type:
+        scalar: numeric
+      default: 512
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
   map:
     fields:
+    - name: nextToken
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
     - name: reinforce
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ReinforceObjective
@@ -830,6 +860,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Baseline
       default: None
+    - name: groupSize
+      type:
+        scalar: numeric
     - name: klWeight
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal

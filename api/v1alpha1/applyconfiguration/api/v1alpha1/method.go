@@ -9,15 +9,21 @@ import (
 // MethodApplyConfiguration represents a declarative configuration of the Method type for use
 // with apply.
 //
-// Method is what is trained. A member is given only with its type (which needs no
-// rule while there is one type); without it, it has the values that its
-// documentation names.
+// Method is what is trained. A member is given only with its type; without it, it has
+// the values that its documentation names.
 type MethodApplyConfiguration struct {
 	// type of the method. SVF trains a vector z that scales the singular values,
-	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper).
+	// W' = U·diag(σ⊙z)·Vᵀ (section 3.1 of the paper). LoRA trains low-rank matrices,
+	// W' = W + alpha/rank·B·A; DoRA those and a magnitude of each row of W'. IA3 trains
+	// factors of outputs, and of the inputs of down_proj: of k_proj, v_proj and down_proj
+	// where the training names no modules.
 	Type *apiv1alpha1.MethodType `json:"type,omitempty"`
 	// svf configures type SVF; {parameterization: Sigmoid} without it.
 	SVF *SVFMethodApplyConfiguration `json:"svf,omitempty"`
+	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
+	LoRA *LowRankMethodApplyConfiguration `json:"lora,omitempty"`
+	// dora configures type DoRA; {rank: 8, alpha: "16"} without it.
+	DoRA *LowRankMethodApplyConfiguration `json:"dora,omitempty"`
 }
 
 // MethodApplyConfiguration constructs a declarative configuration of the Method type for use with
@@ -39,5 +45,21 @@ func (b *MethodApplyConfiguration) WithType(value apiv1alpha1.MethodType) *Metho
 // If called multiple times, the SVF field is set to the value of the last call.
 func (b *MethodApplyConfiguration) WithSVF(value *SVFMethodApplyConfiguration) *MethodApplyConfiguration {
 	b.SVF = value
+	return b
+}
+
+// WithLoRA sets the LoRA field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LoRA field is set to the value of the last call.
+func (b *MethodApplyConfiguration) WithLoRA(value *LowRankMethodApplyConfiguration) *MethodApplyConfiguration {
+	b.LoRA = value
+	return b
+}
+
+// WithDoRA sets the DoRA field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DoRA field is set to the value of the last call.
+func (b *MethodApplyConfiguration) WithDoRA(value *LowRankMethodApplyConfiguration) *MethodApplyConfiguration {
+	b.DoRA = value
 	return b
 }

@@ -10,13 +10,16 @@ import (
 // with apply.
 //
 // Objective is what training maximises. The member of its type is given, and no
-// other (which needs no rule while there is one type).
+// other.
 type ObjectiveApplyConfiguration struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
-	// answers, less a penalty for leaving the base model.
+	// answers, less a penalty for leaving the base model. NextToken is the likelihood of
+	// the answers that the data set gives, a mean over their tokens.
 	Type *apiv1alpha1.ObjectiveType `json:"type,omitempty"`
 	// reinforce configures type Reinforce, which needs it.
 	Reinforce *ReinforceObjectiveApplyConfiguration `json:"reinforce,omitempty"`
+	// nextToken configures type NextToken, which needs it.
+	NextToken *NextTokenObjectiveApplyConfiguration `json:"nextToken,omitempty"`
 }
 
 // ObjectiveApplyConfiguration constructs a declarative configuration of the Objective type for use with
@@ -38,5 +41,13 @@ func (b *ObjectiveApplyConfiguration) WithType(value apiv1alpha1.ObjectiveType) 
 // If called multiple times, the Reinforce field is set to the value of the last call.
 func (b *ObjectiveApplyConfiguration) WithReinforce(value *ReinforceObjectiveApplyConfiguration) *ObjectiveApplyConfiguration {
 	b.Reinforce = value
+	return b
+}
+
+// WithNextToken sets the NextToken field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NextToken field is set to the value of the last call.
+func (b *ObjectiveApplyConfiguration) WithNextToken(value *NextTokenObjectiveApplyConfiguration) *ObjectiveApplyConfiguration {
+	b.NextToken = value
 	return b
 }

@@ -9,7 +9,7 @@ import (
 // OptimizerApplyConfiguration represents a declarative configuration of the Optimizer type for use
 // with apply.
 //
-// Optimizer says how z follows the gradient: Adam, after clipping.
+// Optimizer says how what is trained follows the gradient: Adam, after clipping.
 type OptimizerApplyConfiguration struct {
 	// learningRate of Adam, above 0 and at most 1.
 	LearningRate *apiv1alpha1.Decimal `json:"learningRate,omitempty"`

@@ -23,9 +23,14 @@ type ReinforceObjectiveApplyConfiguration struct {
 	// and 0.3. With 0 training is faster, and the divergence is measured only in
 	// iterations that end with a validation.
 	KLWeight *apiv1alpha1.Decimal `json:"klWeight,omitempty"`
-	// baseline is subtracted from the reward: None as in the paper, or Mean of the
-	// batch.
+	// baseline is subtracted from the reward: None as in the paper, Mean of the
+	// batch, or Group: each question is answered groupSize times, and a reward counts
+	// by how far it is from the mean of its group, in standard deviations (known as
+	// GRPO).
 	Baseline *apiv1alpha1.Baseline `json:"baseline,omitempty"`
+	// groupSize is how many answers each of the schedule's questions gets, of baseline
+	// Group; 8 without it.
+	GroupSize *int32 `json:"groupSize,omitempty"`
 }
 
 // ReinforceObjectiveApplyConfiguration constructs a declarative configuration of the ReinforceObjective type for use with
@@ -63,5 +68,13 @@ func (b *ReinforceObjectiveApplyConfiguration) WithKLWeight(value apiv1alpha1.De
 // If called multiple times, the Baseline field is set to the value of the last call.
 func (b *ReinforceObjectiveApplyConfiguration) WithBaseline(value apiv1alpha1.Baseline) *ReinforceObjectiveApplyConfiguration {
 	b.Baseline = &value
+	return b
+}
+
+// WithGroupSize sets the GroupSize field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GroupSize field is set to the value of the last call.
+func (b *ReinforceObjectiveApplyConfiguration) WithGroupSize(value int32) *ReinforceObjectiveApplyConfiguration {
+	b.GroupSize = &value
 	return b
 }

@@ -18,7 +18,7 @@ type TrainingSpecApplyConfiguration struct {
 	Method *MethodApplyConfiguration `json:"method,omitempty"`
 	// objective is what training maximises. A change trains again.
 	Objective *ObjectiveApplyConfiguration `json:"objective,omitempty"`
-	// optimizer says how z follows the gradient (Adam); the paper's values without
+	// optimizer says how what is trained follows the gradient (Adam); the paper's values without
 	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
 	Optimizer *OptimizerApplyConfiguration `json:"optimizer,omitempty"`
 	// schedule says how long and how much; the paper's values without it: 200
@@ -33,8 +33,9 @@ type TrainingSpecApplyConfiguration struct {
 	// trains again.
 	Seed *int64 `json:"seed,omitempty"`
 	// modules restricts the projections that are trained, such as [up_proj,
-	// down_proj]; all that the BaseModel decomposes without it. A change trains
-	// again.
+	// down_proj]; all that the BaseModel decomposes without it (of method IA3, k_proj,
+	// v_proj and down_proj). Methods other than SVF may train those that are not
+	// decomposed, too. A change trains again.
 	Modules []apiv1alpha1.Module `json:"modules,omitempty"`
 	// dataset to train on and to validate with. A change trains again.
 	Dataset *TrainingDatasetApplyConfiguration `json:"dataset,omitempty"`
