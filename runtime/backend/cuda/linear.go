@@ -237,7 +237,7 @@ func (b *Backend) OuterSums(d, x, y backend.Buffer, n int) error {
 		return b.Zero(d)
 	}
 	var turned [2]matrix
-	for i, arg := range args[1:] {
+	for i, arg := range args[1:3] {
 		columns, err := check.Columns(op, arg.n, n)
 		if err != nil {
 			return err
