@@ -32,7 +32,9 @@ type inspection struct {
 
 type expertInspection struct {
 	contract.ExpertManifest
-	// Matrices and Values count what the expert scales.
+	// Method is how the expert adapts its base.
+	Method string `json:"method"`
+	// Matrices and Values count what the expert adapts, and the numbers that it has.
 	Matrices int                       `json:"matrices"`
 	Values   int                       `json:"values"`
 	Modules  []expert.ModuleStatistics `json:"modules"`
@@ -163,10 +165,7 @@ func (i *inspection) readExpert(path string) error {
 	if err != nil {
 		return err
 	}
-	e := &expertInspection{ExpertManifest: v.Manifest, Matrices: len(v.Z), Modules: v.Statistics()}
-	for _, z := range v.Z {
-		e.Values += len(z)
-	}
+	e := &expertInspection{ExpertManifest: v.Manifest, Method: string(v.Method), Matrices: len(v.Matrices()), Values: v.Parameters(), Modules: v.Statistics()}
 	i.Kind, i.Expert = "expert", e
 	return nil
 }
@@ -246,6 +245,10 @@ func (i *inspection) print(w io.Writer) error {
 		line("Base model", "%s", e.BaseDigest)
 		line("Decomposition", "%s", e.DecompositionDigest)
 		line("Score", "%.4f on validation (base %.4f)", e.Score, e.BaselineScore)
+		if e.Method != string(expert.SVF) {
+			line("Method", "%s, %d numbers for %d matrices", e.Method, e.Values, e.Matrices)
+			break
+		}
 		line("Scales", "%d singular values of %d matrices", e.Values, e.Matrices)
 		line("z", "%-10s %8s %9s %9s %9s %9s", "module", "values", "min", "mean", "max", "rms(z-1)")
 		for _, s := range e.Modules {

@@ -161,7 +161,7 @@ func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expe
 		return nil, err
 	}
 	for _, w := range mixture {
-		if err := w.Adapter.Fits(d); err != nil {
+		if err := errors.Join(w.Adapter.Fits(d), w.Adapter.FitsModel(m.Linears())); err != nil {
 			return nil, err
 		}
 	}

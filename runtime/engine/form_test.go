@@ -19,6 +19,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // experts returns n experts that scale every decomposed matrix.
@@ -52,6 +53,105 @@ func (h *house) partial(t *testing.T, seed uint64, module string) engine.Mixture
 		t.Fatal(err)
 	}
 	return m
+}
+
+// lowRank returns an expert with low-rank pairs of one module, and gains is one that
+// scales outputs of k_proj and inputs of down_proj.
+func (h *house) lowRank(t *testing.T, seed uint64, module string) engine.Mixture {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 9))
+	random := func(rows, columns int) *tensor.Tensor {
+		m := tensor.New(rows, columns)
+		for i := range m.Data {
+			m.Data[i] = float32(0.2 * r.NormFloat64())
+		}
+		return m
+	}
+	v := expert.Adapter{Method: expert.LoRA, Low: map[string]expert.LowRank{}, Manifest: contract.ExpertManifest{Digest: fmt.Sprintf("sha256:low-%s-%d", module, seed)}}
+	for _, l := range h.base.Linears() {
+		if l.Module == module {
+			v.Low[l.Name] = expert.LowRank{LowRank: model.LowRank{A: random(3, l.In), B: random(l.Out, 3), Scale: 2}}
+		}
+	}
+	return mixtureOf(t, v)
+}
+
+func (h *house) gains(t *testing.T, seed uint64) engine.Mixture {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 10))
+	random := func(n int) []float32 {
+		g := make([]float32, n)
+		for i := range g {
+			g[i] = float32(1 + 0.5*r.NormFloat64())
+		}
+		return g
+	}
+	v := expert.Adapter{
+		Method: expert.IA3, In: map[string][]float32{}, Out: map[string][]float32{}, Manifest: contract.ExpertManifest{Digest: fmt.Sprintf("sha256:gains-%d", seed)},
+	}
+	for _, l := range h.base.Linears() {
+		switch l.Module {
+		case "k_proj":
+			v.Out[l.Name] = random(l.Out)
+		case "down_proj":
+			v.In[l.Name] = random(l.In)
+		}
+	}
+	return mixtureOf(t, v)
+}
+
+func mixtureOf(t *testing.T, v expert.Adapter) engine.Mixture {
+	t.Helper()
+	m, err := engine.NewMixture(expert.Weighted{Adapter: v, Alpha: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestExpertsOfEveryMethodShareABatch wants of a batch of SVF, LoRA and IA3 experts what
+// each gets alone, in one batch a step, and what its merged weights answer.
+func TestExpertsOfEveryMethodShareABatch(t *testing.T) {
+	h, next := gated(t, func(*engine.Options) {})
+	merged := start(t, func(o *engine.Options) { o.Form = engine.FormMerged })
+	mixtures := []engine.Mixture{{}, h.partial(t, 1, "up_proj"), h.lowRank(t, 1, "q_proj"), h.lowRank(t, 2, "q_proj"), h.lowRank(t, 3, "up_proj"), h.gains(t, 1)}
+	h.use(t, engine.Set{Mixtures: mixtures[1:]})
+	if h.Form() != engine.FormUnmerged {
+		t.Fatalf("the form is %s", h.Form())
+	}
+	request := func(i int) engine.Request {
+		return engine.Request{Prompt: []int32{5, 6, 7, int32(8 + i)}, MaxTokens: 12, Mixture: mixtures[i]}
+	}
+	answers, before := h.together(t, next, len(mixtures), request)
+	after := h.Stats()
+	if batches, steps := after.Unmerged.Batches-before.Unmerged.Batches, int64(12); batches > steps+1 {
+		t.Errorf("%d batches for %d steps: the experts do not share them", batches, steps)
+	}
+	seen := map[string]bool{}
+	for i := range mixtures {
+		alone, err := h.ask(t.Context(), request(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(alone.tokens, answers[i].tokens) {
+			t.Errorf("expert %d answers %v in company, and %v alone", i, answers[i].tokens, alone.tokens)
+		}
+		other, err := merged.ask(t.Context(), request(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(other.tokens, alone.tokens) {
+			t.Errorf("expert %d answers %v unmerged, and %v merged", i, alone.tokens, other.tokens)
+		}
+		seen[fmt.Sprint(alone.tokens)] = true
+	}
+	if len(seen) < 4 {
+		t.Errorf("%d experts give %d answers: the comparison shows little", len(mixtures), len(seen))
+	}
+	// One that the set does not have is merged, and one of no decomposed matrix needs none.
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: 1, Mixture: h.lowRank(t, 9, "o_proj")}); err != nil {
+		t.Errorf("an expert that the set does not have: %v", err)
+	}
 }
 
 // use prepares a set and takes it into use.

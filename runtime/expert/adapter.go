@@ -127,10 +127,13 @@ func (v Adapter) Fits(d *Decomposition) error {
 	return nil
 }
 
-// FitsModel checks that what the expert adds to the matrices of a model has their shapes.
-func (v Adapter) FitsModel(m *model.Model) error {
+// BiasReason is why IA3 is refused for the outputs of a projection that has a bias.
+const BiasReason = "its bias would be scaled, too, which this runtime does not do: take other modules for IA3"
+
+// FitsModel checks that what the expert does to matrices suits these of a model.
+func (v Adapter) FitsModel(linears []model.LinearInfo) error {
 	shapes := map[string]model.LinearInfo{}
-	for _, info := range m.Linears() {
+	for _, info := range linears {
 		shapes[info.Name] = info
 	}
 	mismatch := func(format string, args ...any) error {
@@ -149,6 +152,9 @@ func (v Adapter) FitsModel(m *model.Model) error {
 		}
 		if g, ok := v.Out[name]; ok && len(g) != info.Out {
 			return mismatch("it scales %d outputs of %s, which has %d", len(g), name, info.Out)
+		}
+		if _, ok := v.Out[name]; ok && info.Bias && v.Method == IA3 {
+			return mismatch("%s: %s", name, BiasReason)
 		}
 	}
 	return nil

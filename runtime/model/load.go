@@ -84,7 +84,7 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 		for j, module := range modules {
 			m.infos = append(m.infos, LinearInfo{
 				Name:  fmt.Sprintf("model.layers.%d.%s.%s", i, module.part, module.name),
-				Layer: i, Module: module.name, Out: shapes[j][0], In: shapes[j][1],
+				Layer: i, Module: module.name, Out: shapes[j][0], In: shapes[j][1], Bias: c.AttentionBias && j <= vProj,
 			})
 		}
 	}

@@ -87,6 +87,8 @@ type LinearInfo struct {
 	Module string
 	// Out and In are the matrix' shape: y [Out] = W [Out, In]·x [In].
 	Out, In int
+	// Bias says that a bias is added to it.
+	Bias bool
 }
 
 // Config returns the configuration the model was loaded with.

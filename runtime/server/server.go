@@ -106,6 +106,7 @@ type core struct {
 	engine  *engine.Engine
 	tok     *tokenizer.Tokenizer
 	dec     *expert.Decomposition // nil without one.
+	linears []model.LinearInfo
 	backend backend.Backend
 }
 
@@ -190,6 +191,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
+	c.linears = base.Linears()
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,

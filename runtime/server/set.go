@@ -231,7 +231,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 	if e.vector, err = s.readExpert(ctx, ref); err != nil {
 		return nil, err
 	}
-	if err := e.vector.Fits(c.dec); err != nil {
+	if err := errors.Join(e.vector.Fits(c.dec), e.vector.FitsModel(c.linears)); err != nil {
 		return nil, err
 	}
 	if e.mixture, err = engine.NewMixture(expert.Weighted{Adapter: e.vector, Alpha: 1}); err != nil {

@@ -184,9 +184,12 @@ func newGains(in inputs, spec contract.TrainSpec) (*gains, error) {
 		if info.Module == "down_proj" {
 			m.inputs[info.Name] = true
 			of = append(of, info.Name)
-		} else {
-			out = append(out, info.Name)
+			continue
 		}
+		if info.Bias {
+			return nil, failure.Permanentf(contract.ReasonUsage, "%s: %s", info.Name, expert.BiasReason)
+		}
+		out = append(out, info.Name)
 	}
 	m.adapted, err = in.base.WithGains(of, out)
 	return m, err

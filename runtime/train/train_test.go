@@ -167,6 +167,13 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 		t.Errorf("progress differs from the result (-result +progress):\n%s", diff)
 	}
 
+	e.publishes(t, done)
+}
+
+// publishes wants of what a run published what it validated.
+func (e exercise) publishes(t *testing.T, done contract.Termination) {
+	t.Helper()
+	training := done.Expert.Training
 	v, err := expert.Read(e.volume.ExpertDir(t, done.Expert.Digest))
 	if err != nil {
 		t.Fatal(err)
@@ -174,9 +181,8 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	if v.Manifest.Score != training.BestScore || v.Manifest.Skill != "bytes" {
 		t.Errorf("manifest says skill %q, score %v", v.Manifest.Skill, v.Manifest.Score)
 	}
-	// What is published is what was validated.
 	m, dec, tok := e.volume.Load(t)
-	if err := v.Fits(dec); err != nil {
+	if err := errors.Join(v.Fits(dec), v.FitsModel(m.Linears())); err != nil {
 		t.Fatal(err)
 	}
 	mixed, err := expert.Mix([]expert.Weighted{{Adapter: v, Alpha: 1}})
@@ -201,6 +207,55 @@ func TestReinforcementTeachesWhatTheModelSaysNowAndThen(t *testing.T) {
 	}
 	if r.Score != training.BestScore {
 		t.Errorf("the published expert scores %v, its manifest says %v", r.Score, training.BestScore)
+	}
+}
+
+// TestEveryMethodLearnsAndContinues trains by every method, once by reinforcement with
+// groups of answers and once from given ones, interrupts it, and wants the same expert.
+func TestEveryMethodLearnsAndContinues(t *testing.T) {
+	for name, change := range map[string]func(*contract.TrainSpec){
+		"LoRA": func(s *contract.TrainSpec) {
+			s.Hyperparameters.Method, s.Hyperparameters.Rank, s.Hyperparameters.Alpha = contract.MethodLoRA, 4, 8
+		},
+		"DoRA": func(s *contract.TrainSpec) {
+			s.Hyperparameters.Method, s.Hyperparameters.Rank, s.Hyperparameters.Alpha = contract.MethodDoRA, 4, 8
+			s.Modules = []string{"q_proj", "o_proj", "down_proj"}
+		},
+		"IA3": func(s *contract.TrainSpec) { s.Hyperparameters.Method = contract.MethodIA3 },
+		"SVF": func(*contract.TrainSpec) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newExercise(t)
+			h := &e.spec.Hyperparameters
+			change(&e.spec)
+			h.LearningRate, h.MaxGradNorm, h.Iterations, h.ValidationInterval, h.CheckpointInterval = 0.03, 1, 8, 4, 3
+			if name == "DoRA" || name == "SVF" {
+				e.spec.Objective, h.KLWeight, h.BatchSize = contract.ObjectiveNextToken, 0, 12
+			} else {
+				h.Baseline, h.GroupSize, h.BatchSize = contract.BaselineGroup, 8, 12
+			}
+			done := e.mustTrain(t, 2)
+			if training := done.Expert.Training; training.BestScore <= training.BaselineScore {
+				t.Errorf("the expert scores %v, the base %v", training.BestScore, training.BaselineScore)
+			}
+			e.publishes(t, done)
+
+			again := newExercise(t)
+			again.spec.Hyperparameters, again.spec.Objective, again.spec.Modules = e.spec.Hyperparameters, e.spec.Objective, e.spec.Modules
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, _, err := again.train(ctx, t, 2, func(iteration int) {
+				if iteration == 5 {
+					cancel()
+				}
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Fatalf("interrupting the run: %v", err)
+			}
+			if got := again.mustTrain(t, 2); got.Expert.Digest != done.Expert.Digest {
+				t.Errorf("the continued run makes expert %s, the uninterrupted one %s", got.Expert.Digest, done.Expert.Digest)
+			}
+		})
 	}
 }
 
