@@ -72,6 +72,8 @@ type Set struct {
 	Mixtures []Mixture
 	// Fixed says that nearly all of them will ask for the first one.
 	Fixed bool
+	// Blends says that they will ask for more mixtures of these than can be listed.
+	Blends bool
 }
 
 // variant is what computes a sequence from its first token to its last. Keys
@@ -125,7 +127,7 @@ func (p policy) decide(s Set) plan {
 				different[m.key] = true
 			}
 		}
-		if p.pays(scaled, len(different)) {
+		if s.Blends && len(different) > 0 || p.pays(scaled, len(different)) {
 			chosen.form = FormUnmerged
 			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !scaled[name] })
 		}

@@ -3,7 +3,16 @@ package expert
 import (
 	"fmt"
 	"math"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
+
+// Identity returns the vector that leaves every matrix of a decomposition as it is:
+// in a mixture, its weight is the share of the base weights. Its digest is
+// contract.BaseName; it is in no file.
+func Identity(decompositionDigest string) Vector {
+	return Vector{Manifest: contract.ExpertManifest{Digest: contract.BaseName, DecompositionDigest: decompositionDigest}}
+}
 
 // Weighted is a vector and its share α in a mixture.
 type Weighted struct {

@@ -208,6 +208,7 @@ func TestMixing(t *testing.T) {
 		{"nothing", nil, map[string][]float32{}},
 		{"one expert alone is itself", []expert.Weighted{{a, 1}}, a.Z},
 		{"halves; what one does not scale it leaves at one", []expert.Weighted{{a, 0.5}, {b, 0.5}}, map[string][]float32{"x": {1, 0.75}, "y": {1.5}}},
+		{"the base's share", []expert.Weighted{{a, 0.25}, {expert.Identity("d"), 0.75}}, map[string][]float32{"x": {1.125, 0.875}, "y": {1.25}}},
 		{"a share of nothing changes nothing", []expert.Weighted{{a, 0}, {b, 1}}, map[string][]float32{"x": {0.5, 1}, "y": {1}}},
 	} {
 		got, err := expert.Mix(c.mix)

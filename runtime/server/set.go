@@ -289,28 +289,39 @@ func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expe
 	return v, nil
 }
 
-// mixtures lists the weights that requests of the set may need: each expert's,
-// in the set's order, and before them the fixed mixture.
+// mixtures lists the weights that requests of the set may need: those that the
+// strategy may choose, and each expert's, which a model name can pin, in the set's
+// order.
 func (s *servedSet) mixtures() engine.Set {
-	var list engine.Set
-	if s.spec.Strategy == contract.StrategyFixed {
-		// The strategy needs neither context nor request, and cannot fail.
-		if d, err := s.strategy.Decide(context.Background(), ""); err == nil {
-			if m, err := s.mixture(d.Weights); err == nil {
-				list.Mixtures, list.Fixed = append(list.Mixtures, m), true
-			}
+	needs := s.strategy.Needs()
+	list := engine.Set{Fixed: needs.Passes == 1, Blends: needs.Blends}
+	listed := map[string]bool{}
+	add := func(m engine.Mixture) {
+		if !listed[m.Key()] {
+			listed[m.Key()] = true
+			list.Mixtures = append(list.Mixtures, m)
+		}
+	}
+	for _, weights := range needs.Mixtures {
+		if m, err := s.mixture(weights); err == nil { // Else the request that asks for it is told.
+			add(m)
 		}
 	}
 	for _, ref := range s.spec.Experts {
-		list.Mixtures = append(list.Mixtures, s.experts[ref.Name].mixture)
+		add(s.experts[ref.Name].mixture)
 	}
 	return list
 }
 
-// mixture returns the weights Σα·z of a decision.
+// mixture returns the weights Σα·z of a decision. In a mixture, contract.BaseName
+// is the share of the base weights, z = 1.
 func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) {
 	parts := make([]expert.Weighted, 0, len(weights))
+	decomposition := ""
 	for _, name := range slices.Sorted(maps.Keys(weights)) {
+		if name == contract.BaseName {
+			continue
+		}
 		e, ok := s.experts[name]
 		if !ok {
 			return engine.Mixture{}, fmt.Errorf("the decision names expert %q, which is not in the set", name)
@@ -319,6 +330,10 @@ func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) 
 			return e.mixture, nil
 		}
 		parts = append(parts, expert.Weighted{Vector: e.vector, Alpha: weights[name]})
+		decomposition = e.vector.Manifest.DecompositionDigest
+	}
+	if share := weights[contract.BaseName]; len(parts) > 0 {
+		parts = append(parts, expert.Weighted{Vector: expert.Identity(decomposition), Alpha: share})
 	}
 	return engine.NewMixture(parts...)
 }
