@@ -234,5 +234,51 @@ type Adaptation struct {
 // AdaptationField is the name of that extension field.
 const AdaptationField = "t2"
 
+// Explanation is what PathExplain answers: which weights the same request would be
+// answered with, and why. Nothing is generated, and nothing is counted.
+type Explanation struct {
+	// Object is ExplanationObject.
+	Object string `json:"object"`
+	// Model is the model name of the request.
+	Model    string `json:"model"`
+	Strategy string `json:"strategy"`
+	// Expert, Weights and Fallback are as in Adaptation.
+	Expert   string             `json:"expert"`
+	Weights  map[string]float64 `json:"weights,omitempty"`
+	Fallback string             `json:"fallback,omitempty"`
+	// Why says in words what led to the choice.
+	Why string `json:"why"`
+	// Labels are what pass 1 chose from, in the order of the set.
+	Labels []ExplainedLabel `json:"labels,omitempty"`
+	// MinProbability is what the most likely label had to reach; 0 is no bound.
+	MinProbability float64 `json:"minProbability,omitempty"`
+	// PromptTokens are those of the request's own prompt, which pass 2 would read;
+	// Pass1Tokens those of the prompt that pass 1 has read, 0 where there is none.
+	PromptTokens int `json:"promptTokens"`
+	Pass1Tokens  int `json:"pass1Tokens"`
+	// Pass1Seconds is the wall time of pass 1, waiting included; pass 2 does not run.
+	Pass1Seconds float64 `json:"pass1Seconds"`
+	// ExpertSetDigest says which set would have answered.
+	ExpertSetDigest string `json:"expertSetDigest,omitempty"`
+}
+
+// ExplanationObject is the kind of object that an Explanation is to OpenAI's
+// clients.
+const ExplanationObject = "adaptation.explanation"
+
+// ExplainedLabel is one of the answers that pass 1 compared.
+type ExplainedLabel struct {
+	// Expert is the name of the one that the label stands for, BaseName for
+	// OthersLabel.
+	Expert string `json:"expert"`
+	// Label is what the model would have had to say.
+	Label string `json:"label"`
+	// LogLikelihood is Σ log p of the label's tokens; nil where the model finds it
+	// impossible.
+	LogLikelihood *float64 `json:"logLikelihood"`
+	// Probability is that among the labels.
+	Probability float64 `json:"probability"`
+}
+
 // BaseName is what a model name "<policy>:base" pins: the base weights.
 const BaseName = "base"

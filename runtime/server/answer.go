@@ -83,23 +83,9 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	if c == nil {
 		return out, errNotLoaded
 	}
-	t, err := s.resolve(q.model)
+	t, r, err := s.admit(c, q)
 	if err != nil {
 		return out, err
-	}
-	r := q.request
-	if r.Prompt, err = encodePrompt(c, q); err != nil {
-		return out, err
-	}
-	if err := checkBias(c, r.Sampling.Bias); err != nil {
-		return out, err
-	}
-	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
-		r.MaxTokens = max(min(defaultCompletion, c.engine.LongestAnswer(len(r.Prompt))), 1)
-	}
-	// A prompt that pass 2 could not take is refused before pass 1 reads it.
-	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
-		return out, tooLong(err, q, c.engine.LongestAnswer(len(r.Prompt)))
 	}
 	if q.choices > 1 {
 		// All choices or none: a queue that is full in the middle would leave half
@@ -133,6 +119,30 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 		s.mu.Unlock()
 	}
 	return out, nil
+}
+
+// admit finds what a request's model name means and makes its prompt. What pass 2
+// could not answer is refused before pass 1 reads it.
+func (s *Server) admit(c *core, q query) (target, engine.Request, error) {
+	r := q.request
+	t, err := s.resolve(q.model)
+	if err != nil {
+		return t, r, err
+	}
+	if r.Prompt, err = encodePrompt(c, q); err != nil {
+		return t, r, err
+	}
+	if err := checkBias(c, r.Sampling.Bias); err != nil {
+		return t, r, err
+	}
+	longest := c.engine.LongestAnswer(len(r.Prompt))
+	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
+		r.MaxTokens = max(min(defaultCompletion, longest), 1)
+	}
+	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
+		return t, r, tooLong(err, q, longest)
+	}
+	return t, r, nil
 }
 
 // encodePrompt returns the tokens that pass 2 continues.
