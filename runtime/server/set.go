@@ -103,7 +103,7 @@ func (s *Server) load(o *offer) attempted {
 	for {
 		set, err := newSet(c, o, experts)
 		if err == nil {
-			err = c.engine.Prepare(o.ctx, set.mixtures())
+			err = s.prepare(o.ctx, c, set)
 		}
 		if err == nil {
 			return attempted{set: set, failures: failures}
@@ -120,6 +120,14 @@ func (s *Server) load(o *offer) attempted {
 			return s.baseOnly(c, o, err)
 		}
 	}
+}
+
+// prepare makes what a set's requests will be computed with.
+func (s *Server) prepare(ctx context.Context, c *core, set *servedSet) error {
+	if s.config.Lazy {
+		return nil
+	}
+	return c.engine.Prepare(ctx, set.mixtures())
 }
 
 // culprit finds the expert of which alone a set's preparation failed.
@@ -142,7 +150,7 @@ func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
 	if err != nil {
 		return attempted{err: errors.Join(why, err)}
 	}
-	if err := c.engine.Prepare(o.ctx, set.mixtures()); err != nil {
+	if err := s.prepare(o.ctx, c, set); err != nil {
 		return attempted{err: errors.Join(why, err)}
 	}
 	return attempted{set: set, err: why}
