@@ -58,6 +58,7 @@ type AdaptivePolicyList struct {
 // +kubebuilder:validation:XValidation:rule="self.baseModelRef == oldSelf.baseModelRef",message="baseModelRef cannot change: make a new AdaptivePolicy",fieldPath=".baseModelRef"
 // +kubebuilder:validation:XValidation:rule="self.strategy.type == 'Fixed' || !has(self.experts) || self.experts.all(e, !has(e.weight))",message="weights are for strategy Fixed",fieldPath=".experts"
 // +kubebuilder:validation:XValidation:rule="has(self.expertSelector) || !has(self.strategy.fallback) || !has(self.strategy.fallback.name) || self.experts.exists(e, e.name == self.strategy.fallback.name)",message="the fallback must be one of the experts",fieldPath=".strategy.fallback.name"
+// +kubebuilder:validation:XValidation:rule="!has(self.serving.form) || self.serving.form != 'Merged' || !has(self.strategy.prompt) || !has(self.strategy.prompt.topK) || self.strategy.prompt.topK == 1",message="topK above 1 makes more mixtures than can be composed: take form Auto or Unmerged",fieldPath=".serving.form"
 type AdaptivePolicySpec struct {
 	// baseModelRef names the BaseModel that is served, in the same namespace. It
 	// cannot change.
@@ -122,7 +123,8 @@ type PolicyExpert struct {
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name,omitempty"`
 	// weight is α, of strategy Fixed only, 0 to 1; the weights of a policy are
-	// divided by their sum. Where no expert has one, all have the same.
+	// divided by their sum. Where no expert has one, all have the same; else those
+	// without one, also those that expertSelector adds, take no part.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="double(self) <= 1.0",message="weight must be at most 1"
 	Weight Decimal `json:"weight,omitempty"`
@@ -155,8 +157,8 @@ type Strategy struct {
 	// prompt configures strategy Prompt.
 	// +optional
 	Prompt *PromptStrategy `json:"prompt,omitempty"`
-	// fallback is what answers where pass 1 cannot decide or fails; {type: Base}
-	// without it.
+	// fallback is what answers where pass 1 cannot decide, is not sure enough
+	// (prompt.minProbability) or fails; {type: Base} without it.
 	// +optional
 	Fallback *Fallback `json:"fallback,omitempty"`
 }
@@ -207,6 +209,21 @@ type PromptStrategy struct {
 	// +kubebuilder:validation:Minimum=16
 	// +kubebuilder:validation:Maximum=131072
 	RequestTokens *int32 `json:"requestTokens,omitempty"`
+	// minProbability is what the probability of the most likely skill has to reach, 0
+	// to 1, among all skills and "others" (none of them), which has to reach it, too;
+	// below it the fallback answers. Without it, the most likely one is taken
+	// however likely it is.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="double(self) <= 1.0",message="minProbability must be at most 1"
+	MinProbability Decimal `json:"minProbability,omitempty"`
+	// topK is how many of the most likely skills are mixed, at most, each with its
+	// probability among them, rounded to sixteenths; 1 without it, the most likely
+	// one alone. The share of "others" is that of the base weights. Above 1, form
+	// Auto computes experts unmerged.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=8
+	TopK int32 `json:"topK,omitempty"`
 }
 
 // ServingSpec says how many pods serve and with what.
@@ -452,7 +469,8 @@ type AdaptationStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Expert string `json:"expert,omitempty"`
-	// weights that were composed; none for the base weights.
+	// weights that were composed; none for the base weights, whose share in a
+	// mixture has the name base.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -499,7 +517,7 @@ type PolicyDevice struct {
 
 // ExpertWeight is α of one expert.
 type ExpertWeight struct {
-	// name of the ExpertVector.
+	// name of the ExpertVector, or base for the base weights' share.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63

@@ -95,9 +95,13 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	if chosen.set.Strategy == "" {
 		chosen.set.Strategy = contract.StrategyPrompt
 	}
-	if policy.Spec.Strategy.Prompt != nil {
-		chosen.set.PromptTemplate = policy.Spec.Strategy.Prompt.Template
-		chosen.set.RequestTokens = int(ptr.Deref(policy.Spec.Strategy.Prompt.RequestTokens, 0))
+	if prompt := policy.Spec.Strategy.Prompt; prompt != nil {
+		chosen.set.PromptTemplate = prompt.Template
+		chosen.set.RequestTokens = int(ptr.Deref(prompt.RequestTokens, 0))
+		chosen.set.MinProbability = number(prompt.MinProbability)
+		if prompt.TopK > 1 { // 1 is what the runtime does without it.
+			chosen.set.TopK = int(prompt.TopK)
+		}
 	}
 
 	skills := map[string]string{}
@@ -108,7 +112,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 			chosen.fits = false
 		}
 		if c.served {
-			if other, taken := skills[c.expert.Spec.Skill]; taken {
+			if other, taken := skills[c.expert.Spec.Skill]; taken && contract.ChoosesBySkill(chosen.set.Strategy) {
 				c.served, c.state = false, v1alpha1.ExpertMismatch
 				problem = status.Stall(v1alpha1.ReasonDuplicateSkill,
 					"ExpertVectors %s and %s both have skill %q, so that pass 1 cannot tell them apart; take one out of the policy or give it another skill",
@@ -187,13 +191,17 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 }
 
 func reference(c *candidate) contract.ExpertRef {
-	ref := contract.ExpertRef{
+	return contract.ExpertRef{
 		Name: c.name, Skill: c.expert.Spec.Skill, Description: c.expert.Spec.Description,
-		Digest: string(c.expert.Status.Artifact.Digest),
+		Digest: string(c.expert.Status.Artifact.Digest), Weight: number(c.weight),
 	}
-	// The schema has checked that a weight is a number.
-	ref.Weight, _ = strconv.ParseFloat(string(c.weight), 64)
-	return ref
+}
+
+// number is the value of a decimal, 0 where there is none: the schema has checked
+// that it is a number.
+func number(d v1alpha1.Decimal) float64 {
+	value, _ := strconv.ParseFloat(string(d), 64)
+	return value
 }
 
 // setFallback names the fallback in the set once it is served; until then the

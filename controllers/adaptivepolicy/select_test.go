@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
@@ -101,5 +103,53 @@ func TestTheFallbackIsInTheSetOnceItIsServed(t *testing.T) {
 				t.Errorf("problem %v, want reason %q", chosen.problem, tc.reason)
 			}
 		})
+	}
+}
+
+// TestWhatAStrategyIsToldReachesTheSet holds the block of a strategy against the
+// set that pods are given. What the runtime does anyway is left out, so that a pod
+// of a version before finds the same digest.
+func TestWhatAStrategyIsToldReachesTheSet(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		block *v1alpha1.PromptStrategy
+		want  contract.ExpertSet
+	}{
+		{name: "nothing", want: contract.ExpertSet{}},
+		{name: "a block that says what goes without saying", block: &v1alpha1.PromptStrategy{TopK: 1, MinProbability: "0.0"}},
+		{
+			name: "everything",
+			block: &v1alpha1.PromptStrategy{
+				Template: "{skills} {prompt}", RequestTokens: ptr.To[int32](64), MinProbability: "2.5e-1", TopK: 3,
+			},
+			want: contract.ExpertSet{PromptTemplate: "{skills} {prompt}", RequestTokens: 64, MinProbability: 0.25, TopK: 3},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
+				BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt, Prompt: tc.block},
+			}}
+			tc.want.Strategy, tc.want.Experts = contract.StrategyPrompt, []contract.ExpertRef{}
+			chosen := choose(policy, decomposedBase(), nil)
+			if diff := cmp.Diff(tc.want, chosen.set); diff != "" || chosen.problem != nil {
+				t.Errorf("problem %v; set (-want +got):\n%s", chosen.problem, diff)
+			}
+		})
+	}
+}
+
+// TestTwoExpertsOfOneSkill cannot be told apart by pass 1, which Fixed does without.
+func TestTwoExpertsOfOneSkill(t *testing.T) {
+	for kind, want := range map[v1alpha1.StrategyType]int{v1alpha1.StrategyPrompt: 1, v1alpha1.StrategyFixed: 2} {
+		twin := readyExpert("twin")
+		twin.Spec.Skill = "math"
+		policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Type: kind},
+			Experts: []v1alpha1.PolicyExpert{{Name: "math"}, {Name: "twin"}},
+		}}
+		chosen := choose(policy, decomposedBase(), map[string]*v1alpha1.ExpertVector{"math": readyExpert("math"), "twin": twin})
+		if len(chosen.set.Experts) != want || (chosen.problem == nil) != (want == 2) {
+			t.Errorf("%s serves %d of them, want %d (%v)", kind, len(chosen.set.Experts), want, chosen.problem)
+		}
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/contract"
@@ -40,27 +42,99 @@ type Decision struct {
 	// Expert is the chosen expert's name, contract.BaseName for the base weights,
 	// or several names joined by "+" for a mixture.
 	Expert string
-	// Weights are α by expert name; empty means the base weights.
+	// Weights are α by expert name, which sum to 1; empty means the base weights. In
+	// a mixture, contract.BaseName is the share of the base weights.
 	Weights map[string]float64
 	// Probabilities are pass 1's, by expert name and contract.OthersLabel; nil
 	// where there was no pass 1 or it failed.
 	Probabilities map[string]float64
-	// Fallback says that pass 1 chose no expert: it chose "others", could not
-	// decide, or failed.
-	Fallback bool
+	// Fallback is why pass 1 chose no expert, one of contract's Fallback constants;
+	// empty where it chose, and where there is no pass 1.
+	Fallback string
 	// Cause is why pass 1 failed, nil if it did not. The request goes on with the
 	// fallback all the same.
 	Cause error
+	// Reading is what pass 1 read and found; nil where it read nothing or failed.
+	Reading *Reading
+}
+
+// Reading is what pass 1 read, and what it made of it.
+type Reading struct {
+	// Tokens are those of the prompt that the model read.
+	Tokens int
+	// Labels are what it chose from, in the order of the set, contract.OthersLabel
+	// last.
+	Labels []Label
+	// Threshold is what the probability of the most likely label has to reach; 0
+	// means that there is none.
+	Threshold float64
+}
+
+// Label is one of the answers that pass 1 compares.
+type Label struct {
+	// Name is the expert's, or contract.OthersLabel.
+	Name string
+	// Text is what the model would have to say for it.
+	Text string
+	// LogLikelihood is Σ log p of the label's tokens behind the prompt; −Inf where
+	// the model finds it impossible.
+	LogLikelihood float64
+	// Probability is that among the labels.
+	Probability float64
+}
+
+// Needs are what a strategy wants of whatever computes the answers, so that
+// nobody has to know which strategy it is.
+type Needs struct {
+	// Passes is how often a model reads a request: 1 where the choice is known
+	// beforehand, which then is always the first of Mixtures; 2 where Decide lets it
+	// be read once more.
+	Passes int
+	// Mixtures are the α by expert name that Decide may choose, those that are
+	// wanted most first; an empty one is the base, which is possible in any case.
+	Mixtures []map[string]float64
+	// Blends says that Decide may choose other mixtures of these experts, too, of
+	// which there are too many to list.
+	Blends bool
 }
 
 // Strategy chooses experts for a request.
 type Strategy interface {
 	// Name is the strategy's name in the contract.
 	Name() string
+	// Needs says what the strategy needs; it is always the same.
+	Needs() Needs
 	// Decide chooses for the text of a request. An error means that the request
 	// as a whole cannot go on (cancelled, the engine is full or closing).
 	Decide(ctx context.Context, request string) (Decision, error)
 }
+
+// reader is what a strategy may use of a model. fatal tells which of the scorer's
+// errors end the request instead of leading to the fallback.
+type reader struct {
+	encoder Encoder
+	scorer  Scorer
+	fatal   func(error) bool
+}
+
+// kind is how one strategy is checked and made. A strategy is a file with a type
+// that implements Strategy, and a line in kinds.
+type kind struct {
+	// validate reports what is wrong with a set for this strategy; nil asks for
+	// nothing.
+	validate func(set contract.ExpertSet) []error
+	// make is given sets that are valid.
+	make func(set contract.ExpertSet, r reader) (Strategy, error)
+}
+
+// kinds are all strategies, by their names in the contract.
+var kinds = map[string]kind{
+	contract.StrategyFixed:  {make: newFixed},
+	contract.StrategyPrompt: {validate: validatePrompt, make: newPrompt},
+}
+
+// Names lists the strategies that there are.
+func Names() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 // New returns the strategy that an expert set asks for. fatal tells which of
 // the scorer's errors end the request instead of leading to the fallback;
@@ -69,51 +143,42 @@ func New(set contract.ExpertSet, encoder Encoder, scorer Scorer, fatal func(erro
 	if err := Validate(set); err != nil {
 		return nil, err
 	}
-	if set.Strategy == contract.StrategyFixed {
-		return newFixed(set), nil
-	}
-	return newPrompt(set, encoder, scorer, fatal)
+	return kinds[set.Strategy].make(set, reader{encoder: encoder, scorer: scorer, fatal: fatal})
 }
 
 // Validate checks that a set makes sense by itself. It reports everything that
 // is wrong, each with the expert's name.
 func Validate(set contract.ExpertSet) error {
-	var problems []error
-	add := func(bad bool, format string, args ...any) {
-		if bad {
-			problems = append(problems, fmt.Errorf(format, args...))
-		}
-	}
-	add(set.Strategy != contract.StrategyPrompt && set.Strategy != contract.StrategyFixed,
-		"strategy %q is unknown: use %s or %s", set.Strategy, contract.StrategyPrompt, contract.StrategyFixed)
-	add(len(set.Experts) > contract.MaxExperts, "%d experts, at most %d are allowed", len(set.Experts), contract.MaxExperts)
-	names, skills := map[string]bool{}, map[string]string{}
+	var problems problems
+	chosen, known := kinds[set.Strategy]
+	problems.add(!known, "strategy %q is unknown: use %s", set.Strategy, strings.Join(Names(), " or "))
+	problems.add(len(set.Experts) > contract.MaxExperts, "%d experts, at most %d are allowed", len(set.Experts), contract.MaxExperts)
+	names := map[string]bool{}
 	for i, e := range set.Experts {
-		add(e.Name == "", "expert %d has no name", i)
-		add(e.Name == contract.BaseName || e.Name == contract.OthersLabel,
+		problems.add(e.Name == "", "expert %d has no name", i)
+		problems.add(e.Name == contract.BaseName || e.Name == contract.OthersLabel,
 			"expert %q: the name is reserved, rename the expert", e.Name)
-		add(names[e.Name], "expert %q is listed twice", e.Name)
+		problems.add(names[e.Name], "expert %q is listed twice", e.Name)
 		names[e.Name] = true
-		add(!contract.ValidDigest(e.Digest), "expert %q: %q is no digest", e.Name, e.Digest)
-		add(math.IsNaN(e.Weight) || math.IsInf(e.Weight, 0) || e.Weight < 0,
+		problems.add(!contract.ValidDigest(e.Digest), "expert %q: %q is no digest", e.Name, e.Digest)
+		problems.add(math.IsNaN(e.Weight) || math.IsInf(e.Weight, 0) || e.Weight < 0,
 			"expert %q: weight %v, must be 0 or more", e.Name, e.Weight)
-		if set.Strategy != contract.StrategyPrompt {
-			continue
-		}
-		skill := oneLine(e.Skill)
-		add(skill == "", "expert %q has no skill, by which pass 1 would choose it", e.Name)
-		add(strings.EqualFold(skill, contract.OthersLabel), "expert %q: skill %q is reserved for the base weights", e.Name, skill)
-		other, taken := skills[skill]
-		add(taken && skill != "", "experts %q and %q have the same skill %q: pass 1 could not tell them apart", other, e.Name, skill)
-		skills[skill] = e.Name
 	}
-	add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
+	problems.add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
 		"fallback %q is none of the experts", set.Fallback)
-	add(set.RequestTokens < 0, "requestTokens is %d, must be 0 or more", set.RequestTokens)
-	if t := set.PromptTemplate; t != "" && set.Strategy == contract.StrategyPrompt {
-		add(!strings.Contains(t, placePrompt), "promptTemplate has no %s: pass 1 would not see the request", placePrompt)
+	if chosen.validate != nil {
+		problems = append(problems, chosen.validate(set)...)
 	}
 	return errors.Join(problems...)
+}
+
+// problems are what is wrong with a set.
+type problems []error
+
+func (p *problems) add(bad bool, format string, args ...any) {
+	if bad {
+		*p = append(*p, fmt.Errorf(format, args...))
+	}
 }
 
 // single is the decision for one expert, or for the base weights.

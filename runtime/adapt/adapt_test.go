@@ -129,6 +129,8 @@ func TestPromptDecides(t *testing.T) {
 		scores   []float64
 		err      error
 		fallback string
+		least    float64
+		topK     int
 		want     adapt.Decision
 		wantErr  error
 		failed   bool
@@ -150,45 +152,122 @@ func TestPromptDecides(t *testing.T) {
 		"others means the base weights, whatever the fallback": {
 			scores: []float64{inf, inf, -1}, fallback: "demo-math",
 			want: adapt.Decision{
-				Expert: "base", Fallback: true,
+				Expert: "base", Fallback: contract.FallbackOthers,
 				Probabilities: map[string]float64{"demo-math": 0, "demo-code": 0, "others": 1},
 			},
 		},
 		"a tie goes to the fallback": {
 			scores: []float64{-1, -1, inf}, fallback: "demo-code",
 			want: adapt.Decision{
-				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1}, Fallback: true,
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1}, Fallback: contract.FallbackTie,
 				Probabilities: map[string]float64{"demo-math": 0.5, "demo-code": 0.5, "others": 0},
 			},
 		},
 		"a tie below the best is none": {
 			scores: []float64{inf, inf, -1},
 			want: adapt.Decision{
-				Expert: "base", Fallback: true,
+				Expert: "base", Fallback: contract.FallbackOthers,
 				Probabilities: map[string]float64{"demo-math": 0, "demo-code": 0, "others": 1},
 			},
 		},
 		"a failed pass 1 goes to the fallback": {
 			err: errors.New("prompt too long"), fallback: "demo-math",
-			want:   adapt.Decision{Expert: "demo-math", Weights: map[string]float64{"demo-math": 1}, Fallback: true},
+			want:   adapt.Decision{Expert: "demo-math", Weights: map[string]float64{"demo-math": 1}, Fallback: contract.FallbackFailed},
 			failed: true,
 		},
 		"not a number counts as failed": {
 			scores: []float64{math.NaN(), -1, -1},
-			want:   adapt.Decision{Expert: "base", Fallback: true}, failed: true,
+			want:   adapt.Decision{Expert: "base", Fallback: contract.FallbackFailed}, failed: true,
 		},
 		"impossible labels count as failed": {
 			scores: []float64{inf, inf, inf},
-			want:   adapt.Decision{Expert: "base", Fallback: true}, failed: true,
+			want:   adapt.Decision{Expert: "base", Fallback: contract.FallbackFailed}, failed: true,
+		},
+		"above the threshold the label wins": {
+			scores: []float64{math.Log(0.2), math.Log(0.6), math.Log(0.2)}, least: 0.59, fallback: "demo-math",
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1},
+				Probabilities: map[string]float64{"demo-math": 0.2, "demo-code": 0.6, "others": 0.2},
+			},
+		},
+		"below the threshold the fallback answers": {
+			scores: []float64{math.Log(0.2), math.Log(0.6), math.Log(0.2)}, least: 0.61, fallback: "demo-math",
+			want: adapt.Decision{
+				Expert: "demo-math", Weights: map[string]float64{"demo-math": 1}, Fallback: contract.FallbackUnlikely,
+				Probabilities: map[string]float64{"demo-math": 0.2, "demo-code": 0.6, "others": 0.2},
+			},
+		},
+		"others may be too unlikely, too": {
+			scores: []float64{math.Log(0.3), math.Log(0.2), math.Log(0.5)}, least: 0.9, fallback: "demo-math",
+			want: adapt.Decision{
+				Expert: "demo-math", Weights: map[string]float64{"demo-math": 1}, Fallback: contract.FallbackUnlikely,
+				Probabilities: map[string]float64{"demo-math": 0.3, "demo-code": 0.2, "others": 0.5},
+			},
+		},
+		"experts are mixed by their probabilities": {
+			scores: []float64{math.Log(0.3), math.Log(0.6), math.Log(0.1)}, topK: 2,
+			want: adapt.Decision{
+				Expert: "demo-code+demo-math", Weights: map[string]float64{"demo-code": 11. / 16, "demo-math": 5. / 16},
+				Probabilities: map[string]float64{"demo-math": 0.3, "demo-code": 0.6, "others": 0.1},
+			},
+		},
+		"others' share is the base's": {
+			scores: []float64{math.Log(0.125), math.Log(0.25), math.Log(0.625)}, topK: 3,
+			want: adapt.Decision{
+				Expert: "base+demo-code+demo-math", Weights: map[string]float64{"base": 10. / 16, "demo-code": 4. / 16, "demo-math": 2. / 16},
+				Probabilities: map[string]float64{"demo-math": 0.125, "demo-code": 0.25, "others": 0.625},
+			},
+		},
+		"more are mixed than there are": {
+			scores: []float64{math.Log(0.5), math.Log(0.5), inf}, topK: 8,
+			want: adapt.Decision{
+				Expert: "demo-math+demo-code", Weights: map[string]float64{"demo-code": 0.5, "demo-math": 0.5},
+				Probabilities: map[string]float64{"demo-math": 0.5, "demo-code": 0.5, "others": 0},
+			},
+		},
+		"what has less than a part takes none": {
+			scores: []float64{math.Log(0.02), math.Log(0.98), inf}, topK: 2,
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1},
+				Probabilities: map[string]float64{"demo-math": 0.02, "demo-code": 0.98, "others": 0},
+			},
+		},
+		"others alone is the base though experts could be mixed": {
+			scores: []float64{math.Log(0.02), inf, math.Log(0.98)}, topK: 2,
+			want: adapt.Decision{
+				Expert: "base", Fallback: contract.FallbackOthers,
+				Probabilities: map[string]float64{"demo-math": 0.02, "demo-code": 0, "others": 0.98},
+			},
+		},
+		"a tie for the last place leaves both out": {
+			scores: []float64{math.Log(0.25), math.Log(0.5), math.Log(0.25)}, topK: 2,
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1},
+				Probabilities: map[string]float64{"demo-math": 0.25, "demo-code": 0.5, "others": 0.25},
+			},
+		},
+		"a tie of more than are mixed goes to the fallback": {
+			scores: []float64{-1, -1, -1}, topK: 2, fallback: "demo-code",
+			want: adapt.Decision{
+				Expert: "demo-code", Weights: map[string]float64{"demo-code": 1}, Fallback: contract.FallbackTie,
+				Probabilities: map[string]float64{"demo-math": 1. / 3, "demo-code": 1. / 3, "others": 1. / 3},
+			},
+		},
+		"the threshold is for the most likely of those that are mixed": {
+			scores: []float64{math.Log(0.3), math.Log(0.5), math.Log(0.2)}, topK: 2, least: 0.6,
+			want: adapt.Decision{
+				Expert: "base", Fallback: contract.FallbackUnlikely,
+				Probabilities: map[string]float64{"demo-math": 0.3, "demo-code": 0.5, "others": 0.2},
+			},
 		},
 		"a full engine ends the request":    {err: errBusy, wantErr: errBusy},
 		"cancellation ends the request":     {err: context.Canceled, wantErr: context.Canceled},
-		"missing scores count as failed":    {scores: []float64{-1}, want: adapt.Decision{Expert: "base", Fallback: true}, failed: true},
-		"base may be named as fallback too": {err: errors.New("no"), fallback: "base", want: adapt.Decision{Expert: "base", Fallback: true}, failed: true},
+		"missing scores count as failed":    {scores: []float64{-1}, want: adapt.Decision{Expert: "base", Fallback: contract.FallbackFailed}, failed: true},
+		"base may be named as fallback too": {err: errors.New("no"), fallback: "base", want: adapt.Decision{Expert: "base", Fallback: contract.FallbackFailed}, failed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := demoSet()
-			set.Fallback = c.fallback
+			set.Fallback, set.MinProbability, set.TopK = c.fallback, c.least, c.topK
 			got, err := decide(t, set, &scorer{scores: c.scores, err: c.err}, "x")
 			if !errors.Is(err, c.wantErr) {
 				t.Fatalf("error %v, want %v", err, c.wantErr)
@@ -197,10 +276,32 @@ func TestPromptDecides(t *testing.T) {
 				t.Errorf("cause %v, want one: %v", got.Cause, c.failed)
 			}
 			got.Cause = nil
+			checkReading(t, got, c.scores, c.least)
+			got.Reading = nil
 			if diff := cmp.Diff(c.want, got, cmpopts.EquateApprox(0, 1e-12)); diff != "" {
 				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// checkReading holds what a decision says of pass 1 against what the model said.
+func checkReading(t *testing.T, d adapt.Decision, scores []float64, least float64) {
+	t.Helper()
+	if (d.Reading != nil) != (d.Probabilities != nil) {
+		t.Fatalf("reading %+v of a decision with probabilities %v", d.Reading, d.Probabilities)
+	}
+	if d.Reading == nil {
+		return
+	}
+	want := adapt.Reading{Tokens: d.Reading.Tokens, Threshold: least}
+	for i, name := range []string{"demo-math", "demo-code", "others"} {
+		want.Labels = append(want.Labels, adapt.Label{
+			Name: name, Text: strings.TrimPrefix(name, "demo-"), LogLikelihood: scores[i], Probability: d.Probabilities[name],
+		})
+	}
+	if diff := cmp.Diff(want, *d.Reading); diff != "" || d.Reading.Tokens < len("Category:") {
+		t.Errorf("%d tokens read; reading (-want +got):\n%s", d.Reading.Tokens, diff)
 	}
 }
 
@@ -210,7 +311,7 @@ func TestPromptWithoutExpertsComputesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Expert != contract.BaseName || !got.Fallback || s.calls != 0 {
+	if got.Expert != contract.BaseName || got.Fallback != contract.FallbackNoExperts || got.Reading != nil || s.calls != 0 {
 		t.Errorf("got %+v after %d calls, want base without a call", got, s.calls)
 	}
 }
@@ -257,6 +358,62 @@ func TestFixed(t *testing.T) {
 	}
 }
 
+// TestNeeds says what each strategy wants of the engine, which knows none of them.
+func TestNeeds(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*contract.ExpertSet)
+		want   adapt.Needs
+	}{
+		"Prompt asks for one expert at a time": {
+			func(*contract.ExpertSet) {},
+			adapt.Needs{Passes: 2, Mixtures: []map[string]float64{{"demo-math": 1}, {"demo-code": 1}}},
+		},
+		"Prompt blends": {
+			func(s *contract.ExpertSet) { s.TopK = 2 },
+			adapt.Needs{Passes: 2, Blends: true, Mixtures: []map[string]float64{{"demo-math": 1}, {"demo-code": 1}}},
+		},
+		"Prompt has nothing to choose from": {
+			func(s *contract.ExpertSet) { s.Experts = nil },
+			adapt.Needs{Passes: 2},
+		},
+		"Fixed is known beforehand": {
+			func(s *contract.ExpertSet) { s.Strategy, s.Experts[1].Weight = contract.StrategyFixed, 1 },
+			adapt.Needs{Passes: 1, Mixtures: []map[string]float64{{"demo-code": 1}}},
+		},
+		"Fixed without experts is the base": {
+			func(s *contract.ExpertSet) { s.Strategy, s.Experts = contract.StrategyFixed, nil },
+			adapt.Needs{Passes: 1, Mixtures: []map[string]float64{{}}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := demoSet()
+			c.change(&set)
+			s, err := adapt.New(set, bytesEncoder{}, &scorer{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, s.Needs()); diff != "" {
+				t.Errorf("needs (-want +got):\n%s", diff)
+			}
+			if s.Name() != set.Strategy {
+				t.Errorf("%s calls itself %s", set.Strategy, s.Name())
+			}
+		})
+	}
+}
+
+// TestTheContractKnowsWhichStrategiesChooseBySkill holds what the operator is told
+// against what this package refuses.
+func TestTheContractKnowsWhichStrategiesChooseBySkill(t *testing.T) {
+	for _, name := range adapt.Names() {
+		set := demoSet()
+		set.Strategy, set.Experts[1].Skill = name, "math"
+		if err := adapt.Validate(set); (err != nil) != contract.ChoosesBySkill(name) {
+			t.Errorf("two experts of one skill with %s: %v, but ChoosesBySkill is %v", name, err, contract.ChoosesBySkill(name))
+		}
+	}
+}
+
 func TestValidateNamesWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*contract.ExpertSet)
@@ -272,6 +429,11 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"skill others":     {func(s *contract.ExpertSet) { s.Experts[0].Skill = "Others" }, "reserved for the base"},
 		"same skill":       {func(s *contract.ExpertSet) { s.Experts[1].Skill = "math" }, "could not tell them apart"},
 		"unknown fallback": {func(s *contract.ExpertSet) { s.Fallback = "law" }, `fallback "law" is none`},
+		"no probability":   {func(s *contract.ExpertSet) { s.MinProbability = 1.5 }, "minProbability is 1.5, must be from 0 to 1"},
+		"no number":        {func(s *contract.ExpertSet) { s.MinProbability = math.NaN() }, "minProbability is NaN"},
+		"too many mixed":   {func(s *contract.ExpertSet) { s.TopK = 9 }, "topK is 9, must be from 1 to 8"},
+		"less than one":    {func(s *contract.ExpertSet) { s.TopK = -1 }, "topK is -1"},
+		"no tokens":        {func(s *contract.ExpertSet) { s.RequestTokens = -1 }, "requestTokens is -1"},
 		"blind template":   {func(s *contract.ExpertSet) { s.PromptTemplate = "{skills}?" }, "would not see the request"},
 		"too many": {func(s *contract.ExpertSet) {
 			s.Experts = make([]contract.ExpertRef, contract.MaxExperts+1)

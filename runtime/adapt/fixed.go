@@ -16,7 +16,7 @@ type fixed struct {
 // newFixed makes the weights of the set relative: they are divided by their
 // sum, because a mixture whose weights do not sum to 1 would scale the whole
 // matrix and not only turn it. All zero means uniform.
-func newFixed(set contract.ExpertSet) *fixed {
+func newFixed(set contract.ExpertSet, _ reader) (Strategy, error) {
 	total := 0.0
 	for _, e := range set.Experts {
 		total += e.Weight
@@ -36,11 +36,16 @@ func newFixed(set contract.ExpertSet) *fixed {
 	if len(names) > 0 {
 		d.Expert = strings.Join(names, "+")
 	}
-	return &fixed{decision: d}
+	return &fixed{decision: d}, nil
 }
 
 // Name implements Strategy.
 func (*fixed) Name() string { return contract.StrategyFixed }
+
+// Needs implements Strategy.
+func (f *fixed) Needs() Needs {
+	return Needs{Passes: 1, Mixtures: []map[string]float64{maps.Clone(f.decision.Weights)}}
+}
 
 // Decide implements Strategy.
 func (f *fixed) Decide(context.Context, string) (Decision, error) {

@@ -14,6 +14,7 @@ func commands(env *Env) []*cobra.Command {
 		newJudgeCommand(env),
 		newGenerateCommand(env),
 		newServeCommand(env),
+		newExplainCommand(env),
 		newDoctorCommand(env),
 		newJudgeWorkerCommand(),
 		newJudgeServerCommand(env),

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -22,11 +23,49 @@ type generated struct {
 	FinishReason string `json:"finishReason"`
 }
 
+// promptFlags are the flags of subcommands that are given one prompt.
+type promptFlags struct {
+	prompt string
+	system string
+	chat   bool
+}
+
+func (f *promptFlags) registerPrompt(flags *pflag.FlagSet) {
+	flags.StringVar(&f.prompt, "prompt", "", "the text to continue, or the user's message with --chat; - reads standard input (required)")
+	flags.BoolVar(&f.chat, "chat", false, "put the prompt into the model's chat template")
+	flags.StringVar(&f.system, "system", "", "system message for --chat")
+}
+
+// maxPrompt bounds a prompt read from standard input.
+const maxPrompt = 16 << 20
+
+// read reads a prompt that is on standard input.
+func (f *promptFlags) read(env *Env) error {
+	if f.prompt == "-" {
+		text, err := io.ReadAll(io.LimitReader(env.Stdin, maxPrompt))
+		if err != nil {
+			return fmt.Errorf("reading the prompt: %w", err)
+		}
+		f.prompt = string(text)
+	}
+	if f.prompt == "" {
+		return usagef("--prompt is missing or empty")
+	}
+	return nil
+}
+
+// messages are the conversation of a chat.
+func (f *promptFlags) messages() []tokenizer.Message {
+	messages := []tokenizer.Message{{Role: "user", Content: f.prompt}}
+	if f.system != "" {
+		messages = append([]tokenizer.Message{{Role: "system", Content: f.system}}, messages...)
+	}
+	return messages
+}
+
 type generateFlags struct {
 	modelFlags
-	prompt    string
-	system    string
-	chat      bool
+	promptFlags
 	maxTokens int
 	sampling  sample.Params
 	seed      uint64
@@ -47,9 +86,7 @@ func newGenerateCommand(env *Env) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.register(flags)
-	flags.StringVar(&f.prompt, "prompt", "", "the text to continue, or the user's message with --chat; - reads standard input (required)")
-	flags.BoolVar(&f.chat, "chat", false, "put the prompt into the model's chat template")
-	flags.StringVar(&f.system, "system", "", "system message for --chat")
+	f.registerPrompt(flags)
 	flags.IntVar(&f.maxTokens, "max-tokens", 128, "how many tokens to generate at most")
 	flags.Float64Var(&f.sampling.Temperature, "temperature", 0, "0 takes the most likely token each time")
 	flags.IntVar(&f.sampling.TopK, "top-k", 0, "draw from the k most likely tokens; 0 means all")
@@ -60,9 +97,6 @@ func newGenerateCommand(env *Env) *cobra.Command {
 	return cmd
 }
 
-// maxPrompt bounds a prompt read from standard input.
-const maxPrompt = 16 << 20
-
 func (f *generateFlags) run(ctx context.Context, env *Env) (err error) {
 	if f.maxTokens < 1 {
 		return usagef("--max-tokens %d: ask for at least 1", f.maxTokens)
@@ -70,15 +104,8 @@ func (f *generateFlags) run(ctx context.Context, env *Env) (err error) {
 	if err := f.sampling.Validate(); err != nil {
 		return &UsageError{Err: err}
 	}
-	if f.prompt == "-" {
-		text, err := io.ReadAll(io.LimitReader(env.Stdin, maxPrompt))
-		if err != nil {
-			return fmt.Errorf("reading the prompt: %w", err)
-		}
-		f.prompt = string(text)
-	}
-	if f.prompt == "" {
-		return usagef("--prompt is missing or empty")
+	if err := f.read(env); err != nil {
+		return err
 	}
 	l, err := f.load(ctx)
 	if err != nil {
@@ -123,9 +150,5 @@ func (f *generateFlags) encode(t *tokenizer.Tokenizer) ([]int32, error) {
 	if !f.chat {
 		return t.Encode(f.prompt, true)
 	}
-	messages := []tokenizer.Message{{Role: "user", Content: f.prompt}}
-	if f.system != "" {
-		messages = append([]tokenizer.Message{{Role: "system", Content: f.system}}, messages...)
-	}
-	return t.EncodeChat(messages)
+	return t.EncodeChat(f.messages())
 }

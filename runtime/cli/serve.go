@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,6 @@ import (
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
-	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/server"
@@ -27,16 +25,13 @@ import (
 const podDrainDelay = 3 * time.Second
 
 type serveFlags struct {
-	modelFlags
-	spec, setFile      string
-	name               string
-	api, admin         string
-	strategy, fallback string
-	form               string
-	descriptions       []string
-	context, batch     int
-	queue, cache       int
-	grace, drainDelay  time.Duration
+	setFlags
+	spec, setFile     string
+	api, admin        string
+	form              string
+	batch             int
+	queue, cache      int
+	grace, drainDelay time.Duration
 }
 
 // newServeCommand returns `t2 serve`.
@@ -75,21 +70,15 @@ are printed as JSON at the end.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.spec, "spec", "", "read the specification (JSON) from `FILE`")
 	flags.StringVar(&f.setFile, "experts", "", "read the expert set (JSON) from `FILE`, by default where a pod has it mounted; for use with a specification")
-	flags.StringVar(&f.name, "name", "demo", "model `NAME` that means two passes")
-	flags.StringVar(&f.model, "model", "", "model folder `DIR`, in Hugging Face layout")
-	flags.StringVar(&f.decomposition, "decomposition", "", "`DIR` of the model's decomposition; without it, it is looked for beside the model and the experts")
+	f.registerSet(flags)
+	flags.StringVar(&f.name, "name", defaultName, "model `NAME` that means two passes")
 	flags.StringArrayVar(&f.experts, "expert", nil, "offer an expert, `NAME=DIR` with its folder or file, or NAME=DIR:WEIGHT for the strategy Fixed; may be repeated")
-	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
-	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: Prompt or Fixed")
-	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
 	flags.StringVar(&f.form, "form", string(engine.FormAuto), "`FORM` in which experts are computed: merged, unmerged, or auto by the set of experts; see above")
 	flags.StringVar(&f.api, "listen", net.JoinHostPort("", strconv.Itoa(contract.PortAPI)), "`ADDRESS` of the API")
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
-	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
 	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
 	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt and longest answer fit in; 0 means room for a full batch, up to 2 GiB")
-	f.registerCompute(flags)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -154,79 +143,14 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	return c, nil
 }
 
-// fromFlags describes what a person at a terminal asks for: experts are where
-// they say, and their skills are what the experts' own files say.
+// fromFlags describes what a person at a terminal asks for.
 func (f *serveFlags) fromFlags() (server.Config, error) {
-	c := server.Config{
-		Name: f.name, ModelDir: f.model, DecompositionDir: f.decomposition,
-		ContextLength: f.context, MaxBatch: f.batch,
+	if f.setFile != "" && f.model != "" {
+		return server.Config{}, usagef("--experts goes with a specification (--spec or %s); name experts by --expert", contract.EnvSpec)
 	}
-	switch {
-	case f.model == "":
-		return c, usagef("--model is missing: it is the folder with config.json and the weights")
-	case f.name == "" || strings.Contains(f.name, ":"):
-		return c, usagef("--name is %q: it must not be empty or have a colon, which pins an expert", f.name)
-	case f.setFile != "":
-		return c, usagef("--experts goes with a specification (--spec or %s); name experts by --expert", contract.EnvSpec)
-	}
-	descriptions := map[string]string{}
-	for _, d := range f.descriptions {
-		name, text, ok := strings.Cut(d, "=")
-		if !ok {
-			return c, usagef("--describe %q is not NAME=TEXT", d)
-		}
-		descriptions[name] = text
-	}
-	set := contract.ExpertSet{Strategy: f.strategy, Experts: []contract.ExpertRef{}, Fallback: f.fallback}
-	places := map[string]string{}
-	for i, e := range f.experts {
-		ref, path, err := expertRef(e)
-		if err != nil {
-			return c, err
-		}
-		v, err := expert.Read(path)
-		if err != nil {
-			return c, err
-		}
-		f.experts[i] = path // Where findDecomposition looks.
-		if c.DecompositionDir == "" {
-			if c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest); err != nil {
-				return c, err
-			}
-		}
-		ref.Digest, ref.Skill, ref.Description = v.Manifest.Digest, v.Manifest.Skill, descriptions[ref.Name]
-		delete(descriptions, ref.Name)
-		places[ref.Digest] = path
-		set.Experts = append(set.Experts, ref)
-	}
-	for name := range descriptions {
-		return c, usagef("--describe names %q, which no --expert does", name)
-	}
-	c.Set = &set
-	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
-		path, ok := places[ref.Digest]
-		if !ok {
-			return "", failure.Permanentf(contract.ReasonUsage, "expert %q (%s) is none of those given by --expert", ref.Name, ref.Digest)
-		}
-		return path, nil
-	}
-	return c, nil
-}
-
-// expertRef parses NAME=PATH or NAME=PATH:WEIGHT.
-func expertRef(s string) (contract.ExpertRef, string, error) {
-	name, path, ok := strings.Cut(s, "=")
-	if !ok || name == "" || path == "" {
-		return contract.ExpertRef{}, "", usagef("--expert %q is not NAME=DIR", s)
-	}
-	ref := contract.ExpertRef{Name: name}
-	if head, tail, ok := cutLast(path, ":"); ok {
-		// A path may have a colon of its own.
-		if weight, err := strconv.ParseFloat(tail, 64); err == nil {
-			path, ref.Weight = head, weight
-		}
-	}
-	return ref, path, nil
+	c, err := f.server()
+	c.MaxBatch = f.batch
+	return c, err
 }
 
 // serveLogger writes a line a request: for machines, or legible at a terminal.

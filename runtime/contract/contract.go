@@ -67,6 +67,9 @@ const (
 	PathChatCompletions = "/v1/chat/completions"
 	PathCompletions     = "/v1/completions"
 	PathModels          = "/v1/models"
+	// PathExplain, ours, takes the body of PathChatCompletions or PathCompletions and
+	// answers with an Explanation.
+	PathExplain = "/v1/adaptation:explain"
 )
 
 // Layout of the volume that belongs to one BaseModel, and of a pod.

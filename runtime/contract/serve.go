@@ -14,6 +14,33 @@ const (
 	StrategyFixed  = "Fixed"
 )
 
+// choosesBySkill are the strategies that tell experts apart by their skills.
+var choosesBySkill = map[string]bool{StrategyPrompt: true}
+
+// ChoosesBySkill reports whether a strategy tells experts apart by their skills,
+// so that no two of a set may have the same.
+func ChoosesBySkill(strategy string) bool { return choosesBySkill[strategy] }
+
+// StrategyPinned is what Adaptation.Strategy says of a request whose model name
+// chose the weights.
+const StrategyPinned = "Pinned"
+
+// Why pass 1 chose no expert: Adaptation.Fallback.
+const (
+	// FallbackOthers: it chose OthersLabel, so the base weights answer.
+	FallbackOthers = "Others"
+	// FallbackUnlikely: its most likely label, be it OthersLabel, is less likely
+	// than ExpertSet.MinProbability.
+	FallbackUnlikely = "BelowMinProbability"
+	// FallbackTie: its most likely labels are equally likely, and more than are
+	// mixed.
+	FallbackTie = "Tie"
+	// FallbackFailed: it failed; the log of the pod says why.
+	FallbackFailed = "Failed"
+	// FallbackNoExperts: there is none to choose.
+	FallbackNoExperts = "NoExperts"
+)
+
 // MaxExperts bounds the experts of one set: each is a line of pass 1's prompt.
 const MaxExperts = 64
 
@@ -32,6 +59,9 @@ const OthersLine = "- " + OthersLabel + ": none of the above"
 // is about shows at its beginning and at its end, and without a bound pass 1
 // would cost as much as reading the request once more.
 const DefaultRequestTokens = 128
+
+// MaxTopK bounds how many labels of pass 1 are mixed.
+const MaxTopK = 8
 
 // ServeSpec tells `t2 serve` what to serve; it never changes while a pod runs.
 type ServeSpec struct {
@@ -68,6 +98,15 @@ type ExpertSet struct {
 	// half of them from its beginning and half from its end; 0 means
 	// DefaultRequestTokens.
 	RequestTokens int `json:"requestTokens,omitempty"`
+	// MinProbability is what the probability of StrategyPrompt's most likely label,
+	// be it OthersLabel, has to reach: below it Fallback answers. 0 means that
+	// there is no such bound, 1 is the most.
+	MinProbability float64 `json:"minProbability,omitempty"`
+	// TopK is how many of its most likely labels StrategyPrompt mixes, at most, by
+	// their probabilities among themselves, rounded to sixteenths; OthersLabel's
+	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
+	// the most.
+	TopK int `json:"topK,omitempty"`
 	// Fallback names the expert used where pass 1 cannot decide or fails;
 	// empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
@@ -177,10 +216,14 @@ type Adaptation struct {
 	Strategy string `json:"strategy"`
 	// Expert is the name of the expert chosen, or "base".
 	Expert string `json:"expert"`
-	// Weights are the α of the composed weights, by expert name.
+	// Weights are the α of the composed weights, by expert name, which sum to 1; in
+	// a mixture, BaseName is the share of the base weights.
 	Weights map[string]float64 `json:"weights,omitempty"`
 	// Probabilities are pass 1's, by expert name and OthersLabel.
 	Probabilities map[string]float64 `json:"probabilities,omitempty"`
+	// Fallback is why pass 1 chose no expert, one of the Fallback constants; empty
+	// where it chose one, and where there is no pass 1.
+	Fallback string `json:"fallback,omitempty"`
 	// Pass1Seconds and Pass2Seconds are wall times; pass 1 is 0 when pinned.
 	Pass1Seconds float64 `json:"pass1Seconds"`
 	Pass2Seconds float64 `json:"pass2Seconds"`
@@ -190,6 +233,52 @@ type Adaptation struct {
 
 // AdaptationField is the name of that extension field.
 const AdaptationField = "t2"
+
+// Explanation is what PathExplain answers: which weights the same request would be
+// answered with, and why. Nothing is generated, and nothing is counted.
+type Explanation struct {
+	// Object is ExplanationObject.
+	Object string `json:"object"`
+	// Model is the model name of the request.
+	Model    string `json:"model"`
+	Strategy string `json:"strategy"`
+	// Expert, Weights and Fallback are as in Adaptation.
+	Expert   string             `json:"expert"`
+	Weights  map[string]float64 `json:"weights,omitempty"`
+	Fallback string             `json:"fallback,omitempty"`
+	// Why says in words what led to the choice.
+	Why string `json:"why"`
+	// Labels are what pass 1 chose from, in the order of the set.
+	Labels []ExplainedLabel `json:"labels,omitempty"`
+	// MinProbability is what the most likely label had to reach; 0 is no bound.
+	MinProbability float64 `json:"minProbability,omitempty"`
+	// PromptTokens are those of the request's own prompt, which pass 2 would read;
+	// Pass1Tokens those of the prompt that pass 1 has read, 0 where there is none.
+	PromptTokens int `json:"promptTokens"`
+	Pass1Tokens  int `json:"pass1Tokens"`
+	// Pass1Seconds is the wall time of pass 1, waiting included; pass 2 does not run.
+	Pass1Seconds float64 `json:"pass1Seconds"`
+	// ExpertSetDigest says which set would have answered.
+	ExpertSetDigest string `json:"expertSetDigest,omitempty"`
+}
+
+// ExplanationObject is the kind of object that an Explanation is to OpenAI's
+// clients.
+const ExplanationObject = "adaptation.explanation"
+
+// ExplainedLabel is one of the answers that pass 1 compared.
+type ExplainedLabel struct {
+	// Expert is the name of the one that the label stands for, BaseName for
+	// OthersLabel.
+	Expert string `json:"expert"`
+	// Label is what the model would have had to say.
+	Label string `json:"label"`
+	// LogLikelihood is Σ log p of the label's tokens; nil where the model finds it
+	// impossible.
+	LogLikelihood *float64 `json:"logLikelihood"`
+	// Probability is that among the labels.
+	Probability float64 `json:"probability"`
+}
 
 // BaseName is what a model name "<policy>:base" pins: the base weights.
 const BaseName = "base"

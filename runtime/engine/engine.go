@@ -20,7 +20,8 @@
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
 // everything is merged. Else everything is unmerged if a step of all mixtures and
 // the base gains at least what a step of one mixture loses, c; or if there are
-// more mixtures than MaxComposed. Of the gain that the memory allows, d/c, three
+// more mixtures than MaxComposed, or more than can be listed (Set.Blends), each of
+// which would wait until it is composed. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
 // So two experts beside the base are enough for a small Llama, and five where

@@ -73,6 +73,8 @@ type Set struct {
 	Mixtures []Mixture
 	// Fixed says that nearly all of them will ask for the first one.
 	Fixed bool
+	// Blends says that they will ask for more mixtures of these than can be listed.
+	Blends bool
 }
 
 // variant is what computes a sequence from its first token to its last. Keys
@@ -122,7 +124,7 @@ func (p policy) decide(s Set) plan {
 		chosen = needs.plan(chosen)
 		chosen.matrices = slices.Clone(p.factors.Matrices)
 	case p.form == FormAuto && !s.Fixed && (p.factors.Attach != nil || len(needs.scaled) == 0):
-		if p.pays(needs) {
+		if s.Blends && len(needs.mixtures) > 0 || p.pays(needs) {
 			chosen = needs.plan(chosen)
 			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !needs.scaled[name] })
 		}

@@ -288,26 +288,30 @@ func TestTheSetAloneDecidesTheForm(t *testing.T) {
 	for name, c := range map[string]struct {
 		change  func(*engine.Options)
 		experts int
-		fixed   bool
+		set     engine.Set // Without its mixtures.
 		want    engine.Form
 	}{
-		"no experts":                   {everything, 0, false, engine.FormMerged},
-		"an expert beside the base":    {everything, 1, false, engine.FormMerged},
-		"two experts":                  {everything, 2, false, engine.FormUnmerged},
-		"several experts":              {everything, 4, false, engine.FormUnmerged},
-		"a fixed mixture":              {everything, 4, true, engine.FormMerged},
-		"seven, and costly factors":    {large, 7, false, engine.FormMerged},
-		"eight, and costly factors":    {large, 8, false, engine.FormUnmerged},
-		"one request a step":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, false, engine.FormMerged},
-		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, false, engine.FormUnmerged},
-		"no decomposition":             {func(o *engine.Options) { o.Factors = engine.Factors{} }, 4, false, engine.FormMerged},
-		"merged, as asked":             {func(o *engine.Options) { o.Form = engine.FormMerged }, 8, false, engine.FormMerged},
-		"unmerged, as asked":           {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 0, false, engine.FormUnmerged},
-		"unmerged, as asked, if fixed": {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 1, true, engine.FormUnmerged},
+		"no experts":                   {everything, 0, engine.Set{}, engine.FormMerged},
+		"an expert beside the base":    {everything, 1, engine.Set{}, engine.FormMerged},
+		"two experts":                  {everything, 2, engine.Set{}, engine.FormUnmerged},
+		"several experts":              {everything, 4, engine.Set{}, engine.FormUnmerged},
+		"a fixed mixture":              {everything, 4, engine.Set{Fixed: true}, engine.FormMerged},
+		"seven, and costly factors":    {large, 7, engine.Set{}, engine.FormMerged},
+		"eight, and costly factors":    {large, 8, engine.Set{}, engine.FormUnmerged},
+		"one request a step":           {func(o *engine.Options) { o.MaxBatch = 1 }, 4, engine.Set{}, engine.FormMerged},
+		"more than are kept merged":    {func(o *engine.Options) { o.MaxBatch, o.MaxComposed = 1, 3 }, 4, engine.Set{}, engine.FormUnmerged},
+		"no decomposition":             {func(o *engine.Options) { o.Factors = engine.Factors{} }, 4, engine.Set{}, engine.FormMerged},
+		"merged, as asked":             {func(o *engine.Options) { o.Form = engine.FormMerged }, 8, engine.Set{}, engine.FormMerged},
+		"unmerged, as asked":           {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 0, engine.Set{}, engine.FormUnmerged},
+		"unmerged, as asked, if fixed": {func(o *engine.Options) { o.Form = engine.FormUnmerged }, 1, engine.Set{Fixed: true}, engine.FormUnmerged},
+		"an expert in any blend":       {everything, 1, engine.Set{Blends: true}, engine.FormUnmerged},
+		"a blend of nothing":           {everything, 0, engine.Set{Blends: true}, engine.FormMerged},
+		"blends, merged as asked":      {func(o *engine.Options) { o.Form = engine.FormMerged }, 2, engine.Set{Blends: true}, engine.FormMerged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := start(t, c.change)
-			s := engine.Set{Mixtures: h.experts(t, c.experts), Fixed: c.fixed}
+			s := c.set
+			s.Mixtures = h.experts(t, c.experts)
 			before := h.Form()
 			if err := h.Prepare(t.Context(), s); err != nil {
 				t.Fatal(err)

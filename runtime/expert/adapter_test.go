@@ -212,6 +212,7 @@ func TestMixing(t *testing.T) {
 		{"nothing", nil, map[string][]float32{}},
 		{"one expert alone is itself", []expert.Weighted{{a, 1}}, a.Z},
 		{"halves; what one does not scale it leaves at one", []expert.Weighted{{a, 0.5}, {b, 0.5}}, map[string][]float32{"x": {1, 0.75}, "y": {1.5}}},
+		{"the base's share", []expert.Weighted{{a, 0.25}, {expert.Identity(), 0.75}}, map[string][]float32{"x": {1.125, 0.875}, "y": {1.25}}},
 		{"a share of nothing changes nothing", []expert.Weighted{{a, 0}, {b, 1}}, map[string][]float32{"x": {0.5, 1}, "y": {1}}},
 	} {
 		got, err := expert.Mix(c.mix)
@@ -284,7 +285,7 @@ func TestEveryMethodMixes(t *testing.T) {
 	for what, parts := range map[string][]expert.Weighted{
 		"add up to":     {{Adapter: svf, Alpha: 1}, {Adapter: lora, Alpha: 1}},
 		"more than one": {{Adapter: svf, Alpha: 0.5}, {Adapter: gains, Alpha: 0.5}},
-		"base model":    {{Adapter: svf, Alpha: 1}, {Adapter: expert.Adapter{Manifest: contract.ExpertManifest{BaseDigest: "b"}}, Alpha: 0}},
+		"base model":    {{Adapter: svf, Alpha: 1}, {Adapter: expert.Adapter{Z: svf.Z, Manifest: contract.ExpertManifest{BaseDigest: "b"}}, Alpha: 0}},
 	} {
 		if _, err := expert.Mix(parts); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("got %v, want %q", err, what)

@@ -8,9 +8,16 @@ import (
 	"math"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
+
+// Identity returns the expert that leaves every matrix as it is: in a mixture, its weight
+// is the share of the base weights. Its digest is contract.BaseName; it is in no file.
+func Identity() Adapter {
+	return Adapter{Manifest: contract.ExpertManifest{Digest: contract.BaseName}}
+}
 
 // Weighted is an expert and its share α in a mixture.
 type Weighted struct {
@@ -70,21 +77,23 @@ func Mix(mixture []Weighted) (map[string]Mixed, error) {
 
 // checkMixture returns the sum of the weights.
 func checkMixture(mixture []Weighted) (total float64, err error) {
-	var decomposition, method string
-	scaled := false
+	var base, decomposition, method string
+	scaled, first := false, true
 	for i, w := range mixture {
 		if math.IsNaN(w.Alpha) || math.IsInf(w.Alpha, 0) {
 			return 0, fmt.Errorf("weight %d is %v", i, w.Alpha)
 		}
-		m := w.Adapter.Manifest
-		if first := mixture[0].Adapter.Manifest; m.BaseDigest != first.BaseDigest {
-			return 0, fmt.Errorf("one is of base model %s, another of %s", first.BaseDigest, m.BaseDigest)
-		}
 		total += w.Alpha
+		m := w.Adapter.Manifest
+		if len(w.Adapter.Matrices()) == 0 {
+			continue // The base, of whatever model.
+		}
+		if !first && m.BaseDigest != base {
+			return 0, fmt.Errorf("one is of base model %s, another of %s", base, m.BaseDigest)
+		}
+		base, first = m.BaseDigest, false
 		if len(w.Adapter.Z) == 0 {
-			if len(w.Adapter.Matrices()) > 0 {
-				method = string(w.Adapter.Method)
-			}
+			method = string(w.Adapter.Method)
 			continue
 		}
 		if scaled && m.DecompositionDigest != decomposition {

@@ -19,10 +19,6 @@ import (
 	"github.com/transformersquared/operator/runtime/sample"
 )
 
-// strategyPinned is what contract.Adaptation.Strategy says of a request whose
-// model name chose the weights.
-const strategyPinned = "Pinned"
-
 // target is what a model name means at the moment a request comes in.
 type target struct {
 	set *servedSet // nil for the base before the first set.
@@ -87,23 +83,9 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	if c == nil {
 		return out, errNotLoaded
 	}
-	t, err := s.resolve(q.model)
+	t, r, err := s.admit(c, q)
 	if err != nil {
 		return out, err
-	}
-	r := q.request
-	if r.Prompt, err = encodePrompt(c, q); err != nil {
-		return out, err
-	}
-	if err := checkBias(c, r.Sampling.Bias); err != nil {
-		return out, err
-	}
-	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
-		r.MaxTokens = max(min(defaultCompletion, c.engine.LongestAnswer(len(r.Prompt))), 1)
-	}
-	// A prompt that pass 2 could not take is refused before pass 1 reads it.
-	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
-		return out, tooLong(err, q, c.engine.LongestAnswer(len(r.Prompt)))
 	}
 	if q.choices > 1 {
 		// All choices or none: a queue that is full in the middle would leave half
@@ -137,6 +119,30 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 		s.mu.Unlock()
 	}
 	return out, nil
+}
+
+// admit finds what a request's model name means and makes its prompt. What pass 2
+// could not answer is refused before pass 1 reads it.
+func (s *Server) admit(c *core, q query) (target, engine.Request, error) {
+	r := q.request
+	t, err := s.resolve(q.model)
+	if err != nil {
+		return t, r, err
+	}
+	if r.Prompt, err = encodePrompt(c, q); err != nil {
+		return t, r, err
+	}
+	if err := checkBias(c, r.Sampling.Bias); err != nil {
+		return t, r, err
+	}
+	longest := c.engine.LongestAnswer(len(r.Prompt))
+	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
+		r.MaxTokens = max(min(defaultCompletion, longest), 1)
+	}
+	if err := c.engine.Fits(len(r.Prompt), max(r.MaxTokens, 1)); err != nil {
+		return t, r, tooLong(err, q, longest)
+	}
+	return t, r, nil
 }
 
 // encodePrompt returns the tokens that pass 2 continues.
@@ -249,7 +255,8 @@ func (q query) subject(c *core) string {
 	return q.text
 }
 
-// decide runs pass 1, or takes the decision from the model's name.
+// decide runs pass 1, or takes the decision from the model's name. The time is 0
+// where there is no pass 1.
 func (s *Server) decide(ctx context.Context, c *core, t target, q query) (adapt.Decision, time.Duration, error) {
 	switch t.pinned {
 	case contract.BaseName:
@@ -260,13 +267,14 @@ func (s *Server) decide(ctx context.Context, c *core, t target, q query) (adapt.
 		if err != nil {
 			return d, 0, err
 		}
-		if t.set.strategy.Name() == contract.StrategyFixed {
-			return d, 0, nil // There is no pass 1.
+		took := time.Since(begun)
+		if t.set.strategy.Needs().Passes == 1 {
+			took = 0
 		}
 		if d.Cause != nil {
 			s.log.Warn("Pass 1 failed, used the fallback", "request", requestID(ctx), "expert", d.Expert, "error", d.Cause)
 		}
-		return d, time.Since(begun), nil
+		return d, took, nil
 	default:
 		return adapt.Decision{Expert: t.pinned, Weights: map[string]float64{t.pinned: 1}}, 0, nil
 	}
@@ -289,7 +297,7 @@ func (t target) mixture(d adapt.Decision) (engine.Mixture, error) {
 // adaptation describes the passes for the client.
 func (t target) adaptation(d adapt.Decision, pass1, pass2 time.Duration) contract.Adaptation {
 	a := contract.Adaptation{
-		Strategy: strategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities,
+		Strategy: contract.StrategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities, Fallback: d.Fallback,
 		Pass1Seconds: pass1.Seconds(), Pass2Seconds: pass2.Seconds(),
 	}
 	if t.set != nil {
@@ -304,7 +312,7 @@ func (t target) adaptation(d adapt.Decision, pass1, pass2 time.Duration) contrac
 // count keeps the numbers of Status.
 func (s *Server) count(t target, d adapt.Decision) {
 	s.requests.Add(1)
-	if t.pinned == "" && d.Fallback {
+	if t.pinned == "" && d.Fallback != "" {
 		s.fallbacks.Add(1)
 	}
 	if t.set == nil {

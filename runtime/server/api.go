@@ -21,13 +21,14 @@ import (
 // Bounds of the body of a request: text for a full context, generously, since
 // a token may spell many bytes and JSON may escape each of them.
 const (
-	minBodyBytes   = 64 << 10
-	bytesPerToken  = 64
-	headerRequest  = "X-Request-Id"
-	endpointChat   = "chat"
-	endpointText   = "completions"
-	endpointModels = "models"
-	endpointNone   = "none"
+	minBodyBytes    = 64 << 10
+	bytesPerToken   = 64
+	headerRequest   = "X-Request-Id"
+	endpointChat    = "chat"
+	endpointText    = "completions"
+	endpointExplain = "explain"
+	endpointModels  = "models"
+	endpointNone    = "none"
 )
 
 // API is the handler of contract.PortAPI.
@@ -35,10 +36,12 @@ func (s *Server) API() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, chatFormat{})))
 	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, textFormat{})))
+	mux.Handle("POST "+contract.PathExplain, s.observed(endpointExplain, s.explain))
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
 	for path, method := range map[string]string{
-		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathModels: http.MethodGet,
+		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathExplain: http.MethodPost,
+		contract.PathModels: http.MethodGet,
 	} {
 		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Allow", method)
@@ -46,8 +49,8 @@ func (s *Server) API() http.Handler {
 		}))
 	}
 	mux.Handle("/", s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
-		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s and %s",
-			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathModels)
+		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s, %s and %s",
+			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathExplain, contract.PathModels)
 	}))
 	return mux
 }
@@ -123,7 +126,7 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result
 		attrs = append(attrs,
-			slog.String("strategy", a.Strategy), slog.String("expert", a.Expert), slog.Bool("stream", rec.query.stream),
+			slog.String("strategy", a.Strategy), slog.String("expert", a.Expert), slog.String("fallback", a.Fallback), slog.Bool("stream", rec.query.stream),
 			slog.Float64("pass1", a.Pass1Seconds), slog.Float64("pass2", a.Pass2Seconds),
 			slog.Float64("waited", r.Waited.Seconds()), slog.Float64("firstToken", r.FirstToken.Seconds()),
 			slog.Int("promptTokens", r.PromptTokens), slog.Int("tokens", r.Tokens), slog.String("finish", r.Finish))

@@ -11,7 +11,7 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// FuzzBodies posts bodies to both endpoints and to the admin API. Whatever
+// FuzzBodies posts bodies to all endpoints and to the admin API. Whatever
 // comes, the server answers, blames no fault of the client on itself, and goes
 // on.
 func FuzzBodies(f *testing.F) {
@@ -33,7 +33,7 @@ func FuzzBodies(f *testing.F) {
 	api, admin := h.API(), h.Admin()
 	allowed := []int{200, 202, 400, 404, 413, 422, 503}
 	f.Fuzz(func(t *testing.T, body string) {
-		for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathExpertSet} {
+		for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathExplain, contract.PathExpertSet} {
 			method, handler := http.MethodPost, api
 			if path == contract.PathExpertSet {
 				method, handler = http.MethodPut, admin

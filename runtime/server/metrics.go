@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
@@ -60,9 +59,10 @@ func (m *metrics) request(endpoint string, status int, took time.Duration) {
 	m.seconds.WithLabelValues(endpoint).Observe(took.Seconds())
 }
 
+// answered counts an answer; pass1 is 0 where there was no pass 1.
 func (m *metrics) answered(out outcome, pass1 time.Duration) {
 	a := out.adaptation
-	if a.Strategy == contract.StrategyPrompt {
+	if pass1 > 0 {
 		m.passes.WithLabelValues("1", a.Strategy).Observe(pass1.Seconds())
 	}
 	m.passes.WithLabelValues("2", a.Strategy).Observe(a.Pass2Seconds)

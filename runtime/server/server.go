@@ -40,6 +40,9 @@ type Config struct {
 	// is read until it holds a set or one has come by contract.PathExpertSet.
 	Set     *contract.ExpertSet
 	SetFile string
+	// Lazy makes mixtures when the first request asks for them, and not before their
+	// set is taken into use: where requests are explained, none may ever do.
+	Lazy bool
 	// ContextLength, MaxBatch, MaxWaiting and CacheTokens are the engine's; 0 means
 	// its defaults.
 	ContextLength, MaxBatch, MaxWaiting, CacheTokens int

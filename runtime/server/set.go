@@ -103,7 +103,7 @@ func (s *Server) load(o *offer) attempted {
 	for {
 		set, err := newSet(c, o, experts)
 		if err == nil {
-			err = c.engine.Prepare(o.ctx, set.mixtures())
+			err = s.prepare(o.ctx, c, set)
 		}
 		if err == nil {
 			return attempted{set: set, failures: failures}
@@ -120,6 +120,14 @@ func (s *Server) load(o *offer) attempted {
 			return s.baseOnly(c, o, err)
 		}
 	}
+}
+
+// prepare makes what a set's requests will be computed with.
+func (s *Server) prepare(ctx context.Context, c *core, set *servedSet) error {
+	if s.config.Lazy {
+		return nil
+	}
+	return c.engine.Prepare(ctx, set.mixtures())
 }
 
 // culprit finds the expert of which alone a set's preparation failed.
@@ -142,7 +150,7 @@ func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
 	if err != nil {
 		return attempted{err: errors.Join(why, err)}
 	}
-	if err := c.engine.Prepare(o.ctx, set.mixtures()); err != nil {
+	if err := s.prepare(o.ctx, c, set); err != nil {
 		return attempted{err: errors.Join(why, err)}
 	}
 	return attempted{set: set, err: why}
@@ -289,28 +297,38 @@ func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expe
 	return v, nil
 }
 
-// mixtures lists the weights that requests of the set may need: each expert's,
-// in the set's order, and before them the fixed mixture.
+// mixtures lists the weights that requests of the set may need: those that the
+// strategy may choose, and each expert's, which a model name can pin, in the set's
+// order.
 func (s *servedSet) mixtures() engine.Set {
-	var list engine.Set
-	if s.spec.Strategy == contract.StrategyFixed {
-		// The strategy needs neither context nor request, and cannot fail.
-		if d, err := s.strategy.Decide(context.Background(), ""); err == nil {
-			if m, err := s.mixture(d.Weights); err == nil {
-				list.Mixtures, list.Fixed = append(list.Mixtures, m), true
-			}
+	needs := s.strategy.Needs()
+	list := engine.Set{Fixed: needs.Passes == 1, Blends: needs.Blends}
+	listed := map[string]bool{}
+	add := func(m engine.Mixture) {
+		if !listed[m.Key()] {
+			listed[m.Key()] = true
+			list.Mixtures = append(list.Mixtures, m)
+		}
+	}
+	for _, weights := range needs.Mixtures {
+		if m, err := s.mixture(weights); err == nil { // Else the request that asks for it is told.
+			add(m)
 		}
 	}
 	for _, ref := range s.spec.Experts {
-		list.Mixtures = append(list.Mixtures, s.experts[ref.Name].mixture)
+		add(s.experts[ref.Name].mixture)
 	}
 	return list
 }
 
-// mixture returns the weights Σα·z of a decision.
+// mixture returns the weights Σα·z of a decision. In a mixture, contract.BaseName
+// is the share of the base weights, z = 1.
 func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) {
 	parts := make([]expert.Weighted, 0, len(weights))
 	for _, name := range slices.Sorted(maps.Keys(weights)) {
+		if name == contract.BaseName {
+			continue
+		}
 		e, ok := s.experts[name]
 		if !ok {
 			return engine.Mixture{}, fmt.Errorf("the decision names expert %q, which is not in the set", name)
@@ -319,6 +337,9 @@ func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) 
 			return e.mixture, nil
 		}
 		parts = append(parts, expert.Weighted{Adapter: e.vector, Alpha: weights[name]})
+	}
+	if share := weights[contract.BaseName]; len(parts) > 0 {
+		parts = append(parts, expert.Weighted{Adapter: expert.Identity(), Alpha: share})
 	}
 	return engine.NewMixture(parts...)
 }

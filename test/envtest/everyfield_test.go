@@ -260,6 +260,8 @@ var policyRows = slices.Concat([]policyRow{
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}},
 	{"strategy.prompt.requestTokens", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.RequestTokens = new(int32(64)) }},
+	{"strategy.prompt.minProbability", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.MinProbability = "0.4" }},
+	{"strategy.prompt.topK", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.TopK = 2 }},
 	{"strategy.fallback.type", nothing, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
 	}},

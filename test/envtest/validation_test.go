@@ -132,6 +132,11 @@ func fallback(kind v1alpha1.FallbackType, name string) func(*v1alpha1.AdaptivePo
 	}
 }
 
+// prompting gives the strategy's own block.
+func prompting(block v1alpha1.PromptStrategy) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt = &block }
+}
+
 var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.ExpertVector), want string) {
 	checked(func(w world) *v1alpha1.ExpertVector { return w.expert("math") }, change, want)
 },
@@ -270,6 +275,21 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("wants pass 1 to look at something", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{RequestTokens: ptr.To[int32](1)}
 	}, "greater than or equal to 16"),
+	Entry("takes what is sure enough, and how many are mixed", prompting(v1alpha1.PromptStrategy{MinProbability: "0.5", TopK: 2}), accepted),
+	Entry("takes the most of both", prompting(v1alpha1.PromptStrategy{MinProbability: "1", TopK: 8}), accepted),
+	Entry("takes the least of both", prompting(v1alpha1.PromptStrategy{MinProbability: "0", TopK: 1}), accepted),
+	Entry("wants a probability to be one", prompting(v1alpha1.PromptStrategy{MinProbability: "1.01"}), "minProbability must be at most 1"),
+	Entry("wants a probability to be a number", prompting(v1alpha1.PromptStrategy{MinProbability: "-0.5"}), "minProbability"),
+	Entry("mixes eight at most", prompting(v1alpha1.PromptStrategy{TopK: 9}), "less than or equal to 8"),
+	Entry("mixes one at least", prompting(v1alpha1.PromptStrategy{TopK: -1}), "greater than or equal to 1"),
+	Entry("composes no end of mixtures", func(p *v1alpha1.AdaptivePolicy) {
+		prompting(v1alpha1.PromptStrategy{TopK: 2})(p)
+		p.Spec.Serving.Form = v1alpha1.FormMerged
+	}, "more mixtures than can be composed"),
+	Entry("composes what is not mixed", func(p *v1alpha1.AdaptivePolicy) {
+		prompting(v1alpha1.PromptStrategy{TopK: 1})(p)
+		p.Spec.Serving.Form = v1alpha1.FormMerged
+	}, accepted),
 	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}

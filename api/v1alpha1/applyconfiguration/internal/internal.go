@@ -835,12 +835,18 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
   map:
     fields:
+    - name: minProbability
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
     - name: requestTokens
       type:
         scalar: numeric
     - name: template
       type:
         scalar: string
+    - name: topK
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.ReferencedBy
   map:
     fields:

@@ -17,7 +17,8 @@ type AdaptationStatusApplyConfiguration struct {
 	// expert that was chosen, by name; base for the base weights; several names
 	// joined by + for a mixture.
 	Expert *string `json:"expert,omitempty"`
-	// weights that were composed; none for the base weights.
+	// weights that were composed; none for the base weights, whose share in a
+	// mixture has the name base.
 	Weights []ExpertWeightApplyConfiguration `json:"weights,omitempty"`
 	// time at which it was chosen.
 	Time *v1.Time `json:"time,omitempty"`

@@ -11,7 +11,7 @@ import (
 //
 // ExpertWeight is α of one expert.
 type ExpertWeightApplyConfiguration struct {
-	// name of the ExpertVector.
+	// name of the ExpertVector, or base for the base weights' share.
 	Name *string `json:"name,omitempty"`
 	// weight is α.
 	Weight *apiv1alpha1.Decimal `json:"weight,omitempty"`

@@ -14,7 +14,8 @@ type PolicyExpertApplyConfiguration struct {
 	// name of the ExpertVector.
 	Name *string `json:"name,omitempty"`
 	// weight is α, of strategy Fixed only, 0 to 1; the weights of a policy are
-	// divided by their sum. Where no expert has one, all have the same.
+	// divided by their sum. Where no expert has one, all have the same; else those
+	// without one, also those that expertSelector adds, take no part.
 	Weight *apiv1alpha1.Decimal `json:"weight,omitempty"`
 }
 

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
+)
+
 // PromptStrategyApplyConfiguration represents a declarative configuration of the PromptStrategy type for use
 // with apply.
 //
@@ -15,6 +19,16 @@ type PromptStrategyApplyConfiguration struct {
 	// half of them from the beginning and half from the end; 128 without it. A
 	// request of many documents is not read twice for its sake.
 	RequestTokens *int32 `json:"requestTokens,omitempty"`
+	// minProbability is what the probability of the most likely skill has to reach, 0
+	// to 1, among all skills and "others" (none of them), which has to reach it, too;
+	// below it the fallback answers. Without it, the most likely one is taken
+	// however likely it is.
+	MinProbability *apiv1alpha1.Decimal `json:"minProbability,omitempty"`
+	// topK is how many of the most likely skills are mixed, at most, each with its
+	// probability among them, rounded to sixteenths; 1 without it, the most likely
+	// one alone. The share of "others" is that of the base weights. Above 1, form
+	// Auto computes experts unmerged.
+	TopK *int32 `json:"topK,omitempty"`
 }
 
 // PromptStrategyApplyConfiguration constructs a declarative configuration of the PromptStrategy type for use with
@@ -36,5 +50,21 @@ func (b *PromptStrategyApplyConfiguration) WithTemplate(value string) *PromptStr
 // If called multiple times, the RequestTokens field is set to the value of the last call.
 func (b *PromptStrategyApplyConfiguration) WithRequestTokens(value int32) *PromptStrategyApplyConfiguration {
 	b.RequestTokens = &value
+	return b
+}
+
+// WithMinProbability sets the MinProbability field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MinProbability field is set to the value of the last call.
+func (b *PromptStrategyApplyConfiguration) WithMinProbability(value apiv1alpha1.Decimal) *PromptStrategyApplyConfiguration {
+	b.MinProbability = &value
+	return b
+}
+
+// WithTopK sets the TopK field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TopK field is set to the value of the last call.
+func (b *PromptStrategyApplyConfiguration) WithTopK(value int32) *PromptStrategyApplyConfiguration {
+	b.TopK = &value
 	return b
 }

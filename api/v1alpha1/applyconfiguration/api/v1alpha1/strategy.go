@@ -17,8 +17,8 @@ type StrategyApplyConfiguration struct {
 	Type *apiv1alpha1.StrategyType `json:"type,omitempty"`
 	// prompt configures strategy Prompt.
 	Prompt *PromptStrategyApplyConfiguration `json:"prompt,omitempty"`
-	// fallback is what answers where pass 1 cannot decide or fails; {type: Base}
-	// without it.
+	// fallback is what answers where pass 1 cannot decide, is not sure enough
+	// (prompt.minProbability) or fails; {type: Base} without it.
 	Fallback *FallbackApplyConfiguration `json:"fallback,omitempty"`
 }
 

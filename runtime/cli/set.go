@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/server"
+)
+
+// defaultName is the model name that means two passes, where nobody gives one.
+const defaultName = "demo"
+
+// setFlags are the flags of subcommands that choose among experts on disk.
+type setFlags struct {
+	modelFlags
+	name           string
+	strategy       string
+	fallback       string
+	template       string
+	descriptions   []string
+	requestTokens  int
+	minProbability float64
+	topK           int
+	context        int
+	// unnamed says that an expert's skill is its name where --expert gives none.
+	unnamed bool
+}
+
+// registerSet defines all of them but --name and --expert, of which subcommands
+// have different things to say.
+func (f *setFlags) registerSet(flags *pflag.FlagSet) {
+	flags.StringVar(&f.model, "model", "", "model folder `DIR`, in Hugging Face layout")
+	flags.StringVar(&f.decomposition, "decomposition", "", "`DIR` of the model's decomposition; without it, it is looked for beside the model and the experts")
+	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
+	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: "+strings.Join(adapt.Names(), " or "))
+	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
+	flags.StringVar(&f.template, "prompt-template", "", "`TEXT` of pass 1, with {skills} and {prompt}")
+	flags.IntVar(&f.requestTokens, "request-tokens", 0, "tokens of a longer request that pass 1 looks at; 0 means "+strconv.Itoa(contract.DefaultRequestTokens))
+	flags.Float64Var(&f.minProbability, "min-probability", 0, "use the fallback where pass 1 finds nothing this likely, 0 to 1")
+	flags.IntVar(&f.topK, "top-k", 1, "experts that pass 1 mixes at most, by their probabilities")
+	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
+	f.registerCompute(flags)
+}
+
+// server makes the configuration of a server of these experts: they are where the
+// flags say, and their skills are what the experts' own files say.
+func (f *setFlags) server() (server.Config, error) {
+	c := server.Config{
+		Name: f.name, ModelDir: f.model, DecompositionDir: f.decomposition, ContextLength: f.context,
+		DType: f.dtype, Backend: f.compute.backend, Threads: f.compute.threads,
+	}
+	switch {
+	case f.model == "":
+		return c, usagef("--model is missing: it is the folder with config.json and the weights")
+	case f.name == "" || strings.Contains(f.name, ":"):
+		return c, usagef("--name is %q: it must not be empty or have a colon, which pins an expert", f.name)
+	}
+	descriptions := map[string]string{}
+	for _, d := range f.descriptions {
+		name, text, ok := strings.Cut(d, "=")
+		if !ok {
+			return c, usagef("--describe %q is not NAME=TEXT", d)
+		}
+		descriptions[name] = text
+	}
+	set := contract.ExpertSet{
+		Strategy: f.strategy, Experts: []contract.ExpertRef{}, PromptTemplate: f.template, RequestTokens: f.requestTokens,
+		MinProbability: f.minProbability, TopK: f.topK, Fallback: f.fallback,
+	}
+	if f.topK == 0 { // Which means 1 in a set: a person who says 0 should hear of it.
+		return c, usagef("--top-k 0: mix at least 1")
+	}
+	places := map[string]string{}
+	for i, e := range f.experts {
+		ref, path, err := f.expertRef(e)
+		if err != nil {
+			return c, err
+		}
+		v, err := expert.Read(path)
+		if err != nil {
+			return c, err
+		}
+		f.experts[i] = path // Where findDecomposition looks.
+		if c.DecompositionDir == "" {
+			if c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest); err != nil {
+				return c, err
+			}
+		}
+		ref.Name = cmp.Or(ref.Name, v.Manifest.Skill)
+		ref.Digest, ref.Skill, ref.Description = v.Manifest.Digest, v.Manifest.Skill, descriptions[ref.Name]
+		delete(descriptions, ref.Name)
+		places[ref.Digest] = path
+		set.Experts = append(set.Experts, ref)
+	}
+	for name := range descriptions {
+		return c, usagef("--describe names %q, which no --expert does", name)
+	}
+	c.Set = &set
+	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
+		path, ok := places[ref.Digest]
+		if !ok {
+			return "", failure.Permanentf(contract.ReasonUsage, "expert %q (%s) is none of those given by --expert", ref.Name, ref.Digest)
+		}
+		return path, nil
+	}
+	return c, nil
+}
+
+// expertRef parses NAME=PATH or NAME=PATH:WEIGHT, without the name where it may be
+// missing.
+func (f *setFlags) expertRef(s string) (contract.ExpertRef, string, error) {
+	name, path, ok := strings.Cut(s, "=")
+	if f.unnamed && (!ok || strings.Contains(name, "/")) {
+		name, path, ok = "", s, true
+	} else if name == "" {
+		ok = false
+	}
+	if !ok || path == "" {
+		return contract.ExpertRef{}, "", usagef("--expert %q is not NAME=DIR", s)
+	}
+	ref := contract.ExpertRef{Name: name}
+	if head, tail, ok := cutLast(path, ":"); ok {
+		// A path may have a colon of its own.
+		if weight, err := strconv.ParseFloat(tail, 64); err == nil {
+			path, ref.Weight = head, weight
+		}
+	}
+	return ref, path, nil
+}
