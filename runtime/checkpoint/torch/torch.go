@@ -123,12 +123,12 @@ var (
 	tarMagicAt  = 257
 )
 
-// headBytes is how much of a file Saved and checkForm look at.
-const headBytes = 512
+// HeadBytes is how much of a file Saved looks at.
+const HeadBytes = 512
 
 // Saved reports whether a file that begins with head was written by some version of
 // torch.save, though it may be one that Read refuses with a reason. head should have
-// 512 bytes, if the file has so many.
+// HeadBytes, if the file has so many.
 func Saved(head []byte) bool {
 	return bytes.HasPrefix(head, zipMagic) || legacy(head) != ""
 }
@@ -146,7 +146,7 @@ func legacy(head []byte) string {
 }
 
 func checkForm(r io.ReaderAt, size int64) error {
-	head := make([]byte, min(size, headBytes))
+	head := make([]byte, min(size, HeadBytes))
 	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading: %w", err)
 	}
