@@ -6,9 +6,11 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // Compose returns a model in which every matrix that z scales is the dense
@@ -32,6 +34,56 @@ func Compose(ctx context.Context, m *model.Model, d *Decomposition, z map[string
 		}
 	}
 	return composed, nil
+}
+
+// ComposeMatrix returns the dense matrix W' = U·diag(σ⊙z)·Vᵀ [Out, In] on the host, in
+// float32: bit for bit what Compose puts into a model of the same backend that keeps
+// its matrices as float32.
+func ComposeMatrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, z []float32) (*tensor.Tensor, error) {
+	f, err := d.Factors(ctx, name)
+	if err == nil {
+		f.S, err = ScaledSigma(f.S, z)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("composing %s: %w", name, err)
+	}
+	w, err := composeOn(ctx, be, f)
+	if err != nil {
+		return nil, fmt.Errorf("composing %s: %w", name, err)
+	}
+	return w, nil
+}
+
+func composeOn(ctx context.Context, be backend.Backend, f model.Factors) (*tensor.Tensor, error) {
+	out, in, rank := f.U.Rows(), f.Vt.Cols(), len(f.S)
+	u, err := be.NewWeight(backend.F32, out, rank, f.U.Data)
+	if err != nil {
+		return nil, err
+	}
+	vt, err := be.NewWeight(backend.F32, rank, in, f.Vt.Data)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := be.NewWeight(backend.F32, out, in, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := be.Alloc(backend.F32, rank)
+	if err != nil {
+		return nil, err
+	}
+	defer be.Free(s)
+	if err := be.Upload(s, f.S); err != nil {
+		return nil, err
+	}
+	if err := be.Compose(ctx, dst, u, vt, s); err != nil {
+		return nil, err
+	}
+	data, err := be.WeightData(dst)
+	if err != nil {
+		return nil, err
+	}
+	return tensor.FromSlice(data, out, in)
 }
 
 // Attach returns a model that computes the named matrices factored, with z = 1,

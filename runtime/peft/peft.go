@@ -115,12 +115,12 @@ func (m Matrix) fits(out, in int) error {
 	return nil
 }
 
-// Merge changes W [Out, In] and, where the projection has one, its bias [Out] into what
-// computes the same as the projection with the adapter. It is the plain definition, in
-// float64, and takes Out·In·R multiplications.
-func (m Matrix) Merge(w *tensor.Tensor, bias []float32) error {
-	if len(w.Shape) != 2 || bias != nil && len(bias) != w.Rows() {
-		return fmt.Errorf("merging an adapter into a matrix %v with a bias of %d", w.Shape, len(bias))
+// Merge changes W [Out, In] into what computes the same as the projection with the
+// adapter; see MergeBias for its bias. It is the plain definition, in float64, and
+// takes Out·In·R multiplications.
+func (m Matrix) Merge(w *tensor.Tensor) error {
+	if len(w.Shape) != 2 {
+		return fmt.Errorf("merging an adapter into a tensor %v, which is no matrix", w.Shape)
 	}
 	if err := m.fits(w.Rows(), w.Cols()); err != nil {
 		return fmt.Errorf("merging an adapter: %w", err)
@@ -145,11 +145,8 @@ func (m Matrix) Merge(w *tensor.Tensor, bias []float32) error {
 		switch {
 		case m.Magnitude != nil:
 			factor = float64(m.Magnitude[o]) / math.Sqrt(norm)
-		case m.Vector != nil && !m.Feedforward:
+		case m.ScalesBias():
 			factor = float64(m.Vector[o])
-			if bias != nil {
-				bias[o] = float32(float64(bias[o]) * factor)
-			}
 		}
 		for i := range row {
 			x := sum[i] * factor
@@ -161,6 +158,23 @@ func (m Matrix) Merge(w *tensor.Tensor, bias []float32) error {
 			}
 			row[i] = float32(x)
 		}
+	}
+	return nil
+}
+
+// ScalesBias reports whether the adapter scales outputs, and so the projection's bias.
+func (m Matrix) ScalesBias() bool { return m.Vector != nil && !m.Feedforward }
+
+// MergeBias is Merge for the bias [Out] of the projection, which only IA3 changes.
+func (m Matrix) MergeBias(bias []float32) error {
+	if !m.ScalesBias() {
+		return nil
+	}
+	if len(bias) != len(m.Vector) {
+		return fmt.Errorf("merging an adapter of %d outputs into a bias of %d", len(m.Vector), len(bias))
+	}
+	for o, v := range m.Vector {
+		bias[o] *= v
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func TestAdaptersMergeAsPEFTMergesThem(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := a.Matrices[matrix].Merge(w, nil); err != nil {
+				if err := a.Matrices[matrix].Merge(w); err != nil {
 					t.Fatal(err)
 				}
 				for i := range w.Data {
@@ -339,21 +339,26 @@ func TestAdaptersOfOtherModelsDoNotFit(t *testing.T) {
 func TestIA3ScalesTheBiasOfOutputs(t *testing.T) {
 	w := &tensor.Tensor{Shape: []int{2, 2}, Data: []float32{1, 2, 3, 4}}
 	bias := []float32{10, 20}
-	if err := (peft.Matrix{Vector: []float32{2, 3}}).Merge(w, bias); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		m          peft.Matrix
+		want, then []float32
+	}{
+		{peft.Matrix{Vector: []float32{2, 3}}, []float32{2, 4, 9, 12}, []float32{20, 60}},
+		{peft.Matrix{Vector: []float32{2, 3}, Feedforward: true}, []float32{4, 12, 18, 36}, []float32{20, 60}},
+	} {
+		if err := errors.Join(c.m.Merge(w), c.m.MergeBias(bias)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(w.Data, c.want) || !slices.Equal(bias, c.then) {
+			t.Errorf("%v: %v, %v", c.m, w.Data, bias)
+		}
 	}
-	if !slices.Equal(w.Data, []float32{2, 4, 9, 12}) || !slices.Equal(bias, []float32{20, 60}) {
-		t.Errorf("outputs: %v, %v", w.Data, bias)
-	}
-	if err := (peft.Matrix{Vector: []float32{2, 3}, Feedforward: true}).Merge(w, bias); err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(w.Data, []float32{4, 12, 18, 36}) || !slices.Equal(bias, []float32{20, 60}) {
-		t.Errorf("inputs: %v, %v", w.Data, bias)
+	if err := (peft.Matrix{Vector: []float32{2, 3}}).MergeBias([]float32{1}); err == nil {
+		t.Error("a bias of another length was scaled")
 	}
 	zero := tensor.New(2, 2)
 	m := peft.Matrix{A: tensor.New(1, 2), B: tensor.New(2, 1), Scale: 1, Magnitude: []float32{1, 1}}
-	if err := m.Merge(zero, nil); err == nil || !strings.Contains(err.Error(), "NaN") {
+	if err := m.Merge(zero); err == nil || !strings.Contains(err.Error(), "NaN") {
 		t.Errorf("DoRA of a row of zeros: %v", err)
 	}
 }
