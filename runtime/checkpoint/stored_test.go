@@ -51,7 +51,7 @@ func TestStoredTensorsLieAsTheReferenceLaysThem(t *testing.T) {
 
 func TestTensorsThatDoNotAddUpAreNotWritten(t *testing.T) {
 	short := entry("x", tensor.F32, 2)
-	short.Write = func(w io.Writer) error { return nil }
+	short.Write = func(io.Writer) error { return nil }
 	long := entry("x", tensor.F32, 2)
 	long.Size = 9
 	for name, c := range map[string]struct {

@@ -156,14 +156,7 @@ func (f *exportFlags) merged(ctx context.Context, base *checkpoint.Checkpoint) (
 	if err != nil {
 		return nil, nil, err
 	}
-	err = a.Fits(func(name string) (out, in int, ok bool) {
-		info, ok := base.Info(name + weightSuffix)
-		if !ok || len(info.Shape) != 2 || !strings.HasPrefix(name, "model.layers.") || !slices.Contains(expert.Modules(), expert.ModuleOf(name)) {
-			return 0, 0, false
-		}
-		return info.Shape[0], info.Shape[1], true
-	})
-	if err != nil {
+	if err := a.Fits(projections(base)); err != nil {
 		return nil, nil, err
 	}
 	replace := map[string]export.Compute{}
@@ -186,4 +179,15 @@ func (f *exportFlags) merged(ctx context.Context, base *checkpoint.Checkpoint) (
 		}
 	}
 	return replace, map[string]string{"t2.adapter": a.Config.Type()}, nil
+}
+
+// projections says which shapes [out, in] the projections of a model have.
+func projections(base *checkpoint.Checkpoint) func(name string) (out, in int, ok bool) {
+	return func(name string) (out, in int, ok bool) {
+		info, ok := base.Info(name + weightSuffix)
+		if !ok || len(info.Shape) != 2 || !strings.HasPrefix(name, "model.layers.") || !slices.Contains(expert.Modules(), expert.ModuleOf(name)) {
+			return 0, 0, false
+		}
+		return info.Shape[0], info.Shape[1], true
+	}
 }

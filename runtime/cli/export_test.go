@@ -141,6 +141,33 @@ func tensors(t *testing.T, path string) map[string]*tensor.Tensor {
 	return all
 }
 
+func TestOtherPeoplesFilesAreInspected(t *testing.T) {
+	llama, mistral := withTokenizer(t, "llama"), withTokenizer(t, "mistral")
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		want []string
+	}{
+		"LoRA":             {[]string{"../peft/testdata/patterns"}, 0, []string{"LORA, as", "größe", "1 2 3", "6 matrices (down_proj, o_proj, up_proj)"}},
+		"DoRA":             {[]string{"../peft/testdata/dora"}, 0, []string{"LORA (DoRA)", "2 matrices"}},
+		"IA3 of this base": {[]string{"../peft/testdata/ia3", "--base", llama}, 0, []string{"IA3", "136 parameters", "yes"}},
+		"of another base":  {[]string{"../peft/testdata/ia3", "--base", mistral}, contract.ExitFailed, []string{"no: ", "k_proj"}},
+		"as JSON":          {[]string{"../peft/testdata/lora", "--json"}, 0, []string{`"type": "LORA"`, `"ranks": [`}},
+		"of PyTorch":       {[]string{"../expert/testdata/reference/policy_params.pt"}, 0, []string{"6 tensors, 120 elements, BF16"}},
+		"a whole module":   {[]string{"../checkpoint/torch/testdata/whole.pt"}, contract.ExitFailed, nil},
+	} {
+		o := t2(t, nil, "", append([]string{"inspect"}, c.args...)...)
+		if o.code != c.code {
+			t.Errorf("%s: status %d, %s", name, o.code, o.stderr)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(o.stdout, want) {
+				t.Errorf("%s: %q is not in %s", name, want, o.stdout)
+			}
+		}
+	}
+}
+
 func TestBiasesAreScaledWithTheOutputs(t *testing.T) {
 	base := withTokenizer(t, "qwen2")
 	const q = "model.layers.1.self_attn.q_proj"
