@@ -60,7 +60,8 @@ func (c *Checkpoint) Stored(name string) (Stored, error) {
 // referenceOrder has the format's dtypes as its reference implementation orders them:
 // by alignment. The widest are written first, so that all lie aligned.
 var referenceOrder = []string{
-	"BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16",
+	"BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
+	"F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16",
 	"I32", "U32", "F32", "C64", "F64", "I64", "U64",
 }
 

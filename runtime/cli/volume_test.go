@@ -183,7 +183,7 @@ func TestAnExpertOfTheReferenceImplementationIsImported(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := pod(t, contract.ImportSpec{Path: "../checkpoint/torch/testdata/whole.pt", Digest: entry.SHA256, DataDir: data, DecompositionDigest: d.Digest}, nil, "import")
-	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonInvalidExpert || !strings.Contains(o.termination.Message, "__main__.Small") {
+	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonInvalidExpert || !strings.Contains(o.termination.Message, "expert from ../checkpoint/torch/testdata/whole.pt: ") || !strings.Contains(o.termination.Message, "__main__.Small") {
 		t.Errorf("a whole module: status %d, %+v", o.code, o.termination)
 	}
 }

@@ -63,14 +63,29 @@ func IsReference(path string) (_ bool, err error) {
 // of a combination. Of the manifest, the digests are set. What is malformed is
 // contract.ReasonInvalidExpert, what is of another model
 // contract.ReasonDecompositionMismatch.
-func ReadReference(path string, d *Decomposition) (Vector, error) {
-	saved, err := torch.Open(path)
+func ReadReference(path string, d *Decomposition) (_ Vector, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Vector{}, fmt.Errorf("reading expert: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stat, err := f.Stat()
+	if err != nil {
+		return Vector{}, fmt.Errorf("reading expert: %w", err)
+	}
+	return ParseReference(f, stat.Size(), path, d)
+}
+
+// ParseReference is ReadReference of size bytes that name names in errors.
+func ParseReference(r io.ReaderAt, size int64, name string, d *Decomposition) (Vector, error) {
+	saved, err := torch.Read(r, size, name)
 	if err != nil {
 		return Vector{}, failure.Content(contract.ReasonInvalidExpert, err)
 	}
 	v, err := referenceVector(saved, d)
 	if err != nil {
-		return Vector{}, failure.Content(contract.ReasonInvalidExpert, fmt.Errorf("%s: %w", path, err))
+		// What is classified already keeps its reason within.
+		return Vector{}, failure.Content(contract.ReasonInvalidExpert, fmt.Errorf("%s: %w", name, err))
 	}
 	return v, nil
 }

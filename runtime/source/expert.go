@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -166,8 +167,8 @@ func (t *taking) describe(from tree) (contract.ExpertManifest, error) {
 	}
 	t.file = entry.SHA256
 	path := filepath.Join(t.dir, expert.VectorFile)
-	if err := t.convert(path); err != nil {
-		return contract.ExpertManifest{}, fmt.Errorf("expert from %s: %w", from, err)
+	if err := t.convert(path, from.String()); err != nil {
+		return contract.ExpertManifest{}, fmt.Errorf("expert from %w", err)
 	}
 	v, err := expert.ReadVector(path)
 	if err != nil {
@@ -177,18 +178,32 @@ func (t *taking) describe(from tree) (contract.ExpertManifest, error) {
 }
 
 // convert replaces a file of the paper's reference implementation by the expert that
-// it holds; others it leaves alone.
-func (t *taking) convert(path string) error {
+// it holds; others it leaves alone. The source is what errors name: the file lies
+// where nobody will find it.
+func (t *taking) convert(path, source string) error {
 	saved, err := expert.IsReference(path)
 	if err != nil || !saved {
 		return err
 	}
-	v, err := expert.ReadReference(path, t.decomposition)
+	v, err := t.parse(path, source)
 	if err != nil {
 		return err
 	}
 	v.Manifest.Skill = t.skill
 	return expert.WriteVectorFile(path, v)
+}
+
+func (t *taking) parse(path, source string) (_ expert.Vector, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return expert.Vector{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stat, err := f.Stat()
+	if err != nil {
+		return expert.Vector{}, err
+	}
+	return expert.ParseReference(f, stat.Size(), source, t.decomposition)
 }
 
 // noExpert classifies that a source has no expert.
