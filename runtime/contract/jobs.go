@@ -173,7 +173,8 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Decomposing, Baseline, Training, Validating, Saving.
+	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
+	// Validating, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
