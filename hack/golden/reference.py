@@ -13,7 +13,9 @@ SakanaAI/self-adaptive-llms saves of an expert of runtime/model/testdata/llama,
                           sigmoid(p) of two experts, and their weights
     composed.safetensors  W' of each matrix, by its compose_new_params in float64
 
-combination.pt is of the experts 0 and 1; the other files are of expert 0.
+combination.pt is of the experts 0 and 1; the other files are of expert 0. Made
+anew, all files are the same but legacy.pt and script.pt, which have addresses of
+memory in them.
 Made with PyTorch 1.13.
 """
 
