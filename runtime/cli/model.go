@@ -70,12 +70,17 @@ func (f *computeFlags) openAsked() (backend.Backend, error) {
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
+	f.registerMixture(flags)
+	f.registerCompute(flags)
+}
+
+// registerMixture defines the flags that say which model and which experts.
+func (f *modelFlags) registerMixture(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "folder of the model, in Hugging Face layout (required)")
 	flags.StringVar(&f.decomposition, "decomposition", "",
 		"folder of the model's decomposition; without it, it is looked for beside the model and the expert")
 	flags.StringArrayVar(&f.experts, "expert", nil,
 		"folder or file of an expert, with :WEIGHT if you like; several are mixed, evenly unless weighted")
-	f.registerCompute(flags)
 }
 
 // registerCompute defines the flags that say how to compute.
@@ -152,24 +157,35 @@ func cutLast(s, separator string) (head, tail string, ok bool) {
 }
 
 func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expert.Weighted) (*model.Model, error) {
-	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
-	if err != nil {
-		return nil, err
-	}
-	d, err := expert.OpenDecomposition(dir)
+	d, mixed, err := f.mix(mixture)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range mixture {
-		if err := errors.Join(w.Adapter.Fits(d), w.Adapter.FitsModel(m.Linears())); err != nil {
+		if err := w.Adapter.FitsModel(m.Linears()); err != nil {
 			return nil, err
 		}
 	}
-	mixed, err := expert.Mix(mixture)
-	if err != nil {
-		return nil, err
-	}
 	return expert.Compose(ctx, m, d, mixed)
+}
+
+// mix returns what the mixture does to each matrix, and the decomposition that it scales.
+func (f *modelFlags) mix(mixture []expert.Weighted) (*expert.Decomposition, map[string]expert.Mixed, error) {
+	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := expert.OpenDecomposition(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range mixture {
+		if err := w.Adapter.Fits(d); err != nil {
+			return nil, nil, err
+		}
+	}
+	mixed, err := expert.Mix(mixture)
+	return d, mixed, err
 }
 
 // findDecomposition returns the folder of a decomposition: the flag's, or, in
