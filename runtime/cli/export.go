@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -30,6 +33,7 @@ const (
 type exportFlags struct {
 	modelFlags
 	adapter    string
+	peft       bool
 	out        string
 	shardBytes int64
 }
@@ -66,12 +70,38 @@ base model's number format rounds.`,
 	f.registerMixture(flags)
 	f.compute.register(flags)
 	flags.StringVar(&f.adapter, "adapter", "", "merge the LoRA, DoRA or IA3 adapter in `DIR`, in PEFT's format, instead of experts")
+	flags.BoolVar(&f.peft, "peft", false, "write the one expert, of LoRA, DoRA or IA3, as an adapter in PEFT's format instead of a model")
 	flags.StringVar(&f.out, "out", "", "write the model to `DIR`, which must not be there yet (required)")
 	flags.Int64Var(&f.shardBytes, "shard-bytes", export.DefaultShardBytes, "split weights that are larger than this into files of this size")
 	return cmd
 }
 
+// exportAdapter writes the one expert in PEFT's format.
+func (f *exportFlags) exportAdapter() error {
+	mixture, err := f.mixture()
+	if err != nil {
+		return err
+	}
+	if len(mixture) != 1 || f.adapter != "" {
+		return usagef("--peft writes one --expert, and there are %d: mixtures have no form in PEFT's format", len(mixture))
+	}
+	a, err := mixture[0].Adapter.PEFT(f.model)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(f.out), artifact.DirMode); err != nil {
+		return fmt.Errorf("exporting to %s: %w", f.out, err)
+	}
+	if err := os.Mkdir(f.out, artifact.DirMode); err != nil {
+		return failure.Permanent(contract.ReasonUsage, fmt.Errorf("exporting to %s: %w", f.out, err))
+	}
+	return peft.Write(f.out, a)
+}
+
 func (f *exportFlags) export(ctx context.Context, p *jobs.Progress) (result contract.Termination, err error) {
+	if f.peft {
+		return result, f.exportAdapter()
+	}
 	p.Phase("Verifying", 0, 0)
 	base, err := checkpoint.OpenDir(f.model)
 	if err != nil {

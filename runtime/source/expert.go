@@ -7,12 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/peft"
+	"github.com/transformersquared/operator/runtime/tensor"
 )
 
 // maxExpertFiles bounds the files of an expert's folder; training makes four.
@@ -88,7 +92,7 @@ func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decom
 	if err != nil {
 		return contract.ExpertManifest{}, err
 	}
-	taken := &taking{dir: stage.Dir(), decomposition: d, skill: spec.Skill}
+	taken := &taking{dir: stage.Dir(), data: spec.DataDir, decomposition: d, skill: spec.Skill}
 	m, err := taken.expert(ctx, from)
 	if err = errors.Join(err, from.close()); err != nil {
 		return m, err
@@ -112,10 +116,10 @@ func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decom
 
 // taking is the arrival of an expert in a folder.
 type taking struct {
-	dir           string
+	dir, data     string
 	decomposition *expert.Decomposition
 	skill         string
-	// file is the SHA-256 of a source that is one file.
+	// file is the SHA-256 of a source that is one file, or of an adapter's weights.
 	file string
 }
 
@@ -129,8 +133,12 @@ func (t *taking) expert(ctx context.Context, from tree) (contract.ExpertManifest
 	}
 	err := from.take(ctx, contract.ManifestFile, filepath.Join(t.dir, contract.ManifestFile), maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := from.take(ctx, expert.File, filepath.Join(t.dir, expert.File), maxExpertFile); err != nil {
-			return contract.ExpertManifest{}, noExpert(from, err)
+		err := from.take(ctx, expert.File, filepath.Join(t.dir, expert.File), maxExpertFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return t.adapter(ctx, from)
+		}
+		if err != nil {
+			return contract.ExpertManifest{}, err
 		}
 		return t.describe(from)
 	}
@@ -156,6 +164,75 @@ func (t *taking) expert(ctx context.Context, from tree) (contract.ExpertManifest
 		t.file = m.Files[0].SHA256
 	}
 	return m, nil
+}
+
+// adapter makes the expert of an adapter in PEFT's format.
+func (t *taking) adapter(ctx context.Context, from tree) (_ contract.ExpertManifest, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(t.dir), ".peft-")
+	if err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := from.take(ctx, peft.ConfigFile, filepath.Join(dir, peft.ConfigFile), maxSmallFile); err != nil {
+		return contract.ExpertManifest{}, noExpert(from, err)
+	}
+	weights := peft.WeightsFile
+	err = from.take(ctx, weights, filepath.Join(dir, weights), maxExpertFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		weights = peft.PickleFile
+		err = from.take(ctx, weights, filepath.Join(dir, weights), maxExpertFile)
+	}
+	if err != nil {
+		return contract.ExpertManifest{}, noExpert(from, err)
+	}
+	entry, err := artifact.HashFile(dir, weights)
+	if err != nil {
+		return contract.ExpertManifest{}, fmt.Errorf("hashing adapter: %w", err)
+	}
+	t.file = entry.SHA256
+	v, err := t.fromPEFT(ctx, dir)
+	if err != nil {
+		return contract.ExpertManifest{}, fmt.Errorf("adapter from %s: %w", from, err)
+	}
+	path := filepath.Join(t.dir, expert.File)
+	if err := expert.WriteFile(path, v); err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	if v, err = expert.Read(path); err != nil {
+		return contract.ExpertManifest{}, err
+	}
+	return v.Manifest, artifact.WriteManifest(t.dir, v.Manifest)
+}
+
+func (t *taking) fromPEFT(ctx context.Context, dir string) (v expert.Adapter, err error) {
+	a, err := peft.Read(ctx, dir)
+	if err != nil {
+		return v, err
+	}
+	dm := t.decomposition.Manifest()
+	place, err := contract.ArtifactDir(t.data, contract.DirModels, dm.BaseDigest)
+	if err != nil {
+		return v, err
+	}
+	base, err := checkpoint.OpenDir(place)
+	if err != nil {
+		return v, fmt.Errorf("the base model: %w", err)
+	}
+	defer func() { err = errors.Join(err, base.Close()) }()
+	const suffix = ".weight"
+	shape := func(name string) (out, in int, ok bool) {
+		info, ok := base.Info(name + suffix)
+		if !ok || len(info.Shape) != 2 || !slices.Contains(expert.Modules(), expert.ModuleOf(name)) {
+			return 0, 0, false
+		}
+		return info.Shape[0], info.Shape[1], true
+	}
+	if err := a.Fits(shape); err != nil {
+		return v, err
+	}
+	v, err = expert.FromPEFT(ctx, a, func(name string) (*tensor.Tensor, error) { return base.Tensor(name + suffix) })
+	v.Manifest = contract.ExpertManifest{BaseDigest: dm.BaseDigest, DecompositionDigest: dm.Digest, Skill: t.skill}
+	return v, err
 }
 
 // describe writes the manifest of a folder that has an expert's file alone, which
@@ -211,5 +288,5 @@ func noExpert(from tree, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no expert (%s): %w", from, expert.File, err)
+	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no expert (%s), nor an adapter (%s): %w", from, expert.File, peft.ConfigFile, err)
 }
