@@ -107,8 +107,8 @@ type ExpertSet struct {
 	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
 	// the most.
 	TopK int `json:"topK,omitempty"`
-	// Fallback names the expert used where pass 1 cannot decide or fails;
-	// empty means the base weights.
+	// Fallback names the expert used where pass 1 cannot decide, is not sure enough
+	// or fails; empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
 }
 
