@@ -108,6 +108,7 @@ __device__ __forceinline__ void copyTiles(const Pipeline &p, int steps, const bf
     }
     arriveWithCopies(full);
   }
+  asm volatile("cp.async.wait_all;" ::: "memory");  // No thread ends before what it copies is there.
 }
 
 // multiplyTiles is what the two groups do that multiply. take(a, step) reads a group's part

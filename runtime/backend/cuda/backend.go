@@ -10,6 +10,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
@@ -19,6 +20,8 @@ type Options struct {
 	Device int
 	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
 	Memory int64
+	// Hopper says when kernels are used that only compute capability 9.0 has.
+	Hopper Choice
 }
 
 // Backend is a backend.Backend on one GPU.
@@ -28,6 +31,7 @@ type Backend struct {
 	memory  *memory
 	kernels map[string]*kernel
 	targets []string // The PTX files that were chosen.
+	twins   twins
 
 	capturing sync.Mutex   // One at a time.
 	launches  atomic.Int64 // Kernels that were ever queued.
@@ -40,7 +44,10 @@ var storage = []backend.DType{backend.F32}
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
-func Open(o Options) (*Backend, error) {
+func Open(o Options) (*Backend, error) { return open(o, kernels.Load) }
+
+// open is Open with the PTX of hopperUnit from elsewhere.
+func open(o Options, load loader) (*Backend, error) {
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -60,6 +67,9 @@ func Open(o Options) (*Backend, error) {
 		owner.memory = b.memory
 		return b.loadKernels()
 	})
+	if err == nil {
+		err = b.chooseTwins(o.Hopper, load)
+	}
 	if err != nil {
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
@@ -119,7 +129,7 @@ func (b *Backend) Describe() []backend.Fact {
 	const gigabyte = 1 << 30
 	info := b.Memory()
 	version := cu.Version()
-	return []backend.Fact{
+	facts := []backend.Fact{
 		{Name: "Device", Value: b.info.name},
 		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
@@ -127,6 +137,7 @@ func (b *Backend) Describe() []backend.Fact {
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
 		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
 	}
+	return append(facts, b.twins.facts...)
 }
 
 // Sync implements backend.Device.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
@@ -29,8 +30,7 @@ func BenchmarkCopy(b *testing.B) {
 func BenchmarkProduct(b *testing.B) {
 	for _, kind := range backend.DTypes() {
 		for _, n := range []int{1, 8, 64, 512, 4096} {
-			b.Run(fmt.Sprintf("type=%s/rows=%d", kind, n), func(b *testing.B) {
-				be := newTest(b)
+			withAndWithout(b, fmt.Sprintf("type=%s/rows=%d", kind, n), kind == backend.BF16 && n >= largeRows, func(b *testing.B, be *Backend) {
 				w, err := be.NewWeight(kind, inner, hidden, nil)
 				if err != nil {
 					b.Fatal(err)
@@ -52,7 +52,10 @@ func BenchmarkProduct(b *testing.B) {
 // BenchmarkCompose makes one matrix of its factors; an 8B model has 224, of which these
 // are the largest.
 func BenchmarkCompose(b *testing.B) {
-	be := newTest(b)
+	withAndWithout(b, "type=bf16", true, benchmarkCompose)
+}
+
+func benchmarkCompose(b *testing.B, be *Backend) {
 	newWeight := func(out, in int) backend.Weight {
 		w, err := be.NewWeight(backend.BF16, out, in, nil)
 		if err != nil {
@@ -63,6 +66,15 @@ func BenchmarkCompose(b *testing.B) {
 	dst, u, vt := newWeight(inner, hidden), newWeight(inner, hidden), newWeight(hidden, hidden)
 	s, _ := pair(b, be, hidden)
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
+}
+
+// withAndWithout runs a benchmark with Hopper's kernels, where the device and their results permit,
+// and where they are twins of others without them.
+func withAndWithout(b *testing.B, name string, both bool, run func(*testing.B, *Backend)) {
+	b.Run(name, func(b *testing.B) { run(b, newTest(b)) })
+	if both {
+		b.Run(name+"/hopper=never", func(b *testing.B) { run(b, openTest(b, Options{Hopper: Never}, kernels.Load)) })
+	}
 }
 
 // pair returns two cleared buffers.

@@ -13,4 +13,10 @@
 // is row-major with rows of a multiple of 64 elements, filled up with zeros; int8 weights
 // have their scales apart. What a backward product multiplies with is a transposed copy,
 // made when it is first needed.
+//
+// On compute capability 9.0 some kernels have twins that only it runs. Opening a device
+// compares and times them (hopper.go): those with the same bits are used for everything,
+// those with other last bits for composing alone, since which kernel a product takes
+// depends on how many rows it has, and Capabilities.RowInvariant promises that their bits
+// do not. Describe says what was decided, and Options.Hopper overrides the measurement.
 package cuda

@@ -17,40 +17,55 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
+	shared   int // The largest dynamic shared memory of a block, in bytes.
 	function unsafe.Pointer
 }
 
-// loadKernels loads the PTX of all units that suits the device. It runs on the owner.
+// loader returns the PTX of a unit for a device, as kernels.Load does.
+type loader func(unit string, c kernels.Capability) (kernels.Module, error)
+
+// loadKernels loads the PTX of all units that every device runs. It runs on the owner.
 func (b *Backend) loadKernels() error {
 	b.kernels = map[string]*kernel{}
-	for _, unit := range kernels.Units() {
-		module, err := kernels.Load(unit, b.info.capability)
-		if err != nil {
+	for _, unit := range b.info.capability.Units() {
+		if unit == hopperUnit {
+			continue // chooseTwins loads it.
+		}
+		if err := b.loadUnit(unit, kernels.Load); err != nil {
 			return err
 		}
-		loaded, err := cu.LoadData(module.Text)
-		if err != nil {
-			return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
+	}
+	return nil
+}
+
+// loadUnit loads the PTX of a unit that suits the device. It runs on the owner.
+func (b *Backend) loadUnit(unit string, load loader) error {
+	module, err := load(unit, b.info.capability)
+	if err != nil {
+		return err
+	}
+	loaded, err := cu.LoadData(module.Text)
+	if err != nil {
+		return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
+	}
+	b.owner.modules = append(b.owner.modules, loaded)
+	b.targets = append(b.targets, unit+"."+string(module.Target))
+	for _, k := range kernels.All() {
+		if k.Unit != unit || !k.In(module.Target) {
+			continue
 		}
-		b.owner.modules = append(b.owner.modules, loaded)
-		b.targets = append(b.targets, unit+"."+string(module.Target))
-		for _, k := range kernels.All() {
-			if k.Unit != unit || !k.In(module.Target) {
-				continue
+		for _, entry := range k.Entries() {
+			function, err := loaded.Function(entry)
+			if err != nil {
+				return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
 			}
-			for _, entry := range k.Entries() {
-				function, err := loaded.Function(entry)
-				if err != nil {
-					return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
+			own := &kernel{name: entry, threads: k.Threads, params: len(k.Params), shared: k.Shared, function: handle(function)}
+			if k.Shared > 48<<10 {
+				if err := allowShared(own.function, k.Shared); err != nil {
+					return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
 				}
-				own := &kernel{name: entry, threads: k.Threads, params: len(k.Params), function: handle(function)}
-				if k.Shared > 48<<10 {
-					if err := allowShared(own.function, k.Shared); err != nil {
-						return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
-					}
-				}
-				b.kernels[entry] = own
 			}
+			b.kernels[entry] = own
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -45,6 +46,20 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 		most := 1
 		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
 			most++
+		}
+		if b.byGroups(n, all[0].w) {
+			for most < len(all) && b.byGroups(n, all[most].w) && all[most].readsAs(all[0]) {
+				most++
+			}
+			err := b.productsByGroups(n, all[:most])
+			if err == nil {
+				all = all[most:]
+				continue
+			}
+			if !errors.Is(err, backend.ErrDeviceMemory) {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+			most = 1 // The twin has the same bits, and needs no memory.
 		}
 		if err := b.products(n, all[:most]); err != nil {
 			return err
