@@ -74,8 +74,10 @@ func (b *Backend) chooseTwins(c Choice, load loader) error {
 	if c == Never || b.info.capability != (kernels.Capability{Major: 9}) {
 		return nil
 	}
-	err := b.owner.now(func() error { return b.loadUnit(hopperUnit, load) })
+	all := map[string]kernel{}
+	err := b.owner.now(func() error { return b.loadUnit(hopperUnit, load, all) })
 	if err == nil {
+		b.kernels.file(all)
 		err = b.compareTwins(c)
 	}
 	if err == nil || !refused(err) {
@@ -339,15 +341,6 @@ const (
 	turnTile     = 64
 )
 
-// launchGroups launches a kernel with all the shared memory that it may have.
-func (b *Backend) launchGroups(name string, grid [3]int, arguments ...any) error {
-	k := b.kernels[name]
-	if k == nil {
-		return fmt.Errorf("there is no kernel %s", name)
-	}
-	return b.launch(name, grid, k.shared, arguments...)
-}
-
 func groupTiles(rows, outputs int) [3]int {
 	return [3]int{(rows + groupRows - 1) / groupRows, (outputs + groupOutputs - 1) / groupOutputs, 1}
 }
@@ -376,13 +369,13 @@ func (b *Backend) productsByGroups(n int, all []multiplication) error {
 	}
 	defer x.giver.give() // All that reads it is queued before whoever gets it next.
 	const perThread = 8
-	err = b.launch("arrange_f32", b.blocksOf(rows*p.w.pitch/perThread, 256), 0,
-		x.at(), p.x, p.bank, p.index, n, p.w.columns, p.w.columns, rows)
+	err = b.launch(b.kernelOf(opArrange, backend.F32), b.blocksOf(rows*p.w.pitch/perThread, 256), 0,
+		x.at(), p.x, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(rows))
+	k := b.kernelFor(opProduct, backend.F32, backend.BF16, group)
 	for i := 0; i < len(all) && err == nil; i++ {
 		p := &all[i]
-		none := address(0)
-		err = b.launchGroups("product_bf16_f32_group", groupTiles(n, p.w.rows),
-			p.y, x.at(), p.w.at(), none, none, none, n, p.w.rows, p.w.columns, p.w.pitch, rows, p.w.rows, p.flags())
+		err = b.launch(k, groupTiles(n, p.w.rows), k.shared,
+			p.y, x.at(), p.w.at(), 0, 0, 0, whole(n), whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(rows), whole(p.w.rows), p.flags())
 	}
 	return err
 }
@@ -397,9 +390,11 @@ func (b *Backend) composeByGroups(to, u, vt *matrix, s address) error {
 	}
 	defer turned.giver.give()
 	grid := [3]int{(u.columns + turnTile - 1) / turnTile, rows / turnTile, 1}
-	if err := b.launch("turn_bf16", grid, 0, turned.at(), vt.at(), u.columns, to.columns, vt.pitch, rows); err != nil {
+	if err := b.launch(b.kernelFor(opTurn, backend.F32, backend.BF16, plain), grid, 0,
+		turned.at(), vt.at(), whole(u.columns), whole(to.columns), whole(vt.pitch), whole(rows)); err != nil {
 		return err
 	}
-	return b.launchGroups("composegroup_bf16_"+kernelName(to.kind), groupTiles(to.pitch, to.rows),
-		to.at(), u.at(), turned.at(), s, to.rows, u.columns, to.columns, to.pitch, u.pitch, rows)
+	k := b.kernelFor(opComposeGroup, to.kind, backend.BF16, plain)
+	return b.launch(k, groupTiles(to.pitch, to.rows), k.shared,
+		to.at(), u.at(), turned.at(), s, whole(to.rows), whole(u.columns), whole(to.columns), whole(to.pitch), whole(u.pitch), whole(rows))
 }

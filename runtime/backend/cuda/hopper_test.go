@@ -98,7 +98,7 @@ func TestHoppersKernelsComputeWhatTheOthersDo(t *testing.T) {
 	if software && (own.twins.products != everywhere || own.twins.composing != everywhere) {
 		t.Fatalf("on the software driver both have the bits of their twins: %+v", own.twins)
 	}
-	if told(other, "products") != "" || other.kernels["turn_bf16"] != nil {
+	if told(other, "products") != "" || other.kernelFor(opTurn, backend.F32, backend.BF16, plain).function != nil {
 		t.Errorf("Never loads them: %v", other.Describe())
 	}
 	before := own.launches.Load()
