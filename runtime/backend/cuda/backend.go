@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -46,8 +47,25 @@ var storage = []backend.DType{backend.F32}
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
 func Open(o Options) (*Backend, error) { return open(o, kernels.Load) }
 
-// open is Open with the PTX of hopperUnit from elsewhere.
+// open is Open with the PTX of hopperUnit from elsewhere. A device that these kernels have
+// spoilt is opened anew without them.
 func open(o Options, load loader) (*Backend, error) {
+	b, err := openOnce(o, load)
+	spoilt, found := errors.AsType[*twinsError](err)
+	if !found || !errors.Is(err, backend.ErrDeviceLost) {
+		return b, err
+	}
+	o.Hopper = Never
+	if !spoilt.stuck {
+		if b, again := openOnce(o, load); again == nil {
+			b.twins.facts = notUsed(spoilt)
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%w; with %s=never in the environment these kernels are not tried", err, EnvHopper)
+}
+
+func openOnce(o Options, load loader) (*Backend, error) {
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -71,6 +89,10 @@ func open(o Options, load loader) (*Backend, error) {
 		err = b.chooseTwins(o.Hopper, load)
 	}
 	if err != nil {
+		if own, found := errors.AsType[*twinsError](err); found && own.stuck {
+			// Closing would wait for the kernel. The process is to end.
+			return nil, fmt.Errorf("open the GPU: %w", err)
+		}
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
 		}

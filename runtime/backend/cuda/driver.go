@@ -69,6 +69,7 @@ const (
 	resultContextActive    = int(C.CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE)
 	resultHostRegistered   = int(C.CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED)
 	resultHostUnregistered = int(C.CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED)
+	resultNotReady         = int(C.CUDA_ERROR_NOT_READY)
 	resultInvalidPTX       = int(C.CUDA_ERROR_INVALID_PTX)
 	resultNotFound         = int(C.CUDA_ERROR_NOT_FOUND)
 	resultInvalidValue     = int(C.CUDA_ERROR_INVALID_VALUE)

@@ -28,6 +28,23 @@ const (
 	Never
 )
 
+// EnvHopper is the environment variable by which a user overrides the choice: "always" or
+// "never", in the sense of those; "auto" is as if it were not there.
+const EnvHopper = "T2_HOPPER"
+
+// ChoiceOf returns the choice that a value of EnvHopper stands for.
+func ChoiceOf(value string) (Choice, error) {
+	switch value {
+	case "", "auto":
+		return WhenFaster, nil
+	case "always":
+		return Always, nil
+	case "never":
+		return Never, nil
+	}
+	return WhenFaster, fmt.Errorf("%s=%q: it is one of auto, always and never", EnvHopper, value)
+}
+
 // hopperUnit is the unit with kernels that only compute capability 9.0 runs.
 const hopperUnit = "hopper"
 
@@ -83,9 +100,33 @@ func (b *Backend) chooseTwins(c Choice, load loader) error {
 	if err == nil || !refused(err) {
 		return err
 	}
-	b.twins = twins{facts: []backend.Fact{{Name: "Hopper's kernels", Value: "not used: " + err.Error()}}}
+	b.twins = twins{facts: notUsed(err)}
 	return nil
 }
+
+// notUsed is the fact that something keeps the kernels from being used.
+func notUsed(err error) []backend.Fact {
+	return []backend.Fact{{Name: "Hopper's kernels", Value: "not used: " + err.Error()}}
+}
+
+// twinsError is what went wrong while twins were compared.
+type twinsError struct {
+	what  string // Was compared.
+	stuck bool   // A kernel does not end.
+	err   error
+}
+
+func (e *twinsError) Error() string {
+	return fmt.Sprintf("compare %s by kernels %s with their twins: %v", e.what, hopperUnit, e.err)
+}
+
+func (e *twinsError) Unwrap() error { return e.err }
+
+// patience is how long a kernel may take that is compared: some hundred times as long as
+// it needs.
+var patience = 10 * time.Second
+
+var errStuck = fmt.Errorf("%w: a kernel has not ended", backend.ErrDeviceLost)
 
 // refused reports whether the driver would not take a kernel, and goes on with others.
 func refused(err error) bool {
@@ -121,7 +162,7 @@ func (b *Backend) compareTwins(c Choice) error {
 		}{{&products, b.probeProduct}, {&composing, b.probeCompose}} {
 			both, err := one.run(p)
 			if err != nil {
-				return fmt.Errorf("compare %s by kernels %s with their twins: %w", one.what, hopperUnit, err)
+				return &twinsError{what: one.what, stuck: errors.Is(err, errStuck), err: err}
 			}
 			one.add(both)
 		}
@@ -293,6 +334,9 @@ func (b *Backend) timed(operation func() error) (best time.Duration, err error) 
 		return nil
 	})
 	defer func() {
+		if errors.Is(err, errStuck) {
+			return // The process is to end.
+		}
 		ended := b.owner.now(func() (err error) {
 			for i := range events {
 				if events[i] != (cu.Event{}) {
@@ -316,8 +360,8 @@ func (b *Backend) timed(operation func() error) (best time.Duration, err error) 
 		}
 		var took float64 // Milliseconds.
 		err := b.owner.now(func() error {
-			if err := events[1].Synchronize(); err != nil {
-				return of("cuEventSynchronize", err)
+			if err := await(events[1]); err != nil {
+				return err
 			}
 			var err error
 			took, err = events[0].Elapsed(events[1])
@@ -332,6 +376,21 @@ func (b *Backend) timed(operation func() error) (best time.Duration, err error) 
 		}
 	}
 	return best, nil
+}
+
+// await waits for an event, but not for ever: a device cannot be told to end a kernel. It
+// runs on the owner.
+func await(e cu.Event) error {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Microsecond) {
+		err := of("cuEventQuery", e.Query())
+		var r *resultError
+		if !errors.As(err, &r) || r.result != resultNotReady {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w after %v", errStuck, patience)
+		}
+	}
 }
 
 // What blocks of kernels/hopper.cu compute.

@@ -156,6 +156,7 @@ func TestWrongHopperKernelsAreNotUsed(t *testing.T) {
 	}{
 		"another sign":        {func(s string) string { return strings.ReplaceAll(s, ", 1, 1, 1, 0;", ", 1, -1, 1, 0;") }, nowhere, nowhere, "not used: their results are not those"},
 		"another order":       {swapped, nowhere, whereAlone, "other last bits"},
+		"a barrier too early": {func(s string) string { return strings.ReplaceAll(s, ", 129;", ", 128;") }, nowhere, nowhere, "not used: compare products by kernels hopper with their twins: the device is lost"},
 		"not PTX":             {func(s string) string { return strings.Replace(s, "wgmma.fence", "wgmma.hence", 1) }, nowhere, nowhere, "not used: kernels hopper: "},
 		"an entry is missing": {func(s string) string { return strings.ReplaceAll(s, "turn_bf16", "turned_bf16") }, nowhere, nowhere, "not used: kernels hopper: turn_bf16"},
 	} {
@@ -206,5 +207,16 @@ func TestSlowHopperKernelsAreNotUsed(t *testing.T) {
 		if !strings.Contains(told(b, what), "times as fast") {
 			t.Errorf("%s: %q", what, told(b, what))
 		}
+	}
+}
+
+func TestTheChoiceOfTheEnvironment(t *testing.T) {
+	for value, want := range map[string]Choice{"": WhenFaster, "auto": WhenFaster, "always": Always, "never": Never} {
+		if got, err := ChoiceOf(value); got != want || err != nil {
+			t.Errorf("%q is %v, %v", value, got, err)
+		}
+	}
+	if _, err := ChoiceOf("yes"); err == nil || !strings.Contains(err.Error(), `T2_HOPPER="yes": it is one of auto, always and never`) {
+		t.Errorf("%v", err)
 	}
 }
