@@ -66,7 +66,10 @@ const (
 // twins are the kernels of kernels/hopper.cu as far as they are used, and why.
 type twins struct {
 	products, composing trust
-	facts               []backend.Fact
+	// fewest is of how many tiles a product must be: a tile is twice as large as one of
+	// the twin's, so that few would leave multiprocessors idle that the twin uses.
+	fewest int
+	facts  []backend.Fact
 }
 
 // How far the results of twins may differ, as normalised mean square error: what the
@@ -176,6 +179,9 @@ func (b *Backend) compareTwins(c Choice) error {
 		}
 	}
 	b.twins = twins{products: products.decide(c), composing: composing.decide(c)}
+	if c == WhenFaster {
+		b.twins.fewest = b.info.processors / 2
+	}
 	// Products of many rows must have the bits of those of a few.
 	if b.twins.products < everywhere {
 		b.twins.products = nowhere
@@ -420,7 +426,11 @@ func groupRowsOf(n int) int { return (n + groupRows - 1) / groupRows * groupRows
 
 // byGroups reports whether a product is one for kernels/hopper.cu.
 func (b *Backend) byGroups(n int, w *matrix) bool {
-	return b.twins.products == everywhere && n >= largeRows && w.kind == backend.BF16
+	if b.twins.products != everywhere || n < largeRows || w.kind != backend.BF16 {
+		return false
+	}
+	tiles := groupTiles(n, w.rows)
+	return tiles[0]*tiles[1] >= b.twins.fewest
 }
 
 // productsByGroups computes products of many rows that all read the same, scaled alike.

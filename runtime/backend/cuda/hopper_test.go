@@ -203,6 +203,24 @@ func TestSlowHopperKernelsAreNotUsed(t *testing.T) {
 	}
 	b := openTest(t, Options{}, kernels.Load)
 	onlyHopper(t, b)
+	if b.twins.fewest < b.info.processors/2 {
+		t.Errorf("a product of %d tiles is taken, on %d multiprocessors", b.twins.fewest, b.info.processors)
+	}
+	b.twins.products = everywhere // Whatever was measured.
+	for _, c := range []struct {
+		n    int
+		w    matrix
+		want bool
+	}{
+		{largeRows, matrix{kind: backend.BF16, rows: 1024}, false},
+		{4096, matrix{kind: backend.BF16, rows: 4096}, true},
+		{largeRows - 1, matrix{kind: backend.BF16, rows: 1 << 20}, false},
+		{4096, matrix{kind: backend.Int8, rows: 4096}, false},
+	} {
+		if got := b.byGroups(c.n, &c.w); got != c.want {
+			t.Errorf("%d rows by %d outputs of %s: %v", c.n, c.w.rows, c.w.kind, got)
+		}
+	}
 	for _, what := range []string{"products", "composing"} {
 		if !strings.Contains(told(b, what), "times as fast") {
 			t.Errorf("%s: %q", what, told(b, what))
