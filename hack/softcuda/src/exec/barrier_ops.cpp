@@ -27,13 +27,11 @@ struct Place {
 
 Place shared_place(Decoder& d, size_t at, bool generic) {
   Address a = d.address(d.operand(at), generic ? Space::generic : Space::shared);
-  if (a.offset < 0 || a.offset > (1 << 30)) {
-    if (!generic || a.offset < 0) d.fail("the offset in shared memory is out of range");
-  }
-  // The address of a variable in generic space is beyond 32 bits: the window is taken off here.
-  auto offset = static_cast<uint64_t>(a.offset);
-  if (generic && offset >= kSharedWindow) return {a.base, static_cast<uint32_t>(offset - kSharedWindow), 0};
-  return {a.base, static_cast<uint32_t>(offset), (a.narrow ? kNarrow : 0) | (generic ? kGeneric : 0)};
+  // A variable's address in generic space is beyond 32 bits: the window is taken off here.
+  bool variable = generic && static_cast<uint64_t>(a.offset) >= kSharedWindow;
+  if (variable) a.offset -= static_cast<int64_t>(kSharedWindow);
+  if (a.offset < 0 || a.offset > (1 << 30)) d.fail("the offset in shared memory is out of range");
+  return {a.base, static_cast<uint32_t>(a.offset), (a.narrow ? kNarrow : 0) | (generic && !variable ? kGeneric : 0)};
 }
 
 uint32_t shared_offset(const Warp& w, Slot base, uint32_t offset, uint32_t form, int lane) {
@@ -158,7 +156,7 @@ int arrive(Warp& w, const Inst& i) {
   return kNext;
 }
 
-constexpr uint32_t kParity = 4, kTry = 8;
+constexpr uint32_t kParity = 4;
 
 // more: base, state or parity; a: the predicate.
 int wait(Warp& w, const Inst& i) {
@@ -202,7 +200,7 @@ void scope(Decoder& d, std::initializer_list<std::string_view> orders) {
   d.one_of({"cta", "cluster"});
 }
 
-// space gives whether the address is generic.
+// is_generic takes the state space.
 bool is_generic(Decoder& d) {
   if (d.has("shared::cluster")) d.fail("barriers of other blocks of a cluster are not supported");
   return !(d.has("shared") || d.has("shared::cta"));
@@ -229,7 +227,7 @@ void mbarrier(Decoder& d) {
       if (d.operand(0).kind != ptx::Operand::sink) outs.push_back(d.out(0, Type::b64)), x |= kState;
       break;
     case 4: d.want(2), fn = arrive, x = kExpect; break;
-    default: d.want(3, what == 7 ? 4 : 3), fn = wait, at = 1, x = (parity ? kParity : 0) | (what == 7 ? kTry : 0); break;
+    default: d.want(3, what == 7 ? 4 : 3), fn = wait, at = 1, x = parity ? kParity : 0; break;
   }
   Place p = shared_place(d, at, generic);
   ins.push_back(p.base);
@@ -265,7 +263,7 @@ int begin_bulk(Warp& w, const Inst& i) {
     int status = global_source(w, i, l, c.from, c.bytes);
     if (status == kNext) status = shared_free(w, i, l, c.to, c.bytes);
     if (status != kNext) return status;
-    // Not before what the thread does next: other copies to the same place are a race.
+    // Copies are not ordered among each other.
     for (auto& o : b.bulk_copies)
       if (o.bytes && o.to < c.to + c.bytes && c.to < o.to + o.bytes)
         return fault(w, i, l, c.to, "race", kErrorLaunchFailed, "two bulk copies to shared memory at byte " + std::to_string(std::max(o.to, c.to)) + " at once");
