@@ -19,6 +19,9 @@ type Options struct {
 	Device int
 	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
 	Memory int64
+	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
+	// T2_CUSOLVER do, and else they compute nothing.
+	CuBLAS, CuSOLVER backend.LibraryUse
 }
 
 // Backend is a backend.Backend on one GPU.
@@ -28,6 +31,7 @@ type Backend struct {
 	memory  *memory
 	kernels map[string]*kernel
 	targets []string // The PTX files that were chosen.
+	libraries
 
 	capturing sync.Mutex   // One at a time.
 	launches  atomic.Int64 // Kernels that were ever queued.
@@ -39,8 +43,13 @@ var _ backend.Backend = (*Backend)(nil)
 var storage = []backend.DType{backend.F32}
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
-// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
+// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
+// and backend.ErrLibrary where a library that is asked for cannot be used.
 func Open(o Options) (*Backend, error) {
+	uses, err := o.readUses()
+	if err != nil {
+		return nil, err
+	}
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -55,11 +64,14 @@ func Open(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}
+	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
 	})
+	if err == nil {
+		err = b.openLibraries()
+	}
 	if err != nil {
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
@@ -90,7 +102,11 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: storage}
+	return backend.Capabilities{
+		Backward: true, Storage: storage,
+		// cuBLAS chooses how it adds by the shape of all.
+		RowInvariant: b.blas == nil || b.blasUse != backend.LibraryAlways, RowInvariantBackward: b.blas == nil,
+	}
 }
 
 // Memory implements backend.Device.
@@ -119,14 +135,13 @@ func (b *Backend) Describe() []backend.Fact {
 	const gigabyte = 1 << 30
 	info := b.Memory()
 	version := cu.Version()
-	return []backend.Fact{
+	return append([]backend.Fact{
 		{Name: "Device", Value: b.info.name},
 		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
 		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
-		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
-	}
+	}, b.libraryFacts()...)
 }
 
 // Sync implements backend.Device.

@@ -12,35 +12,49 @@ import (
 
 // MatMul implements backend.LinearOps.
 func (b *Backend) MatMul(n int, products ...backend.Product) error {
-	return b.multiply("matmul", n, products, func(w *weight) (*matrix, error) { return &w.matrix, nil })
+	return b.multiply("matmul", n, products, false)
 }
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
-	return b.multiply("matmul backward", n, products, (*weight).backward)
+	return b.multiply("matmul backward", n, products, true)
 }
 
 // multiply checks all products before it begins one.
-func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) (*matrix, error)) error {
+func (b *Backend) multiply(op string, n int, products []backend.Product, back bool) error {
 	all := make([]multiplication, len(products))
 	for i, p := range products {
 		own, err := b.weight(op, p.W)
 		if err != nil {
 			return err
 		}
-		if all[i].w, err = layout(own); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
+		if all[i].w, all[i].library = &own.matrix, b.byLibrary(n, own.matrix.kind, back); all[i].library {
+			all[i].plain = back
+		} else if back {
+			if all[i].w, err = own.backward(); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
 		}
-		args, err := operands(op, operand{"y", p.Y, n * all[i].w.rows}, operand{"x", p.X, n * all[i].w.columns})
+		inputs := all[i].inputs()
+		args, err := operands(op, operand{"y", p.Y, n * all[i].outputs()}, operand{"x", p.X, n * inputs})
 		if err != nil {
 			return err
 		}
 		all[i].y, all[i].x, all[i].add = args[0].start, args[1].start, p.Add
-		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, all[i].w.columns); err != nil {
+		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, inputs); err != nil {
 			return err
 		}
 	}
+	libraryProducts := b.libraryProducts(n)
+	defer libraryProducts.scratch.give()
 	for len(all) > 0 {
+		if all[0].library {
+			if err := libraryProducts.multiply(&all[0], all[0].result()); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+			all = all[1:]
+			continue
+		}
 		// As many together as one launch takes.
 		most := 1
 		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
@@ -55,12 +69,30 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 }
 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
-// scaled where there is a bank.
+// scaled where there is a bank; or, plain, y [n, columns] (+)= x [n, rows]·w.
 type multiplication struct {
 	y, x        address
 	w           *matrix
 	bank, index address
 	add         bool
+	// Plain products are the library's; it computes those that say so.
+	plain, library bool
+}
+
+// inputs is the length of x's rows.
+func (p *multiplication) inputs() int {
+	if p.plain {
+		return p.w.rows
+	}
+	return p.w.columns
+}
+
+// outputs is the length of y's rows.
+func (p *multiplication) outputs() int {
+	if p.plain {
+		return p.w.columns
+	}
+	return p.w.rows
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -149,7 +181,7 @@ type input struct {
 
 // readsAs reports whether another product has the same input, scaled alike.
 func (p *multiplication) readsAs(o multiplication) bool {
-	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
+	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.inputs() == o.inputs()
 }
 
 func (p *multiplication) flags() int {
@@ -217,7 +249,11 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if err := b.pack(&w, 0, m, args[2].start); err != nil {
 		return err
 	}
-	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
+	p := multiplication{y: args[0].start, x: args[1].start, w: &w, add: add}
+	if b.byLibrary(n, backend.F32, false) {
+		return b.libraryProduct(n, &p)
+	}
+	return b.products(n, []multiplication{p})
 }
 
 // Gather implements backend.LinearOps.
