@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,8 @@ type Options struct {
 	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
 	// T2_CUSOLVER do, and else they compute nothing.
 	CuBLAS, CuSOLVER backend.LibraryUse
+	// Log is told once if cuSOLVER is not precise enough; nil means slog.Default.
+	Log *slog.Logger
 }
 
 // Backend is a backend.Backend on one GPU.
@@ -32,6 +35,8 @@ type Backend struct {
 	kernels map[string]*kernel
 	targets []string // The PTX files that were chosen.
 	libraries
+	logger  *slog.Logger
+	doubted sync.Once // Told the log.
 
 	capturing sync.Mutex   // One at a time.
 	launches  atomic.Int64 // Kernels that were ever queued.
@@ -64,7 +69,7 @@ func Open(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses}
+	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -122,6 +123,8 @@ func (b *Backend) libraryFacts() []backend.Fact {
 	}
 	return []backend.Fact{{Name: "cuBLAS", Value: products}, {Name: "cuSOLVER", Value: factors}}
 }
+
+func (b *Backend) log() *slog.Logger { return cmp.Or(b.logger, slog.Default()) }
 
 // libraryError says of a status what kind it is, where somebody can do something.
 func libraryError(err error) error {

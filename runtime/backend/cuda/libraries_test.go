@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -47,5 +48,16 @@ func TestConformsWithCuBLAS(t *testing.T) {
 			}
 			backendtest.RunProducts(t, func(testing.TB) backend.Backend { return b })
 		})
+	}
+}
+
+// TestConformsWithCuSOLVER runs the suite's decompositions by cuSOLVER. Those that it, or
+// its stand-in, leaves without a basis are our own.
+func TestConformsWithCuSOLVER(t *testing.T) {
+	var said strings.Builder
+	b := openWith(t, Options{CuSOLVER: backend.LibraryAlways, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	backendtest.RunDecompose(t, func(testing.TB) backend.Backend { return b })
+	if n := strings.Count(said.String(), "said once"); n > 1 || n == 0 && onSoftware(t) {
+		t.Errorf("it was said %d times that cuSOLVER is not good enough: %s", n, said.String())
 	}
 }
