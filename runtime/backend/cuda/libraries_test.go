@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,5 +60,136 @@ func TestConformsWithCuSOLVER(t *testing.T) {
 	backendtest.RunDecompose(t, func(testing.TB) backend.Backend { return b })
 	if n := strings.Count(said.String(), "said once"); n > 1 || n == 0 && onSoftware(t) {
 		t.Errorf("it was said %d times that cuSOLVER is not good enough: %s", n, said.String())
+	}
+}
+
+// TestADoubtfulDecompositionIsOurOwn wants our own factors, to the bit, and a word in the
+// log, where cuSOLVER's are wrong.
+func TestADoubtfulDecompositionIsOurOwn(t *testing.T) {
+	needsStandIns(t)
+	const out, in = 24, 40
+	w := make([]float32, out*in)
+	for i := range w {
+		w[i] = float32((i*i*7+i*3)%101) - 50
+	}
+	own, err := newTest(t).Decompose(t.Context(), w, out, in, backend.F32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for wish, reason := range map[string]string{
+		"wrong": "the product of its factors is off by", "values": "the product of its factors is off by", "unconverged": "it did not converge", "": "",
+	} {
+		t.Setenv("SOFTCUDA_GESVDJ", wish)
+		var said strings.Builder
+		b := openWith(t, Options{CuSOLVER: backend.LibraryAlways, Log: slog.New(slog.NewTextHandler(&said, nil))})
+		for range 2 {
+			f, err := b.Decompose(t.Context(), w, out, in, backend.F32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if same := slices.Equal(f.U, own.U) && slices.Equal(f.S, own.S) && slices.Equal(f.Vt, own.Vt); same != (wish != "") {
+				t.Errorf("%q: the factors are our own: %v", wish, same)
+			}
+		}
+		if n := strings.Count(said.String(), "level=WARN"); wish == "" && n != 0 || wish != "" && n != 1 || !strings.Contains(said.String(), reason) {
+			t.Errorf("%q: want one word in the log, with %q: %s", wish, reason, said.String())
+		}
+	}
+}
+
+// TestWhatCuBLASComputes tells by the bits, which the stand-in's order of summation makes
+// others than ours, what each use leaves to our own kernels.
+func TestWhatCuBLASComputes(t *testing.T) {
+	needsStandIns(t)
+	const size, few, many = 96, skinnyRows, 20
+	data := make([]float32, size*size)
+	for i := range data {
+		data[i] = float32((i*i*13+i*5)%97)/97 - 0.5
+	}
+	compute := func(b *Backend, kind backend.DType, n int, back bool) []float32 {
+		w, err := b.NewWeight(kind, size, size, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := b.Give(slices.Clone(data[:n*size]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := b.Alloc(backend.F32, n*size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		multiply := b.MatMul
+		if back {
+			multiply = b.MatMulBackward
+		}
+		if err := multiply(n, backend.Product{Y: y, X: x, W: w}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := b.Take(y)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	own := newTest(t)
+	for _, use := range backend.LibraryUses() {
+		b := openWith(t, Options{CuBLAS: use})
+		for _, kind := range backend.DTypes() {
+			for _, n := range []int{few, many} {
+				for _, back := range []bool{false, true} {
+					want := n == many && kind != backend.Int8 && (use == backend.LibraryAlways || back && use != backend.LibraryNever)
+					if got := !slices.Equal(compute(b, kind, n, back), compute(own, kind, n, back)); got != want {
+						t.Errorf("cuBLAS for %q, weights of %s, %d rows, backward %v: computed by it: %v, want %v", use, kind, n, back, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestCuBLASIsCaptured replays a product of many rows for other contents of its input.
+func TestCuBLASIsCaptured(t *testing.T) {
+	b := openWith(t, Options{CuBLAS: backend.LibraryAlways})
+	const n, size = 20, 64
+	values := func(seed int) []float32 {
+		out := make([]float32, n*size)
+		for i := range out {
+			out[i] = float32((i*i*7+i+seed*13)%23)/23 - 0.5
+		}
+		return out
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := b.NewWeight(backend.BF16, n, size, values(1))
+	must(err)
+	x, err := b.Give(values(2))
+	must(err)
+	y, err := b.Give(make([]float32, n*n))
+	must(err)
+	s, err := b.Give(values(3)[:size])
+	must(err)
+	step := func() error { return b.MatMul(n, backend.Product{Y: y, X: x, W: w, Scales: &backend.Scales{Bank: s}}) }
+	read := func() []float32 {
+		out := make([]float32, n*n)
+		must(b.Download(out, y))
+		return out
+	}
+	must(step()) // Takes the memory that the captured step uses.
+	g, err := b.Capture(step)
+	must(err)
+	defer g.Free()
+	for seed := range 3 {
+		must(b.Upload(x, values(4+seed)))
+		must(g.Replay())
+		got := read()
+		must(step())
+		if !slices.Equal(got, read()) {
+			t.Fatalf("round %d: the product replayed has other bits than computed", seed)
+		}
 	}
 }
