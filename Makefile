@@ -206,7 +206,7 @@ test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which ex
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
 	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend, and what computes on it, on the software driver"
-	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
+	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda:$(BIN)/softcuda/libraries SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
 	  $(ALIVE) "its own tests and the model's" "2 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
 	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
 
@@ -236,7 +236,7 @@ images: build ## Build the images as tarballs in bin/images, without Docker.
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
 
 .PHONY: image-cuda
-image-cuda: build-cuda ## Build t2-cuda's image likewise.
+image-cuda: build-cuda ## Build t2-cuda's image likewise (CUDA_LIBRARIES=FOLDER puts cuBLAS and cuSOLVER from there into it).
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	@hack/cuda/image.sh $(BIN)/cuda-image
