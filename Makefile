@@ -224,6 +224,8 @@ bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
 # gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
 # And where the driver keeps what it has compiled our PTX to, as the root is read-only.
 NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all --env CUDA_CACHE_PATH=/tmp/cuda
+# What cuBLAS and cuSOLVER compute, for an image that has them.
+LIBRARY_ENV := $(foreach use,T2_CUBLAS T2_CUSOLVER,$(if $($(use)),--env $(use)=$($(use))))
 
 .PHONY: images
 images: build ## Build the images as tarballs in bin/images, without Docker.
@@ -240,7 +242,7 @@ image-cuda: build-cuda ## Build t2-cuda's image likewise (CUDA_LIBRARIES=FOLDER 
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	@hack/cuda/image.sh $(BIN)/cuda-image
-	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
+	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV) $(LIBRARY_ENV)
 
 .PHONY: load-images
 load-images:

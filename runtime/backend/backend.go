@@ -49,7 +49,7 @@ var (
 	// ErrDeviceUnsupported: the device, or its driver, is too old.
 	ErrDeviceUnsupported = errors.New("the device is not supported")
 	// ErrLibrary: a library that was asked for cannot be used (see LibraryUse).
-	ErrLibrary = errors.New("use of a library")
+	ErrLibrary = errors.New("a library cannot be used as asked")
 )
 
 // Buffer is device memory for numbers. It belongs to the backend that

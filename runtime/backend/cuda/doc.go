@@ -13,4 +13,8 @@
 // is row-major with rows of a multiple of 64 elements, filled up with zeros; int8 weights
 // have their scales apart. What a backward product multiplies with is a transposed copy,
 // made when it is first needed.
+//
+// Where Options ask for them, cuBLAS computes products of many rows and composes, and
+// cuSOLVER decomposes (package cumath finds them). Both work in the one stream; what
+// cuBLAS needs to work in is allocated with it.
 package cuda

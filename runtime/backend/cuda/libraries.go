@@ -21,7 +21,7 @@ const (
 )
 
 // libraries are those of NVIDIA's that compute in place of our kernels. Without a use they
-// are nil, and where they may be absent and are, their facts say why.
+// are nil, and where they may be lacking and are, their facts say why.
 type libraries struct {
 	blasUse, solverUse backend.LibraryUse
 	blas               *cumath.BLAS
@@ -54,53 +54,78 @@ func (o Options) readUses() (l libraries, err error) {
 }
 
 // openLibraries finds and starts what is to be used.
-func (b *Backend) openLibraries() (err error) {
+func (b *Backend) openLibraries() error {
 	if b.blasUse != backend.LibraryNever {
-		if b.blas, err = cumath.OpenBLAS(); err != nil {
-			if b.blasUse.Asked() {
-				return absent(err, "--cublas never", EnvCuBLAS)
-			}
-			b.blasWhy = err
-		} else if err := b.startBLAS(); err != nil {
+		blas, err := cumath.OpenBLAS()
+		if err == nil {
+			err = b.startBLAS(blas)
+		}
+		if b.blasWhy, err = mayLack(b.blasUse, err, "--cublas never", EnvCuBLAS); err != nil {
 			return err
+		}
+		if b.blasWhy == nil {
+			b.blas = blas
 		}
 	}
 	if b.solverUse == backend.LibraryNever {
 		return nil
 	}
-	if b.solver, err = cumath.OpenSolver(); err != nil {
-		if b.solverUse.Asked() {
-			return absent(err, "--cusolver never", EnvCuSOLVER)
-		}
-		b.solverWhy = err
-		return nil
+	solver, err := cumath.OpenSolver()
+	if err == nil {
+		err = b.start(solver.End, func() error { return solver.Start(b.owner.queue) })
 	}
+	if b.solverWhy, err = mayLack(b.solverUse, err, "--cusolver never", EnvCuSOLVER); err != nil {
+		return err
+	}
+	if b.solverWhy == nil {
+		b.solver = solver
+	}
+	return nil
+}
+
+// mayLack decides about a library that could not be opened: why it is not used, or, where
+// it was asked for or the device is lost, the error, with what to do.
+func mayLack(use backend.LibraryUse, failed error, flag, variable string) (why, err error) {
+	status, isStatus := errors.AsType[*cumath.StatusError](failed)
+	switch {
+	case failed == nil:
+		return nil, nil
+	case !use.Asked() && (errors.Is(failed, cumath.ErrNotFound) || isStatus && status.Kind != cumath.Lost):
+		return failed, nil
+	case errors.Is(failed, cumath.ErrNotFound):
+		return nil, fmt.Errorf("%w: %w; install it where the dynamic loader looks (LD_LIBRARY_PATH), or do without it (%s, or %s=%s)",
+			backend.ErrLibrary, failed, flag, variable, backend.LibraryNever)
+	case isStatus:
+		return nil, fmt.Errorf("%w; it may need a newer driver; or do without it (%s, or %s=%s)", failed, flag, variable, backend.LibraryNever)
+	}
+	return nil, failed
+}
+
+// start starts a library on the owner, which will end it.
+func (b *Backend) start(end, start func() error) error {
 	return b.owner.now(func() error {
-		b.owner.endings = append(b.owner.endings, b.solver.End)
-		return b.solver.Start(b.owner.queue)
+		b.owner.endings = append(b.owner.endings, end)
+		return start()
 	})
 }
 
-// absent says what to do about a library that is not there.
-func absent(err error, flag, variable string) error {
-	return fmt.Errorf("%w: %w; install it where the dynamic loader looks (LD_LIBRARY_PATH), or do without it (%s, or %s=%s)",
-		backend.ErrLibrary, err, flag, variable, backend.LibraryNever)
-}
-
 // startBLAS gives cuBLAS as much memory to work in as its documentation advises.
-func (b *Backend) startBLAS() (err error) {
+func (b *Backend) startBLAS(blas *cumath.BLAS) error {
 	const ampere, hopper, hopperMajor = 4 << 20, 32 << 20, 9
 	bytes := int64(ampere)
 	if b.info.capability.Major >= hopperMajor {
 		bytes = hopper
 	}
-	if b.workspace, err = b.memory.hold(bytes); err != nil {
+	workspace, err := b.memory.hold(bytes)
+	if err != nil {
 		return fmt.Errorf("memory for cuBLAS to work in: %w", err)
 	}
-	return b.owner.now(func() error {
-		b.owner.endings = append(b.owner.endings, b.blas.End)
-		return b.blas.Start(b.owner.queue, uint64(b.workspace.at()), bytes)
-	})
+	if err := b.start(blas.End, func() error { return blas.Start(b.owner.queue, uint64(workspace.at()), bytes) }); err != nil {
+		workspace.giver.give()
+		return err
+	}
+	b.workspace = workspace
+	return nil
 }
 
 // libraryFacts says what computes besides our kernels.
@@ -108,7 +133,7 @@ func (b *Backend) libraryFacts() []backend.Fact {
 	products := "not used: all products are our own kernels"
 	switch {
 	case b.blasWhy != nil:
-		products = "not used, as it is not there (" + b.blasWhy.Error() + "): all products are our own kernels"
+		products = "not used (" + b.blasWhy.Error() + "): all products are our own kernels"
 	case b.blas != nil && b.blasUse == backend.LibraryAlways:
 		products = fmt.Sprintf("%s: products of more than %d rows with f32 and bf16 weights, and composing", b.blas, skinnyRows)
 	case b.blas != nil:
@@ -117,7 +142,7 @@ func (b *Backend) libraryFacts() []backend.Fact {
 	factors := "not used: our own kernels decompose"
 	switch {
 	case b.solverWhy != nil:
-		factors = "not used, as it is not there (" + b.solverWhy.Error() + "): our own kernels decompose"
+		factors = "not used (" + b.solverWhy.Error() + "): our own kernels decompose"
 	case b.solver != nil:
 		factors = b.solver.String() + ": decomposing, checked, with our own kernels where it is not precise enough"
 	}

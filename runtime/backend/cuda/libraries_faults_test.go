@@ -49,7 +49,7 @@ func TestEveryCallOfTheLibrariesMayFail(t *testing.T) {
 	for failure, want := range map[string]string{
 		"cublasCreate_v2:1:3":              backend.ErrDeviceMemory.Error(),
 		"cublasCreate_v2:1:8":              backend.ErrDeviceUnsupported.Error(),
-		"cublasCreate_v2:1:1":              "CUBLAS_STATUS_NOT_INITIALIZED",
+		"cublasCreate_v2:1:1":              "CUBLAS_STATUS_NOT_INITIALIZED; it may need a newer driver",
 		"cublasGemmEx:2:13":                backend.ErrDeviceLost.Error(),
 		"cublasGemmEx:3:7":                 "CUBLAS_STATUS_INVALID_VALUE",
 		"cublasGemmEx:1:99":                "status 99",
@@ -112,14 +112,16 @@ func TestLibrariesAreFoundByTheirNames(t *testing.T) {
 			[]string{"libcublas.so.13: it has no cublasGetProperty", "libcublas.so.12: cannot open", "libcublas.so.11: cannot open"}, true},
 		"no cuBLAS": {nil, []string{withBLAS}, []string{"cuBLAS: not found", "libcublas.so.13: cannot open", "libcublas.so.12: cannot open",
 			"libcublas.so.11: cannot open", "LD_LIBRARY_PATH", "--cublas never", EnvCuBLAS}, true},
-		"cuBLAS if it is there":   {nil, []string{EnvCuBLAS + "=auto"}, []string{"cuBLAS: not used, as it is not there", "libcublas.so.13: cannot open", "our own kernels"}, false},
+		"cuBLAS if it is there":   {nil, []string{EnvCuBLAS + "=auto"}, []string{"cuBLAS: not used (cuBLAS: not found", "libcublas.so.13: cannot open", "our own kernels"}, false},
 		"cuBLAS unasked":          {map[string]string{soBLAS: soBLAS}, nil, []string{"cuBLAS: not used: all products", "cuSOLVER: not used"}, false},
 		"cuSOLVER 12":             {map[string]string{"libcusolver.so.12": soSolver}, []string{withSolver}, []string{"cuSOLVER 11.6.1 (libcusolver.so.12): decomposing"}, false},
 		"cuSOLVER 11":             {map[string]string{soSolver: soSolver}, []string{EnvCuSOLVER + "=auto"}, []string{"(libcusolver.so.11): decomposing"}, false},
 		"no cuSOLVER":             {nil, []string{withSolver}, []string{"libcusolver.so.12: cannot open", "libcusolver.so.11: cannot open", "--cusolver never"}, true},
-		"cuSOLVER if it is there": {nil, []string{EnvCuSOLVER + "=auto"}, []string{"cuSOLVER: not used, as it is not there"}, false},
-		"a use that is none":      {nil, []string{EnvCuBLAS + "=perhaps"}, []string{EnvCuBLAS, `"perhaps" is none of never, training, always, auto`}, true},
-		"a use of the other":      {nil, []string{EnvCuSOLVER + "=training"}, []string{"cuSOLVER is used for [never always auto]"}, true},
+		"cuSOLVER if it is there": {nil, []string{EnvCuSOLVER + "=auto"}, []string{"cuSOLVER: not used ("}, false},
+		"a driver too old for it": {map[string]string{soBLAS: soBLAS}, []string{EnvCuBLAS + "=auto", envFail + "=cublasCreate_v2:1:1"},
+			[]string{"cuBLAS: not used (cublasCreate_v2 of cuBLAS (libcublas.so.12): CUBLAS_STATUS_NOT_INITIALIZED): all products are our own"}, false},
+		"a use that is none": {nil, []string{EnvCuBLAS + "=perhaps"}, []string{EnvCuBLAS, `"perhaps" is none of never, training, always, auto`}, true},
+		"a use of the other": {nil, []string{EnvCuSOLVER + "=training"}, []string{"cuSOLVER is used for [never always auto]"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			output, failed := run(t, append(c.env, folder(t, c.links))...)
