@@ -58,7 +58,7 @@ func (l *libraryProducts) multiply(p *multiplication, y cumath.Matrix) error {
 	if l.n == 0 {
 		return nil
 	}
-	if l.last == nil || !p.readsAs(*l.last) || p.w.kind != l.last.w.kind {
+	if l.last == nil || !p.readsAs(l.last) || p.w.kind != l.last.w.kind {
 		var err error
 		if l.input, err = l.inputOf(p); err != nil {
 			return err
@@ -109,12 +109,12 @@ func (l *libraryProducts) scaleInto(scaled address, p *multiplication) error {
 	bank := p.bank
 	if p.index != 0 {
 		// The rows' scales behind each other: then all is one row.
-		if err := l.launch("select_f32", l.rowsOfVectors(n, columns), 0, scaled, bank, p.index, n, columns); err != nil {
+		if err := l.launch(l.kernelOf(opSelect, backend.F32), l.rowsOfVectors(n, columns), 0, scaled, bank, p.index, whole(n), whole(columns)); err != nil {
 			return err
 		}
 		n, columns, bank = 1, n*columns, scaled
 	}
-	return l.launch("scalecols_f32", l.rowsOfVectors(n, columns), 0, scaled, p.x, bank, n, columns)
+	return l.launch(l.kernelOf(opScaleColumns, backend.F32), l.rowsOfVectors(n, columns), 0, scaled, p.x, bank, whole(n), whole(columns))
 }
 
 // elementType is how cuBLAS calls a type of weights.
@@ -125,11 +125,19 @@ func elementType(t backend.DType) cumath.Type {
 	return cumath.Float32
 }
 
-// libraryProduct computes one product by cuBLAS.
-func (b *Backend) libraryProduct(n int, p *multiplication) error {
+// multiplyByLibrary computes those products that are cuBLAS's, and returns the others.
+func (b *Backend) multiplyByLibrary(n int, all []multiplication) (others []multiplication, err error) {
 	l := b.libraryProducts(n)
 	defer l.scratch.give()
-	return l.multiply(p, p.result())
+	for i := range all {
+		p := &all[i]
+		if !p.library {
+			others = append(others, *p)
+		} else if err := l.multiply(p, p.result()); err != nil {
+			return nil, err
+		}
+	}
+	return others, nil
 }
 
 // result is y as cuBLAS takes it.

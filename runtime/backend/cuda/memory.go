@@ -275,16 +275,21 @@ type operand struct {
 	want int
 }
 
+// resolved are the buffers of an operation, in its operands' order: not allocated for
+// each call.
+type resolved [maxOperands]*buffer
+
+const maxOperands = 9
+
 // operands resolves buffers that an operation reads and writes as float32.
-func operands(op string, args ...operand) ([]*buffer, error) {
-	out := make([]*buffer, len(args))
+func operands(op string, args ...operand) (out resolved, err error) {
 	for i, a := range args {
 		own, err := owned(a.name, a.buf, a.want)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", op, err)
+			return out, fmt.Errorf("%s: %w", op, err)
 		}
 		if own.kind != backend.F32 {
-			return nil, fmt.Errorf("%s: %s is %s: %w", op, a.name, own.kind, backend.ErrUnsupported)
+			return out, fmt.Errorf("%s: %s is %s: %w", op, a.name, own.kind, backend.ErrUnsupported)
 		}
 		out[i] = own
 	}

@@ -29,7 +29,7 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("add_f32", b.elementGrid(args[0].n), 0, args[0].start, args[1].start, args[0].n)
+	return b.launch(b.kernelOf(opAdd, args[0].kind), b.elementGrid(args[0].n), 0, args[0].start, args[1].start, whole(args[0].n))
 }
 
 // AddToRows implements backend.RowOps.
@@ -39,7 +39,7 @@ func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("addrows_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, n, c)
+	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, whole(n), whole(c))
 }
 
 // ScaleColumns implements backend.RowOps.
@@ -49,7 +49,7 @@ func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("scalecols_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, args[2].start, n, c)
+	return b.launch(b.kernelOf(opScaleColumns, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, args[2].start, whole(n), whole(c))
 }
 
 // ColumnDots implements backend.RowOps.
@@ -60,22 +60,22 @@ func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
 		return err
 	}
 	const columns = 32 // Of a block.
-	return b.launch("columndots_f32", [3]int{(c + columns - 1) / columns, 1, 1}, 0, args[0].start, args[1].start, args[2].start, n, c)
+	return b.launch(b.kernelOf(opColumnDots, args[0].kind), [3]int{(c + columns - 1) / columns, 1, 1}, 0, args[0].start, args[1].start, args[2].start, whole(n), whole(c))
 }
 
 // SelectRows implements backend.RowOps.
 func (b *Backend) SelectRows(y, x backend.Buffer, rows backend.Index, c int) error {
-	return b.copyRows("select rows", "select_f32", y, x, y, x, rows, c, 0)
+	return b.copyRows("select rows", opSelect, y, x, y, x, rows, c, 0)
 }
 
 // ScatterRows implements backend.RowOps.
 func (b *Backend) ScatterRows(y, x backend.Buffer, rows backend.Index, c int) error {
 	const nowhere = -1
-	return b.copyRows("scatter rows", "scatter_f32", y, x, x, y, rows, c, nowhere)
+	return b.copyRows("scatter rows", opScatter, y, x, x, y, rows, c, nowhere)
 }
 
 // copyRows copies rows between a packed and an indexed side, of which y is written.
-func (b *Backend) copyRows(op, kernel string, y, x, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) error {
+func (b *Backend) copyRows(op string, kernel operation, y, x, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) error {
 	if c <= 0 {
 		return fmt.Errorf("%s: rows of %d elements", op, c)
 	}
@@ -94,7 +94,7 @@ func (b *Backend) copyRows(op, kernel string, y, x, dense, indexed backend.Buffe
 	if err != nil {
 		return err
 	}
-	return b.launch(kernel, b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, list.at, n, c)
+	return b.launch(b.kernelOf(kernel, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, list.at, whole(n), whole(c))
 }
 
 // RMSNorm implements backend.RowOps.
@@ -104,7 +104,7 @@ func (b *Backend) RMSNorm(y, x, gain backend.Buffer, n int, eps float32) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("rmsnorm_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, n, c, float64(eps))
+	return b.launch(b.kernelOf(opNorm, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // RMSNormBackward implements backend.RowOps.
@@ -115,7 +115,7 @@ func (b *Backend) RMSNormBackward(dx, dy, x, gain backend.Buffer, n int, eps flo
 	if err != nil {
 		return err
 	}
-	return b.launch("rmsnormback_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, args[3].start, n, c, float64(eps))
+	return b.launch(b.kernelOf(opNormBack, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, args[3].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // SwiGLU implements backend.RowOps.
@@ -125,7 +125,7 @@ func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("swiglu_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, n)
+	return b.launch(b.kernelOf(opSwiGLU, args[0].kind), b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, whole(n))
 }
 
 // SwiGLUBackward implements backend.RowOps.
@@ -136,7 +136,7 @@ func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error 
 	if err != nil {
 		return err
 	}
-	return b.launch("swigluback_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, n)
+	return b.launch(b.kernelOf(opSwiGLUBack, args[0].kind), b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, whole(n))
 }
 
 // LogSoftmax implements backend.RowOps.
@@ -150,5 +150,5 @@ func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	return b.launch("logsoftmax_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, n, c)
+	return b.launch(b.kernelOf(opLogSoftmax, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, whole(n), whole(c))
 }

@@ -181,9 +181,11 @@ func (d *decomposition) worstCosine(ctx context.Context, rows address, columns i
 	const turnNone, anyLength = 2.0, 0.0
 	pairs, chunks := d.blocks/2, tiles(columns, svdChunkColumns)
 	for round := range d.blocks - 1 {
-		err := d.launch("svdgram", [3]int{chunks, pairs, 1}, 0, d.gram.at(), rows, columns, d.pitch, d.blocks, round)
+		err := d.launch(d.kernelOf(opSVDGram, backend.F32), [3]int{chunks, pairs, 1}, 0,
+			d.gram.at(), rows, whole(columns), whole(d.pitch), whole(d.blocks), whole(round))
 		if err == nil {
-			err = d.launch("svdsolve", [3]int{pairs, 1, 1}, 0, d.rotations.at(), d.cosines.at()+address(8*round*pairs), d.gram.at(), chunks, anyLength, turnNone)
+			err = d.launch(d.kernelOf(opSVDSolve, backend.F32), [3]int{pairs, 1, 1}, 0,
+				d.rotations.at(), d.cosines.at()+address(8*round*pairs), d.gram.at(), whole(chunks), double(anyLength), double(turnNone))
 		}
 		if err != nil {
 			return 0, err
