@@ -5,12 +5,14 @@ package cuda
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/backendtest"
+	"github.com/transformersquared/operator/runtime/backend/cuda/cumath"
 )
 
 // openWith opens the device with a library, and closes it with the test. On a device
@@ -191,5 +193,51 @@ func TestCuBLASIsCaptured(t *testing.T) {
 		if !slices.Equal(got, read()) {
 			t.Fatalf("round %d: the product replayed has other bits than computed", seed)
 		}
+	}
+}
+
+// TestTheStandInsRefuseWhatTheLibrariesRefuse passes what our code never does, and wants it
+// told: arguments at once, and accesses of memory that is none by whoever waits next.
+func TestTheStandInsRefuseWhatTheLibrariesRefuse(t *testing.T) {
+	needsStandIns(t)
+	b, err := Open(Options{CuBLAS: backend.LibraryAlways, CuSOLVER: backend.LibraryAlways})
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := b.memory.hold(1 << 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.clear(block.at(), 1<<16); err != nil {
+		t.Fatal(err)
+	}
+	good := cumath.Matrix{At: uint64(block.at()), Pitch: 20, Type: cumath.Float32}
+	narrow, half, nowhere, past := good, good, good, good
+	narrow.Pitch, half.Type, nowhere.At, past.At = 9, cumath.BFloat16, 0, good.At+1<<16-20*20*4+4
+	multiply := func(y, x, w cumath.Matrix) error {
+		return b.owner.now(func() error { return b.blas.Multiply(cumath.Product{N: 20, M: 20, K: 20, Y: y, X: x, W: w}) })
+	}
+	for _, c := range []struct {
+		y, x, w cumath.Matrix
+		want    string
+	}{
+		{narrow, good, good, "INVALID_VALUE"}, {good, narrow, good, "INVALID_VALUE"}, {good, good, narrow, "INVALID_VALUE"},
+		{nowhere, good, good, "INVALID_VALUE"}, {good, half, half, ""}, {half, good, good, "NOT_SUPPORTED"},
+		{cumath.Matrix{At: good.At, Pitch: math.MaxInt32 + 1}, good, good, "it counts up to"},
+	} {
+		if err := multiply(c.y, c.x, c.w); (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("y %+v, x %+v, w %+v: error %v, want %q", c.y, c.x, c.w, err, c.want)
+		}
+	}
+	at := good.At
+	problem := cumath.Decomposition{M: 4, N: 8, A: at, Pitch: 8, Right: at, RightPitch: 8, Left: at, LeftPitch: 4, Values: at, Work: at, Outcome: at, Length: 1}
+	if err := b.owner.now(func() error { return b.solver.Decompose(problem) }); err == nil || !strings.Contains(err.Error(), "INVALID_VALUE") {
+		t.Errorf("too little to work in: error %v", err)
+	}
+	if err := errors.Join(multiply(good, past, good), b.Sync()); !errors.Is(err, backend.ErrDeviceLost) {
+		t.Errorf("an input that ends behind its memory: error %v", err)
+	}
+	if err := b.Close(); err == nil {
+		t.Error("a device that was lost is closed without an error")
 	}
 }
