@@ -207,7 +207,7 @@ test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which ex
 	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend, and what computes on it, on the software driver"
 	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda:$(BIN)/softcuda/libraries SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
-	  $(ALIVE) "its own tests and the model's" "2 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
+	  $(ALIVE) "its own tests and the model's" "4 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
 	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
 
 .PHONY: test-gpu
