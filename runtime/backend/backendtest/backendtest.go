@@ -3,7 +3,7 @@
 // Every operation is compared with straightforward float64 loops
 // (reference.go), for odd sizes and large magnitudes, by the normalised mean
 // square error; every gradient with central differences of those loops; and
-// every row with the same row computed alone. Inputs must come back unchanged,
+// every row with the same row computed alone, where the backend claims that it is the same. Inputs must come back unchanged,
 // and wrong sizes must be refused. Products with bfloat16 and int8 weights are held
 // to the same bound, because the loops round what package backend says is rounded.
 package backendtest
@@ -32,20 +32,11 @@ const (
 // bits. Results are compared with the reference for the first.
 func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Helper()
-	s := &suite{}
-	for _, open := range variants {
-		s.variants = append(s.variants, open(t))
-	}
+	s := newSuite(t, variants)
 	t.Run("Memory", s.memory)
-	t.Run("MatMul", s.matMul)
-	t.Run("ScaledProducts", s.scaledProducts)
-	t.Run("SeveralProducts", s.severalProducts)
-	t.Run("ProductOfBuffers", s.buffers)
-	t.Run("Compose", s.compose)
+	s.products(t)
 	t.Run("Decompose", s.decompose)
 	t.Run("Gather", s.gather)
-	t.Run("RowsOfX", s.rowsOfX)
-	t.Run("NotFinite", s.notFinite)
 	t.Run("Elementwise", s.elementwise)
 	t.Run("ColumnDots", s.columnDots)
 	t.Run("Rows", s.rows)
@@ -61,8 +52,50 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("Refusals", s.refusals)
 }
 
+// RunProducts is Run of the products and of composing alone, for a backend that has
+// another way to compute those.
+func RunProducts(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	newSuite(t, variants).products(t)
+}
+
+// RunDecompose is Run of decomposing alone.
+func RunDecompose(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	t.Run("Decompose", newSuite(t, variants).decompose)
+}
+
 type suite struct {
 	variants []backend.Backend
+}
+
+func newSuite(t *testing.T, variants []func(tb testing.TB) backend.Backend) *suite {
+	t.Helper()
+	s := &suite{}
+	for _, open := range variants {
+		s.variants = append(s.variants, open(t))
+	}
+	return s
+}
+
+func (s *suite) products(t *testing.T) {
+	t.Run("MatMul", s.matMul)
+	t.Run("ScaledProducts", s.scaledProducts)
+	t.Run("SeveralProducts", s.severalProducts)
+	t.Run("ProductOfBuffers", s.buffers)
+	t.Run("Compose", s.compose)
+	t.Run("RowsOfX", s.rowsOfX)
+	t.Run("NotFinite", s.notFinite)
+}
+
+// rowInvariant reports whether the backend claims rows whose bits do not depend on those
+// beside them.
+func (s *suite) rowInvariant(back bool) bool {
+	c := s.variants[0].Capabilities()
+	if back {
+		return c.RowInvariantBackward
+	}
+	return c.RowInvariant
 }
 
 // operation works on the buffers that compute made of its values.

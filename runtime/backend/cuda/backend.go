@@ -5,6 +5,8 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,11 @@ type Options struct {
 	Memory int64
 	// Hopper says when kernels are used that only compute capability 9.0 has.
 	Hopper Choice
+	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
+	// T2_CUSOLVER do, and else they compute nothing.
+	CuBLAS, CuSOLVER backend.LibraryUse
+	// Log is told once if cuSOLVER is not precise enough; nil means slog.Default.
+	Log *slog.Logger
 }
 
 // Backend is a backend.Backend on one GPU.
@@ -33,6 +40,9 @@ type Backend struct {
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
 	twins   twins
+	libraries
+	logger  *slog.Logger
+	doubted sync.Once // Told the log.
 
 	capturing sync.Mutex   // One at a time.
 	launches  atomic.Int64 // Kernels that were ever queued.
@@ -44,7 +54,8 @@ var _ backend.Backend = (*Backend)(nil)
 var storage = []backend.DType{backend.F32}
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
-// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
+// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
+// and backend.ErrLibrary where a library that is asked for cannot be used.
 func Open(o Options) (*Backend, error) { return open(o, kernels.Load) }
 
 // open is Open with the PTX of hopperUnit from elsewhere. A device that these kernels have
@@ -66,6 +77,10 @@ func open(o Options, load loader) (*Backend, error) {
 }
 
 func openOnce(o Options, load loader) (*Backend, error) {
+	uses, err := o.readUses()
+	if err != nil {
+		return nil, err
+	}
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -80,11 +95,14 @@ func openOnce(o Options, load loader) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}
+	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
 	})
+	if err == nil {
+		err = b.openLibraries()
+	}
 	if err == nil {
 		err = b.chooseTwins(o.Hopper, load)
 	}
@@ -122,7 +140,11 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: storage}
+	return backend.Capabilities{
+		Backward: true, Storage: storage,
+		// cuBLAS chooses how it adds by the shape of all.
+		RowInvariant: b.blas == nil || b.blasUse != backend.LibraryAlways, RowInvariantBackward: b.blas == nil,
+	}
 }
 
 // Memory implements backend.Device.
@@ -157,9 +179,8 @@ func (b *Backend) Describe() []backend.Fact {
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
 		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
-		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
 	}
-	return append(facts, b.twins.facts...)
+	return slices.Concat(facts, b.libraryFacts(), b.twins.facts)
 }
 
 // Sync implements backend.Device.

@@ -28,36 +28,47 @@ func BenchmarkCopy(b *testing.B) {
 	measure(b, be, 2*backend.F32.Bytes(1, count), 0, func() error { return be.Copy(y, x) })
 }
 
-// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do.
+// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do; of many rows
+// by cuBLAS, too, where it is there.
 func BenchmarkProduct(b *testing.B) {
 	for _, kind := range backend.DTypes() {
 		for _, n := range []int{1, 8, 64, 512, 4096} {
-			withAndWithout(b, fmt.Sprintf("type=%s/rows=%d", kind, n), kind == backend.BF16 && n >= largeRows, func(b *testing.B, be *Backend) {
-				w, err := be.NewWeight(kind, inner, hidden, nil)
-				if err != nil {
-					b.Fatal(err)
-				}
-				whole, y := pair(b, be, n*inner)
-				x, err := be.Rows(whole, 1, 0, n*hidden)
-				if err != nil {
-					b.Fatal(err)
-				}
-				bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
-				measure(b, be, bytes, 2*n*hidden*inner, func() error {
-					return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
-				})
+			use := backend.LibraryAlways
+			if n <= skinnyRows || kind == backend.Int8 {
+				use = backend.LibraryNever
+			}
+			compared(b, fmt.Sprintf("type=%s/rows=%d", kind, n), kind == backend.BF16 && n >= largeRows, use, func(b *testing.B, be *Backend) {
+				benchmarkProduct(b, be, kind, n)
 			})
 		}
 	}
 }
 
+func benchmarkProduct(b *testing.B, be *Backend, kind backend.DType, n int) {
+	b.Helper()
+	w, err := be.NewWeight(kind, inner, hidden, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	whole, y := pair(b, be, n*inner)
+	x, err := be.Rows(whole, 1, 0, n*hidden)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
+	measure(b, be, bytes, 2*n*hidden*inner, func() error {
+		return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
+	})
+}
+
 // BenchmarkCompose makes one matrix of its factors; an 8B model has 224, of which these
-// are the largest.
+// are the largest. By our kernel, and by cuBLAS where it is there.
 func BenchmarkCompose(b *testing.B) {
-	withAndWithout(b, "type=bf16", true, benchmarkCompose)
+	compared(b, "type=bf16", true, backend.LibraryTraining, benchmarkCompose)
 }
 
 func benchmarkCompose(b *testing.B, be *Backend) {
+	b.Helper()
 	newWeight := func(out, in int) backend.Weight {
 		w, err := be.NewWeight(backend.BF16, out, in, nil)
 		if err != nil {
@@ -70,12 +81,16 @@ func benchmarkCompose(b *testing.B, be *Backend) {
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
 }
 
-// withAndWithout runs a benchmark with Hopper's kernels, where device and results permit,
-// and where they are twins of others without them.
-func withAndWithout(b *testing.B, name string, both bool, run func(*testing.B, *Backend)) {
+// compared runs a benchmark with our kernels as they are chosen; without those that only
+// compute capability 9.0 has, where it has some for it; and with cuBLAS, where that is used
+// for it and there.
+func compared(b *testing.B, name string, twin bool, library backend.LibraryUse, run func(*testing.B, *Backend)) {
 	b.Run(name, func(b *testing.B) { run(b, newTest(b)) })
-	if both {
+	if twin {
 		b.Run(name+"/hopper=never", func(b *testing.B) { run(b, openTest(b, Options{Hopper: Never}, kernels.Load)) })
+	}
+	if library != backend.LibraryNever {
+		b.Run(name+"/cublas", func(b *testing.B) { run(b, openWith(b, Options{CuBLAS: library})) })
 	}
 }
 

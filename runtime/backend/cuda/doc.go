@@ -19,4 +19,8 @@
 // those with other last bits for composing alone, since which kernel a product takes
 // depends on how many rows it has, and Capabilities.RowInvariant promises that their bits
 // do not. Describe says what was decided, and Options.Hopper overrides the measurement.
+//
+// Where Options ask for them, cuBLAS computes products of many rows and composes, and
+// cuSOLVER decomposes (package cumath finds them). Both work in the one stream; what
+// cuBLAS needs to work in is allocated with it.
 package cuda

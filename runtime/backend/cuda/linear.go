@@ -12,16 +12,16 @@ import (
 
 // MatMul implements backend.LinearOps.
 func (b *Backend) MatMul(n int, products ...backend.Product) error {
-	return b.multiply("matmul", n, products, func(w *weight) (*matrix, error) { return &w.matrix, nil })
+	return b.multiply("matmul", n, products, false)
 }
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
-	return b.multiply("matmul backward", n, products, (*weight).backward)
+	return b.multiply("matmul backward", n, products, true)
 }
 
 // multiply checks all products before it begins one.
-func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) (*matrix, error)) error {
+func (b *Backend) multiply(op string, n int, products []backend.Product, back bool) error {
 	var few [together]multiplication
 	all := append(few[:0], make([]multiplication, len(products))...) // Not allocated where they are few.
 	for i, p := range products {
@@ -29,16 +29,27 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 		if err != nil {
 			return err
 		}
-		if all[i].w, err = layout(own); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
+		if all[i].w, all[i].library = &own.matrix, b.byLibrary(n, own.matrix.kind, back); all[i].library {
+			all[i].plain = back
+		} else if back {
+			if all[i].w, err = own.backward(); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
 		}
-		args, err := operands(op, operand{"y", p.Y, n * all[i].w.rows}, operand{"x", p.X, n * all[i].w.columns})
+		inputs := all[i].inputs()
+		args, err := operands(op, operand{"y", p.Y, n * all[i].outputs()}, operand{"x", p.X, n * inputs})
 		if err != nil {
 			return err
 		}
 		all[i].y, all[i].x, all[i].add = args[0].start, args[1].start, p.Add
-		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, all[i].w.columns); err != nil {
+		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, inputs); err != nil {
 			return err
+		}
+	}
+	if b.blas != nil {
+		var err error
+		if all, err = b.multiplyByLibrary(n, all); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
 	for len(all) > 0 {
@@ -71,12 +82,30 @@ func (b *Backend) some(n int, all []multiplication) (done int, err error) {
 }
 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
-// scaled where there is a bank.
+// scaled where there is a bank; or, plain, y [n, columns] (+)= x [n, rows]·w.
 type multiplication struct {
 	y, x        address
 	w           *matrix
 	bank, index address
 	add         bool
+	// Plain products are the library's; it computes those that say so.
+	plain, library bool
+}
+
+// inputs is the length of x's rows.
+func (p *multiplication) inputs() int {
+	if p.plain {
+		return p.w.rows
+	}
+	return p.w.columns
+}
+
+// outputs is the length of y's rows.
+func (p *multiplication) outputs() int {
+	if p.plain {
+		return p.w.columns
+	}
+	return p.w.rows
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -169,12 +198,16 @@ type input struct {
 // how many they are where none has.
 func (p *multiplication) firstThatReads(all []multiplication) int {
 	for i := range all {
-		o := &all[i]
-		if p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
+		if p.readsAs(&all[i]) {
 			return i
 		}
 	}
 	return len(all)
+}
+
+// readsAs reports whether another product has the same input, scaled alike.
+func (p *multiplication) readsAs(o *multiplication) bool {
+	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.inputs() == o.inputs()
 }
 
 func (p *multiplication) flags() argument {
@@ -239,7 +272,16 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if err := b.pack(&w, 0, m, args[2].start); err != nil {
 		return err
 	}
-	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
+	all := []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add, library: b.byLibrary(n, backend.F32, false)}}
+	if b.blas != nil {
+		if all, err = b.multiplyByLibrary(n, all); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return b.products(n, all)
 }
 
 // Gather implements backend.LinearOps.

@@ -36,6 +36,7 @@ type owner struct {
 	queue   unsafe.Pointer // The stream's handle.
 	failed  error          // Of an operation that nobody waited for.
 	memory  *memory        // Given back before the context is.
+	endings []func() error // What has to end before memory is given back.
 }
 
 // command is one operation: a kernel, or any calls of the driver.
@@ -140,6 +141,9 @@ func (o *owner) release() error {
 	if o.queue != nil {
 		errs = append(errs, of("cuStreamSynchronize", o.stream.Synchronize()))
 	}
+	for _, end := range o.endings {
+		errs = append(errs, end())
+	}
 	if o.memory != nil {
 		errs = append(errs, o.memory.releaseAll())
 	}
@@ -206,7 +210,7 @@ func (o *owner) close() error {
 func deviceError(err error) error {
 	var r *resultError
 	if !errors.As(err, &r) {
-		return err
+		return libraryError(err)
 	}
 	switch r.result {
 	case resultMemory:
