@@ -28,28 +28,58 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 		if err != nil {
 			return err
 		}
-		if all[i].w, err = layout(own); err != nil {
+		m := &all[i]
+		if m.w, err = layout(own); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		args, err := operands(op, operand{"y", p.Y, n * all[i].w.rows}, operand{"x", p.X, n * all[i].w.columns})
+		if m.y, err = owned("y", p.Y, n*m.w.rows); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		if m.x, err = owned("x", p.X, n*m.w.columns); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		m.add = p.Add
+		if m.bank, m.index, err = scalesOf(op, p.Scales, n, m.w.columns); err != nil {
+			return err
+		}
+		if m.y.kind != m.x.kind && p.Scales != nil {
+			return fmt.Errorf("%s: x is stored as %s and y as %s, and with scales both must be stored alike: %w",
+				op, m.x.kind, m.y.kind, backend.ErrUnsupported)
+		}
+	}
+	return b.multiplyAll(op, n, all)
+}
+
+// multiplyAll computes products that were checked.
+func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
+	for i := range all {
+		if all[i].x.kind == all[i].y.kind {
+			continue
+		}
+		wide, err := b.alike(op, &all[i])
 		if err != nil {
 			return err
 		}
-		all[i].y, all[i].x, all[i].add = args[0].start, args[1].start, p.Add
-		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, all[i].w.columns); err != nil {
-			return err
-		}
+		defer b.Free(wide)
 	}
-	for len(all) > 0 {
+	for left := all; len(left) > 0; {
 		// As many together as one launch takes.
 		most := 1
-		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
+		for n <= skinnyRows && most < min(together, len(left)) && left[most].sameKernel(&left[0]) {
 			most++
 		}
-		if err := b.products(n, all[:most]); err != nil {
+		if err := b.products(n, left[:most]); err != nil {
 			return err
 		}
-		all = all[most:]
+		left = left[most:]
+	}
+	for i := range all {
+		if all[i].rounded == nil {
+			continue
+		}
+		if err := b.convert(all[i].rounded, all[i].y); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -57,10 +87,16 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
 // scaled where there is a bank.
 type multiplication struct {
-	y, x        address
+	y, x        *buffer // Stored alike, once alike has seen to it.
 	w           *matrix
 	bank, index address
 	add         bool
+	rounded     *buffer // Where y goes afterwards, if anywhere.
+}
+
+// sameKernel reports whether one kernel computes both.
+func (p *multiplication) sameKernel(o *multiplication) bool {
+	return p.w.kind == o.w.kind && p.x.kind == o.x.kind
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -102,7 +138,7 @@ func (b *Backend) products(n int, all []multiplication) error {
 	inputs := make([]input, len(all))
 	for i := range all {
 		p := &all[i]
-		inputs[i] = input{p.x, p.w.columns, p.bank, p.index}
+		inputs[i] = input{p.x.start, p.w.columns, p.bank, p.index}
 		if p.w.kind != backend.Int8 {
 			continue
 		}
@@ -130,14 +166,14 @@ func (b *Backend) products(n int, all []multiplication) error {
 			continue
 		}
 		p, in := &all[i], inputs[i]
-		arguments = append(arguments, p.y, in.x, p.w.at(), p.w.scales(), in.scales, in.index, p.w.rows, p.w.columns, p.w.pitch, in.pitch, p.w.rows, p.flags())
+		arguments = append(arguments, p.y.start, in.x, p.w.at(), p.w.scales(), in.scales, in.index, p.w.rows, p.w.columns, p.w.pitch, in.pitch, p.w.rows, p.flags())
 		each := perBlock
 		if p.w.kind == backend.F32 {
 			each = perBlockF32
 		}
 		blocks += (p.w.rows + each - 1) / each
 	}
-	return b.launch("product_"+kernelName(all[0].w.kind)+"_f32_skinny3", [3]int{blocks, 1, 1}, 0, arguments...)
+	return b.launch("product_"+kernelName(all[0].w.kind)+"_"+kernelName(all[0].x.kind)+"_skinny3", [3]int{blocks, 1, 1}, 0, arguments...)
 }
 
 // input is what a product reads beside the weight.
@@ -149,7 +185,7 @@ type input struct {
 
 // readsAs reports whether another product has the same input, scaled alike.
 func (p *multiplication) readsAs(o multiplication) bool {
-	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
+	return p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
 }
 
 func (p *multiplication) flags() int {
@@ -162,7 +198,7 @@ func (p *multiplication) flags() int {
 // single computes one product.
 func (b *Backend) single(n int, p *multiplication, in input) error {
 	w := p.w
-	name, m, shared := "product_"+kernelName(w.kind)+"_f32", w.rows, 0
+	name, m, shared := "product_"+kernelName(w.kind)+"_"+kernelName(p.x.kind), w.rows, 0
 	tiles := func(rows, outputs int) [3]int { return [3]int{(n + rows - 1) / rows, (m + outputs - 1) / outputs, 1} }
 	var grid [3]int
 	switch {
@@ -182,7 +218,7 @@ func (b *Backend) single(n int, p *multiplication, in input) error {
 		name += "_tiled"
 		grid = tiles(64, 64)
 	}
-	return b.launch(name, grid, shared, p.y, in.x, w.at(), w.scales(), in.scales, in.index, n, m, w.columns, w.pitch, in.pitch, m, p.flags())
+	return b.launch(name, grid, shared, p.y.start, in.x, w.at(), w.scales(), in.scales, in.index, n, m, w.columns, w.pitch, in.pitch, m, p.flags())
 }
 
 // quantise makes rows of int8 blocks of a product's input, scaled first: elements
@@ -194,8 +230,8 @@ func (b *Backend) quantise(n int, p *multiplication) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("quantise: %w", err)
 	}
-	err = b.launch("quantise_f32", b.blocksOf(n*pitch/8, 256), 0,
-		block.at(), block.at()+address(n*pitch), p.x, p.bank, p.index, n, p.w.columns, p.w.columns, pitch)
+	err = b.launch("quantise_"+kernelName(p.x.kind), b.blocksOf(n*pitch/8, 256), 0,
+		block.at(), block.at()+address(n*pitch), p.x.start, p.bank, p.index, n, p.w.columns, p.w.columns, pitch)
 	return block, err
 }
 
@@ -205,19 +241,35 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if n < 0 || m <= 0 || k <= 0 {
 		return fmt.Errorf("%s: [%d, %d] by [%d, %d]", op, n, k, m, k)
 	}
-	args, err := operands(op, operand{"y", y, n * m}, operand{"a", x, n * k}, operand{"b", z, m * k})
-	if err != nil || n == 0 {
-		return err
+	var args [3]*buffer
+	for i, a := range []operand{{"y", y, n * m}, {"a", x, n * k}, {"b", z, m * k}} {
+		var err error
+		if args[i], err = owned(a.name, a.buf, a.want); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	if n == 0 {
+		return nil
 	}
 	w, err := b.newMatrix(backend.F32, m, k)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer w.block.giver.give()
-	if err := b.pack(&w, 0, m, args[2].start); err != nil {
+	rows := args[2]
+	if rows.kind != backend.F32 { // Exact, and small beside a weight.
+		if rows, err = b.wide(op, args[2]); err != nil {
+			return err
+		}
+		defer b.Free(rows)
+		if err := b.convert(rows, args[2]); err != nil {
+			return err
+		}
+	}
+	if err := b.pack(&w, 0, m, rows.start); err != nil {
 		return err
 	}
-	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
+	return b.multiplyAll(op, n, []multiplication{{y: args[0], x: args[1], w: &w, add: add}})
 }
 
 // Gather implements backend.LinearOps.
@@ -232,7 +284,7 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 		return err
 	}
 	in := w.In()
-	args, err := operands(op, operand{"y", y, len(list.values) * in})
+	args, _, err := activations(op, operand{"y", y, len(list.values) * in})
 	if err != nil {
 		return err
 	}

@@ -20,18 +20,22 @@ func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table back
 		return err
 	}
 	n, width := len(positions.values), heads*headDim
-	args, err := operands(op, operand{"x", x, n * width}, operand{"table", table, -1})
+	args, kind, err := activations(op, operand{"x", x, n * width})
 	if err != nil {
 		return err
 	}
-	if err := check.Rows(op, positions.values, 0, args[1].n, headDim); err != nil {
+	angles, err := operands(op, operand{"table", table, -1})
+	if err != nil {
+		return err
+	}
+	if err := check.Rows(op, positions.values, 0, angles[0].n, headDim); err != nil {
 		return err
 	}
 	back := 0
 	if inverse {
 		back = 1
 	}
-	return b.launch("rope_f32", b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, args[1].start, n, heads, headDim, width, back)
+	return b.launch("rope_"+kernelName(kind), b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, angles[0].start, n, heads, headDim, width, back)
 }
 
 // RotateStore implements backend.RotaryStorer.
@@ -51,28 +55,31 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		return err
 	}
 	width, kvWidth := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, err := operands(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth},
-		operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)}, operand{"table", r.Table, -1})
+	given := []operand{{"k", k, n * kvWidth}, {"v", v, n * kvWidth}, {"the cache's keys", cache.K, -1}, {"the cache's values", cache.V, length(cache.K)}}
+	if q != nil {
+		given = append(given, operand{"q", q, n * width})
+	}
+	args, kind, err := activations(op, given...)
+	if err != nil {
+		return err
+	}
+	table, err := operands(op, operand{"table", r.Table, -1})
 	if err != nil {
 		return err
 	}
 	heads, queries := 0, address(0) // The last layer has keys of rows whose queries nobody wants.
 	if q != nil {
-		own, err := operands(op, operand{"q", q, n * width})
-		if err != nil {
-			return err
-		}
-		heads, queries = s.Heads, own[0].start
+		heads, queries = s.Heads, args[4].start
 	}
-	if err := check.Rows(op, positions.values, 0, args[4].n, s.HeadDim); err != nil {
+	if err := check.Rows(op, positions.values, 0, table[0].n, s.HeadDim); err != nil {
 		return err
 	}
 	const nowhere = -1
 	if err := check.Rows(op, slots.values, nowhere, args[2].n, kvWidth); err != nil {
 		return err
 	}
-	return b.launch("ropestore_f32", b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
-		args[2].start, args[3].start, positions.at, slots.at, args[4].start, n, heads, s.KVHeads, s.HeadDim)
+	return b.launch("ropestore_"+kernelName(kind), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
+		args[2].start, args[3].start, positions.at, slots.at, table[0].start, n, heads, s.KVHeads, s.HeadDim)
 }
 
 // widest and widestWide are the largest heads of the attention kernels and of their wide
@@ -137,7 +144,7 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, kind, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
@@ -149,7 +156,7 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 		}
 		logs = own[0].start
 	}
-	return b.launch("attention_f32"+suffix(ending), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
+	return b.launch("attention_"+kernelName(kind)+suffix(ending), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
 		first.at, count.at, n, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 }
 
@@ -184,7 +191,7 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, kind, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
@@ -192,7 +199,7 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
 		return b.splitAttention(args, blocks, first, count, n, chunks, ending, keys.BlockSize, s)
 	}
-	return b.launch("pagedattention_f32"+suffix(ending), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
+	return b.launch("pagedattention_"+kernelName(kind)+suffix(ending), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
 		blocks.at, first.at, count.at, n, keys.BlockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 }
 
@@ -200,6 +207,7 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 // leave most of the device idle.
 func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, chunks int, ending string, blockSize int, s backend.AttentionShape) error {
 	const states = 2
+	kernel := kernelName(args[0].kind)
 	sums := n * s.Heads * chunks * s.HeadDim
 	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
 	if err != nil {
@@ -207,12 +215,12 @@ func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, 
 	}
 	defer b.Free(work)
 	at := work.start + address(backend.F32.Bytes(1, sums))
-	err = b.launch("pagedattention_f32_split"+ending, [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
+	err = b.launch("pagedattention_"+kernel+"_split"+ending, [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
 		blocks.at, first.at, count.at, n, blockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 	if err != nil {
 		return err
 	}
-	return b.launch("attention_f32_combine", [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, n, s.Heads, s.HeadDim, chunks)
+	return b.launch("attention_"+kernel+"_combine", [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, n, s.Heads, s.HeadDim, chunks)
 }
 
 // AttentionBackward implements backend.SequenceOps.
@@ -227,9 +235,12 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 		return err
 	}
 	n, width, kvWidth := len(count.values), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, err := operands(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
-		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"lse", lse, n * s.Heads},
-		operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, kind, err := activations(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
+		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	if err != nil {
+		return err
+	}
+	logs, err := operands(op, operand{"lse", lse, n * s.Heads})
 	if err != nil {
 		return err
 	}
@@ -244,13 +255,13 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	defer b.Free(delta)
 	at := func(i int) address { return args[i].start }
 	const headsOfBlock, keysOfBlock = 4, 16
-	err = b.launch("attentionback_f32_queries"+ending, [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
-		at(0), delta.start, at(3), at(4), at(5), at(6), at(7), at(8), first.at, count.at, n, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	err = b.launch("attentionback_"+kernelName(kind)+"_queries"+ending, [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
+		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, n, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 	if err != nil {
 		return err
 	}
-	return b.launch("attentionback_f32_keys"+ending, [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
-		at(1), at(2), at(3), at(5), delta.start, at(6), at(7), at(8), first.at, count.at, rowsOf.at, rows, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	return b.launch("attentionback_"+kernelName(kind)+"_keys"+ending, [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
+		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, rows, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
 }
 
 // rowsOf returns which rows may attend to each key: from one to before another. It is

@@ -74,7 +74,7 @@ func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, erro
 	return m, err
 }
 
-// kernelName is how kernels call a type of weights.
+// kernelName is how kernels call a type of weights, or of storage.
 func kernelName(t backend.DType) string {
 	switch t {
 	case backend.Int8:
@@ -170,7 +170,7 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 }
 
 func (b *Backend) gather(y *buffer, m *matrix, ids *list) error {
-	return b.launch("gather_w"+kernelName(m.kind)+"_f32", b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
+	return b.launch("gather_w"+kernelName(m.kind)+"_"+kernelName(y.kind), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
 		y.start, m.at(), m.scales(), ids.at, len(ids.values), m.columns, m.pitch)
 }
 

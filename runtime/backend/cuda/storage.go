@@ -1,0 +1,106 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
+
+// storage are the types that buffers may have. Activations are of one type in an
+// operation; what is float32 whatever they are (gains, tables, scales, gradients of
+// scales, logarithms of denominators, biases, logits) is resolved by operands.
+var storage = []backend.DType{backend.F32, backend.BF16}
+
+// activations resolves buffers that an operation wants stored alike, and says how they
+// are.
+func activations(op string, args ...operand) ([]*buffer, backend.DType, error) {
+	out := make([]*buffer, len(args))
+	for i, a := range args {
+		own, err := owned(a.name, a.buf, a.want)
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", op, err)
+		}
+		out[i] = own
+		if first := out[0].kind; own.kind != first {
+			return nil, 0, fmt.Errorf("%s: %s is stored as %s and %s as %s, and both must be stored alike: %w",
+				op, args[0].name, first, a.name, own.kind, backend.ErrUnsupported)
+		}
+	}
+	return out, out[0].kind, nil
+}
+
+// convert copies between buffers of as many elements, rounding to nearest, ties to even,
+// where the destination is narrower.
+func (b *Backend) convert(dst, src *buffer) error {
+	return b.launch("convert_"+kernelName(src.kind)+"_"+kernelName(dst.kind), b.elementGrid(dst.n), 0, dst.start, src.start, dst.n)
+}
+
+// wide returns a float32 buffer of as many elements.
+func (b *Backend) wide(op string, of *buffer) (*buffer, error) {
+	out, err := b.alloc(backend.F32, of.n)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	return out, nil
+}
+
+// uploadAs copies from the host. What is rounded is rounded on the device, where the
+// rounding is that of every kernel.
+func (b *Backend) uploadAs(dst *buffer, src []float32) error {
+	if dst.kind == backend.F32 {
+		return upload(b, dst.start, src)
+	}
+	staged, err := b.wide("upload", dst)
+	if err != nil {
+		return err
+	}
+	defer b.Free(staged)
+	if err := upload(b, staged.start, src); err != nil {
+		return err
+	}
+	return b.convert(dst, staged)
+}
+
+// downloadAs copies to the host.
+func (b *Backend) downloadAs(dst []float32, src *buffer) error {
+	if src.kind == backend.F32 {
+		return download(b, dst, src.start)
+	}
+	staged, err := b.wide("download", src)
+	if err != nil {
+		return err
+	}
+	defer b.Free(staged)
+	if err := b.convert(staged, src); err != nil {
+		return err
+	}
+	return download(b, dst, staged.start)
+}
+
+// alike makes a product of float32 of one whose x and y are stored differently: the one
+// in bfloat16 gets a copy, which the caller frees. The product's rows of weights are the
+// same to the bit, because a copy of x is exact, and y is rounded once all the same. The
+// model has two such products: logits are float32, of the rows that are wanted and their
+// hidden state, and their gradient, of as many rows. So what is copied is small beside
+// the head that is read, and no kernel of products is needed in a third version.
+func (b *Backend) alike(op string, p *multiplication) (*buffer, error) {
+	narrow := p.x
+	if p.x.kind == backend.F32 {
+		narrow = p.y
+	}
+	wide, err := b.wide(op, narrow)
+	if err != nil {
+		return nil, err
+	}
+	if narrow == p.x {
+		p.x = wide
+		return wide, b.convert(wide, narrow)
+	}
+	p.y, p.rounded = wide, narrow
+	if !p.add {
+		return wide, nil
+	}
+	return wide, b.convert(wide, narrow)
+}
