@@ -26,7 +26,7 @@ type Backend struct {
 	owner   *owner
 	info    deviceInfo
 	memory  *memory
-	kernels map[string]*kernel
+	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
 
 	capturing sync.Mutex   // One at a time.

@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -22,7 +21,8 @@ func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
 
 // multiply checks all products before it begins one.
 func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) (*matrix, error)) error {
-	all := make([]multiplication, len(products))
+	var few [together]multiplication
+	all := append(few[:0], make([]multiplication, len(products))...) // Not allocated where they are few.
 	for i, p := range products {
 		own, err := b.weight(op, p.W)
 		if err != nil {
@@ -56,11 +56,11 @@ func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
 		if all[i].x.kind == all[i].y.kind {
 			continue
 		}
-		wide, err := b.alike(op, &all[i])
+		copied, err := b.alike(op, &all[i])
 		if err != nil {
 			return err
 		}
-		defer b.Free(wide)
+		defer b.Free(copied)
 	}
 	for left := all; len(left) > 0; {
 		// As many together as one launch takes.
@@ -117,7 +117,10 @@ func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address
 	if err != nil {
 		return 0, 0, err
 	}
-	return args[0].start, own.at, check.Rows(op+" with scales", own.values, 0, args[0].n, columns)
+	if err := check.Rows("the index of scales", own.values, 0, args[0].n, columns); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", op, err)
+	}
+	return args[0].start, own.at, nil
 }
 
 // Products of so many rows take the kernel that reads the weight once, and of so many
@@ -135,15 +138,15 @@ func (b *Backend) products(n int, all []multiplication) error {
 	if n == 0 {
 		return nil
 	}
-	inputs := make([]input, len(all))
+	inputs := make([]input, 0, together)
 	for i := range all {
 		p := &all[i]
-		inputs[i] = input{p.x.start, p.w.columns, p.bank, p.index}
 		if p.w.kind != backend.Int8 {
+			inputs = append(inputs, input{p.x.start, p.w.columns, p.bank, p.index})
 			continue
 		}
-		if same := slices.IndexFunc(all[:i], p.readsAs); same >= 0 {
-			inputs[i] = inputs[same]
+		if same := p.firstThatReads(all[:i]); same < i {
+			inputs = append(inputs, inputs[same])
 			continue
 		}
 		quantised, err := b.quantise(n, p)
@@ -152,28 +155,27 @@ func (b *Backend) products(n int, all []multiplication) error {
 		}
 		defer quantised.giver.give() // All that reads it is queued before whoever gets it next.
 		at := quantised.at()
-		inputs[i] = input{at, p.w.pitch, at + address(n*p.w.pitch), 0}
+		inputs = append(inputs, input{at, p.w.pitch, at + address(n*p.w.pitch), 0})
 	}
 	if len(all) == 1 {
 		return b.single(n, &all[0], inputs[0])
 	}
 	const perBlock, perBlockF32 = 16, 32 // Outputs.
-	arguments, blocks := []any{n}, 0
-	for i := range together {
-		if i >= len(all) {
-			none := address(0)
-			arguments = append(arguments, none, none, none, none, none, none, 0, 0, 0, 0, 0, 0)
-			continue
-		}
+	const each = 12                      // Arguments of a product; of one that is not there all are 0.
+	arguments, blocks := [1 + together*each]argument{whole(n)}, 0
+	for i := range all {
 		p, in := &all[i], inputs[i]
-		arguments = append(arguments, p.y.start, in.x, p.w.at(), p.w.scales(), in.scales, in.index, p.w.rows, p.w.columns, p.w.pitch, in.pitch, p.w.rows, p.flags())
-		each := perBlock
+		copy(arguments[1+i*each:], []argument{
+			p.y.start, in.x, p.w.at(), p.w.scales(), in.scales, in.index,
+			whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(in.pitch), whole(p.w.rows), p.flags(),
+		})
+		outputs := perBlock
 		if p.w.kind == backend.F32 {
-			each = perBlockF32
+			outputs = perBlockF32
 		}
-		blocks += (p.w.rows + each - 1) / each
+		blocks += (p.w.rows + outputs - 1) / outputs
 	}
-	return b.launch("product_"+kernelName(all[0].w.kind)+"_"+kernelName(all[0].x.kind)+"_skinny3", [3]int{blocks, 1, 1}, 0, arguments...)
+	return b.launch(b.kernelFor(opProduct, all[0].x.kind, all[0].w.kind, skinny3), [3]int{blocks, 1, 1}, 0, arguments[:]...)
 }
 
 // input is what a product reads beside the weight.
@@ -183,12 +185,19 @@ type input struct {
 	scales, index address
 }
 
-// readsAs reports whether another product has the same input, scaled alike.
-func (p *multiplication) readsAs(o multiplication) bool {
-	return p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
+// firstThatReads returns the first of the products that has the same input, scaled alike;
+// how many they are where none has.
+func (p *multiplication) firstThatReads(all []multiplication) int {
+	for i := range all {
+		o := &all[i]
+		if p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
+			return i
+		}
+	}
+	return len(all)
 }
 
-func (p *multiplication) flags() int {
+func (p *multiplication) flags() argument {
 	if p.add {
 		return 1
 	}
@@ -198,27 +207,24 @@ func (p *multiplication) flags() int {
 // single computes one product.
 func (b *Backend) single(n int, p *multiplication, in input) error {
 	w := p.w
-	name, m, shared := "product_"+kernelName(w.kind)+"_"+kernelName(p.x.kind), w.rows, 0
+	m, shared := w.rows, 0
 	tiles := func(rows, outputs int) [3]int { return [3]int{(n + rows - 1) / rows, (m + outputs - 1) / outputs, 1} }
 	var grid [3]int
+	var v variant
 	switch {
 	case n <= skinnyRows && w.kind == backend.F32:
-		name += "_skinny"
-		grid = [3]int{(m + 31) / 32, 1, 1}
+		v, grid = skinny, [3]int{(m + 31) / 32, 1, 1}
 	case n <= skinnyRows:
-		name += "_skinny"
-		grid = [3]int{(m + 15) / 16, 1, 1}
+		v, grid = skinny, [3]int{(m + 15) / 16, 1, 1}
 	case n <= mediumRows && w.kind == backend.BF16:
-		name += "_medium"
-		grid, shared = tiles(64, 64), 128<<10
+		v, grid, shared = medium, tiles(64, 64), 128<<10
 	case n >= largeRows && w.kind == backend.BF16:
-		name += "_large"
-		grid = tiles(128, 128)
+		v, grid = large, tiles(128, 128)
 	default:
-		name += "_tiled"
-		grid = tiles(64, 64)
+		v, grid = tiled, tiles(64, 64)
 	}
-	return b.launch(name, grid, shared, p.y.start, in.x, w.at(), w.scales(), in.scales, in.index, n, m, w.columns, w.pitch, in.pitch, m, p.flags())
+	return b.launch(b.kernelFor(opProduct, p.x.kind, w.kind, v), grid, shared, p.y.start, in.x, w.at(), w.scales(), in.scales, in.index,
+		whole(n), whole(m), whole(w.columns), whole(w.pitch), whole(in.pitch), whole(m), p.flags())
 }
 
 // quantise makes rows of int8 blocks of a product's input, scaled first: elements
@@ -230,8 +236,8 @@ func (b *Backend) quantise(n int, p *multiplication) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("quantise: %w", err)
 	}
-	err = b.launch("quantise_"+kernelName(p.x.kind), b.blocksOf(n*pitch/8, 256), 0,
-		block.at(), block.at()+address(n*pitch), p.x.start, p.bank, p.index, n, p.w.columns, p.w.columns, pitch)
+	err = b.launch(b.kernelOf(opQuantise, p.x.kind), b.blocksOf(n*pitch/8, 256), 0,
+		block.at(), block.at()+address(n*pitch), p.x.start, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(pitch))
 	return block, err
 }
 
@@ -242,7 +248,7 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 		return fmt.Errorf("%s: [%d, %d] by [%d, %d]", op, n, k, m, k)
 	}
 	var args [3]*buffer
-	for i, a := range []operand{{"y", y, n * m}, {"a", x, n * k}, {"b", z, m * k}} {
+	for i, a := range [...]operand{{"y", y, n * m}, {"a", x, n * k}, {"b", z, m * k}} {
 		var err error
 		if args[i], err = owned(a.name, a.buf, a.want); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
@@ -257,14 +263,11 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	}
 	defer w.block.giver.give()
 	rows := args[2]
-	if rows.kind != backend.F32 { // Exact, and small beside a weight.
-		if rows, err = b.wide(op, args[2]); err != nil {
+	if rows.kind != backend.F32 { // A weight is packed of float32, which costs little beside the product.
+		if rows, err = b.widened(op, rows); err != nil {
 			return err
 		}
 		defer b.Free(rows)
-		if err := b.convert(rows, args[2]); err != nil {
-			return err
-		}
 	}
 	if err := b.pack(&w, 0, m, rows.start); err != nil {
 		return err
@@ -284,7 +287,7 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 		return err
 	}
 	in := w.In()
-	args, _, err := activations(op, operand{"y", y, len(list.values) * in})
+	args, err := activations(op, operand{"y", y, len(list.values) * in})
 	if err != nil {
 		return err
 	}

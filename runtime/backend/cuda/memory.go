@@ -275,17 +275,22 @@ type operand struct {
 	want int
 }
 
+// resolved are the buffers of an operation, in its operands' order: not allocated for
+// each call.
+type resolved [maxOperands]*buffer
+
+const maxOperands = 9
+
 // operands resolves buffers that an operation reads and writes as float32, whatever
 // activations are stored as.
-func operands(op string, args ...operand) ([]*buffer, error) {
-	out := make([]*buffer, len(args))
+func operands(op string, args ...operand) (out resolved, err error) {
 	for i, a := range args {
 		own, err := owned(a.name, a.buf, a.want)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", op, err)
+			return out, fmt.Errorf("%s: %w", op, err)
 		}
 		if own.kind != backend.F32 {
-			return nil, fmt.Errorf("%s: %s is stored as %s, and must be f32: %w", op, a.name, own.kind, backend.ErrUnsupported)
+			return out, fmt.Errorf("%s: %s is stored as %s, and must be f32: %w", op, a.name, own.kind, backend.ErrUnsupported)
 		}
 		out[i] = own
 	}
@@ -302,7 +307,7 @@ func length(b backend.Buffer) int {
 
 // Upload implements backend.Device.
 func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
-	args, _, err := activations("upload", operand{"dst", dst, len(src)})
+	args, err := activations("upload", operand{"dst", dst, len(src)})
 	if err != nil {
 		return err
 	}
@@ -311,7 +316,7 @@ func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
 
 // Download implements backend.Device.
 func (b *Backend) Download(dst []float32, src backend.Buffer) error {
-	args, _, err := activations("download", operand{"src", src, len(dst)})
+	args, err := activations("download", operand{"src", src, len(dst)})
 	if err != nil {
 		return err
 	}

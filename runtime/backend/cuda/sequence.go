@@ -20,7 +20,7 @@ func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table back
 		return err
 	}
 	n, width := len(positions.values), heads*headDim
-	args, kind, err := activations(op, operand{"x", x, n * width})
+	args, err := activations(op, operand{"x", x, n * width})
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table back
 	if inverse {
 		back = 1
 	}
-	return b.launch("rope_"+kernelName(kind), b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, angles[0].start, n, heads, headDim, width, back)
+	return b.launch(b.kernelOf(opRotate, args[0].kind), b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, angles[0].start, whole(n), whole(heads), whole(headDim), whole(width), whole(back))
 }
 
 // RotateStore implements backend.RotaryStorer.
@@ -55,11 +55,8 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		return err
 	}
 	width, kvWidth := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	given := []operand{{"k", k, n * kvWidth}, {"v", v, n * kvWidth}, {"the cache's keys", cache.K, -1}, {"the cache's values", cache.V, length(cache.K)}}
-	if q != nil {
-		given = append(given, operand{"q", q, n * width})
-	}
-	args, kind, err := activations(op, given...)
+	args, err := activations(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth},
+		operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)})
 	if err != nil {
 		return err
 	}
@@ -69,7 +66,11 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 	}
 	heads, queries := 0, address(0) // The last layer has keys of rows whose queries nobody wants.
 	if q != nil {
-		heads, queries = s.Heads, args[4].start
+		own, err := activations(op, operand{"k", k, -1}, operand{"q", q, n * width})
+		if err != nil {
+			return err
+		}
+		heads, queries = s.Heads, own[1].start
 	}
 	if err := check.Rows(op, positions.values, 0, table[0].n, s.HeadDim); err != nil {
 		return err
@@ -78,8 +79,8 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 	if err := check.Rows(op, slots.values, nowhere, args[2].n, kvWidth); err != nil {
 		return err
 	}
-	return b.launch("ropestore_"+kernelName(kind), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
-		args[2].start, args[3].start, positions.at, slots.at, table[0].start, n, heads, s.KVHeads, s.HeadDim)
+	return b.launch(b.kernelOf(opRotateStore, args[0].kind), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
+		args[2].start, args[3].start, positions.at, slots.at, table[0].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
 }
 
 // widest and widestWide are the largest heads of the attention kernels and of their wide
@@ -89,17 +90,26 @@ const (
 	widestWide = 256
 )
 
-// variant is the ending of the attention kernels for a head dimension.
-func variant(op string, s backend.AttentionShape) (ending string, pairs int, err error) {
-	const narrow, wide = 16, 8 // Rows by heads that a block has.
+// isWide reports whether heads take the wide variants of the attention kernels, and how
+// many rows by heads a block has then.
+func isWide(op string, s backend.AttentionShape) (yes bool, pairs int, err error) {
+	const narrowPairs, widePairs = 16, 8
 	switch {
 	case s.HeadDim > widestWide:
-		return "", 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
+		return false, 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
 	case s.HeadDim > widest:
-		return "wide", wide, nil
+		return true, widePairs, nil
 	default:
-		return "", narrow, nil
+		return false, narrowPairs, nil
 	}
+}
+
+// either returns the variant for wide heads, or the other.
+func either(isWide bool, forWide, other variant) variant {
+	if isWide {
+		return forWide
+	}
+	return other
 }
 
 // attentionGrid has a block for some rows and some heads of a key-value head.
@@ -108,13 +118,6 @@ func attentionGrid(n, pairs int, s backend.AttentionShape) [3]int {
 	heads := min(group, pairs)
 	rows := pairs / heads
 	return [3]int{(n + rows - 1) / rows, s.KVHeads, (group + heads - 1) / heads}
-}
-
-func suffix(ending string) string {
-	if ending == "" {
-		return ""
-	}
-	return "_" + ending
 }
 
 // spansOf resolves what rows attend to, and returns the number of rows of keys.
@@ -139,12 +142,12 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 	if err != nil {
 		return err
 	}
-	ending, pairs, err := variant(op, s)
+	wideHeads, pairs, err := isWide(op, s)
 	if err != nil {
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, kind, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
@@ -156,8 +159,8 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 		}
 		logs = own[0].start
 	}
-	return b.launch("attention_"+kernelName(kind)+suffix(ending), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
-		first.at, count.at, n, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
+		first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
 // chunk is how many keys are attended to at once, before sums are merged.
@@ -186,28 +189,27 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	ending, pairs, err := variant(op, s)
+	wideHeads, pairs, err := isWide(op, s)
 	if err != nil {
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, kind, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
 	grid := attentionGrid(n, pairs, s)
 	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
-		return b.splitAttention(args, blocks, first, count, n, chunks, ending, keys.BlockSize, s)
+		return b.splitAttention(&args, blocks, first, count, n, chunks, wideHeads, keys.BlockSize, s)
 	}
-	return b.launch("pagedattention_"+kernelName(kind)+suffix(ending), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
-		blocks.at, first.at, count.at, n, keys.BlockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	return b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
+		blocks.at, first.at, count.at, whole(n), whole(keys.BlockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
 // splitAttention divides the keys of rows among blocks: few rows with many keys would
 // leave most of the device idle.
-func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, chunks int, ending string, blockSize int, s backend.AttentionShape) error {
+func (b *Backend) splitAttention(args *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
 	const states = 2
-	kernel := kernelName(args[0].kind)
 	sums := n * s.Heads * chunks * s.HeadDim
 	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
 	if err != nil {
@@ -215,12 +217,12 @@ func (b *Backend) splitAttention(args []*buffer, blocks, first, count *list, n, 
 	}
 	defer b.Free(work)
 	at := work.start + address(backend.F32.Bytes(1, sums))
-	err = b.launch("pagedattention_"+kernel+"_split"+ending, [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
-		blocks.at, first.at, count.at, n, blockSize, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	err = b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, splitWide, split)), [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
+		blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err
 	}
-	return b.launch("attention_"+kernel+"_combine", [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, n, s.Heads, s.HeadDim, chunks)
+	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, combine), [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, whole(n), whole(s.Heads), whole(s.HeadDim), whole(chunks))
 }
 
 // AttentionBackward implements backend.SequenceOps.
@@ -230,12 +232,12 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	if err != nil {
 		return err
 	}
-	ending, _, err := variant(op, s)
+	wideHeads, _, err := isWide(op, s)
 	if err != nil {
 		return err
 	}
 	n, width, kvWidth := len(count.values), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, kind, err := activations(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
+	args, err := activations(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
 		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
@@ -255,13 +257,13 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	defer b.Free(delta)
 	at := func(i int) address { return args[i].start }
 	const headsOfBlock, keysOfBlock = 4, 16
-	err = b.launch("attentionback_"+kernelName(kind)+"_queries"+ending, [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
-		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, n, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	err = b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofQueriesWide, ofQueries)), [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
+		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err
 	}
-	return b.launch("attentionback_"+kernelName(kind)+"_keys"+ending, [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
-		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, rows, s.Heads, s.KVHeads, s.HeadDim, float64(s.Scale))
+	return b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofKeysWide, ofKeys)), [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
+		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, whole(rows), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
 // rowsOf returns which rows may attend to each key: from one to before another. It is

@@ -13,35 +13,46 @@ import (
 // scales, logarithms of denominators, biases, logits) is resolved by operands.
 var storage = []backend.DType{backend.F32, backend.BF16}
 
-// activations resolves buffers that an operation wants stored alike, and says how they
-// are.
-func activations(op string, args ...operand) ([]*buffer, backend.DType, error) {
-	out := make([]*buffer, len(args))
+// activations resolves buffers that an operation wants stored alike, as the first is.
+func activations(op string, args ...operand) (out resolved, err error) {
 	for i, a := range args {
 		own, err := owned(a.name, a.buf, a.want)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", op, err)
+			return out, fmt.Errorf("%s: %w", op, err)
 		}
 		out[i] = own
 		if first := out[0].kind; own.kind != first {
-			return nil, 0, fmt.Errorf("%s: %s is stored as %s and %s as %s, and both must be stored alike: %w",
+			return out, fmt.Errorf("%s: %s is stored as %s and %s as %s, and both must be stored alike: %w",
 				op, args[0].name, first, a.name, own.kind, backend.ErrUnsupported)
 		}
 	}
-	return out, out[0].kind, nil
+	return out, nil
 }
 
 // convert copies between buffers of as many elements, rounding to nearest, ties to even,
 // where the destination is narrower.
 func (b *Backend) convert(dst, src *buffer) error {
-	return b.launch("convert_"+kernelName(src.kind)+"_"+kernelName(dst.kind), b.elementGrid(dst.n), 0, dst.start, src.start, dst.n)
+	return b.launch(b.kernelFor(opConvert, src.kind, dst.kind, plain), b.elementGrid(dst.n), 0, dst.start, src.start, whole(dst.n))
 }
 
-// wide returns a float32 buffer of as many elements.
-func (b *Backend) wide(op string, of *buffer) (*buffer, error) {
+// wideAs returns a float32 buffer of as many elements.
+func (b *Backend) wideAs(op string, of *buffer) (*buffer, error) {
 	out, err := b.alloc(backend.F32, of.n)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	return out, nil
+}
+
+// widened returns a float32 copy.
+func (b *Backend) widened(op string, of *buffer) (*buffer, error) {
+	out, err := b.wideAs(op, of)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.convert(out, of); err != nil {
+		b.Free(out)
+		return nil, err
 	}
 	return out, nil
 }
@@ -52,7 +63,7 @@ func (b *Backend) uploadAs(dst *buffer, src []float32) error {
 	if dst.kind == backend.F32 {
 		return upload(b, dst.start, src)
 	}
-	staged, err := b.wide("upload", dst)
+	staged, err := b.wideAs("upload", dst)
 	if err != nil {
 		return err
 	}
@@ -68,14 +79,11 @@ func (b *Backend) downloadAs(dst []float32, src *buffer) error {
 	if src.kind == backend.F32 {
 		return download(b, dst, src.start)
 	}
-	staged, err := b.wide("download", src)
+	staged, err := b.widened("download", src)
 	if err != nil {
 		return err
 	}
 	defer b.Free(staged)
-	if err := b.convert(staged, src); err != nil {
-		return err
-	}
 	return download(b, dst, staged.start)
 }
 
@@ -86,21 +94,20 @@ func (b *Backend) downloadAs(dst []float32, src *buffer) error {
 // hidden state, and their gradient, of as many rows. So what is copied is small beside
 // the head that is read, and no kernel of products is needed in a third version.
 func (b *Backend) alike(op string, p *multiplication) (*buffer, error) {
-	narrow := p.x
-	if p.x.kind == backend.F32 {
-		narrow = p.y
+	if p.y.kind == backend.F32 {
+		x, err := b.widened(op, p.x)
+		if err == nil {
+			p.x = x
+		}
+		return x, err
 	}
-	wide, err := b.wide(op, narrow)
-	if err != nil {
-		return nil, err
+	copied := b.wideAs
+	if p.add {
+		copied = b.widened
 	}
-	if narrow == p.x {
-		p.x = wide
-		return wide, b.convert(wide, narrow)
+	y, err := copied(op, p.y)
+	if err == nil {
+		p.y, p.rounded = y, p.y
 	}
-	p.y, p.rounded = wide, narrow
-	if !p.add {
-		return wide, nil
-	}
-	return wide, b.convert(wide, narrow)
+	return y, err
 }
