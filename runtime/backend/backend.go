@@ -24,7 +24,8 @@
 // and round each element that they write once, to nearest; attention may round the
 // weights of its softmax too before it multiplies with values, and its gradient those of
 // the scores. An operation's activations are of one type, but that a product without
-// scales may read one and write the other, as the head does. Always float32 are logits
+// scales may read one and write the other, as the head does, and that RotateStore and
+// PagedAttention take a cache in bfloat16 beside activations in float32. Always float32 are logits
 // and their logarithms, gains, biases, tables of angles, banks of scales and their
 // gradients, and the logarithms of attention's denominators. A buffer of a type that an
 // operation cannot take is ErrUnsupported, by the operand's name.

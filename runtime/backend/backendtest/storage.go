@@ -63,6 +63,7 @@ func (s *suite) mixedStorage(t *testing.T) {
 		}
 		t.Run("Copies", func(t *testing.T) { copiesRound(t, be) })
 		t.Run("Products", func(t *testing.T) { productsOfBoth(t, be) })
+		t.Run("Cache", func(t *testing.T) { narrowCache(t, be) })
 		t.Run("Refusals", func(t *testing.T) { mixedRefusals(t, be) })
 	}
 }
@@ -139,12 +140,60 @@ func productsOfBoth(t *testing.T, be backend.Backend) {
 	}
 }
 
+// narrowCache wants of activations in float32 beside a cache in bfloat16 that what is
+// written is rounded, and that attention is that to the cache's numbers as float32.
+func narrowCache(t *testing.T, be backend.Backend) {
+	const n, rows, size, positions = 5, 640, backend.BlockMultiple, 50
+	narrow := &suite{storage: backend.BF16}
+	shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 16, Scale: 0.25}
+	width, kvWidth := shape.Heads*shape.HeadDim, shape.KVHeads*shape.HeadDim
+	at, slots := []int32{3, 49, 0, 7, 7}, []int32{600, -1, 3, 4, 5}
+	blocks := make([]int32, rows/size)
+	for i := range blocks {
+		blocks[i] = int32(len(blocks) - 1 - i)
+	}
+	counts := []int32{rows, 1, 17, 300, 256}
+	download := func(b backend.Buffer) []float32 {
+		out := make([]float32, b.Len())
+		if err := be.Download(out, b); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	// step writes a cache of this type and attends to another, of the same numbers.
+	step := func(as backend.DType) (q, k, v, out []float32) {
+		queries, keys, values := newBuffer(t, be, random(n*width, 1)), newBuffer(t, be, random(n*kvWidth, 2)), newBuffer(t, be, random(n*kvWidth, 3))
+		cache := func(seed uint64) backend.Buffer { return newBufferAs(t, be, as, narrow.random(rows*kvWidth, seed)) }
+		written := backend.CacheRows{K: cache(4), V: cache(5)}
+		tables := lists(t, be, at, slots)
+		written.Slots = tables.At(1)
+		p := &backend.Parts{Backend: be, Arena: be.NewArena()}
+		defer p.Arena.Reset()
+		if err := p.RotateStore(backend.Rotary{Positions: tables.At(0), Table: newBuffer(t, be, random(positions*shape.HeadDim, 6)), Shape: shape}, queries, keys, values, written); err != nil {
+			t.Fatal(err)
+		}
+		attended := newBuffer(t, be, garbage(n*width))
+		if err := be.PagedAttention(attended, queries, cache(7), cache(8), paged(t, be, size, blocks, make([]int32, n), counts), shape); err != nil {
+			t.Fatal(err)
+		}
+		return download(queries), download(written.K), download(written.V), download(attended)
+	}
+	q, k, v, out := step(backend.BF16)
+	wantQ, wantK, wantV, want := step(backend.F32)
+	if !sameBits(q, wantQ) || !sameBits(k, narrow.round(wantK)) || !sameBits(v, narrow.round(wantV)) {
+		t.Error("what is written is not the nearest bfloat16 of what is written in float32")
+	}
+	if !sameBits(out, want) {
+		t.Error("attention to it is another than that to its numbers as float32")
+	}
+}
+
 // mixedRefusals wants an error that names the operand of each operation that is stored
 // otherwise than the operation can take it.
 func mixedRefusals(t *testing.T, be backend.Backend) {
 	one := func(as backend.DType, n int) backend.Buffer { return newBufferAs(t, be, as, make([]float32, n)) }
 	wide, half, half2, logs := one(backend.F32, 4), one(backend.BF16, 4), one(backend.BF16, 4), one(backend.BF16, 2)
-	w := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16))
+	w, cache := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16)), one(backend.F32, 4*backend.BlockMultiple)
 	shape := backend.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 2, Scale: 1}
 	at, key := list(t, be, 0), spans(t, be, span{0, 1})
 	rotate := &backend.Parts{Backend: be, Arena: be.NewArena(), Storage: backend.BF16}
@@ -189,6 +238,9 @@ func mixedRefusals(t *testing.T, be backend.Backend) {
 			backend.CacheRows{K: half, V: half, Slots: at}), "table"},
 		"values of a cache": {rotate.RotateStore(backend.Rotary{Positions: at, Table: wide, Shape: shape}, nil, half, half,
 			backend.CacheRows{K: half, V: wide, Slots: at}), "values"},
+		"a cache that is written wider": {rotate.RotateStore(backend.Rotary{Positions: at, Table: wide, Shape: shape}, nil, half, half,
+			backend.CacheRows{K: wide, V: wide, Slots: at}), "keys"},
+		"a cache that is read wider": {be.PagedAttention(half, half, cache, cache, paged(t, be, backend.BlockMultiple, []int32{0}, []int32{0}, []int32{1}), shape), "k is"},
 	} {
 		if !errors.Is(c.err, backend.ErrUnsupported) || !strings.Contains(c.err.Error(), c.name) {
 			t.Errorf("%s, stored otherwise: error %v, want ErrUnsupported that names %s", what, c.err, c.name)

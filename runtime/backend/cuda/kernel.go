@@ -42,8 +42,10 @@ const (
 	opLogSoftmax
 	opRotate
 	opRotateStore
+	opRotateStoreNarrow
 	opAttention
 	opPagedAttention
+	opPagedAttentionNarrow
 	opAttentionBack
 	opCompose
 	opDecide
@@ -93,6 +95,7 @@ var entryNames = [operations]string{
 	opNorm: "rmsnorm_T", opNormBack: "rmsnormback_T", opSwiGLU: "swiglu_T", opSwiGLUBack: "swigluback_T", opLogSoftmax: "logsoftmax_T",
 	opRotate: "rope_T", opRotateStore: "ropestore_T",
 	opAttention: "attention_T", opPagedAttention: "pagedattention_T", opAttentionBack: "attentionback_T",
+	opRotateStoreNarrow: "ropestore_T_W", opPagedAttentionNarrow: "pagedattention_T_W", // With a cache of W.
 	opCompose: "compose_W_T", // From factors of W.
 	opDecide:  "decide_T", opPolicyGradient: "policygradient_T",
 	opSVDLoad: "svdload", opSVDGram: "svdgram", opSVDSolve: "svdsolve", opSVDRotate: "svdrotate",

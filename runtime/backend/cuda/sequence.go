@@ -55,8 +55,11 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		return err
 	}
 	width, kvWidth := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, err := activations(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth},
-		operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)})
+	args, err := activations(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth})
+	if err != nil {
+		return err
+	}
+	stored, err := cacheBeside(op, args[0], operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)})
 	if err != nil {
 		return err
 	}
@@ -76,11 +79,11 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		return err
 	}
 	const nowhere = -1
-	if err := check.Rows(op, slots.values, nowhere, args[2].n, kvWidth); err != nil {
+	if err := check.Rows(op, slots.values, nowhere, stored[0].n, kvWidth); err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opRotateStore, args[0].kind), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
-		args[2].start, args[3].start, positions.at, slots.at, table[0].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
+	return b.launch(b.kernelBeside(opRotateStore, opRotateStoreNarrow, args[0].kind, stored[0].kind, plain), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
+		stored[0].start, stored[1].start, positions.at, slots.at, table[0].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
 }
 
 // widest and widestWide are the largest heads of the attention kernels and of their wide
@@ -194,21 +197,25 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width})
+	if err != nil {
+		return err
+	}
+	stored, err := cacheBeside(op, args[0], operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
 	grid := attentionGrid(n, pairs, s)
 	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
-		return b.splitAttention(&args, blocks, first, count, n, chunks, wideHeads, keys.BlockSize, s)
+		return b.splitAttention(&args, &stored, blocks, first, count, n, chunks, wideHeads, keys.BlockSize, s)
 	}
-	return b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
+	return b.launch(b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, either(wideHeads, wide, plain)), grid, 0, args[0].start, args[1].start, stored[0].start, stored[1].start,
 		blocks.at, first.at, count.at, whole(n), whole(keys.BlockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
 // splitAttention divides the keys of rows among blocks: few rows with many keys would
 // leave most of the device idle.
-func (b *Backend) splitAttention(args *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
+func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
 	const states = 2
 	sums := n * s.Heads * chunks * s.HeadDim
 	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
@@ -217,7 +224,7 @@ func (b *Backend) splitAttention(args *resolved, blocks, first, count *list, n, 
 	}
 	defer b.Free(work)
 	at := work.start + address(backend.F32.Bytes(1, sums))
-	err = b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, splitWide, split)), [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
+	err = b.launch(b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, either(wideHeads, splitWide, split)), [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, stored[0].start, stored[1].start,
 		blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err

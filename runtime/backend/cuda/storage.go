@@ -29,6 +29,26 @@ func activations(op string, args ...operand) (out resolved, err error) {
 	return out, nil
 }
 
+// cacheBeside resolves the keys and values of a cache beside activations: stored as those
+// are, or narrower.
+func cacheBeside(op string, activated *buffer, keys, values operand) (resolved, error) {
+	out, err := activations(op, keys, values)
+	if err == nil && out[0].kind == backend.F32 && activated.kind != backend.F32 {
+		err = fmt.Errorf("%s: %s is stored as %s beside activations as %s, and must not be wider: %w",
+			op, keys.name, out[0].kind, activated.kind, backend.ErrUnsupported)
+	}
+	return out, err
+}
+
+// kernelBeside is kernelFor an operation with a cache: one that is stored as activations
+// are, or a narrower one.
+func (b *Backend) kernelBeside(alike, narrow operation, activations, cache backend.DType, v variant) *kernel {
+	if activations == cache {
+		return b.kernelFor(alike, activations, backend.F32, v)
+	}
+	return b.kernelFor(narrow, activations, cache, v)
+}
+
 // convert copies between buffers of as many elements, rounding to nearest, ties to even,
 // where the destination is narrower.
 func (b *Backend) convert(dst, src *buffer) error {
