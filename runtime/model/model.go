@@ -54,6 +54,8 @@ type Model struct {
 	projectionType, embeddingType, storage backend.DType
 
 	bankRows *bankRows // Of this model and its siblings.
+
+	computesAll bool // No step is recorded.
 }
 
 // layer is one transformer block.

@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 }
 
 // exercise uses every call of the driver that the backend makes, as a model does: it
-// opens the device, loads weights, takes a step, composes, differentiates, decomposes, and
-// closes.
+// opens the device, loads weights, takes a step, repeats one, composes, differentiates,
+// decomposes, and closes.
 func exercise() (err error) {
 	b, err := Open(Options{})
 	if err != nil {
@@ -98,6 +98,16 @@ func exercise() (err error) {
 			return err
 		}
 	}
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(func(b backend.Backend) error { return errors.Join(b.Add(y, x), b.Zero(x)) })
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(g.Replay(), g.Replay()); err != nil {
+		return err
+	}
+	g.Free()
 	answers, err := b.Decide(y, n, []backend.Ask{{Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}, Scores: []int32{1}, Logits: true}})
 	if err != nil {
 		return err

@@ -40,12 +40,13 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	tables, err := b.NewTables()
 	must(err)
 	must(tables.Set([]int32{0, 0, 0}))
-	step := func() error {
+	on := func(b backend.Backend) error {
 		if err := b.SelectRows(picked, x, tables.At(0), size); err != nil {
 			return err
 		}
 		return b.MatMul(n, backend.Product{Y: y, X: picked, W: w})
 	}
+	step := func() error { return on(b) }
 	read := func() []float32 {
 		out := make([]float32, n*size)
 		must(b.Download(out, y))
@@ -53,7 +54,9 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	}
 	must(b.Upload(x, values(2)))
 	must(b.Upload(y, make([]float32, n*size)))
-	g, err := b.Capture(step)
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(on)
 	must(err)
 	for _, v := range read() {
 		if v != 0 {
@@ -75,7 +78,7 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	}
 	g.Free()
 	g.Free()
-	if _, err := b.Capture(func() error { return b.MatMul(n+1, backend.Product{Y: y, X: x, W: w}) }); err == nil {
+	if _, err := recorder.Record(func(b backend.Backend) error { return b.MatMul(n+1, backend.Product{Y: y, X: x, W: w}) }); err == nil {
 		t.Error("capturing an operation that is refused: no error")
 	}
 	must(step()) // The device is as it was.

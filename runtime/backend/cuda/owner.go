@@ -38,11 +38,12 @@ type owner struct {
 	memory  *memory        // Given back before the context is.
 }
 
-// command is one operation: a kernel, or any calls of the driver.
+// command is one operation: a kernel, a graph, or any calls of the driver.
 type command struct {
-	call *kernelCall
-	run  func() error
-	done chan<- error // nil: nobody waits.
+	call  *kernelCall
+	graph unsafe.Pointer
+	run   func() error
+	done  chan<- error // nil: nobody waits.
 }
 
 // kernelCall is a kernel with what it is launched with.
@@ -126,11 +127,19 @@ func (o *owner) do(c command) error {
 		o.failed = nil
 		return err
 	}
-	if c.call != nil {
+	return o.run(c)
+}
+
+func (o *owner) run(c command) error {
+	switch {
+	case c.call != nil:
 		defer calls.Put(c.call)
 		return launch(c.call.kernel.function, o.queue, c.call)
+	case c.graph != nil:
+		return replay(c.graph, o.queue)
+	default:
+		return c.run()
 	}
-	return c.run()
 }
 
 // release gives the device back, and returns the first of what went wrong: of a device
@@ -181,11 +190,6 @@ func (o *owner) now(run func() error) error {
 		return err
 	}
 	return deviceError(<-done)
-}
-
-// sync waits for the device.
-func (o *owner) sync() error {
-	return o.now(func() error { return of("cuStreamSynchronize", o.stream.Synchronize()) })
 }
 
 // close ends the goroutine and returns what went wrong that nobody was told.
