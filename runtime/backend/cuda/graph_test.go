@@ -3,6 +3,8 @@
 package cuda
 
 import (
+	"errors"
+	"slices"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -83,4 +85,91 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	}
 	must(step()) // The device is as it was.
 	must(b.Sync())
+}
+
+// TestNothingButTheStepIsRecorded queues work beside a step that is recorded, which must be
+// done at once and once; and asks the recording for what cannot be repeated.
+func TestNothingButTheStepIsRecorded(t *testing.T) {
+	b := newTest(t)
+	const n = 64
+	x, err := b.Give(slices.Repeat([]float32{1}, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := b.Give(slices.Repeat([]float32{2}, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := b.NewTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := b.NewRecorder()
+	var kept backend.Backend
+	g, err := recorder.Record(func(recording backend.Backend) error {
+		kept = recording
+		if err := recording.Add(x, y); err != nil {
+			return err
+		}
+		for name, err := range map[string]error{
+			"Upload": recording.Upload(x, make([]float32, n)), "Download": recording.Download(make([]float32, n), x), "Sync": recording.Sync(),
+		} {
+			if !errors.Is(err, backend.ErrUnsupported) {
+				t.Errorf("%s in a recording: error %v", name, err)
+			}
+		}
+		return errors.Join(b.Add(y, y), b.Sync(), tables.Set([]int32{1, 2, 3}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Add(x, y); err == nil {
+		t.Error("an operation was recorded after the end")
+	}
+	first := func(buf backend.Buffer) float32 {
+		out := make([]float32, n)
+		if err := b.Download(out, buf); err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	if got, other := first(x), first(y); got != 1 || other != 4 {
+		t.Errorf("before a replay x is %v and y %v, want 1 and 4", got, other)
+	}
+	for range 2 {
+		if err := g.Replay(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, other := first(x), first(y); got != 9 || other != 4 {
+		t.Errorf("after two replays x is %v and y %v, want 9 and 4", got, other)
+	}
+	// Memory of recorded steps is nobody else's until they are given up.
+	var inside backend.Buffer
+	h, err := recorder.Record(func(recording backend.Backend) error {
+		var err error
+		if inside, err = recording.Alloc(backend.F32, n); err != nil {
+			return err
+		}
+		defer recording.Free(inside)
+		return recording.Copy(inside, x)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := b.Memory().Used
+	other, err := b.Alloc(backend.F32, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Memory().Used; got <= used {
+		t.Errorf("%d bytes are in use after a buffer was made, and %d before: it has the memory of a recorded step", got, used)
+	}
+	b.Free(other)
+	g.Free()
+	h.Free()
+	recorder.Free()
+	if got := b.Memory().Used; got >= used {
+		t.Errorf("%d bytes are in use after a recorder was freed, and %d before", got, used)
+	}
 }
