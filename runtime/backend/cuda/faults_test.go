@@ -68,11 +68,14 @@ func exercise() (err error) {
 			return err
 		}
 	}
-	large, err := b.Alloc(backend.F32, 1<<20)
+	const several = 9 << 20 / 4 // Pieces of pinned memory.
+	large, err := b.Give(make([]float32, several))
 	if err != nil {
 		return err
 	}
-	b.Free(large)
+	if _, err := b.Take(large); err != nil {
+		return err
+	}
 	x, y, gain, s := buffers["x"], buffers["y"], buffers["gain"], buffers["s"]
 	tables, err := b.NewTables()
 	if err != nil {
@@ -222,6 +225,8 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 		"cuModuleLoadData:1:218":    "kernels ",
 		"cuLaunchKernel:3:700":      "new weight",
 		"cuCtxCreate_v2:1:2":        backend.ErrDeviceMemory.Error(),
+		"cuMemHostAlloc:2:2":        "may be pinned",
+		"cuEventSynchronize:3:700":  backend.ErrDeviceLost.Error(),
 		"cuStreamSynchronize:2:700": backend.ErrDeviceLost.Error(),
 		"cuLaunchKernel:5:701":      "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
 		"cuStreamSynchronize:1:719": "launch_fail",

@@ -336,11 +336,10 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 	return download(b, dst, args[0].start)
 }
 
-// toDevice copies behind all that was queued. It waits until the driver has what it
-// copies, and not for the device: memory that is not pinned is staged before the call
-// returns (CUDA driver API, the chapter on when calls of its API wait).
+// toDevice copies behind all that was queued. It waits until it has read what it copies,
+// and not for the device.
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
-	return b.now(func() error { return b.copyUp(dst, src, bytes) })
+	return b.now(func() error { return b.owner.copyUp(dst, src, bytes) })
 }
 
 // upload is toDevice of all elements of a slice, and download the opposite.
@@ -356,27 +355,14 @@ func download[T any](b *Backend, dst []T, src address) error {
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
 func (b *Backend) stage(dst address, bytes []byte) error {
-	return b.fromHost(func() error { return b.copyUp(dst, elements(bytes), int64(len(bytes))) })
-}
-
-// copyUp runs on the owner.
-func (b *Backend) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
-	if bytes == 0 {
-		return nil
-	}
-	return of("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream))
+	return b.fromHost(func() error { return b.owner.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
 func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
 	if bytes == 0 {
 		return b.Sync()
 	}
-	return b.now(func() error {
-		if err := cu.MemcpyDtoHAsync(dst, cu.DevicePtr(src), bytes, b.owner.stream); err != nil {
-			return of("cuMemcpyDtoHAsync", err)
-		}
-		return of("cuStreamSynchronize", b.owner.stream.Synchronize())
-	})
+	return b.now(func() error { return b.owner.copyDown(dst, src, bytes) })
 }
 
 // Take implements backend.Device.

@@ -36,6 +36,7 @@ type owner struct {
 	queue   unsafe.Pointer // The stream's handle.
 	failed  error          // Of an operation that nobody waited for.
 	memory  *memory        // Given back before the context is.
+	staging staging
 }
 
 // command is one operation: a kernel, a graph, or any calls of the driver.
@@ -61,7 +62,7 @@ var calls = sync.Pool{New: func() any { return new(kernelCall) }}
 // start makes a context on a device and the goroutine that owns it. It returns what the
 // device is.
 func start(ordinal int) (*owner, deviceInfo, error) {
-	o := &owner{commands: make(chan command, queued), ended: make(chan struct{})}
+	o := &owner{commands: make(chan command, queued), ended: make(chan struct{}), staging: newStaging()}
 	opened := make(chan error, 1)
 	var info deviceInfo
 	go func() {
@@ -152,6 +153,7 @@ func (o *owner) release() error {
 	if o.memory != nil {
 		errs = append(errs, o.memory.releaseAll())
 	}
+	errs = append(errs, o.staging.release())
 	for _, m := range o.modules {
 		errs = append(errs, of("cuModuleUnload", m.Unload()))
 	}
@@ -214,6 +216,9 @@ func deviceError(err error) error {
 	}
 	switch r.result {
 	case resultMemory:
+		if r.call == pinningCall {
+			return fmt.Errorf("too little memory of the host that may be pinned: %w", err)
+		}
 		return fmt.Errorf("%w: %w", backend.ErrDeviceMemory, err)
 	case resultNoDevice, resultDeviceNotAllowed:
 		return fmt.Errorf("%w: %w", backend.ErrNoDevice, err)

@@ -65,7 +65,7 @@ func (t *tables) Set(lists ...[]int32) error {
 	dst, block := t.block.at(), t.block
 	return t.backend.fromHost(func() error {
 		_ = block // Not given back before.
-		return t.backend.copyUp(dst, elements(staged), bytes)
+		return t.backend.owner.copyUp(dst, elements(staged), bytes)
 	})
 }
 
