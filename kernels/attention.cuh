@@ -12,8 +12,9 @@ template <int PairsOf, int EachOf> struct Block {
   static constexpr int kAll = kAttentionThreads / kWarp * kEach;
 };
 
-template <class B, class T, class Keys>
-__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *k, const T *v, const Keys &keys, i64 n, const Heads &h) {
+// T is the storage of activations, and C that of keys and values.
+template <class B, class T, class C, class Keys>
+__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const C *k, const C *v, const Keys &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float tile[kTileKeys * (B::kWidth + 4)];
   __shared__ __align__(16) float queries[B::kAll][B::kWidth];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -36,7 +37,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
   }
 
   // fill copies a tile of keys or values; rows behind the last are zero.
-  auto fill = [&](const T *from, const typename Keys::Place &place, i64 key, i64 end) {
+  auto fill = [&](const C *from, const typename Keys::Place &place, i64 key, i64 end) {
     __syncthreads();
     for (int i = threadIdx.x; i < kTileKeys * vectors; i += kAttentionThreads) {
       const int line = i / vectors, at = (i - line * vectors) * kVector;

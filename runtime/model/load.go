@@ -85,6 +85,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	for _, o := range options {
 		o(m)
 	}
+	if err := m.storage.check(be); err != nil {
+		return nil, err
+	}
 	shapes := projectionShapes(c)
 	for i := range c.Layers {
 		for j, module := range modules {

@@ -202,7 +202,7 @@ func (m *Model) recorded(ctx context.Context, c *Cache, b *batch, kind stepKind)
 	}
 	step := &recordedStep{stepKind: kind, rotary: rotary, banks: m.banks(), used: s.clock}
 	step.graph, err = s.recorder.Record(func(be backend.Backend) error {
-		p := &pass{Parts: backend.Parts{Backend: be, Arena: be.NewArena(), Storage: m.storage}}
+		p := &pass{Parts: backend.Parts{Backend: be, Arena: be.NewArena(), Storage: m.storage.Activations}}
 		defer p.release()
 		logits := p.part(s.logits, m.config.VocabSize, kind.rows)
 		m.logits(p, logits, m.through(ctx, p, c, d, rotary), kind.rows)

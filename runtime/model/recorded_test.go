@@ -23,7 +23,10 @@ type twins struct {
 func newTwins(t *testing.T, s shape, seqs, maxLen int, factored bool, options ...model.Option) *twins {
 	t.Helper()
 	be := newBackend(t, 2)
-	w := &twins{bases: [2]*model.Model{newModel(t, be, s, options...), newModel(t, be, s, append(options, model.Unrecorded())...)}}
+	if as := newModel(t, be, s, options...).DType(); as != backend.F32 {
+		options = append(options, model.StoredAs(model.ServingStorage(be, as)))
+	}
+	w := &twins{bases: [2]*model.Model{newModel(t, be, s, options...), newModel(t, be, s, append(slices.Clone(options), model.Unrecorded())...)}}
 	w.models = w.bases
 	for i := range w.models {
 		if factored {

@@ -39,9 +39,6 @@ type device struct {
 
 var _ backend.Backend = (*Backend)(nil)
 
-// storage are the types that buffers may have.
-var storage = []backend.DType{backend.F32}
-
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
 func Open(o Options) (*Backend, error) {

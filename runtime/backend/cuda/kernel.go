@@ -32,6 +32,7 @@ const (
 	opAddRows
 	opScaleColumns
 	opColumnDots
+	opConvert
 	opPack
 	opTranspose
 	opNorm
@@ -41,8 +42,10 @@ const (
 	opLogSoftmax
 	opRotate
 	opRotateStore
+	opRotateStoreNarrow
 	opAttention
 	opPagedAttention
+	opPagedAttentionNarrow
 	opAttentionBack
 	opCompose
 	opDecide
@@ -88,10 +91,11 @@ var variantNames = [variants]string{
 var entryNames = [operations]string{
 	opProduct: "product_W_T", opQuantise: "quantise_T",
 	opGather: "gather_wW_T", opSelect: "select_T", opScatter: "scatter_T", opAdd: "add_T", opAddRows: "addrows_T",
-	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opPack: "pack_T_W", opTranspose: "transpose_W_T",
+	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opConvert: "convert_T_W" /* From T to W. */, opPack: "pack_T_W", opTranspose: "transpose_W_T",
 	opNorm: "rmsnorm_T", opNormBack: "rmsnormback_T", opSwiGLU: "swiglu_T", opSwiGLUBack: "swigluback_T", opLogSoftmax: "logsoftmax_T",
 	opRotate: "rope_T", opRotateStore: "ropestore_T",
 	opAttention: "attention_T", opPagedAttention: "pagedattention_T", opAttentionBack: "attentionback_T",
+	opRotateStoreNarrow: "ropestore_T_W", opPagedAttentionNarrow: "pagedattention_T_W", // With a cache of W.
 	opCompose: "compose_W_T", // From factors of W.
 	opDecide:  "decide_T", opPolicyGradient: "policygradient_T",
 	opSVDLoad: "svdload", opSVDGram: "svdgram", opSVDSolve: "svdsolve", opSVDRotate: "svdrotate",

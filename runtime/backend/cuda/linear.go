@@ -28,28 +28,58 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 		if err != nil {
 			return err
 		}
-		if all[i].w, err = layout(own); err != nil {
+		m := &all[i]
+		if m.w, err = layout(own); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		args, err := operands(op, operand{"y", p.Y, n * all[i].w.rows}, operand{"x", p.X, n * all[i].w.columns})
+		if m.y, err = owned("y", p.Y, n*m.w.rows); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		if m.x, err = owned("x", p.X, n*m.w.columns); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		m.add = p.Add
+		if m.bank, m.index, err = scalesOf(op, p.Scales, n, m.w.columns); err != nil {
+			return err
+		}
+		if m.y.kind != m.x.kind && p.Scales != nil {
+			return fmt.Errorf("%s: x is stored as %s and y as %s, and with scales both must be stored alike: %w",
+				op, m.x.kind, m.y.kind, backend.ErrUnsupported)
+		}
+	}
+	return b.multiplyAll(op, n, all)
+}
+
+// multiplyAll computes products that were checked.
+func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
+	for i := range all {
+		if all[i].x.kind == all[i].y.kind {
+			continue
+		}
+		copied, err := b.alike(op, &all[i])
 		if err != nil {
 			return err
 		}
-		all[i].y, all[i].x, all[i].add = args[0].start, args[1].start, p.Add
-		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, all[i].w.columns); err != nil {
-			return err
-		}
+		defer b.Free(copied)
 	}
-	for len(all) > 0 {
+	for left := all; len(left) > 0; {
 		// As many together as one launch takes.
 		most := 1
-		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
+		for n <= skinnyRows && most < min(together, len(left)) && left[most].sameKernel(&left[0]) {
 			most++
 		}
-		if err := b.products(n, all[:most]); err != nil {
+		if err := b.products(n, left[:most]); err != nil {
 			return err
 		}
-		all = all[most:]
+		left = left[most:]
+	}
+	for i := range all {
+		if all[i].rounded == nil {
+			continue
+		}
+		if err := b.convert(all[i].rounded, all[i].y); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -57,10 +87,16 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
 // scaled where there is a bank.
 type multiplication struct {
-	y, x        address
+	y, x        *buffer // Stored alike, once alike has seen to it.
 	w           *matrix
 	bank, index address
 	add         bool
+	rounded     *buffer // Where y goes afterwards, if anywhere.
+}
+
+// sameKernel reports whether one kernel computes both.
+func (p *multiplication) sameKernel(o *multiplication) bool {
+	return p.w.kind == o.w.kind && p.x.kind == o.x.kind
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -106,7 +142,7 @@ func (b *Backend) products(n int, all []multiplication) error {
 	for i := range all {
 		p := &all[i]
 		if p.w.kind != backend.Int8 {
-			inputs = append(inputs, input{p.x, p.w.columns, p.bank, p.index})
+			inputs = append(inputs, input{p.x.start, p.w.columns, p.bank, p.index})
 			continue
 		}
 		if same := p.firstThatReads(all[:i]); same < i {
@@ -130,7 +166,7 @@ func (b *Backend) products(n int, all []multiplication) error {
 	for i := range all {
 		p, in := &all[i], inputs[i]
 		copy(arguments[1+i*each:], []argument{
-			p.y, in.x, p.w.at(), p.w.scales(), in.scales, in.index,
+			p.y.start, in.x, p.w.at(), p.w.scales(), in.scales, in.index,
 			whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(in.pitch), whole(p.w.rows), p.flags(),
 		})
 		outputs := perBlock
@@ -139,7 +175,7 @@ func (b *Backend) products(n int, all []multiplication) error {
 		}
 		blocks += (p.w.rows + outputs - 1) / outputs
 	}
-	return b.launch(b.kernelFor(opProduct, backend.F32, all[0].w.kind, skinny3), [3]int{blocks, 1, 1}, 0, arguments[:]...)
+	return b.launch(b.kernelFor(opProduct, all[0].x.kind, all[0].w.kind, skinny3), [3]int{blocks, 1, 1}, 0, arguments[:]...)
 }
 
 // input is what a product reads beside the weight.
@@ -154,7 +190,7 @@ type input struct {
 func (p *multiplication) firstThatReads(all []multiplication) int {
 	for i := range all {
 		o := &all[i]
-		if p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
+		if p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
 			return i
 		}
 	}
@@ -187,7 +223,7 @@ func (b *Backend) single(n int, p *multiplication, in input) error {
 	default:
 		v, grid = tiled, tiles(64, 64)
 	}
-	return b.launch(b.kernelFor(opProduct, backend.F32, w.kind, v), grid, shared, p.y, in.x, w.at(), w.scales(), in.scales, in.index,
+	return b.launch(b.kernelFor(opProduct, p.x.kind, w.kind, v), grid, shared, p.y.start, in.x, w.at(), w.scales(), in.scales, in.index,
 		whole(n), whole(m), whole(w.columns), whole(w.pitch), whole(in.pitch), whole(m), p.flags())
 }
 
@@ -200,8 +236,8 @@ func (b *Backend) quantise(n int, p *multiplication) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("quantise: %w", err)
 	}
-	err = b.launch(b.kernelOf(opQuantise, backend.F32), b.blocksOf(n*pitch/8, 256), 0,
-		block.at(), block.at()+address(n*pitch), p.x, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(pitch))
+	err = b.launch(b.kernelOf(opQuantise, p.x.kind), b.blocksOf(n*pitch/8, 256), 0,
+		block.at(), block.at()+address(n*pitch), p.x.start, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(pitch))
 	return block, err
 }
 
@@ -211,19 +247,32 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if n < 0 || m <= 0 || k <= 0 {
 		return fmt.Errorf("%s: [%d, %d] by [%d, %d]", op, n, k, m, k)
 	}
-	args, err := operands(op, operand{"y", y, n * m}, operand{"a", x, n * k}, operand{"b", z, m * k})
-	if err != nil || n == 0 {
-		return err
+	var args [3]*buffer
+	for i, a := range [...]operand{{"y", y, n * m}, {"a", x, n * k}, {"b", z, m * k}} {
+		var err error
+		if args[i], err = owned(a.name, a.buf, a.want); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	if n == 0 {
+		return nil
 	}
 	w, err := b.newMatrix(backend.F32, m, k)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer w.block.giver.give()
-	if err := b.pack(&w, 0, m, args[2].start); err != nil {
+	rows := args[2]
+	if rows.kind != backend.F32 { // A weight is packed of float32, which costs little beside the product.
+		if rows, err = b.widened(op, rows); err != nil {
+			return err
+		}
+		defer b.Free(rows)
+	}
+	if err := b.pack(&w, 0, m, rows.start); err != nil {
 		return err
 	}
-	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
+	return b.multiplyAll(op, n, []multiplication{{y: args[0], x: args[1], w: &w, add: add}})
 }
 
 // Gather implements backend.LinearOps.
@@ -238,7 +287,7 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 		return err
 	}
 	in := w.In()
-	args, err := operands(op, operand{"y", y, len(list.values) * in})
+	args, err := activations(op, operand{"y", y, len(list.values) * in})
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 }
 
 func (b *Backend) gather(y *buffer, m *matrix, ids *list) error {
-	return b.launch(b.kernelFor(opGather, backend.F32, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
+	return b.launch(b.kernelFor(opGather, y.kind, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
 		y.start, m.at(), m.scales(), ids.at, whole(len(ids.values)), whole(m.columns), whole(m.pitch))
 }
 
