@@ -34,7 +34,12 @@ type house struct {
 
 func start(t *testing.T, change func(*engine.Options), options ...model.Option) *house {
 	t.Helper()
-	h := &house{volume: enginetest.New(t)}
+	return startOn(t, enginetest.New(t), change, options...)
+}
+
+func startOn(t *testing.T, volume *enginetest.Volume, change func(*engine.Options), options ...model.Option) *house {
+	t.Helper()
+	h := &house{volume: volume}
 	h.base, h.dec, h.tok = h.volume.Load(t, options...)
 	o := engine.Options{
 		Base: h.base, Compose: engine.Composer(h.base, h.dec), Factors: engine.NewFactors(h.dec), StopTokens: h.tok.EOS(),

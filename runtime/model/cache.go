@@ -27,6 +27,7 @@ type Cache struct {
 	// What a step needs besides: its buffers, and what it says of its rows.
 	arena  backend.Arena
 	tables backend.Tables
+	steps  *recordedSteps // nil where the backend cannot record.
 }
 
 // CacheFullError says that a step needs more blocks than are free. The cache is
@@ -86,6 +87,9 @@ func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
 			*list = append(*list, b)
 		}
 	}
+	if capturer, ok := m.be.(backend.Capturer); ok {
+		c.steps = newRecordedSteps(capturer, seqs, maxLen)
+	}
 	return c, nil
 }
 
@@ -96,6 +100,9 @@ func (c *Cache) Close() {
 	}
 	if c.tables != nil {
 		c.tables.Free()
+	}
+	if c.steps != nil {
+		c.steps.free(c.be)
 	}
 	c.k, c.v, c.lengths, c.blocks = nil, nil, nil, blockTables{}
 }

@@ -55,6 +55,8 @@ type Model struct {
 	storage                       Storage
 
 	bankRows *bankRows // Of this model and its siblings.
+
+	computesAll bool // No step is recorded.
 }
 
 // layer is one transformer block.

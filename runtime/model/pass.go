@@ -83,6 +83,18 @@ func (p *pass) spread(x backend.Buffer, rows backend.Index, n, c int) backend.Bu
 	return y
 }
 
+// part returns the first rows, of c elements, of a buffer that is not the pass's.
+func (p *pass) part(x backend.Buffer, c, rows int) (part backend.Buffer) {
+	p.do(func() (err error) {
+		part, err = p.Rows(x, c, 0, rows)
+		return err
+	})
+	if p.err != nil {
+		return nil
+	}
+	return part
+}
+
 // zeros returns a cleared buffer.
 func (p *pass) zeros(n int) backend.Buffer {
 	b := p.alloc(n)
