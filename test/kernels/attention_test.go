@@ -46,7 +46,7 @@ func (h shape) pairs(ending string) int {
 	case h.d > 128:
 		return 8
 	default:
-		return 16
+		return 32
 	}
 }
 

@@ -84,7 +84,7 @@ const (
 
 // variant is the ending of the attention kernels for a head dimension.
 func variant(op string, s backend.AttentionShape) (ending string, pairs int, err error) {
-	const narrow, wide = 16, 8 // Rows by heads that a block has.
+	const narrow, wide = 32, 8 // Rows by heads that a block has.
 	switch {
 	case s.HeadDim > widestWide:
 		return "", 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
