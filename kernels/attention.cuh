@@ -11,8 +11,9 @@ template <int PairsOf, int EachOf, int Warps> struct Block {
   static constexpr int kHeld = kTileKeys * kWidth / kVector / kThreads;  // Vectors of a tile, a thread.
 };
 
-template <class B, class T, class Keys>
-__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *k, const T *v, const Keys &keys, i64 n, const Heads &h) {
+// T is the storage of activations, and C that of keys and values.
+template <class B, class T, class C, class Keys>
+__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const C *k, const C *v, const Keys &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float tile[kTileKeys * (B::kWidth + 4)];
   __shared__ __align__(16) float queries[B::kAll][B::kWidth];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -37,7 +38,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
   // fetch reads a tile of keys or values, while the one before is computed with; rows
   // behind the last are zero. fill puts it into its place.
   float held[B::kHeld][kVector];
-  auto fetch = [&](const T *from, const typename Keys::Place &place, i64 key, i64 end) {
+  auto fetch = [&](const C *from, const typename Keys::Place &place, i64 key, i64 end) {
 #pragma unroll
     for (int s = 0; s < B::kHeld; s++) {
       const int i = threadIdx.x + s * B::kThreads, line = i / vectors, at = (i - line * vectors) * kVector;

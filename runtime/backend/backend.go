@@ -19,6 +19,17 @@
 // packed without padding), H hidden size, D head dimension, R rank, V
 // vocabulary, C columns in general. All matrices are row-major.
 //
+// Activations and the cache are stored as float32 or, where a backend lists it
+// (Capabilities.Storage), as bfloat16. Operations compute in float32 whatever they read,
+// and round each element that they write once, to nearest; attention may round the
+// weights of its softmax too before it multiplies with values, and its gradient those of
+// the scores. An operation's activations are of one type, but that a product without
+// scales may read one and write the other, as the head does, and that RotateStore and
+// PagedAttention take a cache in bfloat16 beside activations in float32. Always float32 are logits
+// and their logarithms, gains, biases, tables of angles, banks of scales and their
+// gradients, and the logarithms of attention's denominators. A buffer of a type that an
+// operation cannot take is ErrUnsupported, by the operand's name.
+//
 // Determinism is part of the contract. On a backend that says so
 // (Capabilities.RowInvariant) a row of a result depends on that row's
 // inputs only, never on the number of rows, on which other rows are in the
@@ -241,7 +252,7 @@ type LinearOps interface {
 type RowOps interface {
 	// Add computes y += x, element by element.
 	Add(y, x Buffer) error
-	// AddToRows computes y [N, C] += x, where x [C] is added to every row.
+	// AddToRows computes y [N, C] += x, where x [C], of type F32, is added to every row.
 	AddToRows(y, x Buffer, n int) error
 	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
 	// y and x may be the same buffer.
@@ -263,8 +274,8 @@ type RowOps interface {
 	SwiGLU(y, gate, up Buffer) error
 	// SwiGLUBackward writes the gradients with respect to gate and up.
 	SwiGLUBackward(dGate, dUp, dy, gate, up Buffer) error
-	// LogSoftmax computes y [N, C] = x − log Σ eˣ along each row. y and x may be
-	// the same buffer.
+	// LogSoftmax computes y [N, C], of type F32, = x − log Σ eˣ along each row. y and x
+	// may be the same buffer.
 	LogSoftmax(y, x Buffer, n int) error
 }
 

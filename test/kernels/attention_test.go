@@ -97,7 +97,7 @@ type attention struct {
 }
 
 func newAttention(s storage, h shape, keys []span, rows int, magnitude float32) *attention {
-	a := &attention{storage: s, shape: h, keys: keys, scale: float64(float32(1 / math.Sqrt(float64(h.d))))}
+	a := &attention{storage: s, shape: h, variant: h.ending(""), keys: keys, scale: float64(float32(1 / math.Sqrt(float64(h.d))))}
 	a.q = random(len(keys)*h.heads*h.d, 1)
 	for i := range a.q {
 		a.q[i] *= magnitude

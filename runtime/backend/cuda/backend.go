@@ -26,7 +26,7 @@ type Backend struct {
 	owner   *owner
 	info    deviceInfo
 	memory  *memory
-	kernels map[string]*kernel
+	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
 
 	capturing sync.Mutex   // One at a time.
@@ -34,9 +34,6 @@ type Backend struct {
 }
 
 var _ backend.Backend = (*Backend)(nil)
-
-// storage are the types that buffers may have.
-var storage = []backend.DType{backend.F32}
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.

@@ -158,8 +158,8 @@ func (d *decomposition) load(w []float32) (err error) {
 	if err := d.Upload(d.w, w); err != nil {
 		return err
 	}
-	return d.launch("svdload", [3]int{tiles(d.pitch, svdSquare), tiles(d.padded, svdSquare), 1}, 0,
-		d.rows.at(), d.w.start, d.m, d.n, d.padded, d.pitch, d.turned)
+	return d.launch(d.kernelOf(opSVDLoad, backend.F32), [3]int{tiles(d.pitch, svdSquare), tiles(d.padded, svdSquare), 1}, 0,
+		d.rows.at(), d.w.start, whole(d.m), whole(d.n), whole(d.padded), whole(d.pitch), whole(d.turned))
 }
 
 // orthogonalise turns the rows that are longer than floor until they are orthogonal.
@@ -172,13 +172,13 @@ func (d *decomposition) orthogonalise(ctx context.Context, floor float64) error 
 		}
 		for round := range d.blocks - 1 {
 			cosines := d.cosines.at() + address(8*round*pairs)
-			err := d.launch("svdgram", [3]int{d.chunks, pairs, 1}, 0, d.gram.at(), d.rows.at(), d.n, d.pitch, d.blocks, round)
+			err := d.launch(d.kernelOf(opSVDGram, backend.F32), [3]int{d.chunks, pairs, 1}, 0, d.gram.at(), d.rows.at(), whole(d.n), whole(d.pitch), whole(d.blocks), whole(round))
 			if err == nil {
-				err = d.launch("svdsolve", [3]int{pairs, 1, 1}, 0, d.rotations.at(), cosines, d.gram.at(), d.chunks, floor, rotateAbove)
+				err = d.launch(d.kernelOf(opSVDSolve, backend.F32), [3]int{pairs, 1, 1}, 0, d.rotations.at(), cosines, d.gram.at(), whole(d.chunks), double(floor), double(rotateAbove))
 			}
 			if err == nil {
-				err = d.launch("svdrotate", [3]int{tiles(d.pitch, svdRotated), pairs, 1}, 0,
-					d.rows.at(), d.rotations.at(), cosines, rotateAbove, d.pitch, d.blocks, round)
+				err = d.launch(d.kernelOf(opSVDRotate, backend.F32), [3]int{tiles(d.pitch, svdRotated), pairs, 1}, 0,
+					d.rows.at(), d.rotations.at(), cosines, double(rotateAbove), whole(d.pitch), whole(d.blocks), whole(round))
 			}
 			if err != nil {
 				return err
@@ -198,7 +198,7 @@ func (d *decomposition) orthogonalise(ctx context.Context, floor float64) error 
 // where the shortest of the others has a length of shortest. It returns what separates
 // their lengths now.
 func (d *decomposition) complete(ctx context.Context, floor, shortest float64) (float64, error) {
-	err := d.launch("svdrefill", rowGrid(d.padded), 0, d.rows.at(), d.measured.at(), floor, refilled*shortest, d.n, d.pitch, d.padded)
+	err := d.launch(d.kernelOf(opSVDRefill, backend.F32), rowGrid(d.padded), 0, d.rows.at(), d.measured.at(), double(floor), double(refilled*shortest), whole(d.n), whole(d.pitch), whole(d.padded))
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +210,7 @@ func (d *decomposition) complete(ctx context.Context, floor, shortest float64) (
 type lengths struct{ right, left []float64 }
 
 func (d *decomposition) lengths() (lengths, error) {
-	if err := d.launch("svdlengths", rowGrid(d.padded), 0, d.measured.at(), d.rows.at(), d.n, d.pitch, d.padded); err != nil {
+	if err := d.launch(d.kernelOf(opSVDLengths, backend.F32), rowGrid(d.padded), 0, d.measured.at(), d.rows.at(), whole(d.n), whole(d.pitch), whole(d.padded)); err != nil {
 		return lengths{}, err
 	}
 	both := make([]float64, 2*d.padded)
@@ -272,8 +272,8 @@ func (d *decomposition) factors(l lengths, floor float64, t backend.DType) (*bac
 	if t == backend.BF16 {
 		rounded = 1
 	}
-	err = d.launch("svdfactors", [3]int{tiles(d.pitch, svdSquare), tiles(d.m, svdSquare), 1}, 0,
-		u.at(), vt.at(), d.rows.at(), places.at(), inverses.at(), d.m, d.n, d.pitch, d.turned, rounded)
+	err = d.launch(d.kernelOf(opSVDFactors, backend.F32), [3]int{tiles(d.pitch, svdSquare), tiles(d.m, svdSquare), 1}, 0,
+		u.at(), vt.at(), d.rows.at(), places.at(), inverses.at(), whole(d.m), whole(d.n), whole(d.pitch), whole(d.turned), whole(rounded))
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +290,7 @@ func (d *decomposition) relativeError(u, s, vt *held) (float64, error) {
 	var err error
 	parts := d.hold(&err, 8*len(sums))
 	if err == nil {
-		err = d.launch("svderror", [3]int{across, down, 1}, 0, parts.at(), d.w.start, u.at(), s.at(), vt.at(), d.out, d.in, d.m)
+		err = d.launch(d.kernelOf(opSVDError, backend.F32), [3]int{across, down, 1}, 0, parts.at(), d.w.start, u.at(), s.at(), vt.at(), whole(d.out), whole(d.in), whole(d.m))
 	}
 	if err == nil {
 		err = download(d.Backend, sums, parts.at())

@@ -134,7 +134,7 @@ func elements[T any](s []T) unsafe.Pointer {
 // launch begins a kernel. cu.Function.Launch would do the same and allocate twice.
 func launch(fn, stream unsafe.Pointer, c *kernelCall) error {
 	return outcome(c.kernel.name, C.launch(fn, C.uint(c.grid[0]), C.uint(c.grid[1]), C.uint(c.grid[2]), C.uint(c.kernel.threads), C.uint(c.shared), stream,
-		(*C.uint64_t)(unsafe.Pointer(&c.arguments[0])), C.int(c.count)))
+		(*C.uint64_t)(unsafe.Pointer(&c.arguments)), C.int(c.count)))
 }
 
 func allowShared(fn unsafe.Pointer, bytes int) error {

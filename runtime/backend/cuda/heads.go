@@ -165,7 +165,7 @@ func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (deci
 		return decided{}, err
 	}
 	states, scores := answers.at()+address(asks.count*number), answers.at()+address(asks.count*numbers*number)
-	if err := b.launch("decide_f32", [3]int{asks.count, 1, 1}, 0, answers.at(), states, scores, logits, work, up.at(), asks.count, vocabulary); err != nil {
+	if err := b.launch(b.kernelOf(opDecide, backend.F32), [3]int{asks.count, 1, 1}, 0, answers.at(), states, scores, logits, work, up.at(), whole(asks.count), whole(vocabulary)); err != nil {
 		return decided{}, err
 	}
 	data := make([]byte, down)
@@ -248,7 +248,7 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 	if err := b.stage(in.at(), up); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	err = b.launch("policygradient_f32", b.blocksOf(n, 1), 0, args[0].start, pi, in.at()+address(n*float), in.at(), losses.at(), n, c, klWeight, scale)
+	err = b.launch(b.kernelOf(opPolicyGradient, backend.F32), b.blocksOf(n, 1), 0, args[0].start, pi, in.at()+address(n*float), in.at(), losses.at(), whole(n), whole(c), double(klWeight), double(scale))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,23 @@ import (
 	"github.com/transformersquared/operator/runtime/sample"
 )
 
+// demoModel is the demo model with weights in bfloat16.
+func demoModel(tb testing.TB, b *Backend) *model.Model {
+	tb.Helper()
+	ck, err := checkpoint.OpenDir(filepath.Join("..", "..", "..", "config", "samples", "demo", "model"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m, err := model.Load(tb.Context(), b, ck, model.WeightsAs(backend.BF16))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := ck.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return m
+}
+
 // TestADecodeStepLaunchesFewKernels bounds what a step of one token a sequence launches:
 // in a layer two norms, queries, keys and values at once, rotation and the cache,
 // attention, its output, gate and up at once, the activation, and down; and around them
@@ -19,18 +36,8 @@ import (
 func TestADecodeStepLaunchesFewKernels(t *testing.T) {
 	const perLayer, around = 9, 4
 	b := newTest(t)
-	ck, err := checkpoint.OpenDir(filepath.Join("..", "..", "..", "config", "samples", "demo", "model"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := model.Load(t.Context(), b, ck, model.WeightsAs(backend.BF16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	layers := ck.Config().Layers
-	if err := ck.Close(); err != nil {
-		t.Fatal(err)
-	}
+	m := demoModel(t, b)
+	layers := m.Config().Layers
 	const sequences = 8
 	c, err := m.NewCache(sequences, 64)
 	if err != nil {

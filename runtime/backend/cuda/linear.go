@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -22,34 +21,65 @@ func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
 
 // multiply checks all products before it begins one.
 func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) (*matrix, error)) error {
-	all := make([]multiplication, len(products))
+	var few [together]multiplication
+	all := append(few[:0], make([]multiplication, len(products))...) // Not allocated where they are few.
 	for i, p := range products {
 		own, err := b.weight(op, p.W)
 		if err != nil {
 			return err
 		}
-		if all[i].w, err = layout(own); err != nil {
+		m := &all[i]
+		if m.w, err = layout(own); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		args, err := operands(op, operand{"y", p.Y, n * all[i].w.rows}, operand{"x", p.X, n * all[i].w.columns})
+		if m.y, err = owned("y", p.Y, n*m.w.rows); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		if m.x, err = owned("x", p.X, n*m.w.columns); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		m.add = p.Add
+		if m.bank, m.index, err = scalesOf(op, p.Scales, n, m.w.columns); err != nil {
+			return err
+		}
+		if m.y.kind != m.x.kind && p.Scales != nil {
+			return fmt.Errorf("%s: x is stored as %s and y as %s, and with scales both must be stored alike: %w",
+				op, m.x.kind, m.y.kind, backend.ErrUnsupported)
+		}
+	}
+	return b.multiplyAll(op, n, all)
+}
+
+// multiplyAll computes products that were checked.
+func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
+	for i := range all {
+		if all[i].x.kind == all[i].y.kind {
+			continue
+		}
+		copied, err := b.alike(op, &all[i])
 		if err != nil {
 			return err
 		}
-		all[i].y, all[i].x, all[i].add = args[0].start, args[1].start, p.Add
-		if all[i].bank, all[i].index, err = scalesOf(op, p.Scales, n, all[i].w.columns); err != nil {
-			return err
-		}
+		defer b.Free(copied)
 	}
-	for len(all) > 0 {
+	for left := all; len(left) > 0; {
 		// As many together as one launch takes.
 		most := 1
-		for n <= skinnyRows && most < min(together, len(all)) && all[most].w.kind == all[0].w.kind {
+		for n <= skinnyRows && most < min(together, len(left)) && left[most].sameKernel(&left[0]) {
 			most++
 		}
-		if err := b.products(n, all[:most]); err != nil {
+		if err := b.products(n, left[:most]); err != nil {
 			return err
 		}
-		all = all[most:]
+		left = left[most:]
+	}
+	for i := range all {
+		if all[i].rounded == nil {
+			continue
+		}
+		if err := b.convert(all[i].rounded, all[i].y); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -57,10 +87,16 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
 // scaled where there is a bank.
 type multiplication struct {
-	y, x        address
+	y, x        *buffer // Stored alike, once alike has seen to it.
 	w           *matrix
 	bank, index address
 	add         bool
+	rounded     *buffer // Where y goes afterwards, if anywhere.
+}
+
+// sameKernel reports whether one kernel computes both.
+func (p *multiplication) sameKernel(o *multiplication) bool {
+	return p.w.kind == o.w.kind && p.x.kind == o.x.kind
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -81,7 +117,10 @@ func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address
 	if err != nil {
 		return 0, 0, err
 	}
-	return args[0].start, own.at, check.Rows(op+" with scales", own.values, 0, args[0].n, columns)
+	if err := check.Rows("the index of scales", own.values, 0, args[0].n, columns); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", op, err)
+	}
+	return args[0].start, own.at, nil
 }
 
 // Products of so many rows take the kernel that reads the weight once, and of so many
@@ -99,15 +138,15 @@ func (b *Backend) products(n int, all []multiplication) error {
 	if n == 0 {
 		return nil
 	}
-	inputs := make([]input, len(all))
+	inputs := make([]input, 0, together)
 	for i := range all {
 		p := &all[i]
-		inputs[i] = input{p.x, p.w.columns, p.bank, p.index}
 		if p.w.kind != backend.Int8 {
+			inputs = append(inputs, input{p.x.start, p.w.columns, p.bank, p.index})
 			continue
 		}
-		if same := slices.IndexFunc(all[:i], p.readsAs); same >= 0 {
-			inputs[i] = inputs[same]
+		if same := p.firstThatReads(all[:i]); same < i {
+			inputs = append(inputs, inputs[same])
 			continue
 		}
 		quantised, err := b.quantise(n, p)
@@ -116,28 +155,27 @@ func (b *Backend) products(n int, all []multiplication) error {
 		}
 		defer quantised.giver.give() // All that reads it is queued before whoever gets it next.
 		at := quantised.at()
-		inputs[i] = input{at, p.w.pitch, at + address(n*p.w.pitch), 0}
+		inputs = append(inputs, input{at, p.w.pitch, at + address(n*p.w.pitch), 0})
 	}
 	if len(all) == 1 {
 		return b.single(n, &all[0], inputs[0])
 	}
 	const perBlock, perBlockF32 = 16, 32 // Outputs.
-	arguments, blocks := []any{n}, 0
-	for i := range together {
-		if i >= len(all) {
-			none := address(0)
-			arguments = append(arguments, none, none, none, none, none, none, 0, 0, 0, 0, 0, 0)
-			continue
-		}
+	const each = 12                      // Arguments of a product; of one that is not there all are 0.
+	arguments, blocks := [1 + together*each]argument{whole(n)}, 0
+	for i := range all {
 		p, in := &all[i], inputs[i]
-		arguments = append(arguments, p.y, in.x, p.w.at(), p.w.scales(), in.scales, in.index, p.w.rows, p.w.columns, p.w.pitch, in.pitch, p.w.rows, p.flags())
-		each := perBlock
+		copy(arguments[1+i*each:], []argument{
+			p.y.start, in.x, p.w.at(), p.w.scales(), in.scales, in.index,
+			whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(in.pitch), whole(p.w.rows), p.flags(),
+		})
+		outputs := perBlock
 		if p.w.kind == backend.F32 {
-			each = perBlockF32
+			outputs = perBlockF32
 		}
-		blocks += (p.w.rows + each - 1) / each
+		blocks += (p.w.rows + outputs - 1) / outputs
 	}
-	return b.launch("product_"+kernelName(all[0].w.kind)+"_f32_skinny3", [3]int{blocks, 1, 1}, 0, arguments...)
+	return b.launch(b.kernelFor(opProduct, all[0].x.kind, all[0].w.kind, skinny3), [3]int{blocks, 1, 1}, 0, arguments[:]...)
 }
 
 // input is what a product reads beside the weight.
@@ -147,12 +185,19 @@ type input struct {
 	scales, index address
 }
 
-// readsAs reports whether another product has the same input, scaled alike.
-func (p *multiplication) readsAs(o multiplication) bool {
-	return p.x == o.x && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns
+// firstThatReads returns the first of the products that has the same input, scaled alike;
+// how many they are where none has.
+func (p *multiplication) firstThatReads(all []multiplication) int {
+	for i := range all {
+		o := &all[i]
+		if p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
+			return i
+		}
+	}
+	return len(all)
 }
 
-func (p *multiplication) flags() int {
+func (p *multiplication) flags() argument {
 	if p.add {
 		return 1
 	}
@@ -162,27 +207,24 @@ func (p *multiplication) flags() int {
 // single computes one product.
 func (b *Backend) single(n int, p *multiplication, in input) error {
 	w := p.w
-	name, m, shared := "product_"+kernelName(w.kind)+"_f32", w.rows, 0
+	m, shared := w.rows, 0
 	tiles := func(rows, outputs int) [3]int { return [3]int{(n + rows - 1) / rows, (m + outputs - 1) / outputs, 1} }
 	var grid [3]int
+	var v variant
 	switch {
 	case n <= skinnyRows && w.kind == backend.F32:
-		name += "_skinny"
-		grid = [3]int{(m + 31) / 32, 1, 1}
+		v, grid = skinny, [3]int{(m + 31) / 32, 1, 1}
 	case n <= skinnyRows:
-		name += "_skinny"
-		grid = [3]int{(m + 15) / 16, 1, 1}
+		v, grid = skinny, [3]int{(m + 15) / 16, 1, 1}
 	case n <= mediumRows && w.kind == backend.BF16:
-		name += "_medium"
-		grid, shared = tiles(64, 64), 128<<10
+		v, grid, shared = medium, tiles(64, 64), 128<<10
 	case n >= largeRows && w.kind == backend.BF16:
-		name += "_large"
-		grid = tiles(128, 128)
+		v, grid = large, tiles(128, 128)
 	default:
-		name += "_tiled"
-		grid = tiles(64, 64)
+		v, grid = tiled, tiles(64, 64)
 	}
-	return b.launch(name, grid, shared, p.y, in.x, w.at(), w.scales(), in.scales, in.index, n, m, w.columns, w.pitch, in.pitch, m, p.flags())
+	return b.launch(b.kernelFor(opProduct, p.x.kind, w.kind, v), grid, shared, p.y.start, in.x, w.at(), w.scales(), in.scales, in.index,
+		whole(n), whole(m), whole(w.columns), whole(w.pitch), whole(in.pitch), whole(m), p.flags())
 }
 
 // quantise makes rows of int8 blocks of a product's input, scaled first: elements
@@ -194,8 +236,8 @@ func (b *Backend) quantise(n int, p *multiplication) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("quantise: %w", err)
 	}
-	err = b.launch("quantise_f32", b.blocksOf(n*pitch/8, 256), 0,
-		block.at(), block.at()+address(n*pitch), p.x, p.bank, p.index, n, p.w.columns, p.w.columns, pitch)
+	err = b.launch(b.kernelOf(opQuantise, p.x.kind), b.blocksOf(n*pitch/8, 256), 0,
+		block.at(), block.at()+address(n*pitch), p.x.start, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(pitch))
 	return block, err
 }
 
@@ -205,19 +247,32 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if n < 0 || m <= 0 || k <= 0 {
 		return fmt.Errorf("%s: [%d, %d] by [%d, %d]", op, n, k, m, k)
 	}
-	args, err := operands(op, operand{"y", y, n * m}, operand{"a", x, n * k}, operand{"b", z, m * k})
-	if err != nil || n == 0 {
-		return err
+	var args [3]*buffer
+	for i, a := range [...]operand{{"y", y, n * m}, {"a", x, n * k}, {"b", z, m * k}} {
+		var err error
+		if args[i], err = owned(a.name, a.buf, a.want); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	if n == 0 {
+		return nil
 	}
 	w, err := b.newMatrix(backend.F32, m, k)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer w.block.giver.give()
-	if err := b.pack(&w, 0, m, args[2].start); err != nil {
+	rows := args[2]
+	if rows.kind != backend.F32 { // A weight is packed of float32, which costs little beside the product.
+		if rows, err = b.widened(op, rows); err != nil {
+			return err
+		}
+		defer b.Free(rows)
+	}
+	if err := b.pack(&w, 0, m, rows.start); err != nil {
 		return err
 	}
-	return b.products(n, []multiplication{{y: args[0].start, x: args[1].start, w: &w, add: add}})
+	return b.multiplyAll(op, n, []multiplication{{y: args[0], x: args[1], w: &w, add: add}})
 }
 
 // Gather implements backend.LinearOps.
@@ -232,7 +287,7 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 		return err
 	}
 	in := w.In()
-	args, err := operands(op, operand{"y", y, len(list.values) * in})
+	args, err := activations(op, operand{"y", y, len(list.values) * in})
 	if err != nil {
 		return err
 	}

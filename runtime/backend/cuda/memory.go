@@ -275,16 +275,22 @@ type operand struct {
 	want int
 }
 
-// operands resolves buffers that an operation reads and writes as float32.
-func operands(op string, args ...operand) ([]*buffer, error) {
-	out := make([]*buffer, len(args))
+// resolved are the buffers of an operation, in its operands' order: not allocated for
+// each call.
+type resolved [maxOperands]*buffer
+
+const maxOperands = 9
+
+// operands resolves buffers that an operation reads and writes as float32, whatever
+// activations are stored as.
+func operands(op string, args ...operand) (out resolved, err error) {
 	for i, a := range args {
 		own, err := owned(a.name, a.buf, a.want)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", op, err)
+			return out, fmt.Errorf("%s: %w", op, err)
 		}
 		if own.kind != backend.F32 {
-			return nil, fmt.Errorf("%s: %s is %s: %w", op, a.name, own.kind, backend.ErrUnsupported)
+			return out, fmt.Errorf("%s: %s is stored as %s, and must be f32: %w", op, a.name, own.kind, backend.ErrUnsupported)
 		}
 		out[i] = own
 	}
@@ -301,20 +307,20 @@ func length(b backend.Buffer) int {
 
 // Upload implements backend.Device.
 func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
-	args, err := operands("upload", operand{"dst", dst, len(src)})
+	args, err := activations("upload", operand{"dst", dst, len(src)})
 	if err != nil {
 		return err
 	}
-	return upload(b, args[0].start, src)
+	return b.uploadAs(args[0], src)
 }
 
 // Download implements backend.Device.
 func (b *Backend) Download(dst []float32, src backend.Buffer) error {
-	args, err := operands("download", operand{"src", src, len(dst)})
+	args, err := activations("download", operand{"src", src, len(dst)})
 	if err != nil {
 		return err
 	}
-	return download(b, dst, args[0].start)
+	return b.downloadAs(dst, args[0])
 }
 
 // toDevice copies behind all that was queued. It waits until the driver has what it
@@ -392,11 +398,21 @@ func (b *Backend) Give(data []float32) (backend.Buffer, error) {
 
 // Copy implements backend.Device.
 func (b *Backend) Copy(dst, src backend.Buffer) error {
-	args, err := operands("copy", operand{"dst", dst, -1}, operand{"src", src, length(dst)})
-	if err != nil || args[0].n == 0 {
-		return err
+	y, err := owned("dst", dst, -1)
+	if err != nil {
+		return fmt.Errorf("copy: %w", err)
 	}
-	to, from, bytes := cu.DevicePtr(args[0].start), cu.DevicePtr(args[1].start), args[0].bytes()
+	x, err := owned("src", src, y.n)
+	if err != nil {
+		return fmt.Errorf("copy: %w", err)
+	}
+	if x.kind != y.kind {
+		return b.convert(y, x)
+	}
+	if y.n == 0 {
+		return nil
+	}
+	to, from, bytes := cu.DevicePtr(y.start), cu.DevicePtr(x.start), y.bytes()
 	return b.owner.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
 }
 

@@ -50,9 +50,12 @@ type kernelCall struct {
 	kernel    *kernel
 	grid      [3]int
 	shared    int
-	arguments [maxArguments]uint64
+	arguments [maxArguments]argument
 	count     int
 }
+
+// calls are kernelCalls that are not under way.
+var calls = sync.Pool{New: func() any { return new(kernelCall) }}
 
 // start makes a context on a device and the goroutine that owns it. It returns what the
 // device is.
@@ -124,6 +127,7 @@ func (o *owner) do(c command) error {
 		return err
 	}
 	if c.call != nil {
+		defer calls.Put(c.call)
 		return launch(c.call.kernel.function, o.queue, c.call)
 	}
 	return c.run()

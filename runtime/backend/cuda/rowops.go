@@ -25,57 +25,72 @@ func (b *Backend) rowsOfVectors(n, c int) [3]int {
 
 // Add implements backend.RowOps.
 func (b *Backend) Add(y, x backend.Buffer) error {
-	args, err := operands("add", operand{"y", y, -1}, operand{"x", x, length(y)})
+	args, err := activations("add", operand{"y", y, -1}, operand{"x", x, length(y)})
 	if err != nil {
 		return err
 	}
-	return b.launch("add_f32", b.elementGrid(args[0].n), 0, args[0].start, args[1].start, args[0].n)
+	return b.launch(b.kernelOf(opAdd, args[0].kind), b.elementGrid(args[0].n), 0, args[0].start, args[1].start, whole(args[0].n))
 }
 
 // AddToRows implements backend.RowOps.
 func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
+	const op = "add to rows"
 	c := length(x)
-	args, err := operands("add to rows", operand{"y", y, n * c}, operand{"x", x, c})
+	args, err := activations(op, operand{"y", y, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch("addrows_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, n, c)
+	row, err := operands(op, operand{"x", x, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, row[0].start, whole(n), whole(c))
 }
 
 // ScaleColumns implements backend.RowOps.
 func (b *Backend) ScaleColumns(y, x, s backend.Buffer, n int) error {
+	const op = "scale columns"
 	c := length(s)
-	args, err := operands("scale columns", operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"s", s, c})
+	args, err := activations(op, operand{"y", y, n * c}, operand{"x", x, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch("scalecols_f32", b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, args[2].start, n, c)
+	scale, err := operands(op, operand{"s", s, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opScaleColumns, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, scale[0].start, whole(n), whole(c))
 }
 
 // ColumnDots implements backend.RowOps.
 func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
+	const op = "column dots"
 	c := length(d)
-	args, err := operands("column dots", operand{"d", d, c}, operand{"a", x, n * c}, operand{"b", y, n * c})
+	sums, err := operands(op, operand{"d", d, c})
+	if err != nil {
+		return err
+	}
+	args, err := activations(op, operand{"a", x, n * c}, operand{"b", y, n * c})
 	if err != nil {
 		return err
 	}
 	const columns = 32 // Of a block.
-	return b.launch("columndots_f32", [3]int{(c + columns - 1) / columns, 1, 1}, 0, args[0].start, args[1].start, args[2].start, n, c)
+	return b.launch(b.kernelOf(opColumnDots, args[0].kind), [3]int{(c + columns - 1) / columns, 1, 1}, 0, sums[0].start, args[0].start, args[1].start, whole(n), whole(c))
 }
 
 // SelectRows implements backend.RowOps.
 func (b *Backend) SelectRows(y, x backend.Buffer, rows backend.Index, c int) error {
-	return b.copyRows("select rows", "select_f32", y, x, y, x, rows, c, 0)
+	return b.copyRows("select rows", opSelect, y, x, y, x, rows, c, 0)
 }
 
 // ScatterRows implements backend.RowOps.
 func (b *Backend) ScatterRows(y, x backend.Buffer, rows backend.Index, c int) error {
 	const nowhere = -1
-	return b.copyRows("scatter rows", "scatter_f32", y, x, x, y, rows, c, nowhere)
+	return b.copyRows("scatter rows", opScatter, y, x, x, y, rows, c, nowhere)
 }
 
 // copyRows copies rows between a packed and an indexed side, of which y is written.
-func (b *Backend) copyRows(op, kernel string, y, x, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) error {
+func (b *Backend) copyRows(op string, kernel operation, y, x, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) error {
 	if c <= 0 {
 		return fmt.Errorf("%s: rows of %d elements", op, c)
 	}
@@ -84,59 +99,68 @@ func (b *Backend) copyRows(op, kernel string, y, x, dense, indexed backend.Buffe
 		return err
 	}
 	n := len(list.values)
-	if _, err := operands(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1}); err != nil {
+	if _, err := activations(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1}); err != nil {
 		return err
 	}
 	if err := check.Rows(op, list.values, lowest, indexed.Len(), c); err != nil {
 		return err
 	}
-	args, err := operands(op, operand{"y", y, -1}, operand{"x", x, -1})
+	args, err := activations(op, operand{"y", y, -1}, operand{"x", x, -1})
 	if err != nil {
 		return err
 	}
-	return b.launch(kernel, b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, list.at, n, c)
+	return b.launch(b.kernelOf(kernel, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, list.at, whole(n), whole(c))
 }
 
 // RMSNorm implements backend.RowOps.
 func (b *Backend) RMSNorm(y, x, gain backend.Buffer, n int, eps float32) error {
+	const op = "rmsnorm"
 	c := length(gain)
-	args, err := operands("rmsnorm", operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"gain", gain, c})
+	args, err := activations(op, operand{"y", y, n * c}, operand{"x", x, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch("rmsnorm_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, n, c, float64(eps))
+	gains, err := operands(op, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opNorm, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, gains[0].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // RMSNormBackward implements backend.RowOps.
 func (b *Backend) RMSNormBackward(dx, dy, x, gain backend.Buffer, n int, eps float32) error {
+	const op = "rmsnorm backward"
 	c := length(gain)
-	args, err := operands("rmsnorm backward", operand{"dx", dx, n * c}, operand{"dy", dy, n * c},
-		operand{"x", x, n * c}, operand{"gain", gain, c})
+	args, err := activations(op, operand{"dx", dx, n * c}, operand{"dy", dy, n * c}, operand{"x", x, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch("rmsnormback_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, args[3].start, n, c, float64(eps))
+	gains, err := operands(op, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opNormBack, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, gains[0].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // SwiGLU implements backend.RowOps.
 func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
 	n := length(y)
-	args, err := operands("swiglu", operand{"y", y, n}, operand{"gate", gate, n}, operand{"up", up, n})
+	args, err := activations("swiglu", operand{"y", y, n}, operand{"gate", gate, n}, operand{"up", up, n})
 	if err != nil {
 		return err
 	}
-	return b.launch("swiglu_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, n)
+	return b.launch(b.kernelOf(opSwiGLU, args[0].kind), b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, whole(n))
 }
 
 // SwiGLUBackward implements backend.RowOps.
 func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error {
 	n := length(dy)
-	args, err := operands("swiglu backward", operand{"dGate", dGate, n}, operand{"dUp", dUp, n},
+	args, err := activations("swiglu backward", operand{"dGate", dGate, n}, operand{"dUp", dUp, n},
 		operand{"dy", dy, n}, operand{"gate", gate, n}, operand{"up", up, n})
 	if err != nil {
 		return err
 	}
-	return b.launch("swigluback_f32", b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, n)
+	return b.launch(b.kernelOf(opSwiGLUBack, args[0].kind), b.elementGrid(n), 0, args[0].start, args[1].start, args[2].start, args[3].start, args[4].start, whole(n))
 }
 
 // LogSoftmax implements backend.RowOps.
@@ -146,9 +170,13 @@ func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	args, err := operands(op, operand{"y", y, n * c}, operand{"x", x, n * c})
+	logs, err := operands(op, operand{"y", y, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch("logsoftmax_f32", b.blocksOf(n, 1), 0, args[0].start, args[1].start, n, c)
+	args, err := activations(op, operand{"x", x, n * c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opLogSoftmax, args[0].kind), b.blocksOf(n, 1), 0, logs[0].start, args[0].start, whole(n), whole(c))
 }

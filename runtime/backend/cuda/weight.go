@@ -74,18 +74,6 @@ func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, erro
 	return m, err
 }
 
-// kernelName is how kernels call a type of weights.
-func kernelName(t backend.DType) string {
-	switch t {
-	case backend.Int8:
-		return "i8"
-	case backend.BF16:
-		return "bf16"
-	default:
-		return "f32"
-	}
-}
-
 // NewWeight implements backend.Device.
 func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backend.Weight, error) {
 	const op = "new weight"
@@ -134,7 +122,7 @@ func (b *Backend) pack(m *matrix, first, n int, rows address) error {
 		const scale = 2
 		scales += address(first * (m.pitch / backend.Int8Block) * scale)
 	}
-	return b.launch("pack_f32_"+kernelName(m.kind), b.blocksOf(n*m.pitch/8, 256), 0, at, scales, rows, n, m.columns, m.pitch)
+	return b.launch(b.kernelFor(opPack, backend.F32, m.kind, plain), b.blocksOf(n*m.pitch/8, 256), 0, at, scales, rows, whole(n), whole(m.columns), whole(m.pitch))
 }
 
 // weight returns an operation's weight, or an error when it is another backend's.
@@ -170,8 +158,8 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 }
 
 func (b *Backend) gather(y *buffer, m *matrix, ids *list) error {
-	return b.launch("gather_w"+kernelName(m.kind)+"_f32", b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
-		y.start, m.at(), m.scales(), ids.at, len(ids.values), m.columns, m.pitch)
+	return b.launch(b.kernelFor(opGather, y.kind, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
+		y.start, m.at(), m.scales(), ids.at, whole(len(ids.values)), whole(m.columns), whole(m.pitch))
 }
 
 // backward returns Wᵀ, for products that multiply with W: bfloat16 for bfloat16, else
@@ -192,7 +180,7 @@ func (w *weight) backward() (*matrix, error) {
 	}
 	const tile = 32
 	grid := [3]int{(t.pitch + tile - 1) / tile, (m.columns + tile - 1) / tile, 1}
-	err = b.launch("transpose_"+kernelName(m.kind)+"_"+kernelName(kind), grid, 0, t.at(), m.at(), m.scales(), m.rows, m.columns, m.pitch, t.pitch)
+	err = b.launch(b.kernelFor(opTranspose, kind, m.kind, plain), grid, 0, t.at(), m.at(), m.scales(), whole(m.rows), whole(m.columns), whole(m.pitch), whole(t.pitch))
 	if err != nil {
 		return nil, err
 	}
@@ -231,8 +219,8 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 		tile = 128
 	}
 	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
-	return b.launch("compose_"+kernelName(left.kind)+"_"+kernelName(to.kind), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
-		to.at(), left.at(), right.at(), scale[0].start, to.rows, left.columns, to.columns, to.pitch, left.pitch, right.pitch)
+	return b.launch(b.kernelFor(opCompose, to.kind, left.kind, plain), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
+		to.at(), left.at(), right.at(), scale[0].start, whole(to.rows), whole(left.columns), whole(to.columns), whole(to.pitch), whole(left.pitch), whole(right.pitch))
 }
 
 // composeByRows composes by products: U's rows, scaled, are multiplied with V as the
