@@ -59,6 +59,8 @@ var (
 	ErrDeviceLost = errors.New("the device is lost to this process")
 	// ErrDeviceUnsupported: the device, or its driver, is too old.
 	ErrDeviceUnsupported = errors.New("the device is not supported")
+	// ErrLibrary: a library that was asked for cannot be used (see LibraryUse).
+	ErrLibrary = errors.New("a library cannot be used as asked")
 )
 
 // Buffer is device memory for numbers. It belongs to the backend that
@@ -192,8 +194,10 @@ type Capabilities struct {
 	// Backward: the operations whose names end in Backward, MatMulBackward,
 	// ColumnDots and PolicyGradient are implemented.
 	Backward bool
-	// RowInvariant: a row of a result has the same bits whatever rows are beside it.
-	RowInvariant bool
+	// RowInvariant: a row of a result has the same bits whatever rows are beside it; those
+	// of MatMulBackward where RowInvariantBackward says so, too. Forward rows decide
+	// answers, and backward ones a step of training.
+	RowInvariant, RowInvariantBackward bool
 	// Storage lists the types that buffers may have; F32 is always one.
 	Storage []DType
 }

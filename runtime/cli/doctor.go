@@ -81,6 +81,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 	flags.IntVar(&batch, "max-batch", 0, "sequences that are computed together; 0 means 16")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	f.registerCompute(flags)
+	f.compute.registerSolver(flags)
 	return cmd
 }
 

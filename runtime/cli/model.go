@@ -36,12 +36,16 @@ type modelFlags struct {
 
 // computeFlags are the flags that say what computes.
 type computeFlags struct {
-	backend string
-	threads int
+	backend          string
+	threads          int
+	cublas, cusolver backend.LibraryUse
 }
 
 func (f *computeFlags) register(flags *pflag.FlagSet) {
 	f.registerBackend(flags)
+	flags.TextVar(&f.cublas, "cublas", backend.LibraryUse(""),
+		"on the backend cuda, let cuBLAS compute `WHAT`: never, training (gradients and composing), always (and products of many rows, whose bits then depend on the batch), "+
+			"or auto (training, where the library is there); without it, what T2_CUBLAS says, and else never")
 	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
 }
 
@@ -50,10 +54,16 @@ func (f *computeFlags) registerBackend(flags *pflag.FlagSet) {
 		"compute with `NAME`: "+strings.Join(registry.Names(), " or ")+"; without it, with what a specification says, and else with "+registry.Names()[0])
 }
 
+// registerSolver is for subcommands that decompose.
+func (f *computeFlags) registerSolver(flags *pflag.FlagSet) {
+	flags.TextVar(&f.cusolver, "cusolver", backend.LibraryUse(""),
+		"on the backend cuda, let cuSOLVER decompose `WHEN`: never, always, or auto (where the library is there); without it, what T2_CUSOLVER says, and else never")
+}
+
 // open opens the backend that the flag names or else a specification asks for.
 func (f *computeFlags) open(asked string) (backend.Backend, error) {
 	name := cmp.Or(f.backend, asked, registry.Names()[0])
-	be, err := registry.Open(name, registry.Options{Threads: f.threads})
+	be, err := registry.Open(name, registry.Options{Threads: f.threads, CuBLAS: f.cublas, CuSOLVER: f.cusolver})
 	if err != nil && strings.EqualFold(name, contract.BackendCPU) {
 		// Of a processor too much was asked for, by T2_CPU.
 		return nil, failure.Permanent(contract.ReasonUsage, err)

@@ -51,6 +51,8 @@ type Config struct {
 	// use.
 	Backend string
 	Threads int
+	// CuBLAS says what that library computes on the backend cuda.
+	CuBLAS backend.LibraryUse
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
 	DType backend.DType
@@ -181,7 +183,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.dec, err = openDecomposition(s.config); err != nil {
 		return err
 	}
-	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads}); err != nil {
+	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads, CuBLAS: s.config.CuBLAS}); err != nil {
 		return err
 	}
 	storage, err := model.ParseStorage(c.backend, s.config.DType, s.config.Activations, s.config.KV)

@@ -3,8 +3,8 @@
 // Every operation is compared with straightforward float64 loops
 // (reference.go), for odd sizes and large magnitudes, by the normalised mean
 // square error; every gradient with central differences of those loops; and
-// every row with the same row computed alone. Inputs must come back unchanged,
-// and wrong sizes must be refused. Products with bfloat16 and int8 weights are held
+// every row with the same row computed alone, where the backend claims that it is the
+// same. Inputs must come back unchanged, and wrong sizes must be refused. Products with bfloat16 and int8 weights are held
 // to the same bound, because the loops round what package backend says is rounded.
 //
 // What has activations is tested for each type that they may be stored as
@@ -36,32 +36,30 @@ const (
 // bits. Results are compared with the reference for the first.
 func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Helper()
-	s := &suite{}
-	for _, open := range variants {
-		s.variants = append(s.variants, open(t))
-	}
+	s := newSuite(t, variants)
 	t.Run("Weights", s.weights)
 	t.Run("Compose", s.compose)
 	t.Run("Decompose", s.decompose)
 	t.Run("Decide", s.decide)
 	t.Run("PolicyGradient", s.policyGradient)
 	t.Run("Refusals", s.refusals)
-	for _, storage := range s.variants[0].Capabilities().Storage {
-		t.Run("Stored as "+storage.String(), (&suite{variants: s.variants, storage: storage}).activations)
-	}
+	s.stored(t, (*suite).activations)
 	t.Run("MixedStorage", s.mixedStorage)
+}
+
+// stored runs tests for each type of storage that the backend lists.
+func (s *suite) stored(t *testing.T, test func(*suite, *testing.T)) {
+	for _, storage := range s.variants[0].Capabilities().Storage {
+		of := &suite{variants: s.variants, storage: storage}
+		t.Run("Stored as "+storage.String(), func(t *testing.T) { test(of, t) })
+	}
 }
 
 // activations runs what is tested for each type of storage.
 func (s *suite) activations(t *testing.T) {
 	t.Run("Memory", s.memory)
-	t.Run("MatMul", s.matMul)
-	t.Run("ScaledProducts", s.scaledProducts)
-	t.Run("SeveralProducts", s.severalProducts)
-	t.Run("ProductOfBuffers", s.buffers)
+	s.products(t)
 	t.Run("Gather", s.gather)
-	t.Run("RowsOfX", s.rowsOfX)
-	t.Run("NotFinite", s.notFinite)
 	t.Run("Elementwise", s.elementwise)
 	t.Run("ColumnDots", s.columnDots)
 	t.Run("Rows", s.rows)
@@ -74,6 +72,21 @@ func (s *suite) activations(t *testing.T) {
 	t.Run("Parts", s.parts)
 }
 
+// RunProducts is Run of the products and of composing alone, for a backend that has
+// another way to compute those.
+func RunProducts(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	s := newSuite(t, variants)
+	t.Run("Compose", s.compose)
+	s.stored(t, (*suite).products)
+}
+
+// RunDecompose is Run of decomposing alone.
+func RunDecompose(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	t.Run("Decompose", newSuite(t, variants).decompose)
+}
+
 type suite struct {
 	variants []backend.Backend
 	storage  backend.DType // Of activations.
@@ -84,6 +97,34 @@ type suite struct {
 // activations are.
 func (s *suite) float32s(values ...int) *suite {
 	return &suite{variants: s.variants, storage: s.storage, plain: values}
+}
+
+func newSuite(t *testing.T, variants []func(tb testing.TB) backend.Backend) *suite {
+	t.Helper()
+	s := &suite{}
+	for _, open := range variants {
+		s.variants = append(s.variants, open(t))
+	}
+	return s
+}
+
+func (s *suite) products(t *testing.T) {
+	t.Run("MatMul", s.matMul)
+	t.Run("ScaledProducts", s.scaledProducts)
+	t.Run("SeveralProducts", s.severalProducts)
+	t.Run("ProductOfBuffers", s.buffers)
+	t.Run("RowsOfX", s.rowsOfX)
+	t.Run("NotFinite", s.notFinite)
+}
+
+// rowInvariant reports whether the backend claims rows whose bits do not depend on those
+// beside them.
+func (s *suite) rowInvariant(back bool) bool {
+	c := s.variants[0].Capabilities()
+	if back {
+		return c.RowInvariantBackward
+	}
+	return c.RowInvariant
 }
 
 // operation works on the buffers that compute made of its values.

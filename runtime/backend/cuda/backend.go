@@ -4,7 +4,9 @@ package cuda
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"gorgonia.org/cu"
@@ -18,6 +20,11 @@ type Options struct {
 	Device int
 	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
 	Memory int64
+	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
+	// T2_CUSOLVER do, and else they compute nothing.
+	CuBLAS, CuSOLVER backend.LibraryUse
+	// Log is told once if cuSOLVER is not precise enough; nil means slog.Default.
+	Log *slog.Logger
 }
 
 // Backend is a backend.Backend on one GPU.
@@ -33,6 +40,9 @@ type device struct {
 	memory  *memory
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
+	libraries
+	logger  *slog.Logger
+	doubted sync.Once // Told the log.
 
 	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
@@ -40,8 +50,13 @@ type device struct {
 var _ backend.Backend = (*Backend)(nil)
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
-// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
+// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
+// and backend.ErrLibrary where a library that is asked for cannot be used.
 func Open(o Options) (*Backend, error) {
+	uses, err := o.readUses()
+	if err != nil {
+		return nil, err
+	}
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -56,11 +71,14 @@ func Open(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{device: &device{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}}
+	b := &Backend{device: &device{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
 	})
+	if err == nil {
+		err = b.openLibraries()
+	}
 	if err != nil {
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
@@ -91,7 +109,11 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: storage}
+	return backend.Capabilities{
+		Backward: true, Storage: storage,
+		// cuBLAS chooses how it adds by the shape of all.
+		RowInvariant: b.blas == nil || b.blasUse != backend.LibraryAlways, RowInvariantBackward: b.blas == nil,
+	}
 }
 
 // Memory implements backend.Device.
@@ -120,14 +142,13 @@ func (b *Backend) Describe() []backend.Fact {
 	const gigabyte = 1 << 30
 	info := b.Memory()
 	version := cu.Version()
-	return []backend.Fact{
+	return append([]backend.Fact{
 		{Name: "Device", Value: b.info.name},
 		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
 		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
-		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
-	}
+	}, b.libraryFacts()...)
 }
 
 // Sync implements backend.Device.

@@ -26,34 +26,50 @@ func BenchmarkCopy(b *testing.B) {
 	measure(b, be, 2*backend.F32.Bytes(1, count), 0, func() error { return be.Copy(y, x) })
 }
 
-// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do.
+// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do; of many rows
+// by cuBLAS, too, where it is there.
 func BenchmarkProduct(b *testing.B) {
 	for _, kind := range backend.DTypes() {
 		for _, n := range []int{1, 8, 64, 512, 4096} {
-			b.Run(fmt.Sprintf("type=%s/rows=%d", kind, n), func(b *testing.B) {
-				be := newTest(b)
-				w, err := be.NewWeight(kind, inner, hidden, nil)
-				if err != nil {
-					b.Fatal(err)
+			for _, use := range []backend.LibraryUse{backend.LibraryNever, backend.LibraryAlways} {
+				if use == backend.LibraryAlways && (n <= skinnyRows || kind == backend.Int8) {
+					continue
 				}
-				whole, y := pair(b, be, n*inner)
-				x, err := be.Rows(whole, 1, 0, n*hidden)
-				if err != nil {
-					b.Fatal(err)
-				}
-				bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
-				measure(b, be, bytes, 2*n*hidden*inner, func() error {
-					return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
-				})
-			})
+				b.Run(fmt.Sprintf("type=%s/rows=%d/cublas=%s", kind, n, use), func(b *testing.B) { benchmarkProduct(b, kind, n, use) })
+			}
 		}
 	}
 }
 
+func benchmarkProduct(b *testing.B, kind backend.DType, n int, use backend.LibraryUse) {
+	b.Helper()
+	be := openWith(b, Options{CuBLAS: use})
+	w, err := be.NewWeight(kind, inner, hidden, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	whole, y := pair(b, be, n*inner)
+	x, err := be.Rows(whole, 1, 0, n*hidden)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
+	measure(b, be, bytes, 2*n*hidden*inner, func() error {
+		return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
+	})
+}
+
 // BenchmarkCompose makes one matrix of its factors; an 8B model has 224, of which these
-// are the largest.
+// are the largest. By our kernel, and by cuBLAS where it is there.
 func BenchmarkCompose(b *testing.B) {
-	be := newTest(b)
+	for _, use := range []backend.LibraryUse{backend.LibraryNever, backend.LibraryTraining} {
+		b.Run("cublas="+string(use), func(b *testing.B) { benchmarkCompose(b, use) })
+	}
+}
+
+func benchmarkCompose(b *testing.B, use backend.LibraryUse) {
+	b.Helper()
+	be := openWith(b, Options{CuBLAS: use})
 	newWeight := func(out, in int) backend.Weight {
 		w, err := be.NewWeight(backend.BF16, out, in, nil)
 		if err != nil {

@@ -18,4 +18,8 @@
 // operation runs the kernel of what its operands are stored as; one that reads one type
 // and writes the other, or has a cache that is narrower, is one of the few that package
 // backend names (storage.go).
+//
+// Where Options ask for them, cuBLAS computes products of many rows and composes, and
+// cuSOLVER decomposes (package cumath finds them). Both work in the one stream; what
+// cuBLAS needs to work in is allocated with it.
 package cuda

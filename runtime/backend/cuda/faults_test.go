@@ -50,6 +50,9 @@ func exercise() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	for _, f := range b.libraryFacts() {
+		fmt.Printf("%s: %s\n", f.Name, f.Value)
+	}
 	const n, size = 20, 64
 	data := make([]float32, n*size)
 	for i := range data {

@@ -11,16 +11,16 @@ import (
 
 // MatMul implements backend.LinearOps.
 func (b *Backend) MatMul(n int, products ...backend.Product) error {
-	return b.multiply("matmul", n, products, func(w *weight) (*matrix, error) { return &w.matrix, nil })
+	return b.multiply("matmul", n, products, false)
 }
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
-	return b.multiply("matmul backward", n, products, (*weight).backward)
+	return b.multiply("matmul backward", n, products, true)
 }
 
 // multiply checks all products before it begins one.
-func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) (*matrix, error)) error {
+func (b *Backend) multiply(op string, n int, products []backend.Product, back bool) error {
 	var few [together]multiplication
 	all := append(few[:0], make([]multiplication, len(products))...) // Not allocated where they are few.
 	for i, p := range products {
@@ -29,17 +29,21 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 			return err
 		}
 		m := &all[i]
-		if m.w, err = layout(own); err != nil {
+		if m.w, m.library = &own.matrix, b.byLibrary(n, own.matrix.kind, back); m.library {
+			m.plain = back
+		} else if back {
+			if m.w, err = own.backward(); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+		}
+		if m.y, err = owned("y", p.Y, n*m.outputs()); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		if m.y, err = owned("y", p.Y, n*m.w.rows); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		if m.x, err = owned("x", p.X, n*m.w.columns); err != nil {
+		if m.x, err = owned("x", p.X, n*m.inputs()); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 		m.add = p.Add
-		if m.bank, m.index, err = scalesOf(op, p.Scales, n, m.w.columns); err != nil {
+		if m.bank, m.index, err = scalesOf(op, p.Scales, n, m.inputs()); err != nil {
 			return err
 		}
 		if m.y.kind != m.x.kind && p.Scales != nil {
@@ -53,16 +57,22 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 // multiplyAll computes products that were checked.
 func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
 	for i := range all {
-		if all[i].x.kind == all[i].y.kind {
-			continue
-		}
-		copied, err := b.alike(op, &all[i])
+		copied, err := b.prepare(op, &all[i])
 		if err != nil {
 			return err
 		}
-		defer b.Free(copied)
+		if copied != nil {
+			defer b.Free(copied)
+		}
 	}
-	for left := all; len(left) > 0; {
+	left := all
+	if b.blas != nil {
+		var err error
+		if left, err = b.multiplyByLibrary(n, all); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	for len(left) > 0 {
 		// As many together as one launch takes.
 		most := 1
 		for n <= skinnyRows && most < min(together, len(left)) && left[most].sameKernel(&left[0]) {
@@ -85,18 +95,48 @@ func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
 }
 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x
-// scaled where there is a bank.
+// scaled where there is a bank; or, plain, y [n, columns] (+)= x [n, rows]·w.
 type multiplication struct {
 	y, x        *buffer // Stored alike, once alike has seen to it.
 	w           *matrix
 	bank, index address
 	add         bool
-	rounded     *buffer // Where y goes afterwards, if anywhere.
+	// Plain products are the library's; it computes those that say so.
+	plain, library bool
+	rounded        *buffer // Where y goes afterwards, if anywhere.
+}
+
+// prepare gives a product the copy of x or y that whoever computes it needs, if any.
+func (b *Backend) prepare(op string, p *multiplication) (*buffer, error) {
+	switch {
+	case p.library:
+		return b.widenForLibrary(op, p)
+	case p.x.kind != p.y.kind:
+		return b.alike(op, p)
+	default:
+		return nil, nil
+	}
 }
 
 // sameKernel reports whether one kernel computes both.
 func (p *multiplication) sameKernel(o *multiplication) bool {
 	return p.w.kind == o.w.kind && p.x.kind == o.x.kind
+}
+
+// inputs is the length of x's rows.
+func (p *multiplication) inputs() int {
+	if p.plain {
+		return p.w.rows
+	}
+	return p.w.columns
+}
+
+// outputs is the length of y's rows.
+func (p *multiplication) outputs() int {
+	if p.plain {
+		return p.w.columns
+	}
+	return p.w.rows
 }
 
 func scalesOf(op string, s *backend.Scales, n, columns int) (bank, index address, err error) {
@@ -189,12 +229,16 @@ type input struct {
 // how many they are where none has.
 func (p *multiplication) firstThatReads(all []multiplication) int {
 	for i := range all {
-		o := &all[i]
-		if p.x.start == o.x.start && p.bank == o.bank && p.index == o.index && p.w.columns == o.w.columns {
+		if p.readsAs(&all[i]) {
 			return i
 		}
 	}
 	return len(all)
+}
+
+// readsAs reports whether another product has the same input, scaled alike.
+func (p *multiplication) readsAs(o *multiplication) bool {
+	return p.x.start == o.x.start && p.x.kind == o.x.kind && p.bank == o.bank && p.index == o.index && p.inputs() == o.inputs()
 }
 
 func (p *multiplication) flags() argument {
@@ -272,7 +316,7 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if err := b.pack(&w, 0, m, rows.start); err != nil {
 		return err
 	}
-	return b.multiplyAll(op, n, []multiplication{{y: args[0], x: args[1], w: &w, add: add}})
+	return b.multiplyAll(op, n, []multiplication{{y: args[0], x: args[1], w: &w, add: add, library: b.byLibrary(n, backend.F32, false)}})
 }
 
 // Gather implements backend.LinearOps.

@@ -37,6 +37,7 @@ type owner struct {
 	failed  error          // Of an operation that nobody waited for.
 	memory  *memory        // Given back before the context is.
 	staging staging
+	endings []func() error // What has to end before memory is given back.
 }
 
 // command is one operation: a kernel, a graph, or any calls of the driver.
@@ -150,6 +151,9 @@ func (o *owner) release() error {
 	if o.queue != nil {
 		errs = append(errs, of("cuStreamSynchronize", o.stream.Synchronize()))
 	}
+	for _, end := range o.endings {
+		errs = append(errs, end())
+	}
 	if o.memory != nil {
 		errs = append(errs, o.memory.releaseAll())
 	}
@@ -212,7 +216,7 @@ func (o *owner) close() error {
 func deviceError(err error) error {
 	var r *resultError
 	if !errors.As(err, &r) {
-		return err
+		return libraryError(err)
 	}
 	switch r.result {
 	case resultMemory:

@@ -121,6 +121,11 @@ func (b *Backend) alike(op string, p *multiplication) (*buffer, error) {
 		}
 		return x, err
 	}
+	return b.roundAfterwards(op, p)
+}
+
+// roundAfterwards makes y a float32 buffer, which is rounded to what y was at the end.
+func (b *Backend) roundAfterwards(op string, p *multiplication) (*buffer, error) {
 	copied := b.wideAs
 	if p.add {
 		copied = b.widened

@@ -208,8 +208,8 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	own[0].mu.Lock()
 	own[0].transposed = nil
 	own[0].mu.Unlock()
-	if dst.Type() == backend.Int8 || u.Type() == backend.Int8 || u.Type() != vt.Type() {
-		return b.composeByRows(ctx, own[0], own[1], vt, s)
+	if b.blas != nil || dst.Type() == backend.Int8 || u.Type() == backend.Int8 || u.Type() != vt.Type() {
+		return b.composeByRows(ctx, own[0], own[1], own[2], s)
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -224,8 +224,8 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 }
 
 // composeByRows composes by products: U's rows, scaled, are multiplied with V as the
-// backward product with Vᵀ does it, and packed.
-func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.Weight, s backend.Buffer) error {
+// backward product with Vᵀ does it, and packed; or cuBLAS writes the product in place.
+func (b *Backend) composeByRows(ctx context.Context, dst, u, vt *weight, s backend.Buffer) error {
 	const op = "compose"
 	// So many rows at a time that what is computed in float32 stays small.
 	const most = 16 << 20
@@ -236,11 +236,18 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer b.Free(left)
-	w, err := b.alloc(backend.F32, rows*in)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
+	w, inPlace := &buffer{}, b.composesInto(dst, u, vt)
+	if !inPlace {
+		if w, err = b.alloc(backend.F32, rows*in); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		defer b.Free(w)
 	}
-	defer b.Free(w)
+	scales, err := operands(op, operand{"s", s, rank})
+	if err != nil {
+		return err
+	}
+	scale := scales[0].start
 	lists, err := b.firstRows(out)
 	if err != nil {
 		return err
@@ -256,6 +263,12 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 		us.n, ws.n = n*rank, n*in
 		if err := b.gather(&us, &u.matrix, ids); err != nil {
 			return err
+		}
+		if inPlace {
+			if err := b.composeRows(&dst.matrix, first, n, &us, vt, scale); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+			continue
 		}
 		if err := b.MatMulBackward(n, backend.Product{Y: &ws, X: &us, W: vt, Scales: &backend.Scales{Bank: s}}); err != nil {
 			return err

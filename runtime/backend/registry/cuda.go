@@ -8,8 +8,8 @@ import (
 )
 
 // devices are the backends beside the processor's.
-var devices = []entry{{"cuda", func(Options) (backend.Backend, error) {
-	b, err := cuda.Open(cuda.Options{})
+var devices = []entry{{"cuda", func(o Options) (backend.Backend, error) {
+	b, err := cuda.Open(cuda.Options{CuBLAS: o.CuBLAS, CuSOLVER: o.CuSOLVER})
 	if err != nil {
 		return nil, err
 	}
