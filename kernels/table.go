@@ -91,6 +91,13 @@ var (
 	splitParams     = []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
 )
 
+// hopper are the targets of kernels that only Hopper runs.
+var hopper = []Target{SM90a}
+
+// groupShared is the shared memory of a block of hopper.cu: a tile's totals, four stages,
+// four times 32 scales, and barriers.
+const groupShared = 128<<10 + 4*(24<<10) + 4*32*4 + 8*8
+
 var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
 
 // threeParams are those of three products in one launch.
@@ -169,6 +176,10 @@ var table = []Kernel{
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
+	{Unit: "hopper", Name: "product_bf16", Variant: "group", DTypes: both, Threads: 384, Shared: groupShared, Params: productParams, Targets: hopper},
+	{Unit: "hopper", Name: "arrange", DTypes: both, Threads: 256, Params: []string{"to", "x", "scales", "index", "n", "k", "ldx", "rows"}, Targets: hopper},
+	{Unit: "hopper", Name: "composegroup_bf16", DTypes: both, Threads: 384, Shared: groupShared, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "rows"}, Targets: hopper},
+	{Unit: "hopper", Name: "turn_bf16", Threads: 256, Params: []string{"to", "vt", "r", "k", "ldv", "rows"}, Targets: hopper},
 	{Unit: "svd", Name: "svdload", Threads: 256, Cold: true, Params: []string{"rows", "w", "m", "n", "padded", "ld", "turned"}},
 	{Unit: "svd", Name: "svdgram", Threads: 256, Cold: true, Params: []string{"gram", "rows", "n", "ld", "blocks", "round"}},
 	{Unit: "svd", Name: "svdsolve", Threads: 256, Cold: true, Params: []string{"rotations", "cosines", "gram", "chunks", "floor", "tolerance"}},

@@ -3,14 +3,17 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"gorgonia.org/cu"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
@@ -20,6 +23,8 @@ type Options struct {
 	Device int
 	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
 	Memory int64
+	// Hopper says when kernels are used that only compute capability 9.0 has.
+	Hopper Choice
 	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
 	// T2_CUSOLVER do, and else they compute nothing.
 	CuBLAS, CuSOLVER backend.LibraryUse
@@ -40,6 +45,7 @@ type device struct {
 	memory  *memory
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
+	twins   twins
 	libraries
 	logger  *slog.Logger
 	doubted sync.Once // Told the log.
@@ -52,7 +58,27 @@ var _ backend.Backend = (*Backend)(nil)
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
 // and backend.ErrLibrary where a library that is asked for cannot be used.
-func Open(o Options) (*Backend, error) {
+func Open(o Options) (*Backend, error) { return open(o, kernels.Load) }
+
+// open is Open with the PTX of hopperUnit from elsewhere. A device that these kernels have
+// spoilt is opened anew without them.
+func open(o Options, load loader) (*Backend, error) {
+	b, err := openOnce(o, load)
+	spoilt, found := errors.AsType[*twinsError](err)
+	if !found || !errors.Is(err, backend.ErrDeviceLost) {
+		return b, err
+	}
+	o.Hopper = Never
+	if !spoilt.stuck {
+		if b, again := openOnce(o, load); again == nil {
+			b.twins.facts = notUsed(spoilt)
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%w; with %s=never in the environment these kernels are not tried", err, EnvHopper)
+}
+
+func openOnce(o Options, load loader) (*Backend, error) {
 	uses, err := o.readUses()
 	if err != nil {
 		return nil, err
@@ -79,7 +105,14 @@ func Open(o Options) (*Backend, error) {
 	if err == nil {
 		err = b.openLibraries()
 	}
+	if err == nil {
+		err = b.chooseTwins(o.Hopper, load)
+	}
 	if err != nil {
+		if own, found := errors.AsType[*twinsError](err); found && own.stuck {
+			// Closing would wait for the kernel. The process is to end.
+			return nil, fmt.Errorf("open the GPU: %w", err)
+		}
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
 		}
@@ -142,13 +175,14 @@ func (b *Backend) Describe() []backend.Fact {
 	const gigabyte = 1 << 30
 	info := b.Memory()
 	version := cu.Version()
-	return append([]backend.Fact{
+	facts := []backend.Fact{
 		{Name: "Device", Value: b.info.name},
 		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
 		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
-	}, b.libraryFacts()...)
+	}
+	return slices.Concat(facts, b.libraryFacts(), b.twins.facts)
 }
 
 // Sync implements backend.Device.

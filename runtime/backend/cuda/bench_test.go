@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -31,19 +32,19 @@ func BenchmarkCopy(b *testing.B) {
 func BenchmarkProduct(b *testing.B) {
 	for _, kind := range backend.DTypes() {
 		for _, n := range []int{1, 8, 64, 512, 4096} {
-			for _, use := range []backend.LibraryUse{backend.LibraryNever, backend.LibraryAlways} {
-				if use == backend.LibraryAlways && (n <= skinnyRows || kind == backend.Int8) {
-					continue
-				}
-				b.Run(fmt.Sprintf("type=%s/rows=%d/cublas=%s", kind, n, use), func(b *testing.B) { benchmarkProduct(b, kind, n, use) })
+			use := backend.LibraryAlways
+			if n <= skinnyRows || kind == backend.Int8 {
+				use = backend.LibraryNever
 			}
+			compared(b, fmt.Sprintf("type=%s/rows=%d", kind, n), kind == backend.BF16 && n >= largeRows, use, func(b *testing.B, be *Backend) {
+				benchmarkProduct(b, be, kind, n)
+			})
 		}
 	}
 }
 
-func benchmarkProduct(b *testing.B, kind backend.DType, n int, use backend.LibraryUse) {
+func benchmarkProduct(b *testing.B, be *Backend, kind backend.DType, n int) {
 	b.Helper()
-	be := openWith(b, Options{CuBLAS: use})
 	w, err := be.NewWeight(kind, inner, hidden, nil)
 	if err != nil {
 		b.Fatal(err)
@@ -62,14 +63,11 @@ func benchmarkProduct(b *testing.B, kind backend.DType, n int, use backend.Libra
 // BenchmarkCompose makes one matrix of its factors; an 8B model has 224, of which these
 // are the largest. By our kernel, and by cuBLAS where it is there.
 func BenchmarkCompose(b *testing.B) {
-	for _, use := range []backend.LibraryUse{backend.LibraryNever, backend.LibraryTraining} {
-		b.Run("cublas="+string(use), func(b *testing.B) { benchmarkCompose(b, use) })
-	}
+	compared(b, "type=bf16", true, backend.LibraryTraining, benchmarkCompose)
 }
 
-func benchmarkCompose(b *testing.B, use backend.LibraryUse) {
+func benchmarkCompose(b *testing.B, be *Backend) {
 	b.Helper()
-	be := openWith(b, Options{CuBLAS: use})
 	newWeight := func(out, in int) backend.Weight {
 		w, err := be.NewWeight(backend.BF16, out, in, nil)
 		if err != nil {
@@ -80,6 +78,19 @@ func benchmarkCompose(b *testing.B, use backend.LibraryUse) {
 	dst, u, vt := newWeight(inner, hidden), newWeight(inner, hidden), newWeight(hidden, hidden)
 	s, _ := pair(b, be, hidden)
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
+}
+
+// compared runs a benchmark with our kernels as they are chosen; without those that only
+// compute capability 9.0 has, where it has some for it; and with cuBLAS, where that is used
+// for it and there.
+func compared(b *testing.B, name string, twin bool, library backend.LibraryUse, run func(*testing.B, *Backend)) {
+	b.Run(name, func(b *testing.B) { run(b, newTest(b)) })
+	if twin {
+		b.Run(name+"/hopper=never", func(b *testing.B) { run(b, openTest(b, Options{Hopper: Never}, kernels.Load)) })
+	}
+	if library != backend.LibraryNever {
+		b.Run(name+"/cublas", func(b *testing.B) { run(b, openWith(b, Options{CuBLAS: library})) })
+	}
 }
 
 // BenchmarkDecodeStep is one token for each of eight sequences of the demo model, stored as

@@ -19,6 +19,12 @@
 // and writes the other, or has a cache that is narrower, is one of the few that package
 // backend names (storage.go).
 //
+// On compute capability 9.0 some kernels have twins that only it runs. Opening a device
+// compares and times them (hopper.go): those with the same bits are used for everything,
+// those with other last bits for composing alone, since which kernel a product takes
+// depends on how many rows it has, and Capabilities.RowInvariant promises that their bits
+// do not. Describe says what was decided, and Options.Hopper overrides the measurement.
+//
 // Where Options ask for them, cuBLAS computes products of many rows and composes, and
 // cuSOLVER decomposes (package cumath finds them). Both work in the one stream; what
 // cuBLAS needs to work in is allocated with it.

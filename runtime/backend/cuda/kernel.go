@@ -58,6 +58,9 @@ const (
 	opSVDRefill
 	opSVDFactors
 	opSVDError
+	opArrange // From here on, those that only Hopper has: see chooseTwins.
+	opTurn
+	opComposeGroup
 	operations
 )
 
@@ -69,6 +72,7 @@ const (
 	medium
 	tiled
 	large
+	group
 	wide
 	split
 	splitWide
@@ -85,7 +89,7 @@ const (
 )
 
 var variantNames = [variants]string{
-	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large",
+	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large", group: "group",
 	wide: "wide", split: "split", splitWide: "splitwide", combine: "combine",
 	ofQueries: "queries", ofQueriesWide: "querieswide", ofKeys: "keys", ofKeysWide: "keyswide",
 	tensor64: "tensor64", tensor128: "tensor128", splitTensor64: "splittensor64", splitTensor128: "splittensor128",
@@ -105,6 +109,7 @@ var entryNames = [operations]string{
 	opDecide:  "decide_T", opPolicyGradient: "policygradient_T",
 	opSVDLoad: "svdload", opSVDGram: "svdgram", opSVDSolve: "svdsolve", opSVDRotate: "svdrotate",
 	opSVDLengths: "svdlengths", opSVDRefill: "svdrefill", opSVDFactors: "svdfactors", opSVDError: "svderror",
+	opArrange: "arrange_T", opTurn: "turn_W", opComposeGroup: "composegroup_W_T",
 }
 
 // kernelName is how kernels call a type.
@@ -125,12 +130,22 @@ const types = int(backend.Int8) + 1
 // kernelTable has all kernels: nothing is looked up by name when one is launched.
 type kernelTable [operations][variants][types][types]kernel
 
-// newKernelTable files the entry points that were loaded, by their names. An operation
-// without any is an error: its name is wrong.
+// newKernelTable files the entry points that were loaded, by their names. An operation of
+// every device without any is an error: its name is wrong.
 func newKernelTable(loaded map[string]kernel) (*kernelTable, error) {
 	t := &kernelTable{}
+	found := t.file(loaded)
+	for o := range opArrange {
+		if !found[o] {
+			return nil, fmt.Errorf("there is no kernel %s", entryNames[o])
+		}
+	}
+	return t, nil
+}
+
+// file adds entry points, and says which operations have some of them.
+func (t *kernelTable) file(loaded map[string]kernel) (found [operations]bool) {
 	for o := range operations {
-		found := false
 		for v := range variants {
 			for _, storage := range backend.DTypes() {
 				for _, weight := range backend.DTypes() {
@@ -138,18 +153,17 @@ func newKernelTable(loaded map[string]kernel) (*kernelTable, error) {
 					if v != plain {
 						name += "_" + variantNames[v]
 					}
-					k, ok := loaded[name]
-					k.name = name
-					t[o][v][storage][weight] = k
-					found = found || ok
+					place := &t[o][v][storage][weight]
+					place.name = name
+					if k, ok := loaded[name]; ok {
+						k.name = name
+						*place, found[o] = k, true
+					}
 				}
 			}
 		}
-		if !found {
-			return nil, fmt.Errorf("there is no kernel %s", entryNames[o])
-		}
 	}
-	return t, nil
+	return found
 }
 
 // kernelFor returns the kernel of an operation, for activations stored as one type and
@@ -173,45 +187,59 @@ type kernel struct {
 	function unsafe.Pointer
 }
 
-// loadKernels loads the PTX of all units that suits the device. It runs on the owner.
-func (b *Backend) loadKernels() error {
+// loader returns the PTX of a unit for a device, as kernels.Load does.
+type loader func(unit string, c kernels.Capability) (kernels.Module, error)
+
+// loadKernels loads the PTX of all units that every device runs. It runs on the owner.
+func (b *Backend) loadKernels() (err error) {
 	all := map[string]kernel{}
-	for _, unit := range kernels.Units() {
-		module, err := kernels.Load(unit, b.info.capability)
-		if err != nil {
+	for _, unit := range b.info.capability.Units() {
+		if unit == hopperUnit {
+			continue // chooseTwins loads it.
+		}
+		if err := b.loadUnit(unit, kernels.Load, all); err != nil {
 			return err
 		}
-		loaded, err := cu.LoadData(module.Text)
-		if err != nil {
-			return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
-		}
-		b.owner.modules = append(b.owner.modules, loaded)
-		b.targets = append(b.targets, unit+"."+string(module.Target))
-		for _, k := range kernels.All() {
-			if k.Unit != unit || !k.In(module.Target) {
-				continue
-			}
-			if len(k.Params) > maxArguments {
-				return fmt.Errorf("kernels %s: %s has %d parameters, of at most %d", unit, k.Name, len(k.Params), maxArguments)
-			}
-			for _, entry := range k.Entries() {
-				function, err := loaded.Function(entry)
-				if err != nil {
-					return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
-				}
-				own := kernel{threads: k.Threads, params: len(k.Params), shared: k.Shared, function: handle(function)}
-				if k.Shared > 48<<10 {
-					if err := allowShared(own.function, k.Shared); err != nil {
-						return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
-					}
-				}
-				all[entry] = own
-			}
-		}
 	}
-	var err error
 	b.kernels, err = newKernelTable(all)
 	return err
+}
+
+// loadUnit loads the PTX of a unit that suits the device, and adds its entry points. It
+// runs on the owner.
+func (b *Backend) loadUnit(unit string, load loader, all map[string]kernel) error {
+	module, err := load(unit, b.info.capability)
+	if err != nil {
+		return err
+	}
+	loaded, err := cu.LoadData(module.Text)
+	if err != nil {
+		return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
+	}
+	b.owner.modules = append(b.owner.modules, loaded)
+	b.targets = append(b.targets, unit+"."+string(module.Target))
+	for _, k := range kernels.All() {
+		if k.Unit != unit || !k.In(module.Target) {
+			continue
+		}
+		if len(k.Params) > maxArguments {
+			return fmt.Errorf("kernels %s: %s has %d parameters, of at most %d", unit, k.Name, len(k.Params), maxArguments)
+		}
+		for _, entry := range k.Entries() {
+			function, err := loaded.Function(entry)
+			if err != nil {
+				return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
+			}
+			own := kernel{threads: k.Threads, params: len(k.Params), shared: k.Shared, function: handle(function)}
+			if k.Shared > 48<<10 {
+				if err := allowShared(own.function, k.Shared); err != nil {
+					return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
+				}
+			}
+			all[entry] = own
+		}
+	}
+	return nil
 }
 
 // argument is what one parameter of a kernel gets: 8 bytes. Addresses are arguments as

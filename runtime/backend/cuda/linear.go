@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -73,15 +74,11 @@ func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
 		}
 	}
 	for len(left) > 0 {
-		// As many together as one launch takes.
-		most := 1
-		for n <= skinnyRows && most < min(together, len(left)) && left[most].sameKernel(&left[0]) {
-			most++
-		}
-		if err := b.products(n, left[:most]); err != nil {
+		done, err := b.some(n, left)
+		if err != nil {
 			return err
 		}
-		left = left[most:]
+		left = left[done:]
 	}
 	for i := range all {
 		if all[i].rounded == nil {
@@ -92,6 +89,25 @@ func (b *Backend) multiplyAll(op string, n int, all []multiplication) error {
 		}
 	}
 	return nil
+}
+
+// some computes the first of the products, as many as go together, and says how many.
+func (b *Backend) some(n int, all []multiplication) (done int, err error) {
+	most := 1
+	if b.byGroups(n, all[0].w) {
+		for most < len(all) && b.byGroups(n, all[most].w) && all[most].firstThatReads(all[:1]) == 0 {
+			most++
+		}
+		if err := b.productsByGroups(n, all[:most]); !errors.Is(err, backend.ErrDeviceMemory) {
+			return most, err
+		}
+		most = 1 // The twin has the same bits, and needs no memory.
+	}
+	// Of few rows as many as one launch takes.
+	for n <= skinnyRows && most < min(together, len(all)) && all[most].sameKernel(&all[0]) {
+		most++
+	}
+	return most, b.products(n, all[:most])
 }
 
 // multiplication is one product y [n, rows] (+)= x [n, columns]·wᵀ, with the rows of x

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -141,7 +142,11 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &own.matrix
+	return b.matrixData(&own.matrix)
+}
+
+// matrixData returns the elements [rows, columns] of a matrix.
+func (b *Backend) matrixData(m *matrix) ([]float32, error) {
 	rows, err := b.firstRows(m.rows)
 	if err != nil {
 		return nil, err
@@ -149,7 +154,7 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 	defer rows.Free()
 	data, err := b.alloc(backend.F32, m.rows*m.columns)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return nil, fmt.Errorf("weight data: %w", err)
 	}
 	if err := b.gather(data, m, &rows.lists[0]); err != nil {
 		return nil, err
@@ -214,13 +219,23 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
+	if b.twins.composing >= whereAlone && left.kind == backend.BF16 {
+		if err := b.composeByGroups(to, left, right, scale[0].start); !errors.Is(err, backend.ErrDeviceMemory) {
+			return err
+		}
+	}
+	return b.composeByWarps(to, left, right, scale[0].start)
+}
+
+// composeByWarps writes to = U·diag(s)·Vᵀ of factors of one type.
+func (b *Backend) composeByWarps(to, u, vt *matrix, s address) error {
 	tile := 64
-	if u.Type() == backend.BF16 {
+	if u.kind == backend.BF16 {
 		tile = 128
 	}
-	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
-	return b.launch(b.kernelFor(opCompose, to.kind, left.kind, plain), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
-		to.at(), left.at(), right.at(), scale[0].start, whole(to.rows), whole(left.columns), whole(to.columns), whole(to.pitch), whole(left.pitch), whole(right.pitch))
+	return b.launch(b.kernelFor(opCompose, to.kind, u.kind, plain), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
+		to.at(), u.at(), vt.at(), s, whole(to.rows), whole(u.columns), whole(to.columns), whole(to.pitch), whole(u.pitch), whole(vt.pitch))
 }
 
 // composeByRows composes by products: U's rows, scaled, are multiplied with V as the
