@@ -19,6 +19,17 @@
 // packed without padding), H hidden size, D head dimension, R rank, V
 // vocabulary, C columns in general. All matrices are row-major.
 //
+// Activations and the cache are stored as float32 or, where a backend lists it
+// (Capabilities.Storage), as bfloat16. Operations compute in float32 whatever they read,
+// and round each element that they write once, to nearest; attention may round the
+// weights of its softmax too before it multiplies with values, and its gradient those of
+// the scores. An operation's activations are of one type, but that a product without
+// scales may read one and write the other, as the head does, and that RotateStore and
+// PagedAttention take a cache in bfloat16 beside activations in float32. Always float32 are logits
+// and their logarithms, gains, biases, tables of angles, banks of scales and their
+// gradients, and the logarithms of attention's denominators. A buffer of a type that an
+// operation cannot take is ErrUnsupported, by the operand's name.
+//
 // Determinism is part of the contract. On a backend that says so
 // (Capabilities.RowInvariant) a row of a result depends on that row's
 // inputs only, never on the number of rows, on which other rows are in the
@@ -194,10 +205,21 @@ type Capabilities struct {
 // Capturer is a backend that can record the operations of a step and repeat them at
 // the cost of one call. It is optional.
 type Capturer interface {
-	// Capture records what the function asks the backend for, without computing it.
-	// The function must not synchronise, allocate, or copy from or to the host, and nobody
-	// else may use the backend meanwhile.
-	Capture(record func() error) (Graph, error)
+	// NewRecorder returns a recorder without any memory yet.
+	NewRecorder() Recorder
+}
+
+// Recorder records steps of which one at a time is repeated. They share the memory of
+// the buffers that they allocate and free.
+type Recorder interface {
+	// Record records what the function asks of the backend that it is given, without
+	// computing it; others may use the device meanwhile. The function must not wait for
+	// the device, or copy from or to the host: the error wraps ErrUnsupported. Operations
+	// check what their tables hold then; whoever repeats the step answers for what they
+	// hold later.
+	Record(record func(Backend) error) (Graph, error)
+	// Free gives the memory back. The graphs must not be repeated after.
+	Free()
 }
 
 // Graph is a recorded step.
@@ -245,7 +267,7 @@ type LinearOps interface {
 type RowOps interface {
 	// Add computes y += x, element by element.
 	Add(y, x Buffer) error
-	// AddToRows computes y [N, C] += x, where x [C] is added to every row.
+	// AddToRows computes y [N, C] += x, where x [C], of type F32, is added to every row.
 	AddToRows(y, x Buffer, n int) error
 	// ScaleColumns computes y [N, C] = x ⊙ s, where s [C] multiplies every row.
 	// y and x may be the same buffer.
@@ -267,8 +289,8 @@ type RowOps interface {
 	SwiGLU(y, gate, up Buffer) error
 	// SwiGLUBackward writes the gradients with respect to gate and up.
 	SwiGLUBackward(dGate, dUp, dy, gate, up Buffer) error
-	// LogSoftmax computes y [N, C] = x − log Σ eˣ along each row. y and x may be
-	// the same buffer.
+	// LogSoftmax computes y [N, C], of type F32, = x − log Σ eˣ along each row. y and x
+	// may be the same buffer.
 	LogSoftmax(y, x Buffer, n int) error
 }
 
@@ -331,6 +353,9 @@ type Paged struct {
 	First, Count Index
 	// BlockSize is the number of rows of a block, a multiple of BlockMultiple.
 	BlockSize int
+	// Most bounds Count where a recorded step is repeated with others; 0 means that
+	// Count is as it is.
+	Most int
 }
 
 // BlockMultiple is what the rows of a block are a multiple of, so that a device may

@@ -34,6 +34,12 @@ type Options struct {
 
 // Backend is a backend.Backend on one GPU.
 type Backend struct {
+	*device
+	recording *recording // nil: what is asked for is computed.
+}
+
+// device is what a backend and those that record for it have in common.
+type device struct {
 	owner   *owner
 	info    deviceInfo
 	memory  *memory
@@ -44,14 +50,10 @@ type Backend struct {
 	logger  *slog.Logger
 	doubted sync.Once // Told the log.
 
-	capturing sync.Mutex   // One at a time.
-	launches  atomic.Int64 // Kernels that were ever queued.
+	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
 
 var _ backend.Backend = (*Backend)(nil)
-
-// storage are the types that buffers may have.
-var storage = []backend.DType{backend.F32}
 
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
 // driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
@@ -95,7 +97,7 @@ func openOnce(o Options, load loader) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}
+	b := &Backend{device: &device{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
@@ -184,7 +186,9 @@ func (b *Backend) Describe() []backend.Fact {
 }
 
 // Sync implements backend.Device.
-func (b *Backend) Sync() error { return b.owner.sync() }
+func (b *Backend) Sync() error {
+	return b.now(func() error { return of("cuStreamSynchronize", b.owner.stream.Synchronize()) })
+}
 
 // Close implements backend.Device.
 func (b *Backend) Close() error { return b.owner.close() }

@@ -20,12 +20,12 @@ func (b *Backend) byLibrary(n int, kind backend.DType, back bool) bool {
 // scratch is memory that operations which are queued read and write. It is given back
 // behind them: whoever gets it next is queued later.
 type scratch struct {
-	memory *memory
-	held   []*held
+	backend *Backend
+	held    []*held
 }
 
 func (s *scratch) take(bytes int64) (address, error) {
-	h, err := s.memory.hold(bytes)
+	h, err := s.backend.hold(bytes)
 	if err != nil {
 		return 0, err
 	}
@@ -50,7 +50,7 @@ type libraryProducts struct {
 }
 
 func (b *Backend) libraryProducts(n int) *libraryProducts {
-	return &libraryProducts{Backend: b, n: n, scratch: scratch{memory: b.memory}}
+	return &libraryProducts{Backend: b, n: n, scratch: scratch{backend: b}}
 }
 
 // multiply queues a product whose result is y.
@@ -71,7 +71,7 @@ func (l *libraryProducts) multiply(p *multiplication, y cumath.Matrix) error {
 	}
 	block := p.w.block // Kept until it is read.
 	l.launches.Add(1)
-	return l.owner.later(func() error {
+	return l.later(func() error {
 		_ = block
 		return l.blas.Multiply(product)
 	})
@@ -79,42 +79,63 @@ func (l *libraryProducts) multiply(p *multiplication, y cumath.Matrix) error {
 
 // inputOf is x, scaled as the product says and rounded as its weight says.
 func (l *libraryProducts) inputOf(p *multiplication) (cumath.Matrix, error) {
-	const size = 4
 	columns := p.inputs()
-	x := p.x
+	x := *p.x
 	if p.bank != 0 {
-		scaled, err := l.scratch.take(int64(l.n) * int64(columns) * size)
-		if err == nil {
-			err = l.scaleInto(scaled, p)
-		}
+		scaled, err := l.scaled(p)
 		if err != nil {
 			return cumath.Matrix{}, err
 		}
-		x = scaled
+		x.start = scaled
 	}
-	if p.w.kind != backend.BF16 {
-		return cumath.Matrix{At: uint64(x), Pitch: columns, Type: cumath.Float32}, nil
+	switch as := p.w.kind; {
+	case x.kind == as:
+		return cumath.Matrix{At: uint64(x.start), Pitch: columns, Type: elementType(as)}, nil
+	case as == backend.BF16:
+		rounded, err := l.newMatrix(backend.BF16, l.n, columns)
+		if err != nil {
+			return cumath.Matrix{}, err
+		}
+		l.scratch.held = append(l.scratch.held, rounded.block)
+		return cumath.Matrix{At: uint64(rounded.at()), Pitch: rounded.pitch, Type: cumath.BFloat16}, l.pack(&rounded, 0, l.n, x.start)
+	default:
+		wide := buffer{kind: backend.F32, n: x.n}
+		var err error
+		if wide.start, err = l.scratch.take(wide.bytes()); err != nil {
+			return cumath.Matrix{}, err
+		}
+		return cumath.Matrix{At: uint64(wide.start), Pitch: columns, Type: cumath.Float32}, l.convert(&wide, &x)
 	}
-	rounded, err := l.newMatrix(backend.BF16, l.n, columns)
-	if err != nil {
-		return cumath.Matrix{}, err
-	}
-	l.scratch.held = append(l.scratch.held, rounded.block)
-	return cumath.Matrix{At: uint64(rounded.at()), Pitch: rounded.pitch, Type: cumath.BFloat16}, l.pack(&rounded, 0, l.n, x)
 }
 
-// scaleInto writes x, each row scaled by the row of the bank that is its own.
-func (l *libraryProducts) scaleInto(scaled address, p *multiplication) error {
-	n, columns := l.n, p.inputs()
-	bank := p.bank
+// scaled is x, each row scaled by the row of the bank that is its own, and stored as x is.
+func (l *libraryProducts) scaled(p *multiplication) (address, error) {
+	n, columns, bank := l.n, p.inputs(), p.bank
 	if p.index != 0 {
 		// The rows' scales behind each other: then all is one row.
-		if err := l.launch(l.kernelOf(opSelect, backend.F32), l.rowsOfVectors(n, columns), 0, scaled, bank, p.index, whole(n), whole(columns)); err != nil {
-			return err
+		scales, err := l.scratch.take(backend.F32.Bytes(n, columns))
+		if err == nil {
+			err = l.launch(l.kernelOf(opSelect, backend.F32), l.rowsOfVectors(n, columns), 0, scales, bank, p.index, whole(n), whole(columns))
 		}
-		n, columns, bank = 1, n*columns, scaled
+		if err != nil {
+			return 0, err
+		}
+		n, columns, bank = 1, n*columns, scales
 	}
-	return l.launch(l.kernelOf(opScaleColumns, backend.F32), l.rowsOfVectors(n, columns), 0, scaled, p.x, bank, whole(n), whole(columns))
+	out, err := l.scratch.take(p.x.kind.Bytes(n, columns))
+	if err != nil {
+		return 0, err
+	}
+	return out, l.launch(l.kernelOf(opScaleColumns, p.x.kind), l.rowsOfVectors(n, columns), 0, out, p.x.start, bank, whole(n), whole(columns))
+}
+
+// widenForLibrary makes y float32 where cuBLAS cannot write what it is: it writes
+// bfloat16 of bfloat16 alone.
+func (b *Backend) widenForLibrary(op string, p *multiplication) (*buffer, error) {
+	if p.y.kind == p.w.kind || p.y.kind == backend.F32 {
+		return nil, nil
+	}
+	return b.roundAfterwards(op, p)
 }
 
 // elementType is how cuBLAS calls a type of weights.
@@ -142,7 +163,7 @@ func (b *Backend) multiplyByLibrary(n int, all []multiplication) (others []multi
 
 // result is y as cuBLAS takes it.
 func (p *multiplication) result() cumath.Matrix {
-	return cumath.Matrix{At: uint64(p.y), Pitch: p.outputs(), Type: cumath.Float32}
+	return cumath.Matrix{At: uint64(p.y.start), Pitch: p.outputs(), Type: elementType(p.y.kind)}
 }
 
 // composesInto reports whether cuBLAS composes a weight in place: what it multiplies
@@ -156,7 +177,7 @@ func (b *Backend) composesInto(dst, u, vt *weight) bool {
 }
 
 // composeRows writes rows of a weight from the first on: us [n, R], scaled, times vt.
-func (b *Backend) composeRows(dst *matrix, first, n int, us address, vt *weight, s address) error {
+func (b *Backend) composeRows(dst *matrix, first, n int, us *buffer, vt *weight, s address) error {
 	l := b.libraryProducts(n)
 	defer l.scratch.give()
 	at := dst.at() + address(int64(first)*int64(dst.pitch)*elementBytes(dst.kind))

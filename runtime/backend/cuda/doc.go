@@ -14,6 +14,11 @@
 // have their scales apart. What a backward product multiplies with is a transposed copy,
 // made when it is first needed.
 //
+// Activations are stored as float32 or as bfloat16, and computed with in float32. An
+// operation runs the kernel of what its operands are stored as; one that reads one type
+// and writes the other, or has a cache that is narrower, is one of the few that package
+// backend names (storage.go).
+//
 // On compute capability 9.0 some kernels have twins that only it runs. Opening a device
 // compares and times them (hopper.go): those with the same bits are used for everything,
 // those with other last bits for composing alone, since which kernel a product takes

@@ -289,7 +289,7 @@ func (b *Backend) probeProduct(p probe) (both outcomes, err error) {
 		return both, err
 	}
 	defer b.Free(y)
-	one := multiplication{y: y.start, x: x.start, w: w}
+	one := multiplication{y: y, x: x, w: w}
 	if both.ownTime, err = b.timed(func() error { return b.productsByGroups(p.rows, []multiplication{one}) }); err != nil {
 		return both, err
 	}
@@ -297,7 +297,7 @@ func (b *Backend) probeProduct(p probe) (both outcomes, err error) {
 	if err := download(b, both.own, y.start); err != nil {
 		return both, err
 	}
-	in := input{one.x, w.columns, 0, 0}
+	in := input{one.x.start, w.columns, 0, 0}
 	if both.otherTime, err = b.timed(func() error { return b.single(p.rows, &one, in) }); err != nil {
 		return both, err
 	}
@@ -419,7 +419,7 @@ func groupTiles(rows, outputs int) [3]int {
 // arranged holds `rows` rows of k columns as kernels/hopper.cu multiplies them.
 func (b *Backend) arranged(rows, k int) (*held, error) {
 	const element = 2
-	return b.memory.hold(int64(rows) * int64((k+pitchMultiple-1)/pitchMultiple*pitchMultiple) * element)
+	return b.hold(int64(rows) * int64((k+pitchMultiple-1)/pitchMultiple*pitchMultiple) * element)
 }
 
 func groupRowsOf(n int) int { return (n + groupRows - 1) / groupRows * groupRows }
@@ -444,13 +444,13 @@ func (b *Backend) productsByGroups(n int, all []multiplication) error {
 	}
 	defer x.giver.give() // All that reads it is queued before whoever gets it next.
 	const perThread = 8
-	err = b.launch(b.kernelOf(opArrange, backend.F32), b.blocksOf(rows*p.w.pitch/perThread, 256), 0,
-		x.at(), p.x, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(rows))
-	k := b.kernelFor(opProduct, backend.F32, backend.BF16, group)
+	err = b.launch(b.kernelOf(opArrange, p.x.kind), b.blocksOf(rows*p.w.pitch/perThread, 256), 0,
+		x.at(), p.x.start, p.bank, p.index, whole(n), whole(p.w.columns), whole(p.w.columns), whole(rows))
+	k := b.kernelFor(opProduct, p.x.kind, backend.BF16, group)
 	for i := 0; i < len(all) && err == nil; i++ {
 		p := &all[i]
 		err = b.launch(k, groupTiles(n, p.w.rows), k.shared,
-			p.y, x.at(), p.w.at(), 0, 0, 0, whole(n), whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(rows), whole(p.w.rows), p.flags())
+			p.y.start, x.at(), p.w.at(), 0, 0, 0, whole(n), whole(p.w.rows), whole(p.w.columns), whole(p.w.pitch), whole(rows), whole(p.w.rows), p.flags())
 	}
 	return err
 }

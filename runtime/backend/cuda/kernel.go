@@ -32,6 +32,7 @@ const (
 	opAddRows
 	opScaleColumns
 	opColumnDots
+	opConvert
 	opPack
 	opTranspose
 	opNorm
@@ -41,8 +42,10 @@ const (
 	opLogSoftmax
 	opRotate
 	opRotateStore
+	opRotateStoreNarrow
 	opAttention
 	opPagedAttention
+	opPagedAttentionNarrow
 	opAttentionBack
 	opCompose
 	opDecide
@@ -78,6 +81,10 @@ const (
 	ofQueriesWide
 	ofKeys
 	ofKeysWide
+	tensor64
+	tensor128
+	splitTensor64
+	splitTensor128
 	variants
 )
 
@@ -85,6 +92,7 @@ var variantNames = [variants]string{
 	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large", group: "group",
 	wide: "wide", split: "split", splitWide: "splitwide", combine: "combine",
 	ofQueries: "queries", ofQueriesWide: "querieswide", ofKeys: "keys", ofKeysWide: "keyswide",
+	tensor64: "tensor64", tensor128: "tensor128", splitTensor64: "splittensor64", splitTensor128: "splittensor128",
 }
 
 // entryNames are the names of operations' entry points without their variant, where T
@@ -92,10 +100,11 @@ var variantNames = [variants]string{
 var entryNames = [operations]string{
 	opProduct: "product_W_T", opQuantise: "quantise_T",
 	opGather: "gather_wW_T", opSelect: "select_T", opScatter: "scatter_T", opAdd: "add_T", opAddRows: "addrows_T",
-	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opPack: "pack_T_W", opTranspose: "transpose_W_T",
+	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opConvert: "convert_T_W" /* From T to W. */, opPack: "pack_T_W", opTranspose: "transpose_W_T",
 	opNorm: "rmsnorm_T", opNormBack: "rmsnormback_T", opSwiGLU: "swiglu_T", opSwiGLUBack: "swigluback_T", opLogSoftmax: "logsoftmax_T",
 	opRotate: "rope_T", opRotateStore: "ropestore_T",
 	opAttention: "attention_T", opPagedAttention: "pagedattention_T", opAttentionBack: "attentionback_T",
+	opRotateStoreNarrow: "ropestore_T_W", opPagedAttentionNarrow: "pagedattention_T_W", // With a cache of W.
 	opCompose: "compose_W_T", // From factors of W.
 	opDecide:  "decide_T", opPolicyGradient: "policygradient_T",
 	opSVDLoad: "svdload", opSVDGram: "svdgram", opSVDSolve: "svdsolve", opSVDRotate: "svdrotate",
@@ -174,7 +183,7 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
-	shared   int // The largest dynamic shared memory of a block, in bytes.
+	shared   int // The most dynamic shared memory that a block is given, in bytes.
 	function unsafe.Pointer
 }
 
@@ -259,7 +268,7 @@ func (b *Backend) launch(k *kernel, grid [3]int, shared int, arguments ...argume
 	c := calls.Get().(*kernelCall)
 	c.kernel, c.grid, c.shared, c.count = k, grid, shared, copy(c.arguments[:], arguments)
 	b.launches.Add(1)
-	return b.owner.send(command{call: c})
+	return b.send(command{call: c})
 }
 
 // blocksOf returns a grid for so many tasks, of which a block does some: no larger than

@@ -116,7 +116,7 @@ func (b *Backend) startBLAS(blas *cumath.BLAS) error {
 	if b.info.capability.Major >= hopperMajor {
 		bytes = hopper
 	}
-	workspace, err := b.memory.hold(bytes)
+	workspace, err := b.hold(bytes)
 	if err != nil {
 		return fmt.Errorf("memory for cuBLAS to work in: %w", err)
 	}

@@ -175,21 +175,24 @@ func TestCuBLASIsCaptured(t *testing.T) {
 	must(err)
 	s, err := b.Give(values(3)[:size])
 	must(err)
-	step := func() error { return b.MatMul(n, backend.Product{Y: y, X: x, W: w, Scales: &backend.Scales{Bank: s}}) }
+	step := func(b backend.Backend) error {
+		return b.MatMul(n, backend.Product{Y: y, X: x, W: w, Scales: &backend.Scales{Bank: s}})
+	}
 	read := func() []float32 {
 		out := make([]float32, n*n)
 		must(b.Download(out, y))
 		return out
 	}
-	must(step()) // Takes the memory that the captured step uses.
-	g, err := b.Capture(step)
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(step)
 	must(err)
 	defer g.Free()
 	for seed := range 3 {
 		must(b.Upload(x, values(4+seed)))
 		must(g.Replay())
 		got := read()
-		must(step())
+		must(step(b))
 		if !slices.Equal(got, read()) {
 			t.Fatalf("round %d: the product replayed has other bits than computed", seed)
 		}
@@ -204,7 +207,7 @@ func TestTheStandInsRefuseWhatTheLibrariesRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := b.memory.hold(1 << 16)
+	block, err := b.hold(1 << 16)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ const solved = 1e-6
 // svderror does. The result is nil, and said once, where those are not as precise as our
 // own; then the rows are as they were.
 func (d *decomposition) bySolver(ctx context.Context, t backend.DType) (*backend.Factors, error) {
-	own, space := d.rows, scratch{memory: d.memory}
+	own, space := d.rows, scratch{backend: d.Backend}
 	defer func() {
 		d.rows = own
 		space.give()
@@ -86,7 +86,7 @@ func (d *decomposition) callSolver(ctx context.Context, space *scratch) (values 
 		return nil, false, err
 	}
 	const float64Bytes, int32Bytes = 8, 4
-	both, err := d.memory.hold(int64(d.padded) * int64(d.pitch) * float64Bytes)
+	both, err := d.Backend.hold(int64(d.padded) * int64(d.pitch) * float64Bytes)
 	if err != nil {
 		return nil, false, err
 	}

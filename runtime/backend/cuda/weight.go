@@ -71,7 +71,7 @@ func (m *matrix) bytes() int64 { return m.kind.Bytes(m.rows, m.pitch) }
 func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, error) {
 	m := matrix{kind: kind, rows: rows, columns: columns, pitch: (columns + pitchMultiple - 1) / pitchMultiple * pitchMultiple}
 	var err error
-	m.block, err = b.memory.hold(m.bytes())
+	m.block, err = b.hold(m.bytes())
 	return m, err
 }
 
@@ -129,7 +129,7 @@ func (b *Backend) pack(m *matrix, first, n int, rows address) error {
 // weight returns an operation's weight, or an error when it is another backend's.
 func (b *Backend) weight(op string, w backend.Weight) (*weight, error) {
 	own, ok := w.(*weight)
-	if !ok || own == nil || own.backend != b {
+	if !ok || own == nil || own.backend.device != b.device {
 		return nil, fmt.Errorf("%s: the weight belongs to another backend", op)
 	}
 	return own, nil
@@ -163,7 +163,7 @@ func (b *Backend) matrixData(m *matrix) ([]float32, error) {
 }
 
 func (b *Backend) gather(y *buffer, m *matrix, ids *list) error {
-	return b.launch(b.kernelFor(opGather, backend.F32, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
+	return b.launch(b.kernelFor(opGather, y.kind, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
 		y.start, m.at(), m.scales(), ids.at, whole(len(ids.values)), whole(m.columns), whole(m.pitch))
 }
 
@@ -280,7 +280,7 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u, vt *weight, s backe
 			return err
 		}
 		if inPlace {
-			if err := b.composeRows(&dst.matrix, first, n, us.start, vt, scale); err != nil {
+			if err := b.composeRows(&dst.matrix, first, n, &us, vt, scale); err != nil {
 				return fmt.Errorf("%s: %w", op, err)
 			}
 			continue
