@@ -226,6 +226,16 @@ type Graph interface {
 	Free()
 }
 
+// Reserver is a backend that can set memory of the device aside for steps, so that none
+// has to be asked for while they are computed. It is optional.
+type Reserver interface {
+	// Reserve takes so many bytes for the buffers of arenas and recorders, for tables, and
+	// for what operations need by themselves; what does not fit is taken as if nothing
+	// were reserved. release gives them back once they are not in use; it may be called
+	// again. The error wraps ErrDeviceMemory.
+	Reserve(bytes int64) (release func(), err error)
+}
+
 // Describer is a backend that says what it computes on, for people. It is optional.
 type Describer interface {
 	Describe() []Fact

@@ -34,6 +34,8 @@ type device struct {
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
 
+	reserved workspaces
+
 	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
 

@@ -224,7 +224,7 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
 	const states = 2
 	sums := n * s.Heads * chunks * s.HeadDim
-	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
+	work, err := b.allocStep(backend.F32, sums+n*s.Heads*chunks*states)
 	if err != nil {
 		return fmt.Errorf("paged attention: %w", err)
 	}
@@ -263,7 +263,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	if err != nil {
 		return err
 	}
-	delta, err := b.alloc(backend.F32, n*s.Heads)
+	delta, err := b.allocStep(backend.F32, n*s.Heads)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
