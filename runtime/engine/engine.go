@@ -66,6 +66,12 @@
 // of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
 // in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
 // least recently used first, when a request needs a block that is reserved for it.
+//
+// # On a device
+//
+// Where the backend can reserve memory, an engine takes at its start what its largest
+// step needs, as Plan says it: requests allocate nothing. Where it can record, a step in
+// which each sequence gets one token is one command for the device (package model).
 package engine
 
 import (

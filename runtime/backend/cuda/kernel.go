@@ -129,7 +129,7 @@ func newKernelTable(loaded map[string]kernel) (*kernelTable, error) {
 		for v := range variants {
 			for _, storage := range backend.DTypes() {
 				for _, weight := range backend.DTypes() {
-					name := strings.NewReplacer("T", kernelName(storage), "W", kernelName(weight)).Replace(entryNames[o])
+					name := strings.ReplaceAll(strings.ReplaceAll(entryNames[o], "T", kernelName(storage)), "W", kernelName(weight))
 					if v != plain {
 						name += "_" + variantNames[v]
 					}

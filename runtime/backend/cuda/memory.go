@@ -374,8 +374,10 @@ func upload[T any](b *Backend, dst address, src []T) error {
 }
 
 func download[T any](b *Backend, dst []T, src address) error {
-	var one T
-	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(one)))
+	if len(dst) == 0 {
+		return b.Sync()
+	}
+	return b.toHost([]piece{pieceOf(dst, src)})
 }
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
@@ -383,11 +385,9 @@ func (b *Backend) stage(dst address, bytes []byte) error {
 	return b.fromHost(func() error { return b.owner.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
-func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
-	if bytes == 0 {
-		return b.Sync()
-	}
-	return b.now(func() error { return b.owner.copyDown(dst, src, bytes) })
+// toHost copies behind all that was queued, and waits once for all of it.
+func (b *Backend) toHost(pieces []piece) error {
+	return b.now(func() error { return b.owner.copyDown(pieces) })
 }
 
 // Take implements backend.Device.
