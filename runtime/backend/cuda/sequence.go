@@ -192,11 +192,8 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	if keys.Most > 0 {
-		if longest > keys.Most {
-			return fmt.Errorf("%s: a row attends to %d rows, of at most %d", op, longest, keys.Most)
-		}
-		longest = keys.Most
+	if longest, err = check.Most(op, longest, keys.Most); err != nil {
+		return err
 	}
 	wideHeads, pairs, err := isWide(op, s)
 	if err != nil {
