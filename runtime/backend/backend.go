@@ -166,8 +166,7 @@ type Device interface {
 // Arena is memory for the buffers of one step. It belongs to one goroutine at a
 // time.
 type Arena interface {
-	// Alloc and Free are those of Device. A backend that captures steps gives the same
-	// buffers to the same calls after each Reset.
+	// Alloc and Free are those of Device.
 	Alloc(t DType, n int) (Buffer, error)
 	Free(b Buffer)
 	// Adopt makes a buffer of the device one of the arena's, and Release the opposite:

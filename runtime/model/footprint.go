@@ -67,11 +67,12 @@ const (
 
 func (s Steps) bytes(c checkpoint.Config, storage Storage) int64 {
 	f32, number := backend.F32, backend.F32.Bytes(1, 1)
-	once := activationBytes(c, storage, s.Rows) + splitBytes(c, s) +
+	const idle = 32 * 160 // Rows by heads that leave a large device idle otherwise.
+	once := activationBytes(c, storage, s.Rows) + splitBytes(c, s, max(s.Decoded*c.Heads, min(s.Rows*c.Heads, idle))) +
 		f32.Bytes(s.Wanted, c.VocabSize) + // Logits, and
 		f32.Bytes(s.Wanted, c.HiddenSize) + // what they are computed from.
 		f32.Bytes(s.Decoded, c.VocabSize) // Logits with penalties and biases.
-	recorded := activationBytes(c, storage, s.Decoded) + splitBytes(c, s) + f32.Bytes(s.Sequences, c.VocabSize) + f32.Bytes(s.Decoded, c.HiddenSize)
+	recorded := activationBytes(c, storage, s.Decoded) + splitBytes(c, s, s.Decoded*c.Heads) + f32.Bytes(s.Sequences, c.VocabSize) + f32.Bytes(s.Decoded, c.HiddenSize)
 	// Lists of rows and of blocks, of a step and of recorded ones, twice since they grow;
 	// and questions: a token and a number of each that was read.
 	const lists, ofPenalties = 16, 4
@@ -94,10 +95,10 @@ func activationBytes(c checkpoint.Config, storage Storage, rows int) int64 {
 }
 
 // splitBytes is the workspace of attention whose keys are divided among blocks of a
-// device: for rows of a decode step, or as many as leave a large device idle otherwise.
-func splitBytes(c checkpoint.Config, s Steps) int64 {
-	const chunk, states, idle = 256, 2, 16 * 160
-	pairs, chunks := max(s.Decoded*c.Heads, min(s.Rows*c.Heads, idle)), (s.ContextLength+chunk-1)/chunk
+// device, for so many rows by heads.
+func splitBytes(c checkpoint.Config, s Steps, pairs int) int64 {
+	const chunk, states = 256, 2
+	chunks := (s.ContextLength + chunk - 1) / chunk
 	if chunks == 1 {
 		return 0
 	}
