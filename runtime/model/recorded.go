@@ -218,10 +218,11 @@ func (m *Model) recorded(ctx context.Context, c *Cache, b *batch, kind stepKind)
 // reserve takes, once, what is as large for all steps.
 func (s *recordedSteps) reserve(m *Model, c *Cache) error {
 	if n := c.Seqs() * m.config.VocabSize; s.logits == nil || s.logits.Len() != n {
-		logits, err := m.be.Alloc(backend.F32, n)
+		logits, err := c.arena.Alloc(backend.F32, n) // Of what is reserved for steps.
 		if err != nil {
 			return fmt.Errorf("logits of decode steps: %w", err)
 		}
+		c.arena.Release(logits)
 		s.clear(m.be)
 		s.logits = logits
 	}
