@@ -50,8 +50,8 @@
 //
 // Launch:
 //   rope, ropestore  256 threads, any grid
-//   attention, pagedattention  128 threads. With P = 16 (wide: 8), G = heads/kvheads,
-//       H = min(G, P), R = P/H rounded down: grid ⌈n/R⌉ × kvheads × ⌈G/H⌉
+//   attention, pagedattention  256 threads (wide: 128). With P = 32 (wide: 8), G =
+//       heads/kvheads, H = min(G, P), R = P/H rounded down: grid ⌈n/R⌉ × kvheads × ⌈G/H⌉
 //   split    256 threads, grid n × kvheads × chunks
 //   combine  128 threads, grid n × heads
 //   queries  128 threads, grid n × ⌈heads/4⌉
@@ -133,11 +133,11 @@ ROPESTORE(ropestore_f32, float, float)
 ROPESTORE(ropestore_bf16, bf16, bf16)
 ROPESTORE(ropestore_f32_bf16, float, bf16)
 
-using Narrow = Block<2, 4>;
-using Wide = Block<4, 2>;
+using Narrow = Block<2, 4, 8>;
+using Wide = Block<4, 2, 4>;
 
 #define ATTENTION(name, B, T) \
-  KERNEL_OF(kAttentionThreads, 2) name(T *out, float *lse, const T *q, const T *k, const T *v, const int *first, const int *count, i64 n, i64 heads, i64 kvheads, i64 d, double scale) { \
+  KERNEL(B::kThreads) name(T *out, float *lse, const T *q, const T *k, const T *v, const int *first, const int *count, i64 n, i64 heads, i64 kvheads, i64 d, double scale) { \
     attend<B>(out, lse, q, k, v, Spans{first, count}, n, {heads, kvheads, d, (float)scale}); \
   }
 ATTENTION(attention_f32, Narrow, float)
@@ -146,7 +146,7 @@ ATTENTION(attention_f32_wide, Wide, float)
 ATTENTION(attention_bf16_wide, Wide, bf16)
 
 #define PAGED(name, B, T, C) \
-  KERNEL_OF(kAttentionThreads, 2) name(T *out, const T *q, const C *cachek, const C *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
+  KERNEL(B::kThreads) name(T *out, const T *q, const C *cachek, const C *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
     attend<B>(out, (float *)nullptr, q, cachek, cachev, Paged{blocks, first, count, blocksize}, n, {heads, kvheads, d, (float)scale}); \
   }
 PAGED(pagedattention_f32, Narrow, float, float)

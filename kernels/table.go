@@ -80,7 +80,16 @@ func Find(entry string) (Kernel, error) {
 	return Kernel{}, fmt.Errorf("no kernel has the entry point %q", entry)
 }
 
-var both = []DType{F32, BF16}
+var (
+	both  = []DType{F32, BF16}
+	brief = []DType{BF16}
+)
+
+var (
+	attentionParams = []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}
+	pagedParams     = []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
+	splitParams     = []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
+)
 
 var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
 
@@ -136,21 +145,27 @@ var table = []Kernel{
 	{Unit: "attention", Name: "rope", DTypes: both, Threads: 256, Params: []string{"x", "positions", "table", "n", "heads", "d", "ldx", "inverse"}},
 	{Unit: "attention", Name: "ropestore", DTypes: both, Threads: 256, Params: []string{"q", "k", "v", "cachek", "cachev", "positions", "slots", "table", "n", "heads", "kvheads", "d"}},
 	{Unit: "attention", Name: "ropestore_f32_bf16", Threads: 256, Params: []string{"q", "k", "v", "cachek", "cachev", "positions", "slots", "table", "n", "heads", "kvheads", "d"}},
-	{Unit: "attention", Name: "attention", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "split", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "splitwide", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention_f32_bf16", Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "wide", Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "split", Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "splitwide", Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attention", DTypes: both, Threads: 256, Params: attentionParams},
+	{Unit: "attention", Name: "attention", Variant: "wide", DTypes: both, Threads: 128, Params: attentionParams},
+	{Unit: "attention", Name: "pagedattention", DTypes: both, Threads: 256, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "wide", DTypes: both, Threads: 128, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "split", DTypes: both, Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "splitwide", DTypes: both, Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Threads: 256, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "wide", Threads: 128, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "split", Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "splitwide", Threads: 256, Params: splitParams},
 	{Unit: "attention", Name: "attention", Variant: "combine", DTypes: both, Threads: 128, Params: []string{"out", "sums", "states", "count", "n", "heads", "d", "chunks"}},
 	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
 	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
 	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
 	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+	{Unit: "tensorattention", Name: "attention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: attentionParams},
+	{Unit: "tensorattention", Name: "attention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: attentionParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: pagedParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: pagedParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor64", DTypes: brief, Threads: 128, Shared: 544 * 64, Params: splitParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor128", DTypes: brief, Threads: 128, Shared: 544 * 128, Params: splitParams},
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},

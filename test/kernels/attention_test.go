@@ -7,7 +7,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/transformersquared/operator/kernels"
 )
 
 // shape is that of attention.
@@ -23,11 +26,31 @@ func (h shape) ending(separator string) string {
 	return ""
 }
 
-func (h shape) grid(n int) [3]int {
-	pairs := 16
-	if h.d > 128 {
-		pairs = 8
+// tensor is the ending of the kernels for the tensor cores; empty if none has such heads.
+func (s storage) tensor(h shape) string {
+	switch {
+	case s != storage(kernels.BF16) || h.d%8 != 0 || h.d > 128:
+		return ""
+	case h.d > 64:
+		return "tensor128"
+	default:
+		return "tensor64"
 	}
+}
+
+// pairs is how many pairs of a row and a head a block has.
+func (h shape) pairs(ending string) int {
+	switch {
+	case strings.HasPrefix(ending, "tensor"):
+		return 64
+	case h.d > 128:
+		return 8
+	default:
+		return 32
+	}
+}
+
+func (h shape) grid(n, pairs int) [3]int {
 	heads := min(h.group(), pairs)
 	return [3]int{parts(n, pairs/heads), h.kv, parts(h.group(), heads)}
 }
@@ -67,13 +90,14 @@ func counts(keys []span) []int32 {
 type attention struct {
 	storage
 	shape
+	variant string // The end of the kernels' names.
 	keys    []span
 	q, k, v []float32
 	scale   float64
 }
 
 func newAttention(s storage, h shape, keys []span, rows int, magnitude float32) *attention {
-	a := &attention{storage: s, shape: h, keys: keys, scale: float64(float32(1 / math.Sqrt(float64(h.d))))}
+	a := &attention{storage: s, shape: h, variant: h.ending(""), keys: keys, scale: float64(float32(1 / math.Sqrt(float64(h.d))))}
 	a.q = random(len(keys)*h.heads*h.d, 1)
 	for i := range a.q {
 		a.q[i] *= magnitude
@@ -124,12 +148,19 @@ func (a *attention) reference() (out, lse []float64) {
 	return out, lse
 }
 
+func (a *attention) entry(name string) string {
+	if a.variant == "" {
+		return a.of(name)
+	}
+	return a.of(name) + "_" + a.variant
+}
+
 // run computes rows of the case with keys that lie behind each other.
 func (a *attention) run(t *testing.T, from, to int, lse address) []float32 {
 	t.Helper()
 	width := a.heads * a.d
 	out := alloc(t, (to-from)*width*a.bytes())
-	launch(t, a.of("attention")+a.ending("_"), a.grid(to-from), out, lse, a.upload(t, a.q[from*width:to*width]), a.upload(t, a.k), a.upload(t, a.v),
+	launch(t, a.entry("attention"), a.grid(to-from, a.pairs(a.variant)), out, lse, a.upload(t, a.q[from*width:to*width]), a.upload(t, a.k), a.upload(t, a.v),
 		upload(t, firsts(a.keys[from:to])), upload(t, counts(a.keys[from:to])), to-from, a.heads, a.kv, a.d, a.scale)
 	return a.download(t, out, (to-from)*width)
 }
@@ -189,10 +220,10 @@ func (a *attention) runPaged(t *testing.T, p *paged, chunks int) []float32 {
 		a.upload(t, a.q), a.upload(t, p.k), a.upload(t, p.v), upload(t, p.blocks), upload(t, p.first), upload(t, counts(a.keys)),
 		n, p.size, a.heads, a.kv, a.d, a.scale,
 	}
-	split := a.of("pagedattention") + "_split" + a.ending("")
+	split := a.of("pagedattention") + "_split" + a.variant
 	switch chunks {
 	case 0:
-		launch(t, a.of("pagedattention")+a.ending("_"), a.grid(n), slices.Concat([]any{out}, rest)...)
+		launch(t, a.entry("pagedattention"), a.grid(n, a.pairs(a.variant)), slices.Concat([]any{out}, rest)...)
 	case 1:
 		launch(t, split, [3]int{n, a.kv, 1}, slices.Concat([]any{out, address(0)}, rest)...)
 	default:
@@ -218,7 +249,10 @@ func TestAttention(t *testing.T) {
 		{"a ragged cache, and a row without keys", shape{6, 2, 16}, []span{{40, 33}, {0, 7}, {0, 8}, {0, 0}}, 80, 1},
 		{"around the end of a chunk", shape{2, 1, 128}, []span{{3, 517}, {0, 1}, {3, 255}, {3, 256}, {3, 257}}, 520, 1},
 		{"seven heads on one", shape{7, 1, 48}, packed(90, 7), 97, 1},
+		{"four heads on one, around the end of a tile", shape{8, 2, 64}, packed(150, 66), 216, 1},
+		{"wide heads on one, over two chunks", shape{4, 1, 128}, packed(300)[240:], 300, 1},
 		{"more heads on one than a block has", shape{40, 2, 112}, []span{{5, 300}, {5, 301}}, 320, 1},
+		{"more heads on one than a block of the tensor cores has", shape{70, 1, 16}, packed(3, 66)[1:], 69, 1},
 		{"wide heads", shape{2, 2, 138}, packed(40), 40, 1},
 		{"the widest heads", shape{8, 2, 256}, []span{{0, 290}, {0, 291}}, 300, 1},
 		{"odd heads", shape{3, 3, 5}, packed(9, 33), 50, 1},
@@ -226,29 +260,46 @@ func TestAttention(t *testing.T) {
 		{"a long row", shape{8, 2, 64}, []span{{0, 1000}}, 1000, 1},
 	} {
 		for _, s := range storages {
-			t.Run(c.name+" in "+string(s), func(t *testing.T) {
-				a := newAttention(s, c.shape, c.keys, c.rows, c.magnitude)
-				n, width := len(c.keys), a.heads*a.d
-				out, logs := a.reference()
-				lse := alloc(t, n*a.heads*4)
-				got := a.run(t, 0, n, lse)
-				near(t, "output", got, out, s.bound(boundExp))
-				near(t, "log of the denominator", download[float32](t, lse, n*a.heads), logs, boundExp)
-				for row := 0; row < n; row += 1 + n/9 {
-					if !sameBits(a.run(t, row, row+1, 0), got[row*width:][:width]) {
-						t.Errorf("row %d alone has other bits", row)
-					}
-				}
-				longest := parts(int(slices.Max(counts(c.keys))), 256)
-				for _, size := range []int{16, 48} {
-					p := a.paged(size)
-					for _, chunks := range []int{0, longest, longest + 1} {
-						if !sameBits(a.runPaged(t, p, chunks), got) {
-							t.Errorf("keys in blocks of %d, in %d chunks, give other bits", size, chunks)
-						}
-					}
-				}
-			})
+			for _, variant := range variantsOf(s, c.shape) {
+				t.Run(fmt.Sprintf("%s in %s %s", c.name, s, variant), func(t *testing.T) {
+					a := newAttention(s, c.shape, c.keys, c.rows, c.magnitude)
+					a.variant = variant
+					a.check(t)
+				})
+			}
+		}
+	}
+}
+
+// variantsOf are the endings of the kernels for such heads.
+func variantsOf(s storage, h shape) []string {
+	all := []string{h.ending("")}
+	if tensor := s.tensor(h); tensor != "" {
+		all = append(all, tensor)
+	}
+	return all
+}
+
+func (a *attention) check(t *testing.T) {
+	t.Helper()
+	n, width := len(a.keys), a.heads*a.d
+	out, logs := a.reference()
+	lse := alloc(t, n*a.heads*4)
+	got := a.run(t, 0, n, lse)
+	near(t, "output", got, out, a.bound(boundExp))
+	near(t, "log of the denominator", download[float32](t, lse, n*a.heads), logs, boundExp)
+	for row := 0; row < n; row += 1 + n/9 {
+		if !sameBits(a.run(t, row, row+1, 0), got[row*width:][:width]) {
+			t.Errorf("row %d alone has other bits", row)
+		}
+	}
+	longest := parts(int(slices.Max(counts(a.keys))), 256)
+	for _, size := range []int{16, 48} {
+		p := a.paged(size)
+		for _, chunks := range []int{0, longest, longest + 1} {
+			if !sameBits(a.runPaged(t, p, chunks), got) {
+				t.Errorf("keys in blocks of %d, in %d chunks, give other bits", size, chunks)
+			}
 		}
 	}
 }

@@ -29,11 +29,6 @@ func TestANarrowCache(t *testing.T) {
 			a.k, a.v = narrow.round(a.k), narrow.round(a.v)
 			n, width := len(c.keys), a.heads*a.d
 			want := a.run(t, 0, n, 0)
-			pairs := 16
-			if a.d > 128 {
-				pairs = 8
-			}
-			heads := min(a.group(), pairs)
 			p := a.paged(16)
 			rest := []any{
 				wide.upload(t, a.q), narrow.upload(t, p.k), narrow.upload(t, p.v), upload(t, p.blocks), upload(t, p.first), upload(t, counts(a.keys)),
@@ -41,7 +36,7 @@ func TestANarrowCache(t *testing.T) {
 			}
 			const kernel = "pagedattention_f32_bf16"
 			out := alloc(t, n*width*4)
-			launch(t, kernel+a.ending("_"), [3]int{parts(n, pairs/heads), a.kv, parts(a.group(), heads)}, slices.Concat([]any{out}, rest)...)
+			launch(t, kernel+a.ending("_"), a.grid(n, a.pairs("")), slices.Concat([]any{out}, rest)...)
 			if !sameBits(wide.download(t, out, n*width), want) {
 				t.Error("attention to it is another than that to its numbers as float32")
 			}

@@ -66,13 +66,13 @@ func BenchmarkCompose(b *testing.B) {
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
 }
 
-// BenchmarkDecodeStep is one token for each of eight sequences of the demo model. Its
-// allocations, which are the host's, are the same on any driver.
+// BenchmarkDecodeStep is one token for each of eight sequences of the demo model, stored as
+// a server stores it. Its allocations, which are the host's, are the same on any driver.
 func BenchmarkDecodeStep(b *testing.B) {
 	for name, options := range map[string][]model.Option{"repeated": nil, "computed": {model.Unrecorded()}} {
 		b.Run(name, func(b *testing.B) {
 			const prompt = 40
-			s := newBatchOf8(b, demoModel(b, newTest(b), options...), 2*prompt)
+			s := newBatchOf8(b, demoModel(b, newTest(b), append(options, model.StoredAs(served))...), 2*prompt)
 			s.step(b, 8, prompt)
 			s.step(b, 8, 1)
 			b.ReportAllocs()

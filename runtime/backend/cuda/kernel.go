@@ -77,6 +77,10 @@ const (
 	ofQueriesWide
 	ofKeys
 	ofKeysWide
+	tensor64
+	tensor128
+	splitTensor64
+	splitTensor128
 	variants
 )
 
@@ -84,6 +88,7 @@ var variantNames = [variants]string{
 	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large",
 	wide: "wide", split: "split", splitWide: "splitwide", combine: "combine",
 	ofQueries: "queries", ofQueriesWide: "querieswide", ofKeys: "keys", ofKeysWide: "keyswide",
+	tensor64: "tensor64", tensor128: "tensor128", splitTensor64: "splittensor64", splitTensor128: "splittensor128",
 }
 
 // entryNames are the names of operations' entry points without their variant, where T
@@ -164,6 +169,7 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
+	shared   int // The most dynamic shared memory that a block is given, in bytes.
 	function unsafe.Pointer
 }
 
@@ -193,7 +199,7 @@ func (b *Backend) loadKernels() error {
 				if err != nil {
 					return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
 				}
-				own := kernel{threads: k.Threads, params: len(k.Params), function: handle(function)}
+				own := kernel{threads: k.Threads, params: len(k.Params), shared: k.Shared, function: handle(function)}
 				if k.Shared > 48<<10 {
 					if err := allowShared(own.function, k.Shared); err != nil {
 						return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)

@@ -71,20 +71,32 @@ func (s *batchOf8) step(tb testing.TB, n, tokens int) {
 // TestADecodeStepLaunchesFewKernels bounds what a step of one token a sequence launches
 // that is not repeated: in a layer two norms, queries, keys and values at once, rotation
 // and the cache, attention, its output, gate and up at once, the activation, and down; and
-// around them the embedding, the last norm, the head and the choice.
+// around them the embedding, the last norm, the head and the choice. Activations in
+// bfloat16 are widened for the head, whose logits are float32.
 func TestADecodeStepLaunchesFewKernels(t *testing.T) {
 	const perLayer, around = 9, 4
 	b := newTest(t)
-	m := demoModel(t, b, model.Unrecorded())
-	layers := m.Config().Layers
+	for storage, most := range map[model.Storage]int{{}: around, served: around + 1, {Cache: backend.BF16}: around} {
+		t.Run("stored as "+storage.String(), func(t *testing.T) {
+			m := demoModel(t, b, model.Unrecorded(), model.StoredAs(storage))
+			launchesAtMost(t, b, m, int64(m.Config().Layers*perLayer+most))
+		})
+	}
+}
+
+// served is how a server stores a model with weights in bfloat16.
+var served = model.Storage{Activations: backend.BF16, Cache: backend.BF16}
+
+func launchesAtMost(t *testing.T, b *Backend, m *model.Model, most int64) {
+	t.Helper()
 	s := newBatchOf8(t, m, 64)
 	s.step(t, 8, 5)
 	before := b.launches.Load()
 	s.step(t, 8, 1)
-	got, most := b.launches.Load()-before, int64(layers*perLayer+around)
-	t.Logf("%d layers: %d launches", layers, got)
+	got := b.launches.Load() - before
+	t.Logf("%d layers: %d launches", m.Config().Layers, got)
 	if got > most {
-		t.Errorf("a decode step of %d layers launches %d kernels, want at most %d", layers, got, most)
+		t.Errorf("a decode step of %d layers launches %d kernels, want at most %d", m.Config().Layers, got, most)
 	}
 	if n := b.replays.Load(); n > 0 {
 		t.Errorf("%d graphs were launched of a model that records none", n)
@@ -96,7 +108,13 @@ func TestADecodeStepLaunchesFewKernels(t *testing.T) {
 // recorded.
 func TestARepeatedDecodeStepIsOneLaunch(t *testing.T) {
 	b := newTest(t)
-	m := demoModel(t, b)
+	for _, storage := range []model.Storage{{}, served} {
+		t.Run("stored as "+storage.String(), func(t *testing.T) { isOneLaunch(t, b, demoModel(t, b, model.StoredAs(storage))) })
+	}
+}
+
+func isOneLaunch(t *testing.T, b *Backend, m *model.Model) {
+	t.Helper()
 	s := newBatchOf8(t, m, 64)
 	if err := m.RecordSteps(t.Context(), s.cache, 8, false); err != nil {
 		t.Fatal(err)

@@ -86,35 +86,6 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		stored[0].start, stored[1].start, positions.at, slots.at, table[0].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
 }
 
-// widest and widestWide are the largest heads of the attention kernels and of their wide
-// variants.
-const (
-	widest     = 128
-	widestWide = 256
-)
-
-// isWide reports whether heads take the wide variants of the attention kernels, and how
-// many rows by heads a block has then.
-func isWide(op string, s backend.AttentionShape) (yes bool, pairs int, err error) {
-	const narrowPairs, widePairs = 16, 8
-	switch {
-	case s.HeadDim > widestWide:
-		return false, 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
-	case s.HeadDim > widest:
-		return true, widePairs, nil
-	default:
-		return false, narrowPairs, nil
-	}
-}
-
-// either returns the variant for wide heads, or the other.
-func either(isWide bool, forWide, other variant) variant {
-	if isWide {
-		return forWide
-	}
-	return other
-}
-
 // attentionGrid has a block for some rows and some heads of a key-value head.
 func attentionGrid(n, pairs int, s backend.AttentionShape) [3]int {
 	group := s.Heads / s.KVHeads
@@ -145,12 +116,12 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 	if err != nil {
 		return err
 	}
-	wideHeads, pairs, err := isWide(op, s)
+	n, width := len(count.values), s.Heads*s.HeadDim
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
-	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	use, err := attentionFor(op, s, args[:4]...)
 	if err != nil {
 		return err
 	}
@@ -162,7 +133,8 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 		}
 		logs = own[0].start
 	}
-	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
+	kernel := b.kernelFor(opAttention, args[0].kind, backend.F32, use.rows)
+	return b.launch(kernel, attentionGrid(n, use.pairs, s), kernel.shared, args[0].start, logs, args[1].start, args[2].start, args[3].start,
 		first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
@@ -195,10 +167,6 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if longest, err = check.Most(op, longest, keys.Most); err != nil {
 		return err
 	}
-	wideHeads, pairs, err := isWide(op, s)
-	if err != nil {
-		return err
-	}
 	n, width := len(count.values), s.Heads*s.HeadDim
 	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width})
 	if err != nil {
@@ -208,41 +176,48 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	grid := attentionGrid(n, pairs, s)
-	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
-		return b.splitAttention(&args, &stored, blocks, first, count, n, chunks, wideHeads, keys.BlockSize, s)
+	use, err := attentionFor(op, s, args[0], args[1], stored[0], stored[1])
+	if err != nil {
+		return err
 	}
-	return b.launch(b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, either(wideHeads, wide, plain)), grid, 0, args[0].start, args[1].start, stored[0].start, stored[1].start,
+	grid, chunks := attentionGrid(n, use.pairs, s), (longest+chunk-1)/chunk
+	if alone(first.values) || chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
+		return b.splitAttention(&args, &stored, blocks, first, count, n, max(chunks, 1), use.split, keys.BlockSize, s)
+	}
+	kernel := b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, use.rows)
+	return b.launch(kernel, grid, kernel.shared, args[0].start, args[1].start, stored[0].start, stored[1].start,
 		blocks.at, first.at, count.at, whole(n), whole(keys.BlockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
-// splitAttention divides the keys of rows among blocks: few rows with many keys would
-// leave most of the device idle.
-func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
-	const states = 2
+// splitAttention divides the keys of rows among blocks of threads: few rows with many
+// keys would leave most of the device idle. With one chunk there is nothing to combine.
+func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *list, n, chunks int, use variant, blockSize int, s backend.AttentionShape) error {
+	kernel := b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, use)
+	attend := func(sums, states address) error {
+		return b.launch(kernel, [3]int{n, s.KVHeads, chunks}, kernel.shared, sums, states, args[1].start, stored[0].start, stored[1].start,
+			blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
+	}
+	if chunks == 1 {
+		return attend(args[0].start, 0)
+	}
+	const perState = 2
 	sums := n * s.Heads * chunks * s.HeadDim
-	work, err := b.allocStep(backend.F32, sums+n*s.Heads*chunks*states)
+	work, err := b.allocStep(backend.F32, sums+n*s.Heads*chunks*perState)
 	if err != nil {
 		return fmt.Errorf("paged attention: %w", err)
 	}
 	defer b.Free(work)
-	at := work.start + address(backend.F32.Bytes(1, sums))
-	err = b.launch(b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, either(wideHeads, splitWide, split)), [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, stored[0].start, stored[1].start,
-		blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
-	if err != nil {
+	states := work.start + address(backend.F32.Bytes(1, sums))
+	if err := attend(work.start, states); err != nil {
 		return err
 	}
-	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, combine), [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, whole(n), whole(s.Heads), whole(s.HeadDim), whole(chunks))
+	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, combine), [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, states, count.at, whole(n), whole(s.Heads), whole(s.HeadDim), whole(chunks))
 }
 
 // AttentionBackward implements backend.SequenceOps.
 func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.Buffer, keys backend.Spans, s backend.AttentionShape) error {
 	const op = "attention backward"
 	first, count, rows, err := spansOf(op, k, v, keys, s)
-	if err != nil {
-		return err
-	}
-	wideHeads, _, err := isWide(op, s)
 	if err != nil {
 		return err
 	}
@@ -253,6 +228,10 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 		return err
 	}
 	logs, err := operands(op, operand{"lse", lse, n * s.Heads})
+	if err != nil {
+		return err
+	}
+	use, err := attentionFor(op, s, args[:8]...)
 	if err != nil {
 		return err
 	}
@@ -267,12 +246,12 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	defer b.Free(delta)
 	at := func(i int) address { return args[i].start }
 	const headsOfBlock, keysOfBlock = 4, 16
-	err = b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofQueriesWide, ofQueries)), [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
+	err = b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.queries), [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
 		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofKeysWide, ofKeys)), [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
+	return b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.keys), [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
 		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, whole(rows), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
