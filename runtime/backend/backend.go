@@ -168,8 +168,7 @@ type Device interface {
 // Arena is memory for the buffers of one step. It belongs to one goroutine at a
 // time.
 type Arena interface {
-	// Alloc and Free are those of Device. A backend that captures steps gives the same
-	// buffers to the same calls after each Reset.
+	// Alloc and Free are those of Device.
 	Alloc(t DType, n int) (Buffer, error)
 	Free(b Buffer)
 	// Adopt makes a buffer of the device one of the arena's, and Release the opposite:
@@ -228,6 +227,16 @@ type Graph interface {
 	Replay() error
 	// Free gives it back.
 	Free()
+}
+
+// Reserver is a backend that can set memory of the device aside for steps, so that none
+// has to be asked for while they are computed. It is optional.
+type Reserver interface {
+	// Reserve takes so many bytes for the buffers of arenas and recorders, for tables, and
+	// for what operations need by themselves; what does not fit is taken as if nothing
+	// were reserved. release gives them back once they are not in use; it may be called
+	// again. The error wraps ErrDeviceMemory.
+	Reserve(bytes int64) (release func(), err error)
 }
 
 // Describer is a backend that says what it computes on, for people. It is optional.

@@ -34,10 +34,21 @@ func PlanOf(c checkpoint.Config, dtype backend.DType, storage model.Storage, fre
 		maxBatch = DefaultMaxBatch
 	}
 	p := Plan{DType: dtype, Storage: storage, ContextLength: contextLength, MaxBatch: maxBatch, Free: free, config: c, cache: cacheTokens}
-	tokenBytes := model.FootprintOf(c, dtype, storage, 1, 1).Cache
-	p.CacheTokens = model.BlockSize * cacheBlocks(tokenBytes, contextLength, cacheTokens, newSlots(maxBatch))
-	p.Footprint = model.FootprintOf(c, dtype, storage, p.CacheTokens, max(DefaultStepTokens, maxBatch))
+	slots := newSlots(maxBatch)
+	tokenBytes := model.FootprintOf(c, dtype, storage, 1, model.Steps{}).Cache
+	p.CacheTokens = model.BlockSize * cacheBlocks(tokenBytes, contextLength, cacheTokens, slots)
+	p.Footprint = model.FootprintOf(c, dtype, storage, p.CacheTokens, slots.steps(DefaultStepTokens, contextLength))
 	return p
+}
+
+// steps are the largest that an engine computes: the tokens of prompts that it reads at
+// once, one of each answer, and a few of each label.
+func (s slots) steps(prompts, contextLength int) model.Steps {
+	const ofLabel = 4
+	wanted := s.batch + s.forks*ofLabel
+	return model.Steps{
+		Rows: prompts + wanted, Wanted: wanted, Decoded: s.batch, Sequences: s.total(), ContextLength: contextLength,
+	}
 }
 
 // Merged is what one merged mixture takes, in bytes; unmerged experts take Factors more.

@@ -153,20 +153,22 @@ const nowhere = -1
 // filler is a batch of one row that goes nowhere.
 func filler() *batch {
 	return &batch{
-		tokens: []int32{0}, positions: []int32{0}, slots: []int32{nowhere}, first: []int32{0}, count: []int32{1}, wanted: []int32{0},
-		scales: rowScales{index: []int32{0}},
+		tokens: []int32{0}, positions: []int32{0}, slots: []int32{nowhere}, wanted: []int32{0},
+		blocks: []int32{0}, first: []int32{0}, count: []int32{1}, scales: rowScales{index: []int32{0}},
 	}
 }
 
 // fill appends rows that go nowhere, and are otherwise like the first one, and attend to
-// one key, which is there; and blocks, so that lists have the same lengths in all steps
-// of a kind.
+// its first key, which is there, by tables of their own: no two rows of a decode step share
+// one, by which a device may choose how it attends. And it appends blocks, so that lists
+// have the same lengths in all steps of a kind.
 func (b *batch) fill(kind stepKind) {
 	for len(b.tokens) < kind.rows {
 		b.wanted = append(b.wanted, int32(len(b.tokens)))
 		b.tokens, b.positions = append(b.tokens, b.tokens[0]), append(b.positions, b.positions[0])
 		b.slots = append(b.slots, nowhere)
-		b.first, b.count = append(b.first, b.first[0]), append(b.count, 1)
+		b.first, b.count = append(b.first, int32(len(b.blocks))), append(b.count, 1)
+		b.blocks = append(b.blocks, b.blocks[b.first[0]])
 		b.scales.index = append(b.scales.index, b.scales.index[0])
 	}
 	for len(b.blocks) < kind.rows*Blocks(kind.most) {
@@ -218,10 +220,11 @@ func (m *Model) recorded(ctx context.Context, c *Cache, b *batch, kind stepKind)
 // reserve takes, once, what is as large for all steps.
 func (s *recordedSteps) reserve(m *Model, c *Cache) error {
 	if n := c.Seqs() * m.config.VocabSize; s.logits == nil || s.logits.Len() != n {
-		logits, err := m.be.Alloc(backend.F32, n)
+		logits, err := c.arena.Alloc(backend.F32, n) // Of what is reserved for steps.
 		if err != nil {
 			return fmt.Errorf("logits of decode steps: %w", err)
 		}
+		c.arena.Release(logits)
 		s.clear(m.be)
 		s.logits = logits
 	}

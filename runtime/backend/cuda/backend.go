@@ -50,6 +50,8 @@ type device struct {
 	logger  *slog.Logger
 	doubted sync.Once // Told the log.
 
+	reserved workspaces
+
 	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
 

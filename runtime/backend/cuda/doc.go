@@ -9,6 +9,14 @@
 // the device itself. All work is in the order of that queue, so that memory which is
 // freed can be given out again at once.
 //
+// A step that is recorded is a list of commands until it ends; then the driver captures
+// all of them at once, so that what others queue meanwhile is not among them. Its buffers
+// have memory of their own. What goes between the host and the device is staged in pinned
+// memory, so that the device copies while the host goes on.
+//
+// Memory that is freed is kept by size. What is reserved for steps is divided, and
+// becomes one piece again.
+//
 // Buffers and tables are float32, bfloat16 or int32 elements behind each other. A weight
 // is row-major with rows of a multiple of 64 elements, filled up with zeros; int8 weights
 // have their scales apart. What a backward product multiplies with is a transposed copy,

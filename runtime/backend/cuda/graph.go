@@ -84,7 +84,7 @@ type recorder struct {
 
 // NewRecorder implements backend.Capturer.
 func (b *Backend) NewRecorder() backend.Recorder {
-	r := &recorder{device: b.device, memory: &recorderMemory{memory: b.memory}}
+	r := &recorder{device: b.device, memory: &recorderMemory{from: b.device}}
 	runtime.AddCleanup(r, (*recorderMemory).free, r.memory)
 	return r
 }
@@ -163,12 +163,14 @@ func (g *graph) freeing() func() {
 // block than it asks for, so that small steps take nothing more if a large one was
 // recorded before.
 type recorderMemory struct {
-	memory *memory
+	from pool
 
 	mu    sync.Mutex
 	idle  []block // By size.
 	freed bool
 }
+
+func (m *recorderMemory) hold(bytes int64) (*held, error) { return hold(m, m, bytes) }
 
 func (m *recorderMemory) take(bytes int64) (block, error) {
 	m.mu.Lock()
@@ -179,14 +181,14 @@ func (m *recorderMemory) take(bytes int64) (block, error) {
 		return b, nil
 	}
 	m.mu.Unlock()
-	return m.memory.take(bytes)
+	return m.from.take(bytes)
 }
 
 func (m *recorderMemory) give(b block) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.freed {
-		m.memory.give(b)
+		b.home.give(b)
 		return
 	}
 	i, _ := slices.BinarySearchFunc(m.idle, b.size, func(b block, size int64) int { return cmp.Compare(b.size, size) })
@@ -198,7 +200,7 @@ func (m *recorderMemory) free() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, b := range m.idle {
-		m.memory.give(b)
+		b.home.give(b)
 	}
 	m.idle, m.freed = nil, true
 }

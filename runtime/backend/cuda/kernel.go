@@ -149,7 +149,7 @@ func (t *kernelTable) file(loaded map[string]kernel) (found [operations]bool) {
 		for v := range variants {
 			for _, storage := range backend.DTypes() {
 				for _, weight := range backend.DTypes() {
-					name := strings.NewReplacer("T", kernelName(storage), "W", kernelName(weight)).Replace(entryNames[o])
+					name := strings.ReplaceAll(strings.ReplaceAll(entryNames[o], "T", kernelName(storage)), "W", kernelName(weight))
 					if v != plain {
 						name += "_" + variantNames[v]
 					}

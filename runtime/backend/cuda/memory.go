@@ -42,7 +42,10 @@ func newMemory(o *owner, limit, total int64) *memory {
 type block struct {
 	at   address
 	size int64
+	home home // Where it goes back to.
 }
+
+type home interface{ give(b block) }
 
 const (
 	smallestBlock = 256
@@ -71,7 +74,7 @@ func (m *memory) take(bytes int64) (block, error) {
 		m.held -= size
 		m.used += size
 		m.mu.Unlock()
-		return block{at, size}, nil
+		return block{at, size, m}, nil
 	}
 	full := m.limit > 0 && m.used+m.held+size > m.limit
 	m.mu.Unlock()
@@ -93,7 +96,7 @@ func (m *memory) take(bytes int64) (block, error) {
 	m.mu.Lock()
 	m.used += size
 	m.mu.Unlock()
-	return block{at, size}, nil
+	return block{at, size, m}, nil
 }
 
 func (m *memory) allocate(size int64) (at address, err error) {
@@ -173,29 +176,43 @@ type held struct{ giver *giver }
 
 type giver struct {
 	once  sync.Once
-	to    pool
+	to    home
 	block block
 }
 
 func (g *giver) give() { g.once.Do(func() { g.to.give(g.block) }) }
 
-// pool is where blocks come from and go back to.
+// pool is where blocks come from.
 type pool interface {
 	take(bytes int64) (block, error)
-	give(b block)
 }
 
-// hold takes a block and gives it back when nobody has it any more.
+// hold takes a block of the device's memory and gives it back when nobody has it any
+// more; holdStep takes one that a step needs, of what was reserved for steps.
 func (b *Backend) hold(bytes int64) (*held, error) {
-	var from pool = b.memory
 	if b.recording != nil {
-		from = b.recording.memory
+		return b.recording.memory.hold(bytes)
 	}
+	return hold(b.memory, nil, bytes)
+}
+
+func (b *Backend) holdStep(bytes int64) (*held, error) {
+	if b.recording != nil {
+		return b.recording.memory.hold(bytes)
+	}
+	return hold(b.device, nil, bytes)
+}
+
+// hold takes a block and gives it back to a home, or else to its own.
+func hold(from pool, to home, bytes int64) (*held, error) {
 	taken, err := from.take(bytes)
 	if err != nil {
 		return nil, err
 	}
-	h := &held{giver: &giver{to: from, block: taken}}
+	if to == nil {
+		to = taken.home
+	}
+	h := &held{giver: &giver{to: to, block: taken}}
 	runtime.AddCleanup(h, (*giver).give, h.giver)
 	return h, nil
 }
@@ -228,14 +245,21 @@ func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 	return buf, nil
 }
 
-func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) {
+func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) { return allocate(b.hold, t, n) }
+
+// allocStep is alloc of what a step needs.
+func (b *Backend) allocStep(t backend.DType, n int) (*buffer, error) {
+	return allocate(b.holdStep, t, n)
+}
+
+func allocate(hold func(bytes int64) (*held, error), t backend.DType, n int) (*buffer, error) {
 	if !slices.Contains(storage, t) {
 		return nil, fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
 	}
 	if n < 0 {
 		return nil, fmt.Errorf("allocate %d elements", n)
 	}
-	block, err := b.hold(t.Bytes(1, n))
+	block, err := hold(t.Bytes(1, n))
 	if err != nil {
 		return nil, err
 	}
@@ -350,8 +374,10 @@ func upload[T any](b *Backend, dst address, src []T) error {
 }
 
 func download[T any](b *Backend, dst []T, src address) error {
-	var one T
-	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(one)))
+	if len(dst) == 0 {
+		return b.Sync()
+	}
+	return b.toHost([]piece{pieceOf(dst, src)})
 }
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
@@ -359,11 +385,9 @@ func (b *Backend) stage(dst address, bytes []byte) error {
 	return b.fromHost(func() error { return b.owner.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
-func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
-	if bytes == 0 {
-		return b.Sync()
-	}
-	return b.now(func() error { return b.owner.copyDown(dst, src, bytes) })
+// toHost copies behind all that was queued, and waits once for all of it.
+func (b *Backend) toHost(pieces []piece) error {
+	return b.now(func() error { return b.owner.copyDown(pieces) })
 }
 
 // Take implements backend.Device.

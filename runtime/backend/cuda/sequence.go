@@ -164,11 +164,8 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	if keys.Most > 0 {
-		if longest > keys.Most {
-			return fmt.Errorf("%s: a row attends to %d rows, of at most %d", op, longest, keys.Most)
-		}
-		longest = keys.Most
+	if longest, err = check.Most(op, longest, keys.Most); err != nil {
+		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
 	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width})
@@ -205,7 +202,7 @@ func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *l
 	}
 	const perState = 2
 	sums := n * s.Heads * chunks * s.HeadDim
-	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*perState)
+	work, err := b.allocStep(backend.F32, sums+n*s.Heads*chunks*perState)
 	if err != nil {
 		return fmt.Errorf("paged attention: %w", err)
 	}
@@ -242,7 +239,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	if err != nil {
 		return err
 	}
-	delta, err := b.alloc(backend.F32, n*s.Heads)
+	delta, err := b.allocStep(backend.F32, n*s.Heads)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}

@@ -119,57 +119,83 @@ func (s *staging) release() error {
 // on the owner.
 func (o *owner) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
 	ring := o.staging.of(bytes)
-	for bytes > 0 {
-		n := min(bytes, ring.size)
+	for at := int64(0); at < bytes; at += ring.size {
+		n := min(bytes-at, ring.size)
 		s, err := ring.take()
 		if err != nil {
 			return err
 		}
-		copy(s.bytes(n), bytesAt(src, n))
-		if err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst), s.at, n, o.stream); err != nil {
+		copy(s.bytes(n), bytesAt(unsafe.Add(src, at), n))
+		if err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst+address(at)), s.at, n, o.stream); err != nil {
 			return of("cuMemcpyHtoDAsync", err)
 		}
 		if err := s.used(o.stream); err != nil {
 			return err
 		}
-		dst, src, bytes = dst+address(n), unsafe.Add(src, n), bytes-n
 	}
 	return nil
 }
 
-// copyDown copies from the device, behind all that was queued, and waits. It runs on the
-// owner.
-func (o *owner) copyDown(dst unsafe.Pointer, src address, bytes int64) error {
-	ring := o.staging.of(bytes)
-	var last *slot // Its piece is being copied, while the next one is queued.
-	var to []byte
+// piece is what is copied from the device.
+type piece struct {
+	dst   unsafe.Pointer
+	src   address
+	bytes int64
+}
+
+// pieceOf is what fills a slice.
+func pieceOf[T any](dst []T, src address) piece {
+	var one T
+	return piece{elements(dst), src, int64(len(dst)) * int64(unsafe.Sizeof(one))}
+}
+
+// copyDown copies pieces from the device, behind all that was queued, and waits. It runs
+// on the owner.
+func (o *owner) copyDown(pieces []piece) error {
+	largest := int64(0)
+	for _, p := range pieces {
+		largest = max(largest, p.bytes)
+	}
+	ring := o.staging.of(largest)
+	type arrival struct {
+		at *slot
+		to []byte
+	}
+	var coming []arrival
 	arrive := func() error {
-		if last == nil {
-			return nil
-		}
-		err := last.wait()
+		first := coming[0]
+		coming = coming[1:]
+		err := first.at.wait()
 		if err == nil {
-			copy(to, last.bytes(int64(len(to))))
+			copy(first.to, first.at.bytes(int64(len(first.to))))
 		}
 		return err
 	}
-	for bytes > 0 {
-		n := min(bytes, ring.size)
-		s, err := ring.take()
-		if err != nil {
-			return err
+	for _, p := range pieces {
+		for at := int64(0); at < p.bytes; at += ring.size {
+			if len(coming) == len(ring.slots) {
+				if err := arrive(); err != nil {
+					return err
+				}
+			}
+			s, err := ring.take()
+			if err != nil {
+				return err
+			}
+			n := min(p.bytes-at, ring.size)
+			if err := cu.MemcpyDtoHAsync(s.at, cu.DevicePtr(p.src+address(at)), n, o.stream); err != nil {
+				return of("cuMemcpyDtoHAsync", err)
+			}
+			if err := s.used(o.stream); err != nil {
+				return err
+			}
+			coming = append(coming, arrival{s, bytesAt(unsafe.Add(p.dst, at), n)})
 		}
-		if err := cu.MemcpyDtoHAsync(s.at, cu.DevicePtr(src), n, o.stream); err != nil {
-			return of("cuMemcpyDtoHAsync", err)
-		}
-		if err := s.used(o.stream); err != nil {
-			return err
-		}
+	}
+	for len(coming) > 0 {
 		if err := arrive(); err != nil {
 			return err
 		}
-		last, to = s, bytesAt(dst, n)
-		dst, src, bytes = unsafe.Add(dst, n), src+address(n), bytes-n
 	}
-	return arrive()
+	return nil
 }

@@ -57,7 +57,7 @@ func (b *Backend) convert(dst, src *buffer) error {
 
 // wideAs returns a float32 buffer of as many elements.
 func (b *Backend) wideAs(op string, of *buffer) (*buffer, error) {
-	out, err := b.alloc(backend.F32, of.n)
+	out, err := b.allocStep(backend.F32, of.n)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
