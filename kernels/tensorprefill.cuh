@@ -132,26 +132,19 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
       }
     }
   }
-  // By way of the warp's own queries, so that whole lines are written.
   waitCopies<0>();
   __syncthreads();
+  float inverse[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int at = warp * kRows + g + 8 * i;
     const State total = totals[at];
     const bool none = total.l == 0;  // No keys; of others, the largest weighs one.
-    const float inverse = none ? 0 : 1 / total.l;
-#pragma unroll
-    for (int j = 0; j < W / 8; j++)
-      *reinterpret_cast<u32 *>(dynamic + (queries.at(g + 8 * i, j) - shared) + 4 * t) =
-          pair(__fmul_rn(sum[j][2 * i], inverse), __fmul_rn(sum[j][2 * i + 1], inverse));
+    inverse[i] = none ? 0 : 1 / total.l;
     if (lse && t == 0 && rowOf[at] >= 0) lse[headOf[at]] = none ? 0 : total.m + logf(total.l);
   }
-  __syncwarp();
-#pragma unroll
-  for (int i = lane / kPieces; i < kRows; i += kWarp / kPieces) {
+  writeRows<W>(out, sum, inverse, dynamic + (queries.base - shared), h.d, [&](int i) {
     const int at = warp * kRows + i;
-    if (rowOf[at] < 0 || lane % kPieces * 8 >= h.d) continue;
-    *reinterpret_cast<uint4 *>(out + headOf[at] * h.d + lane % kPieces * 8) = *reinterpret_cast<const uint4 *>(dynamic + (queries.at(i, lane % kPieces) - shared));
-  }
+    return rowOf[at] < 0 ? (i64)-1 : headOf[at] * h.d;
+  });
 }
