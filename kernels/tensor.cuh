@@ -17,6 +17,9 @@ __device__ __forceinline__ float exp2Of(float x) {
   return r;
 }
 
+// finitePairs reports whether neither half, a bf16, is infinite or no number.
+__device__ __forceinline__ bool finitePairs(u32 pair) { return (pair & 0x7f80u) != 0x7f80u && (pair & 0x7f800000u) != 0x7f800000u; }
+
 // Lines are rows of D elements in shared memory, of which those behind the width of a
 // head are zero. The 16 bytes of columns 8·i … 8·i+7 are swapped among themselves, so
 // that eight rows have them in different banks. They begin at a multiple of their size:

@@ -25,7 +25,8 @@
 //   chunk   of 256 keys: tiles are merged, rising, from nothing: with M the larger m, both
 //           sums times 2^(m−M);
 //   row     chunks are merged, rising, as in attention.cu.
-// A row without keys gets zeros.
+// A row without keys gets zeros. What a row does not attend to has no part in its result,
+// numbers or not.
 //
 // The gradient takes probabilities from lse, and rounds them and the gradients of scores to
 // bf16 for its products. These add up keys (dq), or the pairs of a row and a head from the

@@ -304,6 +304,39 @@ func (a *attention) check(t *testing.T) {
 	}
 }
 
+// TestAttentionIgnoresLaterKeys wants of rows before one that is no number, or infinite,
+// what they give without it, whichever rows are computed together.
+func TestAttentionIgnoresLaterKeys(t *testing.T) {
+	const length, bad = 90, 70
+	for _, h := range []shape{{4, 2, 64}, {2, 2, 128}, {2, 1, 6}} {
+		for _, s := range storages {
+			for _, variant := range variantsOf(s, h) {
+				t.Run(fmt.Sprint(h, " in ", s, " ", variant), func(t *testing.T) {
+					a := newAttention(s, h, packed(length), length, 1)
+					a.variant = variant
+					width, kvWidth := h.heads*h.d, h.kv*h.d
+					want := a.run(t, 0, length, 0)
+					a.v[bad*kvWidth], a.v[bad*kvWidth+1] = float32(math.Inf(1)), float32(math.NaN())
+					a.k[(bad+1)*kvWidth] = float32(math.NaN())
+					got := a.run(t, 0, length, 0)
+					if !sameBits(got[:bad*width], want[:bad*width]) {
+						t.Error("rows before it are others")
+					}
+					if first := got[bad*width:]; !math.IsInf(float64(first[0]), 1) || !math.IsNaN(float64(first[1])) {
+						t.Errorf("the row that attends to it begins with %v", first[:2])
+					}
+					p := a.paged(16)
+					for _, chunks := range []int{0, 1, 2} {
+						if !sameBits(a.runPaged(t, p, chunks), got) {
+							t.Errorf("in %d chunks it has other bits", chunks)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestAttentionBackward(t *testing.T) {
 	for _, c := range []struct {
 		shape shape
