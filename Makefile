@@ -211,9 +211,10 @@ test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which ex
 	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
 
 .PHONY: test-gpu
-test-gpu: ## The same tests, and more, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
+test-gpu: ## The same tests, and each kernel under compute-sanitizer, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
 	@hack/cuda/gpu.sh build $(BIN)/gpu
 	@$(BIN)/gpu/run test
+	@$(BIN)/gpu/run sanitize
 
 .PHONY: bench-gpu
 bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.

@@ -201,10 +201,21 @@ type Capabilities struct {
 // Capturer is a backend that can record the operations of a step and repeat them at
 // the cost of one call. It is optional.
 type Capturer interface {
-	// Capture records what the function asks the backend for, without computing it.
-	// The function must not synchronise, allocate, or copy from or to the host, and nobody
-	// else may use the backend meanwhile.
-	Capture(record func() error) (Graph, error)
+	// NewRecorder returns a recorder without any memory yet.
+	NewRecorder() Recorder
+}
+
+// Recorder records steps of which one at a time is repeated. They share the memory of
+// the buffers that they allocate and free.
+type Recorder interface {
+	// Record records what the function asks of the backend that it is given, without
+	// computing it; others may use the device meanwhile. The function must not wait for
+	// the device, or copy from or to the host: the error wraps ErrUnsupported. Operations
+	// check what their tables hold then; whoever repeats the step answers for what they
+	// hold later.
+	Record(record func(Backend) error) (Graph, error)
+	// Free gives the memory back. The graphs must not be repeated after.
+	Free()
 }
 
 // Graph is a recorded step.
@@ -338,6 +349,9 @@ type Paged struct {
 	First, Count Index
 	// BlockSize is the number of rows of a block, a multiple of BlockMultiple.
 	BlockSize int
+	// Most bounds Count where a recorded step is repeated with others; 0 means that
+	// Count is as it is.
+	Most int
 }
 
 // BlockMultiple is what the rows of a block are a multiple of, so that a device may

@@ -30,6 +30,8 @@ type modelFlags struct {
 	experts       []string
 	compute       computeFlags
 	dtype         backend.DType
+	activations   string
+	kv            string
 }
 
 // computeFlags are the flags that say what computes.
@@ -83,6 +85,9 @@ func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
 	f.compute.register(flags)
 	flags.TextVar(&f.dtype, "dtype", backend.F32,
 		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
+	flags.StringVar(&f.activations, "activations", "auto",
+		"store activations as `TYPE`: f32, bf16 where the backend has it, or auto, which is bf16 there for matrices in bf16 or int8")
+	flags.StringVar(&f.kv, "kv", "auto", "store the cache of keys and values as `TYPE`: f32 or bf16 likewise, or auto, which is what activations are; it may be bf16 beside activations in f32")
 }
 
 // loaded is a model that is ready to run.
@@ -111,7 +116,11 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 			err = errors.Join(err, be.Close())
 		}
 	}()
-	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.dtype))
+	storage, err := f.storage(be)
+	if err != nil {
+		return nil, err
+	}
+	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.dtype), model.StoredAs(storage))
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +130,16 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 		}
 	}
 	return &loaded{model: m, tokenizer: t, backend: be}, nil
+}
+
+// storage is what the flags say of activations, and of keys and values, or what a server
+// would do.
+func (f *modelFlags) storage(be backend.Backend) (model.Storage, error) {
+	s, err := model.ParseStorage(be, f.dtype, f.activations, f.kv)
+	if err != nil {
+		return s, usagef("--activations and --kv: %w", err)
+	}
+	return s, nil
 }
 
 // mixture reads the experts; weights default to an even share.

@@ -143,6 +143,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.dtype != backend.F32 {
 		c.DType = f.dtype
 	}
+	c.Activations, c.KV = f.activations, f.kv
 	if form != engine.FormAuto {
 		c.Form = form
 	}

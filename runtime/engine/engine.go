@@ -268,6 +268,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
+	// What decode steps need is there before the first request, and so is their memory.
+	if err := o.Base.RecordSteps(ctx, cache, o.MaxBatch, false); err != nil {
+		cache.Close()
+		return nil, fmt.Errorf("starting the engine: %w", err)
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),

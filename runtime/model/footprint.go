@@ -22,9 +22,10 @@ type Footprint struct {
 func (f Footprint) Total() int64 { return f.Weights + f.Factors + f.Cache + f.Activations }
 
 // FootprintOf says what a model of this configuration takes whose matrices are kept as
-// dtype, with a cache of so many tokens and steps of so many rows, before anything is
-// loaded. It leaves out what a backend fills its layouts up with, and norms.
-func FootprintOf(c checkpoint.Config, dtype backend.DType, tokens, rows int) Footprint {
+// dtype and whose activations and cache are stored so, with a cache of so many tokens and
+// steps of so many rows, before anything is loaded. It leaves out what a backend fills its
+// layouts up with, and norms.
+func FootprintOf(c checkpoint.Config, dtype backend.DType, storage Storage, tokens, rows int) Footprint {
 	width, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	var f Footprint
 	for _, s := range projectionShapes(c) {
@@ -37,9 +38,9 @@ func FootprintOf(c checkpoint.Config, dtype backend.DType, tokens, rows int) Foo
 		embeddings = 1
 	}
 	f.Weights += embeddings * dtype.Bytes(c.VocabSize, c.HiddenSize)
-	f.Cache = int64(c.Layers) * 2 * backend.F32.Bytes(tokens, keys)
+	f.Cache = int64(c.Layers) * 2 * storage.Cache.Bytes(tokens, keys)
 	// The residual stream, its norm, and the larger of attention's and the MLP's
-	// intermediates; and the logits.
-	f.Activations = backend.F32.Bytes(rows, 2*c.HiddenSize+max(2*width+2*keys, 2*c.IntermediateSize)+c.VocabSize)
+	// intermediates; and the logits, which are float32.
+	f.Activations = storage.Activations.Bytes(rows, 2*c.HiddenSize+max(2*width+2*keys, 2*c.IntermediateSize)) + backend.F32.Bytes(rows, c.VocabSize)
 	return f
 }

@@ -50,10 +50,13 @@ type Model struct {
 	hidden, inner, keys int // H, the MLP's width, and the width of k and v.
 
 	// What matrices are kept as: projections and their factors, and the token
-	// embedding and the head; and what activations and the cache are.
-	projectionType, embeddingType, storage backend.DType
+	// embedding and the head.
+	projectionType, embeddingType backend.DType
+	storage                       Storage
 
 	bankRows *bankRows // Of this model and its siblings.
+
+	computesAll bool // No step is recorded.
 }
 
 // layer is one transformer block.
@@ -95,6 +98,9 @@ func (m *Model) Config() checkpoint.Config { return m.config }
 
 // DType is what the projections are kept as.
 func (m *Model) DType() backend.DType { return m.projectionType }
+
+// Storage is how activations and caches are stored.
+func (m *Model) Storage() Storage { return m.storage }
 
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }

@@ -54,6 +54,7 @@ func (s *Scales) Bytes() int64 { return s.bytes }
 // one step, and holds the scales until its end.
 type rowScales struct {
 	held  []*Scales
+	some  bool    // Not all rows have the model's own.
 	index []int32 // By row of the batch; 0 is the model's own.
 }
 
@@ -65,7 +66,7 @@ func (r *rowScales) add(m *Model, s *Scales, rows int) error {
 			return errors.New("its scales were made for another model")
 		}
 		row = s.row
-		r.held = append(r.held, s)
+		r.held, r.some = append(r.held, s), true
 	}
 	for range rows {
 		r.index = append(r.index, int32(row))

@@ -5,7 +5,6 @@ package cuda
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"gorgonia.org/cu"
@@ -23,14 +22,19 @@ type Options struct {
 
 // Backend is a backend.Backend on one GPU.
 type Backend struct {
+	*device
+	recording *recording // nil: what is asked for is computed.
+}
+
+// device is what a backend and those that record for it have in common.
+type device struct {
 	owner   *owner
 	info    deviceInfo
 	memory  *memory
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
 
-	capturing sync.Mutex   // One at a time.
-	launches  atomic.Int64 // Kernels that were ever queued.
+	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -52,7 +56,7 @@ func Open(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}
+	b := &Backend{device: &device{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
@@ -127,7 +131,9 @@ func (b *Backend) Describe() []backend.Fact {
 }
 
 // Sync implements backend.Device.
-func (b *Backend) Sync() error { return b.owner.sync() }
+func (b *Backend) Sync() error {
+	return b.now(func() error { return of("cuStreamSynchronize", b.owner.stream.Synchronize()) })
+}
 
 // Close implements backend.Device.
 func (b *Backend) Close() error { return b.owner.close() }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
-	"github.com/transformersquared/operator/runtime/sample"
 )
 
 // These are for a device (`make bench-gpu`): what the software driver takes says nothing.
@@ -67,38 +66,26 @@ func BenchmarkCompose(b *testing.B) {
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
 }
 
-// BenchmarkDecodeStep is one token for each of some sequences of the demo model. Its
-// allocations, which are the host's, are the same on any driver.
+// BenchmarkDecodeStep is one token for each of eight sequences of the demo model, stored as
+// a server stores it. Its allocations, which are the host's, are the same on any driver.
 func BenchmarkDecodeStep(b *testing.B) {
-	be := newTest(b)
-	m := demoModel(b, be)
-	const sequences, prompt = 8, 40
-	c, err := m.NewCache(sequences, 2*prompt)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	segments, asks := make([]model.Segment, sequences), make([]backend.Ask, sequences)
-	step := func(tokens int) {
-		for i := range sequences {
-			segments[i] = model.Segment{Seq: i, Tokens: make([]int32, tokens)}
-			asks[i] = backend.Ask{Row: i, Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}}
-		}
-		if _, err := m.Decide(b.Context(), c, segments, asks); err != nil {
-			b.Fatal(err)
-		}
-	}
-	step(prompt)
-	step(1)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
-		for i := range sequences {
-			if err := c.Truncate(i, prompt); err != nil {
-				b.Fatal(err)
+	for name, options := range map[string][]model.Option{"repeated": nil, "computed": {model.Unrecorded()}} {
+		b.Run(name, func(b *testing.B) {
+			const prompt = 40
+			s := newBatchOf8(b, demoModel(b, newTest(b), append(options, model.StoredAs(served))...), 2*prompt)
+			s.step(b, 8, prompt)
+			s.step(b, 8, 1)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				for i := range s.segments {
+					if err := s.cache.Truncate(i, prompt); err != nil {
+						b.Fatal(err)
+					}
+				}
+				s.step(b, 8, 1)
 			}
-		}
-		step(1)
+		})
 	}
 }
 

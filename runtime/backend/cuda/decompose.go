@@ -97,7 +97,7 @@ func (d *decomposition) hold(err *error, bytes int) *held {
 	if *err != nil {
 		return nil
 	}
-	h, failed := d.memory.hold(int64(bytes))
+	h, failed := d.Backend.hold(int64(bytes))
 	if failed != nil {
 		*err = failed
 		return nil

@@ -13,4 +13,9 @@
 // is row-major with rows of a multiple of 64 elements, filled up with zeros; int8 weights
 // have their scales apart. What a backward product multiplies with is a transposed copy,
 // made when it is first needed.
+//
+// Activations are stored as float32 or as bfloat16, and computed with in float32. An
+// operation runs the kernel of what its operands are stored as; one that reads one type
+// and writes the other, or has a cache that is narrower, is one of the few that package
+// backend names (storage.go).
 package cuda

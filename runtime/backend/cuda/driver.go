@@ -41,6 +41,10 @@ static CUresult endCapture(void *stream, void **executable) {
 	return r;
 }
 
+// Pinned memory is the device's to read and write by itself.
+static CUresult pin(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
+static CUresult unpin(void *p) { return cuMemFreeHost(p); }
+
 static CUresult replay(void *executable, void *stream) { return cuGraphLaunch((CUgraphExec)executable, (CUstream)stream); }
 static CUresult freeGraph(void *executable) { return cuGraphExecDestroy((CUgraphExec)executable); }
 */
@@ -140,6 +144,17 @@ func launch(fn, stream unsafe.Pointer, c *kernelCall) error {
 func allowShared(fn unsafe.Pointer, bytes int) error {
 	return outcome("cuFuncSetAttribute", C.allowShared(fn, C.int(bytes)))
 }
+
+// pin allocates memory of the host.
+func pin(bytes int64) (at unsafe.Pointer, err error) {
+	err = outcome(pinningCall, C.pin(&at, C.size_t(bytes)))
+	return at, err
+}
+
+// pinningCall is short of another memory than other calls.
+const pinningCall = "cuMemHostAlloc"
+
+func unpin(at unsafe.Pointer) error { return outcome("cuMemFreeHost", C.unpin(at)) }
 
 func beginCapture(stream unsafe.Pointer) error {
 	return outcome("cuStreamBeginCapture", C.beginCapture(stream))

@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 }
 
 // exercise uses every call of the driver that the backend makes, as a model does: it
-// opens the device, loads weights, takes a step, composes, differentiates, decomposes, and
-// closes.
+// opens the device, loads weights, takes a step, repeats one, composes, differentiates,
+// decomposes, and closes.
 func exercise() (err error) {
 	b, err := Open(Options{})
 	if err != nil {
@@ -68,11 +68,14 @@ func exercise() (err error) {
 			return err
 		}
 	}
-	large, err := b.Alloc(backend.F32, 1<<20)
+	const several = 9 << 20 / 4 // Pieces of pinned memory.
+	large, err := b.Give(make([]float32, several))
 	if err != nil {
 		return err
 	}
-	b.Free(large)
+	if _, err := b.Take(large); err != nil {
+		return err
+	}
 	x, y, gain, s := buffers["x"], buffers["y"], buffers["gain"], buffers["s"]
 	tables, err := b.NewTables()
 	if err != nil {
@@ -98,6 +101,16 @@ func exercise() (err error) {
 			return err
 		}
 	}
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(func(b backend.Backend) error { return errors.Join(b.Add(y, x), b.Zero(x)) })
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(g.Replay(), g.Replay()); err != nil {
+		return err
+	}
+	g.Free()
 	answers, err := b.Decide(y, n, []backend.Ask{{Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}, Scores: []int32{1}, Logits: true}})
 	if err != nil {
 		return err
@@ -212,6 +225,8 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 		"cuModuleLoadData:1:218":    "kernels ",
 		"cuLaunchKernel:3:700":      "new weight",
 		"cuCtxCreate_v2:1:2":        backend.ErrDeviceMemory.Error(),
+		"cuMemHostAlloc:2:2":        "may be pinned",
+		"cuEventSynchronize:3:700":  backend.ErrDeviceLost.Error(),
 		"cuStreamSynchronize:2:700": backend.ErrDeviceLost.Error(),
 		"cuLaunchKernel:5:701":      "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
 		"cuStreamSynchronize:1:719": "launch_fail",

@@ -142,12 +142,12 @@ type decided struct {
 func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (decided, error) {
 	const numbers, number, float = 2, 4, 8
 	down := int64(asks.count*numbers*number + asks.total*float)
-	up, err := b.memory.hold(int64(len(asks.bytes)))
+	up, err := b.hold(int64(len(asks.bytes)))
 	if err != nil {
 		return decided{}, err
 	}
 	defer up.giver.give()
-	answers, err := b.memory.hold(down)
+	answers, err := b.hold(down)
 	if err != nil {
 		return decided{}, err
 	}
@@ -235,12 +235,12 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 	for _, p := range positions {
 		up = binary.LittleEndian.AppendUint32(up, uint32(p.Token))
 	}
-	in, err := b.memory.hold(int64(len(up)))
+	in, err := b.hold(int64(len(up)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer in.giver.give()
-	losses, err := b.memory.hold(int64(n * numbers * float))
+	losses, err := b.hold(int64(n * numbers * float))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}

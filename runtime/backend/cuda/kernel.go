@@ -245,7 +245,7 @@ func (b *Backend) launch(k *kernel, grid [3]int, shared int, arguments ...argume
 	c := calls.Get().(*kernelCall)
 	c.kernel, c.grid, c.shared, c.count = k, grid, shared, copy(c.arguments[:], arguments)
 	b.launches.Add(1)
-	return b.owner.send(command{call: c})
+	return b.send(command{call: c})
 }
 
 // blocksOf returns a grid for so many tasks, of which a block does some: no larger than

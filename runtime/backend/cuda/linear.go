@@ -232,7 +232,7 @@ func (b *Backend) single(n int, p *multiplication, in input) error {
 func (b *Backend) quantise(n int, p *multiplication) (*held, error) {
 	const scale = 4
 	pitch := p.w.pitch
-	block, err := b.memory.hold(int64(n) * (int64(pitch) + int64(pitch/backend.Int8Block)*scale))
+	block, err := b.hold(int64(n) * (int64(pitch) + int64(pitch/backend.Int8Block)*scale))
 	if err != nil {
 		return nil, fmt.Errorf("quantise: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -29,6 +30,8 @@ type memory struct {
 	held  int64               // Bytes in idle.
 	used  int64
 	total int64 // Of the device.
+
+	allocations atomic.Int64 // That the device was ever asked for.
 }
 
 func newMemory(o *owner, limit, total int64) *memory {
@@ -100,6 +103,7 @@ func (m *memory) allocate(size int64) (at address, err error) {
 	if m.limit > 0 && used+held+size > m.limit {
 		return 0, fmt.Errorf("%w: %d bytes more are needed, and %d of the %d allowed are in use", backend.ErrDeviceMemory, size, used, m.limit)
 	}
+	m.allocations.Add(1)
 	err = m.owner.now(func() error {
 		p, err := cu.MemAlloc(size)
 		at = address(p)
@@ -168,20 +172,30 @@ func (m *memory) releaseAll() error {
 type held struct{ giver *giver }
 
 type giver struct {
-	once   sync.Once
-	memory *memory
-	block  block
+	once  sync.Once
+	to    pool
+	block block
 }
 
-func (g *giver) give() { g.once.Do(func() { g.memory.give(g.block) }) }
+func (g *giver) give() { g.once.Do(func() { g.to.give(g.block) }) }
+
+// pool is where blocks come from and go back to.
+type pool interface {
+	take(bytes int64) (block, error)
+	give(b block)
+}
 
 // hold takes a block and gives it back when nobody has it any more.
-func (m *memory) hold(bytes int64) (*held, error) {
-	taken, err := m.take(bytes)
+func (b *Backend) hold(bytes int64) (*held, error) {
+	var from pool = b.memory
+	if b.recording != nil {
+		from = b.recording.memory
+	}
+	taken, err := from.take(bytes)
 	if err != nil {
 		return nil, err
 	}
-	h := &held{giver: &giver{memory: m, block: taken}}
+	h := &held{giver: &giver{to: from, block: taken}}
 	runtime.AddCleanup(h, (*giver).give, h.giver)
 	return h, nil
 }
@@ -221,7 +235,7 @@ func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) {
 	if n < 0 {
 		return nil, fmt.Errorf("allocate %d elements", n)
 	}
-	block, err := b.memory.hold(t.Bytes(1, n))
+	block, err := b.hold(t.Bytes(1, n))
 	if err != nil {
 		return nil, err
 	}
@@ -323,11 +337,10 @@ func (b *Backend) Download(dst []float32, src backend.Buffer) error {
 	return b.downloadAs(dst, args[0])
 }
 
-// toDevice copies behind all that was queued. It waits until the driver has what it
-// copies, and not for the device: memory that is not pinned is staged before the call
-// returns (CUDA driver API, the chapter on when calls of its API wait).
+// toDevice copies behind all that was queued. It waits until it has read what it copies,
+// and not for the device.
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
-	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
+	return b.now(func() error { return b.owner.copyUp(dst, src, bytes) })
 }
 
 // upload is toDevice of all elements of a slice, and download the opposite.
@@ -343,27 +356,14 @@ func download[T any](b *Backend, dst []T, src address) error {
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
 func (b *Backend) stage(dst address, bytes []byte) error {
-	return b.owner.later(func() error { return b.copyUp(dst, elements(bytes), int64(len(bytes))) })
-}
-
-// copyUp runs on the owner.
-func (b *Backend) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
-	if bytes == 0 {
-		return nil
-	}
-	return of("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream))
+	return b.fromHost(func() error { return b.owner.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
 func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
 	if bytes == 0 {
 		return b.Sync()
 	}
-	return b.owner.now(func() error {
-		if err := cu.MemcpyDtoHAsync(dst, cu.DevicePtr(src), bytes, b.owner.stream); err != nil {
-			return of("cuMemcpyDtoHAsync", err)
-		}
-		return of("cuStreamSynchronize", b.owner.stream.Synchronize())
-	})
+	return b.now(func() error { return b.owner.copyDown(dst, src, bytes) })
 }
 
 // Take implements backend.Device.
@@ -413,7 +413,7 @@ func (b *Backend) Copy(dst, src backend.Buffer) error {
 		return nil
 	}
 	to, from, bytes := cu.DevicePtr(y.start), cu.DevicePtr(x.start), y.bytes()
-	return b.owner.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
+	return b.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
 }
 
 // Zero implements backend.Device.
@@ -429,7 +429,7 @@ func (b *Backend) clear(at address, bytes int64) error {
 	if bytes == 0 {
 		return nil
 	}
-	return b.owner.later(func() error {
+	return b.later(func() error {
 		return of("cuMemsetD8Async", cu.MemsetD8Async(cu.DevicePtr(at), 0, bytes, b.owner.stream))
 	})
 }

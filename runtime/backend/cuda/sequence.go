@@ -164,6 +164,12 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
+	if keys.Most > 0 {
+		if longest > keys.Most {
+			return fmt.Errorf("%s: a row attends to %d rows, of at most %d", op, longest, keys.Most)
+		}
+		longest = keys.Most
+	}
 	n, width := len(count.values), s.Heads*s.HeadDim
 	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width})
 	if err != nil {

@@ -44,7 +44,7 @@ func (t *tables) Set(lists ...[]int32) error {
 	}
 	bytes := backend.F32.Bytes(1, total)
 	if t.block == nil || t.block.giver.block.size < bytes {
-		block, err := t.backend.memory.hold(bytes)
+		block, err := t.backend.hold(bytes)
 		if err != nil {
 			return fmt.Errorf("tables of a step: %w", err)
 		}
@@ -63,9 +63,9 @@ func (t *tables) Set(lists ...[]int32) error {
 		return nil
 	}
 	dst, block := t.block.at(), t.block
-	return t.backend.owner.later(func() error {
+	return t.backend.fromHost(func() error {
 		_ = block // Not given back before.
-		return t.backend.copyUp(dst, elements(staged), bytes)
+		return t.backend.owner.copyUp(dst, elements(staged), bytes)
 	})
 }
 

@@ -70,7 +70,7 @@ func (m *matrix) bytes() int64 { return m.kind.Bytes(m.rows, m.pitch) }
 func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, error) {
 	m := matrix{kind: kind, rows: rows, columns: columns, pitch: (columns + pitchMultiple - 1) / pitchMultiple * pitchMultiple}
 	var err error
-	m.block, err = b.memory.hold(m.bytes())
+	m.block, err = b.hold(m.bytes())
 	return m, err
 }
 
@@ -128,7 +128,7 @@ func (b *Backend) pack(m *matrix, first, n int, rows address) error {
 // weight returns an operation's weight, or an error when it is another backend's.
 func (b *Backend) weight(op string, w backend.Weight) (*weight, error) {
 	own, ok := w.(*weight)
-	if !ok || own == nil || own.backend != b {
+	if !ok || own == nil || own.backend.device != b.device {
 		return nil, fmt.Errorf("%s: the weight belongs to another backend", op)
 	}
 	return own, nil
