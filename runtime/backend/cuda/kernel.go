@@ -174,7 +174,7 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
-	shared   int // The most dynamic shared memory that a block is given, in bytes.
+	shared   int // The largest dynamic shared memory of a block, in bytes.
 	function unsafe.Pointer
 }
 
