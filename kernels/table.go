@@ -89,6 +89,8 @@ var (
 	attentionParams = []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}
 	pagedParams     = []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
 	splitParams     = []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
+	ofQueriesParams = []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}
+	ofKeysParams    = []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}
 )
 
 // hopper are the targets of kernels that only Hopper runs.
@@ -163,16 +165,20 @@ var table = []Kernel{
 	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "split", Threads: 256, Params: splitParams},
 	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "splitwide", Threads: 256, Params: splitParams},
 	{Unit: "attention", Name: "attention", Variant: "combine", DTypes: both, Threads: 128, Params: []string{"out", "sums", "states", "count", "n", "heads", "d", "chunks"}},
-	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: ofQueriesParams},
+	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: ofQueriesParams},
+	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: ofKeysParams},
+	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: ofKeysParams},
 	{Unit: "tensorattention", Name: "attention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: attentionParams},
 	{Unit: "tensorattention", Name: "attention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: attentionParams},
 	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: pagedParams},
 	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: pagedParams},
 	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor64", DTypes: brief, Threads: 128, Shared: 544 * 64, Params: splitParams},
 	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor128", DTypes: brief, Threads: 128, Shared: 544 * 128, Params: splitParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "queriestensor64", DTypes: brief, Threads: 128, Shared: 512 * 64, Params: ofQueriesParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "queriestensor128", DTypes: brief, Threads: 128, Shared: 512 * 128, Params: ofQueriesParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "keystensor64", DTypes: brief, Threads: 128, Shared: 512 * 64, Params: ofKeysParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "keystensor128", DTypes: brief, Threads: 128, Shared: 512 * 128, Params: ofKeysParams},
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},

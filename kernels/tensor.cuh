@@ -17,6 +17,9 @@ __device__ __forceinline__ float exp2Of(float x) {
   return r;
 }
 
+// finitePairs reports whether neither half, a bf16, is infinite or no number.
+__device__ __forceinline__ bool finitePairs(u32 pair) { return (pair & 0x7f80u) != 0x7f80u && (pair & 0x7f800000u) != 0x7f800000u; }
+
 // Lines are rows of D elements in shared memory, of which those behind the width of a
 // head are zero. The 16 bytes of columns 8·i … 8·i+7 are swapped among themselves, so
 // that eight rows have them in different banks. They begin at a multiple of their size:
@@ -105,3 +108,25 @@ __device__ __forceinline__ Factors mergeTile(State &s, State next) {
 
 // chunkState is the state of a whole chunk as chunks are merged: of powers of e.
 __device__ __forceinline__ State chunkState(State s) { return {__fmul_rn(s.m, kLn2), s.l}; }
+
+// writeRows writes 16 rows of sums, each times its factor, by way of lines in shared
+// memory that are the warp's own, so that whole lines are written. place gives where in
+// `to` a row begins, or −1 for one that is not wanted.
+template <int W, class Place>
+__device__ __forceinline__ void writeRows(bf16 *to, const float (&sum)[W / 8][4], const float (&factor)[2], unsigned char *lines, i64 d, Place place) {
+  constexpr int kPieces = Lines<W>::kPieces;
+  const int lane = threadIdx.x % kWarp, piece = lane % kPieces;
+  const Lines<W> in{0};
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int j = 0; j < W / 8; j++)
+      *reinterpret_cast<u32 *>(lines + in.at(lane / 4 + 8 * i, j) + lane % 4 * 4) =
+          pair(__fmul_rn(sum[j][2 * i], factor[i]), __fmul_rn(sum[j][2 * i + 1], factor[i]));
+  __syncwarp();
+#pragma unroll
+  for (int i = lane / kPieces; i < kRows; i += kWarp / kPieces) {
+    const i64 at = place(i);
+    if (at >= 0 && piece * 8 < d) *reinterpret_cast<uint4 *>(to + at + piece * 8) = *reinterpret_cast<const uint4 *>(lines + in.at(i, piece));
+  }
+}

@@ -8,8 +8,11 @@ constexpr int kPairs = kTensorWarps * kRows;  // Of a row and a head, of a block
 // Shared memory has the queries, and keys and values of two tiles in turn.
 template <int W, class Keys>
 __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, const Keys &keys, i64 n, const Heads &h) {
-  __shared__ int rowOf[kPairs], headOf[kPairs];  // headOf counts over all rows.
-  __shared__ State totals[kPairs];               // Registers are short: these are needed once a chunk.
+  __shared__ short rowOf[kPairs];  // Of the block; −1 for a pair that is not there.
+  __shared__ int headOf[kPairs];   // Of all rows.
+  // Registers are short: these are not needed once a tile.
+  __shared__ State totals[kPairs];
+  __shared__ int joint;  // Rows before it are computed together.
   extern __shared__ __align__(256) unsigned char dynamic[];
   constexpr int kPieces = Lines<W>::kPieces, kTile = kTensorKeys * Lines<W>::kLine, kEach = kTensorThreads / kPieces;
   const u32 shared = sharedAddress(dynamic);
@@ -24,10 +27,11 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
   for (int i = threadIdx.x; i < kPairs; i += kTensorThreads) {
     const int row = r0 + i / headsHere, head = blockIdx.z * headsHere + i % headsHere;
     const bool there = row < r1 && i < headsHere * rowsHere && head < group;
-    rowOf[i] = there ? row : -1;
+    rowOf[i] = there ? (short)(row - r0) : -1;
     headOf[i] = row * (int)h.heads + kvhead * group + head;
     totals[i] = {};
   }
+  if (threadIdx.x == 0) joint = r1;
   __syncthreads();
   for (int i = line; i < kPairs; i += kEach) {
     const bool take = rowOf[i] >= 0 && column;
@@ -40,7 +44,7 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
   for (int from = r0, to; from < r1; from = to) {  // Runs of rows with the same keys.
     const typename Keys::Place lies = keys.of(from);
     int end = (int)keys.count(from);
-    for (to = from + 1; to < r1 && keys.together(from, to); to++) end = max(end, (int)keys.count(to));
+    for (to = from + 1; to < joint && keys.together(from, to); to++) end = max(end, (int)keys.count(to));
     auto fetch = [&](int tile) {
       const Lines<W> ks{stages + tile % 2 * 2 * kTile}, vs{ks.base + kTile};
 #pragma unroll
@@ -59,7 +63,7 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
     int mine[2];  // Keys of the lane's two rows, where they are of this run.
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const int row = rowOf[warp * kRows + g + 8 * i];
+      const int row = r0 + rowOf[warp * kRows + g + 8 * i];
       mine[i] = row >= from && row < to ? (int)keys.count(row) : 0;
     }
     const int tiles = (end + kTensorKeys - 1) / kTensorKeys;
@@ -67,8 +71,25 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
     if (tiles > 0) fetch(0);
 #pragma unroll 1
     for (int tile = 0; tile < tiles; tile++) {
+      const int limit[2] = {mine[0] - tile * kTensorKeys, mine[1] - tile * kTensorKeys}, full = min(end - tile * kTensorKeys, kTensorKeys);
       waitCopies<0>();
-      __syncthreads();
+      // A row's weight of a key that is not its own is zero, and zero times a value that is
+      // no number would spoil it. Where a tile has such values, and not all rows have all of
+      // its keys, the block begins anew with runs of one row.
+      if (__syncthreads_or(limit[0] > 0 && limit[0] < full || limit[1] > 0 && limit[1] < full)) {
+        const u32 values = 2 * (tile % 2) * kTile + kTile + (stages - shared);
+        bool finite = true;
+        for (int i = threadIdx.x * 16; i < kTile; i += kTensorThreads * 16) {
+          const uint4 x = *reinterpret_cast<const uint4 *>(dynamic + values + i);
+          finite = finite && finitePairs(x.x) && finitePairs(x.y) && finitePairs(x.z) && finitePairs(x.w);
+        }
+        if (__syncthreads_or(!finite)) {
+          if (threadIdx.x == 0) joint = r0;
+          __syncthreads();
+          to = r0;
+          break;
+        }
+      }
       if (tile + 1 < tiles) fetch(tile + 1);
       if (tile % kTensorTiles == 0) {
 #pragma unroll
@@ -78,7 +99,6 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
 #pragma unroll
           for (int e = 0; e < 4; e++) part[j][e] = 0;
       }
-      const int limit[2] = {mine[0] - tile * kTensorKeys, mine[1] - tile * kTensorKeys};
       if (__any_sync(kAll, limit[0] > 0 || limit[1] > 0)) {
         const Lines<W> ks{stages + tile % 2 * 2 * kTile}, vs{ks.base + kTile};
         u32 p[kKeySteps][4];
@@ -132,26 +152,19 @@ __device__ __forceinline__ void attendTiles(bf16 *out, float *lse, const bf16 *q
       }
     }
   }
-  // By way of the warp's own queries, so that whole lines are written.
   waitCopies<0>();
   __syncthreads();
+  float inverse[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int at = warp * kRows + g + 8 * i;
     const State total = totals[at];
     const bool none = total.l == 0;  // No keys; of others, the largest weighs one.
-    const float inverse = none ? 0 : 1 / total.l;
-#pragma unroll
-    for (int j = 0; j < W / 8; j++)
-      *reinterpret_cast<u32 *>(dynamic + (queries.at(g + 8 * i, j) - shared) + 4 * t) =
-          pair(__fmul_rn(sum[j][2 * i], inverse), __fmul_rn(sum[j][2 * i + 1], inverse));
+    inverse[i] = none ? 0 : 1 / total.l;
     if (lse && t == 0 && rowOf[at] >= 0) lse[headOf[at]] = none ? 0 : total.m + logf(total.l);
   }
-  __syncwarp();
-#pragma unroll
-  for (int i = lane / kPieces; i < kRows; i += kWarp / kPieces) {
+  writeRows<W>(out, sum, inverse, dynamic + (queries.base - shared), h.d, [&](int i) {
     const int at = warp * kRows + i;
-    if (rowOf[at] < 0 || lane % kPieces * 8 >= h.d) continue;
-    *reinterpret_cast<uint4 *>(out + headOf[at] * h.d + lane % kPieces * 8) = *reinterpret_cast<const uint4 *>(dynamic + (queries.at(i, lane % kPieces) - shared));
-  }
+    return rowOf[at] < 0 ? (i64)-1 : headOf[at] * h.d;
+  });
 }

@@ -304,6 +304,39 @@ func (a *attention) check(t *testing.T) {
 	}
 }
 
+// TestAttentionIgnoresLaterKeys wants of rows before one that is no number, or infinite,
+// what they give without it, whichever rows are computed together.
+func TestAttentionIgnoresLaterKeys(t *testing.T) {
+	const length, bad = 90, 70
+	for _, h := range []shape{{4, 2, 64}, {2, 2, 128}, {2, 1, 6}} {
+		for _, s := range storages {
+			for _, variant := range variantsOf(s, h) {
+				t.Run(fmt.Sprint(h, " in ", s, " ", variant), func(t *testing.T) {
+					a := newAttention(s, h, packed(length), length, 1)
+					a.variant = variant
+					width, kvWidth := h.heads*h.d, h.kv*h.d
+					want := a.run(t, 0, length, 0)
+					a.v[bad*kvWidth], a.v[bad*kvWidth+1] = float32(math.Inf(1)), float32(math.NaN())
+					a.k[(bad+1)*kvWidth] = float32(math.NaN())
+					got := a.run(t, 0, length, 0)
+					if !sameBits(got[:bad*width], want[:bad*width]) {
+						t.Error("rows before it are others")
+					}
+					if first := got[bad*width:]; !math.IsInf(float64(first[0]), 1) || !math.IsNaN(float64(first[1])) {
+						t.Errorf("the row that attends to it begins with %v", first[:2])
+					}
+					p := a.paged(16)
+					for _, chunks := range []int{0, 1, 2} {
+						if !sameBits(a.runPaged(t, p, chunks), got) {
+							t.Errorf("in %d chunks it has other bits", chunks)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestAttentionBackward(t *testing.T) {
 	for _, c := range []struct {
 		shape shape
@@ -317,53 +350,124 @@ func TestAttentionBackward(t *testing.T) {
 		{shape{6, 2, 138}, packed(35, 20), 0},
 		{shape{2, 1, 256}, packed(37), 1},
 		{shape{4, 2, 8}, packed(40)[30:], 1},
+		{shape{4, 2, 64}, packed(70, 9, 50), 1},
+		{shape{3, 1, 128}, packed(66), 3},
+		{shape{70, 1, 16}, packed(5), 0},
 	} {
 		for _, s := range storages {
-			t.Run(fmt.Sprint(c.shape, " in ", s), func(t *testing.T) {
-				last := c.keys[len(c.keys)-1]
-				rows := int(last.first+last.count) + c.spare
-				a := newAttention(s, c.shape, c.keys, rows, 1)
-				n, width := len(c.keys), a.heads*a.d
-				out, lse := a.reference()
-				result, dout := s.round(narrow(out)), s.round(random(n*width, 4))
-				dq, dk, dv := make([]float64, n*width), make([]float64, len(a.k)), make([]float64, len(a.k))
-				bounds := make([]int32, 2*rows)
-				for row, keys := range c.keys {
-					for key := keys.first; key < keys.first+keys.count; key++ {
-						if bounds[2*key+1] == 0 {
-							bounds[2*key] = int32(row)
-						}
-						bounds[2*key+1] = int32(row + 1)
+			for _, variant := range variantsOf(s, c.shape) {
+				t.Run(fmt.Sprint(c.shape, " in ", s, " ", variant), func(t *testing.T) {
+					last := c.keys[len(c.keys)-1]
+					a := newAttention(s, c.shape, c.keys, int(last.first+last.count)+c.spare, 1)
+					a.variant = variant
+					g := a.gradient()
+					dq, dk, dv := a.runBackward(t, g, g.bounds)
+					bound := s.bound(boundExp)
+					if strings.HasPrefix(variant, "tensor") {
+						bound *= 2 // Probabilities and their gradients are rounded, too.
 					}
-					for head := range a.heads {
-						at := row*a.heads + head
-						d, o := dout[at*a.d:][:a.d], result[at*a.d:][:a.d]
-						for key := range int(keys.count) {
-							from := a.key(row, key, head)
-							p := math.Exp(dot(a.query(row, head), a.k[from:from+a.d])*a.scale - lse[at])
-							ds := p * (dot(d, a.v[from:from+a.d]) - dot(d, o)) * a.scale
-							for i := range a.d {
-								dq[at*a.d+i] += ds * float64(a.k[from+i])
-								dk[from+i] += ds * float64(a.q[at*a.d+i])
-								dv[from+i] += p * float64(d[i])
-							}
-						}
+					near(t, "dq", dq, g.dq, bound)
+					near(t, "dk", dk, g.dk, bound)
+					near(t, "dv", dv, g.dv, bound)
+					// Wider bounds change nothing where they end with the same sequence.
+					if q, k, v := a.runBackward(t, g, g.wider); !sameBits(q, dq) || variant == a.ending("") && (!sameBits(k, dk) || !sameBits(v, dv)) {
+						t.Error("bounds that are wider than needed give other bits")
 					}
+				})
+			}
+		}
+	}
+}
+
+// TestAttentionBackwardDependsOnTheSequenceAlone wants the same bits of a sequence by
+// itself and behind another.
+func TestAttentionBackwardDependsOnTheSequenceAlone(t *testing.T) {
+	const before, length = 13, 70
+	h := shape{6, 2, 64}
+	for _, s := range storages {
+		for _, variant := range variantsOf(s, h) {
+			t.Run(fmt.Sprint(s, " ", variant), func(t *testing.T) {
+				both := newAttention(s, h, packed(before, length), before+length, 1)
+				both.variant = variant
+				g := both.gradient()
+				dq, dk, dv := both.runBackward(t, g, g.wider)
+				width, kvWidth := h.heads*h.d, h.kv*h.d
+				one := *both
+				one.keys, one.q, one.k, one.v = packed(length), both.q[before*width:], both.k[before*kvWidth:], both.v[before*kvWidth:]
+				own := one.gradient()
+				own.out, own.dout, own.lse = g.out[before*width:], g.dout[before*width:], g.lse[before*h.heads:]
+				q, k, v := one.runBackward(t, own, own.wider)
+				if !sameBits(q, dq[before*width:]) || !sameBits(k, dk[before*kvWidth:]) || !sameBits(v, dv[before*kvWidth:]) {
+					t.Error("behind another sequence its gradients have other bits")
 				}
-				douts, logs, delta := s.upload(t, dout), upload(t, narrow(lse)), alloc(t, n*a.heads*4)
-				q, k, v := s.upload(t, a.q), s.upload(t, a.k), s.upload(t, a.v)
-				first, count := upload(t, firsts(c.keys)), upload(t, counts(c.keys))
-				dqs, dks, dvs := alloc(t, n*width*s.bytes()), alloc(t, len(a.k)*s.bytes()), alloc(t, len(a.k)*s.bytes())
-				launch(t, s.of("attentionback")+"_queries"+a.ending(""), [3]int{n, parts(a.heads, 4), 1},
-					dqs, delta, douts, s.upload(t, result), logs, q, k, v, first, count, n, a.heads, a.kv, a.d, a.scale)
-				launch(t, s.of("attentionback")+"_keys"+a.ending(""), [3]int{parts(rows, 16), a.kv, 1},
-					dks, dvs, douts, logs, delta, q, k, v, first, count, upload(t, bounds), rows, a.heads, a.kv, a.d, a.scale)
-				near(t, "dq", s.download(t, dqs, n*width), dq, s.bound(boundExp))
-				near(t, "dk", s.download(t, dks, len(a.k)), dk, s.bound(boundExp))
-				near(t, "dv", s.download(t, dvs, len(a.k)), dv, s.bound(boundExp))
 			})
 		}
 	}
+}
+
+// gradient is what a backward pass is given, and what it is to give.
+type gradient struct {
+	dout, out     []float32
+	lse           []float64
+	bounds, wider []int32 // The rows that attend to each key, and those of its sequence.
+	dq, dk, dv    []float64
+}
+
+func (a *attention) gradient() *gradient {
+	n, width := len(a.keys), a.heads*a.d
+	rows := len(a.k) / (a.kv * a.d)
+	out, lse := a.reference()
+	g := &gradient{
+		out: a.round(narrow(out)), dout: a.round(random(n*width, 4)), lse: lse, bounds: make([]int32, 2*rows), wider: make([]int32, 2*rows),
+		dq: make([]float64, n*width), dk: make([]float64, len(a.k)), dv: make([]float64, len(a.k)),
+	}
+	begins, ends := map[int32]int32{}, map[int32]int32{} // Of the rows with the same first key.
+	for row, keys := range a.keys {
+		if _, known := begins[keys.first]; !known {
+			begins[keys.first] = int32(row)
+		}
+		ends[keys.first] = int32(row + 1)
+	}
+	for row, keys := range a.keys {
+		for key := keys.first; key < keys.first+keys.count; key++ {
+			if g.bounds[2*key+1] == 0 {
+				g.bounds[2*key] = int32(row)
+			}
+			g.bounds[2*key+1] = int32(row + 1)
+			g.wider[2*key], g.wider[2*key+1] = begins[keys.first], ends[keys.first]
+		}
+		for head := range a.heads {
+			at := row*a.heads + head
+			d, o := g.dout[at*a.d:][:a.d], g.out[at*a.d:][:a.d]
+			for key := range int(keys.count) {
+				from := a.key(row, key, head)
+				p := math.Exp(dot(a.query(row, head), a.k[from:from+a.d])*a.scale - lse[at])
+				ds := p * (dot(d, a.v[from:from+a.d]) - dot(d, o)) * a.scale
+				for i := range a.d {
+					g.dq[at*a.d+i] += ds * float64(a.k[from+i])
+					g.dk[from+i] += ds * float64(a.q[at*a.d+i])
+					g.dv[from+i] += p * float64(d[i])
+				}
+			}
+		}
+	}
+	return g
+}
+
+func (a *attention) runBackward(t *testing.T, g *gradient, bounds []int32) (dq, dk, dv []float32) {
+	t.Helper()
+	n, rows := len(a.keys), len(bounds)/2
+	douts, logs, delta := a.upload(t, g.dout), upload(t, narrow(g.lse)), alloc(t, n*a.heads*4)
+	q, k, v := a.upload(t, a.q), a.upload(t, a.k), a.upload(t, a.v)
+	first, count := upload(t, firsts(a.keys)), upload(t, counts(a.keys))
+	dqs, dks, dvs := alloc(t, len(a.q)*a.bytes()), alloc(t, len(a.k)*a.bytes()), alloc(t, len(a.k)*a.bytes())
+	ofQueries, ofKeys := [3]int{n, parts(a.heads, 4), 1}, [3]int{parts(rows, 16), a.kv, 1}
+	if strings.HasPrefix(a.variant, "tensor") {
+		ofQueries, ofKeys = a.grid(n, a.pairs(a.variant)), [3]int{parts(rows, 64), a.kv, 1}
+	}
+	launch(t, a.of("attentionback")+"_queries"+a.variant, ofQueries, dqs, delta, douts, a.upload(t, g.out), logs, q, k, v, first, count, n, a.heads, a.kv, a.d, a.scale)
+	launch(t, a.of("attentionback")+"_keys"+a.variant, ofKeys, dks, dvs, douts, logs, delta, q, k, v, first, count, upload(t, bounds), rows, a.heads, a.kv, a.d, a.scale)
+	return a.download(t, dqs, len(a.q)), a.download(t, dks, len(a.k)), a.download(t, dvs, len(a.k))
 }
 
 func narrow(x []float64) []float32 {

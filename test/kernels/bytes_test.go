@@ -201,6 +201,11 @@ func attentions(t *testing.T, s storage, add func(entry, what string, grid [3]in
 	blocksOf, one, many := upload(t, list), upload(t, []int32{0}), upload(t, []int32{keys})
 	work, states := zeros(t, sums), zeros(t, h.heads*chunks*8)
 	first, count := zeros(t, n*4), upload(t, spans)
+	all := make([]int32, 2*keys) // Rows that may attend to a key.
+	for i := range keys {
+		all[2*i+1] = n
+	}
+	dq, dk, dv, delta, bounds := zeros(t, n*width), zeros(t, keys*kvWidth), zeros(t, keys*kvWidth), zeros(t, n*h.heads*4), upload(t, all)
 	for _, variant := range variantsOf(s, h) {
 		// One row with many keys.
 		what := fmt.Sprintf("1 row, %d keys, %d on %d heads of %d", keys, h.heads, h.kv, h.d)
@@ -214,6 +219,16 @@ func attentions(t *testing.T, s storage, add func(entry, what string, grid [3]in
 		what = fmt.Sprintf("%d rows, %d keys, %d on %d heads of %d", n, keys, h.heads, h.kv, h.d)
 		add(a.entry("attention"), what, grid, model, out, address(0), q, k, v, first, count, n, h.heads, h.kv, h.d, scale)
 		add(a.entry("pagedattention"), what, grid, model, out, q, k, v, blocksOf, first, count, n, size, h.heads, h.kv, h.d, scale)
+
+		// Its gradient. Rows attend to all keys but for the last few.
+		ofQueries, ofKeys := [3]int{n, parts(h.heads, 4), 1}, [3]int{parts(keys, 16), h.kv, 1}
+		queriesModel, keysModel := 4*n*width+n*h.heads*2*keys*h.d*s.bytes(), keys/4*2*n*width+4*keys*kvWidth
+		if variant != h.ending("") {
+			ofQueries, ofKeys = grid, [3]int{parts(keys, 64), h.kv, 1}
+			queriesModel, keysModel = 5*n*width+grid[0]*2*keys*kvWidth, keys/64*2*n*width+4*keys*kvWidth
+		}
+		add(s.of("attentionback")+"_queries"+variant, what, ofQueries, queriesModel, dq, delta, q, out, delta, q, k, v, first, count, n, h.heads, h.kv, h.d, scale)
+		add(s.of("attentionback")+"_keys"+variant, what, ofKeys, keysModel, dk, dv, q, delta, delta, q, k, v, first, count, bounds, keys, h.heads, h.kv, h.d, scale)
 	}
 	add(s.of("attention")+"_combine", fmt.Sprintf("1 row, %d keys, %d heads of %d", keys, h.heads, h.d), [3]int{1, h.heads, 1},
 		sums+width+h.heads*chunks*3*sector, out, work, states, many, 1, h.heads, h.d, chunks) // Each of four warps reads the states.

@@ -16,6 +16,16 @@ type attentionVariants struct {
 	rows, split   variant
 	queries, keys variant // Of the gradient.
 	pairs         int     // Rows by heads that a block of rows has.
+	tensor        bool    // For the tensor cores.
+}
+
+// gradientGrids are the grids of the gradients of n rows of queries, and of rows of keys.
+func (a *attentionVariants) gradientGrids(n, rows int, s backend.AttentionShape) (queries, keys [3]int) {
+	const headsOfBlock, keysOfBlock, keysOfTensorBlock = 4, 16, 64
+	if a.tensor {
+		return attentionGrid(n, a.pairs, s), [3]int{(rows + keysOfTensorBlock - 1) / keysOfTensorBlock, s.KVHeads, 1}
+	}
+	return [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}
 }
 
 // The widest heads of the kernels, and of their variants for wide ones.
@@ -34,13 +44,12 @@ func attentionFor(op string, s backend.AttentionShape, operands ...*buffer) (att
 	case s.HeadDim > widest:
 		return attentionVariants{rows: wide, split: splitWide, queries: ofQueriesWide, keys: ofKeysWide, pairs: widePairs}, nil
 	}
-	use := attentionVariants{rows: plain, split: split, queries: ofQueries, keys: ofKeys, pairs: pairs}
 	tensor := s.HeadDim%vector == 0
 	for _, b := range operands {
 		tensor = tensor && b.kind == backend.BF16
 	}
 	if !tensor {
-		return use, nil
+		return attentionVariants{rows: plain, split: split, queries: ofQueries, keys: ofKeys, pairs: pairs}, nil
 	}
 	for _, b := range operands {
 		if b.start%(vector*2) != 0 {
@@ -48,11 +57,10 @@ func attentionFor(op string, s backend.AttentionShape, operands ...*buffer) (att
 				op, uint64(b.start), vector*2, backend.ErrUnsupported)
 		}
 	}
-	use.rows, use.split, use.pairs = tensor64, splitTensor64, tensorPairs
 	if s.HeadDim > narrowTensor {
-		use.rows, use.split = tensor128, splitTensor128
+		return attentionVariants{rows: tensor128, split: splitTensor128, queries: ofQueriesTensor128, keys: ofKeysTensor128, pairs: tensorPairs, tensor: true}, nil
 	}
-	return use, nil
+	return attentionVariants{rows: tensor64, split: splitTensor64, queries: ofQueriesTensor64, keys: ofKeysTensor64, pairs: tensorPairs, tensor: true}, nil
 }
 
 // alone reports whether no rows that lie behind each other have the same keys, as in a

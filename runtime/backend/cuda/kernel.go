@@ -85,6 +85,10 @@ const (
 	tensor128
 	splitTensor64
 	splitTensor128
+	ofQueriesTensor64
+	ofQueriesTensor128
+	ofKeysTensor64
+	ofKeysTensor128
 	variants
 )
 
@@ -93,6 +97,7 @@ var variantNames = [variants]string{
 	wide: "wide", split: "split", splitWide: "splitwide", combine: "combine",
 	ofQueries: "queries", ofQueriesWide: "querieswide", ofKeys: "keys", ofKeysWide: "keyswide",
 	tensor64: "tensor64", tensor128: "tensor128", splitTensor64: "splittensor64", splitTensor128: "splittensor128",
+	ofQueriesTensor64: "queriestensor64", ofQueriesTensor128: "queriestensor128", ofKeysTensor64: "keystensor64", ofKeysTensor128: "keystensor128",
 }
 
 // entryNames are the names of operations' entry points without their variant, where T
@@ -183,7 +188,7 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
-	shared   int // The most dynamic shared memory that a block is given, in bytes.
+	shared   int // The largest dynamic shared memory of a block, in bytes.
 	function unsafe.Pointer
 }
 

@@ -245,13 +245,15 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	}
 	defer b.Free(delta)
 	at := func(i int) address { return args[i].start }
-	const headsOfBlock, keysOfBlock = 4, 16
-	err = b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.queries), [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
+	ofQueries, ofKeys := use.gradientGrids(n, rows, s)
+	kernel := b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.queries)
+	err = b.launch(kernel, ofQueries, kernel.shared,
 		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.keys), [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
+	kernel = b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.keys)
+	return b.launch(kernel, ofKeys, kernel.shared,
 		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, whole(rows), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
