@@ -77,7 +77,7 @@ func BenchmarkIteration(b *testing.B) {
 	}
 	tokens := 0
 	for b.Loop() {
-		if t.state, err = t.iterate(b.Context()); err != nil {
+		if t.state, err = t.objective.iterate(b.Context(), t); err != nil {
 			b.Fatal(err)
 		}
 		tokens += t.state.History[len(t.state.History)-1].AnswerTokens
