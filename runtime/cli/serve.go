@@ -133,10 +133,11 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.dtype != backend.F32 {
 		c.DType = f.dtype
 	}
+	c.Activations, c.KV = f.activations, f.kv
 	if form != engine.FormAuto {
 		c.Form = form
 	}
-	c.Backend, c.Threads = cmp.Or(f.compute.backend, c.Backend), f.compute.threads
+	c.Backend, c.Threads, c.CuBLAS = cmp.Or(f.compute.backend, c.Backend), f.compute.threads, f.compute.cublas
 	c.MaxWaiting, c.Grace, c.CacheTokens = f.queue, f.grace, f.cache
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)

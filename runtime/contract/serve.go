@@ -75,7 +75,8 @@ type ServeSpec struct {
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
-	// DTypeInt8.
+	// DTypeInt8. On a GPU the latter two store activations and the key-value cache as
+	// bfloat16, too.
 	DType string `json:"dtype,omitempty"`
 	// Form is auto (which empty means), merged or unmerged.
 	Form string `json:"form,omitempty"`
