@@ -358,6 +358,27 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
+  map:
+    fields:
+    - name: population
+      type:
+        scalar: numeric
+      default: 32
+    - name: rank
+      type:
+        scalar: numeric
+      default: 64
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
+    - name: sigma
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.1"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
@@ -592,6 +613,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
   map:
     fields:
+    - name: evolution
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
     - name: nextToken
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -1085,6 +1109,8 @@ var schemaYAML = typed.YAMLObject(`types:
       default: Prompt
 - name: com.github.transformersquared.operator.api.v1alpha1.StrategyType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
   map:
     fields:
@@ -1139,7 +1165,7 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
     - name: dtype
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.DType
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
       default: F32
     - name: gpu
       type:
