@@ -10,6 +10,7 @@ func commands(env *Env) []*cobra.Command {
 		newImportCommand(env),
 		newInspectCommand(env),
 		newTrainCommand(env),
+		newAdaptCommand(env),
 		newEvalCommand(env),
 		newJudgeCommand(env),
 		newGenerateCommand(env),
