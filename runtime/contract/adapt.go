@@ -30,7 +30,7 @@ type AdaptSpec struct {
 	Reward   string      `json:"reward"`
 	Search   FewShot     `json:"search"`
 	// DType is what matrices are kept as: DTypeF32, which empty means, DTypeBF16 or
-	// DTypeInt8.
+	// DTypeInt8: as they are served. It has no part in what a search is.
 	DType string `json:"dtype,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA. It has no part
 	// in what a search is.

@@ -68,10 +68,10 @@ func options(f contract.FewShot, experts, layers int) search.CEMOptions {
 }
 
 // runDigest identifies what determines a search's result: the specification without what
-// only says where things are, what computes and what things are called, and the content of
-// the examples.
+// only says where things are, what computes, in which number format, and what things are
+// called, and the content of the examples.
 func runDigest(s contract.AdaptSpec, examples string) (string, error) {
-	s.Name, s.RunID, s.DataDir, s.Backend = "", "", "", ""
+	s.Name, s.RunID, s.DataDir, s.Backend, s.DType = "", "", "", "", ""
 	s.Examples.Name, s.Examples.Path, s.Examples.URL, s.Examples.Digest = "", "", "", examples
 	s.Experts = slices.Clone(s.Experts)
 	for i := range s.Experts {
