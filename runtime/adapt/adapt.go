@@ -16,11 +16,12 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// Scorer is what pass 1 needs of an engine that runs the base weights.
+// Scorer is what pass 1 needs of an engine.
 type Scorer interface {
 	// Score returns for each label Σ log p(labelᵢ | prompt, label₍<ᵢ₎), the
-	// log-likelihood that the model continues the prompt by exactly the label.
-	Score(ctx context.Context, prompt []int32, labels [][]int32) ([]float64, error)
+	// log-likelihood that the model continues the prompt by exactly the label. It runs
+	// with these weights, as in Decision.Weights: the base's if there are none.
+	Score(ctx context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error)
 }
 
 // Encoder turns text into the tokens of a conversation.
@@ -93,8 +94,9 @@ type Needs struct {
 	// beforehand, which then is always the first of Mixtures; 2 where Decide lets it
 	// be read once more.
 	Passes int
-	// Mixtures are the α by expert name that Decide may choose, those that are
-	// wanted most first; an empty one is the base, which is possible in any case.
+	// Mixtures are the α by expert name that Decide may choose, or have a request
+	// read with, those that are wanted most first; an empty one is the base, which is
+	// possible in any case.
 	Mixtures []map[string]float64
 	// Layers are the first mixture's α by layer, as in Decision.
 	Layers map[string][]float64

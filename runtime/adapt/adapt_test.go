@@ -3,6 +3,7 @@ package adapt_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -45,8 +46,11 @@ type scorer struct {
 	calls  int
 }
 
-func (s *scorer) Score(_ context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
+func (s *scorer) Score(_ context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
 	s.calls++
+	if len(weights) > 0 {
+		return nil, fmt.Errorf("asked to read with %v: pass 1 is the base's", weights)
+	}
 	text := func(ids []int32) string {
 		var b strings.Builder
 		for _, id := range ids {

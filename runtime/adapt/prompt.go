@@ -195,7 +195,7 @@ func (p *prompt) score(ctx context.Context, request string) (scores []float64, t
 	if err != nil {
 		return nil, 0, fmt.Errorf("encoding the prompt of pass 1: %w", err)
 	}
-	if scores, err = p.scorer.Score(ctx, ids, p.labels); err != nil {
+	if scores, err = p.scorer.Score(ctx, nil, ids, p.labels); err != nil {
 		return nil, 0, err
 	}
 	if len(scores) != len(p.labels) {

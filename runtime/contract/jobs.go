@@ -186,8 +186,8 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Decomposing, Baseline, Training, Validating,
-	// Searching, Saving.
+	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
+	// Validating, Searching, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
@@ -251,12 +251,16 @@ type ExpertResult struct {
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
 // decomposition that DecompositionDigest names. Exactly one of HTTP and Path.
 type ImportSpec struct {
-	HTTP                *HTTPSource `json:"http,omitempty"`
-	Path                string      `json:"path,omitempty"`
-	Digest              string      `json:"digest"` // of the expert, required
-	DataDir             string      `json:"dataDir"`
-	BaseDigest          string      `json:"baseDigest"`
-	DecompositionDigest string      `json:"decompositionDigest"`
+	HTTP *HTTPSource `json:"http,omitempty"`
+	Path string      `json:"path,omitempty"`
+	// Digest is that of the expert, or the SHA-256 of its one file; required.
+	Digest              string `json:"digest"`
+	DataDir             string `json:"dataDir"`
+	BaseDigest          string `json:"baseDigest"`
+	DecompositionDigest string `json:"decompositionDigest"`
+	// Skill is what an expert is called whose file does not say it: one of the
+	// paper's reference implementation.
+	Skill string `json:"skill,omitempty"`
 }
 
 // Reasons in a Termination; the operator uses them as condition reasons.

@@ -75,7 +75,8 @@ type ServeSpec struct {
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
-	// DTypeInt8.
+	// DTypeInt8. On a GPU the latter two store activations and the key-value cache as
+	// bfloat16, too.
 	DType string `json:"dtype,omitempty"`
 	// Form is auto (which empty means), merged or unmerged.
 	Form string `json:"form,omitempty"`
@@ -107,8 +108,8 @@ type ExpertSet struct {
 	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
 	// the most.
 	TopK int `json:"topK,omitempty"`
-	// Fallback names the expert used where pass 1 cannot decide or fails;
-	// empty means the base weights.
+	// Fallback names the expert used where pass 1 cannot decide, is not sure enough
+	// or fails; empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
 }
 

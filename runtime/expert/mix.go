@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -267,6 +268,98 @@ func Compose(ctx context.Context, m *model.Model, d *Decomposition, mixture map[
 		}
 	}
 	return composed, nil
+}
+
+// Matrix returns what the mixture makes of a matrix W [Out, In], on the host, in float32:
+// bit for bit what Compose puts into a model of the same backend that keeps its
+// matrices as float32, if nothing but singular values is scaled. Where they are not, base
+// returns W, which is taken.
+func (x Mixed) Matrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, base func() (*tensor.Tensor, error)) (*tensor.Tensor, error) {
+	w, err := x.scaledMatrix(ctx, be, d, name, base)
+	if err != nil {
+		return nil, fmt.Errorf("composing %s: %w", name, err)
+	}
+	out, in := w.Rows(), w.Cols()
+	if x.In != nil && len(x.In) != in || x.Out != nil && len(x.Out) != out {
+		return nil, fmt.Errorf("composing %s: gains of %d inputs and %d outputs for a matrix %v", name, len(x.In), len(x.Out), w.Shape)
+	}
+	for _, share := range x.Low {
+		if share.Pair.A.Cols() != in || share.Pair.B.Rows() != out {
+			return nil, fmt.Errorf("composing %s: low-rank matrices %v and %v for a matrix %v", name, share.Pair.A.Shape, share.Pair.B.Shape, w.Shape)
+		}
+	}
+	sum := make([]float64, in)
+	for o := range out {
+		row := w.Row(o)
+		for i, v := range row {
+			sum[i] = float64(v)
+			if x.In != nil {
+				sum[i] *= float64(x.In[i])
+			}
+			if x.Out != nil {
+				sum[i] *= float64(x.Out[o])
+			}
+		}
+		for _, share := range x.Low {
+			for r, b := range share.Pair.B.Row(o) {
+				scaled := float64(share.Pair.Scale) * float64(b)
+				for i, a := range share.Pair.A.Row(r) {
+					sum[i] += scaled * float64(a)
+				}
+			}
+		}
+		for i, v := range sum {
+			row[i] = float32(v)
+		}
+	}
+	return w, nil
+}
+
+// scaledMatrix is W with its singular values scaled, if they are.
+func (x Mixed) scaledMatrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, base func() (*tensor.Tensor, error)) (*tensor.Tensor, error) {
+	if x.Z == nil {
+		return base()
+	}
+	f, err := d.Factors(ctx, name)
+	if err == nil {
+		f.S, err = ScaledSigma(f.S, x.Z)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return composeOn(ctx, be, f)
+}
+
+func composeOn(ctx context.Context, be backend.Backend, f model.Factors) (*tensor.Tensor, error) {
+	out, in, rank := f.U.Rows(), f.Vt.Cols(), len(f.S)
+	u, err := be.NewWeight(backend.F32, out, rank, f.U.Data)
+	if err != nil {
+		return nil, err
+	}
+	vt, err := be.NewWeight(backend.F32, rank, in, f.Vt.Data)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := be.NewWeight(backend.F32, out, in, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := be.Alloc(backend.F32, rank)
+	if err != nil {
+		return nil, err
+	}
+	defer be.Free(s)
+	if err := be.Upload(s, f.S); err != nil {
+		return nil, err
+	}
+	if err := be.Compose(ctx, dst, u, vt, s); err != nil {
+		return nil, err
+	}
+	data, err := be.WeightData(dst)
+	if err != nil {
+		return nil, err
+	}
+	return tensor.FromSlice(data, out, in)
 }
 
 func (x Mixed) fold(ctx context.Context, d *Decomposition, name string) (model.Fold, error) {

@@ -72,10 +72,17 @@ func (e encoder) Answer(text string) ([]int32, error) {
 	return ids, nil
 }
 
-// baseScorer scores labels on the base weights.
-type baseScorer struct{ engine *engine.Engine }
+// scorer scores labels for the strategy of a set.
+type scorer struct {
+	set    *servedSet
+	engine *engine.Engine
+}
 
 // Score implements adapt.Scorer.
-func (b baseScorer) Score(ctx context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
-	return b.engine.Score(ctx, engine.ScoreRequest{Prompt: prompt, Labels: labels})
+func (s scorer) Score(ctx context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
+	m, err := s.set.mixture(weights, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: prompt, Labels: labels})
 }

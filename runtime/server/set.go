@@ -186,7 +186,7 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 		choosing.Experts = nil
 	}
 	var err error
-	set.strategy, err = adapt.New(choosing, encoder{c.tok}, baseScorer{c.engine}, func(err error) bool {
+	set.strategy, err = adapt.New(choosing, encoder{c.tok}, scorer{set, c.engine}, func(err error) bool {
 		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
 	})
 	return set, failure.Permanent(contract.ReasonUsage, err)
