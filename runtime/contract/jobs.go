@@ -195,14 +195,15 @@ func DefaultHyper() Hyper {
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
 	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
-	// Validating, Saving.
+	// Validating, Searching, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
 	// EstimatedRemainingSeconds is negative while unknown.
-	EstimatedRemainingSeconds int64          `json:"estimatedRemainingSeconds"`
-	Training                  *TrainProgress `json:"training,omitempty"`
+	EstimatedRemainingSeconds int64           `json:"estimatedRemainingSeconds"`
+	Training                  *TrainProgress  `json:"training,omitempty"`
+	Search                    *SearchProgress `json:"search,omitempty"`
 	// Device is what computes, in the backend's words; empty before it is opened.
 	Device string `json:"device,omitempty"`
 }
@@ -232,6 +233,7 @@ type Termination struct {
 	Model         *ModelResult           `json:"model,omitempty"`
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
+	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`

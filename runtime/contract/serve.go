@@ -91,7 +91,7 @@ type ServeSpec struct {
 // expert that cannot be loaded takes nothing else down: the rest is served, and
 // ServingStatus says what is missing.
 type ExpertSet struct {
-	Strategy string      `json:"strategy"` // StrategyPrompt or StrategyFixed
+	Strategy string      `json:"strategy"` // One of the Strategy constants but StrategyPinned.
 	Experts  []ExpertRef `json:"experts"`
 	// PromptTemplate is for StrategyPrompt; empty means DefaultPromptTemplate.
 	PromptTemplate string `json:"promptTemplate,omitempty"`
@@ -119,8 +119,11 @@ type ExpertRef struct {
 	Skill       string `json:"skill"`
 	Description string `json:"description,omitempty"`
 	Digest      string `json:"digest"`
-	// Weight is α of StrategyFixed.
+	// Weight is α of StrategyFixed and of StrategyFewShot.
 	Weight float64 `json:"weight,omitempty"`
+	// LayerWeights are α of StrategyFewShot by layer, where it differs by layer: then
+	// Weight is their mean.
+	LayerWeights []float64 `json:"layerWeights,omitempty"`
 }
 
 // Digest identifies the set: the SHA-256 of its JSON.

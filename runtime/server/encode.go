@@ -80,7 +80,7 @@ type scorer struct {
 
 // Score implements adapt.Scorer.
 func (s scorer) Score(ctx context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
-	m, err := s.set.mixture(weights)
+	m, err := s.set.mixture(weights, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExpertWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Fallback"):
 		return &apiv1alpha1.FallbackApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotProgress"):
+		return &apiv1alpha1.FewShotProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStatus"):
+		return &apiv1alpha1.FewShotStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStrategy"):
+		return &apiv1alpha1.FewShotStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotWeight"):
+		return &apiv1alpha1.FewShotWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GPU"):
 		return &apiv1alpha1.GPUApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPFile"):
