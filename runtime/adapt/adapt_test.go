@@ -40,12 +40,13 @@ func tokens(s string) []int32 {
 type scorer struct {
 	scores []float64
 	err    error
+	with   map[string]float64
 	prompt string
 	labels []string
 	calls  int
 }
 
-func (s *scorer) Score(_ context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
+func (s *scorer) Score(_ context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
 	s.calls++
 	text := func(ids []int32) string {
 		var b strings.Builder
@@ -58,7 +59,7 @@ func (s *scorer) Score(_ context.Context, prompt []int32, labels [][]int32) ([]f
 		}
 		return b.String()
 	}
-	s.prompt, s.labels = text(prompt), nil
+	s.with, s.prompt, s.labels = with, text(prompt), nil
 	for _, l := range labels {
 		s.labels = append(s.labels, text(l))
 	}

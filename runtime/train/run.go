@@ -204,7 +204,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 	done := contract.Termination{Expert: &contract.ExpertResult{
 		Digest: manifest.Digest, SizeBytes: manifest.SizeBytes,
 		BaseDigest: manifest.BaseDigest, DecompositionDigest: manifest.DecompositionDigest,
-		Training: &training,
+		Training: &training, Pass1Digest: manifest.Pass1Digest,
 	}}
 	if err := artifact.WriteJSONAtomic(filepath.Join(t.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
 		return contract.Termination{}, err

@@ -1,19 +1,20 @@
-package server
+package adapt
 
 import (
-	"context"
 	"errors"
 	"strings"
 
-	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
-// encoder is pass 1's view of the tokenizer. A model that chats sees a
-// conversation of one message; one that only completes text sees the text.
+// encoder is pass 1's view of the tokenizer.
 type encoder struct{ tok *tokenizer.Tokenizer }
 
-// Prompt implements adapt.Encoder.
+// NewEncoder returns pass 1's view of a tokenizer. A model that chats sees a
+// conversation of one message; one that only completes text sees the text.
+func NewEncoder(t *tokenizer.Tokenizer) Encoder { return encoder{t} }
+
+// Prompt implements Encoder.
 func (e encoder) Prompt(message string) ([]int32, error) {
 	if e.tok.HasChatTemplate() {
 		return e.tok.EncodeChat([]tokenizer.Message{{Role: "user", Content: message}})
@@ -25,7 +26,7 @@ func (e encoder) Prompt(message string) ([]int32, error) {
 	return ids, err
 }
 
-// Excerpt implements adapt.Encoder.
+// Excerpt implements Encoder.
 func (e encoder) Excerpt(text string, tokens int) (string, error) {
 	if len(text) <= tokens {
 		return text, nil // A token is a byte at least.
@@ -44,7 +45,7 @@ const halfRune = "\uFFFD"
 // excerptGap stands for what an excerpt leaves out.
 const excerptGap = "\n[…]\n"
 
-// Answer implements adapt.Encoder. Where no token ends a turn, the end of the
+// Answer implements Encoder. Where no token ends a turn, the end of the
 // line does, and the label is the next word of the text.
 func (e encoder) Answer(text string) ([]int32, error) {
 	if e.tok.HasChatTemplate() {
@@ -70,12 +71,4 @@ func (e encoder) Answer(text string) ([]int32, error) {
 		before, ids = before[1:], ids[1:]
 	}
 	return ids, nil
-}
-
-// baseScorer scores labels on the base weights.
-type baseScorer struct{ engine *engine.Engine }
-
-// Score implements adapt.Scorer.
-func (b baseScorer) Score(ctx context.Context, prompt []int32, labels [][]int32) ([]float64, error) {
-	return b.engine.Score(ctx, engine.ScoreRequest{Prompt: prompt, Labels: labels})
 }
