@@ -131,7 +131,7 @@ type PolicyExpert struct {
 }
 
 // StrategyType is how experts are chosen.
-// +kubebuilder:validation:Enum=Prompt;Fixed
+// +kubebuilder:validation:Enum=Prompt;Classifier;Fixed
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type StrategyType string
@@ -140,23 +140,31 @@ type StrategyType string
 const (
 	// StrategyPrompt shows the model the skills and asks for one.
 	StrategyPrompt StrategyType = "Prompt"
+	// StrategyClassifier asks the same of an expert that was trained to dispatch.
+	StrategyClassifier StrategyType = "Classifier"
 	// StrategyFixed mixes the experts by given weights for every request.
 	StrategyFixed StrategyType = "Fixed"
 )
 
 // Strategy says how experts are chosen. A member is given only with its type.
-// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type == 'Prompt'",message="prompt is for strategy Prompt",fieldPath=".prompt"
-// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type == 'Prompt'",message="fallback is for strategy Prompt: Fixed always knows what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type in ['Prompt', 'Classifier']",message="prompt is for the strategies Prompt and Classifier",fieldPath=".prompt"
+// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: Fixed always knows what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="self.type != 'Classifier' || has(self.classifier)",message="strategy Classifier needs classifier, with expertRef or train",fieldPath=".classifier"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Classifier' || !has(self.classifier)",message="classifier is for strategy Classifier",fieldPath=".classifier"
 type Strategy struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
-	// asks for one (pass 1); Fixed mixes the experts by their weights for every
+	// asks for one (pass 1); Classifier asks the same of the model with an expert that
+	// was trained to answer it; Fixed mixes the experts by their weights for every
 	// request, without a pass 1.
 	// +optional
 	// +kubebuilder:default=Prompt
 	Type StrategyType `json:"type,omitempty"`
-	// prompt configures strategy Prompt.
+	// prompt configures pass 1, of the strategies Prompt and Classifier.
 	// +optional
 	Prompt *PromptStrategy `json:"prompt,omitempty"`
+	// classifier is what pass 1 runs with, for type Classifier, which needs it.
+	// +optional
+	Classifier *ClassifierStrategy `json:"classifier,omitempty"`
 	// fallback is what answers where pass 1 cannot decide, is not sure enough
 	// (prompt.minProbability) or fails; {type: Base} without it.
 	// +optional
@@ -191,7 +199,7 @@ type Fallback struct {
 	Name string `json:"name,omitempty"`
 }
 
-// PromptStrategy configures strategy Prompt.
+// PromptStrategy configures pass 1.
 // +kubebuilder:validation:MinProperties=1
 type PromptStrategy struct {
 	// template of the first pass's message: {skills} becomes the skills and their
@@ -318,9 +326,9 @@ const (
 // fallbacks) is in the metrics of the pods.
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
-	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
-	// Ready means that every pod reports the expected expert set, Available that
-	// requests are answered now.
+	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
+	// and, while they hold, Reconciling or Stalled. Ready means that every pod reports
+	// the expected expert set, Available that requests are answered now.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -386,6 +394,9 @@ type AdaptivePolicyStatus struct {
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`
+	// classifier is what pass 1 runs with, of strategy Classifier.
+	// +optional
+	Classifier *PolicyClassifier `json:"classifier,omitempty"`
 	// devices on which the pods compute that have loaded the model, and how many pods
 	// each of them has: the first 16 by name.
 	// +optional

@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
-	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -48,26 +47,22 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 	if expert.Spec.Training == nil {
 		return digests, nil
 	}
-	sets := expert.Spec.Training.Dataset
-	for _, set := range []struct {
-		role    string
-		dataset v1alpha1.Dataset
-	}{{desired.RoleTrain, sets.Train}, {desired.RoleValidation, sets.Validation}} {
-		ref := set.dataset.ConfigMap
+	for _, part := range expert.Spec.Training.Dataset.Parts() {
+		ref := part.Dataset.ConfigMap
 		if ref == nil {
 			continue
 		}
-		field := "spec.training.dataset." + set.role
+		field := "spec.training.dataset." + part.Field
 		digest, err := d.digest(ctx, expert.Namespace, field, ref)
 		if err != nil {
 			return nil, err
 		}
-		if asked := string(set.dataset.Digest); asked != "" && asked != digest {
+		if asked := string(part.Dataset.Digest); asked != "" && asked != digest {
 			return nil, status.Stall(contract.ReasonDigestMismatch,
 				"%s: key %s of ConfigMap %s has digest %s, not %s; correct the digest or the data",
 				field, ref.Key, ref.Name, digest, asked)
 		}
-		digests[set.role] = digest
+		digests[part.Role] = digest
 	}
 	return digests, nil
 }

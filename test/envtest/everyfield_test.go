@@ -341,7 +341,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 			return digests
 		}
 		for role, d := range map[string]v1alpha1.Dataset{
-			desired.RoleTrain: e.Spec.Training.Dataset.Train, desired.RoleValidation: e.Spec.Training.Dataset.Validation,
+			v1alpha1.RoleTrain: e.Spec.Training.Dataset.Train, v1alpha1.RoleValidation: e.Spec.Training.Dataset.Validation,
 		} {
 			if d.ConfigMap != nil {
 				digests[role] = d.ConfigMap.Name + "/" + d.ConfigMap.Key
