@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/adapt/encode"
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -206,7 +207,7 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 		choosing.Experts = nil
 	}
 	var err error
-	set.strategy, err = adapt.New(choosing, adapt.NewEncoder(c.tok), scorer{c.engine, set}, func(err error) bool {
+	set.strategy, err = adapt.New(choosing, encode.New(c.tok), scorer{c.engine, set}, func(err error) bool {
 		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
 	})
 	return set, failure.Permanent(contract.ReasonUsage, err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/adapt/encode"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -28,7 +29,7 @@ func newChoice(set *dataset.Set, t *tokenizer.Tokenizer) (*choice, error) {
 	if set.Skills == nil {
 		return nil, nil
 	}
-	q, err := adapt.NewQuestion(set.Skills.Pass1, adapt.NewEncoder(t))
+	q, err := adapt.NewQuestion(set.Skills.Pass1, encode.New(t))
 	if err != nil {
 		return nil, err
 	}

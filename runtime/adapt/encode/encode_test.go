@@ -1,4 +1,4 @@
-package adapt
+package encode
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 )
 
 func TestExcerptHasBothEnds(t *testing.T) {
-	tok, err := tokenizer.Load("../tokenizer/testdata/bytelevel")
+	tok, err := tokenizer.Load("../../tokenizer/testdata/bytelevel")
 	if err != nil {
 		t.Fatal(err)
 	}

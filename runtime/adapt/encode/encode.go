@@ -1,20 +1,23 @@
-package adapt
+// Package encode is pass 1's view of a tokenizer (adapt.Encoder): whoever serves and
+// whoever trains a classifier encode its question and its labels by it.
+package encode
 
 import (
 	"errors"
 	"strings"
 
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
 // encoder is pass 1's view of the tokenizer.
 type encoder struct{ tok *tokenizer.Tokenizer }
 
-// NewEncoder returns pass 1's view of a tokenizer. A model that chats sees a
+// New returns pass 1's view of a tokenizer. A model that chats sees a
 // conversation of one message; one that only completes text sees the text.
-func NewEncoder(t *tokenizer.Tokenizer) Encoder { return encoder{t} }
+func New(t *tokenizer.Tokenizer) adapt.Encoder { return encoder{t} }
 
-// Prompt implements Encoder.
+// Prompt implements adapt.Encoder.
 func (e encoder) Prompt(message string) ([]int32, error) {
 	if e.tok.HasChatTemplate() {
 		return e.tok.EncodeChat([]tokenizer.Message{{Role: "user", Content: message}})
@@ -26,7 +29,7 @@ func (e encoder) Prompt(message string) ([]int32, error) {
 	return ids, err
 }
 
-// Excerpt implements Encoder.
+// Excerpt implements adapt.Encoder.
 func (e encoder) Excerpt(text string, tokens int) (string, error) {
 	if len(text) <= tokens {
 		return text, nil // A token is a byte at least.
@@ -45,7 +48,7 @@ const halfRune = "\uFFFD"
 // excerptGap stands for what an excerpt leaves out.
 const excerptGap = "\n[…]\n"
 
-// Answer implements Encoder. Where no token ends a turn, the end of the
+// Answer implements adapt.Encoder. Where no token ends a turn, the end of the
 // line does, and the label is the next word of the text.
 func (e encoder) Answer(text string) ([]int32, error) {
 	if e.tok.HasChatTemplate() {
