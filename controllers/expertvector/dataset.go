@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
-	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -48,17 +47,13 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 	if expert.Spec.Training == nil {
 		return digests, nil
 	}
-	sets := expert.Spec.Training.Dataset
-	for _, set := range []struct {
-		role    string
-		dataset v1alpha1.Dataset
-	}{{desired.RoleTrain, sets.Train}, {desired.RoleValidation, sets.Validation}} {
-		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+set.role, set.dataset)
+	for _, part := range expert.Spec.Training.Dataset.Parts() {
+		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+part.Field, *part.Dataset)
 		if err != nil {
 			return nil, err
 		}
 		if digest != "" {
-			digests[set.role] = digest
+			digests[part.Role] = digest
 		}
 	}
 	return digests, nil

@@ -64,6 +64,8 @@ const (
 	FormatMATH      = "MATH"
 	FormatChat      = "Chat"
 	FormatPairs     = "Pairs"
+	// FormatSkills is no format of a file: see DatasetSpec.Skills.
+	FormatSkills = "Skills"
 )
 
 // Rewards.
@@ -82,9 +84,10 @@ type DatasetSpec struct {
 	// train.jsonl"; empty means its path or address. It has no part in what a run
 	// is, nor in its RunID.
 	Name string `json:"name,omitempty"`
-	// Exactly one of Path and URL is set.
-	Path string `json:"path,omitempty"`
-	URL  string `json:"url,omitempty"`
+	// Exactly one of Path, URL and Skills is set; Skills with FormatSkills.
+	Path   string      `json:"path,omitempty"`
+	URL    string      `json:"url,omitempty"`
+	Skills *SkillsSpec `json:"skills,omitempty"`
 	// Digest, when set, is the SHA-256 that the file must have.
 	Digest string `json:"digest,omitempty"`
 	Format string `json:"format"`
@@ -254,6 +257,8 @@ type ExpertResult struct {
 	BaseDigest          string         `json:"baseDigest"`
 	DecompositionDigest string         `json:"decompositionDigest"`
 	Training            *TrainProgress `json:"training,omitempty"`
+	// Pass1Digest is as in ExpertManifest.
+	Pass1Digest string `json:"pass1Digest,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the

@@ -298,6 +298,7 @@ var policyRows = slices.Concat([]policyRow{
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "math"}
 	}},
 	{"strategy.fallback.name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Fallback.Name = "law" }},
+	{"strategy.classifier.expertRef.name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = classifiedBy("dispatch") }},
 	{"strategy.type", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed} }},
 	{"experts[].weight", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.5" }},
 	{"serving.contextLength", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = new(int32(384)) }},
@@ -348,8 +349,8 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 		rows []string
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
-		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows))},
+		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(classifierRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -381,11 +382,9 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		if e.Spec.Training == nil {
 			return digests
 		}
-		for role, d := range map[string]v1alpha1.Dataset{
-			desired.RoleTrain: e.Spec.Training.Dataset.Train, desired.RoleValidation: e.Spec.Training.Dataset.Validation,
-		} {
-			if d.ConfigMap != nil {
-				digests[role] = d.ConfigMap.Name + "/" + d.ConfigMap.Key
+		for _, part := range e.Spec.Training.Dataset.Parts() {
+			if ref := part.Dataset.ConfigMap; ref != nil {
+				digests[part.Role] = ref.Name + "/" + ref.Key
 			}
 		}
 		return digests
@@ -402,7 +401,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 	for _, begin := range []struct {
 		expert *v1alpha1.ExpertVector
 		rows   []expertRow
-	}{{w.expert("math"), trainingRows}, {w.imported("math"), importRows}} {
+	}{{w.expert("math"), trainingRows}, {w.imported("math"), importRows}, {w.expert("math"), methodRows}, {w.dispatcher("dispatch"), dispatcherRows}} {
 		e := begin.expert
 		for _, r := range begin.rows {
 			if r.needs != nothing && r.needs != newRun {
@@ -433,6 +432,24 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		}
 		r.change(p)
 		is, err := search()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	p.Spec.Strategy = training()
+	classifier := func() (desired.Run, error) {
+		e, err := w.classifierOf(p)
+		if err != nil {
+			return desired.Run{}, err
+		}
+		return desired.Expert(e, base, content(e), settings)
+	}
+	for _, r := range classifierRows {
+		was, err := classifier()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := classifier()
 		check(r.field, r.needs, was, is, err)
 	}
 	for _, r := range baseRows {

@@ -345,7 +345,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
-	}, "prompt is for strategy Prompt"),
+	}, "prompt is for the strategies Prompt and Classifier"),
 	Entry("falls back on the base", fallback(v1alpha1.FallbackBase, ""), accepted),
 	Entry("falls back on an expert", fallback(v1alpha1.FallbackExpert, "code"), accepted),
 	Entry("falls back on nobody else", fallback(v1alpha1.FallbackExpert, "law"), "the fallback must be one of the experts"),
@@ -355,7 +355,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("knows fallbacks", fallback("Error", ""), "Unsupported value"),
 	Entry("has no fallback from a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed, Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}}
-	}, "fallback is for strategy Prompt"),
+	}, "fallback is for the strategies Prompt and Classifier"),
 	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
 		fallback(v1alpha1.FallbackExpert, "law")(p)
 		p.Spec.ExpertSelector = &metav1.LabelSelector{}
