@@ -85,10 +85,7 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 	if err != nil {
 		return err
 	}
-	if policy.Status.FewShot == nil {
-		policy.Status.FewShot = &v1alpha1.FewShotStatus{}
-	}
-	now := policy.Status.FewShot
+	now := cmp.Or(policy.Status.FewShot, &v1alpha1.FewShotStatus{})
 	r.searchProgress(ctx, now, &out)
 	if out.State == outcome.Succeeded {
 		if !out.Seen {
@@ -99,6 +96,7 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 		}
 	}
 	now.Runs = runs.Remember(now.Runs, runs.Record(runs.Latest(now.Runs), run, job, out))
+	policy.Status.FewShot = now
 	if out.State == outcome.Succeeded {
 		return nil
 	}
@@ -108,9 +106,6 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 // endSearch ends the search of a policy that has another strategy now, and forgets what
 // was found.
 func (r *Reconciler) endSearch(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels) error {
-	if policy.Status.FewShot == nil {
-		return nil
-	}
 	if err := r.Runner.End(ctx, policy, selector); err != nil {
 		return err
 	}

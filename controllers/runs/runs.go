@@ -138,9 +138,10 @@ func (r Runner) Again(ctx context.Context, job *batchv1.Job) error {
 		"The result of Job %s was lost with its pod; it runs once more and finds what it made", job.Name).Warn()
 }
 
-// End deletes every Job of an object that carries these labels.
+// End deletes every Job of an object that carries these labels, as far as the cache has
+// it: the event of another ends it, too.
 func (r Runner) End(ctx context.Context, owner client.Object, selector client.MatchingLabels) error {
-	jobs, _, err := list(ctx, r.Live, owner, selector)
+	jobs, _, err := list(ctx, r.Client, owner, selector)
 	if err != nil {
 		return err
 	}
