@@ -11,6 +11,7 @@ import corev1 "k8s.io/api/core/v1"
 // +kubebuilder:validation:XValidation:rule="self.objective.type != 'Evolution' || !has(self.optimizer)",message="objective Evolution follows no gradient, and has no optimizer",fieldPath=".optimizer"
 // +kubebuilder:validation:XValidation:rule="self.objective.type == 'Evolution' || !has(self.dtype) || self.dtype != 'Int8'",message="Int8 has no gradients: it is for objective Evolution",fieldPath=".dtype"
 // +kubebuilder:validation:XValidation:rule="!has(self.gpu) || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="give the GPU by gpu or by resources, not by both",fieldPath=".gpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.dataset.skills) || (has(self.objective.reinforce) ? self.objective.reinforce.reward == 'ExactMatch' : self.objective.nextToken.reward == 'ExactMatch')",message="which skill is the right one, only reward ExactMatch can judge",fieldPath=".objective"
 type TrainingSpec struct {
 	// method is what is trained; {type: SVF} without it. A change trains again.
 	// +optional

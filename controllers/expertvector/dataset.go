@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
-	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -48,28 +47,35 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 	if expert.Spec.Training == nil {
 		return digests, nil
 	}
-	sets := expert.Spec.Training.Dataset
-	for _, set := range []struct {
-		role    string
-		dataset v1alpha1.Dataset
-	}{{desired.RoleTrain, sets.Train}, {desired.RoleValidation, sets.Validation}} {
-		ref := set.dataset.ConfigMap
-		if ref == nil {
-			continue
-		}
-		field := "spec.training.dataset." + set.role
-		digest, err := d.digest(ctx, expert.Namespace, field, ref)
+	for _, part := range expert.Spec.Training.Dataset.Parts() {
+		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+part.Field, *part.Dataset)
 		if err != nil {
 			return nil, err
 		}
-		if asked := string(set.dataset.Digest); asked != "" && asked != digest {
-			return nil, status.Stall(contract.ReasonDigestMismatch,
-				"%s: key %s of ConfigMap %s has digest %s, not %s; correct the digest or the data",
-				field, ref.Key, ref.Name, digest, asked)
+		if digest != "" {
+			digests[part.Role] = digest
 		}
-		digests[set.role] = digest
 	}
 	return digests, nil
+}
+
+// Digest returns the SHA-256 of a data set if a ConfigMap holds it, and nothing else. What
+// is wrong with it is told by the field that names it.
+func (d *Datasets) Digest(ctx context.Context, namespace, field string, set v1alpha1.Dataset) (string, error) {
+	ref := set.ConfigMap
+	if ref == nil {
+		return "", nil
+	}
+	digest, err := d.digest(ctx, namespace, field, ref)
+	if err != nil {
+		return "", err
+	}
+	if asked := string(set.Digest); asked != "" && asked != digest {
+		return "", status.Stall(contract.ReasonDigestMismatch,
+			"%s: key %s of ConfigMap %s has digest %s, not %s; correct the digest or the data",
+			field, ref.Key, ref.Name, digest, asked)
+	}
+	return digest, nil
 }
 
 func (d *Datasets) digest(ctx context.Context, namespace, field string, ref *v1alpha1.ConfigMapKeyRef) (string, error) {

@@ -11,6 +11,7 @@ func commands(env *Env) []*cobra.Command {
 		newExportCommand(env),
 		newInspectCommand(env),
 		newTrainCommand(env),
+		newAdaptCommand(env),
 		newEvalCommand(env),
 		newJudgeCommand(env),
 		newGenerateCommand(env),

@@ -64,6 +64,8 @@ const (
 	FormatMATH      = "MATH"
 	FormatChat      = "Chat"
 	FormatPairs     = "Pairs"
+	// FormatSkills is no format of a file: see DatasetSpec.Skills.
+	FormatSkills = "Skills"
 )
 
 // Rewards.
@@ -82,9 +84,10 @@ type DatasetSpec struct {
 	// train.jsonl"; empty means its path or address. It has no part in what a run
 	// is, nor in its RunID.
 	Name string `json:"name,omitempty"`
-	// Exactly one of Path and URL is set.
-	Path string `json:"path,omitempty"`
-	URL  string `json:"url,omitempty"`
+	// Exactly one of Path, URL and Skills is set; Skills with FormatSkills.
+	Path   string      `json:"path,omitempty"`
+	URL    string      `json:"url,omitempty"`
+	Skills *SkillsSpec `json:"skills,omitempty"`
 	// Digest, when set, is the SHA-256 that the file must have.
 	Digest string `json:"digest,omitempty"`
 	Format string `json:"format"`
@@ -195,14 +198,15 @@ func DefaultHyper() Hyper {
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
 	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
-	// Validating, Saving.
+	// Validating, Searching, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
 	// EstimatedRemainingSeconds is negative while unknown.
-	EstimatedRemainingSeconds int64          `json:"estimatedRemainingSeconds"`
-	Training                  *TrainProgress `json:"training,omitempty"`
+	EstimatedRemainingSeconds int64           `json:"estimatedRemainingSeconds"`
+	Training                  *TrainProgress  `json:"training,omitempty"`
+	Search                    *SearchProgress `json:"search,omitempty"`
 	// Device is what computes, in the backend's words; empty before it is opened.
 	Device string `json:"device,omitempty"`
 }
@@ -232,6 +236,7 @@ type Termination struct {
 	Model         *ModelResult           `json:"model,omitempty"`
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
+	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
@@ -252,6 +257,8 @@ type ExpertResult struct {
 	BaseDigest          string         `json:"baseDigest"`
 	DecompositionDigest string         `json:"decompositionDigest"`
 	Training            *TrainProgress `json:"training,omitempty"`
+	// Pass1Digest is as in ExpertManifest.
+	Pass1Digest string `json:"pass1Digest,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the

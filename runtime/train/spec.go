@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -39,8 +41,10 @@ func Validate(s contract.TrainSpec) error {
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
 	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken, contract.ObjectiveEvolution)
-	oneOf("train.format", s.Train.Format, dataset.Formats()...)
-	oneOf("validation.format", s.Validation.Format, dataset.Formats()...)
+	formats := append(dataset.Formats(), contract.FormatSkills)
+	oneOf("train.format", s.Train.Format, formats...)
+	oneOf("validation.format", s.Validation.Format, formats...)
+	checkSkills(s, &errs, check)
 	oneOf("reward", s.Reward, reward.Kinds()...)
 	h := s.Hyperparameters
 	checkMethod(h, &errs, check, oneOf)
@@ -87,6 +91,25 @@ const (
 	mostSigma       = 10.0
 )
 
+// checkSkills validates what trains a classifier.
+func checkSkills(s contract.TrainSpec, errs *[]error, check func(bool, string, ...any)) {
+	trained, validated := s.Train.Skills, s.Validation.Skills
+	if trained == nil && validated == nil {
+		return // What the format says without them is an error of the data set.
+	}
+	if trained == nil || validated == nil {
+		check(false, "train and validation must both have skills, or none of them")
+		return
+	}
+	if err := adapt.ValidatePass1(trained.Pass1); err != nil {
+		*errs = append(*errs, fmt.Errorf("train.skills.pass1: %w", err))
+	}
+	check(reflect.DeepEqual(trained.Pass1, validated.Pass1), "train.skills and validation.skills differ in pass1: what is validated must be what is trained")
+	check(trained.Part == contract.PartTrain, "train.skills.part is %q, must be %s", trained.Part, contract.PartTrain)
+	check(validated.Part == contract.PartValidation, "validation.skills.part is %q, must be %s", validated.Part, contract.PartValidation)
+	check(s.Reward == contract.RewardExactMatch, "reward %q cannot judge a skill: use %s", s.Reward, contract.RewardExactMatch)
+}
+
 // Bounds of ranks and groups.
 const (
 	maxRank  = 1024
@@ -116,7 +139,7 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
 	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
-		d.Name, d.Path, d.URL = "", "", ""
+		d.Name, d.Path, d.URL, d.Skills = "", "", "", nil // The digest is of all of Skills.
 		d.Digest = []string{trainDigest, validationDigest}[i]
 	}
 	s.Hyperparameters.CheckpointInterval = 0

@@ -13,6 +13,7 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/test/fields"
 )
 
@@ -135,12 +136,11 @@ func podTemplateRows[T client.Object](of string, needs needs, at func(T) **v1alp
 }
 
 // dataset are the changes of a data set, which begins as world.expert makes it.
-func datasetRows(role string, of func(*v1alpha1.ExpertVector) *v1alpha1.Dataset) []expertRow {
-	at := "training.dataset." + role + "."
-	set := func(field string, needs needs, change func(*v1alpha1.Dataset)) expertRow {
-		return expertRow{at + field, needs, func(e *v1alpha1.ExpertVector) { change(of(e)) }}
+func datasetRows[T client.Object](at string, of func(T) *v1alpha1.Dataset) []row[T] {
+	set := func(field string, needs needs, change func(*v1alpha1.Dataset)) row[T] {
+		return row[T]{at + "." + field, needs, func(o T) { change(of(o)) }}
 	}
-	return []expertRow{
+	return []row[T]{
 		set("configMap.name", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Name = "more-sums" }),
 		set("configMap.key", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Key = "other.jsonl" }),
 		set("format", newRun, func(d *v1alpha1.Dataset) { d.Format = v1alpha1.FormatPairs }),
@@ -253,8 +253,8 @@ var trainingRows = slices.Concat([]expertRow{
 		e.Spec.Training.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpu"}
 	}},
 },
-	datasetRows("train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
-	datasetRows("validation", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Validation }),
+	datasetRows("training.dataset.train", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Train }),
+	datasetRows("training.dataset.validation", func(e *v1alpha1.ExpertVector) *v1alpha1.Dataset { return &e.Spec.Training.Dataset.Validation }),
 	podTemplateRows("training", nothing, func(e *v1alpha1.ExpertVector) **v1alpha1.PodTemplate { return &e.Spec.Training.PodTemplate }),
 )
 
@@ -298,6 +298,7 @@ var policyRows = slices.Concat([]policyRow{
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "math"}
 	}},
 	{"strategy.fallback.name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Fallback.Name = "law" }},
+	{"strategy.classifier.expertRef.name", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = classifiedBy("dispatch") }},
 	{"strategy.type", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed} }},
 	{"experts[].weight", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[0].Weight = "0.5" }},
 	{"serving.contextLength", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = new(int32(384)) }},
@@ -316,6 +317,18 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(1)) }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(3)) }},
 }, podTemplateRows("serving", newPods, func(p *v1alpha1.AdaptivePolicy) **v1alpha1.PodTemplate { return &p.Spec.Serving.PodTemplate }))
+
+// searchRows are made one after the other of one policy of strategy FewShot: a new run is
+// a new search.
+var searchRows = slices.Concat([]policyRow{
+	{"strategy.fewShot.reward", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Reward = v1alpha1.RewardExactMatch }},
+	{"strategy.fewShot.generations", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Generations = 20 }},
+	{"strategy.fewShot.weights", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Weights = v1alpha1.WeightsPerLayer }},
+	{"strategy.fewShot.seed", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Seed = new(int64(7)) }},
+	{"strategy.fewShot.maxNewTokens", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.MaxNewTokens = 64 }},
+	{"serving.dtype", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
+	{"serving.resources", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+}, datasetRows("strategy.fewShot.dataset", func(p *v1alpha1.AdaptivePolicy) *v1alpha1.Dataset { return &p.Spec.Strategy.FewShot.Dataset }))
 
 // imported is an ExpertVector that comes from somewhere.
 func (w world) imported(name string) *v1alpha1.ExpertVector {
@@ -336,8 +349,8 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 		rows []string
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
-		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), names(policyRows)},
+		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(classifierRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -369,11 +382,9 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		if e.Spec.Training == nil {
 			return digests
 		}
-		for role, d := range map[string]v1alpha1.Dataset{
-			desired.RoleTrain: e.Spec.Training.Dataset.Train, desired.RoleValidation: e.Spec.Training.Dataset.Validation,
-		} {
-			if d.ConfigMap != nil {
-				digests[role] = d.ConfigMap.Name + "/" + d.ConfigMap.Key
+		for _, part := range e.Spec.Training.Dataset.Parts() {
+			if ref := part.Dataset.ConfigMap; ref != nil {
+				digests[part.Role] = ref.Name + "/" + ref.Key
 			}
 		}
 		return digests
@@ -390,7 +401,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 	for _, begin := range []struct {
 		expert *v1alpha1.ExpertVector
 		rows   []expertRow
-	}{{w.expert("math"), trainingRows}, {w.imported("math"), importRows}} {
+	}{{w.expert("math"), trainingRows}, {w.imported("math"), importRows}, {w.expert("math"), methodRows}, {w.dispatcher("dispatch"), dispatcherRows}} {
 		e := begin.expert
 		for _, r := range begin.rows {
 			if r.needs != nothing && r.needs != newRun {
@@ -404,6 +415,42 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 			is, err := desired.Expert(e, base, content(e), settings)
 			check(r.field, r.needs, was, is, err)
 		}
+	}
+	p := w.policy("assistant", "math")
+	p.Spec.Strategy = fewShot()
+	search := func() (desired.Run, error) {
+		examples := ""
+		if d := p.Spec.Strategy.FewShot.Dataset; d.ConfigMap != nil {
+			examples = d.ConfigMap.Name + "/" + d.ConfigMap.Key
+		}
+		return desired.Search(p, base, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
+	}
+	for _, r := range searchRows {
+		was, err := search()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := search()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	p.Spec.Strategy = training()
+	classifier := func() (desired.Run, error) {
+		e, err := w.classifierOf(p)
+		if err != nil {
+			return desired.Run{}, err
+		}
+		return desired.Expert(e, base, content(e), settings)
+	}
+	for _, r := range classifierRows {
+		was, err := classifier()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := classifier()
+		check(r.field, r.needs, was, is, err)
 	}
 	for _, r := range baseRows {
 		if r.needs != nothing && r.needs != newRun {

@@ -288,7 +288,33 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("takes weights up to 1", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "1.5"
 	}, "at most 1"),
-	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "FewShot" }, "Unsupported value"),
+	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "Magic" }, "Unsupported value"),
+	Entry("takes examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = fewShot() }, accepted),
+	Entry("wants examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFewShot} }, "needs fewShot, with examples"),
+	Entry("takes examples only of a search", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.Type = v1alpha1.StrategyPrompt
+	}, "fewShot is for strategy FewShot"),
+	Entry("searches no end", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Generations = 101
+	}, "generations"),
+	Entry("knows what has a weight", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Weights = "PerMatrix"
+	}, "Unsupported value"),
+	Entry("takes examples from one place", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Dataset.HTTP = &v1alpha1.HTTPFile{URL: "https://example.org/examples.jsonl"}
+	}, "exactly one of"),
+	Entry("takes no weights beside those that are searched", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Experts[0].Weight = "0.7"
+	}, "weights are for strategy Fixed"),
+	Entry("has no fallback from weights that were searched", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
+	}, "fallback is for strategy Prompt"),
 	Entry("takes a template", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, accepted),
@@ -319,7 +345,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
-	}, "prompt is for strategy Prompt"),
+	}, "prompt is for the strategies Prompt and Classifier"),
 	Entry("falls back on the base", fallback(v1alpha1.FallbackBase, ""), accepted),
 	Entry("falls back on an expert", fallback(v1alpha1.FallbackExpert, "code"), accepted),
 	Entry("falls back on nobody else", fallback(v1alpha1.FallbackExpert, "law"), "the fallback must be one of the experts"),
@@ -329,7 +355,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("knows fallbacks", fallback("Error", ""), "Unsupported value"),
 	Entry("has no fallback from a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed, Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}}
-	}, "fallback is for strategy Prompt"),
+	}, "fallback is for the strategies Prompt and Classifier"),
 	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
 		fallback(v1alpha1.FallbackExpert, "law")(p)
 		p.Spec.ExpertSelector = &metav1.LabelSelector{}

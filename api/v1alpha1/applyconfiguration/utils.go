@@ -34,6 +34,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.BaseModelStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ClaimSource"):
 		return &apiv1alpha1.ClaimSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClassifierStrategy"):
+		return &apiv1alpha1.ClassifierStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClassifierTraining"):
+		return &apiv1alpha1.ClassifierTrainingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Dataset"):
@@ -58,6 +62,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExpertWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Fallback"):
 		return &apiv1alpha1.FallbackApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotProgress"):
+		return &apiv1alpha1.FewShotProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStatus"):
+		return &apiv1alpha1.FewShotStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStrategy"):
+		return &apiv1alpha1.FewShotStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotWeight"):
+		return &apiv1alpha1.FewShotWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GPU"):
 		return &apiv1alpha1.GPUApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPFile"):
@@ -94,6 +106,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodVolumeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodVolumeMount"):
 		return &apiv1alpha1.PodVolumeMountApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PolicyClassifier"):
+		return &apiv1alpha1.PolicyClassifierApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyDevice"):
 		return &apiv1alpha1.PolicyDeviceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpert"):
@@ -124,6 +138,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SecretKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServingSpec"):
 		return &apiv1alpha1.ServingSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SkillDataset"):
+		return &apiv1alpha1.SkillDatasetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SkillsDataset"):
+		return &apiv1alpha1.SkillsDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StepProgress"):
 		return &apiv1alpha1.StepProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StorageSpec"):

@@ -104,6 +104,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: baseDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: classifier
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PolicyClassifier
     - name: conditions
       type:
         list:
@@ -137,6 +140,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotStatus
     - name: observedGeneration
       type:
         scalar: numeric
@@ -275,6 +281,40 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: path
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierObjective
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierStrategy
+  map:
+    fields:
+    - name: expertRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.LocalRef
+    - name: train
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierTraining
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierTraining
+  map:
+    fields:
+    - name: method
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Method
+    - name: objective
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierObjective
+      default: NextToken
+    - name: optimizer
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Optimizer
+    - name: others
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: schedule
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Schedule
+    - name: seed
+      type:
+        scalar: numeric
+      default: 0
 - name: com.github.transformersquared.operator.api.v1alpha1.ConfigMapKeyRef
   map:
     fields:
@@ -394,9 +434,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sizeBytes
       type:
         scalar: numeric
+    - name: trainedFor
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
     - name: uri
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertSource
   map:
     fields:
@@ -440,6 +485,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: description
       type:
         scalar: string
+    - name: role
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
     - name: skill
       type:
         scalar: string
@@ -508,6 +556,132 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.FallbackType
 - name: com.github.transformersquared.operator.api.v1alpha1.FallbackType
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotProgress
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: bestScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: estimatedRemainingSeconds
+      type:
+        scalar: numeric
+    - name: generation
+      type:
+        scalar: numeric
+    - name: generations
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+    - name: uniformScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotStatus
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: decompositionDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: durationSeconds
+      type:
+        scalar: numeric
+    - name: evaluations
+      type:
+        scalar: numeric
+    - name: examples
+      type:
+        scalar: numeric
+    - name: examplesDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: generations
+      type:
+        scalar: numeric
+    - name: progress
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotProgress
+    - name: recipe
+      type:
+        scalar: string
+    - name: runID
+      type:
+        scalar: string
+    - name: runs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: uniformScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: weights
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotWeight
+          elementRelationship: associative
+          keys:
+          - name
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotStrategy
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: generations
+      type:
+        scalar: numeric
+      default: 10
+    - name: maxNewTokens
+      type:
+        scalar: numeric
+      default: 512
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: seed
+      type:
+        scalar: numeric
+    - name: weights
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotWeights
+      default: PerExpert
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotWeight
+  map:
+    fields:
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: layers
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+          elementRelationship: atomic
+    - name: name
+      type:
+        scalar: string
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: weight
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotWeights
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Form
   scalar: string
@@ -805,6 +979,39 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: subPath
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PolicyClassifier
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: expert
+      type:
+        scalar: string
+    - name: question
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: stale
+      type:
+        scalar: boolean
+    - name: state
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertState
+    - name: trainedFor
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: untaught
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.transformersquared.operator.api.v1alpha1.PolicyDevice
   map:
     fields:
@@ -1061,6 +1268,35 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+- name: com.github.transformersquared.operator.api.v1alpha1.SkillDataset
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: description
+      type:
+        scalar: string
+    - name: skill
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SkillsDataset
+  map:
+    fields:
+    - name: requestTokens
+      type:
+        scalar: numeric
+    - name: sets
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.SkillDataset
+          elementRelationship: associative
+          keys:
+          - skill
+    - name: template
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:
@@ -1097,9 +1333,15 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Strategy
   map:
     fields:
+    - name: classifier
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierStrategy
     - name: fallback
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Fallback
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotStrategy
     - name: prompt
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
@@ -1114,6 +1356,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
   map:
     fields:
+    - name: skills
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SkillsDataset
     - name: train
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
