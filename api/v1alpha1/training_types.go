@@ -250,9 +250,9 @@ type EvolutionObjective struct {
 	Population int32 `json:"population,omitempty"`
 	// sigma is the standard deviation of each number that is searched in the first
 	// generation, above 0 and at most 10: of z itself, which begins with 1, or of what the
-	// parameterization Sigmoid takes.
+	// parameterization Sigmoid takes, of which the same is about half as far.
 	// +optional
-	// +kubebuilder:default="0.1"
+	// +kubebuilder:default="0.2"
 	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 10.0",message="sigma must be greater than 0 and at most 10"
 	Sigma Decimal `json:"sigma,omitempty"`
 	// rank is how many singular values of each matrix are searched, the largest ones, such

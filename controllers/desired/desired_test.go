@@ -464,7 +464,7 @@ func TestHyperTakesEveryMethodAndObjective(t *testing.T) {
 		"a search by default": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{
 			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{},
 		}}, func(h *contract.Hyper) {
-			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank = 0, 32, 0.1, 64
+			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank = 0, 32, 0.2, 64
 		}},
 		"a search": {v1alpha1.TrainingSpec{DType: v1alpha1.TrainingInt8, Objective: v1alpha1.Objective{
 			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{

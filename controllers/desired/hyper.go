@@ -101,7 +101,7 @@ func setRollout(h *contract.Hyper, field string, rollout *v1alpha1.Rollout) []de
 // Defaults of objective Evolution, which the documentation of the API names.
 const (
 	defaultPopulation    = 32
-	defaultSigma         = 0.1
+	defaultSigma         = 0.2
 	defaultTruncatedRank = 64
 )
 

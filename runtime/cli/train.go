@@ -37,7 +37,7 @@ files but its library, no network, no processes, bounded memory and time.`,
     "hyperparameters": {"iterations": 40, "batchSize": 64, "learningRate": 0.01}}
   Hyperparameters left out have the paper's values; "dtype": "BF16" trains about
   twice as fast as f32 where the processor multiplies bfloat16, and rounds. Objective
-  Evolution needs "sigma", such as 0.1, and no gradient, so that "dtype" may be Int8.`,
+  Evolution needs "sigma", such as 0.2, and no gradient, so that "dtype" may be Int8.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !jobs.HasSpec(specFile, env.Getenv) {

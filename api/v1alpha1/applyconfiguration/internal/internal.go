@@ -418,7 +418,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sigma
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.1"
+      default: "0.2"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:

@@ -22,7 +22,7 @@ type EvolutionObjectiveApplyConfiguration struct {
 	Population *int32 `json:"population,omitempty"`
 	// sigma is the standard deviation of each number that is searched in the first
 	// generation, above 0 and at most 10: of z itself, which begins with 1, or of what the
-	// parameterization Sigmoid takes.
+	// parameterization Sigmoid takes, of which the same is about half as far.
 	Sigma *apiv1alpha1.Decimal `json:"sigma,omitempty"`
 	// rank is how many singular values of each matrix are searched, the largest ones, such
 	// as 16, 64 or 256: a search takes the longer the more they are. The others stay as they
