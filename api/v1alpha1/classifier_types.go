@@ -132,7 +132,7 @@ func (p *AdaptivePolicy) ClassifierName() string {
 
 // DatasetPart is a data set of a training, by what it is for.
 // +kubebuilder:object:generate=false
-type DatasetPart struct {
+type DatasetPart struct { //nolint:kubeapilinter // It is no part of an object.
 	// Role is unique in the training: train, validation, or skill-N.
 	Role string
 	// Field names it below spec.training.dataset.

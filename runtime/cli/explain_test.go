@@ -104,7 +104,7 @@ func TestExplainUsage(t *testing.T) {
 		"no address":              {[]string{"--url", "localhost:8000", "--prompt", "x"}, "is no address of a server"},
 		"experts of a server":     {[]string{"--url", "http://x", "--expert", "y", "--prompt", "x"}, "--expert goes with --model"},
 		"a strategy of a server":  {[]string{"--url", "http://x", "--strategy", "Fixed", "--prompt", "x"}, "--strategy goes with --model"},
-		"an unknown strategy":     {append(model, "--strategy", "Magic"), `strategy "Magic" is unknown: use Fixed or Prompt`},
+		"an unknown strategy":     {append(model, "--strategy", "Magic"), `strategy "Magic" is unknown: use `},
 		"an unknown fallback":     {append(model, "--fallback", "law"), `fallback "law" is none of the experts`},
 		"no probability":          {append(model, "--min-probability", "2"), "minProbability is 2"},
 		"nothing to mix":          {append(model, "--top-k", "0"), "mix at least 1"},

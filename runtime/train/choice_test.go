@@ -140,7 +140,9 @@ func TestSkillsOfASpecificationMakeSense(t *testing.T) {
 		change func(*contract.TrainSpec)
 		want   string
 	}{
-		"only to train with":   {func(s *contract.TrainSpec) { s.Validation = contract.DatasetSpec{Path: "x", Format: contract.FormatPairs} }, "must both have skills"},
+		"only to train with": {func(s *contract.TrainSpec) {
+			s.Validation = contract.DatasetSpec{Path: "x", Format: contract.FormatPairs}
+		}, "must both have skills"},
 		"two skills of a name": {func(s *contract.TrainSpec) { s.Train.Skills.Pass1.Skills[1].Skill = "x" }, "have the same skill"},
 		"another question":     {func(s *contract.TrainSpec) { s.Validation.Skills.Pass1.RequestTokens = 64 }, "differ in pass1"},
 		"one part twice":       {func(s *contract.TrainSpec) { s.Validation.Skills.Part = contract.PartTrain }, "must be Validation"},
