@@ -1,7 +1,5 @@
 package v1alpha1
 
-import "fmt"
-
 // ClassifierStrategy says what pass 1 runs with: exactly one of expertRef and train.
 // Until it is there, pass 1 runs with the base weights, as of strategy Prompt.
 // +kubebuilder:validation:ExactlyOneOf=expertRef;train
@@ -129,33 +127,3 @@ func (p *AdaptivePolicy) ClassifierName() string {
 		return p.OwnClassifierName()
 	}
 }
-
-// DatasetPart is a data set of a training, by what it is for.
-// +kubebuilder:object:generate=false
-type DatasetPart struct {
-	// Role is unique in the training: train, validation, or skill-N.
-	Role string
-	// Field names it below spec.training.dataset.
-	Field   string
-	Dataset *Dataset
-}
-
-// Parts are the data sets that a training reads.
-func (d *TrainingDataset) Parts() []DatasetPart {
-	if d.Skills == nil {
-		return []DatasetPart{{RoleTrain, RoleTrain, &d.Train}, {RoleValidation, RoleValidation, &d.Validation}}
-	}
-	var parts []DatasetPart
-	for i := range d.Skills.Sets {
-		if set := &d.Skills.Sets[i]; set.Dataset != nil {
-			parts = append(parts, DatasetPart{fmt.Sprintf("skill-%d", i), fmt.Sprintf("skills.sets[%d].dataset", i), set.Dataset})
-		}
-	}
-	return parts
-}
-
-// Roles of the data sets of a training that has two.
-const (
-	RoleTrain      = "train"
-	RoleValidation = "validation"
-)

@@ -2,6 +2,7 @@ package v1alpha1
 
 // TrainingDataset is a pair of data sets, or what one is made of.
 // +kubebuilder:validation:XValidation:rule="has(self.skills) ? !has(self.train) && !has(self.validation) : has(self.train) && has(self.validation)",message="give train and validation, or skills alone"
+// +kubebuilder:validation:MinProperties=1
 type TrainingDataset struct {
 	// train is what the model answers for its reward. It is given with validation, and
 	// not with skills.

@@ -210,7 +210,8 @@ func markClassifierLost(policy *v1alpha1.AdaptivePolicy, seen []observation) {
 
 // setClassifierCurrent writes the condition ClassifierCurrent.
 func setClassifierCurrent(policy *v1alpha1.AdaptivePolicy, c *classifier, s *v1alpha1.PolicyClassifier) {
-	holds, reason, message := false, "", ""
+	holds := false
+	var reason, message string
 	switch {
 	case s.Digest == "":
 		reason, message = v1alpha1.ReasonClassifierNotReady, "There is no classifier that can be served: pass 1 runs with the base weights"

@@ -6,7 +6,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
@@ -221,14 +220,14 @@ func classifierMessages(t *testing.T) (all []statustest.Message) {
 		{"its own classifier is trained", owning(), dispatcher(t, own, unmade, training), taught},
 		{"its own classifier is trained again", owning(), dispatcher(t, own, stale, training), taught},
 		{"its own classifier has nothing to learn", owning(), nil, func(*v1alpha1.ExpertVector) {}},
-		{"its own classifier lacks prompts", owning(func(p *v1alpha1.AdaptivePolicy) {}), dispatcher(t, own), nil},
+		{"its own classifier lacks prompts", owning(), dispatcher(t, own), nil},
 		{"an expert is a dispatcher", policy(), nil, func(e *v1alpha1.ExpertVector) { e.Spec.Role = v1alpha1.RoleDispatcher }},
 	} {
 		math, code := expert("math"), expert("code", taught)
 		if tc.math != nil {
 			tc.math(math)
 		} else { // Imported, beside two skills that can be learnt.
-			tc.policy.Spec.Strategy.Classifier.Train.Others = ptr.To(v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/others.jsonl"}})
+			tc.policy.Spec.Strategy.Classifier.Train.Others = &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/others.jsonl"}}
 		}
 		experts := found(math, code)
 		if tc.with != nil {

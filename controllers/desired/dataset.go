@@ -16,6 +16,36 @@ import (
 // datasetFile is the file name of a data set that a ConfigMap holds.
 const datasetFile = "data.jsonl"
 
+// Data set roles of a training that has two: folder names under
+// contract.MountDataset, volume names too.
+const (
+	RoleTrain      = "train"
+	RoleValidation = "validation"
+)
+
+// Part is a data set of a training, by what it is for.
+type Part struct {
+	// Role is unique in the training: train, validation, or skill-N.
+	Role string
+	// Field names it below spec.training.dataset.
+	Field   string
+	Dataset *v1alpha1.Dataset
+}
+
+// Parts are the data sets that a training reads.
+func Parts(d *v1alpha1.TrainingDataset) []Part {
+	if d.Skills == nil {
+		return []Part{{RoleTrain, RoleTrain, &d.Train}, {RoleValidation, RoleValidation, &d.Validation}}
+	}
+	var parts []Part
+	for i := range d.Skills.Sets {
+		if set := &d.Skills.Sets[i]; set.Dataset != nil {
+			parts = append(parts, Part{fmt.Sprintf("skill-%d", i), fmt.Sprintf("skills.sets[%d].dataset", i), set.Dataset})
+		}
+	}
+	return parts
+}
+
 // data is what a training reads, and where it is mounted.
 type data struct {
 	train, validation contract.DatasetSpec
@@ -28,19 +58,19 @@ type data struct {
 func datasets(pod *podBuilder, d *v1alpha1.TrainingDataset, digests map[string]string) data {
 	var all data
 	specs := map[string]contract.DatasetSpec{}
-	for _, part := range d.Parts() {
+	for _, part := range Parts(d) {
 		spec, mount := dataset(pod, part.Role, *part.Dataset, digests)
 		if specs[part.Role] = spec; mount != nil {
 			all.mounts = append(all.mounts, mount)
 		}
 	}
 	if d.Skills == nil {
-		all.train, all.validation = specs[v1alpha1.RoleTrain], specs[v1alpha1.RoleValidation]
+		all.train, all.validation = specs[RoleTrain], specs[RoleValidation]
 		return all
 	}
 	of := func(part string) contract.DatasetSpec {
 		skills := &contract.SkillsSpec{Pass1: question(d.Skills), Part: part}
-		for _, p := range d.Parts() {
+		for _, p := range Parts(d) {
 			skills.Sets = append(skills.Sets, contract.SkillSet{Skill: skillOf(d, p), Dataset: specs[p.Role]})
 		}
 		return contract.DatasetSpec{Format: contract.FormatSkills, Skills: skills}
@@ -63,7 +93,7 @@ func question(s *v1alpha1.SkillsDataset) contract.Pass1 {
 }
 
 // skillOf is the skill of a part.
-func skillOf(d *v1alpha1.TrainingDataset, p v1alpha1.DatasetPart) string {
+func skillOf(d *v1alpha1.TrainingDataset, p Part) string {
 	i := slices.IndexFunc(d.Skills.Sets, func(s v1alpha1.SkillDataset) bool { return s.Dataset == p.Dataset })
 	return d.Skills.Sets[i].Skill
 }
@@ -96,7 +126,7 @@ func dataset(pod *podBuilder, role string, d v1alpha1.Dataset, digests map[strin
 func asAsked(spec contract.DatasetSpec, d *v1alpha1.TrainingDataset) contract.DatasetSpec {
 	skills := *spec.Skills
 	skills.Sets = slices.Clone(skills.Sets)
-	for i, part := range d.Parts() {
+	for i, part := range Parts(d) {
 		skills.Sets[i].Dataset.Digest = string(part.Dataset.Digest)
 	}
 	spec.Skills = &skills
@@ -110,7 +140,7 @@ func nameDatasets(spec *contract.TrainSpec, d *v1alpha1.TrainingDataset) {
 		spec.Train.Name, spec.Validation.Name = datasetName(d.Train), datasetName(d.Validation)
 		return
 	}
-	for i, part := range d.Parts() {
+	for i, part := range Parts(d) {
 		name := datasetName(*part.Dataset)
 		spec.Train.Skills.Sets[i].Dataset.Name, spec.Validation.Skills.Sets[i].Dataset.Name = name, name
 	}
@@ -133,7 +163,7 @@ func datasetName(d v1alpha1.Dataset) string {
 // one claim from another.
 func claimNames(d *v1alpha1.TrainingDataset) []string {
 	names := make([]string, 0, 2)
-	for _, part := range d.Parts() {
+	for _, part := range Parts(d) {
 		name := ""
 		if claim := part.Dataset.PersistentVolumeClaim; claim != nil {
 			name = claim.ClaimName
@@ -146,7 +176,7 @@ func claimNames(d *v1alpha1.TrainingDataset) []string {
 // configMaps are the ConfigMaps of the data sets by name, nil where there is none.
 func configMaps(d *v1alpha1.TrainingDataset) []*v1alpha1.ConfigMapKeyRef {
 	var refs []*v1alpha1.ConfigMapKeyRef
-	for _, part := range d.Parts() {
+	for _, part := range Parts(d) {
 		refs = append(refs, part.Dataset.ConfigMap)
 	}
 	return refs

@@ -169,7 +169,7 @@ func TestWholeConfigurations(t *testing.T) {
 		})),
 		"decompose-claim":    job(Decompose(baseModel(), settings)),
 		"decompose-http":     job(Decompose(baseModel(httpBase, everywhere), settings)),
-		"train-configmap":    job(Expert(expertVector(), baseModel(), map[string]string{v1alpha1.RoleTrain: digest("9")}, settings)),
+		"train-configmap":    job(Expert(expertVector(), baseModel(), map[string]string{RoleTrain: digest("9")}, settings)),
 		"train-claim":        job(Expert(expertVector(sameClaim), baseModel(everywhere), nil, settings)),
 		"train-judge":        job(Expert(expertVector(programs), baseModel(), nil, settings)),
 		"train-skills":       job(Expert(expertVector(dispatching), baseModel(), map[string]string{"skill-0": digest("9")}, settings)),
@@ -206,7 +206,7 @@ func compareGolden(t *testing.T, name string, got any) {
 }
 
 func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
-	digests := map[string]string{v1alpha1.RoleTrain: digest("9")}
+	digests := map[string]string{RoleTrain: digest("9")}
 	first, err := Expert(expertVector(), baseModel(), digests, settings)
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			e.Spec.Training.Dataset.Train.ConfigMap.Name = "renamed"
 		})},
 		{name: "another object of the same name", expert: expertVector(func(e *v1alpha1.ExpertVector) { e.UID = "other" })},
-		{name: "other content of the ConfigMap", digests: map[string]string{v1alpha1.RoleTrain: digest("8")}},
+		{name: "other content of the ConfigMap", digests: map[string]string{RoleTrain: digest("8")}},
 		{name: "another decomposition", base: baseModel(func(b *v1alpha1.BaseModel) {
 			b.Status.Decomposition.Digest = v1alpha1.Digest(digest("1"))
 		})},
@@ -309,7 +309,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			if unread.Recipe != run.Recipe {
 				t.Error("the recipe is another where the data sets cannot be read")
 			}
-			contentOnly := tc.digests[v1alpha1.RoleTrain] != digests[v1alpha1.RoleTrain]
+			contentOnly := tc.digests[RoleTrain] != digests[RoleTrain]
 			if same := run.Recipe == first.Recipe; same != ptr.Deref(tc.sameRecipe, tc.sameRun || contentOnly) {
 				t.Errorf("same recipe: %v, in a run that is the same: %v", same, tc.sameRun)
 			}

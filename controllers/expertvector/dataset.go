@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -47,7 +48,7 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 	if expert.Spec.Training == nil {
 		return digests, nil
 	}
-	for _, part := range expert.Spec.Training.Dataset.Parts() {
+	for _, part := range desired.Parts(&expert.Spec.Training.Dataset) {
 		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+part.Field, *part.Dataset)
 		if err != nil {
 			return nil, err

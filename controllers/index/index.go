@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 )
 
 // Names of the indexes.
@@ -88,7 +89,7 @@ func Datasets(expert *v1alpha1.ExpertVector) []string {
 		return nil
 	}
 	var names []string
-	for _, part := range expert.Spec.Training.Dataset.Parts() {
+	for _, part := range desired.Parts(&expert.Spec.Training.Dataset) {
 		if ref := part.Dataset.ConfigMap; ref != nil && !slices.Contains(names, ref.Name) {
 			names = append(names, ref.Name)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Pass1 is the question of the first pass: all that it shows beside the request.
@@ -52,7 +53,7 @@ func (s ExpertSet) Refs() []ExpertRef {
 	if s.Classifier == nil {
 		return s.Experts
 	}
-	return append(s.Experts[:len(s.Experts):len(s.Experts)], *s.Classifier)
+	return append(slices.Clip(s.Experts), *s.Classifier)
 }
 
 // WithoutClassifier is what is served of a set while its classifier is not there:

@@ -143,8 +143,8 @@ func inTraining(change func(*v1alpha1.ClassifierTraining)) func(*v1alpha1.Adapti
 	return func(p *v1alpha1.AdaptivePolicy) { change(p.Spec.Strategy.Classifier.Train) }
 }
 
-var _ = DescribeTable("The schema of what dispatches", func(ctx SpecContext, make func(w world) client.Object, want string) {
-	err := k8s.Create(ctx, make(newWorld(ctx)))
+var _ = DescribeTable("The schema of what dispatches", func(ctx SpecContext, object func(w world) client.Object, want string) {
+	err := k8s.Create(ctx, object(newWorld(ctx)))
 	if want == accepted {
 		Expect(err).NotTo(HaveOccurred())
 		return

@@ -382,7 +382,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		if e.Spec.Training == nil {
 			return digests
 		}
-		for _, part := range e.Spec.Training.Dataset.Parts() {
+		for _, part := range desired.Parts(&e.Spec.Training.Dataset) {
 			if ref := part.Dataset.ConfigMap; ref != nil {
 				digests[part.Role] = ref.Name + "/" + ref.Key
 			}
