@@ -29,5 +29,6 @@ fi
 mkdir -p "$out/config/samples/demo"
 rm -rf "$out/config/samples/demo/model" && cp -r config/samples/demo/model "$out/config/samples/demo/"
 go build -tags cuda -trimpath -o "$out/t2-cuda" ./runtime
+go build -tags cuda -trimpath -o "$out/bench" ./test/bench
 cp hack/cuda/gpu-run.sh "$out/run"
 echo "Made $out: carry it to a machine with an NVIDIA driver, and there say run test, or run bench"

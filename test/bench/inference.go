@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -77,13 +77,18 @@ func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, d
 				return err
 			}
 		}
+		if o.python != "" && !o.onCPU() {
+			if err := torchInference(ctx, o, s, dtype, prefill, decode, batched); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 // subject is a model of ours, ready to be measured.
 type subject struct {
-	be    *cpu.Backend
+	be    backend.Backend
 	model *model.Model
 	cache *model.Cache
 }
@@ -93,7 +98,7 @@ func load(ctx stdcontext.Context, o options, dir, dtype string) (_ *subject, err
 	if err != nil {
 		return nil, err
 	}
-	be, err := cpu.New(o.threads)
+	be, err := registry.Open(o.backend, registry.Options{Threads: o.threads})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +111,11 @@ func load(ctx stdcontext.Context, o options, dir, dtype string) (_ *subject, err
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.Load(ctx, be, ck, model.WeightsAs(as))
+	using := []model.Option{model.WeightsAs(as)}
+	if !o.train {
+		using = append(using, model.StoredAs(model.ServingStorage(be, as)))
+	}
+	m, err := model.Load(ctx, be, ck, using...)
 	if err = errors.Join(err, ck.Close()); err != nil {
 		return nil, err
 	}

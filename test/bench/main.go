@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/backend/registry"
 )
 
 // options are the command's flags.
@@ -34,6 +35,7 @@ type options struct {
 	llamaBench, python string
 	train, passes      bool
 	profile            string
+	backend            string
 }
 
 func main() {
@@ -48,7 +50,7 @@ func main() {
 
 func parseOptions() (options, error) {
 	var o options
-	shapeNames := flag.String("shapes", "15M,135M", "shapes to measure, of 15M, 135M and 1B")
+	shapeNames := flag.String("shapes", "15M,135M", "shapes to measure, of 15M, 135M, 1B and 8B")
 	dtypes := flag.String("dtype", "f32,bf16,int8", "number formats of the weights to measure, of f32, bf16 and int8")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which runtime and peer take turns")
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each")
@@ -57,7 +59,8 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
-	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with")
+	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with, or on a GPU prefill and decoding")
+	flag.StringVar(&o.backend, "backend", "cpu", "what computes: "+strings.Join(registry.Names(), " or "))
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
 	flag.Parse()
 	o.shapes, o.dtypes = strings.Split(*shapeNames, ","), strings.Split(*dtypes, ",")
@@ -75,6 +78,9 @@ func parseOptions() (options, error) {
 	return o, nil
 }
 
+// onCPU reports that the processor computes, whose memory the probe measures.
+func (o options) onCPU() bool { return o.backend == "cpu" }
+
 func run(ctx stdcontext.Context) error {
 	o, err := parseOptions()
 	if err != nil {
@@ -90,11 +96,14 @@ func run(ctx stdcontext.Context) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := &report{Threads: o.threads, probe: newProbe(o.threads)}
+	r := &report{Threads: o.threads}
+	if o.onCPU() {
+		r.probe = newProbe(o.threads)
+	}
 	for _, name := range o.shapes {
 		i := slices.IndexFunc(shapes, func(s shape) bool { return s.Name == name })
 		if i < 0 {
-			return fmt.Errorf("shape %q: there are 15M, 135M and 1B", name)
+			return fmt.Errorf("shape %q: there are 15M, 135M, 1B and 8B", name)
 		}
 		measure := inference
 		switch {

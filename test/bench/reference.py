@@ -11,9 +11,12 @@ of matrices that nobody trains, and a loss.
 once, differentiably, without the diagonal's matrix, all sequences in one batch,
 and logits only where they are wanted.
 
-Prints the tokens a second of forward and backward pass as JSON.
+"prefill" reads sequences with dense matrices, and "decode" goes on with them token by
+token, with keys and values kept, as somebody writes it who uses nothing but PyTorch.
 
-    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS f32|bf16 reference|batched
+Prints the tokens a second, of training those of forward and backward pass, as JSON.
+
+    python3 reference.py '{"Hidden": 576, ...}' SEQUENCES TOKENS THREADS f32|bf16 reference|batched|prefill|decode cpu|cuda
 """
 
 import json
@@ -26,6 +29,9 @@ import torch.nn.functional as F
 shape = json.loads(sys.argv[1])
 sequences, tokens, threads = (int(a) for a in sys.argv[2:5])
 torch.set_num_threads(threads)
+device = sys.argv[7] if len(sys.argv) > 7 else "cpu"
+if device != "cpu":
+    torch.set_default_device(device)
 torch.manual_seed(0)
 dtype = torch.bfloat16 if sys.argv[5] == "bf16" else torch.float32
 H, I, L = shape["Hidden"], shape["Inner"], shape["Layers"]
@@ -62,7 +68,8 @@ class Matrix:
 
 
 embed = matrix(V, H)
-layers = [{name: Matrix(*size) for name, size in MODULES.items()} for _ in range(L)]
+training = sys.argv[6] in ("reference", "batched")
+layers = [{name: Matrix(*size) for name, size in MODULES.items()} for _ in range(L)] if training else []
 
 positions = torch.arange(tokens).float()
 angles = positions[:, None] / 10000 ** (torch.arange(0, D, 2).float() / D)
@@ -101,7 +108,7 @@ def batched(batch):
     logits.backward(torch.full_like(logits, 1e-3))
 
 
-model = [{name: torch.zeros(*size, dtype=dtype, requires_grad=True) for name, size in MODULES.items()} for _ in range(L)]
+model = [{name: matrix(*size).requires_grad_(training) for name, size in MODULES.items()} for _ in range(L)]
 
 
 def reference(batch):
@@ -118,9 +125,40 @@ def reference(batch):
             m.composed_as_published().backward(weights[name].grad)
 
 
-step = {"reference": reference, "batched": batched}[sys.argv[6]]
+def prefill(batch):
+    with torch.no_grad():
+        F.linear(hidden(batch, lambda i, m: model[i][m])[:, -1:], embed)
+
+
+def decode(batch):
+    """Appends a token to each sequence, as many times as the batch has columns."""
+    n, cache = len(batch), torch.zeros(L, 2, len(batch), kv_heads, tokens, D, dtype=dtype)
+    with torch.no_grad():
+        for t in range(tokens):
+            turned = lambda x: x * cos[t] + torch.cat([-x[..., D // 2:], x[..., :D // 2]], -1) * sin[t]
+            x = F.embedding(batch[:, t], embed)
+            for i in range(L):
+                normed, w = norm(x), model[i]
+                q, k, v = (F.linear(normed, w[m]).view(n, -1, D) for m in "qkv")
+                cache[i, 0, :, :, t], cache[i, 1, :, :, t] = turned(k), v
+                keys, values = (c[:, :, : t + 1].repeat_interleave(heads // kv_heads, 1) for c in cache[i])
+                p = torch.softmax((turned(q)[:, :, None] @ keys.transpose(-1, -2)) / D**0.5, -1)
+                x = x + F.linear((p @ values).reshape(n, -1), w["o"])
+                normed = norm(x)
+                x = x + F.linear(F.silu(F.linear(normed, w["gate"])) * F.linear(normed, w["up"]), w["down"])
+            F.linear(norm(x), embed).argmax(-1)
+
+
+def synchronize():
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+step = {"reference": reference, "batched": batched, "prefill": prefill, "decode": decode}[sys.argv[6]]
 batch = torch.randint(0, V, (sequences, tokens))
 step(batch)
+synchronize()
 begun = time.perf_counter()
 step(batch)
+synchronize()
 print(json.dumps({"tokens_per_second": sequences * tokens / (time.perf_counter() - begun)}))

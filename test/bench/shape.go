@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -20,12 +22,13 @@ type shape struct {
 	Vocab                   int
 }
 
-// shapes are those of models that people run: stories15M, SmolLM2-135M and
-// Llama-3.2-1B, with tied embeddings all.
+// shapes are those of models that people run: stories15M, SmolLM2-135M, Llama-3.2-1B
+// and Llama-3-8B, with tied embeddings all.
 var shapes = []shape{
 	{Name: "15M", Hidden: 288, Inner: 768, Layers: 6, Heads: 6, KVHeads: 6, HeadDim: 48, Vocab: 32000},
 	{Name: "135M", Hidden: 576, Inner: 1536, Layers: 30, Heads: 9, KVHeads: 3, HeadDim: 64, Vocab: 49152},
 	{Name: "1B", Hidden: 2048, Inner: 8192, Layers: 16, Heads: 32, KVHeads: 8, HeadDim: 64, Vocab: 128256},
+	{Name: "8B", Hidden: 4096, Inner: 14336, Layers: 32, Heads: 32, KVHeads: 8, HeadDim: 128, Vocab: 128256},
 }
 
 // context is the number of positions that the models are made for.
@@ -117,13 +120,24 @@ func (s shape) write(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, checkpoint.ConfigFile), config, 0o600); err != nil {
 		return err
 	}
-	var entries []checkpoint.Entry
+	var all []checkpoint.Stored
 	for _, m := range s.matrices() {
-		t := &tensor.Tensor{Shape: []int{m.rows, m.cols}, Data: m.values()}
-		if m.vector() {
-			t.Shape = []int{m.cols}
+		entry := func() checkpoint.Entry {
+			t := &tensor.Tensor{Shape: m.shape(), Data: m.values()}
+			return checkpoint.Entry{Name: m.hf, DType: tensor.BF16, Tensor: t}
 		}
-		entries = append(entries, checkpoint.Entry{Name: m.hf, DType: tensor.BF16, Tensor: t})
+		all = append(all, checkpoint.Stored{
+			Name: m.hf, DType: string(tensor.BF16), Shape: m.shape(), Size: int64(m.rows) * int64(m.cols) * int64(tensor.BF16.Size()),
+			// Made when it is written: a large model's matrices need not be there together.
+			Write: func(w io.Writer) error { return entry().Stored().Write(w) },
+		})
 	}
-	return checkpoint.WriteEntries(weights, entries, nil)
+	return checkpoint.WriteShards(dir, all, nil, math.MaxInt64)
+}
+
+func (m matrix) shape() []int {
+	if m.vector() {
+		return []int{m.cols}
+	}
+	return []int{m.rows, m.cols}
 }

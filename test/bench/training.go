@@ -40,7 +40,7 @@ func training(ctx stdcontext.Context, o options, s shape, r *report) error {
 }
 
 func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
-	m, err := subject.model.WithFactors(factorsOf(subject.model))
+	m, err := withFactors(subject.model)
 	if err != nil {
 		return err
 	}
@@ -71,23 +71,26 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dt
 	return nil
 }
 
-// factorsOf makes factors up that have the shapes of a full decomposition.
-// What they are does not matter to the time.
-func factorsOf(m *model.Model) map[string]model.Factors {
-	factors := map[string]model.Factors{}
+// withFactors makes factors up that have the shapes of a full decomposition, one matrix'
+// at a time. What they are does not matter to the time.
+func withFactors(m *model.Model) (*model.Model, error) {
 	for _, l := range m.Linears() {
 		rank := min(l.Out, l.In)
 		s := make([]float32, rank)
 		for i := range s {
 			s[i] = 1
 		}
-		factors[l.Name] = model.Factors{
+		var err error
+		m, err = m.WithFactors(map[string]model.Factors{l.Name: {
 			U:  &tensor.Tensor{Shape: []int{l.Out, rank}, Data: matrix{rows: l.Out, cols: rank}.values()},
 			S:  s,
 			Vt: &tensor.Tensor{Shape: []int{rank, l.In}, Data: matrix{rows: rank, cols: l.In}.values()},
+		}})
+		if err != nil {
+			return nil, err
 		}
 	}
-	return factors
+	return m, nil
 }
 
 // trainStep is one batch forward and backward, after one that is not measured, as
@@ -136,25 +139,49 @@ func trainStep(ctx stdcontext.Context, m *model.Model, into ...*row) error {
 
 // torchStep runs reference.py, which measures the same in PyTorch.
 func torchStep(ctx stdcontext.Context, o options, s shape, dtype, algorithm string) (float64, error) {
+	speeds, err := torch(ctx, o, s, dtype, trainSequences, trainTokens, algorithm)
+	return speeds["tokens_per_second"], err
+}
+
+// torchInference lets reference.py read a prompt and decode as inferenceOf does.
+func torchInference(ctx stdcontext.Context, o options, s shape, dtype string, prefill, decode, batched *row) error {
+	if dtype == backend.Int8.String() {
+		return nil // Which PyTorch has not by itself.
+	}
+	for _, each := range []struct {
+		into              *row
+		sequences, tokens int
+		algorithm         string
+	}{{prefill, 1, promptTokens, "prefill"}, {decode, 1, decodeTokens, "decode"}, {batched, batch, batchedTokens, "decode"}} {
+		speeds, err := torch(ctx, o, s, dtype, each.sequences, each.tokens, each.algorithm)
+		if err != nil {
+			return err
+		}
+		each.into.PeerName, each.into.Peer = "PyTorch", append(each.into.Peer, speeds["tokens_per_second"])
+	}
+	return nil
+}
+
+// torch runs reference.py and returns the speeds that it prints.
+func torch(ctx stdcontext.Context, o options, s shape, dtype string, sequences, tokens int, algorithm string) (map[string]float64, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, o.python, "-c", reference, string(spec), strconv.Itoa(trainSequences), strconv.Itoa(trainTokens), strconv.Itoa(o.threads), dtype, algorithm) //nolint:gosec // The caller says which Python.
+	arguments := []string{"-c", reference, string(spec), strconv.Itoa(sequences), strconv.Itoa(tokens), strconv.Itoa(o.threads), dtype, algorithm, o.backend}
+	cmd := exec.CommandContext(ctx, o.python, arguments...) //nolint:gosec // The caller says which Python.
 	// Spinning threads halve PyTorch's speed where cores are shared.
 	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=PASSIVE")
 	out, err := cmd.Output()
 	if err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			return 0, fmt.Errorf("%s: %w: %s", o.python, err, tail(exit.Stderr))
+			return nil, fmt.Errorf("%s: %w: %s", o.python, err, tail(exit.Stderr))
 		}
-		return 0, err
+		return nil, err
 	}
-	var result struct {
-		TokensPerSecond float64 `json:"tokens_per_second"`
+	var speeds map[string]float64
+	if err := json.Unmarshal(out, &speeds); err != nil {
+		return nil, fmt.Errorf("what reference.py prints: %w", err)
 	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		return 0, fmt.Errorf("what reference.py prints: %w", err)
-	}
-	return result.TokensPerSecond, nil
+	return speeds, nil
 }
