@@ -131,7 +131,7 @@ type PolicyExpert struct {
 }
 
 // StrategyType is how experts are chosen.
-// +kubebuilder:validation:Enum=Prompt;FewShot;Fixed
+// +kubebuilder:validation:Enum=Prompt;Classifier;FewShot;Fixed
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type StrategyType string
@@ -140,6 +140,8 @@ type StrategyType string
 const (
 	// StrategyPrompt shows the model the skills and asks for one.
 	StrategyPrompt StrategyType = "Prompt"
+	// StrategyClassifier asks the same of an expert that was trained to dispatch.
+	StrategyClassifier StrategyType = "Classifier"
 	// StrategyFewShot mixes the experts by weights that a search over a few examples
 	// found, for every request.
 	StrategyFewShot StrategyType = "FewShot"
@@ -148,21 +150,27 @@ const (
 )
 
 // Strategy says how experts are chosen. A member is given only with its type.
-// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type == 'Prompt'",message="prompt is for strategy Prompt",fieldPath=".prompt"
+// +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type in ['Prompt', 'Classifier']",message="prompt is for the strategies Prompt and Classifier",fieldPath=".prompt"
 // +kubebuilder:validation:XValidation:rule="!has(self.fewShot) || self.type == 'FewShot'",message="fewShot is for strategy FewShot",fieldPath=".fewShot"
 // +kubebuilder:validation:XValidation:rule="self.type != 'FewShot' || has(self.fewShot)",message="strategy FewShot needs fewShot, with examples",fieldPath=".fewShot"
-// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type == 'Prompt'",message="fallback is for strategy Prompt: the others always know what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: the others always know what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="self.type != 'Classifier' || has(self.classifier)",message="strategy Classifier needs classifier, with expertRef or train",fieldPath=".classifier"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Classifier' || !has(self.classifier)",message="classifier is for strategy Classifier",fieldPath=".classifier"
 type Strategy struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
-	// asks for one (pass 1); FewShot mixes the experts, for every request, by the
+	// asks for one (pass 1); Classifier asks the same of the model with an expert that
+	// was trained to answer it; FewShot mixes the experts, for every request, by the
 	// weights that answer a few examples best, for which a Job searches once; Fixed by
 	// the weights that the policy gives. The last two have no pass 1.
 	// +optional
 	// +kubebuilder:default=Prompt
 	Type StrategyType `json:"type,omitempty"`
-	// prompt configures strategy Prompt.
+	// prompt configures pass 1, of the strategies Prompt and Classifier.
 	// +optional
 	Prompt *PromptStrategy `json:"prompt,omitempty"`
+	// classifier is what pass 1 runs with, for type Classifier, which needs it.
+	// +optional
+	Classifier *ClassifierStrategy `json:"classifier,omitempty"`
 	// fewShot configures strategy FewShot, which needs it. A change searches again.
 	// +optional
 	FewShot *FewShotStrategy `json:"fewShot,omitempty"`
@@ -200,7 +208,7 @@ type Fallback struct {
 	Name string `json:"name,omitempty"`
 }
 
-// PromptStrategy configures strategy Prompt.
+// PromptStrategy configures pass 1.
 // +kubebuilder:validation:MinProperties=1
 type PromptStrategy struct {
 	// template of the first pass's message: {skills} becomes the skills and their
@@ -327,9 +335,9 @@ const (
 // fallbacks) is in the metrics of the pods.
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
-	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
-	// Ready means that every pod reports the expected expert set, Available that
-	// requests are answered now.
+	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
+	// and, while they hold, Reconciling or Stalled. Ready means that every pod reports
+	// the expected expert set, Available that requests are answered now.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -399,6 +407,9 @@ type AdaptivePolicyStatus struct {
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`
+	// classifier is what pass 1 runs with, of strategy Classifier.
+	// +optional
+	Classifier *PolicyClassifier `json:"classifier,omitempty"`
 	// devices on which the pods compute that have loaded the model, and how many pods
 	// each of them has: the first 16 by name.
 	// +optional

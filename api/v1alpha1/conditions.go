@@ -38,6 +38,10 @@ const (
 	// which is Ready's to say: a policy whose expert is trained anew is Available
 	// and not Ready.
 	ConditionAvailable = "Available"
+	// ConditionClassifierCurrent of an AdaptivePolicy: what its pass 1 runs with was
+	// trained for the skills that it has now. It is not there where pass 1 has no
+	// classifier.
+	ConditionClassifierCurrent = "ClassifierCurrent"
 )
 
 // Condition reasons that every kind uses.
@@ -188,6 +192,33 @@ const (
 	ReasonLoadingExperts = "LoadingExperts"
 	// ReasonExpertSetRefused says that a pod refused the expert set.
 	ReasonExpertSetRefused = "ExpertSetRefused"
+)
+
+// Reasons of an AdaptivePolicy's condition ClassifierCurrent.
+const (
+	// ReasonCurrent says that the classifier was trained for the policy's skills.
+	ReasonCurrent = "Current"
+	// ReasonClassifierStale says that it was trained for others. A policy that trains
+	// its classifier itself is not Ready for this reason until that is done.
+	ReasonClassifierStale = "ClassifierStale"
+	// ReasonClassifierUnknown says that it is not known what it was trained for.
+	ReasonClassifierUnknown = "ClassifierUnknown"
+	// ReasonClassifierNotReady says that it is not there yet, or cannot be served:
+	// pass 1 runs with the base weights. A policy is not Ready for this reason.
+	ReasonClassifierNotReady = "ClassifierNotReady"
+)
+
+// Condition reasons of a policy about its classifier, and of one that serves a
+// dispatcher as if it were an expert.
+const (
+	// ReasonNoDispatcher says that spec.strategy.classifier.expertRef names an
+	// ExpertVector that is none.
+	ReasonNoDispatcher = "NoDispatcher"
+	// ReasonDispatcher says that spec.experts names one that is.
+	ReasonDispatcher = "Dispatcher"
+	// ReasonClassifierUntrainable says that less than two of the policy's skills have
+	// training prompts, so that there is nothing to learn.
+	ReasonClassifierUntrainable = "ClassifierUntrainable"
 )
 
 // ReasonDecompositionMismatch says that an expert scales another decomposition

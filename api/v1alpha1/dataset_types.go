@@ -1,14 +1,71 @@
 package v1alpha1
 
-// TrainingDataset is a pair of data sets.
+// TrainingDataset is a pair of data sets, or what one is made of.
+// +kubebuilder:validation:XValidation:rule="has(self.skills) ? !has(self.train) && !has(self.validation) : has(self.train) && has(self.validation)",message="give train and validation, or skills alone"
+// +kubebuilder:validation:MinProperties=1
 type TrainingDataset struct {
-	// train is what the model answers for its reward.
-	// +required
+	// train is what the model answers for its reward. It is given with validation, and
+	// not with skills.
+	// +optional
 	Train Dataset `json:"train,omitzero"`
 	// validation decides which checkpoint is the result. No record of it should be
 	// in train.
-	// +required
+	// +optional
 	Validation Dataset `json:"validation,omitzero"`
+	// skills trains a dispatcher: the model is asked which skill a prompt needs, as
+	// pass 1 of a policy asks it, and the right answer is the skill whose data set
+	// the prompt is from. A fifth of the prompts, by their text, is held out for
+	// validation.
+	// +optional
+	Skills *SkillsDataset `json:"skills,omitempty"`
+}
+
+// SkillsDataset are prompts of several skills, to be told apart.
+// +kubebuilder:validation:XValidation:rule="self.sets.filter(s, has(s.dataset)).size() >= 2",message="at least two of sets need a dataset: there is nothing to tell apart else",fieldPath=".sets"
+type SkillsDataset struct {
+	// template of pass 1's message: that of the policy, spec.strategy.prompt.template.
+	// A change trains again.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="self.contains('{skills}') && self.contains('{prompt}')",message="template must contain {skills} and {prompt}"
+	Template string `json:"template,omitempty"`
+	// requestTokens is how many tokens of a longer prompt are shown: as the policy's
+	// spec.strategy.prompt.requestTokens; 128 without it. A change trains again.
+	// +optional
+	// +kubebuilder:validation:Minimum=16
+	// +kubebuilder:validation:Maximum=131072
+	RequestTokens *int32 `json:"requestTokens,omitempty"`
+	// sets are the skills in the order in which pass 1 shows them, and possibly others,
+	// which means none of them. A change trains again.
+	// +required
+	// +listType=map
+	// +listMapKey=skill
+	// +kubebuilder:validation:MinItems=2
+	// +kubebuilder:validation:MaxItems=65
+	Sets []SkillDataset `json:"sets,omitempty"`
+}
+
+// SkillDataset is a skill that a dispatcher is to know.
+type SkillDataset struct {
+	// skill is the word for it, as the ExpertVector's spec.skill has it, or others.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self != 'base'",message="base means the base weights and cannot name a skill"
+	Skill string `json:"skill,omitempty"`
+	// description that pass 1 shows beside the skill, as the ExpertVector's
+	// spec.description has it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[^\r\n]*$`
+	Description string `json:"description,omitempty"`
+	// dataset has prompts that need the skill; its answers mean nothing here. A skill
+	// without one is shown, and never the right answer.
+	// +optional
+	Dataset *Dataset `json:"dataset,omitempty"`
 }
 
 // Dataset is a file of JSON objects, one a line or in one array, compressed by

@@ -56,6 +56,7 @@ type ExpertVectorList struct {
 // exactly one of training and source.
 // +kubebuilder:validation:ExactlyOneOf=training;source
 // +kubebuilder:validation:XValidation:rule="self.baseModelRef == oldSelf.baseModelRef",message="baseModelRef cannot change: make a new ExpertVector",fieldPath=".baseModelRef"
+// +kubebuilder:validation:XValidation:rule="has(self.role) && self.role == 'Dispatcher' || !has(self.training) || !has(self.training.dataset.skills)",message="what is trained to tell skills apart has role Dispatcher",fieldPath=".role"
 type ExpertVectorSpec struct {
 	// baseModelRef names the BaseModel whose singular values are scaled, in the same
 	// namespace. It cannot change.
@@ -77,6 +78,12 @@ type ExpertVectorSpec struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[^\r\n]*$`
 	Description string `json:"description,omitempty"`
+	// role of the expert. Skill, without it, answers requests. Dispatcher chooses who
+	// does: pass 1 of policies runs with it that name it in
+	// spec.strategy.classifier, and no policy serves it as one of its experts, nor does
+	// an expertSelector find it. A change does not train again.
+	// +optional
+	Role ExpertRole `json:"role,omitempty"`
 	// training trains the expert in the cluster. Exactly one of training and source
 	// is given.
 	// +optional
@@ -85,6 +92,20 @@ type ExpertVectorSpec struct {
 	// +optional
 	Source *ExpertSource `json:"source,omitempty"`
 }
+
+// ExpertRole is what an expert is for.
+// +kubebuilder:validation:Enum=Skill;Dispatcher
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type ExpertRole string
+
+// Roles.
+const (
+	// RoleSkill answers requests.
+	RoleSkill ExpertRole = "Skill"
+	// RoleDispatcher chooses who does.
+	RoleDispatcher ExpertRole = "Dispatcher"
+)
 
 // ExpertSource is where a finished expert comes from: exactly one of http and
 // persistentVolumeClaim.
@@ -218,4 +239,8 @@ type ExpertArtifact struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Recipe string `json:"recipe,omitempty"`
+	// trainedFor is the question of pass 1 that a dispatcher was trained to answer:
+	// the digest of its skills, their descriptions, the template and requestTokens.
+	// +optional
+	TrainedFor Digest `json:"trainedFor,omitempty"`
 }

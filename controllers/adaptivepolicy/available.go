@@ -47,6 +47,7 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		policy.Status.Devices = devices(a.seen)
 	}
 	markLost(policy.Status.Experts, a.seen)
+	markClassifierLost(policy, a.seen)
 	setAvailable(policy, a)
 	return nil
 }

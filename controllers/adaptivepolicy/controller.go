@@ -35,6 +35,7 @@ import (
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/status,verbs=update;patch
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=adaptivepolicies/finalizers,verbs=update
 // +kubebuilder:rbac:groups=transformersquared.dev,resources=basemodels;expertvectors,verbs=get;list;watch
+// +kubebuilder:rbac:groups=transformersquared.dev,resources=expertvectors,verbs=create;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=services,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch
@@ -107,6 +108,9 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	}
 	found, err := r.experts(ctx, policy)
 	if err != nil {
+		return status.Ready{}, nil, err
+	}
+	if err := r.trainClassifier(ctx, policy, choose(policy, base, found), found); err != nil {
 		return status.Ready{}, nil, err
 	}
 	chosen := choose(policy, base, found)

@@ -18,12 +18,18 @@ func minGain(policy *v1alpha1.AdaptivePolicy) v1alpha1.Gain {
 	return "0"
 }
 
-// gained reports whether an expert's score is as far above its base's as the
-// policy asks. An expert of which no scores are known was imported: whoever made
-// it has judged it. The numbers are compared as they are written.
+// gained reports whether an expert's score is as far above its base's as the policy
+// asks.
 func gained(policy *v1alpha1.AdaptivePolicy, expert *v1alpha1.ExpertVector) bool {
+	return above(expert, minGain(policy))
+}
+
+// above reports whether an expert's score is as far above its base's as is asked. An
+// expert of which no scores are known was imported: whoever made it has judged it. The
+// numbers are compared as they are written.
+func above(expert *v1alpha1.ExpertVector, asked v1alpha1.Gain) bool {
 	gain, known := status.Gain(expert)
-	least, ok := new(big.Rat).SetString(string(minGain(policy)))
+	least, ok := new(big.Rat).SetString(string(asked))
 	if !known || !ok {
 		return true
 	}

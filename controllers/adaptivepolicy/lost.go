@@ -41,7 +41,7 @@ func lost(chosen choice, seen []observation) error {
 	for i := range seen {
 		o := &seen[i]
 		var names []string
-		for _, ref := range chosen.set.Experts {
+		for _, ref := range chosen.set.Refs() {
 			if o.misses(ref.Name, v1alpha1.Digest(ref.Digest)) {
 				names = append(names, ref.Name)
 			}

@@ -76,6 +76,12 @@ type choice struct {
 	candidates []candidate
 	set        contract.ExpertSet
 	digest     string
+	// wanted are the experts that pass 1 is to choose from once all of them are there,
+	// and question is what it then asks: what a classifier has to be trained for.
+	wanted   []*v1alpha1.ExpertVector
+	question string
+	// classifier is what pass 1 is to run with; nil for the base.
+	classifier *classifier
 	// fits says that every wanted expert that has an artifact fits the base.
 	fits bool
 	// problem is what keeps the policy from being Ready, though it serves what
@@ -107,13 +113,17 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 		}
 	}
 
-	skills := map[string]string{}
+	skills, awaited := map[string]string{}, map[string]bool{}
 	weights := weighed(policy, base)
 	for i := range chosen.candidates {
 		c := &chosen.candidates[i]
 		problem := judge(c, policy, base)
 		if c.state == v1alpha1.ExpertMismatch {
 			chosen.fits = false
+		}
+		if wants(c, policy) && !awaited[c.expert.Spec.Skill] {
+			awaited[c.expert.Spec.Skill] = true
+			chosen.wanted = append(chosen.wanted, c.expert)
 		}
 		if c.served {
 			if other, taken := skills[c.expert.Spec.Skill]; taken && contract.ChoosesBySkill(chosen.set.Strategy) {
@@ -131,6 +141,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 		problems = append(problems, problem)
 	}
 	problems = append(problems, setFallback(&chosen, policy))
+	problems = append(problems, classify(&chosen, policy, base, found))
 	chosen.problem = status.First(problems...)
 	digest, err := chosen.set.Digest()
 	if err != nil {
@@ -138,6 +149,12 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 	chosen.digest = digest
 	return chosen
+}
+
+// wants reports whether a policy is to serve an expert sooner or later.
+func wants(c *candidate, policy *v1alpha1.AdaptivePolicy) bool {
+	return c.expert != nil && c.state != v1alpha1.ExpertBelowBaseline && c.expert.Spec.Role != v1alpha1.RoleDispatcher &&
+		c.expert.Spec.BaseModelRef.Name == policy.Spec.BaseModelRef.Name
 }
 
 func candidates(policy *v1alpha1.AdaptivePolicy, found map[string]*v1alpha1.ExpertVector) []candidate {
@@ -170,6 +187,20 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 		return status.Stall(v1alpha1.ReasonExpertOfAnotherBase,
 			"ExpertVector %s belongs to BaseModel %s, the policy to %s; take it out of spec.experts",
 			c.name, expert.Spec.BaseModelRef.Name, policy.Spec.BaseModelRef.Name)
+	case expert.Spec.Role == v1alpha1.RoleDispatcher:
+		c.state = v1alpha1.ExpertMismatch
+		return status.Stall(v1alpha1.ReasonDispatcher,
+			"ExpertVector %s has role Dispatcher: it chooses experts and answers nothing; take it out of spec.experts, or name it in spec.strategy.classifier.expertRef",
+			c.name)
+	}
+	return fitness(c, base, func() (bool, error) { return gained(policy, expert), belowGate(c, policy) })
+}
+
+// fitness is judge for an expert that is what the policy takes it for. gate says
+// whether it is good enough, and what is wrong if it is not.
+func fitness(c *candidate, base *v1alpha1.BaseModel, gate func() (bool, error)) error {
+	expert := c.expert
+	switch {
 	case expert.Status.Artifact == nil:
 		c.state = v1alpha1.ExpertNotReady
 		return status.Wait(v1alpha1.ReasonExpertsNotReady, "Waiting for ExpertVector %s: %s", c.name, status.Explain(expert))
@@ -178,9 +209,10 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 		return status.Wait(v1alpha1.ReasonDecompositionMismatch,
 			"ExpertVector %s scales decomposition %s, but BaseModel %s has %s. Waiting for its next run: %s",
 			c.name, expert.Status.DecompositionDigest, base.Name, base.Status.Decomposition.Digest, status.Explain(expert))
-	case !gained(policy, expert):
+	}
+	if good, problem := gate(); !good {
 		c.state = v1alpha1.ExpertBelowBaseline
-		return belowGate(c, policy)
+		return problem
 	}
 	c.served = true
 	if !status.IsReady(expert) {

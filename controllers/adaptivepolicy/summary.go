@@ -46,6 +46,7 @@ func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d depl
 	s.Devices = devices(seen)
 	s.Experts = expertStatuses(chosen, seen)
 	s.ExpertSummary = expertSummary(s.Experts)
+	classifierStatus(policy, chosen, seen)
 	s.Adaptation = adaptation(s.Adaptation, seen, now)
 }
 
@@ -197,10 +198,11 @@ func conclude(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d deplo
 	if ptr.Deref(policy.Spec.Serving.Replicas, 1) == 0 {
 		return status.Ready{Reason: v1alpha1.ReasonScaledToZero, Message: "No replica is asked for (spec.serving.replicas is 0)"}, nil
 	}
-	return status.Ready{
-		Reason: v1alpha1.ReasonServing, After: idleInterval,
-		Message: fmt.Sprintf("Every pod (%d) serves the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy)),
-	}, nil
+	message := fmt.Sprintf("Every pod (%d) serves the expected experts (%d) at %s", len(seen), len(chosen.set.Experts), desired.URL(policy))
+	if c := chosen.classifier; c != nil && c.stale(chosen.question) {
+		message += fmt.Sprintf(". Its classifier %s was trained for other skills (condition %s)", c.name, v1alpha1.ConditionClassifierCurrent)
+	}
+	return status.Ready{Reason: v1alpha1.ReasonServing, After: idleInterval, Message: message}, nil
 }
 
 // hasten makes sure that pods are asked again: soon while one of them has still

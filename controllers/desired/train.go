@@ -3,7 +3,6 @@ package desired
 import (
 	"errors"
 	"fmt"
-	"path"
 
 	"k8s.io/utils/ptr"
 
@@ -15,15 +14,6 @@ import (
 
 // importBackoff is how many failed pods of an import are replaced.
 const importBackoff = 3
-
-// datasetFile is the file name of a data set that a ConfigMap holds.
-const datasetFile = "data.jsonl"
-
-// Data set roles: folder names under contract.MountDataset, volume names too.
-const (
-	RoleTrain      = "train"
-	RoleValidation = "validation"
-)
 
 // Expert is the run that makes an expert: a training or an import. The digests
 // are those of the SHA-256 of the data sets that ConfigMaps hold, by role; they
@@ -54,15 +44,14 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	if err != nil {
 		return Run{}, err
 	}
-	trainSet, trainMount := dataset(pod, RoleTrain, training.Dataset.Train, digests)
-	validationSet, validationMount := dataset(pod, RoleValidation, training.Dataset.Validation, digests)
+	data := datasets(pod, &training.Dataset, digests)
 	spec := contract.TrainSpec{
 		Name: expert.Name, Skill: expert.Spec.Skill, DataDir: contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 		Modules:             moduleNames(training.Modules),
 		Objective:           objective,
-		Train:               trainSet, Validation: validationSet,
+		Train:               data.train, Validation: data.validation,
 		Reward: string(reward), Hyperparameters: hyper,
 	}
 	recipe, err := identify(expert, &spec)
@@ -71,17 +60,13 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	}
 	// What people call a data set, and what computes, does not make another run.
 	spec.Backend = on.name()
-	spec.Train.Name, spec.Validation.Name = datasetName(training.Dataset.Train), datasetName(training.Dataset.Validation)
+	nameDatasets(&spec, &training.Dataset)
 	container, err := pod.container(ContainerTrain, []string{"train"}, spec, true)
 	if err != nil {
 		return Run{}, err
 	}
 	container.WithPorts(adminPort())
-	for _, mount := range []*coreac.VolumeMountApplyConfiguration{trainMount, validationMount} {
-		if mount != nil {
-			container.WithVolumeMounts(mount)
-		}
-	}
+	container.WithVolumeMounts(data.mounts...)
 	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
 	if err != nil {
@@ -102,7 +87,9 @@ func objectiveOf(o v1alpha1.Objective) (name string, reward v1alpha1.Reward, err
 	switch {
 	case o.Type == v1alpha1.ObjectiveNextToken && o.NextToken != nil:
 		return contract.ObjectiveNextToken, o.NextToken.Reward, nil
-	case o.Type != v1alpha1.ObjectiveNextToken && o.Reinforce != nil:
+	case o.Type == v1alpha1.ObjectiveEvolution && o.Evolution != nil:
+		return contract.ObjectiveEvolution, o.Evolution.Reward, nil
+	case (o.Type == "" || o.Type == v1alpha1.ObjectiveReinforce) && o.Reinforce != nil:
 		return contract.ObjectiveReinforce, o.Reinforce.Reward, nil
 	default:
 		return "", "", fmt.Errorf("spec.training.objective: type %s has no member of its own", o.Type)
@@ -114,11 +101,15 @@ func objectiveOf(o v1alpha1.Objective) (name string, reward v1alpha1.Reward, err
 // called (its name, skill and description), how often it is tried, what computes and
 // with what resources makes no other run.
 func identify(expert *v1alpha1.ExpertVector, spec *contract.TrainSpec) (recipe string, err error) {
-	sets := expert.Spec.Training.Dataset
+	sets := &expert.Spec.Training.Dataset
 	same := *spec
 	same.Name, same.Skill = "", ""
 	if spec.RunID, err = Hash(expert.UID, same, claimNames(sets)); err != nil {
 		return "", err
+	}
+	if sets.Skills != nil {
+		same.Train, same.Validation = asAsked(same.Train, sets), asAsked(same.Validation, sets)
+		return Hash(expert.UID, same, claimNames(sets), configMaps(sets))
 	}
 	same.Train.Digest, same.Validation.Digest = string(sets.Train.Digest), string(sets.Validation.Digest)
 	return Hash(expert.UID, same, claimNames(sets), sets.Train.ConfigMap, sets.Validation.ConfigMap)
@@ -165,54 +156,4 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		labels: labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:    podSpec,
 	})
-}
-
-// dataset tells the runtime where a data set lies in its pod and mounts it.
-func dataset(pod *podBuilder, role string, d v1alpha1.Dataset, digests map[string]string,
-) (contract.DatasetSpec, *coreac.VolumeMountApplyConfiguration) {
-	spec := contract.DatasetSpec{
-		Digest: string(d.Digest), Format: string(d.Format), PromptTemplate: d.PromptTemplate, Limit: int(d.Limit),
-	}
-	folder := path.Join(contract.MountDataset, role)
-	switch {
-	case d.ConfigMap != nil:
-		spec.Path = path.Join(folder, datasetFile)
-		if spec.Digest == "" {
-			spec.Digest = digests[role]
-		}
-		return spec, pod.configMapKey(role, d.ConfigMap.Name, d.ConfigMap.Key, folder, datasetFile)
-	case d.PersistentVolumeClaim != nil:
-		spec.Path = inClaim(folder, d.PersistentVolumeClaim)
-		return spec, pod.claim(d.PersistentVolumeClaim.ClaimName, folder)
-	case d.HTTP != nil:
-		spec.URL = d.HTTP.URL
-	}
-	return spec, nil
-}
-
-// datasetName is what the runtime's messages call a data set, whose path in a pod
-// says nothing to people. An address says all by itself.
-func datasetName(d v1alpha1.Dataset) string {
-	switch {
-	case d.ConfigMap != nil:
-		return fmt.Sprintf("ConfigMap %s, key %s", d.ConfigMap.Name, d.ConfigMap.Key)
-	case d.PersistentVolumeClaim != nil:
-		return fmt.Sprintf("PersistentVolumeClaim %s, file %s", d.PersistentVolumeClaim.ClaimName, d.PersistentVolumeClaim.Path)
-	default:
-		return ""
-	}
-}
-
-// claimNames are the claims of the data sets: the path in a pod does not tell
-// one claim from another.
-func claimNames(d v1alpha1.TrainingDataset) []string {
-	names := make([]string, 0, 2)
-	for _, set := range []v1alpha1.Dataset{d.Train, d.Validation} {
-		if set.PersistentVolumeClaim != nil {
-			names = append(names, set.PersistentVolumeClaim.ClaimName)
-		} else {
-			names = append(names, "")
-		}
-	}
-	return names
 }

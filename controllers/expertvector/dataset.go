@@ -48,17 +48,13 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 	if expert.Spec.Training == nil {
 		return digests, nil
 	}
-	sets := expert.Spec.Training.Dataset
-	for _, set := range []struct {
-		role    string
-		dataset v1alpha1.Dataset
-	}{{desired.RoleTrain, sets.Train}, {desired.RoleValidation, sets.Validation}} {
-		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+set.role, set.dataset)
+	for _, part := range desired.Parts(&expert.Spec.Training.Dataset) {
+		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+part.Field, *part.Dataset)
 		if err != nil {
 			return nil, err
 		}
 		if digest != "" {
-			digests[set.role] = digest
+			digests[part.Role] = digest
 		}
 	}
 	return digests, nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -49,7 +50,7 @@ func reports(policies []v1alpha1.AdaptivePolicy, name string, digest v1alpha1.Di
 		if !p.DeletionTimestamp.IsZero() {
 			continue
 		}
-		for _, e := range p.Status.Experts {
+		for _, e := range served(p) {
 			if e.Name != name || e.Digest != digest {
 				continue
 			}
@@ -66,6 +67,15 @@ func reports(policies []v1alpha1.AdaptivePolicy, name string, digest v1alpha1.Di
 	}
 	r.found = r.found && r.missedBy == ""
 	return r
+}
+
+// served are a policy's experts, and its classifier as one of them.
+func served(p *v1alpha1.AdaptivePolicy) []v1alpha1.PolicyExpertStatus {
+	c := p.Status.Classifier
+	if c == nil {
+		return p.Status.Experts
+	}
+	return append(slices.Clone(p.Status.Experts), v1alpha1.PolicyExpertStatus{Name: c.Expert, State: c.State, Digest: c.Digest})
 }
 
 // judgeStored decides about an artifact by its condition Stored (an empty one

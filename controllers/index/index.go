@@ -5,6 +5,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 )
 
 // Names of the indexes.
@@ -26,7 +28,8 @@ const (
 	ByDataset = "spec.training.dataset.configMap.name"
 	// ByExamples finds AdaptivePolicies by a ConfigMap that holds their examples.
 	ByExamples = "spec.strategy.fewShot.dataset.configMap.name"
-	// ByExpert finds AdaptivePolicies by the ExpertVectors that their status names.
+	// ByExpert finds AdaptivePolicies by the ExpertVectors that their status names, the
+	// classifier among them.
 	ByExpert = "status.experts.name"
 	// ByClaim finds BaseModels by the existing claim that they use.
 	ByClaim = "spec.storage.existingClaim"
@@ -57,8 +60,12 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExpert, func(o client.Object) []string {
 			var names []string
-			for _, e := range o.(*v1alpha1.AdaptivePolicy).Status.Experts {
+			status := &o.(*v1alpha1.AdaptivePolicy).Status
+			for _, e := range status.Experts {
 				names = append(names, e.Name)
+			}
+			if c := status.Classifier; c != nil && !slices.Contains(names, c.Expert) {
+				names = append(names, c.Expert)
 			}
 			return names
 		}},
@@ -82,10 +89,9 @@ func Datasets(expert *v1alpha1.ExpertVector) []string {
 		return nil
 	}
 	var names []string
-	sets := expert.Spec.Training.Dataset
-	for _, set := range []v1alpha1.Dataset{sets.Train, sets.Validation} {
-		if set.ConfigMap != nil && (len(names) == 0 || names[0] != set.ConfigMap.Name) {
-			names = append(names, set.ConfigMap.Name)
+	for _, part := range desired.Parts(&expert.Spec.Training.Dataset) {
+		if ref := part.Dataset.ConfigMap; ref != nil && !slices.Contains(names, ref.Name) {
+			names = append(names, ref.Name)
 		}
 	}
 	return names
@@ -162,6 +168,9 @@ func ExpertsOf() handler.EventHandler {
 				requests = append(requests, request(policy.Namespace, e.Name)...)
 			}
 		}
+		if c := policy.Status.Classifier; c != nil && c.Digest != "" {
+			requests = append(requests, request(policy.Namespace, c.Expert)...)
+		}
 		return requests
 	})
 }
@@ -177,13 +186,18 @@ func concerns(policy *v1alpha1.AdaptivePolicy, expert *v1alpha1.ExpertVector) bo
 			return true
 		}
 	}
-	return policy.Spec.BaseModelRef.Name == expert.Spec.BaseModelRef.Name && Selects(policy, expert)
+	if c := policy.Status.Classifier; c != nil && c.Expert == expert.Name {
+		return true
+	}
+	return policy.ClassifierName() == expert.Name ||
+		policy.Spec.BaseModelRef.Name == expert.Spec.BaseModelRef.Name && Selects(policy, expert)
 }
 
 // Selects reports whether a policy's selector matches an expert's labels. A
-// selector that is no valid one matches nothing.
+// selector that is no valid one matches nothing, and none finds a dispatcher: that
+// answers no requests.
 func Selects(policy *v1alpha1.AdaptivePolicy, expert *v1alpha1.ExpertVector) bool {
-	if policy.Spec.ExpertSelector == nil {
+	if policy.Spec.ExpertSelector == nil || expert.Spec.Role == v1alpha1.RoleDispatcher {
 		return false
 	}
 	selector, err := metav1.LabelSelectorAsSelector(policy.Spec.ExpertSelector)

@@ -19,9 +19,10 @@ import (
 // Scorer is what pass 1 needs of an engine.
 type Scorer interface {
 	// Score returns for each label Σ log p(labelᵢ | prompt, label₍<ᵢ₎), the
-	// log-likelihood that the model continues the prompt by exactly the label. It runs
-	// with these weights, as in Decision.Weights: the base's if there are none.
-	Score(ctx context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error)
+	// log-likelihood that the model continues the prompt by exactly the label. with
+	// are the weights that it runs with, α by expert name: one of the strategy's
+	// Needs.Mixtures, or none for the base.
+	Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error)
 }
 
 // Encoder turns text into the tokens of a conversation.
@@ -72,6 +73,9 @@ type Reading struct {
 	// Threshold is what the probability of the most likely label has to reach; 0
 	// means that there is none.
 	Threshold float64
+	// With are the weights that the model read it with, α by expert name; none for
+	// the base.
+	With map[string]float64
 }
 
 // Label is one of the answers that pass 1 compares.
@@ -94,8 +98,8 @@ type Needs struct {
 	// beforehand, which then is always the first of Mixtures; 2 where Decide lets it
 	// be read once more.
 	Passes int
-	// Mixtures are the α by expert name that Decide may choose, or have a request
-	// read with, those that are wanted most first; an empty one is the base, which is
+	// Mixtures are the α by expert name that Decide may choose, or ask the Scorer
+	// for, those that are wanted most first; an empty one is the base, which is
 	// possible in any case.
 	Mixtures []map[string]float64
 	// Layers are the first mixture's α by layer, as in Decision.
@@ -136,9 +140,10 @@ type kind struct {
 
 // kinds are all strategies, by their names in the contract.
 var kinds = map[string]kind{
-	contract.StrategyFewShot: {validate: validateFewShot, make: newFewShot},
-	contract.StrategyFixed:   {make: newFixed},
-	contract.StrategyPrompt:  {validate: validatePrompt, make: newPrompt},
+	contract.StrategyClassifier: {validate: validateClassifier, make: newClassifier},
+	contract.StrategyFewShot:    {validate: validateFewShot, make: newFewShot},
+	contract.StrategyFixed:      {make: newFixed},
+	contract.StrategyPrompt:     {validate: validatePrompt, make: newPrompt},
 }
 
 // Names lists the strategies that there are.
@@ -162,7 +167,9 @@ func Validate(set contract.ExpertSet) error {
 	problems.add(!known, "strategy %q is unknown: use %s", set.Strategy, strings.Join(Names(), " or "))
 	problems.add(len(set.Experts) > contract.MaxExperts, "%d experts, at most %d are allowed", len(set.Experts), contract.MaxExperts)
 	names := map[string]bool{}
-	for i, e := range set.Experts {
+	problems.add(set.Classifier != nil && set.Strategy != contract.StrategyClassifier,
+		"a classifier is of no use to strategy %s: use strategy %s", set.Strategy, contract.StrategyClassifier)
+	for i, e := range set.Refs() {
 		problems.add(e.Name == "", "expert %d has no name", i)
 		problems.add(e.Name == contract.BaseName || e.Name == contract.OthersLabel,
 			"expert %q: the name is reserved, rename the expert", e.Name)
@@ -172,13 +179,19 @@ func Validate(set contract.ExpertSet) error {
 		problems.add(math.IsNaN(e.Weight) || math.IsInf(e.Weight, 0) || e.Weight < 0,
 			"expert %q: weight %v, must be 0 or more", e.Name, e.Weight)
 	}
+	if set.Classifier != nil {
+		delete(names, set.Classifier.Name) // It answers nothing.
+	}
 	problems.add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
 		"fallback %q is none of the experts", set.Fallback)
 	if chosen.validate != nil {
 		problems = append(problems, chosen.validate(set)...)
 	}
-	return errors.Join(problems...)
+	return joined(problems)
 }
+
+// joined is one error of all problems, nil of none.
+func joined(p problems) error { return errors.Join(p...) }
 
 // problems are what is wrong with a set.
 type problems []error

@@ -3,7 +3,6 @@ package adapt_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -41,16 +40,14 @@ func tokens(s string) []int32 {
 type scorer struct {
 	scores []float64
 	err    error
+	with   map[string]float64
 	prompt string
 	labels []string
 	calls  int
 }
 
-func (s *scorer) Score(_ context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
+func (s *scorer) Score(_ context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
 	s.calls++
-	if len(weights) > 0 {
-		return nil, fmt.Errorf("asked to read with %v: pass 1 is the base's", weights)
-	}
 	text := func(ids []int32) string {
 		var b strings.Builder
 		for _, id := range ids {
@@ -62,7 +59,7 @@ func (s *scorer) Score(_ context.Context, weights map[string]float64, prompt []i
 		}
 		return b.String()
 	}
-	s.prompt, s.labels = text(prompt), nil
+	s.with, s.prompt, s.labels = with, text(prompt), nil
 	for _, l := range labels {
 		s.labels = append(s.labels, text(l))
 	}

@@ -5,108 +5,74 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// Places in a prompt template.
-const (
-	placeSkills = "{skills}"
-	placePrompt = "{prompt}"
-)
-
 // prompt shows the model the skills' descriptions and the request, and chooses
 // the label that the model finds most likely, or mixes the few most likely.
 type prompt struct {
+	*Question
 	reader
-	template string
-	skills   string  // Replaces placeSkills.
-	tokens   int     // Of a request, at most.
+	strategy string
+	// with are the weights that pass 1 runs with, by expert name; none for the base.
+	with     map[string]float64
 	least    float64 // Probability of the most likely label.
 	mixed    int     // Labels, at most.
 	fallback string
 
-	names  []string  // By label: expert names, then contract.OthersLabel.
-	texts  []string  // Skill names, then contract.OthersLabel.
-	labels [][]int32 // The tokens of texts.
+	names []string // By label: expert names, then contract.OthersLabel.
 }
 
-// validatePrompt checks what pass 1 needs: that it sees the request, and can tell
-// the experts apart.
+// validatePrompt checks what pass 1 needs: that it sees the request, can tell the
+// experts apart, and that its bounds are some.
 func validatePrompt(set contract.ExpertSet) []error {
-	var problems problems
-	skills := map[string]string{}
-	for _, e := range set.Experts {
-		skill := oneLine(e.Skill)
-		problems.add(skill == "", "expert %q has no skill, by which pass 1 would choose it", e.Name)
-		problems.add(strings.EqualFold(skill, contract.OthersLabel), "expert %q: skill %q is reserved for the base weights", e.Name, skill)
-		other, taken := skills[skill]
-		problems.add(taken && skill != "", "experts %q and %q have the same skill %q: pass 1 could not tell them apart", other, e.Name, skill)
-		skills[skill] = e.Name
+	names := make([]string, len(set.Experts))
+	for i, e := range set.Experts {
+		names[i] = e.Name
 	}
-	problems.add(set.PromptTemplate != "" && !strings.Contains(set.PromptTemplate, placePrompt),
-		"promptTemplate has no %s: pass 1 would not see the request", placePrompt)
-	problems.add(set.RequestTokens < 0, "requestTokens is %d, must be 0 or more", set.RequestTokens)
+	problems := validatePass1(set.Pass1(), names)
 	problems.add(!(set.MinProbability >= 0 && set.MinProbability <= 1), // NaN is neither.
 		"minProbability is %v, must be from 0 to 1", set.MinProbability)
 	problems.add(set.TopK < 0 || set.TopK > contract.MaxTopK, "topK is %d, must be from 1 to %d", set.TopK, contract.MaxTopK)
 	return problems
 }
 
-func newPrompt(set contract.ExpertSet, r reader) (Strategy, error) {
-	p := &prompt{
-		reader: r, template: cmp.Or(set.PromptTemplate, contract.DefaultPromptTemplate),
-		tokens: cmp.Or(set.RequestTokens, contract.DefaultRequestTokens),
-		least:  set.MinProbability, mixed: cmp.Or(set.TopK, 1), fallback: set.Fallback,
-	}
-	var lines []string
-	label := func(name, text string) error {
-		tokens, err := r.encoder.Answer(text)
-		if err != nil {
-			return fmt.Errorf("label %q of pass 1: %w", text, err)
-		}
-		if len(tokens) == 0 {
-			return fmt.Errorf("label %q of pass 1 has no tokens", text)
-		}
-		p.names, p.texts, p.labels = append(p.names, name), append(p.texts, text), append(p.labels, tokens)
-		return nil
-	}
-	for _, e := range set.Experts {
-		skill := oneLine(e.Skill)
-		line := "- " + skill
-		if d := oneLine(e.Description); d != "" {
-			line += ": " + d
-		}
-		lines = append(lines, line)
-		if err := label(e.Name, skill); err != nil {
-			return nil, err
-		}
-	}
-	if err := label(contract.OthersLabel, contract.OthersLabel); err != nil {
+func newPrompt(set contract.ExpertSet, r reader) (Strategy, error) { return readingPrompt(set, r) }
+
+// readingPrompt makes the strategy Prompt of a set.
+func readingPrompt(set contract.ExpertSet, r reader) (*prompt, error) {
+	q, err := newQuestion(set.Pass1(), r.encoder)
+	if err != nil {
 		return nil, err
 	}
-	p.skills = strings.Join(append(lines, contract.OthersLine), "\n")
+	p := &prompt{
+		Question: q, reader: r, strategy: contract.StrategyPrompt,
+		least: set.MinProbability, mixed: cmp.Or(set.TopK, 1), fallback: set.Fallback,
+	}
+	for _, e := range set.Experts {
+		p.names = append(p.names, e.Name)
+	}
+	p.names = append(p.names, contract.OthersLabel)
 	return p, nil
 }
 
 // Name implements Strategy.
-func (*prompt) Name() string { return contract.StrategyPrompt }
+func (p *prompt) Name() string { return p.strategy }
 
 // Needs implements Strategy.
 func (p *prompt) Needs() Needs {
 	n := Needs{Passes: 2, Blends: p.mixed > 1}
+	if len(p.with) > 0 { // Of every request.
+		n.Mixtures = append(n.Mixtures, maps.Clone(p.with))
+	}
 	for _, name := range p.names[:len(p.names)-1] {
 		n.Mixtures = append(n.Mixtures, single(name).Weights)
 	}
 	return n
-}
-
-// message renders the template. Placeholders in the request stay text, because
-// the replacer never looks at what it has replaced.
-func (p *prompt) message(request string) string {
-	return strings.NewReplacer(placeSkills, p.skills, placePrompt, request).Replace(p.template)
 }
 
 // Decide implements Strategy: one prefill, then the likelihood of each label.
@@ -126,7 +92,7 @@ func (p *prompt) Decide(ctx context.Context, request string) (Decision, error) {
 	}
 	probabilities := softmax(scores)
 	d := p.choose(scores, probabilities)
-	d.Reading = &Reading{Tokens: tokens, Threshold: p.least}
+	d.Reading = &Reading{Tokens: tokens, Threshold: p.least, With: maps.Clone(p.with)}
 	d.Probabilities = make(map[string]float64, len(scores))
 	for i, q := range probabilities {
 		d.Probabilities[p.names[i]] = q
@@ -187,15 +153,11 @@ func (p *prompt) choose(scores, probabilities []float64) Decision {
 // score returns the log-likelihood of each label, and how many tokens the prompt
 // had.
 func (p *prompt) score(ctx context.Context, request string) (scores []float64, tokens int, err error) {
-	excerpt, err := p.encoder.Excerpt(request, p.tokens)
+	ids, err := p.Prompt(request)
 	if err != nil {
-		return nil, 0, fmt.Errorf("encoding the request for pass 1: %w", err)
+		return nil, 0, err
 	}
-	ids, err := p.encoder.Prompt(p.message(excerpt))
-	if err != nil {
-		return nil, 0, fmt.Errorf("encoding the prompt of pass 1: %w", err)
-	}
-	if scores, err = p.scorer.Score(ctx, nil, ids, p.labels); err != nil {
+	if scores, err = p.scorer.Score(ctx, p.with, ids, p.labels); err != nil {
 		return nil, 0, err
 	}
 	if len(scores) != len(p.labels) {

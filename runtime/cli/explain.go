@@ -69,7 +69,7 @@ func (f *explainFlags) run(cmd *cobra.Command, env *Env) error {
 	if f.url != "" {
 		// What a server serves is not for its clients to say.
 		for _, name := range []string{
-			"decomposition", "expert", "describe", "strategy", "fallback", "prompt-template", "request-tokens",
+			"decomposition", "expert", "classifier", "describe", "strategy", "fallback", "prompt-template", "request-tokens",
 			"min-probability", "top-k", "context", "backend", "threads", "dtype",
 		} {
 			if cmd.Flags().Changed(name) {
@@ -226,6 +226,9 @@ func printExplanation(w io.Writer, e contract.Explanation) error {
 	line("Strategy", "%s", e.Strategy)
 	line("Answers", "%s", e.Expert)
 	line("Why", "%s", e.Why)
+	if e.Classifier != "" {
+		line("Classifier", "%s", e.Classifier)
+	}
 	if e.Fallback != "" {
 		line("Fallback", "%s", e.Fallback)
 	}

@@ -332,6 +332,9 @@ func (i *inspection) print(w io.Writer) error {
 		line("Skill", "%s", e.Skill)
 		line("Base model", "%s", e.BaseDigest)
 		line("Decomposition", "%s", e.DecompositionDigest)
+		if e.Pass1Digest != "" {
+			line("Dispatches", "for the question of pass 1 %s", e.Pass1Digest)
+		}
 		line("Score", "%.4f on validation (base %.4f)", e.Score, e.BaselineScore)
 		if e.Method != string(expert.SVF) {
 			line("Method", "%s, %d numbers for %d matrices", e.Method, e.Values, e.Matrices)

@@ -24,6 +24,7 @@ type setFlags struct {
 	strategy       string
 	fallback       string
 	template       string
+	classifier     string
 	descriptions   []string
 	requestTokens  int
 	minProbability float64
@@ -40,6 +41,7 @@ func (f *setFlags) registerSet(flags *pflag.FlagSet) {
 	flags.StringVar(&f.decomposition, "decomposition", "", "`DIR` of the model's decomposition; without it, it is looked for beside the model and the experts")
 	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
 	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: "+strings.Join(adapt.Names(), " or "))
+	flags.StringVar(&f.classifier, "classifier", "", "folder or file of the expert that pass 1 runs with, `[NAME=]DIR`, for the strategy Classifier")
 	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
 	flags.StringVar(&f.template, "prompt-template", "", "`TEXT` of pass 1, with {skills} and {prompt}")
 	flags.IntVar(&f.requestTokens, "request-tokens", 0, "tokens of a longer request that pass 1 looks at; 0 means "+strconv.Itoa(contract.DefaultRequestTokens))
@@ -79,25 +81,25 @@ func (f *setFlags) server() (server.Config, error) {
 	}
 	places := map[string]string{}
 	for i, e := range f.experts {
-		ref, path, err := f.expertRef(e)
-		if err != nil {
-			return c, err
-		}
-		v, err := expert.Read(path)
+		ref, path, err := f.expertRef("--expert", e)
 		if err != nil {
 			return c, err
 		}
 		f.experts[i] = path // Where findDecomposition looks.
-		if c.DecompositionDir == "" {
-			if c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest); err != nil {
-				return c, err
-			}
+		if ref, err = f.locate(&c, ref, path); err != nil {
+			return c, err
 		}
-		ref.Name = cmp.Or(ref.Name, v.Manifest.Skill)
-		ref.Digest, ref.Skill, ref.Description = v.Manifest.Digest, v.Manifest.Skill, descriptions[ref.Name]
+		ref.Description = descriptions[ref.Name]
 		delete(descriptions, ref.Name)
 		places[ref.Digest] = path
 		set.Experts = append(set.Experts, ref)
+	}
+	if f.classifier != "" {
+		ref, err := f.classifierRef(&c, places)
+		if err != nil {
+			return c, err
+		}
+		set.Classifier = &ref
 	}
 	for name := range descriptions {
 		return c, usagef("--describe names %q, which no --expert does", name)
@@ -106,16 +108,49 @@ func (f *setFlags) server() (server.Config, error) {
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
 		path, ok := places[ref.Digest]
 		if !ok {
-			return "", failure.Permanentf(contract.ReasonUsage, "expert %q (%s) is none of those given by --expert", ref.Name, ref.Digest)
+			return "", failure.Permanentf(contract.ReasonUsage, "expert %q (%s) is none of those given by --expert and --classifier", ref.Name, ref.Digest)
 		}
 		return path, nil
 	}
 	return c, nil
 }
 
+// locate reads what the file of an expert says, and looks for the decomposition
+// that it scales where none is known yet.
+func (f *setFlags) locate(c *server.Config, ref contract.ExpertRef, path string) (contract.ExpertRef, error) {
+	v, err := expert.Read(path)
+	if err != nil {
+		return ref, err
+	}
+	if c.DecompositionDir == "" {
+		c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest)
+	}
+	ref.Name = cmp.Or(ref.Name, v.Manifest.Skill)
+	ref.Digest, ref.Skill = v.Manifest.Digest, v.Manifest.Skill
+	return ref, err
+}
+
+// classifierRef reads --classifier. It may be without a name whatever the command:
+// requests do not name it.
+func (f *setFlags) classifierRef(c *server.Config, places map[string]string) (contract.ExpertRef, error) {
+	named := setFlags{unnamed: true}
+	ref, path, err := named.expertRef("--classifier", f.classifier)
+	if err != nil {
+		return ref, err
+	}
+	if ref.Weight != 0 {
+		return ref, usagef("--classifier %q has a weight: pass 1 runs with nothing else", f.classifier)
+	}
+	f.experts = append(f.experts, path) // As above.
+	if ref, err = f.locate(c, ref, path); err == nil {
+		places[ref.Digest] = path
+	}
+	return ref, err
+}
+
 // expertRef parses NAME=PATH or NAME=PATH:WEIGHT, without the name where it may be
 // missing.
-func (f *setFlags) expertRef(s string) (contract.ExpertRef, string, error) {
+func (f *setFlags) expertRef(flag, s string) (contract.ExpertRef, string, error) {
 	name, path, ok := strings.Cut(s, "=")
 	if f.unnamed && (!ok || strings.Contains(name, "/")) {
 		name, path, ok = "", s, true
@@ -123,7 +158,7 @@ func (f *setFlags) expertRef(s string) (contract.ExpertRef, string, error) {
 		ok = false
 	}
 	if !ok || path == "" {
-		return contract.ExpertRef{}, "", usagef("--expert %q is not NAME=DIR", s)
+		return contract.ExpertRef{}, "", usagef("%s %q is not NAME=DIR", flag, s)
 	}
 	ref := contract.ExpertRef{Name: name}
 	if head, tail, ok := cutLast(path, ":"); ok {

@@ -120,4 +120,7 @@ type ExpertManifest struct {
 	// model and of this expert.
 	BaselineScore float64 `json:"baselineScore"`
 	Score         float64 `json:"score"`
+	// Pass1Digest is that of the question which a classifier was trained to answer
+	// (Pass1.Digest); empty for an expert that is none, or of which it is not known.
+	Pass1Digest string `json:"pass1Digest,omitempty"`
 }

@@ -64,6 +64,8 @@ const (
 	FormatMATH      = "MATH"
 	FormatChat      = "Chat"
 	FormatPairs     = "Pairs"
+	// FormatSkills is no format of a file: see DatasetSpec.Skills.
+	FormatSkills = "Skills"
 )
 
 // Rewards.
@@ -82,9 +84,10 @@ type DatasetSpec struct {
 	// train.jsonl"; empty means its path or address. It has no part in what a run
 	// is, nor in its RunID.
 	Name string `json:"name,omitempty"`
-	// Exactly one of Path and URL is set.
-	Path string `json:"path,omitempty"`
-	URL  string `json:"url,omitempty"`
+	// Exactly one of Path, URL and Skills is set; Skills with FormatSkills.
+	Path   string      `json:"path,omitempty"`
+	URL    string      `json:"url,omitempty"`
+	Skills *SkillsSpec `json:"skills,omitempty"`
 	// Digest, when set, is the SHA-256 that the file must have.
 	Digest string `json:"digest,omitempty"`
 	Format string `json:"format"`
@@ -107,7 +110,7 @@ type TrainSpec struct {
 	BaseDigest          string      `json:"baseDigest"`
 	DecompositionDigest string      `json:"decompositionDigest"`
 	Modules             []string    `json:"modules,omitempty"` // subset of the decomposition's; empty means all
-	Objective           string      `json:"objective"`         // Reinforce or NextToken
+	Objective           string      `json:"objective"`         // Reinforce, NextToken or Evolution
 	Train               DatasetSpec `json:"train"`
 	Validation          DatasetSpec `json:"validation"`
 	Reward              string      `json:"reward"`
@@ -128,6 +131,7 @@ const (
 	BaselineGroup           = "Group"
 	ObjectiveReinforce      = "Reinforce"
 	ObjectiveNextToken      = "NextToken"
+	ObjectiveEvolution      = "Evolution"
 	MethodSVF               = "SVF"
 	MethodLoRA              = "LoRA"
 	MethodDoRA              = "DoRA"
@@ -137,8 +141,9 @@ const (
 // Hyper holds a run's hyperparameters; DefaultHyper has the paper's values.
 type Hyper struct {
 	Parameterization string `json:"parameterization"`
-	// Iterations is the number of optimiser steps, at most: a validation score of
-	// 1 ends the run, since none is better and the earliest of equals is kept.
+	// Iterations is the number of optimiser steps, or of generations, at most: a
+	// validation score of 1 ends the run, since none is better and the earliest of equals
+	// is kept.
 	Iterations   int     `json:"iterations"`
 	BatchSize    int     `json:"batchSize"`
 	LearningRate float64 `json:"learningRate"`
@@ -160,8 +165,8 @@ type Hyper struct {
 	Patience int    `json:"patience"`
 	Seed     uint64 `json:"seed"`
 	// DType is what matrices are kept as while an expert is trained: DTypeF32, which
-	// empty means, or DTypeBF16, which trains faster and rounds. z and its optimiser
-	// are float32 always.
+	// empty means, or DTypeBF16, which trains faster and rounds; of ObjectiveEvolution,
+	// which needs no gradients, also DTypeInt8. z and its optimiser are float32 always.
 	DType string `json:"dtype,omitempty"`
 	// Method is what is trained; empty means MethodSVF. Rank and Alpha are of MethodLoRA
 	// and MethodDoRA: W + Alpha/Rank·B·A.
@@ -170,6 +175,12 @@ type Hyper struct {
 	Alpha  float64 `json:"alpha,omitempty"`
 	// GroupSize is how many answers each question gets, of BaselineGroup.
 	GroupSize int `json:"groupSize,omitempty"`
+	// Population is the number of candidates in a generation of ObjectiveEvolution,
+	// Sigma the standard deviation of each number in the first one, and TruncatedRank how
+	// many leading singular values of each matrix are searched; 0 is all.
+	Population    int     `json:"population,omitempty"`
+	Sigma         float64 `json:"sigma,omitempty"`
+	TruncatedRank int     `json:"truncatedRank,omitempty"`
 }
 
 // DefaultHyper returns the hyperparameters of the paper (section 4 and
@@ -246,6 +257,8 @@ type ExpertResult struct {
 	BaseDigest          string         `json:"baseDigest"`
 	DecompositionDigest string         `json:"decompositionDigest"`
 	Training            *TrainProgress `json:"training,omitempty"`
+	// Pass1Digest is as in ExpertManifest.
+	Pass1Digest string `json:"pass1Digest,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the

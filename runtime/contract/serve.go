@@ -10,12 +10,13 @@ import (
 
 // Strategies of adaptation.
 const (
-	StrategyPrompt = "Prompt"
-	StrategyFixed  = "Fixed"
+	StrategyPrompt     = "Prompt"
+	StrategyClassifier = "Classifier"
+	StrategyFixed      = "Fixed"
 )
 
 // choosesBySkill are the strategies that tell experts apart by their skills.
-var choosesBySkill = map[string]bool{StrategyPrompt: true}
+var choosesBySkill = map[string]bool{StrategyPrompt: true, StrategyClassifier: true}
 
 // ChoosesBySkill reports whether a strategy tells experts apart by their skills,
 // so that no two of a set may have the same.
@@ -93,17 +94,20 @@ type ServeSpec struct {
 type ExpertSet struct {
 	Strategy string      `json:"strategy"` // One of the Strategy constants but StrategyPinned.
 	Experts  []ExpertRef `json:"experts"`
-	// PromptTemplate is for StrategyPrompt; empty means DefaultPromptTemplate.
+	// Classifier is the expert that pass 1 of StrategyClassifier runs with, which
+	// answers no request and can be pinned by none.
+	Classifier *ExpertRef `json:"classifier,omitempty"`
+	// PromptTemplate is for StrategyPrompt and StrategyClassifier, as are the three
+	// after it; empty means DefaultPromptTemplate.
 	PromptTemplate string `json:"promptTemplate,omitempty"`
-	// RequestTokens is how many tokens of a longer request StrategyPrompt looks at,
-	// half of them from its beginning and half from its end; 0 means
-	// DefaultRequestTokens.
+	// RequestTokens is how many tokens of a longer request pass 1 looks at, half of
+	// them from its beginning and half from its end; 0 means DefaultRequestTokens.
 	RequestTokens int `json:"requestTokens,omitempty"`
-	// MinProbability is what the probability of StrategyPrompt's most likely label,
-	// be it OthersLabel, has to reach: below it Fallback answers. 0 means that
+	// MinProbability is what the probability of pass 1's most likely label, be it
+	// OthersLabel, has to reach: below it Fallback answers. 0 means that
 	// there is no such bound, 1 is the most.
 	MinProbability float64 `json:"minProbability,omitempty"`
-	// TopK is how many of its most likely labels StrategyPrompt mixes, at most, by
+	// TopK is how many of the most likely labels of pass 1 are mixed, at most, by
 	// their probabilities among themselves, rounded to sixteenths; OthersLabel's
 	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
 	// the most.
@@ -150,8 +154,8 @@ type ServingStatus struct {
 	// Error says why the desired set is not served, or not all of it; nil while it
 	// is being loaded for the first time, and once it is served.
 	Error *LoadError `json:"error,omitempty"`
-	// Experts are those of the desired set, in its order, and then those that are
-	// served until it is loaded.
+	// Experts are those of the desired set, in its order, the classifier last, and
+	// then those that are served until it is loaded.
 	Experts  []ServedExpert `json:"experts"`
 	Requests int64          `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
@@ -252,6 +256,9 @@ type Explanation struct {
 	Fallback string             `json:"fallback,omitempty"`
 	// Why says in words what led to the choice.
 	Why string `json:"why"`
+	// Classifier is the expert that pass 1 ran with; empty for the base weights, and
+	// where there was no pass 1.
+	Classifier string `json:"classifier,omitempty"`
 	// Labels are what pass 1 chose from, in the order of the set.
 	Labels []ExplainedLabel `json:"labels,omitempty"`
 	// MinProbability is what the most likely label had to reach; 0 is no bound.

@@ -26,7 +26,8 @@ const File = "expert.safetensors"
 // format is the version of File.
 const format = "t2-expert/1"
 
-// Keys of File's metadata, besides format. The scores are optional.
+// Keys of File's metadata, besides format. The scores are optional; the question of
+// pass 1 is a classifier's alone.
 const (
 	metaBase          = "baseDigest"
 	metaDecomposition = "decompositionDigest"
@@ -34,6 +35,7 @@ const (
 	metaMethod        = "method"
 	metaBaseline      = "baselineScore"
 	metaScore         = "score"
+	metaPass1         = "pass1Digest"
 )
 
 // maxBytes bounds File. Llama-3.1-405B has 4 M singular values.
@@ -77,7 +79,7 @@ func ReadContext(ctx context.Context, path string) (Adapter, error) {
 	if err != nil {
 		return Adapter{}, err
 	}
-	if v.Manifest.BaseDigest != m.BaseDigest || v.Manifest.DecompositionDigest != m.DecompositionDigest || v.Manifest.Skill != m.Skill {
+	if v.Manifest.BaseDigest != m.BaseDigest || v.Manifest.DecompositionDigest != m.DecompositionDigest || v.Manifest.Skill != m.Skill || v.Manifest.Pass1Digest != m.Pass1Digest {
 		return Adapter{}, failure.Permanentf(contract.ReasonInvalidExpert, "manifest of %s and its %s disagree about base, decomposition or skill", path, File)
 	}
 	v.Manifest = m
@@ -145,7 +147,12 @@ func from(f *checkpoint.File) (Adapter, error) {
 	if !slices.Contains(Methods(), method) {
 		return Adapter{}, fmt.Errorf("is made by method %q; this runtime knows %s", method, methodNames())
 	}
-	m := contract.ExpertManifest{BaseDigest: meta[metaBase], DecompositionDigest: meta[metaDecomposition], Skill: meta[metaSkill]}
+	m := contract.ExpertManifest{
+		BaseDigest: meta[metaBase], DecompositionDigest: meta[metaDecomposition], Skill: meta[metaSkill], Pass1Digest: meta[metaPass1],
+	}
+	if m.Pass1Digest != "" && !contract.ValidDigest(m.Pass1Digest) {
+		return Adapter{}, fmt.Errorf("metadata %s is %q, which is no digest", metaPass1, m.Pass1Digest)
+	}
 	for key, digest := range map[string]string{metaBase: m.BaseDigest, metaDecomposition: m.DecompositionDigest} {
 		if !contract.ValidDigest(digest) {
 			return Adapter{}, fmt.Errorf("metadata %s is %q, which is no digest", key, digest)
@@ -174,8 +181,8 @@ func from(f *checkpoint.File) (Adapter, error) {
 
 // Write publishes an expert under root/contract.DirExperts: its z, the
 // extra files (by name; each is written by its function) and a manifest, which
-// is returned. Of v.Manifest, BaseDigest, DecompositionDigest, Skill and the
-// scores are used.
+// is returned. Of v.Manifest, BaseDigest, DecompositionDigest, Skill, Pass1Digest
+// and the scores are used.
 func Write(root string, v Adapter, extraFiles map[string]func(io.Writer) error) (contract.ExpertManifest, error) {
 	m, err := write(root, v, extraFiles)
 	if err != nil {
@@ -232,10 +239,14 @@ func WriteFile(path string, v Adapter) error {
 	if method == "" {
 		method = SVF
 	}
-	return checkpoint.WriteSafetensors(path, v.tensors(), tensor.F32, map[string]string{
+	meta := map[string]string{
 		metaFormat: format, metaMethod: string(method), metaSkill: m.Skill,
 		metaBase: m.BaseDigest, metaDecomposition: m.DecompositionDigest,
 		metaBaseline: strconv.FormatFloat(m.BaselineScore, 'g', -1, 64),
 		metaScore:    strconv.FormatFloat(m.Score, 'g', -1, 64),
-	})
+	}
+	if m.Pass1Digest != "" {
+		meta[metaPass1] = m.Pass1Digest
+	}
+	return checkpoint.WriteSafetensors(path, v.tensors(), tensor.F32, meta)
 }

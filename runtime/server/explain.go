@@ -3,8 +3,11 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -64,6 +67,7 @@ func (s *Server) Explain(ctx context.Context, body []byte) (contract.Explanation
 	}
 	e.Pass1Tokens, e.MinProbability = d.Reading.Tokens, d.Reading.Threshold
 	e.Labels = explained(d.Reading.Labels)
+	e.Classifier = strings.Join(slices.Sorted(maps.Keys(d.Reading.With)), "+")
 	return e, nil
 }
 
@@ -126,6 +130,9 @@ func (t target) why(d adapt.Decision) string {
 		}
 	}
 	found := fmt.Sprintf("pass 1 finds the label %q most likely (%.4f)", best.Text, best.Probability)
+	if len(d.Reading.With) > 0 {
+		found = "with its classifier, " + found
+	}
 	switch {
 	case d.Fallback == contract.FallbackUnlikely:
 		return fmt.Sprintf("%s, but minProbability is %v%s", found, d.Reading.Threshold, thenFallback)

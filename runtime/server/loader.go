@@ -266,7 +266,8 @@ func (o *offer) problem(got attempted) *contract.LoadError {
 	sum := &contract.LoadError{Digest: o.digest, Permanent: true}
 	const most = 3 // Are named; every expert's state has its own.
 	named := 0
-	for _, ref := range o.spec.Experts {
+	refs := o.spec.Refs()
+	for _, ref := range refs {
 		err, failed := got.failures[ref.Name]
 		if !failed {
 			continue
@@ -278,7 +279,7 @@ func (o *offer) problem(got attempted) *contract.LoadError {
 			sum.Message += fmt.Sprintf("expert %q: %s; ", ref.Name, e.Message)
 		}
 	}
-	sum.Message += fmt.Sprintf("%d of %d experts are not served as asked", len(got.failures), len(o.spec.Experts))
+	sum.Message += fmt.Sprintf("%d of %d experts are not served as asked", len(got.failures), len(refs))
 	return sum
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/adapt/encode"
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -36,7 +37,18 @@ type servedSet struct {
 	// its own otherwise.
 	digest   string
 	strategy adapt.Strategy
-	experts  map[string]*servedExpert // By name.
+	experts  map[string]*servedExpert // By name: those that answer.
+	// classifier is what pass 1 runs with; nil for the base.
+	classifier *servedExpert
+}
+
+// named returns the expert of a name that the set can compute with, nil if there is
+// none.
+func (s *servedSet) named(name string) *servedExpert {
+	if c := s.classifier; c != nil && c.ref.Name == name {
+		return c
+	}
+	return s.experts[name]
 }
 
 type servedExpert struct {
@@ -90,7 +102,7 @@ func (s *Server) load(o *offer) attempted {
 		}
 		experts[ref.Name] = previous
 	}
-	for _, ref := range o.spec.Experts {
+	for _, ref := range o.spec.Refs() {
 		e, err := s.loadExpert(o.ctx, c, old, ref)
 		if o.ctx.Err() != nil {
 			return attempted{err: context.Cause(o.ctx)}
@@ -136,7 +148,7 @@ func culprit(o *offer, experts map[string]*servedExpert, err error) (contract.Ex
 	if !ok || failed.Mixture.IsBase() {
 		return contract.ExpertRef{}, false
 	}
-	for _, ref := range o.spec.Experts {
+	for _, ref := range o.spec.Refs() {
 		if e := experts[ref.Name]; e != nil && e.mixture.Key() == failed.Mixture.Key() {
 			return ref, true
 		}
@@ -173,8 +185,17 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 		set.experts[ref.Name] = e
 		set.spec.Experts = append(set.spec.Experts, e.ref)
 	}
+	if ref := o.spec.Classifier; ref != nil {
+		set.classifier = experts[ref.Name]
+		whole = whole && set.classifier != nil && set.classifier.ref.Digest == ref.Digest
+		if set.classifier == nil {
+			set.spec = set.spec.WithoutClassifier()
+		} else {
+			set.spec.Classifier = &set.classifier.ref
+		}
+	}
 	if !whole {
-		set.digest = partialDigest(o.digest, set.spec.Experts)
+		set.digest = partialDigest(o.digest, set.spec.Refs())
 	}
 	if set.experts[set.spec.Fallback] == nil {
 		set.spec.Fallback = ""
@@ -186,10 +207,25 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 		choosing.Experts = nil
 	}
 	var err error
-	set.strategy, err = adapt.New(choosing, encoder{c.tok}, scorer{set, c.engine}, func(err error) bool {
+	set.strategy, err = adapt.New(choosing, encode.New(c.tok), scorer{c.engine, set}, func(err error) bool {
 		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
 	})
 	return set, failure.Permanent(contract.ReasonUsage, err)
+}
+
+// scorer scores labels on the weights of a set.
+type scorer struct {
+	engine *engine.Engine
+	set    *servedSet
+}
+
+// Score implements adapt.Scorer.
+func (s scorer) Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
+	m, err := s.set.mixture(with, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: prompt, Labels: labels})
 }
 
 // partialDigest names what is served of a set of which something is missing.
@@ -208,7 +244,7 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 	if s == nil {
 		return nil
 	}
-	e := s.experts[ref.Name]
+	e := s.named(ref.Name)
 	if e == nil || e.ref.Skill != ref.Skill {
 		return nil
 	}
@@ -222,7 +258,8 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
 	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
 	if old != nil {
-		for _, o := range old.experts {
+		for _, known := range old.spec.Refs() {
+			o := old.named(known.Name)
 			if o.ref.Digest == ref.Digest {
 				e.vector, e.mixture = o.vector, o.mixture
 				if o.ref.Name == ref.Name {
@@ -333,8 +370,8 @@ func (s *servedSet) mixture(weights map[string]float64, layers map[string][]floa
 		if name == contract.BaseName {
 			continue
 		}
-		e, ok := s.experts[name]
-		if !ok {
+		e := s.named(name)
+		if e == nil {
 			return engine.Mixture{}, fmt.Errorf("the decision names expert %q, which is not in the set", name)
 		}
 		if weights[name] == 1 && len(weights) == 1 {

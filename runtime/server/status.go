@@ -51,16 +51,16 @@ func (o *offer) loading(inUse *servedSet) *contract.LoadingSet {
 		return nil
 	}
 	return &contract.LoadingSet{
-		Digest: o.digest, Since: o.since.UTC(), Done: int(o.done.Load()), Total: len(o.spec.Experts),
+		Digest: o.digest, Since: o.since.UTC(), Done: int(o.done.Load()), Total: len(o.spec.Refs()),
 	}
 }
 
-// experts lists those of the desired set and those in use. l.mu is held.
+// experts lists those of the desired set, the classifier too, and those in use. l.mu is held.
 func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
 	list := []contract.ServedExpert{}
 	named := map[string]bool{}
 	if l.desired != nil {
-		for _, ref := range l.desired.spec.Experts {
+		for _, ref := range l.desired.spec.Refs() {
 			named[ref.Name] = true
 			list = append(list, l.desired.expert(ref, inUse))
 		}
@@ -68,10 +68,10 @@ func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
 	if inUse == nil {
 		return list
 	}
-	for _, ref := range inUse.spec.Experts {
+	for _, ref := range inUse.spec.Refs() {
 		if !named[ref.Name] {
 			list = append(list, contract.ServedExpert{
-				Name: ref.Name, Digest: ref.Digest, State: contract.ExpertServed, Requests: inUse.experts[ref.Name].requests.Load(),
+				Name: ref.Name, Digest: ref.Digest, State: contract.ExpertServed, Requests: inUse.named(ref.Name).requests.Load(),
 			})
 		}
 	}
@@ -82,7 +82,7 @@ func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
 func (o *offer) expert(ref contract.ExpertRef, inUse *servedSet) contract.ServedExpert {
 	e := contract.ServedExpert{Name: ref.Name, State: contract.ExpertLoading}
 	if inUse != nil {
-		if served := inUse.experts[ref.Name]; served != nil {
+		if served := inUse.named(ref.Name); served != nil {
 			e.Digest, e.Requests = served.ref.Digest, served.requests.Load()
 		}
 	}

@@ -193,6 +193,11 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 		BaseDigest: t.spec.BaseDigest, DecompositionDigest: t.spec.DecompositionDigest,
 		Skill: t.spec.Skill, BaselineScore: t.state.BaselineScore, Score: t.state.BestScore,
 	}
+	if skills := t.spec.Train.Skills; skills != nil {
+		if made.Manifest.Pass1Digest, err = skills.Pass1.Digest(); err != nil {
+			return contract.Termination{}, err
+		}
+	}
 	manifest, err := expert.Write(t.spec.DataDir, made, map[string]func(io.Writer) error{
 		MetricsFile: func(w io.Writer) error { return writeMetrics(w, t.state.History) },
 		CurveFile:   func(w io.Writer) error { return writeCurve(w, t.spec.Skill, t.state.header) },
@@ -204,7 +209,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 	done := contract.Termination{Expert: &contract.ExpertResult{
 		Digest: manifest.Digest, SizeBytes: manifest.SizeBytes,
 		BaseDigest: manifest.BaseDigest, DecompositionDigest: manifest.DecompositionDigest,
-		Training: &training,
+		Training: &training, Pass1Digest: manifest.Pass1Digest,
 	}}
 	if err := artifact.WriteJSONAtomic(filepath.Join(t.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
 		return contract.Termination{}, err

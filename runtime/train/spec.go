@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -38,14 +40,18 @@ func Validate(s contract.TrainSpec) error {
 	check(s.Skill != "", "skill is missing: it is what the dispatcher calls this expert")
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
-	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken)
-	oneOf("train.format", s.Train.Format, dataset.Formats()...)
-	oneOf("validation.format", s.Validation.Format, dataset.Formats()...)
+	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken, contract.ObjectiveEvolution)
+	formats := append(dataset.Formats(), contract.FormatSkills)
+	oneOf("train.format", s.Train.Format, formats...)
+	oneOf("validation.format", s.Validation.Format, formats...)
+	checkSkills(s, &errs, check)
 	oneOf("reward", s.Reward, reward.Kinds()...)
 	h := s.Hyperparameters
 	checkMethod(h, &errs, check, oneOf)
+	checkObjective(s.Objective, h, check)
 	dtype, err := backend.ParseDType(h.DType)
-	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
+	check(err == nil, "dtype %q is unknown: use one of %s, %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16, contract.DTypeInt8)
+	check(dtype != backend.Int8 || s.Objective == contract.ObjectiveEvolution, "dtype %s has no gradients: it is for objective %s", contract.DTypeInt8, contract.ObjectiveEvolution)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean, contract.BaselineGroup)
 	if h.Baseline == contract.BaselineGroup {
@@ -63,6 +69,45 @@ func Validate(s contract.TrainSpec) error {
 	check(h.CheckpointInterval >= 1, "checkpointInterval %d must be at least 1", h.CheckpointInterval)
 	check(h.Patience >= 0, "patience %d must be 0 (never) or more", h.Patience)
 	return errors.Join(errs...)
+}
+
+// checkObjective validates what only some objectives have.
+func checkObjective(objective string, h contract.Hyper, check func(bool, string, ...any)) {
+	if objective != contract.ObjectiveEvolution {
+		return
+	}
+	check(h.Method == "" || h.Method == contract.MethodSVF, "method %s cannot be searched: objective %s is for method %s", h.Method, objective, contract.MethodSVF)
+	check(h.Population == 0 || h.Population >= leastPopulation && h.Population <= mostPopulation,
+		"population %d must be from %d to %d, or 0 to follow from how much is searched", h.Population, leastPopulation, mostPopulation)
+	check(h.Sigma > 0 && h.Sigma <= mostSigma, "sigma %v must be above 0 and at most %v", h.Sigma, mostSigma)
+	check(h.TruncatedRank >= 0, "truncatedRank %d must be 0 (all) or more", h.TruncatedRank)
+	check(h.Baseline != contract.BaselineGroup, "baseline %s is for objective %s", h.Baseline, contract.ObjectiveReinforce)
+}
+
+// Bounds of a search.
+const (
+	leastPopulation = 4
+	mostPopulation  = 1024
+	mostSigma       = 10.0
+)
+
+// checkSkills validates what trains a classifier.
+func checkSkills(s contract.TrainSpec, errs *[]error, check func(bool, string, ...any)) {
+	trained, validated := s.Train.Skills, s.Validation.Skills
+	if trained == nil && validated == nil {
+		return // What the format says without them is an error of the data set.
+	}
+	if trained == nil || validated == nil {
+		check(false, "train and validation must both have skills, or none of them")
+		return
+	}
+	if err := adapt.ValidatePass1(trained.Pass1); err != nil {
+		*errs = append(*errs, fmt.Errorf("train.skills.pass1: %w", err))
+	}
+	check(reflect.DeepEqual(trained.Pass1, validated.Pass1), "train.skills and validation.skills differ in pass1: what is validated must be what is trained")
+	check(trained.Part == contract.PartTrain, "train.skills.part is %q, must be %s", trained.Part, contract.PartTrain)
+	check(validated.Part == contract.PartValidation, "validation.skills.part is %q, must be %s", validated.Part, contract.PartValidation)
+	check(s.Reward == contract.RewardExactMatch, "reward %q cannot judge a skill: use %s", s.Reward, contract.RewardExactMatch)
 }
 
 // Bounds of ranks and groups.
@@ -94,7 +139,7 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
 	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
-		d.Name, d.Path, d.URL = "", "", ""
+		d.Name, d.Path, d.URL, d.Skills = "", "", "", nil // The digest is of all of Skills.
 		d.Digest = []string{trainDigest, validationDigest}[i]
 	}
 	s.Hyperparameters.CheckpointInterval = 0

@@ -23,6 +23,7 @@ type Task struct {
 	targets   [][]int32 // The right answers, of those that fit; see learn.
 	tokenizer *tokenizer.Tokenizer
 	judge     reward.Judge
+	choice    *choice // nil where answers are free text.
 }
 
 // NewTask encodes the prompts of a data set. Records whose prompt leaves no room
@@ -31,8 +32,11 @@ type Task struct {
 func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, positions int) (*Task, error) {
 	task := &Task{tokenizer: t, judge: judge}
 	var err error
+	if task.choice, err = newChoice(set, t); err != nil {
+		return nil, failure.Permanent(contract.ReasonUsage, err)
+	}
 	task.set, err = set.Fit(func(r dataset.Record) error {
-		ids, err := EncodePrompt(t, r.Messages)
+		ids, err := task.encode(r, positions)
 		switch {
 		case err != nil:
 			return err
@@ -50,8 +54,31 @@ func NewTask(set *dataset.Set, t *tokenizer.Tokenizer, judge reward.Judge, posit
 	return task, nil
 }
 
-// learn encodes the right answers, for an objective that learns them: each as the model
-// would write it, with the token that ends it. A record whose answer does not fit behind
+// encode returns the tokens of what a record asks.
+func (t *Task) encode(r dataset.Record, positions int) ([]int32, error) {
+	if t.choice != nil {
+		return t.choice.prompt(r, positions)
+	}
+	return EncodePrompt(t.tokenizer, r.Messages)
+}
+
+// target returns the tokens of a record's right answer, as the model would write it,
+// with the token that ends it.
+func (t *Task) target(r dataset.Record) ([]int32, error) {
+	if t.choice != nil {
+		return t.choice.target(r)
+	}
+	ids, err := t.tokenizer.EncodePlain(r.Target())
+	if err != nil {
+		return nil, err
+	}
+	if eos := t.tokenizer.EOS(); len(eos) > 0 {
+		ids = append(ids, eos[0])
+	}
+	return ids, nil
+}
+
+// learn encodes the right answers, for an objective that learns them. A record whose answer does not fit behind
 // its prompt, or that has none, is left out of the task.
 func (t *Task) learn(positions int) error {
 	prompts := t.prompts
@@ -63,12 +90,9 @@ func (t *Task) learn(positions int) error {
 		if r.Target() == "" {
 			return errors.New("it has no answer to learn")
 		}
-		ids, err := t.tokenizer.EncodePlain(r.Target())
+		ids, err := t.target(r)
 		if err != nil {
 			return err
-		}
-		if eos := t.tokenizer.EOS(); len(eos) > 0 {
-			ids = append(ids, eos[0])
 		}
 		if len(prompt)+len(ids) > positions {
 			return fmt.Errorf("its prompt and answer have %d tokens, and the model has %d positions", len(prompt)+len(ids), positions)
@@ -113,6 +137,9 @@ func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNew
 	prompts := make([][]int32, len(records))
 	for i, r := range records {
 		prompts[i] = t.prompts[r]
+	}
+	if t.choice != nil {
+		return t.choice.answer(ctx, m, prompts, t.tokenizer.EOS(), sampler)
 	}
 	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
 }

@@ -119,6 +119,8 @@ var _ = Describe("Ready is never a lie", func() {
 		w.finishTraining(ctx, "bad", worse)
 		w.becomes(ctx, bad, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 
+		w.train(ctx, w.dispatcher("dispatch"), "5")
+
 		policy := w.policy("assistant", "math", "code")
 		Expect(k8s.Create(ctx, policy)).To(Succeed())
 		servers := w.roll(ctx, "assistant")

@@ -122,6 +122,16 @@ func rollout(r v1alpha1.Rollout) func(*v1alpha1.ExpertVector) {
 	return reinforce(func(o *v1alpha1.ReinforceObjective) { o.Rollout = &r })
 }
 
+// evolution makes the objective a search, and then the change.
+func evolution(change func(*v1alpha1.TrainingSpec)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective = v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{Reward: v1alpha1.RewardNumeric},
+		}
+		change(e.Spec.Training)
+	}
+}
+
 func optimizer(o v1alpha1.Optimizer) func(*v1alpha1.ExpertVector) {
 	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Optimizer = &o }
 }
@@ -227,8 +237,24 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("wants a temperature", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0"}), "greater than 0"),
 	Entry("wants a temperature within reason", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "10.5"}), "at most 10"),
 	Entry("takes a temperature only to sample", rollout(v1alpha1.Rollout{Temperature: "0.7"}), "temperature is for rollout Sample"),
-	Entry("takes BF16", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.DTypeBF16 }, accepted),
-	Entry("trains on no integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = "Int8" }, "Unsupported value"),
+	Entry("takes BF16", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.TrainingBF16 }, accepted),
+	Entry("follows no gradient of integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.TrainingInt8 }, "Int8 has no gradients"),
+	Entry("knows number formats", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = "Int4" }, "Unsupported value"),
+	Entry("takes a search, of integers, too", evolution(func(e *v1alpha1.TrainingSpec) {
+		e.Objective.Evolution.Rank, e.Objective.Evolution.Population, e.Objective.Evolution.Sigma = 16, 4, "10"
+		e.Objective.Evolution.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0.7"}
+		e.DType = v1alpha1.TrainingInt8
+	}), accepted),
+	Entry("wants the member of a search", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution = nil }), "objective Evolution needs evolution"),
+	Entry("wants evolution for Evolution", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective.Evolution = &v1alpha1.EvolutionObjective{Reward: v1alpha1.RewardNumeric}
+	}, "evolution is for objective Evolution"),
+	Entry("searches what SVF trains", evolution(func(e *v1alpha1.TrainingSpec) { e.Method = v1alpha1.Method{Type: v1alpha1.MethodIA3} }), "objective Evolution searches what method SVF trains"),
+	Entry("searches without an optimizer", evolution(func(e *v1alpha1.TrainingSpec) { e.Optimizer = &v1alpha1.Optimizer{} }), "has no optimizer"),
+	Entry("wants candidates", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Population = 3 }), "population"),
+	Entry("wants a search that moves", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Sigma = "0" }), "sigma must be greater than 0"),
+	Entry("wants a search within reason", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Sigma = "11" }), "at most 10"),
+	Entry("wants singular values to search", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Rank = -1 }), "rank"),
 	Entry("wants iterations", func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Schedule = &v1alpha1.Schedule{Iterations: -1}
 	}, "iterations"),
@@ -319,7 +345,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("takes a template only for Prompt", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
-	}, "prompt is for strategy Prompt"),
+	}, "prompt is for the strategies Prompt and Classifier"),
 	Entry("falls back on the base", fallback(v1alpha1.FallbackBase, ""), accepted),
 	Entry("falls back on an expert", fallback(v1alpha1.FallbackExpert, "code"), accepted),
 	Entry("falls back on nobody else", fallback(v1alpha1.FallbackExpert, "law"), "the fallback must be one of the experts"),
@@ -329,7 +355,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("knows fallbacks", fallback("Error", ""), "Unsupported value"),
 	Entry("has no fallback from a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed, Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}}
-	}, "fallback is for strategy Prompt"),
+	}, "fallback is for the strategies Prompt and Classifier"),
 	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
 		fallback(v1alpha1.FallbackExpert, "law")(p)
 		p.Spec.ExpertSelector = &metav1.LabelSelector{}
@@ -404,7 +430,7 @@ var _ = Describe("What the schema fills in", func() {
 		Expect(e.Spec.Training.Method.Type).To(Equal(v1alpha1.MethodSVF))
 		Expect(e.Spec.Training.Objective.Type).To(Equal(v1alpha1.ObjectiveReinforce))
 		Expect(e.Spec.Training.Objective.Reinforce.KLWeight).To(Equal(v1alpha1.Decimal("0.1")))
-		Expect(e.Spec.Training.DType).To(Equal(v1alpha1.DTypeF32))
+		Expect(e.Spec.Training.DType).To(Equal(v1alpha1.TrainingF32))
 		Expect(p.Spec.Strategy.Type).To(Equal(v1alpha1.StrategyPrompt))
 		Expect(p.Spec.Serving.Replicas).To(HaveValue(Equal(int32(1))))
 	})

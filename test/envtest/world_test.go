@@ -110,7 +110,7 @@ func (s *server) load(set contract.ExpertSet) {
 	}
 	s.offered = append(s.offered, set)
 	s.status.ExpertSetDigest, s.status.Experts = digest, nil
-	for _, e := range set.Experts {
+	for _, e := range set.Refs() {
 		s.status.Experts = append(s.status.Experts, contract.ServedExpert{Name: e.Name, Digest: e.Digest})
 	}
 }

@@ -34,6 +34,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.BaseModelStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ClaimSource"):
 		return &apiv1alpha1.ClaimSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClassifierStrategy"):
+		return &apiv1alpha1.ClassifierStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClassifierTraining"):
+		return &apiv1alpha1.ClassifierTrainingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Dataset"):
@@ -42,6 +46,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DecompositionSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionStatus"):
 		return &apiv1alpha1.DecompositionStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EvolutionObjective"):
+		return &apiv1alpha1.EvolutionObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertArtifact"):
 		return &apiv1alpha1.ExpertArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertSource"):
@@ -100,6 +106,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodVolumeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodVolumeMount"):
 		return &apiv1alpha1.PodVolumeMountApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PolicyClassifier"):
+		return &apiv1alpha1.PolicyClassifierApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyDevice"):
 		return &apiv1alpha1.PolicyDeviceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyExpert"):
@@ -130,6 +138,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SecretKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServingSpec"):
 		return &apiv1alpha1.ServingSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SkillDataset"):
+		return &apiv1alpha1.SkillDatasetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SkillsDataset"):
+		return &apiv1alpha1.SkillsDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StepProgress"):
 		return &apiv1alpha1.StepProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StorageSpec"):

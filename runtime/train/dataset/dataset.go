@@ -31,6 +31,8 @@ type Record struct {
 	Line int
 	// Index is the record's place among all of the file, from 0.
 	Index int
+	// Place is where it comes from, in words, of a set of several files.
+	Place string
 }
 
 // Target is what a model that learns from given answers is to write; empty where the
@@ -58,7 +60,10 @@ type Set struct {
 	Digest string
 	// Skipped are the records that were left out.
 	Skipped []Skip
-	unit    string // that Line counts
+	// Skills is what a set of contract.FormatSkills was made of: its records are
+	// requests, of which pass 1's question asks for the label in their references.
+	Skills *contract.SkillsSpec
+	unit   string // that Line counts
 }
 
 // Skip is a record that cannot be used.
@@ -80,6 +85,9 @@ const (
 // each record with judge (which may be nil). Errors are classified for the
 // operator: what is wrong with the content is contract.ReasonInvalidDataset.
 func Load(ctx context.Context, spec contract.DatasetSpec, judge reward.Judge) (*Set, error) {
+	if spec.Format == contract.FormatSkills {
+		return loadSkills(ctx, spec)
+	}
 	parse, err := parserOf(spec)
 	if err != nil {
 		return nil, failure.Permanent(contract.ReasonUsage, err)
@@ -163,10 +171,10 @@ func (s *Set) usable(remedy string) error {
 // Fit leaves out the records that use refuses, such as those whose prompt is too
 // long for a model. It refuses the set, with the remedy, if most are left out.
 func (s *Set) Fit(use func(Record) error, remedy string) (*Set, error) {
-	fitting := &Set{Name: s.Name, Digest: s.Digest, Skipped: slices.Clone(s.Skipped), unit: s.unit}
+	fitting := &Set{Name: s.Name, Digest: s.Digest, Skipped: slices.Clone(s.Skipped), Skills: s.Skills, unit: s.unit}
 	for _, r := range s.Records {
 		if err := use(r); err != nil {
-			fitting.Skipped = append(fitting.Skipped, Skip{r.Index, fmt.Sprintf("%s %d: %v", s.unit, r.Line, err)})
+			fitting.Skipped = append(fitting.Skipped, Skip{r.Index, fmt.Sprintf("%s: %v", s.place(r), err)})
 			continue
 		}
 		fitting.Records = append(fitting.Records, r)
@@ -199,7 +207,8 @@ func parseRecord(text []byte, parse parser) (Record, error) {
 	return record, nil
 }
 
-// Formats lists the formats that can be read.
+// Formats lists the formats of files that can be read. contract.FormatSkills, which is
+// made of several files, is not among them.
 func Formats() []string {
 	return []string{
 		contract.FormatGSM8K, contract.FormatMBPP, contract.FormatHumanEval, contract.FormatARC,
@@ -228,6 +237,9 @@ func DefaultReward(format string) string {
 func parserOf(spec contract.DatasetSpec) (parser, error) {
 	if !slices.Contains(Formats(), spec.Format) {
 		return nil, fmt.Errorf("data set format %q is unknown: use one of %s", spec.Format, strings.Join(Formats(), ", "))
+	}
+	if spec.Skills != nil {
+		return nil, fmt.Errorf("skills are of format %s, not of %s", contract.FormatSkills, spec.Format)
 	}
 	if (spec.Path == "") == (spec.URL == "") {
 		return nil, errors.New("a data set needs exactly one of path and url")

@@ -86,12 +86,12 @@ func TestEachFormatIsRead(t *testing.T) {
 		{
 			name: "MATH with an answer", format: contract.FormatMATH,
 			line: `{"problem": "x?", "solution": "so \\boxed{9}", "answer": "3"}`,
-			want: Record{Messages: user("x?"), Reference: reward.Reference{Answer: "3"}},
+			want: Record{Messages: user("x?"), Reference: reward.Reference{Answer: "3"}, Solution: `so \boxed{9}`},
 		},
 		{
 			name: "MATH with a solution", format: contract.FormatMATH,
 			line: `{"problem": "x?", "solution": "so \\boxed{\\frac{1}{2}}."}`,
-			want: Record{Messages: user("x?"), Reference: reward.Reference{Answer: `\frac{1}{2}`}},
+			want: Record{Messages: user("x?"), Reference: reward.Reference{Answer: `\frac{1}{2}`}, Solution: `so \boxed{\frac{1}{2}}.`},
 		},
 		{
 			name: "Pairs", format: contract.FormatPairs,

@@ -104,6 +104,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: baseDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: classifier
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PolicyClassifier
     - name: conditions
       type:
         list:
@@ -278,6 +281,40 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: path
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierObjective
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierStrategy
+  map:
+    fields:
+    - name: expertRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.LocalRef
+    - name: train
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierTraining
+- name: com.github.transformersquared.operator.api.v1alpha1.ClassifierTraining
+  map:
+    fields:
+    - name: method
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Method
+    - name: objective
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierObjective
+      default: NextToken
+    - name: optimizer
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Optimizer
+    - name: others
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: schedule
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Schedule
+    - name: seed
+      type:
+        scalar: numeric
+      default: 0
 - name: com.github.transformersquared.operator.api.v1alpha1.ConfigMapKeyRef
   map:
     fields:
@@ -361,6 +398,27 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
+  map:
+    fields:
+    - name: population
+      type:
+        scalar: numeric
+      default: 32
+    - name: rank
+      type:
+        scalar: numeric
+      default: 64
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
+    - name: sigma
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.2"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
@@ -376,9 +434,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sizeBytes
       type:
         scalar: numeric
+    - name: trainedFor
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
     - name: uri
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertSource
   map:
     fields:
@@ -422,6 +485,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: description
       type:
         scalar: string
+    - name: role
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
     - name: skill
       type:
         scalar: string
@@ -721,6 +787,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
   map:
     fields:
+    - name: evolution
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
     - name: nextToken
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -910,6 +979,39 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: subPath
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PolicyClassifier
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: expert
+      type:
+        scalar: string
+    - name: question
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: stale
+      type:
+        scalar: boolean
+    - name: state
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertState
+    - name: trainedFor
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: untaught
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.transformersquared.operator.api.v1alpha1.PolicyDevice
   map:
     fields:
@@ -1166,6 +1268,35 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+- name: com.github.transformersquared.operator.api.v1alpha1.SkillDataset
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: description
+      type:
+        scalar: string
+    - name: skill
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SkillsDataset
+  map:
+    fields:
+    - name: requestTokens
+      type:
+        scalar: numeric
+    - name: sets
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.SkillDataset
+          elementRelationship: associative
+          keys:
+          - skill
+    - name: template
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:
@@ -1202,6 +1333,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Strategy
   map:
     fields:
+    - name: classifier
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierStrategy
     - name: fallback
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Fallback
@@ -1217,9 +1351,14 @@ var schemaYAML = typed.YAMLObject(`types:
       default: Prompt
 - name: com.github.transformersquared.operator.api.v1alpha1.StrategyType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
   map:
     fields:
+    - name: skills
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SkillsDataset
     - name: train
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
@@ -1271,7 +1410,7 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
     - name: dtype
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.DType
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
       default: F32
     - name: gpu
       type:

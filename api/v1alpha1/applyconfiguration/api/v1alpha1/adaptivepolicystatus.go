@@ -13,9 +13,9 @@ import (
 // AdaptivePolicyStatus says what the pods serve. What is counted (requests,
 // fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
-	// conditions are Ready, Available and, while they hold, Reconciling or Stalled.
-	// Ready means that every pod reports the expected expert set, Available that
-	// requests are answered now.
+	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
+	// and, while they hold, Reconciling or Stalled. Ready means that every pod reports
+	// the expected expert set, Available that requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
 	// the operator has seen the object.
@@ -51,6 +51,8 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	FewShot *FewShotStatusApplyConfiguration `json:"fewShot,omitempty"`
 	// podCounts counts the pods by what they serve.
 	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
+	// classifier is what pass 1 runs with, of strategy Classifier.
+	Classifier *PolicyClassifierApplyConfiguration `json:"classifier,omitempty"`
 	// devices on which the pods compute that have loaded the model, and how many pods
 	// each of them has: the first 16 by name.
 	Devices []PolicyDeviceApplyConfiguration `json:"devices,omitempty"`
@@ -192,6 +194,14 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithFewShot(value *FewShotStatu
 // If called multiple times, the PodCounts field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithPodCounts(value *PodCountsApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.PodCounts = value
+	return b
+}
+
+// WithClassifier sets the Classifier field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Classifier field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithClassifier(value *PolicyClassifierApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	b.Classifier = value
 	return b
 }
 

@@ -23,6 +23,9 @@ type ExpertArtifactApplyConfiguration struct {
 	// the model, with data sets by name. While it stays, so does the artifact, also
 	// when a data set cannot be read any more.
 	Recipe *string `json:"recipe,omitempty"`
+	// trainedFor is the question of pass 1 that a dispatcher was trained to answer:
+	// the digest of its skills, their descriptions, the template and requestTokens.
+	TrainedFor *apiv1alpha1.Digest `json:"trainedFor,omitempty"`
 }
 
 // ExpertArtifactApplyConfiguration constructs a declarative configuration of the ExpertArtifact type for use with
@@ -68,5 +71,13 @@ func (b *ExpertArtifactApplyConfiguration) WithRunID(value string) *ExpertArtifa
 // If called multiple times, the Recipe field is set to the value of the last call.
 func (b *ExpertArtifactApplyConfiguration) WithRecipe(value string) *ExpertArtifactApplyConfiguration {
 	b.Recipe = &value
+	return b
+}
+
+// WithTrainedFor sets the TrainedFor field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TrainedFor field is set to the value of the last call.
+func (b *ExpertArtifactApplyConfiguration) WithTrainedFor(value apiv1alpha1.Digest) *ExpertArtifactApplyConfiguration {
+	b.TrainedFor = &value
 	return b
 }

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
+)
+
 // ExpertVectorSpecApplyConfiguration represents a declarative configuration of the ExpertVectorSpec type for use
 // with apply.
 //
@@ -18,6 +22,11 @@ type ExpertVectorSpecApplyConfiguration struct {
 	// model beside the skill. A change does not train again: it reaches the pods of
 	// policies without a restart.
 	Description *string `json:"description,omitempty"`
+	// role of the expert. Skill, without it, answers requests. Dispatcher chooses who
+	// does: pass 1 of policies runs with it that name it in
+	// spec.strategy.classifier, and no policy serves it as one of its experts, nor does
+	// an expertSelector find it. A change does not train again.
+	Role *apiv1alpha1.ExpertRole `json:"role,omitempty"`
 	// training trains the expert in the cluster. Exactly one of training and source
 	// is given.
 	Training *TrainingSpecApplyConfiguration `json:"training,omitempty"`
@@ -52,6 +61,14 @@ func (b *ExpertVectorSpecApplyConfiguration) WithSkill(value string) *ExpertVect
 // If called multiple times, the Description field is set to the value of the last call.
 func (b *ExpertVectorSpecApplyConfiguration) WithDescription(value string) *ExpertVectorSpecApplyConfiguration {
 	b.Description = &value
+	return b
+}
+
+// WithRole sets the Role field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Role field is set to the value of the last call.
+func (b *ExpertVectorSpecApplyConfiguration) WithRole(value apiv1alpha1.ExpertRole) *ExpertVectorSpecApplyConfiguration {
+	b.Role = &value
 	return b
 }
 

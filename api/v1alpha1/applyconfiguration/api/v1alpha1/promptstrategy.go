@@ -9,7 +9,7 @@ import (
 // PromptStrategyApplyConfiguration represents a declarative configuration of the PromptStrategy type for use
 // with apply.
 //
-// PromptStrategy configures strategy Prompt.
+// PromptStrategy configures pass 1.
 type PromptStrategyApplyConfiguration struct {
 	// template of the first pass's message: {skills} becomes the skills and their
 	// descriptions, a line each, {prompt} the request; both are required. The

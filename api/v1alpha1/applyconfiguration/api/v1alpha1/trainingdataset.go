@@ -5,13 +5,19 @@ package v1alpha1
 // TrainingDatasetApplyConfiguration represents a declarative configuration of the TrainingDataset type for use
 // with apply.
 //
-// TrainingDataset is a pair of data sets.
+// TrainingDataset is a pair of data sets, or what one is made of.
 type TrainingDatasetApplyConfiguration struct {
-	// train is what the model answers for its reward.
+	// train is what the model answers for its reward. It is given with validation, and
+	// not with skills.
 	Train *DatasetApplyConfiguration `json:"train,omitempty"`
 	// validation decides which checkpoint is the result. No record of it should be
 	// in train.
 	Validation *DatasetApplyConfiguration `json:"validation,omitempty"`
+	// skills trains a dispatcher: the model is asked which skill a prompt needs, as
+	// pass 1 of a policy asks it, and the right answer is the skill whose data set
+	// the prompt is from. A fifth of the prompts, by their text, is held out for
+	// validation.
+	Skills *SkillsDatasetApplyConfiguration `json:"skills,omitempty"`
 }
 
 // TrainingDatasetApplyConfiguration constructs a declarative configuration of the TrainingDataset type for use with
@@ -33,5 +39,13 @@ func (b *TrainingDatasetApplyConfiguration) WithTrain(value *DatasetApplyConfigu
 // If called multiple times, the Validation field is set to the value of the last call.
 func (b *TrainingDatasetApplyConfiguration) WithValidation(value *DatasetApplyConfiguration) *TrainingDatasetApplyConfiguration {
 	b.Validation = value
+	return b
+}
+
+// WithSkills sets the Skills field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Skills field is set to the value of the last call.
+func (b *TrainingDatasetApplyConfiguration) WithSkills(value *SkillsDatasetApplyConfiguration) *TrainingDatasetApplyConfiguration {
+	b.Skills = value
 	return b
 }

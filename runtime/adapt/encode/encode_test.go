@@ -1,18 +1,14 @@
-package server
+package encode
 
 import (
-	"encoding/json"
-	"math"
 	"strings"
 	"testing"
 
-	"github.com/transformersquared/operator/runtime/adapt"
-	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
 func TestExcerptHasBothEnds(t *testing.T) {
-	tok, err := tokenizer.Load("../tokenizer/testdata/bytelevel")
+	tok, err := tokenizer.Load("../../tokenizer/testdata/bytelevel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +51,5 @@ func TestExcerptHasBothEnds(t *testing.T) {
 				t.Errorf("an excerpt of %d tokens, %d were asked for", n, c.tokens)
 			}
 		})
-	}
-}
-
-// TestWhatIsImpossibleCanBeToldInJSON, which has no infinity.
-func TestWhatIsImpossibleCanBeToldInJSON(t *testing.T) {
-	b, err := json.Marshal(explained([]adapt.Label{
-		{Name: "m", Text: "math", LogLikelihood: -0.5, Probability: 1}, {Name: contract.OthersLabel, Text: contract.OthersLabel, LogLikelihood: math.Inf(-1)},
-	}))
-	want := `[{"expert":"m","label":"math","logLikelihood":-0.5,"probability":1},{"expert":"base","label":"others","logLikelihood":null,"probability":0}]`
-	if err != nil || string(b) != want {
-		t.Errorf("got %s, %v, want %s", b, err, want)
 	}
 }

@@ -1,17 +1,21 @@
-package server
+// Package encode is pass 1's view of a tokenizer (adapt.Encoder): whoever serves and
+// whoever trains a classifier encode its question and its labels by it.
+package encode
 
 import (
-	"context"
 	"errors"
 	"strings"
 
-	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
-// encoder is pass 1's view of the tokenizer. A model that chats sees a
-// conversation of one message; one that only completes text sees the text.
+// encoder is pass 1's view of the tokenizer.
 type encoder struct{ tok *tokenizer.Tokenizer }
+
+// New returns pass 1's view of a tokenizer. A model that chats sees a
+// conversation of one message; one that only completes text sees the text.
+func New(t *tokenizer.Tokenizer) adapt.Encoder { return encoder{t} }
 
 // Prompt implements adapt.Encoder.
 func (e encoder) Prompt(message string) ([]int32, error) {
@@ -70,19 +74,4 @@ func (e encoder) Answer(text string) ([]int32, error) {
 		before, ids = before[1:], ids[1:]
 	}
 	return ids, nil
-}
-
-// scorer scores labels for the strategy of a set.
-type scorer struct {
-	set    *servedSet
-	engine *engine.Engine
-}
-
-// Score implements adapt.Scorer.
-func (s scorer) Score(ctx context.Context, weights map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
-	m, err := s.set.mixture(weights, nil)
-	if err != nil {
-		return nil, err
-	}
-	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: prompt, Labels: labels})
 }

@@ -1,0 +1,183 @@
+package desired
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"k8s.io/utils/ptr"
+
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// datasetFile is the file name of a data set that a ConfigMap holds.
+const datasetFile = "data.jsonl"
+
+// Data set roles of a training that has two: folder names under
+// contract.MountDataset, volume names too.
+const (
+	RoleTrain      = "train"
+	RoleValidation = "validation"
+)
+
+// Part is a data set of a training, by what it is for.
+type Part struct {
+	// Role is unique in the training: train, validation, or skill-N.
+	Role string
+	// Field names it below spec.training.dataset.
+	Field   string
+	Dataset *v1alpha1.Dataset
+}
+
+// Parts are the data sets that a training reads.
+func Parts(d *v1alpha1.TrainingDataset) []Part {
+	if d.Skills == nil {
+		return []Part{{RoleTrain, RoleTrain, &d.Train}, {RoleValidation, RoleValidation, &d.Validation}}
+	}
+	var parts []Part
+	for i := range d.Skills.Sets {
+		if set := &d.Skills.Sets[i]; set.Dataset != nil {
+			parts = append(parts, Part{fmt.Sprintf("skill-%d", i), fmt.Sprintf("skills.sets[%d].dataset", i), set.Dataset})
+		}
+	}
+	return parts
+}
+
+// data is what a training reads, and where it is mounted.
+type data struct {
+	train, validation contract.DatasetSpec
+	mounts            []*coreac.VolumeMountApplyConfiguration
+}
+
+// datasets tells the runtime where the data sets of a training lie in its pod, and
+// mounts them. A part's role names its folder under contract.MountDataset and its
+// volume.
+func datasets(pod *podBuilder, d *v1alpha1.TrainingDataset, digests map[string]string) data {
+	var all data
+	specs := map[string]contract.DatasetSpec{}
+	for _, part := range Parts(d) {
+		spec, mount := dataset(pod, part.Role, *part.Dataset, digests)
+		if specs[part.Role] = spec; mount != nil {
+			all.mounts = append(all.mounts, mount)
+		}
+	}
+	if d.Skills == nil {
+		all.train, all.validation = specs[RoleTrain], specs[RoleValidation]
+		return all
+	}
+	of := func(part string) contract.DatasetSpec {
+		skills := &contract.SkillsSpec{Pass1: question(d.Skills), Part: part}
+		for _, p := range Parts(d) {
+			skills.Sets = append(skills.Sets, contract.SkillSet{Skill: skillOf(d, p), Dataset: specs[p.Role]})
+		}
+		return contract.DatasetSpec{Format: contract.FormatSkills, Skills: skills}
+	}
+	all.train, all.validation = of(contract.PartTrain), of(contract.PartValidation)
+	return all
+}
+
+// question is what a dispatcher is trained to answer.
+func question(s *v1alpha1.SkillsDataset) contract.Pass1 {
+	p := contract.Pass1{
+		Skills: []contract.SkillLine{}, PromptTemplate: s.Template, RequestTokens: int(ptr.Deref(s.RequestTokens, 0)),
+	}
+	for _, set := range s.Sets {
+		if set.Skill != contract.OthersLabel {
+			p.Skills = append(p.Skills, contract.SkillLine{Skill: set.Skill, Description: set.Description})
+		}
+	}
+	return p
+}
+
+// skillOf is the skill of a part.
+func skillOf(d *v1alpha1.TrainingDataset, p Part) string {
+	i := slices.IndexFunc(d.Skills.Sets, func(s v1alpha1.SkillDataset) bool { return s.Dataset == p.Dataset })
+	return d.Skills.Sets[i].Skill
+}
+
+// dataset tells the runtime where a data set lies in its pod and mounts it.
+func dataset(pod *podBuilder, role string, d v1alpha1.Dataset, digests map[string]string,
+) (contract.DatasetSpec, *coreac.VolumeMountApplyConfiguration) {
+	spec := contract.DatasetSpec{
+		Digest: string(d.Digest), Format: string(d.Format), PromptTemplate: d.PromptTemplate, Limit: int(d.Limit),
+	}
+	folder := path.Join(contract.MountDataset, role)
+	switch {
+	case d.ConfigMap != nil:
+		spec.Path = path.Join(folder, datasetFile)
+		if spec.Digest == "" {
+			spec.Digest = digests[role]
+		}
+		return spec, pod.configMapKey(role, d.ConfigMap.Name, d.ConfigMap.Key, folder, datasetFile)
+	case d.PersistentVolumeClaim != nil:
+		spec.Path = inClaim(folder, d.PersistentVolumeClaim)
+		return spec, pod.claim(d.PersistentVolumeClaim.ClaimName, folder)
+	case d.HTTP != nil:
+		spec.URL = d.HTTP.URL
+	}
+	return spec, nil
+}
+
+// asAsked returns the specification of a dispatcher's data with the digests that its
+// user asked for, and not those of what is there.
+func asAsked(spec contract.DatasetSpec, d *v1alpha1.TrainingDataset) contract.DatasetSpec {
+	skills := *spec.Skills
+	skills.Sets = slices.Clone(skills.Sets)
+	for i, part := range Parts(d) {
+		skills.Sets[i].Dataset.Digest = string(part.Dataset.Digest)
+	}
+	spec.Skills = &skills
+	return spec
+}
+
+// nameDatasets says what people call the data sets, whose paths in a pod say nothing
+// to them.
+func nameDatasets(spec *contract.TrainSpec, d *v1alpha1.TrainingDataset) {
+	if d.Skills == nil {
+		spec.Train.Name, spec.Validation.Name = datasetName(d.Train), datasetName(d.Validation)
+		return
+	}
+	for i, part := range Parts(d) {
+		name := datasetName(*part.Dataset)
+		spec.Train.Skills.Sets[i].Dataset.Name, spec.Validation.Skills.Sets[i].Dataset.Name = name, name
+	}
+}
+
+// datasetName is what the runtime's messages call a data set. An address says all by
+// itself.
+func datasetName(d v1alpha1.Dataset) string {
+	switch {
+	case d.ConfigMap != nil:
+		return fmt.Sprintf("ConfigMap %s, key %s", d.ConfigMap.Name, d.ConfigMap.Key)
+	case d.PersistentVolumeClaim != nil:
+		return fmt.Sprintf("PersistentVolumeClaim %s, file %s", d.PersistentVolumeClaim.ClaimName, d.PersistentVolumeClaim.Path)
+	default:
+		return ""
+	}
+}
+
+// claimNames are the claims of the data sets: the path in a pod does not tell
+// one claim from another.
+func claimNames(d *v1alpha1.TrainingDataset) []string {
+	names := make([]string, 0, 2)
+	for _, part := range Parts(d) {
+		name := ""
+		if claim := part.Dataset.PersistentVolumeClaim; claim != nil {
+			name = claim.ClaimName
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// configMaps are the ConfigMaps of the data sets by name, nil where there is none.
+func configMaps(d *v1alpha1.TrainingDataset) []*v1alpha1.ConfigMapKeyRef {
+	var refs []*v1alpha1.ConfigMapKeyRef
+	for _, part := range Parts(d) {
+		refs = append(refs, part.Dataset.ConfigMap)
+	}
+	return refs
+}
