@@ -197,7 +197,7 @@ softcuda:
 # What is run on the CUDA backend: all of its own tests and the model's, and of what
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
-CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice
+CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged
 KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
 
 .PHONY: test-cuda
@@ -206,14 +206,15 @@ test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which ex
 	@echo "==> the software driver's own tests"; hack/softcuda/test.sh
 	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend, and what computes on it, on the software driver"
-	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
-	  $(ALIVE) "its own tests and the model's" "2 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
+	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda:$(BIN)/softcuda/libraries SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
+	  $(ALIVE) "its own tests and the model's" "4 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
 	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
 
 .PHONY: test-gpu
-test-gpu: ## The same tests, and more, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
+test-gpu: ## The same tests, and each kernel under compute-sanitizer, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.
 	@hack/cuda/gpu.sh build $(BIN)/gpu
 	@$(BIN)/gpu/run test
+	@$(BIN)/gpu/run sanitize
 
 .PHONY: bench-gpu
 bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
@@ -224,6 +225,8 @@ bench-gpu: ## Bandwidth, products and composing on a GPU of this machine.
 # gets, and of which GPUs where nobody else says so. A device plugin says so, and wins.
 # And where the driver keeps what it has compiled our PTX to, as the root is read-only.
 NVIDIA_ENV := --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES=all --env CUDA_CACHE_PATH=/tmp/cuda
+# What cuBLAS and cuSOLVER compute, for an image that has them.
+LIBRARY_ENV := $(foreach use,T2_CUBLAS T2_CUSOLVER,$(if $($(use)),--env $(use)=$($(use))))
 
 .PHONY: images
 images: build ## Build the images as tarballs in bin/images, without Docker.
@@ -236,11 +239,11 @@ images: build ## Build the images as tarballs in bin/images, without Docker.
 	$(T2C) image --out $(BIN)/images/demo-assets.tar --name $(IMG_BASE)/demo-assets:$(TAG) --add $(BIN)/seed:/seed --add config/samples/demo/model:/assets/model --entrypoint /seed
 
 .PHONY: image-cuda
-image-cuda: build-cuda ## Build t2-cuda's image likewise.
+image-cuda: build-cuda ## Build t2-cuda's image likewise (CUDA_LIBRARIES=FOLDER puts cuBLAS and cuSOLVER from there into it).
 	@mkdir -p $(BIN)/images
 	@[ -x $(T2C) ] || $(BUILD_T2C)
 	@hack/cuda/image.sh $(BIN)/cuda-image
-	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV)
+	$(T2C) image --out $(BIN)/images/t2-cuda.tar --name $(IMG_BASE)/t2-cuda:$(TAG) --add $(BIN)/cuda-image/root:/ --add $(BIN)/t2-cuda:/t2-cuda --entrypoint /t2-cuda $(NVIDIA_ENV) $(LIBRARY_ENV)
 
 .PHONY: load-images
 load-images:

@@ -100,6 +100,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	c := mgr.GetClient()
 	reporter := status.Reporter{Client: c, Events: mgr.GetEventRecorder(recorderName)}
 	applier := apply.New(c, mgr.GetAPIReader())
+	datasets := &expertvector.Datasets{Cache: c, Live: mgr.GetAPIReader()}
 	runner := runs.Runner{Client: c, Live: mgr.GetAPIReader(), Applier: applier}
 
 	all := []interface {
@@ -110,10 +111,11 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		},
 		&expertvector.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Pods: options.Pods, Settings: options.Settings,
-			Datasets: &expertvector.Datasets{Cache: c, Live: mgr.GetAPIReader()}, Patience: options.Patience,
+			Datasets: datasets, Patience: options.Patience,
 		},
 		&adaptivepolicy.Reconciler{
-			Client: c, Live: mgr.GetAPIReader(), Status: reporter, Applier: applier, Pods: options.Pods, Settings: options.Settings,
+			Client: c, Live: mgr.GetAPIReader(), Status: reporter, Applier: applier, Runner: runner, Datasets: datasets,
+			Pods: options.Pods, Settings: options.Settings,
 		},
 	}
 	for _, one := range all {

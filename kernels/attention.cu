@@ -2,7 +2,8 @@
 //
 // Targets: sm80.
 //
-// T is f32 or bf16, the storage of activations and of the cache. d is the width of a head, at
+// T is f32 or bf16, the storage of activations and, but where a kernel is named T_C, of the
+// cache. T_C is f32_bf16: activations in f32 beside a cache in bf16. d is the width of a head, at
 // most 128, and at most 256 in the variants "wide"; rotations need an even one. heads is a multiple of kvheads; head i
 // reads key-value head i / (heads/kvheads). Rows of keys and values have kvheads·d
 // elements.
@@ -13,15 +14,16 @@
 //   ropestore_T(q, k, v, cachek, cachev, positions, slots, table, n, heads, kvheads, d)
 //     rotates q [n, heads·d] in place, and writes k, rotated, and v [n, kvheads·d] to the
 //     rows slots[i] of the caches, unless slots[i] < 0.
+//   ropestore_T_C likewise. Keys and values are rounded as they are written.
 //   attention_T[_wide](out, lse, q, k, v, first, count, n, heads, kvheads, d, scale)
 //     row i attends to the rows first[i] … first[i] + count[i] − 1. lse f32 [n, heads] gets
 //     the logarithm of the softmax's denominator; 0 for none.
-//   pagedattention_T[_wide](out, q, cachek, cachev, blocks, first, count, n, blocksize, heads,
+//   pagedattention_T[_wide], pagedattention_T_C[_wide](out, q, cachek, cachev, blocks, first, count, n, blocksize, heads,
 //       kvheads, d, scale)
 //     row i attends to the first count[i] rows of the blocks blocks[first[i]], blocks[first[i] +
 //     1] …, of blocksize rows each. What stands behind those it needs is not read. Rows of one
 //     sequence share their reads of keys if they are adjacent and have the same first.
-//   pagedattention_T_split[wide](sums, states, q, …, scale), then
+//   pagedattention_T_split[wide], pagedattention_T_C_split[wide](sums, states, q, …, scale), then
 //   attention_T_combine(out, sums, states, count, n, heads, d, chunks)
 //     the same in two steps, for few rows with many keys. sums f32 [n, heads, chunks, d] and
 //     states f32 [n, heads, chunks, 2] are workspace; chunks ≥ ⌈count/256⌉ of every row. With
@@ -48,8 +50,8 @@
 //
 // Launch:
 //   rope, ropestore  256 threads, any grid
-//   attention, pagedattention  128 threads. With P = 16 (wide: 8), G = heads/kvheads,
-//       H = min(G, P), R = P/H rounded down: grid ⌈n/R⌉ × kvheads × ⌈G/H⌉
+//   attention, pagedattention  256 threads (wide: 128). With P = 32 (wide: 8), G =
+//       heads/kvheads, H = min(G, P), R = P/H rounded down: grid ⌈n/R⌉ × kvheads × ⌈G/H⌉
 //   split    256 threads, grid n × kvheads × chunks
 //   combine  128 threads, grid n × heads
 //   queries  128 threads, grid n × ⌈heads/4⌉
@@ -95,8 +97,8 @@ KERNEL(kRopeThreads) rope_bf16(bf16 *x, const int *positions, const float *table
   rope(x, positions, table, n, heads, d, ldx, inverse);
 }
 
-template <class T>
-__device__ __forceinline__ void ropestore(T *q, const T *k, const T *v, T *cachek, T *cachev, const int *positions, const int *slots,
+template <class T, class C>
+__device__ __forceinline__ void ropestore(T *q, const T *k, const T *v, C *cachek, C *cachev, const int *positions, const int *slots,
                                           const float *table, i64 n, i64 heads, i64 kvheads, i64 d) {
   const i64 half = d / 2;
   eachPair(n, heads + 2 * kvheads, half, [&](i64 row, i64 head, i64 i) {
@@ -112,29 +114,30 @@ __device__ __forceinline__ void ropestore(T *q, const T *k, const T *v, T *cache
     head -= heads;
     if (head < kvheads) {
       const T *a = k + (row * kvheads + head) * d + i;
-      T *to = cachek + (slot * kvheads + head) * d + i;
+      C *to = cachek + (slot * kvheads + head) * d + i;
       const float2 r = rotate(widen(a[0]), widen(a[half]), angles[0], angles[half]);
-      to[0] = narrow<T>(r.x), to[half] = narrow<T>(r.y);
+      to[0] = narrow<C>(r.x), to[half] = narrow<C>(r.y);
       return;
     }
     head -= kvheads;
     const T *a = v + (row * kvheads + head) * d + i;
-    T *to = cachev + (slot * kvheads + head) * d + i;
-    to[0] = a[0], to[half] = a[half];
+    C *to = cachev + (slot * kvheads + head) * d + i;
+    to[0] = narrow<C>(widen(a[0])), to[half] = narrow<C>(widen(a[half]));
   });
 }
-#define ROPESTORE(name, T) \
-  KERNEL(kRopeThreads) name(T *q, const T *k, const T *v, T *cachek, T *cachev, const int *positions, const int *slots, const float *table, i64 n, i64 heads, i64 kvheads, i64 d) { \
+#define ROPESTORE(name, T, C) \
+  KERNEL(kRopeThreads) name(T *q, const T *k, const T *v, C *cachek, C *cachev, const int *positions, const int *slots, const float *table, i64 n, i64 heads, i64 kvheads, i64 d) { \
     ropestore(q, k, v, cachek, cachev, positions, slots, table, n, heads, kvheads, d); \
   }
-ROPESTORE(ropestore_f32, float)
-ROPESTORE(ropestore_bf16, bf16)
+ROPESTORE(ropestore_f32, float, float)
+ROPESTORE(ropestore_bf16, bf16, bf16)
+ROPESTORE(ropestore_f32_bf16, float, bf16)
 
-using Narrow = Block<2, 4>;
-using Wide = Block<4, 2>;
+using Narrow = Block<2, 4, 8>;
+using Wide = Block<4, 2, 4>;
 
 #define ATTENTION(name, B, T) \
-  KERNEL_OF(kAttentionThreads, 2) name(T *out, float *lse, const T *q, const T *k, const T *v, const int *first, const int *count, i64 n, i64 heads, i64 kvheads, i64 d, double scale) { \
+  KERNEL(B::kThreads) name(T *out, float *lse, const T *q, const T *k, const T *v, const int *first, const int *count, i64 n, i64 heads, i64 kvheads, i64 d, double scale) { \
     attend<B>(out, lse, q, k, v, Spans{first, count}, n, {heads, kvheads, d, (float)scale}); \
   }
 ATTENTION(attention_f32, Narrow, float)
@@ -142,23 +145,27 @@ ATTENTION(attention_bf16, Narrow, bf16)
 ATTENTION(attention_f32_wide, Wide, float)
 ATTENTION(attention_bf16_wide, Wide, bf16)
 
-#define PAGED(name, B, T) \
-  KERNEL_OF(kAttentionThreads, 2) name(T *out, const T *q, const T *cachek, const T *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
+#define PAGED(name, B, T, C) \
+  KERNEL(B::kThreads) name(T *out, const T *q, const C *cachek, const C *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
     attend<B>(out, (float *)nullptr, q, cachek, cachev, Paged{blocks, first, count, blocksize}, n, {heads, kvheads, d, (float)scale}); \
   }
-PAGED(pagedattention_f32, Narrow, float)
-PAGED(pagedattention_bf16, Narrow, bf16)
-PAGED(pagedattention_f32_wide, Wide, float)
-PAGED(pagedattention_bf16_wide, Wide, bf16)
+PAGED(pagedattention_f32, Narrow, float, float)
+PAGED(pagedattention_bf16, Narrow, bf16, bf16)
+PAGED(pagedattention_f32_wide, Wide, float, float)
+PAGED(pagedattention_bf16_wide, Wide, bf16, bf16)
+PAGED(pagedattention_f32_bf16, Narrow, float, bf16)
+PAGED(pagedattention_f32_bf16_wide, Wide, float, bf16)
 
-#define SPLIT(name, pairs, T) \
-  KERNEL_OF(kDecodeThreads, 2) name(float *sums, float2 *states, const T *q, const T *cachek, const T *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
+#define SPLIT(name, pairs, T, C) \
+  KERNEL_OF(kDecodeThreads, 2) name(float *sums, float2 *states, const T *q, const C *cachek, const C *cachev, const int *blocks, const int *first, const int *count, i64 n, i64 blocksize, i64 heads, i64 kvheads, i64 d, double scale) { \
     attendChunk<pairs>(sums, states, q, cachek, cachev, Paged{blocks, first, count, blocksize}, n, {heads, kvheads, d, (float)scale}); \
   }
-SPLIT(pagedattention_f32_split, 2, float)
-SPLIT(pagedattention_bf16_split, 2, bf16)
-SPLIT(pagedattention_f32_splitwide, 4, float)
-SPLIT(pagedattention_bf16_splitwide, 4, bf16)
+SPLIT(pagedattention_f32_split, 2, float, float)
+SPLIT(pagedattention_bf16_split, 2, bf16, bf16)
+SPLIT(pagedattention_f32_splitwide, 4, float, float)
+SPLIT(pagedattention_bf16_splitwide, 4, bf16, bf16)
+SPLIT(pagedattention_f32_bf16_split, 2, float, bf16)
+SPLIT(pagedattention_f32_bf16_splitwide, 4, float, bf16)
 
 #define COMBINE(name, T) \
   KERNEL(kCombineThreads) name(T *out, const float *sums, const float2 *states, const int *count, i64 n, i64 heads, i64 d, i64 chunks) { \

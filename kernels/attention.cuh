@@ -2,18 +2,18 @@
 #pragma once
 #include "keys.cuh"
 
-constexpr int kAttentionThreads = 128;
-
-// Block is the shape of a block: each warp has Each pairs of a row and a head, all
-// of one key-value head; heads have at most 64·Pairs columns.
-template <int PairsOf, int EachOf> struct Block {
-  static constexpr int kPairs = PairsOf, kEach = EachOf;
+// Block is the shape of a block: each of its warps has Each pairs of a row and a head,
+// all of one key-value head; heads have at most 64·Pairs columns.
+template <int PairsOf, int EachOf, int Warps> struct Block {
+  static constexpr int kPairs = PairsOf, kEach = EachOf, kThreads = Warps * kWarp;
   static constexpr int kWidth = 2 * kWarp * kPairs;
-  static constexpr int kAll = kAttentionThreads / kWarp * kEach;
+  static constexpr int kAll = Warps * kEach;
+  static constexpr int kHeld = kTileKeys * kWidth / kVector / kThreads;  // Vectors of a tile, a thread.
 };
 
-template <class B, class T, class Keys>
-__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *k, const T *v, const Keys &keys, i64 n, const Heads &h) {
+// T is the storage of activations, and C that of keys and values.
+template <class B, class T, class C, class Keys>
+__device__ __forceinline__ void attend(T *out, float *lse, const T *q, const C *k, const C *v, const Keys &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float tile[kTileKeys * (B::kWidth + 4)];
   __shared__ __align__(16) float queries[B::kAll][B::kWidth];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -35,19 +35,23 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       queries[p][c] = there[i] && c < h.d ? widen(q[((i64)rowOf[i] * h.heads + headOf[i]) * h.d + c]) : 0;
   }
 
-  // fill copies a tile of keys or values; rows behind the last are zero.
-  auto fill = [&](const T *from, const typename Keys::Place &place, i64 key, i64 end) {
-    __syncthreads();
-    for (int i = threadIdx.x; i < kTileKeys * vectors; i += kAttentionThreads) {
-      const int line = i / vectors, at = (i - line * vectors) * kVector;
-      float x[kVector];
-      if (key + line < end) {
-        load(x, from + place.row(key + line) * h.stride() + kvhead * h.d + at, h.d - at);
-      } else {
+  // fetch reads a tile of keys or values, while the one before is computed with; rows
+  // behind the last are zero. fill puts it into its place.
+  float held[B::kHeld][kVector];
+  auto fetch = [&](const C *from, const typename Keys::Place &place, i64 key, i64 end) {
 #pragma unroll
-        for (int j = 0; j < kVector; j++) x[j] = 0;
-      }
-      write8(&tile[line * pitch + at], x);
+    for (int s = 0; s < B::kHeld; s++) {
+      const int i = threadIdx.x + s * B::kThreads, line = i / vectors, at = (i - line * vectors) * kVector;
+      const bool there = line < kTileKeys && key + line < end;
+      load(held[s], there ? from + place.row(key + line) * h.stride() + kvhead * h.d + at : from, there ? h.d - at : 0);
+    }
+  };
+  auto fill = [&]() {
+    __syncthreads();
+#pragma unroll
+    for (int s = 0; s < B::kHeld; s++) {
+      const int i = threadIdx.x + s * B::kThreads, line = i / vectors, at = (i - line * vectors) * kVector;
+      if (line < kTileKeys) write8(&tile[line * pitch + at], held[s]);
     }
     __syncthreads();
   };
@@ -58,6 +62,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
     const typename Keys::Place place = keys.of(from);
     i64 end = keys.count(from);
     for (to = from + 1; to < r1 && keys.together(from, to); to++) end = max(end, keys.count(to));
+    if (end > 0) fetch(k, place, 0, end);
     for (i64 base = 0; base < end; base += kChunk) {
       // How many keys of the chunk each pair attends to: lanes are keys.
       int limit[B::kEach];
@@ -70,7 +75,9 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       const int tiles = (int)min((end - base + kTileKeys - 1) / kTileKeys, (i64)kChunkTiles);
 #pragma unroll 1
       for (int t = 0; t < tiles; t++) {
-        fill(k, place, base + t * kTileKeys, end);
+        fill();
+        const bool last = t == tiles - 1;  // Values follow.
+        fetch(last ? v : k, place, base + (last ? 0 : t + 1) * kTileKeys, end);
         float part[B::kEach][4] = {};
         const float *mine = &tile[lane * pitch];
 #pragma unroll 1
@@ -113,7 +120,9 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
       float2 chunk[B::kEach][B::kPairs] = {};
 #pragma unroll 1
       for (int t = 0; t < tiles; t++) {
-        fill(v, place, base + t * kTileKeys, end);
+        fill();
+        const bool last = t == tiles - 1;  // The next chunk's keys follow.
+        fetch(last ? k : v, place, base + (t + 1) * kTileKeys, end);
         float weight[B::kEach] = {};
 #pragma unroll
         for (int i = 0; i < B::kEach; i++)

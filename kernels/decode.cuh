@@ -6,9 +6,10 @@
 constexpr int kDecodeThreads = kChunkTiles * kWarp;
 constexpr int kTogether = kChunkTiles;  // Heads of a key-value head at a time: a warp for each.
 
-// With one chunk there is nothing to merge, and sums is the output itself, of T.
-template <int Pairs, class T>
-__device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T *q, const T *k, const T *v, const Paged &keys, i64 n, const Heads &h) {
+// With one chunk there is nothing to merge, and sums is the output itself, of T. C is the
+// storage of the cache.
+template <int Pairs, class T, class C>
+__device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T *q, const C *k, const C *v, const Paged &keys, i64 n, const Heads &h) {
   __shared__ __align__(16) float p[kChunk][kTogether];             // Scores, then their exponentials.
   __shared__ __align__(16) float queries[kTogether][2 * kWarp * Pairs];
   __shared__ float parts[kChunkTiles][kTogether][2 * kWarp], inverse[kTogether];
@@ -96,7 +97,7 @@ __device__ __forceinline__ void attendChunk(float *sums, float2 *states, const T
     float2 part[kTogether][Pairs] = {};
 #pragma unroll 4
     for (int j = 0; j < mine; j++) {
-      const T *from = v + __shfl_sync(kAll, at, j);
+      const C *from = v + __shfl_sync(kAll, at, j);
       float2 x[Pairs];
 #pragma unroll
       for (int c = 0; c < Pairs; c++) x[c] = load2(from, columnOf(c), h.d);

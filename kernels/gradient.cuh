@@ -127,12 +127,18 @@ __device__ __forceinline__ void gradientOfKeys(T *dk, T *dv, const T *dout, cons
   for (i64 row = from; row < to; row++) {
     const i64 begin = keys.first[row], end = begin + keys.count(row);
     if (first + kFour <= begin || first >= end) continue;
-    for (i64 head = kvhead * h.group(); head < (kvhead + 1) * h.group(); head++) {
-      const i64 at = row * h.heads + head;
+    float logs, deltas;  // Of 32 heads, a lane each.
+    for (int member = 0; member < h.group(); member++) {
+      const i64 at = row * h.heads + kvhead * h.group() + member;
+      if (member % kWarp == 0) {
+        const int lane = threadIdx.x % kWarp;
+        logs = member + lane < h.group() ? lse[at + lane] : 0;
+        deltas = member + lane < h.group() ? delta[at + lane] : 0;
+      }
       Columns<Pairs> mine, d;
       mine.load(q + at * h.d, h.d);
       d.load(dout + at * h.d, h.d);
-      const Weights w = weigh(mine, d, ks, vs, lse[at], delta[at], h.scale);
+      const Weights w = weigh(mine, d, ks, vs, __shfl_sync(kAll, logs, member % kWarp), __shfl_sync(kAll, deltas, member % kWarp), h.scale);
 #pragma unroll
       for (int i = 0; i < kFour; i++) {
         if (first + i >= begin && first + i < end) {

@@ -108,6 +108,14 @@ func Units() []string {
 	return units
 }
 
+// Units lists the units that have a kernel for a device, in alphabetical order.
+func (c Capability) Units() []string {
+	targets := c.Targets()
+	return slices.DeleteFunc(Units(), func(unit string) bool {
+		return !slices.ContainsFunc(table, func(k Kernel) bool { return k.Unit == unit && slices.ContainsFunc(targets, k.In) })
+	})
+}
+
 // FileName is the name of the PTX of a unit for a target.
 func FileName(unit string, target Target) string { return unit + "." + string(target) + ".ptx" }
 

@@ -224,8 +224,11 @@ func TestSourcesFollowIncludes(t *testing.T) {
 }
 
 func TestLoadOfEveryUnit(t *testing.T) {
-	for _, unit := range Units() {
-		for _, c := range []Capability{{8, 0}, {9, 0}, {12, 0}} {
+	for _, c := range []Capability{{8, 0}, {9, 0}, {12, 0}} {
+		if slices.Contains(c.Units(), "hopper") != (c == Capability{9, 0}) {
+			t.Errorf("units of %s: %v", c, c.Units())
+		}
+		for _, unit := range c.Units() {
 			if m, err := Load(unit, c); err != nil || !strings.Contains(m.Text, ".version") {
 				t.Errorf("%s for %s: %v", unit, c, err)
 			}

@@ -80,7 +80,25 @@ func Find(entry string) (Kernel, error) {
 	return Kernel{}, fmt.Errorf("no kernel has the entry point %q", entry)
 }
 
-var both = []DType{F32, BF16}
+var (
+	both  = []DType{F32, BF16}
+	brief = []DType{BF16}
+)
+
+var (
+	attentionParams = []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}
+	pagedParams     = []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
+	splitParams     = []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}
+	ofQueriesParams = []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}
+	ofKeysParams    = []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}
+)
+
+// hopper are the targets of kernels that only Hopper runs.
+var hopper = []Target{SM90a}
+
+// groupShared is the shared memory of a block of hopper.cu: a tile's totals, four stages,
+// four times 32 scales, and barriers.
+const groupShared = 128<<10 + 4*(24<<10) + 4*32*4 + 8*8
 
 var productParams = []string{"y", "x", "w", "wscales", "scales", "index", "n", "m", "k", "ldw", "ldx", "ldy", "flags"}
 
@@ -135,20 +153,39 @@ var table = []Kernel{
 	{Unit: "rows", Name: "transpose_i8_f32", Threads: 256, Cold: true, Params: []string{"to", "w", "wscales", "m", "k", "ldw", "ldt"}},
 	{Unit: "attention", Name: "rope", DTypes: both, Threads: 256, Params: []string{"x", "positions", "table", "n", "heads", "d", "ldx", "inverse"}},
 	{Unit: "attention", Name: "ropestore", DTypes: both, Threads: 256, Params: []string{"q", "k", "v", "cachek", "cachev", "positions", "slots", "table", "n", "heads", "kvheads", "d"}},
-	{Unit: "attention", Name: "attention", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "wide", DTypes: both, Threads: 128, Params: []string{"out", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "split", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "pagedattention", Variant: "splitwide", DTypes: both, Threads: 256, Params: []string{"sums", "states", "q", "cachek", "cachev", "blocks", "first", "count", "n", "blocksize", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "ropestore_f32_bf16", Threads: 256, Params: []string{"q", "k", "v", "cachek", "cachev", "positions", "slots", "table", "n", "heads", "kvheads", "d"}},
+	{Unit: "attention", Name: "attention", DTypes: both, Threads: 256, Params: attentionParams},
+	{Unit: "attention", Name: "attention", Variant: "wide", DTypes: both, Threads: 128, Params: attentionParams},
+	{Unit: "attention", Name: "pagedattention", DTypes: both, Threads: 256, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "wide", DTypes: both, Threads: 128, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "split", DTypes: both, Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention", Variant: "splitwide", DTypes: both, Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Threads: 256, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "wide", Threads: 128, Params: pagedParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "split", Threads: 256, Params: splitParams},
+	{Unit: "attention", Name: "pagedattention_f32_bf16", Variant: "splitwide", Threads: 256, Params: splitParams},
 	{Unit: "attention", Name: "attention", Variant: "combine", DTypes: both, Threads: 128, Params: []string{"out", "sums", "states", "count", "n", "heads", "d", "chunks"}},
-	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: []string{"dq", "delta", "dout", "out", "lse", "q", "k", "v", "first", "count", "n", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
-	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: []string{"dk", "dv", "dout", "lse", "delta", "q", "k", "v", "first", "count", "rowsof", "rows", "heads", "kvheads", "d", "scale"}},
+	{Unit: "attention", Name: "attentionback", Variant: "queries", DTypes: both, Threads: 128, Params: ofQueriesParams},
+	{Unit: "attention", Name: "attentionback", Variant: "querieswide", DTypes: both, Threads: 128, Params: ofQueriesParams},
+	{Unit: "attention", Name: "attentionback", Variant: "keys", DTypes: both, Threads: 128, Params: ofKeysParams},
+	{Unit: "attention", Name: "attentionback", Variant: "keyswide", DTypes: both, Threads: 128, Params: ofKeysParams},
+	{Unit: "tensorattention", Name: "attention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: attentionParams},
+	{Unit: "tensorattention", Name: "attention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: attentionParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor64", DTypes: brief, Threads: 128, Shared: 640 * 64, Params: pagedParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "tensor128", DTypes: brief, Threads: 128, Shared: 640 * 128, Params: pagedParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor64", DTypes: brief, Threads: 128, Shared: 544 * 64, Params: splitParams},
+	{Unit: "tensorattention", Name: "pagedattention", Variant: "splittensor128", DTypes: brief, Threads: 128, Shared: 544 * 128, Params: splitParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "queriestensor64", DTypes: brief, Threads: 128, Shared: 512 * 64, Params: ofQueriesParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "queriestensor128", DTypes: brief, Threads: 128, Shared: 512 * 128, Params: ofQueriesParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "keystensor64", DTypes: brief, Threads: 128, Shared: 512 * 64, Params: ofKeysParams},
+	{Unit: "tensorattention", Name: "attentionback", Variant: "keystensor128", DTypes: brief, Threads: 128, Shared: 512 * 128, Params: ofKeysParams},
 	{Unit: "svf", Name: "compose_f32", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "compose_bf16", DTypes: both, Threads: 256, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "ldv"}},
 	{Unit: "svf", Name: "mixscale", Threads: 256, Params: []string{"s", "sigma", "z", "alphas", "experts", "r", "normalise"}},
+	{Unit: "hopper", Name: "product_bf16", Variant: "group", DTypes: both, Threads: 384, Shared: groupShared, Params: productParams, Targets: hopper},
+	{Unit: "hopper", Name: "arrange", DTypes: both, Threads: 256, Params: []string{"to", "x", "scales", "index", "n", "k", "ldx", "rows"}, Targets: hopper},
+	{Unit: "hopper", Name: "composegroup_bf16", DTypes: both, Threads: 384, Shared: groupShared, Params: []string{"w", "u", "vt", "s", "m", "r", "k", "ldw", "ldu", "rows"}, Targets: hopper},
+	{Unit: "hopper", Name: "turn_bf16", Threads: 256, Params: []string{"to", "vt", "r", "k", "ldv", "rows"}, Targets: hopper},
 	{Unit: "svd", Name: "svdload", Threads: 256, Cold: true, Params: []string{"rows", "w", "m", "n", "padded", "ld", "turned"}},
 	{Unit: "svd", Name: "svdgram", Threads: 256, Cold: true, Params: []string{"gram", "rows", "n", "ld", "blocks", "round"}},
 	{Unit: "svd", Name: "svdsolve", Threads: 256, Cold: true, Params: []string{"rotations", "cosines", "gram", "chunks", "floor", "tolerance"}},

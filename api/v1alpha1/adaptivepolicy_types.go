@@ -131,7 +131,7 @@ type PolicyExpert struct {
 }
 
 // StrategyType is how experts are chosen.
-// +kubebuilder:validation:Enum=Prompt;Classifier;Fixed
+// +kubebuilder:validation:Enum=Prompt;Classifier;FewShot;Fixed
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type StrategyType string
@@ -142,20 +142,26 @@ const (
 	StrategyPrompt StrategyType = "Prompt"
 	// StrategyClassifier asks the same of an expert that was trained to dispatch.
 	StrategyClassifier StrategyType = "Classifier"
+	// StrategyFewShot mixes the experts by weights that a search over a few examples
+	// found, for every request.
+	StrategyFewShot StrategyType = "FewShot"
 	// StrategyFixed mixes the experts by given weights for every request.
 	StrategyFixed StrategyType = "Fixed"
 )
 
 // Strategy says how experts are chosen. A member is given only with its type.
 // +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type in ['Prompt', 'Classifier']",message="prompt is for the strategies Prompt and Classifier",fieldPath=".prompt"
-// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: Fixed always knows what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="!has(self.fewShot) || self.type == 'FewShot'",message="fewShot is for strategy FewShot",fieldPath=".fewShot"
+// +kubebuilder:validation:XValidation:rule="self.type != 'FewShot' || has(self.fewShot)",message="strategy FewShot needs fewShot, with examples",fieldPath=".fewShot"
+// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: the others always know what to do",fieldPath=".fallback"
 // +kubebuilder:validation:XValidation:rule="self.type != 'Classifier' || has(self.classifier)",message="strategy Classifier needs classifier, with expertRef or train",fieldPath=".classifier"
 // +kubebuilder:validation:XValidation:rule="self.type == 'Classifier' || !has(self.classifier)",message="classifier is for strategy Classifier",fieldPath=".classifier"
 type Strategy struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
 	// asks for one (pass 1); Classifier asks the same of the model with an expert that
-	// was trained to answer it; Fixed mixes the experts by their weights for every
-	// request, without a pass 1.
+	// was trained to answer it; FewShot mixes the experts, for every request, by the
+	// weights that answer a few examples best, for which a Job searches once; Fixed by
+	// the weights that the policy gives. The last two have no pass 1.
 	// +optional
 	// +kubebuilder:default=Prompt
 	Type StrategyType `json:"type,omitempty"`
@@ -165,6 +171,9 @@ type Strategy struct {
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	// +optional
 	Classifier *ClassifierStrategy `json:"classifier,omitempty"`
+	// fewShot configures strategy FewShot, which needs it. A change searches again.
+	// +optional
+	FewShot *FewShotStrategy `json:"fewShot,omitempty"`
 	// fallback is what answers where pass 1 cannot decide, is not sure enough
 	// (prompt.minProbability) or fails; {type: Base} without it.
 	// +optional
@@ -391,6 +400,10 @@ type AdaptivePolicyStatus struct {
 	// log of the pods.
 	// +optional
 	Adaptation *AdaptationStatus `json:"adaptation,omitempty"`
+	// fewShot is what the search of strategy FewShot found, and how far it is. Before it
+	// has found anything the base model answers.
+	// +optional
+	FewShot *FewShotStatus `json:"fewShot,omitempty"`
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`
@@ -458,7 +471,7 @@ type PolicyExpertStatus struct {
 	// digest of the artifact that is served.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`
-	// weight is α of strategy Fixed.
+	// weight is α of the strategies Fixed and FewShot.
 	// +optional
 	Weight Decimal `json:"weight,omitempty"`
 	// score of the expert on its validation set.

@@ -163,6 +163,9 @@ const (
 	// ReasonContextTooLong says that spec.serving.contextLength is above what the
 	// model was made for.
 	ReasonContextTooLong = "ContextTooLong"
+	// ReasonSearching says that weights of the experts are being searched. Those of before
+	// are served, or the base.
+	ReasonSearching = "Searching"
 	// ReasonServing says that every replica serves the expected expert set.
 	ReasonServing = "Serving"
 	// ReasonScaledToZero says that no replica is asked for.

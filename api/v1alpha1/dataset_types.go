@@ -73,7 +73,7 @@ type SkillDataset struct {
 // +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http
 // +kubebuilder:validation:XValidation:rule="!has(self.promptTemplate) || self.format != 'Chat'",message="format Chat has whole conversations and takes no promptTemplate",fieldPath=".promptTemplate"
 type Dataset struct {
-	// configMap holds the file under a key. A change of its content trains again.
+	// configMap holds the file under a key. A change of its content trains, or searches, again.
 	// Exactly one of configMap, persistentVolumeClaim and http is given.
 	// +optional
 	ConfigMap *ConfigMapKeyRef `json:"configMap,omitempty"`

@@ -111,15 +111,16 @@ const (
 // persistentVolumeClaim.
 // +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
 type ExpertSource struct {
-	// http is the address of the expert's .safetensors file or of a .tar, .tar.gz or
-	// .tgz archive of its folder. Exactly one of http and persistentVolumeClaim is
-	// given.
+	// http is the address of the expert's .safetensors file, of a .tar, .tar.gz or
+	// .tgz archive of its folder, or of a .pt file that the paper's reference
+	// implementation saved. Exactly one of http and persistentVolumeClaim is given.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`
 	// persistentVolumeClaim holds the expert's file or folder.
 	// +optional
 	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the expert must have; it is verified before anything is served.
+	// digest is what the expert, or its one file, must have; it is verified before
+	// anything is served.
 	// +required
 	Digest Digest `json:"digest,omitempty"`
 }

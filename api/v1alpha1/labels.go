@@ -16,6 +16,9 @@ const (
 	LabelExpert = GroupName + "/expert"
 	// LabelPolicy names the AdaptivePolicy that an object serves.
 	LabelPolicy = GroupName + "/policy"
+	// LabelSearch names the AdaptivePolicy for which a Job or pod searches weights: not
+	// LabelPolicy, by which its Service finds the pods that serve.
+	LabelSearch = GroupName + "/search"
 	// LabelRun is the identity of the run that a Job or pod works on.
 	LabelRun = GroupName + "/run"
 )
@@ -28,6 +31,8 @@ const (
 	ComponentDecompose = "decompose"
 	// ComponentTrain trains or imports an expert.
 	ComponentTrain = "train"
+	// ComponentAdapt searches the weights of a policy's experts.
+	ComponentAdapt = "adapt"
 	// ComponentServe serves a policy.
 	ComponentServe = "serve"
 )

@@ -7,6 +7,9 @@ import corev1 "k8s.io/api/core/v1"
 // trains again; the old artifact is served until the new one is there.
 // +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.gpu)",message="gpu is for the backends CUDA and Auto",fieldPath=".gpu"
 // +kubebuilder:validation:XValidation:rule="!has(self.backend) || self.backend != 'CPU' || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="resources ask for a GPU, which the backend CPU does not use",fieldPath=".resources"
+// +kubebuilder:validation:XValidation:rule="self.objective.type != 'Evolution' || !has(self.method) || self.method.type == 'SVF'",message="objective Evolution searches what method SVF trains",fieldPath=".method"
+// +kubebuilder:validation:XValidation:rule="self.objective.type != 'Evolution' || !has(self.optimizer)",message="objective Evolution follows no gradient, and has no optimizer",fieldPath=".optimizer"
+// +kubebuilder:validation:XValidation:rule="self.objective.type == 'Evolution' || !has(self.dtype) || self.dtype != 'Int8'",message="Int8 has no gradients: it is for objective Evolution",fieldPath=".dtype"
 // +kubebuilder:validation:XValidation:rule="!has(self.gpu) || !has(self.resources) || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",message="give the GPU by gpu or by resources, not by both",fieldPath=".gpu"
 // +kubebuilder:validation:XValidation:rule="!has(self.dataset.skills) || (has(self.objective.reinforce) ? self.objective.reinforce.reward == 'ExactMatch' : self.objective.nextToken.reward == 'ExactMatch')",message="which skill is the right one, only reward ExactMatch can judge",fieldPath=".objective"
 type TrainingSpec struct {
@@ -17,8 +20,9 @@ type TrainingSpec struct {
 	// objective is what training maximises. A change trains again.
 	// +required
 	Objective Objective `json:"objective,omitzero"`
-	// optimizer says how what is trained follows the gradient (Adam); the paper's values without
-	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
+	// optimizer says how what is trained follows the gradient (Adam), of objectives other
+	// than Evolution; the paper's values without it: learningRate "0.002", maxGradNorm
+	// "0.001". A change trains again.
 	// +optional
 	Optimizer *Optimizer `json:"optimizer,omitempty"`
 	// schedule says how long and how much; the paper's values without it: 200
@@ -27,11 +31,12 @@ type TrainingSpec struct {
 	// +optional
 	Schedule *Schedule `json:"schedule,omitempty"`
 	// dtype in which the model's matrices are kept while the expert is trained: F32,
-	// or BF16, which takes half the memory, trains faster and rounds. The expert
-	// itself is F32 always. A change trains again.
+	// or BF16, which takes half the memory, trains faster and rounds; with objective
+	// Evolution also Int8, which takes a quarter. The expert itself is F32 always. A
+	// change trains again.
 	// +optional
 	// +kubebuilder:default=F32
-	DType DType `json:"dtype,omitempty"`
+	DType TrainingDType `json:"dtype,omitempty"`
 	// seed of everything random: the same seed gives the same expert. A change
 	// trains again.
 	// +optional
@@ -83,6 +88,22 @@ type TrainingSpec struct {
 	// +optional
 	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }
+
+// TrainingDType is a number format that a model can be kept in while an expert is trained.
+// +kubebuilder:validation:Enum=F32;BF16;Int8
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type TrainingDType string
+
+// Number formats to train in.
+const (
+	// TrainingF32 has four bytes a number.
+	TrainingF32 TrainingDType = "F32"
+	// TrainingBF16 has two bytes a number.
+	TrainingBF16 TrainingDType = "BF16"
+	// TrainingInt8 has one byte a number, and a scale for each 32. No gradients pass it.
+	TrainingInt8 TrainingDType = "Int8"
+)
 
 // MethodType names what is trained.
 // +kubebuilder:validation:Enum=SVF;LoRA;DoRA;IA3
@@ -166,7 +187,7 @@ const (
 )
 
 // ObjectiveType names what training maximises.
-// +kubebuilder:validation:Enum=Reinforce;NextToken
+// +kubebuilder:validation:Enum=Reinforce;NextToken;Evolution
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ObjectiveType string
@@ -177,6 +198,9 @@ const (
 	ObjectiveReinforce ObjectiveType = "Reinforce"
 	// ObjectiveNextToken is the likelihood of the answers that the data set gives.
 	ObjectiveNextToken ObjectiveType = "NextToken"
+	// ObjectiveEvolution is the reward of the model's own answers, searched for without a
+	// gradient.
+	ObjectiveEvolution ObjectiveType = "Evolution"
 )
 
 // Objective is what training maximises. The member of its type is given, and no
@@ -185,10 +209,14 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.type == 'Reinforce' || !has(self.reinforce)",message="reinforce is for objective Reinforce",fieldPath=".reinforce"
 // +kubebuilder:validation:XValidation:rule="self.type != 'NextToken' || has(self.nextToken)",message="objective NextToken needs nextToken, with a reward for validations",fieldPath=".nextToken"
 // +kubebuilder:validation:XValidation:rule="self.type == 'NextToken' || !has(self.nextToken)",message="nextToken is for objective NextToken",fieldPath=".nextToken"
+// +kubebuilder:validation:XValidation:rule="self.type != 'Evolution' || has(self.evolution)",message="objective Evolution needs evolution, with a reward",fieldPath=".evolution"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Evolution' || !has(self.evolution)",message="evolution is for objective Evolution",fieldPath=".evolution"
 type Objective struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
 	// answers, less a penalty for leaving the base model. NextToken is the likelihood of
-	// the answers that the data set gives, a mean over their tokens.
+	// the answers that the data set gives, a mean over their tokens. Evolution is the
+	// reward of the model's own answers, too, but searched for by inference alone: there is
+	// no backward pass, which takes less memory; of method SVF.
 	// +optional
 	// +kubebuilder:default=Reinforce
 	Type ObjectiveType `json:"type,omitempty"`
@@ -198,6 +226,43 @@ type Objective struct {
 	// nextToken configures type NextToken, which needs it.
 	// +optional
 	NextToken *NextTokenObjective `json:"nextToken,omitempty"`
+	// evolution configures type Evolution, which needs it.
+	// +optional
+	Evolution *EvolutionObjective `json:"evolution,omitempty"`
+}
+
+// EvolutionObjective is a search of the singular values' scales by covariance matrix
+// adaptation (after ESSA, arXiv 2507.04453). An iteration of the schedule is a generation:
+// each of its candidates answers the schedule's batchSize of questions, the same ones for
+// all, and is as fit as the mean reward of its answers.
+type EvolutionObjective struct {
+	// reward judges an answer; see reinforce.reward.
+	// +required
+	Reward Reward `json:"reward,omitempty"`
+	// rollout says how answers are made; {type: Greedy, maxNewTokens: 512} without it.
+	// +optional
+	Rollout *Rollout `json:"rollout,omitempty"`
+	// population is the number of candidates in a generation.
+	// +optional
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=4
+	// +kubebuilder:validation:Maximum=1024
+	Population int32 `json:"population,omitempty"`
+	// sigma is the standard deviation of each number that is searched in the first
+	// generation, above 0 and at most 10: of z itself, which begins with 1, or of what the
+	// parameterization Sigmoid takes, of which the same is about half as far.
+	// +optional
+	// +kubebuilder:default="0.2"
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 10.0",message="sigma must be greater than 0 and at most 10"
+	Sigma Decimal `json:"sigma,omitempty"`
+	// rank is how many singular values of each matrix are searched, the largest ones, such
+	// as 16, 64 or 256: a search takes the longer the more they are. The others stay as they
+	// are.
+	// +optional
+	// +kubebuilder:default=64
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65536
+	Rank int32 `json:"rank,omitempty"`
 }
 
 // NextTokenObjective is the mean of log π'(token) over the tokens of given answers.
@@ -332,14 +397,16 @@ type Optimizer struct {
 
 // Schedule says how long an expert is trained and how much in an iteration.
 type Schedule struct {
-	// iterations is the number of optimiser steps, at most: a validation score of 1
-	// ends the run, since none is better and the earliest of equals is kept.
+	// iterations is the number of optimiser steps, of objective Evolution of generations,
+	// at most: a validation score of 1 ends the run, since none is better and the earliest
+	// of equals is kept.
 	// +optional
 	// +kubebuilder:default=200
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000000
 	Iterations int32 `json:"iterations,omitempty"`
-	// batchSize is the number of questions answered in each iteration.
+	// batchSize is the number of questions answered in each iteration, of objective
+	// Evolution by each candidate.
 	// +optional
 	// +kubebuilder:default=256
 	// +kubebuilder:validation:Minimum=1

@@ -1,6 +1,8 @@
 // Package adaptivepolicy realises AdaptivePolicies: a Deployment and a Service
 // of serving pods, and the expert set that every one of them is to serve.
 //
+// With strategy FewShot, a Job searches the weights of the experts first.
+//
 // The expert set travels twice: in a ConfigMap, for pods that start, and by a
 // request to each running pod, which verifies, loads and swaps it without a
 // restart. A policy is Ready when every pod reports the set that is expected;
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -24,6 +27,7 @@ import (
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/index"
 	"github.com/transformersquared/operator/controllers/podclient"
+	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
@@ -37,6 +41,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create;patch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -52,6 +57,8 @@ type Reconciler struct {
 	Live     client.Reader
 	Status   status.Reporter
 	Applier  apply.Applier
+	Runner   runs.Runner
+	Datasets Datasets
 	Pods     *podclient.Client
 	Settings desired.Settings
 }
@@ -65,7 +72,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ConfigMap{}, builder.OnlyMetadata).
+		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelSearch, v1alpha1.ComponentAdapt)).
+		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByExamples), builder.OnlyMetadata).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel)).
 		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c)).
 		WithOptions(options).
@@ -107,6 +117,13 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if err := contextFits(policy, base); err != nil {
 		return status.Ready{}, nil, err
 	}
+
+	searching := r.search(ctx, policy, base, chosen)
+	if searching != nil && !status.Conclusive(searching) {
+		return status.Ready{}, nil, searching
+	}
+	chosen = choose(policy, base, found) // With what the search may have found by now.
+	chosen.problem = status.First(chosen.problem, searching)
 
 	deployment, err := r.serve(ctx, policy, base, chosen)
 	if err != nil {

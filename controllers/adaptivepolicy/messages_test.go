@@ -6,6 +6,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/controllers/status/statustest"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -100,6 +102,11 @@ func TestMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed("a volume cannot be mounted", rolledOut(deployed(1), told))
+
+	progress := &v1alpha1.FewShotProgress{Summary: "3/10", BestScore: "0.8000", EstimatedRemainingSeconds: new(int64(42))}
+	failed("weights are searched, and a pod says how far", meanwhile(policy(), status.Wait(v1alpha1.ReasonSearching, "%s", describeSearch(progress))))
+	failed("weights are searched anew", meanwhile(weighted(), status.Wait(v1alpha1.ReasonSearching, "%s", describeSearch(nil))))
+	failed("a search says nothing", accept(&v1alpha1.FewShotStatus{}, readyBase(), desired.Run{}, nil, nil, &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "assistant-0123abcd"}}))
 
 	off := policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) })
 	ready, err := conclude(off, readyBase(), deployed(0), choice{digest: "set"}, nil)

@@ -63,8 +63,11 @@ type candidate struct {
 	weight v1alpha1.Decimal
 	expert *v1alpha1.ExpertVector // nil where there is none
 	// named says that the policy names it, and does not only select it.
-	named  bool
-	state  v1alpha1.ExpertState
+	named bool
+	state v1alpha1.ExpertState
+	// pinned is the digest of the artifact that a search has weighed; empty where the
+	// present one is served.
+	pinned v1alpha1.Digest
 	served bool
 }
 
@@ -111,6 +114,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 
 	skills, awaited := map[string]string{}, map[string]bool{}
+	weights := weighed(policy, base)
 	for i := range chosen.candidates {
 		c := &chosen.candidates[i]
 		problem := judge(c, policy, base)
@@ -129,7 +133,9 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 					other, c.name, c.expert.Spec.Skill)
 			} else {
 				skills[c.expert.Spec.Skill] = c.name
-				chosen.set.Experts = append(chosen.set.Experts, reference(c))
+				ref := reference(c)
+				weigh(c, &ref, weights[c.name])
+				chosen.set.Experts = append(chosen.set.Experts, ref)
 			}
 		}
 		problems = append(problems, problem)

@@ -111,7 +111,7 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 		}
 		if c.served {
-			e.Digest = c.expert.Status.Artifact.Digest
+			e.Digest = cmp.Or(c.pinned, c.expert.Status.Artifact.Digest)
 			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 			if everywhere && c.state == v1alpha1.ExpertLoading {
 				e.State = v1alpha1.ExpertServed
@@ -214,11 +214,19 @@ func hasten(err error, rollout, loading error) error {
 	}
 	switch e := err.(type) { //nolint:errorlint // First returns what the steps returned.
 	case *status.Waiting:
-		e.After = interval
+		e.After = sooner(e.After, interval)
 	case *status.Stalled:
-		e.After = interval
+		e.After = sooner(e.After, interval)
 	}
 	return err
+}
+
+// sooner is the shorter of two intervals, where 0 is none.
+func sooner(asked, otherwise time.Duration) time.Duration {
+	if asked > 0 {
+		return min(asked, otherwise)
+	}
+	return otherwise
 }
 
 // rolledOut says whether the Deployment, as the API server has it, has the pods

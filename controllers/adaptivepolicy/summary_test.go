@@ -134,6 +134,12 @@ func TestWhatWasChosenLast(t *testing.T) {
 			Weights: []v1alpha1.ExpertWeight{{Name: expert, Weight: "1.0000"}},
 		}
 	}
+	mixed := pod("mixed", func(o *observation) {
+		o.status.LastAdaptationTime = noon
+		o.status.LastAdaptation = &contract.Adaptation{
+			Strategy: contract.StrategyPrompt, Expert: "math+base", Weights: map[string]float64{"math": 15. / 16, contract.BaseName: 1. / 16},
+		}
+	})
 	for _, tc := range []struct {
 		name string
 		was  *v1alpha1.AdaptationStatus
@@ -147,6 +153,13 @@ func TestWhatWasChosenLast(t *testing.T) {
 			name: "the latest of all pods", now: noon,
 			seen: []observation{chose("math", noon.Add(-time.Second)), chose("code", noon), chose("law", noon.Add(-time.Minute))},
 			want: said("code", noon),
+		},
+		{
+			name: "a mixture, with the base's share", seen: []observation{mixed}, now: noon,
+			want: &v1alpha1.AdaptationStatus{
+				Strategy: v1alpha1.StrategyPrompt, Expert: "math+base", Time: metav1.NewTime(noon),
+				Weights: []v1alpha1.ExpertWeight{{Name: "base", Weight: "0.0625"}, {Name: "math", Weight: "0.9375"}},
+			},
 		},
 		{
 			name: "not another within a minute", was: said("math", noon), now: noon.Add(59 * time.Second),

@@ -139,7 +139,7 @@ func TestWholeConfigurations(t *testing.T) {
 		e.Spec.Training.Objective.Reinforce.Baseline = v1alpha1.BaselineMean
 		e.Spec.Training.Optimizer = &v1alpha1.Optimizer{LearningRate: "1e-2"}
 		e.Spec.Training.Schedule = &v1alpha1.Schedule{Iterations: 40, Patience: ptr.To[int32](3)}
-		e.Spec.Training.Seed, e.Spec.Training.DType = ptr.To[int64](7), v1alpha1.DTypeBF16
+		e.Spec.Training.Seed, e.Spec.Training.DType = ptr.To[int64](7), v1alpha1.TrainingBF16
 	}
 	set := contract.ExpertSet{
 		Strategy: contract.StrategyPrompt,
@@ -240,7 +240,7 @@ func TestRunIsAnotherWhenAndOnlyWhenTheResultWouldBe(t *testing.T) {
 			training.Method = v1alpha1.Method{
 				Type: v1alpha1.MethodSVF, SVF: &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationSigmoid},
 			}
-			training.Objective.Type, training.DType = v1alpha1.ObjectiveReinforce, v1alpha1.DTypeF32
+			training.Objective.Type, training.DType = v1alpha1.ObjectiveReinforce, v1alpha1.TrainingF32
 			training.Objective.Reinforce.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutGreedy, MaxNewTokens: 512}
 			training.Optimizer = &v1alpha1.Optimizer{LearningRate: "2e-3"}
 			training.Schedule = &v1alpha1.Schedule{Iterations: 200}
@@ -426,7 +426,7 @@ func TestHyperTakesEveryValue(t *testing.T) {
 		Schedule: &v1alpha1.Schedule{
 			Iterations: 40, BatchSize: 64, ValidationInterval: 5, CheckpointInterval: 6, Patience: ptr.To[int32](7),
 		},
-		DType: v1alpha1.DTypeBF16, Seed: ptr.To[int64](8),
+		DType: v1alpha1.TrainingBF16, Seed: ptr.To[int64](8),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -461,6 +461,19 @@ func TestHyperTakesEveryMethodAndObjective(t *testing.T) {
 		"given answers": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{
 			Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{MaxNewTokens: 9},
 		}}, func(h *contract.Hyper) { h.KLWeight, h.MaxNewTokens = 0, 9 }},
+		"a search by default": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{},
+		}}, func(h *contract.Hyper) {
+			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank = 0, 32, 0.2, 64
+		}},
+		"a search": {v1alpha1.TrainingSpec{DType: v1alpha1.TrainingInt8, Objective: v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{
+				Population: 8, Sigma: "0.5", Rank: 16, Rollout: &v1alpha1.Rollout{Type: "Sample", Temperature: "2", MaxNewTokens: 7},
+			},
+		}}, func(h *contract.Hyper) {
+			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank, h.DType = 0, 8, 0.5, 16, "Int8"
+			h.Rollout, h.Temperature, h.MaxNewTokens = "Sample", 2, 7
+		}},
 	} {
 		want := contract.DefaultHyper()
 		c.want(&want)

@@ -21,6 +21,7 @@ func Hyper(training *v1alpha1.TrainingSpec) (contract.Hyper, error) {
 	}
 	decimals := setMethod(&h, training.Method)
 	decimals = append(decimals, setReinforce(&h, training.Objective.Reinforce)...)
+	decimals = append(decimals, setEvolution(&h, training.Objective.Evolution)...)
 	if next := training.Objective.NextToken; next != nil {
 		h.KLWeight = 0
 		setInt(&h.MaxNewTokens, next.MaxNewTokens)
@@ -83,13 +84,39 @@ func setReinforce(h *contract.Hyper, reinforce *v1alpha1.ReinforceObjective) []d
 		h.GroupSize = defaultGroup
 		setInt(&h.GroupSize, reinforce.GroupSize)
 	}
-	decimals := []decimal{{"objective.reinforce.klWeight", reinforce.KLWeight, &h.KLWeight}}
-	if rollout := reinforce.Rollout; rollout != nil {
-		setString(&h.Rollout, rollout.Type)
-		setInt(&h.MaxNewTokens, rollout.MaxNewTokens)
-		decimals = append(decimals, decimal{"objective.reinforce.rollout.temperature", rollout.Temperature, &h.Temperature})
+	decimals := setRollout(h, "objective.reinforce.rollout", reinforce.Rollout)
+	return append(decimals, decimal{"objective.reinforce.klWeight", reinforce.KLWeight, &h.KLWeight})
+}
+
+// setRollout sets what is no decimal, and returns what is, of a field.
+func setRollout(h *contract.Hyper, field string, rollout *v1alpha1.Rollout) []decimal {
+	if rollout == nil {
+		return nil
 	}
-	return decimals
+	setString(&h.Rollout, rollout.Type)
+	setInt(&h.MaxNewTokens, rollout.MaxNewTokens)
+	return []decimal{{field + ".temperature", rollout.Temperature, &h.Temperature}}
+}
+
+// Defaults of objective Evolution, which the documentation of the API names.
+const (
+	defaultPopulation    = 32
+	defaultSigma         = 0.2
+	defaultTruncatedRank = 64
+)
+
+// setEvolution sets what is no decimal, and returns what is. What follows a gradient, or
+// penalises what it leads to, has no part in it.
+func setEvolution(h *contract.Hyper, evolution *v1alpha1.EvolutionObjective) []decimal {
+	if evolution == nil {
+		return nil
+	}
+	h.KLWeight = 0
+	h.Population, h.Sigma, h.TruncatedRank = defaultPopulation, defaultSigma, defaultTruncatedRank
+	setInt(&h.Population, evolution.Population)
+	setInt(&h.TruncatedRank, evolution.Rank)
+	decimals := setRollout(h, "objective.evolution.rollout", evolution.Rollout)
+	return append(decimals, decimal{"objective.evolution.sigma", evolution.Sigma, &h.Sigma})
 }
 
 func setSchedule(h *contract.Hyper, schedule *v1alpha1.Schedule) {

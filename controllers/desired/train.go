@@ -87,7 +87,9 @@ func objectiveOf(o v1alpha1.Objective) (name string, reward v1alpha1.Reward, err
 	switch {
 	case o.Type == v1alpha1.ObjectiveNextToken && o.NextToken != nil:
 		return contract.ObjectiveNextToken, o.NextToken.Reward, nil
-	case o.Type != v1alpha1.ObjectiveNextToken && o.Reinforce != nil:
+	case o.Type == v1alpha1.ObjectiveEvolution && o.Evolution != nil:
+		return contract.ObjectiveEvolution, o.Evolution.Reward, nil
+	case (o.Type == "" || o.Type == v1alpha1.ObjectiveReinforce) && o.Reinforce != nil:
 		return contract.ObjectiveReinforce, o.Reinforce.Reward, nil
 	default:
 		return "", "", fmt.Errorf("spec.training.objective: type %s has no member of its own", o.Type)

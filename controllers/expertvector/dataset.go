@@ -49,23 +49,34 @@ func (d *Datasets) Digests(ctx context.Context, expert *v1alpha1.ExpertVector) (
 		return digests, nil
 	}
 	for _, part := range desired.Parts(&expert.Spec.Training.Dataset) {
-		ref := part.Dataset.ConfigMap
-		if ref == nil {
-			continue
-		}
-		field := "spec.training.dataset." + part.Field
-		digest, err := d.digest(ctx, expert.Namespace, field, ref)
+		digest, err := d.Digest(ctx, expert.Namespace, "spec.training.dataset."+part.Field, *part.Dataset)
 		if err != nil {
 			return nil, err
 		}
-		if asked := string(part.Dataset.Digest); asked != "" && asked != digest {
-			return nil, status.Stall(contract.ReasonDigestMismatch,
-				"%s: key %s of ConfigMap %s has digest %s, not %s; correct the digest or the data",
-				field, ref.Key, ref.Name, digest, asked)
+		if digest != "" {
+			digests[part.Role] = digest
 		}
-		digests[part.Role] = digest
 	}
 	return digests, nil
+}
+
+// Digest returns the SHA-256 of a data set if a ConfigMap holds it, and nothing else. What
+// is wrong with it is told by the field that names it.
+func (d *Datasets) Digest(ctx context.Context, namespace, field string, set v1alpha1.Dataset) (string, error) {
+	ref := set.ConfigMap
+	if ref == nil {
+		return "", nil
+	}
+	digest, err := d.digest(ctx, namespace, field, ref)
+	if err != nil {
+		return "", err
+	}
+	if asked := string(set.Digest); asked != "" && asked != digest {
+		return "", status.Stall(contract.ReasonDigestMismatch,
+			"%s: key %s of ConfigMap %s has digest %s, not %s; correct the digest or the data",
+			field, ref.Key, ref.Name, digest, asked)
+	}
+	return digest, nil
 }
 
 func (d *Datasets) digest(ctx context.Context, namespace, field string, ref *v1alpha1.ConfigMapKeyRef) (string, error) {

@@ -26,6 +26,8 @@ const (
 	ByBaseModel = "spec.baseModelRef.name"
 	// ByDataset finds ExpertVectors by a ConfigMap that holds a data set.
 	ByDataset = "spec.training.dataset.configMap.name"
+	// ByExamples finds AdaptivePolicies by a ConfigMap that holds their examples.
+	ByExamples = "spec.strategy.fewShot.dataset.configMap.name"
 	// ByExpert finds AdaptivePolicies by the ExpertVectors that their status names, the
 	// classifier among them.
 	ByExpert = "status.experts.name"
@@ -48,6 +50,13 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 		}},
 		{&v1alpha1.ExpertVector{}, ByDataset, func(o client.Object) []string {
 			return Datasets(o.(*v1alpha1.ExpertVector))
+		}},
+		{&v1alpha1.AdaptivePolicy{}, ByExamples, func(o client.Object) []string {
+			few := o.(*v1alpha1.AdaptivePolicy).Spec.Strategy.FewShot
+			if few == nil || few.Dataset.ConfigMap == nil {
+				return nil
+			}
+			return []string{few.Dataset.ConfigMap.Name}
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExpert, func(o client.Object) []string {
 			var names []string

@@ -138,6 +138,24 @@ func (r Runner) Again(ctx context.Context, job *batchv1.Job) error {
 		"The result of Job %s was lost with its pod; it runs once more and finds what it made", job.Name).Warn()
 }
 
+// End deletes every Job of an object that carries these labels, as far as the cache has
+// it: the event of another ends it, too.
+func (r Runner) End(ctx context.Context, owner client.Object, selector client.MatchingLabels) error {
+	jobs, _, err := list(ctx, r.Client, owner, selector)
+	if err != nil {
+		return err
+	}
+	for i := range jobs {
+		if !jobs[i].DeletionTimestamp.IsZero() {
+			continue
+		}
+		if err := r.delete(ctx, &jobs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // list finds the Jobs of an object and the pods that carry their labels.
 func list(ctx context.Context, reader client.Reader, owner client.Object, selector client.MatchingLabels) ([]batchv1.Job, []corev1.Pod, error) {
 	var jobs batchv1.JobList

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# run test | bench: the tests, or the benchmarks, of the CUDA backend on this machine's
-# GPU. It stands beside the binaries that hack/cuda/gpu.sh makes.
+# run test | sanitize | bench: the tests of the CUDA backend on this machine's GPU, the
+# tests of each kernel under compute-sanitizer, or the benchmarks. It stands beside the
+# binaries that hack/cuda/gpu.sh makes.
 set -euo pipefail
 cd "$(dirname "$0")"
 export T2_BACKEND=cuda
@@ -13,8 +14,24 @@ test)
     echo "==> $package"
     (cd "runtime/$package" && "$here/${package##*/}.test" -test.timeout 10m) || failed=1
   done
+  echo "==> kernels"
+  ./kernels.test -test.timeout 10m || failed=1
+  exit $failed
+  ;;
+sanitize)
+  sanitizer=$PWD/compute-sanitizer/compute-sanitizer
+  [ -x "$sanitizer" ] || sanitizer=$(command -v compute-sanitizer) || {
+    echo "compute-sanitizer is not here: build this folder where CUDA's toolkit is (hack/cuda/toolkit.sh), or install it" >&2
+    exit 1
+  }
+  failed=0
+  # Every kernel, of the shapes of its own tests: memory first, which the others build on.
+  for tool in memcheck initcheck synccheck racecheck; do
+    echo "==> $tool"
+    "$sanitizer" --tool "$tool" --error-exitcode 1 --launch-timeout 120 ./kernels.test -test.timeout 30m || failed=1
+  done
   exit $failed
   ;;
 bench) ./cuda.test -test.run '^$' -test.bench . -test.benchtime 1s ;;
-*) echo "usage: $0 test | bench" >&2; exit 2 ;;
+*) echo "usage: $0 test | sanitize | bench" >&2; exit 2 ;;
 esac

@@ -18,6 +18,14 @@ for package in backend/cuda model engine train expert; do
   rm -rf "${out:?}/runtime/$package" && mkdir -p "$out/runtime/$package"
   [ ! -d "runtime/$package/testdata" ] || cp -r "runtime/$package/testdata" "$out/runtime/$package/"
 done
+echo "==> kernels"
+go test -tags cuda -c -o "$out/kernels.test" ./test/kernels
+# NVIDIA's checker of memory and races, where the toolkit is (hack/cuda/toolkit.sh).
+toolkit=${CUDA_TOOLKIT:-bin/cudatk}/usr/lib/nvidia-cuda-toolkit/compute-sanitizer
+rm -rf "${out:?}/compute-sanitizer"
+if [ -d "$toolkit" ]; then
+  cp -r "$toolkit" "$out/compute-sanitizer" && rm -rf "$out/compute-sanitizer/include"
+fi
 mkdir -p "$out/config/samples/demo"
 rm -rf "$out/config/samples/demo/model" && cp -r config/samples/demo/model "$out/config/samples/demo/"
 go build -tags cuda -trimpath -o "$out/t2-cuda" ./runtime

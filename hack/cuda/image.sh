@@ -3,8 +3,9 @@
 #
 #   hack/cuda/image.sh FOLDER     (the image's root is FOLDER/root)
 #
-# That is glibc and its loader from Debian's packages, and nothing of NVIDIA's: the
-# driver's libraries come from the node, by its container runtime. Nothing is
+# That is glibc and its loader from Debian's packages, and of NVIDIA's nothing but what
+# the builder has and names: the driver's libraries come from the node, by its container
+# runtime. Nothing is
 # installed, and apt's own lists, cache and sources stay as they are. The suite is
 # pinned, and newer than the machines that build: what was linked against an older
 # glibc runs on a newer one. apt verifies what it downloads by Debian's keys;
@@ -13,6 +14,8 @@
 # as it is now; delete FOLDER to have the suite's latest packages.
 #
 #   CUDA_DEBIAN_MIRROR=URI    a Debian mirror, if not the one that apt uses
+#   CUDA_LIBRARIES=FOLDER     a folder of the CUDA toolkit's, such as /usr/local/cuda/lib64:
+#                             its cuBLAS goes into the image, and its cuSOLVER if it has one
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 alive=$here/../alive.sh
@@ -24,7 +27,31 @@ packages=(libc6 libgcc-s1 gcc-14-base)
 
 fail() { echo "cuda-image: $*" >&2; exit 1; }
 
-stamp=$(sha256sum <"$0" | cut -d ' ' -f 1)
+# cuBLAS with what it is made of; then cuSOLVER likewise, of which CUDA 12 and later have
+# nvJitLink too. Of several versions the newest.
+chosen=()
+newest() { find -L "$libraries" -maxdepth 1 -type f -name "$1.so.[0-9]*" -printf '%f\n' | grep -E "^$1\.so\.[0-9]+\$" | sort -V | tail -n 1 || true; }
+libraries=${CUDA_LIBRARIES:-}
+if [ -n "$libraries" ]; then
+  [ -d "$libraries" ] || fail "CUDA_LIBRARIES=$libraries is no folder"
+  for name in libcublas libcublasLt; do
+    file=$(newest $name)
+    [ -n "$file" ] || fail "CUDA_LIBRARIES=$libraries has no $name.so.N: name the folder of the CUDA toolkit that has, or none"
+    chosen+=("$file")
+  done
+  [ "${chosen[0]##*.}" = "${chosen[1]##*.}" ] || fail "CUDA_LIBRARIES=$libraries has ${chosen[0]} and ${chosen[1]}, which do not go together"
+  if [ -n "$(newest libcusolver)" ]; then
+    for name in libcusolver libcusparse libnvJitLink; do
+      file=$(newest $name)
+      [ -z "$file" ] || chosen+=("$file")
+    done
+  fi
+fi
+
+stamp=$({
+  sha256sum <"$0"
+  for file in "${chosen[@]}"; do stat -L -c '%n %s %Y' "$libraries/$file"; done
+} | sha256sum | cut -d ' ' -f 1)
 if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
   echo "==> t2-cuda's glibc: unpacked already"
   exit 0
@@ -90,6 +117,18 @@ echo "include /etc/ld.so.conf.d/*.conf" >"$root/etc/ld.so.conf"
 echo "$wanted" | tee "$root/usr/share/doc/t2-cuda/packages" | sed 's/^/    /'
 loader=$(find "$root/usr/lib" "$root/usr/lib64" -name 'ld-linux*.so.*' 2>/dev/null | head -n 1)
 [ -n "$loader" ] || fail "the packages hold no loader: $suite is laid out in a way that this script does not know"
+
+# NVIDIA's libraries lie where glibc's are, under the names that they are looked for by.
+place=$(dirname "$(find "$root/usr/lib" -name libc.so.6 | head -n 1)")
+for file in "${chosen[@]}"; do
+  cp -L --preserve=timestamps "$libraries/$file" "$place/$file"
+  chmod 644 "$place/$file"
+  echo "$file $(sha256sum <"$place/$file" | cut -d ' ' -f 1)" | tee -a "$root/usr/share/doc/t2-cuda/libraries" | sed 's/^/    /'
+done
+for file in "${chosen[@]}"; do
+  missing=$(LD_TRACE_LOADED_OBJECTS=1 "$loader" --library-path "$place" "$place/$file" | awk '/not found/ && $1 != "libcuda.so.1" {print $1}' | tr '\n' ' ')
+  [ -z "$missing" ] || fail "$file of CUDA_LIBRARIES=$libraries needs ${missing% }, which neither has: put it beside"
+done
 
 echo "$stamp" >"$work/stamp"
 rm -rf "$work/apt" "$work/packages" "$folder"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds bin/softcuda/libcuda.so.1, the software driver for tests. A second run that
-# finds nothing changed does nothing. Options: --objects builds the objects only.
+# Builds bin/softcuda/libcuda.so.1, the software driver for tests, and in
+# bin/softcuda/libraries the stand-ins for NVIDIA's libraries that run on it. A second run
+# that finds nothing changed does nothing. Options: --objects builds the objects only.
 set -euo pipefail
 cd "$(dirname "$0")"
 out=${SOFTCUDA_OUT:-../../bin/softcuda}
@@ -56,3 +57,16 @@ if [ $newest = 1 ]; then
   mv "$library.part" "$library"
   ln -sf libcuda.so.1 "$out/libcuda.so"
 fi
+
+# The stand-ins: one file each, and what they share.
+mkdir -p "$out/libraries"
+for name in cublas:libcublas.so.12 cusolver:libcusolver.so.11; do
+  source=libraries/${name%%:*}.cpp library=$out/libraries/${name#*:}
+  for file in "$source" libraries/library.h libraries/gemm.ptx include/cuda.h exports.map ../../runtime/backend/cuda/cumath/calls.h build.sh; do
+    [ "$library" -nt "$file" ] && continue
+    "$cxx" -std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -pthread "-DGEMM_PTX=\"$PWD/libraries/gemm.ptx\"" -shared \
+      -Wl,-soname,"${name#*:}" -Wl,-z,defs -Wl,--version-script=exports.map "-Wl,-rpath,\$ORIGIN/.." -o "$library.part" "$source" -L"$out" -lcuda -static-libstdc++ -static-libgcc
+    mv "$library.part" "$library"
+    break
+  done
+done

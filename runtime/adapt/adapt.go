@@ -47,6 +47,9 @@ type Decision struct {
 	// Weights are α by expert name, which sum to 1; empty means the base weights. In
 	// a mixture, contract.BaseName is the share of the base weights.
 	Weights map[string]float64
+	// Layers are α by layer, of the same names, where they differ by layer: then Weights
+	// are their means. Nil where they do not.
+	Layers map[string][]float64
 	// Probabilities are pass 1's, by expert name and contract.OthersLabel; nil
 	// where there was no pass 1 or it failed.
 	Probabilities map[string]float64
@@ -99,6 +102,8 @@ type Needs struct {
 	// for, those that are wanted most first; an empty one is the base, which is
 	// possible in any case.
 	Mixtures []map[string]float64
+	// Layers are the first mixture's α by layer, as in Decision.
+	Layers map[string][]float64
 	// Blends says that Decide may choose other mixtures of these experts, too, of
 	// which there are too many to list.
 	Blends bool
@@ -136,6 +141,7 @@ type kind struct {
 // kinds are all strategies, by their names in the contract.
 var kinds = map[string]kind{
 	contract.StrategyClassifier: {validate: validateClassifier, make: newClassifier},
+	contract.StrategyFewShot:    {validate: validateFewShot, make: newFewShot},
 	contract.StrategyFixed:      {make: newFixed},
 	contract.StrategyPrompt:     {validate: validatePrompt, make: newPrompt},
 }

@@ -44,7 +44,7 @@ func (*fixed) Name() string { return contract.StrategyFixed }
 
 // Needs implements Strategy.
 func (f *fixed) Needs() Needs {
-	return Needs{Passes: 1, Mixtures: []map[string]float64{maps.Clone(f.decision.Weights)}}
+	return Needs{Passes: 1, Mixtures: []map[string]float64{maps.Clone(f.decision.Weights)}, Layers: f.decision.Layers}
 }
 
 // Decide implements Strategy.

@@ -158,6 +158,34 @@ func TestPublishing(t *testing.T) {
 	})
 }
 
+func TestPublishingToAUsersPlaceReplacesNothing(t *testing.T) {
+	root := t.TempDir()
+	file, full, empty := filepath.Join(root, "file"), filepath.Join(root, "full"), filepath.Join(root, "empty")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.MkdirAll(filepath.Join(full, "something"), 0o700), os.Mkdir(empty, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range []string{file, full} {
+		stage := staged(t, root, "one")
+		if err := stage.PublishNew(taken); err == nil || !strings.Contains(err.Error(), "no empty folder") {
+			t.Errorf("%s: got %v", taken, err)
+		}
+		if err := stage.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, free := range []string{empty, filepath.Join(root, "new")} {
+		if err := staged(t, root, "two").PublishNew(free); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"empty", "file", "full", "new"}, names(t, root)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"something"}, names(t, full)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 func TestSweepingSparesTheLiving(t *testing.T) {
 	root := t.TempDir()
 	living, dead := staged(t, root, "living"), staged(t, root, "dead")

@@ -100,6 +100,22 @@ func (s *Staging) Publish(final string) error {
 	return errors.Join(syncPath(filepath.Dir(final)), ignoreClosed(s.lock.Close()))
 }
 
+// PublishNew is Publish to a place that must not be there yet or be an empty folder:
+// whatever a user has there stays, and is an error.
+func (s *Staging) PublishNew(final string) error {
+	if err := seal(s.dir); err != nil {
+		return err
+	}
+	// Rename replaces files, and refuses folders even if they are empty.
+	if err := syscall.Rmdir(final); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("publishing %s: what is there is no empty folder: %w", final, err)
+	}
+	if err := os.Rename(s.dir, final); err != nil {
+		return fmt.Errorf("publishing %s: %w", final, err)
+	}
+	return errors.Join(syncPath(filepath.Dir(final)), ignoreClosed(s.lock.Close()))
+}
+
 // Discard removes the folder. After Publish it does nothing.
 func (s *Staging) Discard() error {
 	// After Publish another process may have staged under the same name, so

@@ -19,6 +19,17 @@
 // packed without padding), H hidden size, D head dimension, R rank, V
 // vocabulary, C columns in general. All matrices are row-major.
 //
+// Activations and the cache are stored as float32 or, where a backend lists it
+// (Capabilities.Storage), as bfloat16. Operations compute in float32 whatever they read,
+// and round each element that they write once, to nearest; attention may round the
+// weights of its softmax too before it multiplies with values, and its gradient those of
+// the scores. An operation's activations are of one type, but that a product without
+// scales may read one and write the other, as the head does, and that RotateStore and
+// PagedAttention take a cache in bfloat16 beside activations in float32. Always float32 are logits
+// and their logarithms, gains, biases, tables of angles, banks of scales and their
+// gradients, and the logarithms of attention's denominators. A buffer of a type that an
+// operation cannot take is ErrUnsupported, by the operand's name.
+//
 // Determinism is part of the contract. On a backend that says so
 // (Capabilities.RowInvariant) a row of a result depends on that row's
 // inputs only, never on the number of rows, on which other rows are in the
@@ -48,6 +59,8 @@ var (
 	ErrDeviceLost = errors.New("the device is lost to this process")
 	// ErrDeviceUnsupported: the device, or its driver, is too old.
 	ErrDeviceUnsupported = errors.New("the device is not supported")
+	// ErrLibrary: a library that was asked for cannot be used (see LibraryUse).
+	ErrLibrary = errors.New("a library cannot be used as asked")
 )
 
 // Buffer is device memory for numbers. It belongs to the backend that
@@ -155,8 +168,7 @@ type Device interface {
 // Arena is memory for the buffers of one step. It belongs to one goroutine at a
 // time.
 type Arena interface {
-	// Alloc and Free are those of Device. A backend that captures steps gives the same
-	// buffers to the same calls after each Reset.
+	// Alloc and Free are those of Device.
 	Alloc(t DType, n int) (Buffer, error)
 	Free(b Buffer)
 	// Adopt makes a buffer of the device one of the arena's, and Release the opposite:
@@ -181,8 +193,10 @@ type Capabilities struct {
 	// Backward: the operations whose names end in Backward, MatMulBackward,
 	// ColumnDots, OuterSums and PolicyGradient are implemented.
 	Backward bool
-	// RowInvariant: a row of a result has the same bits whatever rows are beside it.
-	RowInvariant bool
+	// RowInvariant: a row of a result has the same bits whatever rows are beside it; those
+	// of MatMulBackward where RowInvariantBackward says so, too. Forward rows decide
+	// answers, and backward ones a step of training.
+	RowInvariant, RowInvariantBackward bool
 	// Storage lists the types that buffers may have; F32 is always one.
 	Storage []DType
 }
@@ -190,10 +204,21 @@ type Capabilities struct {
 // Capturer is a backend that can record the operations of a step and repeat them at
 // the cost of one call. It is optional.
 type Capturer interface {
-	// Capture records what the function asks the backend for, without computing it.
-	// The function must not synchronise, allocate, or copy from or to the host, and nobody
-	// else may use the backend meanwhile.
-	Capture(record func() error) (Graph, error)
+	// NewRecorder returns a recorder without any memory yet.
+	NewRecorder() Recorder
+}
+
+// Recorder records steps of which one at a time is repeated. They share the memory of
+// the buffers that they allocate and free.
+type Recorder interface {
+	// Record records what the function asks of the backend that it is given, without
+	// computing it; others may use the device meanwhile. The function must not wait for
+	// the device, or copy from or to the host: the error wraps ErrUnsupported. Operations
+	// check what their tables hold then; whoever repeats the step answers for what they
+	// hold later.
+	Record(record func(Backend) error) (Graph, error)
+	// Free gives the memory back. The graphs must not be repeated after.
+	Free()
 }
 
 // Graph is a recorded step.
@@ -202,6 +227,16 @@ type Graph interface {
 	Replay() error
 	// Free gives it back.
 	Free()
+}
+
+// Reserver is a backend that can set memory of the device aside for steps, so that none
+// has to be asked for while they are computed. It is optional.
+type Reserver interface {
+	// Reserve takes so many bytes for the buffers of arenas and recorders, for tables, and
+	// for what operations need by themselves; what does not fit is taken as if nothing
+	// were reserved. release gives them back once they are not in use; it may be called
+	// again. The error wraps ErrDeviceMemory.
+	Reserve(bytes int64) (release func(), err error)
 }
 
 // Describer is a backend that says what it computes on, for people. It is optional.
@@ -241,7 +276,7 @@ type LinearOps interface {
 type RowOps interface {
 	// Add computes y += x, element by element.
 	Add(y, x Buffer) error
-	// AddToRows computes y [N, C] += x, where x [C] is added to every row.
+	// AddToRows computes y [N, C] += x, where x [C], of type F32, is added to every row.
 	AddToRows(y, x Buffer, n int) error
 	// ScaleColumns computes y [N, C] = x, each row multiplied by its scales. y and x may
 	// be the same buffer.
@@ -267,8 +302,8 @@ type RowOps interface {
 	SwiGLU(y, gate, up Buffer) error
 	// SwiGLUBackward writes the gradients with respect to gate and up.
 	SwiGLUBackward(dGate, dUp, dy, gate, up Buffer) error
-	// LogSoftmax computes y [N, C] = x − log Σ eˣ along each row. y and x may be
-	// the same buffer.
+	// LogSoftmax computes y [N, C], of type F32, = x − log Σ eˣ along each row. y and x
+	// may be the same buffer.
 	LogSoftmax(y, x Buffer, n int) error
 }
 
@@ -331,6 +366,9 @@ type Paged struct {
 	First, Count Index
 	// BlockSize is the number of rows of a block, a multiple of BlockMultiple.
 	BlockSize int
+	// Most bounds Count where a recorded step is repeated with others; 0 means that
+	// Count is as it is.
+	Most int
 }
 
 // BlockMultiple is what the rows of a block are a multiple of, so that a device may

@@ -22,6 +22,9 @@ import (
 	"github.com/transformersquared/operator/runtime/failure"
 )
 
+// metadataKey is the name in a header that is no tensor's.
+const metadataKey = "__metadata__"
+
 // Limits of the safetensors format.
 const (
 	maxHeader = 100 << 20
@@ -210,7 +213,7 @@ func parseHeader(header []byte, dataSize int64) (map[string]Info, map[string]str
 	infos := map[string]Info{}
 	var metadata map[string]string
 	err := object(d, "header", func(name string) error {
-		if name == "__metadata__" {
+		if name == metadataKey {
 			var err error
 			metadata, err = parseMetadata(d, name)
 			return err

@@ -61,11 +61,11 @@ type headerInfo struct {
 func encodeHeader(sorted []Entry, metadata map[string]string) ([]byte, error) {
 	fields := make(map[string]any, len(sorted)+1)
 	if len(metadata) > 0 {
-		fields["__metadata__"] = metadata
+		fields[metadataKey] = metadata
 	}
 	at := int64(0)
 	for _, e := range sorted {
-		if _, twice := fields[e.Name]; twice || e.Name == "__metadata__" {
+		if _, twice := fields[e.Name]; twice || e.Name == metadataKey {
 			return nil, fmt.Errorf("tensor name %q is taken", e.Name)
 		}
 		if e.DType.Size() == 0 {

@@ -55,6 +55,7 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		"a missing prompt":          {"generate", "--model", "x"},
 		"a missing data set":        {"eval", "--model", "x"},
 		"a missing specification":   {"train"},
+		"nothing to search":         {"adapt"},
 		"a specification not there": {"train", "--spec", "/nonexistent.json"},
 		"no tokens":                 {"generate", "--model", "x", "--prompt", "x", "--max-tokens", "0"},
 		"a temperature below zero":  {"generate", "--model", "x", "--prompt", "x", "--temperature", "-1"},

@@ -64,6 +64,7 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 	flags.StringSliceVar(&spec.Modules, "modules", expert.Modules(), "projections to factor")
 	flags.StringVar(&spec.DType, "dtype", "F32", "how factors are stored: F32 or BF16")
 	compute.registerBackend(flags)
+	compute.registerSolver(flags)
 	flags.StringVar(&fetched, "fetched", "", "take the model, and the part of the result about it, from `FILE` that t2 fetch wrote")
 	return cmd
 }

@@ -24,6 +24,8 @@ type diagnosis struct {
 type modelFit struct {
 	Path        string          `json:"path"`
 	DType       string          `json:"dtype"`
+	Activations string          `json:"activations"`
+	KV          string          `json:"kv"`
 	CacheTokens int             `json:"cacheTokens"`
 	MaxBatch    int             `json:"maxBatch"`
 	Needs       model.Footprint `json:"needsBytes"`
@@ -58,7 +60,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 				d.Facts = described.Describe()
 			}
 			if f.model != "" {
-				if d.Model, err = fitOf(f.model, be, f.dtype, context, batch); err != nil {
+				if d.Model, err = fitOf(&f, be, context, batch); err != nil {
 					return err
 				}
 			}
@@ -79,23 +81,28 @@ func newDoctorCommand(env *Env) *cobra.Command {
 	flags.IntVar(&batch, "max-batch", 0, "sequences that are computed together; 0 means 16")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	f.registerCompute(flags)
+	f.compute.registerSolver(flags)
 	return cmd
 }
 
-func fitOf(path string, be backend.Backend, dtype backend.DType, context, batch int) (*modelFit, error) {
+func fitOf(f *modelFlags, be backend.Backend, context, batch int) (*modelFit, error) {
 	if context < 0 || batch < 0 {
 		return nil, usagef("--context-length %d and --max-batch %d must not be negative", context, batch)
 	}
-	ck, err := checkpoint.OpenDir(path)
+	storage, err := f.storage(be)
 	if err != nil {
 		return nil, err
 	}
-	plan := engine.PlanOf(ck.Config(), dtype, be.Memory().Free, context, batch, 0)
+	ck, err := checkpoint.OpenDir(f.model)
+	if err != nil {
+		return nil, err
+	}
+	plan := engine.PlanOf(ck.Config(), f.dtype, storage, be.Memory().Free, context, batch, 0)
 	if err := ck.Close(); err != nil {
 		return nil, err
 	}
 	fit := &modelFit{
-		Path: path, DType: dtype.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch, Needs: plan.Footprint, Free: plan.Free,
+		Path: f.model, DType: f.dtype.String(), Activations: storage.Activations.String(), KV: storage.Cache.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch, Needs: plan.Footprint, Free: plan.Free,
 		Fits: plan.Fits(), Unmerged: plan.FitsUnmerged(),
 	}
 	if err := plan.Err(); err != nil {
@@ -116,7 +123,7 @@ func (d diagnosis) print(w io.Writer) error {
 	}
 	if m := d.Model; m != nil {
 		size := engine.SizeText
-		line("Model", "%s as %s, a cache of %d tokens, batches of %d", m.Path, m.DType, m.CacheTokens, m.MaxBatch)
+		line("Model", "%s as %s, activations as %s, a cache of %d tokens as %s, batches of %d", m.Path, m.DType, m.Activations, m.CacheTokens, m.KV, m.MaxBatch)
 		line("It takes", "%s: weights %s, cache %s, a step %s; unmerged experts %s more", size(m.Needs.Total()-m.Needs.Factors),
 			size(m.Needs.Weights), size(m.Needs.Cache), size(m.Needs.Activations), size(m.Needs.Factors))
 		switch {

@@ -16,6 +16,7 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 		Backend string
 		Model   struct {
 			DType                 string
+			Activations, KV       string
 			CacheTokens, MaxBatch int
 			NeedsBytes            struct{ Weights, Cache int64 }
 			Fits                  bool
@@ -24,7 +25,7 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &d); got.code != 0 || err != nil {
 		t.Fatalf("status %d, %v: %s%s", got.code, err, got.stdout, got.stderr)
 	}
-	if !strings.HasPrefix(d.Backend, "cpu (") || d.Model.DType != "bf16" || d.Model.MaxBatch != 4 || !d.Model.Fits ||
+	if !strings.HasPrefix(d.Backend, "cpu (") || d.Model.DType != "bf16" || d.Model.Activations != "f32" || d.Model.KV != "f32" || d.Model.MaxBatch != 4 || !d.Model.Fits ||
 		d.Model.CacheTokens == 0 || d.Model.NeedsBytes.Weights == 0 || d.Model.NeedsBytes.Cache == 0 {
 		t.Errorf("%s", got.stdout)
 	}
@@ -35,9 +36,11 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 		}
 	}
 	for name, args := range map[string][]string{
-		"a negative batch":  {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--max-batch", "-1"},
-		"a stray argument":  {"doctor", "model"},
-		"an unknown device": {"doctor", "--backend", "abacus"},
+		"a negative batch":         {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--max-batch", "-1"},
+		"a stray argument":         {"doctor", "model"},
+		"an unknown type":          {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--kv", "f16"},
+		"a type that is not there": {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--activations", "bf16"},
+		"an unknown device":        {"doctor", "--backend", "abacus"},
 	} {
 		if got := t2(t, nil, "", args...); got.code != contract.ExitUsage {
 			t.Errorf("%s: status %d: %s", name, got.code, got.stderr)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -232,7 +233,10 @@ func printExplanation(w io.Writer, e contract.Explanation) error {
 		line("Fallback", "%s", e.Fallback)
 	}
 	label := "Weights"
-	for _, name := range slices.Sorted(maps.Keys(e.Weights)) {
+	largestFirst := func(a, b string) int {
+		return cmp.Or(cmp.Compare(e.Weights[b], e.Weights[a]), cmp.Compare(a, b))
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(e.Weights), largestFirst) {
 		line(label, "%8.4f  %s", e.Weights[name], name)
 		label = ""
 	}

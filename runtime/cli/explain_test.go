@@ -71,7 +71,7 @@ func TestExplainForPeople(t *testing.T) {
 			"Experts        sha256:",
 		}},
 		"fixed": {[]string{"--strategy", "Fixed"}, []string{
-			"Strategy       Fixed\n", "Answers        math+code\n", "Weights          0.2500  code\n                 0.7500  math\n",
+			"Strategy       Fixed\n", "Answers        math+code\n", "Weights          0.7500  math\n                 0.2500  code\n",
 		}},
 		"the fallback": {[]string{"--min-probability", "1", "--fallback", "code", "--describe", "code=Python"}, []string{
 			"Answers        code\n", "but minProbability is 1: the fallback answers\n", "Fallback       BelowMinProbability\n", "At least       1\n",

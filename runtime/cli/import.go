@@ -22,9 +22,15 @@ digest that is asked for and scales the decomposition that is there.
 
 SOURCE is an expert's folder, an archive of one, an expert.safetensors file, or
 an http(s) address of any of them. A bearer token comes from the environment
-variable ` + contract.EnvSourceToken + `.`,
-		Example: `  t2 import ./math.safetensors --data-dir ./data --digest sha256:… --decomposition-digest sha256:…`,
-		Args:    cobra.MaximumNArgs(1),
+variable ` + contract.EnvSourceToken + `.
+
+It may also be what the paper's reference implementation saves of an expert or
+of a few-shot search (learnable_params.pt, policy_params.pt). Nothing in such a
+file is executed; its parameters become an expert of the decomposition, and the
+digest is the file's SHA-256.`,
+		Example: `  t2 import ./math.safetensors --data-dir ./data --digest sha256:… --decomposition-digest sha256:…
+  t2 import ./policy_params.pt --skill math --data-dir ./data --digest sha256:… --decomposition-digest sha256:…`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if jobs.HasSpec(specFile, env.Getenv) {
 				if len(args) > 0 {
@@ -50,7 +56,8 @@ variable ` + contract.EnvSourceToken + `.`,
 	flags := cmd.Flags()
 	flags.StringVar(&specFile, "spec", "", "read the specification (JSON) from `FILE`")
 	flags.StringVar(&spec.DataDir, "data-dir", "", "`DIR` that holds models, decompositions and experts")
-	flags.StringVar(&spec.Digest, "digest", "", "what the expert's digest must be (`sha256:…`)")
+	flags.StringVar(&spec.Digest, "digest", "", "what the expert's digest, or its file's SHA-256, must be (`sha256:…`)")
+	flags.StringVar(&spec.Skill, "skill", "", "what the expert is good at, if its file does not say")
 	flags.StringVar(&spec.DecompositionDigest, "decomposition-digest", "", "digest of the decomposition it scales (`sha256:…`)")
 	flags.StringVar(&spec.BaseDigest, "base-digest", "", "digest of the base model, checked if given (`sha256:…`)")
 	return cmd

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,19 +14,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/checkpoint/torch"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/peft"
 	"github.com/transformersquared/operator/runtime/source"
 )
 
 // inspection is the result of `t2 inspect --json`. One of the parts after Path
 // is set.
 type inspection struct {
-	Kind          string                          `json:"kind"` // model, decomposition, expert or weights
+	Kind          string                          `json:"kind"` // model, decomposition, expert, adapter or weights
 	Path          string                          `json:"path"`
 	Model         *contract.ModelManifest         `json:"model,omitempty"`
 	Decomposition *contract.DecompositionManifest `json:"decomposition,omitempty"`
 	Expert        *expertInspection               `json:"expert,omitempty"`
+	Adapter       *adapterInspection              `json:"adapter,omitempty"`
 	Weights       *weightsInspection              `json:"weights,omitempty"`
 	// Fit is set when something to compare with was given.
 	Fit *fit `json:"fit,omitempty"`
@@ -38,6 +43,19 @@ type expertInspection struct {
 	Matrices int                       `json:"matrices"`
 	Values   int                       `json:"values"`
 	Modules  []expert.ModuleStatistics `json:"modules"`
+}
+
+// adapterInspection describes an adapter in PEFT's format.
+type adapterInspection struct {
+	Type string `json:"type"`
+	DoRA bool   `json:"dora"`
+	// Base is what the adapter calls its base model.
+	Base string `json:"base,omitempty"`
+	// Ranks are all that its matrices have, none for IA3.
+	Ranks      []int    `json:"ranks,omitempty"`
+	Modules    []string `json:"modules"`
+	Matrices   int      `json:"matrices"`
+	Parameters int64    `json:"parameters"`
 }
 
 type weightsInspection struct {
@@ -63,15 +81,16 @@ func newInspectCommand(env *Env) *cobra.Command {
 		Use:   "inspect PATH",
 		Short: "Say what a model, decomposition or expert is, and whether it fits",
 		Long: `Inspect opens a model folder, a decomposition, an expert (its folder or its
-expert.safetensors) or a safetensors file, verifies it, and describes it.
+expert.safetensors), an adapter in PEFT's format, a safetensors file or one of
+PyTorch's, verifies it, and describes it.
 
 With --base or --decomposition it also says whether it belongs to that, and ends
 with status 1 if it does not.`,
 		Example: `  t2 inspect ./expert.safetensors
   t2 inspect ./data/experts/sha256-… --decomposition ./data/decompositions/sha256-… --json`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			found, err := inspect(args[0], base, decomposition)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := inspect(cmd.Context(), args[0], base, decomposition)
 			if err != nil {
 				return err
 			}
@@ -91,9 +110,9 @@ with status 1 if it does not.`,
 	return cmd
 }
 
-func inspect(path, base, decomposition string) (*inspection, error) {
+func inspect(ctx context.Context, path, base, decomposition string) (*inspection, error) {
 	found := &inspection{Path: path}
-	if err := found.read(path); err != nil {
+	if err := found.read(ctx, path); err != nil {
 		return nil, err
 	}
 	var err error
@@ -101,13 +120,13 @@ func inspect(path, base, decomposition string) (*inspection, error) {
 	case decomposition != "":
 		found.Fit, err = found.fitsDecomposition(decomposition)
 	case base != "":
-		found.Fit, err = found.fitsBase(base)
+		found.Fit, err = found.fitsBase(ctx, base)
 	}
 	return found, err
 }
 
 // read finds out what is at path and opens it.
-func (i *inspection) read(path string) error {
+func (i *inspection) read(ctx context.Context, path string) error {
 	stat, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("inspecting: %w", err)
@@ -121,6 +140,8 @@ func (i *inspection) read(path string) error {
 		return i.readFile(path)
 	case has(expert.File):
 		return i.readExpert(path)
+	case has(peft.ConfigFile): // Before a model: some leave the base's configuration beside it.
+		return i.readAdapter(ctx, path)
 	case has(checkpoint.ConfigFile):
 		m, err := source.CheckModel(path)
 		i.Kind, i.Model = "model", &m
@@ -134,11 +155,19 @@ func (i *inspection) read(path string) error {
 		i.Kind, i.Decomposition = "decomposition", &m
 		return nil
 	default:
-		return fmt.Errorf("%s is neither a model (%s), nor a decomposition (%s), nor an expert (%s)", path, checkpoint.ConfigFile, contract.ManifestFile, expert.File)
+		return fmt.Errorf("%s is neither a model (%s), nor a decomposition (%s), nor an expert (%s), nor an adapter (%s)",
+			path, checkpoint.ConfigFile, contract.ManifestFile, expert.File, peft.ConfigFile)
 	}
 }
 
 func (i *inspection) readFile(path string) error {
+	saved, err := expert.IsReference(path)
+	if err != nil {
+		return err
+	}
+	if saved {
+		return i.readSaved(path)
+	}
 	f, err := checkpoint.Open(path)
 	if err != nil {
 		return err
@@ -157,6 +186,44 @@ func (i *inspection) readFile(path string) error {
 		}
 	}
 	i.Kind, i.Weights = "weights", w
+	return nil
+}
+
+// readSaved describes what torch.save wrote.
+func (i *inspection) readSaved(path string) error {
+	all, err := torch.Open(path)
+	if err != nil {
+		return err
+	}
+	w := &weightsInspection{Tensors: len(all)}
+	for _, n := range all {
+		w.Elements += int64(len(n.Tensor.Data))
+		if !slices.Contains(w.DTypes, string(n.DType)) {
+			w.DTypes = append(w.DTypes, string(n.DType))
+		}
+	}
+	i.Kind, i.Weights = "weights", w
+	return nil
+}
+
+func (i *inspection) readAdapter(ctx context.Context, path string) error {
+	a, err := peft.Read(ctx, path)
+	if err != nil {
+		return err
+	}
+	found := &adapterInspection{
+		Type: a.Config.Type(), DoRA: a.Config.DoRA(), Base: a.Config.Base(), Matrices: len(a.Matrices), Parameters: a.Parameters(),
+	}
+	for name, m := range a.Matrices {
+		found.Modules = append(found.Modules, expert.ModuleOf(name))
+		if m.A != nil {
+			found.Ranks = append(found.Ranks, m.A.Rows())
+		}
+	}
+	slices.Sort(found.Modules)
+	slices.Sort(found.Ranks)
+	found.Modules, found.Ranks = slices.Compact(found.Modules), slices.Compact(found.Ranks)
+	i.Kind, i.Adapter = "adapter", found
 	return nil
 }
 
@@ -194,7 +261,10 @@ func (i *inspection) fitsDecomposition(dir string) (*fit, error) {
 	return result, nil
 }
 
-func (i *inspection) fitsBase(dir string) (*fit, error) {
+func (i *inspection) fitsBase(ctx context.Context, dir string) (*fit, error) {
+	if i.Adapter != nil {
+		return i.adapterFits(ctx, dir)
+	}
 	m, err := checkpoint.BuildManifest(dir)
 	if err != nil {
 		return nil, err
@@ -206,7 +276,25 @@ func (i *inspection) fitsBase(dir string) (*fit, error) {
 	case i.Decomposition != nil:
 		result.compare("base model", m.Digest, "decomposition is of", i.Decomposition.BaseDigest)
 	default:
-		return nil, usagef("only an expert or a decomposition can be compared with a base model, this is %s", i.Kind)
+		return nil, usagef("only an expert, a decomposition or an adapter can be compared with a base model, this is %s", i.Kind)
+	}
+	return result, nil
+}
+
+// adapterFits compares shapes: an adapter does not say which model's weights it is of.
+func (i *inspection) adapterFits(ctx context.Context, dir string) (_ *fit, err error) {
+	base, err := checkpoint.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, base.Close()) }()
+	a, err := peft.Read(ctx, i.Path)
+	if err != nil {
+		return nil, err
+	}
+	result := &fit{Against: dir, Fits: true}
+	if err := a.Fits(projections(base)); err != nil {
+		result.Fits, result.Reason = false, err.Error()
 	}
 	return result, nil
 }
@@ -257,6 +345,18 @@ func (i *inspection) print(w io.Writer) error {
 		for _, s := range e.Modules {
 			line("", "%-10s %8d %9.5f %9.5f %9.5f %9.5f", s.Module, s.Values, s.Min, s.Mean, s.Max, s.Deviation)
 		}
+	case i.Adapter != nil:
+		a := i.Adapter
+		kind := a.Type
+		if a.DoRA {
+			kind += " (DoRA)"
+		}
+		line("Adapter", "%s, as PEFT saves it", kind)
+		line("Base model", "%s", cmp.Or(a.Base, "not said"))
+		if len(a.Ranks) > 0 {
+			line("Rank", "%s", strings.Trim(fmt.Sprint(a.Ranks), "[]"))
+		}
+		line("Changes", "%d matrices (%s), %d parameters", a.Matrices, strings.Join(a.Modules, ", "), a.Parameters)
 	case i.Weights != nil:
 		line("Weights", "%d tensors, %d elements, %s", i.Weights.Tensors, i.Weights.Elements, strings.Join(i.Weights.DTypes, ", "))
 	}

@@ -30,16 +30,22 @@ type modelFlags struct {
 	experts       []string
 	compute       computeFlags
 	dtype         backend.DType
+	activations   string
+	kv            string
 }
 
 // computeFlags are the flags that say what computes.
 type computeFlags struct {
-	backend string
-	threads int
+	backend          string
+	threads          int
+	cublas, cusolver backend.LibraryUse
 }
 
 func (f *computeFlags) register(flags *pflag.FlagSet) {
 	f.registerBackend(flags)
+	flags.TextVar(&f.cublas, "cublas", backend.LibraryUse(""),
+		"on the backend cuda, let cuBLAS compute `WHAT`: never, training (gradients and composing), always (and products of many rows, whose bits then depend on the batch), "+
+			"or auto (training, where the library is there); without it, what T2_CUBLAS says, and else never")
 	flags.IntVar(&f.threads, "threads", 0, "threads to compute with; 0 means one a processor")
 }
 
@@ -48,10 +54,16 @@ func (f *computeFlags) registerBackend(flags *pflag.FlagSet) {
 		"compute with `NAME`: "+strings.Join(registry.Names(), " or ")+"; without it, with what a specification says, and else with "+registry.Names()[0])
 }
 
+// registerSolver is for subcommands that decompose.
+func (f *computeFlags) registerSolver(flags *pflag.FlagSet) {
+	flags.TextVar(&f.cusolver, "cusolver", backend.LibraryUse(""),
+		"on the backend cuda, let cuSOLVER decompose `WHEN`: never, always, or auto (where the library is there); without it, what T2_CUSOLVER says, and else never")
+}
+
 // open opens the backend that the flag names or else a specification asks for.
 func (f *computeFlags) open(asked string) (backend.Backend, error) {
 	name := cmp.Or(f.backend, asked, registry.Names()[0])
-	be, err := registry.Open(name, registry.Options{Threads: f.threads})
+	be, err := registry.Open(name, registry.Options{Threads: f.threads, CuBLAS: f.cublas, CuSOLVER: f.cusolver})
 	if err != nil && strings.EqualFold(name, contract.BackendCPU) {
 		// Of a processor too much was asked for, by T2_CPU.
 		return nil, failure.Permanent(contract.ReasonUsage, err)
@@ -70,12 +82,17 @@ func (f *computeFlags) openAsked() (backend.Backend, error) {
 }
 
 func (f *modelFlags) register(flags *pflag.FlagSet) {
+	f.registerMixture(flags)
+	f.registerCompute(flags)
+}
+
+// registerMixture defines the flags that say which model and which experts.
+func (f *modelFlags) registerMixture(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "folder of the model, in Hugging Face layout (required)")
 	flags.StringVar(&f.decomposition, "decomposition", "",
 		"folder of the model's decomposition; without it, it is looked for beside the model and the expert")
 	flags.StringArrayVar(&f.experts, "expert", nil,
 		"folder or file of an expert, with :WEIGHT if you like; several are mixed, evenly unless weighted")
-	f.registerCompute(flags)
 }
 
 // registerCompute defines the flags that say how to compute.
@@ -83,6 +100,9 @@ func (f *modelFlags) registerCompute(flags *pflag.FlagSet) {
 	f.compute.register(flags)
 	flags.TextVar(&f.dtype, "dtype", backend.F32,
 		"keep the matrices as `TYPE`: f32, bf16 (half the memory) or int8 (27 % of it), which are read faster and round")
+	flags.StringVar(&f.activations, "activations", "auto",
+		"store activations as `TYPE`: f32, bf16 where the backend has it, or auto, which is bf16 there for matrices in bf16 or int8")
+	flags.StringVar(&f.kv, "kv", "auto", "store the cache of keys and values as `TYPE`: f32 or bf16 likewise, or auto, which is what activations are; it may be bf16 beside activations in f32")
 }
 
 // loaded is a model that is ready to run.
@@ -111,7 +131,11 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 			err = errors.Join(err, be.Close())
 		}
 	}()
-	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.dtype))
+	storage, err := f.storage(be)
+	if err != nil {
+		return nil, err
+	}
+	m, t, err := train.LoadModel(ctx, be, f.model, model.WeightsAs(f.dtype), model.StoredAs(storage))
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +145,16 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 		}
 	}
 	return &loaded{model: m, tokenizer: t, backend: be}, nil
+}
+
+// storage is what the flags say of activations, and of keys and values, or what a server
+// would do.
+func (f *modelFlags) storage(be backend.Backend) (model.Storage, error) {
+	s, err := model.ParseStorage(be, f.dtype, f.activations, f.kv)
+	if err != nil {
+		return s, usagef("--activations and --kv: %w", err)
+	}
+	return s, nil
 }
 
 // mixture reads the experts; weights default to an even share.
@@ -152,24 +186,35 @@ func cutLast(s, separator string) (head, tail string, ok bool) {
 }
 
 func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expert.Weighted) (*model.Model, error) {
-	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
-	if err != nil {
-		return nil, err
-	}
-	d, err := expert.OpenDecomposition(dir)
+	d, mixed, err := f.mix(mixture)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range mixture {
-		if err := errors.Join(w.Adapter.Fits(d), w.Adapter.FitsModel(m.Linears())); err != nil {
+		if err := w.Adapter.FitsModel(m.Linears()); err != nil {
 			return nil, err
 		}
 	}
-	mixed, err := expert.Mix(mixture)
-	if err != nil {
-		return nil, err
-	}
 	return expert.Compose(ctx, m, d, mixed)
+}
+
+// mix returns what the mixture does to each matrix, and the decomposition that it scales.
+func (f *modelFlags) mix(mixture []expert.Weighted) (*expert.Decomposition, map[string]expert.Mixed, error) {
+	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := expert.OpenDecomposition(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range mixture {
+		if err := w.Adapter.Fits(d); err != nil {
+			return nil, nil, err
+		}
+	}
+	mixed, err := expert.Mix(mixture)
+	return d, mixed, err
 }
 
 // findDecomposition returns the folder of a decomposition: the flag's, or, in

@@ -43,7 +43,8 @@ func newServeCommand(env *Env) *cobra.Command {
 		Long: `Serve answers /v1/chat/completions, /v1/completions and /v1/models. As model,
 NAME means two passes: the first chooses the experts, the second answers.
 NAME:EXPERT pins one expert and NAME:base the base weights. What was chosen, and
-the time of each pass, is in the field "t2" of each answer.
+the time of each pass, is in the field "t2" of each answer. What would be chosen,
+and why, is what /v1/adaptation:explain answers to the same bodies.
 
 A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
 set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and
@@ -132,10 +133,11 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.dtype != backend.F32 {
 		c.DType = f.dtype
 	}
+	c.Activations, c.KV = f.activations, f.kv
 	if form != engine.FormAuto {
 		c.Form = form
 	}
-	c.Backend, c.Threads = cmp.Or(f.compute.backend, c.Backend), f.compute.threads
+	c.Backend, c.Threads, c.CuBLAS = cmp.Or(f.compute.backend, c.Backend), f.compute.threads, f.compute.cublas
 	c.MaxWaiting, c.Grace, c.CacheTokens = f.queue, f.grace, f.cache
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)

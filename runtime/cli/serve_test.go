@@ -172,6 +172,8 @@ func TestServeUsage(t *testing.T) {
 		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
 		"an unknown form":        {[]string{"--model", v.ModelDir, "--form", "dense"}, `form "dense" is unknown`},
 		"unmerged, of nothing":   {[]string{"--model", v.ModelDir, "--form", "unmerged"}, "needs a decomposition"},
+		"another's library":      {[]string{"--model", v.ModelDir, "--backend", "cpu", "--cublas", "always"}, "for the backend cuda"},
+		"a use of a library":     {[]string{"--model", v.ModelDir, "--cublas", "sometimes"}, `"sometimes" is none of never, training, always, auto`},
 		"another's backend":      {[]string{"--model", v.ModelDir, "--backend", "cuda"}, "run t2-cuda"},
 		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
 		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},

@@ -17,7 +17,7 @@ func newTrainCommand(env *Env) *cobra.Command {
 	var compute computeFlags
 	cmd := &cobra.Command{
 		Use:   "train --spec FILE",
-		Short: "Train an expert vector by reinforcement learning",
+		Short: "Train an expert by reinforcement, from given answers, or by a search",
 		Long: `Trains the expert that a JSON specification describes, continues a training that
 was interrupted, and publishes the expert under the specification's dataDir,
 with metrics.jsonl and the learning curve beside it.
@@ -36,7 +36,8 @@ files but its library, no network, no processes, bounded memory and time.`,
     "validation": {"path": "validation.jsonl", "format": "GSM8K"}, "reward": "Numeric",
     "hyperparameters": {"iterations": 40, "batchSize": 64, "learningRate": 0.01}}
   Hyperparameters left out have the paper's values; "dtype": "BF16" trains about
-  twice as fast as f32 where the processor multiplies bfloat16, and rounds.`,
+  twice as fast as f32 where the processor multiplies bfloat16, and rounds. Objective
+  Evolution needs "sigma", such as 0.2, and no gradient, so that "dtype" may be Int8.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !jobs.HasSpec(specFile, env.Getenv) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -124,6 +125,67 @@ func importOne(t *testing.T, data string, d *contract.DecompositionManifest) (di
 		t.Error("an expert was imported for a decomposition that is not there")
 	}
 	return digest
+}
+
+// TestAnExpertOfTheReferenceImplementationIsImported brings what torch.save wrote to a
+// volume, from a path and from a server.
+func TestAnExpertOfTheReferenceImplementationIsImported(t *testing.T) {
+	const files = "../expert/testdata/reference"
+	data := t.TempDir()
+	ck, err := checkpoint.OpenDir("../model/testdata/llama") // It has no tokenizer, which a fetch would want.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ck.Close() }()
+	base := contract.DigestPrefix + strings.Repeat("1", 64)
+	d, err := expert.Decompose(t.Context(), ck, data, contract.DecomposeSpec{BaseDigest: base, Modules: expert.Modules(), DType: contract.DTypeF32}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(files)))
+	defer server.Close()
+	digests := map[string]bool{}
+	for _, file := range []string{"learnable_params.pt", "policy_params.pt", "combination.pt"} {
+		entry, err := artifact.HashFile(files, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := contract.ImportSpec{Path: filepath.Join(files, file), Digest: entry.SHA256, DataDir: data, BaseDigest: base, DecompositionDigest: d.Digest, Skill: "math"}
+		o := pod(t, spec, nil, "import")
+		if o.code != contract.ExitOK || o.termination.Expert == nil {
+			t.Fatalf("%s: status %d, %s", file, o.code, o.stderr)
+		}
+		spec.Path, spec.HTTP = "", &contract.HTTPSource{URL: server.URL + "/" + file}
+		again := pod(t, spec, nil, "import")
+		if diff := cmp.Diff(o.termination, again.termination); diff != "" {
+			t.Errorf("%s from a server: %s%s", file, diff, again.stderr)
+		}
+		dir, err := contract.ArtifactDir(data, contract.DirExperts, o.termination.Expert.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := expert.Read(dir)
+		if err != nil || v.Manifest.Skill != "math" || len(v.Z) != 6 {
+			t.Errorf("%s: became %+v with %d matrices: %v", file, v.Manifest, len(v.Z), err)
+		}
+		digests[o.termination.Expert.Digest] = true
+		spec.Digest = base
+		if o := pod(t, spec, nil, "import"); o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonDigestMismatch {
+			t.Errorf("%s with another digest: status %d, %+v", file, o.code, o.termination)
+		}
+	}
+	if len(digests) != 2 {
+		t.Errorf("%d experts, want 2: with and without names they are the same", len(digests))
+	}
+	// Something else that torch.save wrote.
+	entry, err := artifact.HashFile("../checkpoint/torch/testdata", "whole.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := pod(t, contract.ImportSpec{Path: "../checkpoint/torch/testdata/whole.pt", Digest: entry.SHA256, DataDir: data, DecompositionDigest: d.Digest}, nil, "import")
+	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonInvalidExpert || !strings.Contains(o.termination.Message, "expert from ../checkpoint/torch/testdata/whole.pt: ") || !strings.Contains(o.termination.Message, "__main__.Small") {
+		t.Errorf("a whole module: status %d, %+v", o.code, o.termination)
+	}
 }
 
 // randomExpert writes an expert.safetensors for a decomposition.

@@ -9,7 +9,7 @@
 package contract
 
 // EnvSpec names the environment variable that carries a subcommand's JSON
-// specification (FetchSpec, DecomposeSpec, TrainSpec, ServeSpec) into a pod. On
+// specification (FetchSpec, DecomposeSpec, TrainSpec, AdaptSpec, ServeSpec) into a pod. On
 // a command line the same JSON is read from the file given by --spec.
 const EnvSpec = "T2_SPEC"
 

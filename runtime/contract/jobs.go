@@ -110,7 +110,7 @@ type TrainSpec struct {
 	BaseDigest          string      `json:"baseDigest"`
 	DecompositionDigest string      `json:"decompositionDigest"`
 	Modules             []string    `json:"modules,omitempty"` // subset of the decomposition's; empty means all
-	Objective           string      `json:"objective"`         // Reinforce or NextToken
+	Objective           string      `json:"objective"`         // Reinforce, NextToken or Evolution
 	Train               DatasetSpec `json:"train"`
 	Validation          DatasetSpec `json:"validation"`
 	Reward              string      `json:"reward"`
@@ -131,6 +131,7 @@ const (
 	BaselineGroup           = "Group"
 	ObjectiveReinforce      = "Reinforce"
 	ObjectiveNextToken      = "NextToken"
+	ObjectiveEvolution      = "Evolution"
 	MethodSVF               = "SVF"
 	MethodLoRA              = "LoRA"
 	MethodDoRA              = "DoRA"
@@ -140,8 +141,9 @@ const (
 // Hyper holds a run's hyperparameters; DefaultHyper has the paper's values.
 type Hyper struct {
 	Parameterization string `json:"parameterization"`
-	// Iterations is the number of optimiser steps, at most: a validation score of
-	// 1 ends the run, since none is better and the earliest of equals is kept.
+	// Iterations is the number of optimiser steps, or of generations, at most: a
+	// validation score of 1 ends the run, since none is better and the earliest of equals
+	// is kept.
 	Iterations   int     `json:"iterations"`
 	BatchSize    int     `json:"batchSize"`
 	LearningRate float64 `json:"learningRate"`
@@ -163,8 +165,8 @@ type Hyper struct {
 	Patience int    `json:"patience"`
 	Seed     uint64 `json:"seed"`
 	// DType is what matrices are kept as while an expert is trained: DTypeF32, which
-	// empty means, or DTypeBF16, which trains faster and rounds. z and its optimiser
-	// are float32 always.
+	// empty means, or DTypeBF16, which trains faster and rounds; of ObjectiveEvolution,
+	// which needs no gradients, also DTypeInt8. z and its optimiser are float32 always.
 	DType string `json:"dtype,omitempty"`
 	// Method is what is trained; empty means MethodSVF. Rank and Alpha are of MethodLoRA
 	// and MethodDoRA: W + Alpha/Rank·B·A.
@@ -173,6 +175,12 @@ type Hyper struct {
 	Alpha  float64 `json:"alpha,omitempty"`
 	// GroupSize is how many answers each question gets, of BaselineGroup.
 	GroupSize int `json:"groupSize,omitempty"`
+	// Population is the number of candidates in a generation of ObjectiveEvolution,
+	// Sigma the standard deviation of each number in the first one, and TruncatedRank how
+	// many leading singular values of each matrix are searched; 0 is all.
+	Population    int     `json:"population,omitempty"`
+	Sigma         float64 `json:"sigma,omitempty"`
+	TruncatedRank int     `json:"truncatedRank,omitempty"`
 }
 
 // DefaultHyper returns the hyperparameters of the paper (section 4 and
@@ -189,14 +197,16 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Decomposing, Baseline, Training, Validating, Saving.
+	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
+	// Validating, Searching, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
 	// EstimatedRemainingSeconds is negative while unknown.
-	EstimatedRemainingSeconds int64          `json:"estimatedRemainingSeconds"`
-	Training                  *TrainProgress `json:"training,omitempty"`
+	EstimatedRemainingSeconds int64           `json:"estimatedRemainingSeconds"`
+	Training                  *TrainProgress  `json:"training,omitempty"`
+	Search                    *SearchProgress `json:"search,omitempty"`
 	// Device is what computes, in the backend's words; empty before it is opened.
 	Device string `json:"device,omitempty"`
 }
@@ -226,6 +236,7 @@ type Termination struct {
 	Model         *ModelResult           `json:"model,omitempty"`
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
+	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
@@ -253,12 +264,16 @@ type ExpertResult struct {
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
 // decomposition that DecompositionDigest names. Exactly one of HTTP and Path.
 type ImportSpec struct {
-	HTTP                *HTTPSource `json:"http,omitempty"`
-	Path                string      `json:"path,omitempty"`
-	Digest              string      `json:"digest"` // of the expert, required
-	DataDir             string      `json:"dataDir"`
-	BaseDigest          string      `json:"baseDigest"`
-	DecompositionDigest string      `json:"decompositionDigest"`
+	HTTP *HTTPSource `json:"http,omitempty"`
+	Path string      `json:"path,omitempty"`
+	// Digest is that of the expert, or the SHA-256 of its one file; required.
+	Digest              string `json:"digest"`
+	DataDir             string `json:"dataDir"`
+	BaseDigest          string `json:"baseDigest"`
+	DecompositionDigest string `json:"decompositionDigest"`
+	// Skill is what an expert is called whose file does not say it: one of the
+	// paper's reference implementation.
+	Skill string `json:"skill,omitempty"`
 }
 
 // Reasons in a Termination; the operator uses them as condition reasons.

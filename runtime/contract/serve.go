@@ -76,7 +76,8 @@ type ServeSpec struct {
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
-	// DTypeInt8.
+	// DTypeInt8. On a GPU the latter two store activations and the key-value cache as
+	// bfloat16, too.
 	DType string `json:"dtype,omitempty"`
 	// Form is auto (which empty means), merged or unmerged.
 	Form string `json:"form,omitempty"`
@@ -91,7 +92,7 @@ type ServeSpec struct {
 // expert that cannot be loaded takes nothing else down: the rest is served, and
 // ServingStatus says what is missing.
 type ExpertSet struct {
-	Strategy string      `json:"strategy"` // One of the Strategy constants.
+	Strategy string      `json:"strategy"` // One of the Strategy constants but StrategyPinned.
 	Experts  []ExpertRef `json:"experts"`
 	// Classifier is the expert that pass 1 of StrategyClassifier runs with, which
 	// answers no request and can be pinned by none.
@@ -111,8 +112,8 @@ type ExpertSet struct {
 	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
 	// the most.
 	TopK int `json:"topK,omitempty"`
-	// Fallback names the expert used where pass 1 cannot decide or fails;
-	// empty means the base weights.
+	// Fallback names the expert used where pass 1 cannot decide, is not sure enough
+	// or fails; empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
 }
 
@@ -122,8 +123,11 @@ type ExpertRef struct {
 	Skill       string `json:"skill"`
 	Description string `json:"description,omitempty"`
 	Digest      string `json:"digest"`
-	// Weight is α of StrategyFixed.
+	// Weight is α of StrategyFixed and of StrategyFewShot.
 	Weight float64 `json:"weight,omitempty"`
+	// LayerWeights are α of StrategyFewShot by layer, where it differs by layer: then
+	// Weight is their mean.
+	LayerWeights []float64 `json:"layerWeights,omitempty"`
 }
 
 // Digest identifies the set: the SHA-256 of its JSON.

@@ -67,6 +67,12 @@
 // of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
 // in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
 // least recently used first, when a request needs a block that is reserved for it.
+//
+// # On a device
+//
+// Where the backend can reserve memory, an engine takes at its start what its largest
+// step needs, as Plan says it: requests allocate nothing. Where it can record, a step in
+// which each sequence gets one token is one command for the device (package model).
 package engine
 
 import (
@@ -76,6 +82,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
@@ -269,6 +276,12 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine: %w", err)
 	}
+	// What steps need is there before the first request.
+	release, err := reserve(ctx, o, slots, cache)
+	if err != nil {
+		cache.Close()
+		return nil, fmt.Errorf("starting the engine: %w", err)
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
@@ -279,10 +292,27 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	l := &loop{engine: e, cache: cache, slots: slots}
 	go func() {
 		defer close(e.ended)
+		defer release()
 		defer cache.Close()
 		l.run(running)
 	}()
 	return e, nil
+}
+
+// reserve takes the device memory of steps, where the backend can reserve some, and
+// records decode steps of the base, where it can record.
+func reserve(ctx context.Context, o Options, slots slots, cache *model.Cache) (release func(), err error) {
+	release = func() {}
+	if r, ok := o.Base.Backend().(backend.Reserver); ok {
+		if release, err = r.Reserve(o.Base.StepBytes(slots.steps(o.StepTokens, o.ContextLength))); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.Base.RecordSteps(ctx, cache, o.MaxBatch, false); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // Close ends every request with ErrClosed and waits for the engine's

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
@@ -29,10 +32,15 @@ type house struct {
 	tok    *tokenizer.Tokenizer
 }
 
-func start(t *testing.T, change func(*engine.Options)) *house {
+func start(t *testing.T, change func(*engine.Options), options ...model.Option) *house {
 	t.Helper()
-	h := &house{volume: enginetest.New(t)}
-	h.base, h.dec, h.tok = h.volume.Load(t)
+	return startOn(t, enginetest.New(t), change, options...)
+}
+
+func startOn(t *testing.T, volume *enginetest.Volume, change func(*engine.Options), options ...model.Option) *house {
+	t.Helper()
+	h := &house{volume: volume}
+	h.base, h.dec, h.tok = h.volume.Load(t, options...)
 	o := engine.Options{
 		Base: h.base, Compose: engine.Composer(h.base, h.dec), Factors: engine.NewFactors(h.dec), StopTokens: h.tok.EOS(),
 		Text: func() engine.TextStream { return h.tok.NewStream() },
@@ -97,9 +105,20 @@ func (h *house) ask(ctx context.Context, r engine.Request) (answer, error) {
 	return a, err
 }
 
-// TestGreedyEqualsStepByStep compares the engine with a plain loop over Step.
+// TestGreedyEqualsStepByStep compares the engine with a plain loop over Step, whatever
+// activations and keys and values are stored as.
 func TestGreedyEqualsStepByStep(t *testing.T) {
-	h := start(t, func(o *engine.Options) { o.StepTokens = 3; o.StopTokens = nil })
+	for _, s := range []model.Storage{{}, {Activations: backend.BF16, Cache: backend.BF16}, {Cache: backend.BF16}} {
+		if !slices.Contains(registrytest.Open(t, 1).Capabilities().Storage, s.Cache) {
+			continue
+		}
+		t.Run("stored as "+s.String(), func(t *testing.T) { greedyEqualsStepByStep(t, s) })
+	}
+}
+
+func greedyEqualsStepByStep(t *testing.T, s model.Storage) {
+	t.Helper()
+	h := start(t, func(o *engine.Options) { o.StepTokens = 3; o.StopTokens = nil }, model.StoredAs(s))
 	prompt := h.tokens(t, "Once upon a time")
 	got, err := h.ask(t.Context(), engine.Request{Prompt: prompt, MaxTokens: 20})
 	if err != nil {

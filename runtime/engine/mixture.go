@@ -20,18 +20,20 @@ type Mixture struct {
 	key   string
 }
 
-// NewMixture returns the mixture of these vectors; those of weight 0 take no
-// part, and none at all means the base.
+// NewMixture returns the mixture of these vectors; those of weight 0, in all layers
+// where they have one for each, take no part, and none at all means the base.
 func NewMixture(parts ...expert.Weighted) (Mixture, error) {
 	var m Mixture
 	for _, p := range parts {
-		if math.IsNaN(p.Alpha) || math.IsInf(p.Alpha, 0) {
-			return Mixture{}, fmt.Errorf("weight %v of expert %s", p.Alpha, p.Adapter.Manifest.Digest)
+		for _, alpha := range p.Shares() {
+			if math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+				return Mixture{}, fmt.Errorf("weight %v of expert %s", alpha, p.Adapter.Manifest.Digest)
+			}
 		}
 		if p.Adapter.Manifest.Digest == "" {
 			return Mixture{}, errors.New("an expert without a digest")
 		}
-		if p.Alpha != 0 {
+		if p = even(p); p.Alpha != 0 || p.Layers != nil {
 			m.parts = append(m.parts, p)
 		}
 	}
@@ -42,12 +44,35 @@ func NewMixture(parts ...expert.Weighted) (Mixture, error) {
 	var key strings.Builder
 	for _, p := range m.parts {
 		key.WriteString(p.Adapter.Manifest.Digest)
-		key.WriteByte('@')
-		key.WriteString(strconv.FormatFloat(p.Alpha, 'g', -1, 64))
+		separator := byte('@')
+		for _, alpha := range p.Shares() {
+			key.WriteByte(separator)
+			key.WriteString(strconv.FormatFloat(alpha, 'g', -1, 64))
+			separator = ','
+		}
 		key.WriteByte(' ')
 	}
 	m.key = key.String()
 	return m, nil
+}
+
+// even makes shares that are the same in all layers one, so that what is the same has
+// one name.
+func even(p expert.Weighted) expert.Weighted {
+	if p.Layers == nil {
+		return p
+	}
+	for _, alpha := range p.Layers {
+		if alpha != p.Layers[0] {
+			p.Layers = slices.Clone(p.Layers)
+			return p
+		}
+	}
+	if p.Alpha = 0; len(p.Layers) > 0 {
+		p.Alpha = p.Layers[0]
+	}
+	p.Layers = nil
+	return p
 }
 
 // Key is the same for the same digests and weights; empty for the base.

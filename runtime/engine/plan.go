@@ -12,8 +12,9 @@ import (
 // Plan is what an engine takes of a device's memory, known before anything is loaded.
 type Plan struct {
 	model.Footprint
-	// DType is what matrices are kept as.
-	DType backend.DType
+	// DType is what matrices are kept as, and Storage what activations and the cache are.
+	DType   backend.DType
+	Storage model.Storage
 	// ContextLength, MaxBatch and CacheTokens are those of Options, with defaults filled
 	// in.
 	ContextLength, MaxBatch, CacheTokens int
@@ -25,18 +26,29 @@ type Plan struct {
 }
 
 // PlanOf plans for a model of this configuration. Zeros are Options' defaults.
-func PlanOf(c checkpoint.Config, dtype backend.DType, free int64, contextLength, maxBatch, cacheTokens int) Plan {
+func PlanOf(c checkpoint.Config, dtype backend.DType, storage model.Storage, free int64, contextLength, maxBatch, cacheTokens int) Plan {
 	if contextLength == 0 {
 		contextLength = c.MaxPositions
 	}
 	if maxBatch == 0 {
 		maxBatch = DefaultMaxBatch
 	}
-	p := Plan{DType: dtype, ContextLength: contextLength, MaxBatch: maxBatch, Free: free, config: c, cache: cacheTokens}
-	tokenBytes := model.FootprintOf(c, dtype, 1, 1).Cache
-	p.CacheTokens = model.BlockSize * cacheBlocks(tokenBytes, contextLength, cacheTokens, newSlots(maxBatch))
-	p.Footprint = model.FootprintOf(c, dtype, p.CacheTokens, max(DefaultStepTokens, maxBatch))
+	p := Plan{DType: dtype, Storage: storage, ContextLength: contextLength, MaxBatch: maxBatch, Free: free, config: c, cache: cacheTokens}
+	slots := newSlots(maxBatch)
+	tokenBytes := model.FootprintOf(c, dtype, storage, 1, model.Steps{}).Cache
+	p.CacheTokens = model.BlockSize * cacheBlocks(tokenBytes, contextLength, cacheTokens, slots)
+	p.Footprint = model.FootprintOf(c, dtype, storage, p.CacheTokens, slots.steps(DefaultStepTokens, contextLength))
 	return p
+}
+
+// steps are the largest that an engine computes: the tokens of prompts that it reads at
+// once, one of each answer, and a few of each label.
+func (s slots) steps(prompts, contextLength int) model.Steps {
+	const ofLabel = 4
+	wanted := s.batch + s.forks*ofLabel
+	return model.Steps{
+		Rows: prompts + wanted, Wanted: wanted, Decoded: s.batch, Sequences: s.total(), ContextLength: contextLength,
+	}
 }
 
 // Merged is what one merged mixture takes, in bytes; unmerged experts take Factors more.
@@ -59,8 +71,8 @@ func (p Plan) Err() error {
 	if would := p.wouldFit(); len(would) > 0 {
 		hint = strings.Join(would, ", or ") + ", would fit"
 	}
-	return fmt.Errorf("%w: the model takes %s (weights as %s %s, a cache of %d tokens %s, a step %s), and %s are free: %s are missing; %s",
-		backend.ErrDeviceMemory, SizeText(p.Merged()), p.DType, SizeText(p.Weights), p.CacheTokens, SizeText(p.Cache), SizeText(p.Activations),
+	return fmt.Errorf("%w: the model takes %s (weights as %s %s, a cache of %d tokens as %s %s, a step as %s %s), and %s are free: %s are missing; %s",
+		backend.ErrDeviceMemory, SizeText(p.Merged()), p.DType, SizeText(p.Weights), p.CacheTokens, p.Storage.Cache, SizeText(p.Cache), p.Storage.Activations, SizeText(p.Activations),
 		SizeText(p.Free), SizeText(p.Merged()-p.Free), hint)
 }
 
@@ -69,7 +81,7 @@ func (p Plan) Err() error {
 func (p Plan) wouldFit() []string {
 	var would []string
 	again := func(dtype backend.DType, context, batch int) bool {
-		return PlanOf(p.config, dtype, p.Free, context, batch, p.cache).Fits()
+		return PlanOf(p.config, dtype, p.Storage, p.Free, context, batch, p.cache).Fits()
 	}
 	for _, dtype := range backend.DTypes() {
 		if dtype.Bytes(1, backend.Int8Block) < p.DType.Bytes(1, backend.Int8Block) && again(dtype, p.ContextLength, p.MaxBatch) {

@@ -210,10 +210,10 @@ func TestMixing(t *testing.T) {
 		want map[string][]float32
 	}{
 		{"nothing", nil, map[string][]float32{}},
-		{"one expert alone is itself", []expert.Weighted{{a, 1}}, a.Z},
-		{"halves; what one does not scale it leaves at one", []expert.Weighted{{a, 0.5}, {b, 0.5}}, map[string][]float32{"x": {1, 0.75}, "y": {1.5}}},
-		{"the base's share", []expert.Weighted{{a, 0.25}, {expert.Identity(), 0.75}}, map[string][]float32{"x": {1.125, 0.875}, "y": {1.25}}},
-		{"a share of nothing changes nothing", []expert.Weighted{{a, 0}, {b, 1}}, map[string][]float32{"x": {0.5, 1}, "y": {1}}},
+		{"one expert alone is itself", []expert.Weighted{{Adapter: a, Alpha: 1}}, a.Z},
+		{"halves; what one does not scale it leaves at one", []expert.Weighted{{Adapter: a, Alpha: 0.5}, {Adapter: b, Alpha: 0.5}}, map[string][]float32{"x": {1, 0.75}, "y": {1.5}}},
+		{"the base's share", []expert.Weighted{{Adapter: a, Alpha: 0.25}, {Adapter: expert.Identity(), Alpha: 0.75}}, map[string][]float32{"x": {1.125, 0.875}, "y": {1.25}}},
+		{"a share of nothing changes nothing", []expert.Weighted{{Adapter: a, Alpha: 0}, {Adapter: b, Alpha: 1}}, map[string][]float32{"x": {0.5, 1}, "y": {1}}},
 	} {
 		got, err := expert.Mix(c.mix)
 		if err != nil {
@@ -224,8 +224,8 @@ func TestMixing(t *testing.T) {
 		}
 	}
 	for name, mix := range map[string][]expert.Weighted{
-		"of two decompositions": {{a, 0.5}, {of("e", a.Z), 0.5}},
-		"of two lengths":        {{a, 0.5}, {of("d", map[string][]float32{"x": {1}}), 0.5}},
+		"of two decompositions": {{Adapter: a, Alpha: 0.5}, {Adapter: of("e", a.Z), Alpha: 0.5}},
+		"of two lengths":        {{Adapter: a, Alpha: 0.5}, {Adapter: of("d", map[string][]float32{"x": {1}}), Alpha: 0.5}},
 	} {
 		if _, err := expert.Mix(mix); err == nil {
 			t.Errorf("%s: mixed", name)

@@ -160,15 +160,7 @@ func (d *Decomposition) Factors(ctx context.Context, name string) (model.Factors
 }
 
 func (d *Decomposition) read(ctx context.Context, name string) (model.Factors, error) {
-	i := slices.IndexFunc(d.manifest.Files, func(f contract.FileEntry) bool { return f.Path == factorFile(name) })
-	if i < 0 {
-		return model.Factors{}, failure.Permanentf(contract.ReasonDecompositionMismatch,
-			"%s is not among the %d matrices of decomposition %s (modules %s)", name, len(d.names), d.manifest.Digest, strings.Join(d.manifest.Modules, ", "))
-	}
-	if err := artifact.VerifyContext(ctx, d.dir, d.manifest.Files[i:i+1]); err != nil {
-		return model.Factors{}, failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("decomposition: %w", err))
-	}
-	file, err := checkpoint.Open(filepath.Join(d.dir, factorFile(name)))
+	file, err := d.open(ctx, name)
 	if err != nil {
 		return model.Factors{}, err
 	}
@@ -180,7 +172,7 @@ func (d *Decomposition) read(ctx context.Context, name string) (model.Factors, e
 	if err != nil {
 		return model.Factors{}, err
 	}
-	s, err := file.Tensor(tensorS)
+	s, err := readSigma(file, name)
 	if err != nil {
 		return model.Factors{}, err
 	}
@@ -188,18 +180,51 @@ func (d *Decomposition) read(ctx context.Context, name string) (model.Factors, e
 	if err != nil {
 		return model.Factors{}, err
 	}
-	for k, v := range s.Data {
-		if v < 0 || math.IsInf(float64(v), 0) {
-			return model.Factors{}, failure.Permanentf(contract.ReasonInvalidModel, "%s: singular value %d is %v", factorFile(name), k, v)
-		}
-	}
-	return model.Factors{U: u, S: s.Data, Vt: vt}, nil
+	return model.Factors{U: u, S: s, Vt: vt}, nil
 }
 
-// Sigma returns the singular values of a matrix, in descending order.
+// open verifies the digest of a matrix' file, and opens it.
+func (d *Decomposition) open(ctx context.Context, name string) (*checkpoint.File, error) {
+	i := slices.IndexFunc(d.manifest.Files, func(f contract.FileEntry) bool { return f.Path == factorFile(name) })
+	if i < 0 {
+		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch,
+			"%s is not among the %d matrices of decomposition %s (modules %s)", name, len(d.names), d.manifest.Digest, strings.Join(d.manifest.Modules, ", "))
+	}
+	if err := artifact.VerifyContext(ctx, d.dir, d.manifest.Files[i:i+1]); err != nil {
+		return nil, failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("decomposition: %w", err))
+	}
+	return checkpoint.Open(filepath.Join(d.dir, factorFile(name)))
+}
+
+// readSigma reads the singular values in a matrix' file.
+func readSigma(file *checkpoint.File, name string) ([]float32, error) {
+	s, err := file.Tensor(tensorS)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range s.Data {
+		if v < 0 || math.IsInf(float64(v), 0) {
+			return nil, failure.Permanentf(contract.ReasonInvalidModel, "%s: singular value %d is %v", factorFile(name), k, v)
+		}
+	}
+	return s.Data, nil
+}
+
+// Sigma returns the singular values of a matrix, in descending order. Of the factors it
+// reads nothing else, but to verify the file's digest.
 func (d *Decomposition) Sigma(name string) ([]float32, error) {
-	f, err := d.Factors(context.Background(), name)
-	return f.S, err
+	d.mu.Lock()
+	f, ok := d.kept[name]
+	d.mu.Unlock()
+	if ok {
+		return f.S, nil
+	}
+	file, err := d.open(context.Background(), name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // Nothing was written.
+	return readSigma(file, name)
 }
 
 // compareMatrices orders "model.layers.2.…" before "model.layers.10.…", and

@@ -117,7 +117,7 @@ func TestComposingAndItsGradientAreTheReferences(t *testing.T) {
 			near(t, "dL/dp", param.Grad(sigma, c.P, ds), c.DLdp)
 
 			vector := func(p []float32) Adapter { return Adapter{Z: map[string][]float32{"w": param.Z(sigma, p)}} }
-			mixed, err := Mix([]Weighted{{vector(c.P), c.Alpha}, {vector(c.P2), 1 - c.Alpha}})
+			mixed, err := Mix([]Weighted{{Adapter: vector(c.P), Alpha: c.Alpha}, {Adapter: vector(c.P2), Alpha: 1 - c.Alpha}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -23,6 +24,29 @@ func Identity() Adapter {
 type Weighted struct {
 	Adapter Adapter
 	Alpha   float64
+	// Layers, where it is not nil, has a share for each layer of the model instead of
+	// Alpha.
+	Layers []float64
+}
+
+// share is α of the expert in a matrix.
+func (w Weighted) share(matrix string) (float64, error) {
+	if w.Layers == nil {
+		return w.Alpha, nil
+	}
+	layer := layerOf(matrix)
+	if layer < 0 || layer >= len(w.Layers) {
+		return 0, fmt.Errorf("has no weight of expert %s, which gives weights of %d layers", w.Adapter.Manifest.Digest, len(w.Layers))
+	}
+	return w.Layers[layer], nil
+}
+
+// Shares are all of the expert's shares: one, or one for each layer.
+func (w Weighted) Shares() []float64 {
+	if w.Layers == nil {
+		return []float64{w.Alpha}
+	}
+	return w.Layers
 }
 
 // Mixed is what a mixture does to one matrix: W' = diag(Out)·W_Z·diag(In) + Σ α·B·A,
@@ -53,8 +77,10 @@ type Share struct {
 // SVF beside another method with weights that do not add up to 1, of which the methods
 // would make two things; and two kinds of factors of one matrix, whose mixture is not
 // the product of their mixtures.
+//
+// Weights may differ by layer: each matrix is mixed by those of its layer.
 func Mix(mixture []Weighted) (map[string]Mixed, error) {
-	total, err := checkMixture(mixture)
+	whole, err := checkMixture(mixture)
 	if err != nil {
 		return nil, fmt.Errorf("mixing experts: %w", err)
 	}
@@ -66,7 +92,14 @@ func Mix(mixture []Weighted) (map[string]Mixed, error) {
 	}
 	mixed := make(map[string]Mixed, len(matrices))
 	for name := range matrices {
-		one, err := mixMatrix(name, mixture, total)
+		alpha, total, err := sharesIn(name, mixture)
+		if err == nil && whole && math.Abs(total-1) > hair {
+			err = fmt.Errorf("has weights of %s and another method that add up to %v: make it 1, by which both mean the same", SVF, total)
+		}
+		var one Mixed
+		if err == nil {
+			one, err = mixMatrix(name, mixture, alpha, total)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("mixing experts: %s %w", name, err)
 		}
@@ -75,21 +108,26 @@ func Mix(mixture []Weighted) (map[string]Mixed, error) {
 	return mixed, nil
 }
 
-// checkMixture returns the sum of the weights.
-func checkMixture(mixture []Weighted) (total float64, err error) {
+// hair is what weights that add up to 1 may miss it by.
+const hair = 1e-6
+
+// checkMixture reports whether the weights have to add up to 1, as they have where SVF
+// is mixed with another method.
+func checkMixture(mixture []Weighted) (whole bool, err error) {
 	var base, decomposition, method string
 	scaled, first := false, true
 	for i, w := range mixture {
-		if math.IsNaN(w.Alpha) || math.IsInf(w.Alpha, 0) {
-			return 0, fmt.Errorf("weight %d is %v", i, w.Alpha)
+		for _, alpha := range w.Shares() {
+			if math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+				return false, fmt.Errorf("weight %d is %v", i, alpha)
+			}
 		}
-		total += w.Alpha
 		m := w.Adapter.Manifest
 		if len(w.Adapter.Matrices()) == 0 {
 			continue // The base, of whatever model.
 		}
 		if !first && m.BaseDigest != base {
-			return 0, fmt.Errorf("one is of base model %s, another of %s", base, m.BaseDigest)
+			return false, fmt.Errorf("one is of base model %s, another of %s", base, m.BaseDigest)
 		}
 		base, first = m.BaseDigest, false
 		if len(w.Adapter.Z) == 0 {
@@ -97,18 +135,26 @@ func checkMixture(mixture []Weighted) (total float64, err error) {
 			continue
 		}
 		if scaled && m.DecompositionDigest != decomposition {
-			return 0, fmt.Errorf("one is of decomposition %s, another of %s", decomposition, m.DecompositionDigest)
+			return false, fmt.Errorf("one is of decomposition %s, another of %s", decomposition, m.DecompositionDigest)
 		}
 		scaled, decomposition = true, m.DecompositionDigest
 	}
-	const hair = 1e-6
-	if scaled && method != "" && math.Abs(total-1) > hair {
-		return 0, fmt.Errorf("the weights of %s and %s add up to %v: make it 1, by which both methods mean the same", SVF, method, total)
-	}
-	return total, nil
+	return scaled && method != "", nil
 }
 
-func mixMatrix(name string, mixture []Weighted, total float64) (Mixed, error) {
+// sharesIn are the weights of a mixture in a matrix, and their sum.
+func sharesIn(matrix string, mixture []Weighted) (alpha []float64, total float64, err error) {
+	alpha = make([]float64, len(mixture))
+	for i, w := range mixture {
+		if alpha[i], err = w.share(matrix); err != nil {
+			return nil, 0, err
+		}
+		total += alpha[i]
+	}
+	return alpha, total, nil
+}
+
+func mixMatrix(name string, mixture []Weighted, alpha []float64, total float64) (Mixed, error) {
 	var mixed Mixed
 	kinds := 0
 	for _, each := range []struct {
@@ -123,7 +169,7 @@ func mixMatrix(name string, mixture []Weighted, total float64) (Mixed, error) {
 	} {
 		// Sum deviations from 1, so that a mixture of ones is exactly ones.
 		var sum []float64
-		for _, w := range mixture {
+		for k, w := range mixture {
 			values, ok := each.of(w.Adapter)[name]
 			if !ok {
 				continue
@@ -135,7 +181,7 @@ func mixMatrix(name string, mixture []Weighted, total float64) (Mixed, error) {
 				return mixed, fmt.Errorf("is scaled by %d and by %d numbers of its %s", len(sum), len(values), each.what)
 			}
 			for i, x := range values {
-				sum[i] += w.Alpha * (float64(x) - 1)
+				sum[i] += alpha[k] * (float64(x) - 1)
 			}
 		}
 		if sum == nil {
@@ -150,10 +196,10 @@ func mixMatrix(name string, mixture []Weighted, total float64) (Mixed, error) {
 	if kinds > 1 && len(mixture) > 1 {
 		return mixed, errors.New("is scaled in more than one way, of its singular values, inputs and outputs: such experts do not mix")
 	}
-	for _, w := range mixture {
-		if _, ok := w.Adapter.Low[name]; ok && w.Alpha != 0 {
+	for k, w := range mixture {
+		if _, ok := w.Adapter.Low[name]; ok && alpha[k] != 0 {
 			pair := w.Adapter.Pair(name)
-			pair.Scale = float32(w.Alpha)
+			pair.Scale = float32(alpha[k])
 			mixed.Low = append(mixed.Low, Share{Digest: w.Adapter.Manifest.Digest, Pair: pair})
 		}
 	}
@@ -222,6 +268,98 @@ func Compose(ctx context.Context, m *model.Model, d *Decomposition, mixture map[
 		}
 	}
 	return composed, nil
+}
+
+// Matrix returns what the mixture makes of a matrix W [Out, In], on the host, in float32:
+// bit for bit what Compose puts into a model of the same backend that keeps its
+// matrices as float32, if nothing but singular values is scaled. Where they are not, base
+// returns W, which is taken.
+func (x Mixed) Matrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, base func() (*tensor.Tensor, error)) (*tensor.Tensor, error) {
+	w, err := x.scaledMatrix(ctx, be, d, name, base)
+	if err != nil {
+		return nil, fmt.Errorf("composing %s: %w", name, err)
+	}
+	out, in := w.Rows(), w.Cols()
+	if x.In != nil && len(x.In) != in || x.Out != nil && len(x.Out) != out {
+		return nil, fmt.Errorf("composing %s: gains of %d inputs and %d outputs for a matrix %v", name, len(x.In), len(x.Out), w.Shape)
+	}
+	for _, share := range x.Low {
+		if share.Pair.A.Cols() != in || share.Pair.B.Rows() != out {
+			return nil, fmt.Errorf("composing %s: low-rank matrices %v and %v for a matrix %v", name, share.Pair.A.Shape, share.Pair.B.Shape, w.Shape)
+		}
+	}
+	sum := make([]float64, in)
+	for o := range out {
+		row := w.Row(o)
+		for i, v := range row {
+			sum[i] = float64(v)
+			if x.In != nil {
+				sum[i] *= float64(x.In[i])
+			}
+			if x.Out != nil {
+				sum[i] *= float64(x.Out[o])
+			}
+		}
+		for _, share := range x.Low {
+			for r, b := range share.Pair.B.Row(o) {
+				scaled := float64(share.Pair.Scale) * float64(b)
+				for i, a := range share.Pair.A.Row(r) {
+					sum[i] += scaled * float64(a)
+				}
+			}
+		}
+		for i, v := range sum {
+			row[i] = float32(v)
+		}
+	}
+	return w, nil
+}
+
+// scaledMatrix is W with its singular values scaled, if they are.
+func (x Mixed) scaledMatrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, base func() (*tensor.Tensor, error)) (*tensor.Tensor, error) {
+	if x.Z == nil {
+		return base()
+	}
+	f, err := d.Factors(ctx, name)
+	if err == nil {
+		f.S, err = ScaledSigma(f.S, x.Z)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return composeOn(ctx, be, f)
+}
+
+func composeOn(ctx context.Context, be backend.Backend, f model.Factors) (*tensor.Tensor, error) {
+	out, in, rank := f.U.Rows(), f.Vt.Cols(), len(f.S)
+	u, err := be.NewWeight(backend.F32, out, rank, f.U.Data)
+	if err != nil {
+		return nil, err
+	}
+	vt, err := be.NewWeight(backend.F32, rank, in, f.Vt.Data)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := be.NewWeight(backend.F32, out, in, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := be.Alloc(backend.F32, rank)
+	if err != nil {
+		return nil, err
+	}
+	defer be.Free(s)
+	if err := be.Upload(s, f.S); err != nil {
+		return nil, err
+	}
+	if err := be.Compose(ctx, dst, u, vt, s); err != nil {
+		return nil, err
+	}
+	data, err := be.WeightData(dst)
+	if err != nil {
+		return nil, err
+	}
+	return tensor.FromSlice(data, out, in)
 }
 
 func (x Mixed) fold(ctx context.Context, d *Decomposition, name string) (model.Fold, error) {

@@ -99,7 +99,7 @@ func Of(err error) (reason string, permanent bool) {
 // too new for it, stays so until somebody chooses another. Empty for other errors.
 func device(err error) (reason string, permanent bool) {
 	switch {
-	case errors.Is(err, backend.ErrUnknown):
+	case errors.Is(err, backend.ErrUnknown), errors.Is(err, backend.ErrLibrary):
 		return contract.ReasonUsage, true
 	case errors.Is(err, backend.ErrNoDevice):
 		return contract.ReasonNoDevice, false

@@ -67,6 +67,9 @@ func barLine(s contract.Progress) string {
 	if t := s.Training; t != nil {
 		fmt.Fprintf(&b, "  reward %+.2f  best %.3f  base %.3f", t.Reward, max(t.BestScore, 0), max(t.BaselineScore, 0))
 	}
+	if f := s.Search; f != nil {
+		fmt.Fprintf(&b, "  best %.3f  base %.3f  uniform %.3f", max(f.BestScore, 0), max(f.BaselineScore, 0), max(f.UniformScore, 0))
+	}
 	if s.EstimatedRemainingSeconds >= 0 {
 		fmt.Fprintf(&b, "  %s left", time.Duration(s.EstimatedRemainingSeconds)*time.Second)
 	}

@@ -80,6 +80,13 @@ func (p *Progress) Training(t contract.TrainProgress) {
 	p.state.Training = &t
 }
 
+// Search sets the part that only a search of weights has.
+func (p *Progress) Search(s contract.SearchProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Search = &s
+}
+
 // Device says what computes, in the backend's words. It goes into the job's
 // termination message too.
 func (p *Progress) Device(name string) {
@@ -96,6 +103,10 @@ func (p *Progress) Snapshot() contract.Progress {
 	if s.Training != nil {
 		t := *s.Training
 		s.Training = &t
+	}
+	if s.Search != nil {
+		search := *s.Search
+		s.Search = &search
 	}
 	if !p.fixed {
 		s.EstimatedRemainingSeconds = estimate(p.now().Sub(p.started), s.Done-p.first, s.Total-s.Done)

@@ -153,6 +153,13 @@ func summarize(w io.Writer, t contract.Termination) error {
 				tr.BestScore, tr.BaselineScore, tr.Iteration)
 		}
 	}
+	if f := t.FewShot; f != nil {
+		line("Score          %.4f (base %.4f, equal weights %.4f) on %d examples, after %d evaluations in %.1f s",
+			f.Score, f.BaselineScore, f.UniformScore, f.Examples, f.Evaluations, f.Seconds)
+		for i, w := range f.Weights {
+			line("Expert %-3d     %.4f (alone: score %.4f)", i, w.Weight, w.Score)
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -418,5 +418,5 @@ func (m *Model) adapted() []*linear {
 	return all
 }
 
-// names are those of a map's projections in order, so that errors are the same each time.
-func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+// sortedKeys are those of a map's projections in order, so that errors are the same each time.
+func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

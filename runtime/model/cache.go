@@ -18,7 +18,7 @@ import (
 // shared, partly filled block gets a copy of it first.
 type Cache struct {
 	be      backend.Backend
-	storage backend.DType
+	storage backend.DType    // Of keys and values.
 	k, v    []backend.Buffer // A layer: [blocks·BlockSize, KVHeads·HeadDim].
 	width   int
 	maxLen  int
@@ -27,6 +27,7 @@ type Cache struct {
 	// What a step needs besides: its buffers, and what it says of its rows.
 	arena  backend.Arena
 	tables backend.Tables
+	steps  *recordedSteps // nil where the backend cannot record.
 }
 
 // CacheFullError says that a step needs more blocks than are free. The cache is
@@ -69,7 +70,7 @@ func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
 		return nil, fmt.Errorf("%s is too large", what)
 	}
 	c := &Cache{
-		be: m.be, storage: m.storage, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), blocks: newBlockTables(seqs, blocks),
+		be: m.be, storage: m.storage.Cache, width: m.keys, maxLen: maxLen, lengths: make([]int, seqs), blocks: newBlockTables(seqs, blocks),
 	}
 	c.arena = m.be.NewArena()
 	var err error
@@ -78,13 +79,16 @@ func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
 	}
 	for range m.layers {
 		for _, list := range []*[]backend.Buffer{&c.k, &c.v} {
-			b, err := m.be.Alloc(m.storage, blocks*BlockSize*m.keys)
+			b, err := m.be.Alloc(m.storage.Cache, blocks*BlockSize*m.keys)
 			if err != nil {
 				c.Close()
 				return nil, fmt.Errorf("%s: %w", what, err)
 			}
 			*list = append(*list, b)
 		}
+	}
+	if capturer, ok := m.be.(backend.Capturer); ok {
+		c.steps = newRecordedSteps(capturer, seqs, maxLen)
 	}
 	return c, nil
 }
@@ -97,12 +101,15 @@ func (c *Cache) Close() {
 	if c.tables != nil {
 		c.tables.Free()
 	}
+	if c.steps != nil {
+		c.steps.free(c.be)
+	}
 	c.k, c.v, c.lengths, c.blocks = nil, nil, nil, blockTables{}
 }
 
 // CacheTokenBytes is the memory that one token takes in a cache of this model.
 func (m *Model) CacheTokenBytes() int64 {
-	return int64(len(m.layers)) * 2 * m.storage.Bytes(1, m.keys)
+	return int64(len(m.layers)) * 2 * m.storage.Cache.Bytes(1, m.keys)
 }
 
 // Seqs returns the number of sequences.
@@ -213,5 +220,5 @@ func (c *Cache) checkSeq(seq int) error {
 
 // fits reports whether the cache was made for this model's shape and backend.
 func (c *Cache) fits(m *Model) bool {
-	return c.be == m.be && c.storage == m.storage && len(c.k) == len(m.layers) && c.width == m.keys
+	return c.be == m.be && c.storage == m.storage.Cache && len(c.k) == len(m.layers) && c.width == m.keys
 }

@@ -77,8 +77,17 @@ func TestStepsTakeBlocksAndFailCleanlyWhenThereAreNone(t *testing.T) {
 // TestSharedBlocksAreCopiedWhenWritten continues a prefix that ends within a block
 // three ways, and one that has been shortened into a shared block.
 func TestSharedBlocksAreCopiedWhenWritten(t *testing.T) {
+	be := newBackend(t, 2)
+	for _, s := range storages(be) {
+		t.Run("stored as "+s.String(), func(t *testing.T) {
+			sharedBlocksAreCopied(t, newModel(t, be, long(), model.StoredAs(s)))
+		})
+	}
+}
+
+func sharedBlocksAreCopied(t *testing.T, m *model.Model) {
+	t.Helper()
 	const block, prefix = model.BlockSize, model.BlockSize + 7
-	m := newModel(t, newBackend(t, 2), long())
 	c := newPagedCache(t, m, 4, 4*block, 5)
 	tokens := randomTokens(prefix, long().Vocab, 1)
 	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens})
@@ -122,8 +131,17 @@ func TestSharedBlocksAreCopiedWhenWritten(t *testing.T) {
 // TestForksGoOnAsTheirSequenceDoes forks sequences that end everywhere in a block, some
 // of which share the block that they begin in, and compares with computing each whole.
 func TestForksGoOnAsTheirSequenceDoes(t *testing.T) {
+	be := newBackend(t, 2)
+	for _, s := range storages(be) {
+		t.Run("stored as "+s.String(), func(t *testing.T) {
+			forksGoOn(t, newModel(t, be, long(), model.StoredAs(s)))
+		})
+	}
+}
+
+func forksGoOn(t *testing.T, m *model.Model) {
+	t.Helper()
 	const block = model.BlockSize
-	m := newModel(t, newBackend(t, 2), long())
 	for _, tc := range []struct {
 		from, n int
 		shared  bool

@@ -57,6 +57,12 @@ func EmbeddingAs(t backend.DType) Option {
 	return func(m *Model) { m.embeddingType = t }
 }
 
+// Unrecorded computes every step operation by operation, also on a backend that can
+// record steps and repeat them.
+func Unrecorded() Option {
+	return func(m *Model) { m.computesAll = true }
+}
+
 // Load reads a model's weights onto a backend, one tensor after the other, so that
 // it needs little more memory than the result. The checkpoint may be closed
 // afterwards. When tensors are missing or have another shape than the
@@ -78,6 +84,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	}
 	for _, o := range options {
 		o(m)
+	}
+	if err := m.storage.check(be); err != nil {
+		return nil, err
 	}
 	shapes := projectionShapes(c)
 	for i := range c.Layers {

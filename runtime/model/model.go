@@ -49,10 +49,13 @@ type Model struct {
 	hidden, inner, keys int // H, the MLP's width, and the width of k and v.
 
 	// What matrices are kept as: projections and their factors, and the token
-	// embedding and the head; and what activations and the cache are.
-	projectionType, embeddingType, storage backend.DType
+	// embedding and the head.
+	projectionType, embeddingType backend.DType
+	storage                       Storage
 
 	bankRows *bankRows // Of this model and its siblings.
+
+	computesAll bool // No step is recorded.
 }
 
 // layer is one transformer block.
@@ -96,6 +99,9 @@ func (m *Model) Config() checkpoint.Config { return m.config }
 
 // DType is what the projections are kept as.
 func (m *Model) DType() backend.DType { return m.projectionType }
+
+// Storage is how activations and caches are stored.
+func (m *Model) Storage() Storage { return m.storage }
 
 // Backend returns what the model computes on.
 func (m *Model) Backend() backend.Backend { return m.be }
@@ -261,7 +267,7 @@ func (m *Model) MergeInto(ctx context.Context, merged *Model) error {
 func replaced[T any](m *Model, values map[string]T, build func(LinearInfo, T) (*linear, error)) (*Model, error) {
 	other := *m
 	other.layers = slices.Clone(m.layers)
-	for _, name := range names(values) {
+	for _, name := range sortedKeys(values) {
 		l, err := m.find(name)
 		if err != nil {
 			return nil, err

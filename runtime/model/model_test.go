@@ -18,10 +18,13 @@ import (
 // TestDecodingTokenByTokenEqualsOnePrefill wants the same bits from a prompt
 // computed at once, in pieces, token by token, and among other sequences.
 func TestDecodingTokenByTokenEqualsOnePrefill(t *testing.T) {
+	be := newBackend(t, 2)
 	for _, kind := range backend.DTypes() {
-		t.Run(kind.String(), func(t *testing.T) {
-			decodingEqualsPrefill(t, newModel(t, newBackend(t, 2), tiny(), model.WeightsAs(kind)))
-		})
+		for _, s := range storages(be) {
+			t.Run(kind.String()+", stored as "+s.String(), func(t *testing.T) {
+				decodingEqualsPrefill(t, newModel(t, be, tiny(), model.WeightsAs(kind), model.StoredAs(s)))
+			})
+		}
 	}
 }
 
@@ -52,12 +55,20 @@ func decodingEqualsPrefill(t *testing.T, m *model.Model) {
 }
 
 func TestTrainingForwardEqualsInference(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
-	factored, err := base.WithFactors(randomFactors(base, "q_proj", "down_proj"))
-	if err != nil {
-		t.Fatal(err)
+	be := newBackend(t, 2)
+	var models []*model.Model
+	for _, s := range storages(be) {
+		if s.Cache != s.Activations { // Training attends to keys and values as they are.
+			continue
+		}
+		base := newModel(t, be, tiny(), model.StoredAs(s))
+		factored, err := base.WithFactors(randomFactors(base, "q_proj", "down_proj"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		models = append(models, base, factored)
 	}
-	for _, m := range []*model.Model{base, factored} {
+	for _, m := range models {
 		a, b := randomTokens(12, tiny().Vocab, 1), randomTokens(7, tiny().Vocab, 2)
 		logits, tape := forward(t, m, []model.Sequence{{Tokens: a, From: 4}, {Tokens: b, From: 0}})
 		tape.Release()

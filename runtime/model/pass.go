@@ -18,7 +18,7 @@ type pass struct {
 
 // newPass begins a pass of this model whose buffers an arena has.
 func (m *Model) newPass(arena backend.Arena) *pass {
-	return &pass{Parts: backend.Parts{Backend: m.be, Arena: arena, Storage: m.storage}}
+	return &pass{Parts: backend.Parts{Backend: m.be, Arena: arena, Storage: m.storage.Activations}}
 }
 
 // do runs one operation unless an earlier one failed.
@@ -54,7 +54,7 @@ func (p *pass) clone(x backend.Buffer) backend.Buffer {
 	if p.err != nil {
 		return nil
 	}
-	y := p.alloc(x.Len())
+	y := p.allocAs(x.Type(), x.Len())
 	p.do(func() error { return p.Copy(y, x) })
 	return y
 }
@@ -73,7 +73,10 @@ func (p *pass) replace(x backend.Buffer, rows backend.Index, c int) backend.Buff
 
 // pick returns a copy of some rows of c elements.
 func (p *pass) pick(x backend.Buffer, rows backend.Index, c int) backend.Buffer {
-	y := p.alloc(rows.Len() * c)
+	if p.err != nil {
+		return nil
+	}
+	y := p.allocAs(x.Type(), rows.Len()*c)
 	p.do(func() error { return p.SelectRows(y, x, rows, c) })
 	return y
 }
@@ -83,6 +86,18 @@ func (p *pass) spread(x backend.Buffer, rows backend.Index, n, c int) backend.Bu
 	y := p.zeros(n * c)
 	p.do(func() error { return p.ScatterRows(y, x, rows, c) })
 	return y
+}
+
+// part returns the first rows, of c elements, of a buffer that is not the pass's.
+func (p *pass) part(x backend.Buffer, c, rows int) (part backend.Buffer) {
+	p.do(func() (err error) {
+		part, err = p.Rows(x, c, 0, rows)
+		return err
+	})
+	if p.err != nil {
+		return nil
+	}
+	return part
 }
 
 // zeros returns a cleared buffer.

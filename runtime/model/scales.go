@@ -21,7 +21,7 @@ type Scales struct {
 // are a decomposition) and the own gains, and no low-rank pair. A branch that the model
 // was not made for is an error.
 func (m *Model) NewScales(branches map[string]Branch) (*Scales, error) {
-	for _, name := range names(branches) {
+	for _, name := range sortedKeys(branches) {
 		l, err := m.find(name)
 		if err != nil {
 			return nil, fmt.Errorf("scales: %w", err)
@@ -51,6 +51,7 @@ func (s *Scales) Bytes() int64 { return s.bytes }
 // one step, and holds the scales until its end.
 type rowScales struct {
 	held  []*Scales
+	some  bool    // Not all rows have the model's own.
 	index []int32 // By row of the batch; 0 is the model's own.
 }
 
@@ -62,7 +63,7 @@ func (r *rowScales) add(m *Model, s *Scales, rows int) error {
 			return errors.New("its scales were made for another model")
 		}
 		row = s.row
-		r.held = append(r.held, s)
+		r.held, r.some = append(r.held, s), true
 	}
 	for range rows {
 		r.index = append(r.index, int32(row))

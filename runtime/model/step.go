@@ -140,7 +140,7 @@ func (b *batch) upload(tables backend.Tables) (*onDevice, error) {
 				Blocks: tables.At(blockList), First: tables.At(from + firstList), Count: tables.At(from + countList), BlockSize: BlockSize,
 			},
 		}
-		if len(b.scales.held) > 0 {
+		if b.scales.some {
 			r.scales = tables.At(from + scaleList)
 		}
 		return r
@@ -160,16 +160,17 @@ func (b *batch) upload(tables backend.Tables) (*onDevice, error) {
 // cache's sequences are as they were; a CacheFullError says that there are too few
 // free blocks for all of the segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (logits *tensor.Tensor, err error) {
-	err = m.step(ctx, c, segments, func(p *pass, b backend.Buffer, n int) {
+	err = m.step(ctx, c, segments, false, func(p *pass, b backend.Buffer, n int) {
 		logits = p.host(b, n, m.config.VocabSize)
 	})
 	return logits, err
 }
 
 // Decide is Step, and answers what is asked about the rows of logits instead of
-// returning them.
+// returning them. On a backend that can record steps, those in which each sequence gets
+// one token are recorded and repeated; the answers are the same, to the bit.
 func (m *Model) Decide(ctx context.Context, c *Cache, segments []Segment, asks []backend.Ask) (answers []backend.Answer, err error) {
-	err = m.step(ctx, c, segments, func(p *pass, b backend.Buffer, n int) {
+	err = m.step(ctx, c, segments, true, func(p *pass, b backend.Buffer, n int) {
 		p.do(func() (err error) {
 			answers, err = p.Decide(b, n, asks)
 			return err
@@ -178,18 +179,14 @@ func (m *Model) Decide(ctx context.Context, c *Cache, segments []Segment, asks [
 	return answers, err
 }
 
-// step computes the segments and hands the rows of logits over. If the pass fails the
-// cache is as it was.
-func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, take func(p *pass, logits backend.Buffer, n int)) error {
+// step computes the segments and hands the rows of logits over, which are the cache's
+// where the step may be repeated. If the pass fails the cache is as it was.
+func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, repeatable bool, take func(p *pass, logits backend.Buffer, n int)) error {
 	b, err := m.plan(c, segments)
 	if err != nil {
 		return err
 	}
 	defer runtime.KeepAlive(b) // And with it the scales.
-	table, err := m.rope.upTo(b.longest)
-	if err != nil {
-		return err
-	}
 	n := len(b.tokens)
 	grown, err := c.grow(b.growths)
 	if err != nil {
@@ -198,7 +195,11 @@ func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, take fun
 	b.place(c)
 	p := m.newPass(c.arena)
 	defer p.release()
-	m.layersOf(ctx, p, c, b, table, take)
+	if repeatable && m.repeats(c, b) {
+		m.repeat(ctx, p, c, b, take)
+	} else {
+		m.once(ctx, p, c, b, take)
+	}
 	if p.err != nil {
 		c.blocks.undo(grown)
 		return fmt.Errorf("model step of %d tokens: %w", n, p.err)
@@ -212,13 +213,28 @@ func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, take fun
 	return nil
 }
 
-// layersOf takes a batch through the layers.
-func (m *Model) layersOf(ctx context.Context, p *pass, c *Cache, b *batch, table backend.Buffer, take func(p *pass, logits backend.Buffer, n int)) {
+// once computes a batch.
+func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take func(p *pass, logits backend.Buffer, n int)) {
+	table, err := m.rope.upTo(b.longest)
+	if err != nil {
+		p.err = err
+		return
+	}
 	d, err := b.upload(c.tables)
 	if err != nil {
 		p.err = err
 		return
 	}
+	x := m.through(ctx, p, c, d, table)
+	logits := p.allocAs(backend.F32, d.ends.n*m.config.VocabSize)
+	m.logits(p, logits, x, d.ends.n)
+	if p.err == nil {
+		take(p, logits, d.ends.n)
+	}
+}
+
+// through takes a batch through the layers.
+func (m *Model) through(ctx context.Context, p *pass, c *Cache, d *onDevice, table backend.Buffer) backend.Buffer {
 	x := p.alloc(d.all.n * m.hidden)
 	p.do(func() error { return p.Gather(x, m.embed, d.tables.At(tokenList)) })
 	for i := range m.layers {
@@ -229,9 +245,7 @@ func (m *Model) layersOf(ctx context.Context, p *pass, c *Cache, b *batch, table
 		}
 		x = m.layers[i].step(p, m, x, d, out, table, c.k[i], c.v[i])
 	}
-	if logits := m.logits(p, x, d.ends.n); p.err == nil {
-		take(p, logits, d.ends.n)
-	}
+	return x
 }
 
 // plan validates the segments and lays them out as rows.
@@ -443,12 +457,10 @@ func (l *layer) normHeads(p *pass, m *Model, projection int, y backend.Buffer, n
 }
 
 // logits computes the output projection [n, V] of x [n, H].
-func (m *Model) logits(p *pass, x backend.Buffer, n int) backend.Buffer {
-	out := p.allocAs(backend.F32, n*m.config.VocabSize)
+func (m *Model) logits(p *pass, logits, x backend.Buffer, n int) {
 	p.do(func() error {
-		return p.Project(x, &backend.Norm{Gain: m.norm, Eps: m.eps}, n, backend.Projection{Linear: backend.Linear{W: m.head}, Y: out})
+		return p.Project(x, &backend.Norm{Gain: m.norm, Eps: m.eps}, n, backend.Projection{Linear: backend.Linear{W: m.head}, Y: logits})
 	})
-	return out
 }
 
 // heads is how many heads queries, keys or values have.

@@ -80,7 +80,8 @@ func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*Tape, error
 		}
 	}
 	t.final = x
-	t.logits = m.logits(p, x, t.ends.n)
+	t.logits = p.allocAs(backend.F32, t.ends.n*m.config.VocabSize)
+	m.logits(p, t.logits, x, t.ends.n)
 	if p.err != nil {
 		t.Release()
 		return nil, fmt.Errorf("forward pass of %d tokens: %w", n, p.err)

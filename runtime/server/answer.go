@@ -287,7 +287,7 @@ func (t target) mixture(d adapt.Decision) (engine.Mixture, error) {
 	if t.set == nil {
 		return engine.Mixture{}, errors.New("weights without an expert set")
 	}
-	m, err := t.set.mixture(d.Weights)
+	m, err := t.set.mixture(d.Weights, d.Layers)
 	if err != nil {
 		return m, fmt.Errorf("mixing %s: %w", d.Expert, err)
 	}

@@ -126,10 +126,13 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result
 		attrs = append(attrs,
-			slog.String("strategy", a.Strategy), slog.String("expert", a.Expert), slog.String("fallback", a.Fallback), slog.Bool("stream", rec.query.stream),
+			slog.String("strategy", a.Strategy), slog.String("expert", a.Expert), slog.Bool("stream", rec.query.stream),
 			slog.Float64("pass1", a.Pass1Seconds), slog.Float64("pass2", a.Pass2Seconds),
 			slog.Float64("waited", r.Waited.Seconds()), slog.Float64("firstToken", r.FirstToken.Seconds()),
 			slog.Int("promptTokens", r.PromptTokens), slog.Int("tokens", r.Tokens), slog.String("finish", r.Finish))
+		if a.Fallback != "" {
+			attrs = append(attrs, slog.String("fallback", a.Fallback))
+		}
 	}
 	level, message := slog.LevelInfo, "Answered request"
 	if err != nil {

@@ -118,8 +118,10 @@ func (t target) why(d adapt.Decision) string {
 	switch {
 	case t.pinned != "":
 		return "the model name pins it: there is no pass 1"
-	case d.Reading == nil:
+	case t.set.strategy.Needs().Passes == 1:
 		return fmt.Sprintf("strategy %s gives every request the same weights: there is no pass 1", t.set.strategy.Name())
+	case d.Reading == nil || len(d.Reading.Labels) == 0:
+		return fmt.Sprintf("strategy %s chooses it", t.set.strategy.Name())
 	}
 	best := d.Reading.Labels[0]
 	for _, l := range d.Reading.Labels {

@@ -54,9 +54,14 @@ type Config struct {
 	// use.
 	Backend string
 	Threads int
+	// CuBLAS says what that library computes on the backend cuda.
+	CuBLAS backend.LibraryUse
 	// DType is what the model's matrices are kept as: less memory, read faster,
 	// for answers that differ by rounding.
 	DType backend.DType
+	// Activations and KV are what activations, and keys and values, are stored as: the
+	// name of a type, or empty for what model.ServingStorage says.
+	Activations, KV string
 	// AdminToken is what changes of the expert set must present. Without it,
 	// AdminTokenFile is read at each of them, so that the token can be exchanged;
 	// without either, the set cannot be changed over HTTP.
@@ -182,15 +187,19 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.dec, err = openDecomposition(s.config); err != nil {
 		return err
 	}
-	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads}); err != nil {
+	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads, CuBLAS: s.config.CuBLAS}); err != nil {
 		return err
 	}
+	storage, err := model.ParseStorage(c.backend, s.config.DType, s.config.Activations, s.config.KV)
+	if err != nil {
+		return failure.Permanent(contract.ReasonUsage, err)
+	}
 	// Too little memory is said before anything is loaded, with what would fit.
-	plan := engine.PlanOf(ck.Config(), s.config.DType, c.backend.Memory().Free, s.config.ContextLength, s.config.MaxBatch, s.config.CacheTokens)
+	plan := engine.PlanOf(ck.Config(), s.config.DType, storage, c.backend.Memory().Free, s.config.ContextLength, s.config.MaxBatch, s.config.CacheTokens)
 	if err := plan.Err(); err != nil {
 		return err
 	}
-	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType))
+	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType), model.StoredAs(storage))
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
@@ -208,7 +217,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	}
 	s.core.Store(c)
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
-		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType,
+		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType, "storage", storage.String(),
 		"contextLength", c.engine.ContextLength(), "cacheTokens", c.engine.CacheTokens(), "seconds", time.Since(begun).Seconds())
 	s.loading.Go(func() { s.loader.run(s.life) })
 	return nil

@@ -221,7 +221,7 @@ type scorer struct {
 
 // Score implements adapt.Scorer.
 func (s scorer) Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
-	m, err := s.set.mixture(with)
+	m, err := s.set.mixture(with, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -347,8 +347,12 @@ func (s *servedSet) mixtures() engine.Set {
 			list.Mixtures = append(list.Mixtures, m)
 		}
 	}
-	for _, weights := range needs.Mixtures {
-		if m, err := s.mixture(weights); err == nil { // Else the request that asks for it is told.
+	for i, weights := range needs.Mixtures {
+		var layers map[string][]float64
+		if i == 0 {
+			layers = needs.Layers
+		}
+		if m, err := s.mixture(weights, layers); err == nil { // Else the request that asks for it is told.
 			add(m)
 		}
 	}
@@ -359,8 +363,8 @@ func (s *servedSet) mixtures() engine.Set {
 }
 
 // mixture returns the weights Σα·z of a decision. In a mixture, contract.BaseName
-// is the share of the base weights, z = 1.
-func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) {
+// is the share of the base weights, z = 1. Where layers are not nil they are α by layer.
+func (s *servedSet) mixture(weights map[string]float64, layers map[string][]float64) (engine.Mixture, error) {
 	parts := make([]expert.Weighted, 0, len(weights))
 	for _, name := range slices.Sorted(maps.Keys(weights)) {
 		if name == contract.BaseName {
@@ -373,10 +377,10 @@ func (s *servedSet) mixture(weights map[string]float64) (engine.Mixture, error) 
 		if weights[name] == 1 && len(weights) == 1 {
 			return e.mixture, nil
 		}
-		parts = append(parts, expert.Weighted{Adapter: e.vector, Alpha: weights[name]})
+		parts = append(parts, expert.Weighted{Adapter: e.vector, Alpha: weights[name], Layers: layers[name]})
 	}
 	if share := weights[contract.BaseName]; len(parts) > 0 {
-		parts = append(parts, expert.Weighted{Adapter: expert.Identity(), Alpha: share})
+		parts = append(parts, expert.Weighted{Adapter: expert.Identity(), Alpha: share, Layers: layers[contract.BaseName]})
 	}
 	return engine.NewMixture(parts...)
 }

@@ -122,7 +122,7 @@ func openHTTP(ctx context.Context, h contract.HTTPSource, scratch string, o Opti
 	}
 	d := newDownloader(o, m)
 	switch {
-	case strings.HasSuffix(u.Path, ".safetensors"):
+	case isExpertFile(u.Path):
 		return &httpFile{httpTree{downloader: d, base: u}}, nil
 	case !isArchive(u.Path):
 		return &httpTree{downloader: d, base: u}, nil
@@ -159,6 +159,17 @@ func openPath(ctx context.Context, path, scratch string, m *meter) (tree, error)
 	m.add(0, stat.Size())
 	t, err := unpack(ctx, io.TeeReader(f, m), path, path, scratch)
 	return t, errors.Join(err, f.Close())
+}
+
+// isExpertFile reports whether an address is that of one file, not of a folder. What
+// the file holds, its content says.
+func isExpertFile(path string) bool {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".safetensors", ".pt", ".pth":
+		return true
+	default:
+		return false
+	}
 }
 
 func isArchive(path string) bool {

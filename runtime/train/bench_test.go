@@ -59,7 +59,22 @@ func newDemo(t testing.TB, skill, format, reward, template string) contract.Trai
 // BenchmarkIteration measures one iteration of the demo's math expert: 64
 // sampled answers, their judgement, the gradient and the step.
 func BenchmarkIteration(b *testing.B) {
+	benchmarkIteration(b, newDemo(b, "math", contract.FormatGSM8K, contract.RewardNumeric, ""))
+}
+
+// BenchmarkGeneration measures one generation of a search for that expert: 16 candidates
+// answer 16 questions each.
+func BenchmarkGeneration(b *testing.B) {
 	spec := newDemo(b, "math", contract.FormatGSM8K, contract.RewardNumeric, "")
+	spec.Objective = contract.ObjectiveEvolution
+	h := &spec.Hyperparameters
+	h.BatchSize, h.Population, h.Sigma, h.TruncatedRank = 16, 16, 0.3, 64
+	h.Rollout, h.Baseline = contract.RolloutGreedy, contract.BaselineNone
+	benchmarkIteration(b, spec)
+}
+
+func benchmarkIteration(b *testing.B, spec contract.TrainSpec) {
+	b.Helper()
 	be, err := cpu.New(0)
 	if err != nil {
 		b.Fatal(err)
@@ -77,7 +92,7 @@ func BenchmarkIteration(b *testing.B) {
 	}
 	tokens := 0
 	for b.Loop() {
-		if t.state, err = t.iterate(b.Context()); err != nil {
+		if t.state, err = t.objective.iterate(b.Context(), t); err != nil {
 			b.Fatal(err)
 		}
 		tokens += t.state.History[len(t.state.History)-1].AnswerTokens

@@ -14,7 +14,8 @@ import (
 // method is what is trained: parameters p, by their names, and what they make of the
 // base model. It belongs to one run.
 type method interface {
-	// model returns the base with what the parameters change beside it or in it.
+	// model returns the base with what the parameters change beside it or in it. Of SVF it
+	// is there once parameters were applied.
 	model() *model.Model
 	// initial returns the parameters that training begins with.
 	initial() (map[string][]float32, error)
@@ -58,8 +59,11 @@ func newMethod(in inputs, spec contract.TrainSpec) (method, error) {
 // svf trains a vector z that scales the singular values (section 3.1 of the paper).
 // Its parameters have the names of their matrices.
 type svf struct {
-	factored *model.Model // The base with factors.
+	dec      *expert.Decomposition
+	base     *model.Model // Until the factors are read.
+	factored *model.Model // The base with factors, from the first apply on.
 	merged   *model.Model // factored in merged form.
+	unmerged bool         // Questions are answered without merging.
 	matrices []string
 	sigma    map[string][]float32
 	param    expert.Parameterization
@@ -67,7 +71,10 @@ type svf struct {
 }
 
 func newSVF(in inputs, spec contract.TrainSpec) (*svf, error) {
-	m := &svf{sigma: map[string][]float32{}, seed: spec.Hyperparameters.Seed}
+	m := &svf{
+		dec: in.dec, base: in.base, unmerged: spec.Objective == contract.ObjectiveEvolution,
+		sigma: map[string][]float32{}, seed: spec.Hyperparameters.Seed,
+	}
 	var err error
 	if m.param, err = expert.NewParameterization(spec.Hyperparameters.Parameterization); err != nil {
 		return nil, err
@@ -75,15 +82,30 @@ func newSVF(in inputs, spec contract.TrainSpec) (*svf, error) {
 	if m.matrices, err = in.dec.Select(spec.Modules); err != nil {
 		return nil, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if m.factored, err = expert.Attach(in.base, in.dec, m.matrices); err != nil {
-		return nil, err
-	}
 	for _, name := range m.matrices {
 		if m.sigma[name], err = in.dec.Sigma(name); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// attach reads the factors, one matrix at a time, so that no more of them than one are
+// there twice; and where nobody else holds the base, its own matrices go as factors come.
+func (m *svf) attach() error {
+	if m.factored != nil {
+		return nil
+	}
+	factored := m.base
+	m.base = nil
+	for _, name := range m.matrices {
+		var err error
+		if factored, err = expert.Attach(factored, m.dec, []string{name}); err != nil {
+			return err
+		}
+	}
+	m.factored = factored
+	return nil
 }
 
 func (m *svf) model() *model.Model { return m.factored }
@@ -97,11 +119,24 @@ func (m *svf) initial() (map[string][]float32, error) {
 }
 
 func (m *svf) apply(p map[string][]float32) error {
+	scales := make(map[string][]float32, len(p))
 	for name, values := range p {
-		s, err := expert.ScaledSigma(m.sigma[name], m.param.Z(m.sigma[name], values))
-		if err != nil {
+		var err error
+		if scales[name], err = expert.ScaledSigma(m.sigma[name], m.param.Z(m.sigma[name], values)); err != nil {
 			return err
 		}
+	}
+	return m.scale(scales)
+}
+
+// reset makes the model compute with z = 1: as the base.
+func (m *svf) reset() error { return m.scale(m.sigma) }
+
+func (m *svf) scale(scales map[string][]float32) error {
+	if err := m.attach(); err != nil {
+		return err
+	}
+	for name, s := range scales {
 		if err := m.factored.SetParameters(name, model.Parameters{S: s}); err != nil {
 			return err
 		}
@@ -125,9 +160,12 @@ func (m *svf) adapter(p map[string][]float32) (expert.Adapter, error) {
 	return expert.Adapter{Method: expert.SVF, Z: z}, nil
 }
 
-// answers returns the factored model with its present scales in merged form. There is
-// one, made anew each time in the same memory.
+// answers returns the factored model with its present scales in merged form, where it is
+// to be merged. There is one, made anew each time in the same memory.
 func (m *svf) answers(ctx context.Context) (*model.Model, error) {
+	if m.unmerged {
+		return m.factored, nil
+	}
 	if m.merged == nil {
 		merged, err := m.factored.Merged(ctx)
 		if err != nil {

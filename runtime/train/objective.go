@@ -7,11 +7,39 @@ import (
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/sample"
 )
 
-// objective says what the batch of an iteration is to teach.
+// objective says what training maximises, and how an iteration follows it.
 type objective interface {
+	// begin makes the state that a run starts with of one that has its parameters.
+	begin(s *state) error
+	// resume says why a state from a checkpoint cannot be gone on from.
+	resume(s *state) error
+	// iterate does one iteration. It returns the next state and leaves the present one as
+	// it is.
+	iterate(ctx context.Context, t *trainer) (*state, error)
+}
+
+func newObjective(spec contract.TrainSpec, m method, start map[string][]float32) (objective, error) {
+	switch scaled, _ := m.(*svf); {
+	case spec.Objective == contract.ObjectiveEvolution && scaled == nil:
+		return nil, failure.Permanentf(contract.ReasonUsage, "objective %s searches what method %s trains, not %s", spec.Objective, contract.MethodSVF, spec.Hyperparameters.Method)
+	case spec.Objective == contract.ObjectiveEvolution:
+		return newEvolution(scaled, start, spec.Hyperparameters)
+	case spec.Objective == contract.ObjectiveNextToken:
+		return descent{nextToken{}}, nil
+	default:
+		return descent{reinforce{}}, nil
+	}
+}
+
+// descent takes a step against the gradient of a loss in each iteration.
+type descent struct{ batches batches }
+
+// batches make what a loss is a sum over.
+type batches interface {
 	// batch makes the episodes of an iteration, counted from 0. The parameters of the
 	// run are applied.
 	batch(ctx context.Context, t *trainer, iteration int) (batch, error)
@@ -25,11 +53,39 @@ type batch struct {
 	loss   loss
 }
 
-func newObjective(spec contract.TrainSpec) objective {
-	if spec.Objective == contract.ObjectiveNextToken {
-		return nextToken{}
+func (descent) begin(*state) error { return nil }
+
+func (descent) resume(*state) error { return nil }
+
+// iterate makes a batch, and takes the step of its gradient.
+func (d descent) iterate(ctx context.Context, t *trainer) (*state, error) {
+	if err := t.method.apply(t.state.p); err != nil {
+		return nil, err
 	}
-	return reinforce{}
+	b, err := d.batches.batch(ctx, t, t.state.Iteration) // Of the steps done, so from 0.
+	if err != nil {
+		return nil, err
+	}
+	return t.update(ctx, b)
+}
+
+// questions are the records that the iteration under way asks. Where answers are greedy,
+// none is asked twice.
+func (t *trainer) questions() []int {
+	size := t.hyper.BatchSize
+	if t.hyper.Rollout == contract.RolloutGreedy {
+		size = min(size, t.train.Len())
+	}
+	return t.order.batch(t.state.Iteration, size)
+}
+
+// sampler is that of the i-th question of the iteration under way.
+func (t *trainer) sampler(i int) *sample.Sampler {
+	if t.hyper.Rollout == contract.RolloutGreedy {
+		return greedy(i)
+	}
+	return sample.New(sample.Params{Temperature: t.hyper.Temperature},
+		sample.Stream(t.hyper.Seed, streamRollout, uint64(t.state.Iteration), uint64(i)))
 }
 
 // reinforce is the policy gradient of the model's own answers (section 3.2 of the paper).
@@ -50,13 +106,7 @@ func (reinforce) batch(ctx context.Context, t *trainer, iteration int) (batch, e
 		}
 		records = asked
 	}
-	answers, err := t.train.answer(ctx, model, records, t.hyper.MaxNewTokens, func(i int) *sample.Sampler {
-		if t.hyper.Rollout == contract.RolloutGreedy {
-			return greedy(i)
-		}
-		return sample.New(sample.Params{Temperature: t.hyper.Temperature},
-			sample.Stream(t.hyper.Seed, streamRollout, uint64(iteration), uint64(i)))
-	})
+	answers, err := t.train.answer(ctx, model, records, t.hyper.MaxNewTokens, t.sampler)
 	if err != nil {
 		return batch{}, err
 	}

@@ -122,7 +122,7 @@ func occupy(ctx context.Context, root, runID string, log *slog.Logger) (*artifac
 		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
 			return stage, err
 		}
-		log.Info("Waited for another process that trains the same expert", "error", err)
+		log.Info("Waited for another process that has the same run", "error", err)
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func Validate(s contract.TrainSpec) error {
 	check(s.Skill != "", "skill is missing: it is what the dispatcher calls this expert")
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(contract.ValidDigest(s.DecompositionDigest), "decompositionDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.DecompositionDigest)
-	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken)
+	oneOf("objective", s.Objective, contract.ObjectiveReinforce, contract.ObjectiveNextToken, contract.ObjectiveEvolution)
 	formats := append(dataset.Formats(), contract.FormatSkills)
 	oneOf("train.format", s.Train.Format, formats...)
 	oneOf("validation.format", s.Validation.Format, formats...)
@@ -48,8 +48,10 @@ func Validate(s contract.TrainSpec) error {
 	oneOf("reward", s.Reward, reward.Kinds()...)
 	h := s.Hyperparameters
 	checkMethod(h, &errs, check, oneOf)
+	checkObjective(s.Objective, h, check)
 	dtype, err := backend.ParseDType(h.DType)
-	check(err == nil && dtype != backend.Int8, "dtype %q is unknown: use one of %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16)
+	check(err == nil, "dtype %q is unknown: use one of %s, %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16, contract.DTypeInt8)
+	check(dtype != backend.Int8 || s.Objective == contract.ObjectiveEvolution, "dtype %s has no gradients: it is for objective %s", contract.DTypeInt8, contract.ObjectiveEvolution)
 	oneOf("rollout", h.Rollout, contract.RolloutGreedy, contract.RolloutSample)
 	oneOf("baseline", h.Baseline, contract.BaselineNone, contract.BaselineMean, contract.BaselineGroup)
 	if h.Baseline == contract.BaselineGroup {
@@ -68,6 +70,26 @@ func Validate(s contract.TrainSpec) error {
 	check(h.Patience >= 0, "patience %d must be 0 (never) or more", h.Patience)
 	return errors.Join(errs...)
 }
+
+// checkObjective validates what only some objectives have.
+func checkObjective(objective string, h contract.Hyper, check func(bool, string, ...any)) {
+	if objective != contract.ObjectiveEvolution {
+		return
+	}
+	check(h.Method == "" || h.Method == contract.MethodSVF, "method %s cannot be searched: objective %s is for method %s", h.Method, objective, contract.MethodSVF)
+	check(h.Population == 0 || h.Population >= leastPopulation && h.Population <= mostPopulation,
+		"population %d must be from %d to %d, or 0 to follow from how much is searched", h.Population, leastPopulation, mostPopulation)
+	check(h.Sigma > 0 && h.Sigma <= mostSigma, "sigma %v must be above 0 and at most %v", h.Sigma, mostSigma)
+	check(h.TruncatedRank >= 0, "truncatedRank %d must be 0 (all) or more", h.TruncatedRank)
+	check(h.Baseline != contract.BaselineGroup, "baseline %s is for objective %s", h.Baseline, contract.ObjectiveReinforce)
+}
+
+// Bounds of a search.
+const (
+	leastPopulation = 4
+	mostPopulation  = 1024
+	mostSigma       = 10.0
+)
 
 // checkSkills validates what trains a classifier.
 func checkSkills(s contract.TrainSpec, errs *[]error, check func(bool, string, ...any)) {

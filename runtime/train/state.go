@@ -12,6 +12,7 @@ import (
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/search"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
 
@@ -27,6 +28,7 @@ const stateFormat = "t2-train-state/1"
 const (
 	metaFormat  = "format"
 	metaState   = "state"
+	metaSearch  = "search"
 	prefixP     = "p/"
 	prefixM     = "adam.m/"
 	prefixV     = "adam.v/"
@@ -40,7 +42,8 @@ type state struct {
 	// header is stored as JSON.
 	header
 	p       map[string][]float32 // by matrix
-	moments map[string]moments
+	moments map[string]moments   // nil where no gradient is followed
+	search  *search.State        // of Evolution; never changed in place
 	bestP   map[string][]float32 // nil before the first validation
 }
 
@@ -56,8 +59,10 @@ type header struct {
 	BestScore     float64 `json:"bestScore"`
 	BestIteration int     `json:"bestIteration"`
 	// SinceBest counts the validations since the best one.
-	SinceBest int     `json:"sinceBest"`
-	History   []point `json:"history"`
+	SinceBest int `json:"sinceBest"`
+	// Ended says why a search has ended; see search.End.
+	Ended   string  `json:"ended,omitempty"`
+	History []point `json:"history"`
 }
 
 // point is one line of metrics.jsonl. It holds nothing that depends on time or
@@ -68,9 +73,15 @@ type point struct {
 	Reward float64 `json:"reward"`
 	// KL is the mean per answer token, where it was measured: where klWeight is
 	// 0, only in iterations that end with a validation.
-	KL       *float64 `json:"kl,omitempty"`
-	Loss     float64  `json:"loss"`
-	GradNorm float64  `json:"gradNorm"` // before clipping
+	KL *float64 `json:"kl,omitempty"`
+	// Loss and GradNorm, before clipping, are 0 of Evolution, which has neither.
+	Loss     float64 `json:"loss"`
+	GradNorm float64 `json:"gradNorm"`
+	// BestReward is the mean reward of the best candidate of a generation, and Spread the
+	// mean standard deviation of a number that was searched, of Evolution; Reward is the
+	// mean of all candidates.
+	BestReward *float64 `json:"bestReward,omitempty"`
+	Spread     *float64 `json:"spread,omitempty"`
 	// AnswerTokens is the number of tokens generated.
 	AnswerTokens int `json:"answerTokens"`
 	// Score is the validation score, where there was a validation.
@@ -99,10 +110,16 @@ func newState(spec string, p map[string][]float32) *state {
 func (s *state) clone() *state {
 	c := *s
 	c.History = slices.Clone(s.History)
-	c.p, c.moments = map[string][]float32{}, map[string]moments{}
+	c.p = map[string][]float32{}
 	for name, p := range s.p {
 		c.p[name] = slices.Clone(p)
-		c.moments[name] = moments{M: slices.Clone(s.moments[name].M), V: slices.Clone(s.moments[name].V)}
+	}
+	if s.moments == nil {
+		return &c
+	}
+	c.moments = map[string]moments{}
+	for name, m := range s.moments {
+		c.moments[name] = moments{M: slices.Clone(m.M), V: slices.Clone(m.V)}
 	}
 	return &c
 }
@@ -133,15 +150,22 @@ func (s *state) save(dir string) error {
 	}
 	for name, p := range s.p {
 		add(prefixP+name, p)
-		add(prefixM+name, s.moments[name].M)
-		add(prefixV+name, s.moments[name].V)
+	}
+	for name, m := range s.moments {
+		add(prefixM+name, m.M)
+		add(prefixV+name, m.V)
 	}
 	for name, p := range s.bestP {
 		add(prefixBestP+name, p)
 	}
-	err = checkpoint.WriteSafetensors(filepath.Join(dir, stateFile), tensors, tensor.F32, map[string]string{
-		metaFormat: stateFormat, metaState: string(encoded),
-	})
+	metadata := map[string]string{metaFormat: stateFormat, metaState: string(encoded)}
+	if s.search != nil {
+		if encoded, err = json.Marshal(s.search); err != nil {
+			return fmt.Errorf("encoding training state: %w", err)
+		}
+		metadata[metaSearch] = string(encoded)
+	}
+	err = checkpoint.WriteSafetensors(filepath.Join(dir, stateFile), tensors, tensor.F32, metadata)
 	if err != nil {
 		return fmt.Errorf("saving training state: %w", err)
 	}
@@ -150,8 +174,8 @@ func (s *state) save(dir string) error {
 
 // loadState continues a run from dir: it returns nil where there is no
 // checkpoint. fresh is the state at the start of this run, whose matrices the
-// checkpoint must have.
-func loadState(dir string, fresh *state) (*state, error) {
+// checkpoint must have, and resume says whether the objective can go on.
+func loadState(dir string, fresh *state, resume func(*state) error) (*state, error) {
 	path := filepath.Join(dir, stateFile)
 	f, err := checkpoint.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -190,12 +214,23 @@ func loadState(dir string, fresh *state) (*state, error) {
 		return values
 	}
 	s.p = read(prefixP)
-	m, v := read(prefixM), read(prefixV)
-	for name := range s.p {
-		s.moments[name] = moments{M: m[name], V: v[name]}
+	if fresh.moments == nil {
+		s.moments = nil
+	} else {
+		m, v := read(prefixM), read(prefixV)
+		for name := range s.p {
+			s.moments[name] = moments{M: m[name], V: v[name]}
+		}
+	}
+	if text, ok := f.Metadata()[metaSearch]; ok {
+		found, e := search.DecodeState([]byte(text))
+		s.search, err = &found, errors.Join(err, e)
 	}
 	if s.BestScore != unknownScore {
 		s.bestP = read(prefixBestP)
+	}
+	if err == nil {
+		err = resume(s)
 	}
 	if err != nil {
 		return nil, unusable(path, err)

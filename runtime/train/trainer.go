@@ -44,7 +44,7 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	}
 	t := &trainer{
 		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
-		base: in.base, objective: newObjective(spec), metrics: newMetrics(o.Progress.Registry()),
+		base: in.base, metrics: newMetrics(o.Progress.Registry()),
 	}
 	positions := in.base.Config().MaxPositions
 	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
@@ -69,8 +69,14 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 		return nil, err
 	}
 	t.budget = microbatchTokens(in.base.Config(), t.method.kept())
+	if t.objective, err = newObjective(spec, t.method, p); err != nil {
+		return nil, err
+	}
 	fresh := newState(digest, p)
-	switch t.state, err = loadState(dir, fresh); {
+	if err := t.objective.begin(fresh); err != nil {
+		return nil, err
+	}
+	switch t.state, err = loadState(dir, fresh, t.objective.resume); {
 	case errors.Is(err, errUnusable):
 		o.Log.Warn("Training started anew", "error", err)
 	case err != nil:
@@ -111,7 +117,7 @@ func (t *trainer) run(ctx context.Context) error {
 		if t.finished() {
 			if s := t.state; s.Iteration < t.hyper.Iterations {
 				t.options.Log.Info("Training ended early: no better expert is to be expected", "iteration", s.Iteration,
-					"iterations", t.hyper.Iterations, "best", s.BestScore, "validationsSinceBest", s.SinceBest)
+					"iterations", t.hyper.Iterations, "best", s.BestScore, "validationsSinceBest", s.SinceBest, "search", s.Ended)
 			}
 			return nil
 		}
@@ -137,7 +143,7 @@ const perfectScore = 1
 func (t *trainer) finished() bool {
 	s := t.state
 	return s.BaselineScore != unknownScore &&
-		(s.Iteration >= t.hyper.Iterations || s.BestScore >= perfectScore ||
+		(s.Iteration >= t.hyper.Iterations || s.Ended != "" || s.BestScore >= perfectScore ||
 			t.hyper.Patience > 0 && s.SinceBest >= t.hyper.Patience)
 }
 
@@ -173,13 +179,13 @@ func (t *trainer) advance(ctx context.Context) error {
 		return t.state.save(t.dir)
 	}
 	began := time.Now()
-	next, err := t.iterate(ctx)
+	next, err := t.objective.iterate(ctx, t)
 	if err != nil {
 		return t.diverged(err)
 	}
 	tokens := next.History[len(next.History)-1].AnswerTokens
 	t.metrics.iteration(tokens, time.Since(began))
-	if t.validationDue(next.Iteration) {
+	if t.validationDue(next.Iteration) || next.Ended != "" {
 		if err := t.validation(ctx, next); err != nil {
 			return t.diverged(err)
 		}
@@ -197,23 +203,18 @@ func (t *trainer) diverged(err error) error {
 		return err
 	}
 	return failure.Permanent(contract.ReasonDiverged, fmt.Errorf(
-		"training diverged in iteration %d: %w: lower learningRate or maxGradNorm, or raise klWeight", t.state.Iteration+1, err))
+		"training diverged in iteration %d: %w: %s", t.state.Iteration+1, err, remedy(t.spec.Objective)))
+}
+
+// remedy says what to do about numbers that are none.
+func remedy(objective string) string {
+	if objective == contract.ObjectiveEvolution {
+		return "lower sigma"
+	}
+	return "lower learningRate or maxGradNorm, or raise klWeight"
 }
 
 var errNotFinite = errors.New("loss or gradient is not finite")
-
-// iterate does one iteration: a batch, its gradient, a step. It returns the next state
-// and leaves the present one as it is.
-func (t *trainer) iterate(ctx context.Context) (*state, error) {
-	if err := t.method.apply(t.state.p); err != nil {
-		return nil, err
-	}
-	b, err := t.objective.batch(ctx, t, t.state.Iteration) // Of the steps done, so from 0.
-	if err != nil {
-		return nil, err
-	}
-	return t.update(ctx, b)
-}
 
 // update computes the gradient of a batch and takes one step of Adam. It returns the
 // next state.

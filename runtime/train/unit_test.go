@@ -214,7 +214,7 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 	if err := want.save(dir); err != nil {
 		t.Fatal(err)
 	}
-	got, err := loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}))
+	got, err := loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}), descent{}.resume)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 }
 
 func TestWithoutACheckpointThereIsNoState(t *testing.T) {
-	if s, err := loadState(t.TempDir(), newTestState()); s != nil || err != nil {
+	if s, err := loadState(t.TempDir(), newTestState(), descent{}.resume); s != nil || err != nil {
 		t.Errorf("loadState = %v, %v", s, err)
 	}
 }
@@ -234,7 +234,7 @@ func TestCheckpointsOfAnotherRunAreRefused(t *testing.T) {
 	if err := newTestState().save(dir); err != nil {
 		t.Fatal(err)
 	}
-	_, err := loadState(dir, newState("sha256:other", map[string][]float32{"a": {0, 0}, "b": {0}}))
+	_, err := loadState(dir, newState("sha256:other", map[string][]float32{"a": {0, 0}, "b": {0}}), descent{}.resume)
 	if reason, permanent := failure.Of(err); reason != contract.ReasonUsage || !permanent || errors.Is(err, errUnusable) {
 		t.Errorf("%v is classified as %s, permanent %v", err, reason, permanent)
 	}
@@ -280,7 +280,7 @@ func TestDamagedCheckpointsAreUnusable(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(t, filepath.Join(dir, stateFile))
-			if _, err := loadState(dir, newState("sha256:spec", fresh)); !errors.Is(err, errUnusable) {
+			if _, err := loadState(dir, newState("sha256:spec", fresh), descent{}.resume); !errors.Is(err, errUnusable) {
 				t.Errorf("loadState returned %v", err)
 			}
 		})
@@ -390,7 +390,7 @@ func FuzzState(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, stateFile), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}))
+		s, err := loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}), descent{}.resume)
 		if err == nil && (len(s.p["a"]) != 2 || len(s.moments["b"].V) != 1) {
 			t.Errorf("a state of the wrong shape was accepted: %+v", s)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/test/fields"
 )
 
@@ -166,6 +167,14 @@ func inReinforce(change func(*v1alpha1.ReinforceObjective)) func(*v1alpha1.Exper
 	}
 }
 
+func objective(o v1alpha1.Objective) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective = o }
+}
+
+func inEvolution(change func(*v1alpha1.EvolutionObjective)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) { change(e.Spec.Training.Objective.Evolution) }
+}
+
 func inOptimizer(change func(*v1alpha1.Optimizer)) func(*v1alpha1.ExpertVector) {
 	return func(e *v1alpha1.ExpertVector) {
 		if e.Spec.Training.Optimizer == nil {
@@ -190,17 +199,16 @@ var trainingRows = slices.Concat([]expertRow{
 	{"baseModelRef.name", refused, func(e *v1alpha1.ExpertVector) { e.Spec.BaseModelRef.Name = "other" }},
 	{"skill", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "arithmetic" }},
 	{"description", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Description = "sums" }},
-	{"training.method.type", single, nil},
 	{"training.method.svf.parameterization", newRun, func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Method.SVF = &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}
 	}},
-	{"training.objective.type", single, nil},
 	{"training.objective.reinforce.reward", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = v1alpha1.RewardExactMatch })},
 	{"training.objective.reinforce.klWeight", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "0.2" })},
 	{"training.objective.reinforce.baseline", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = "Mean" })},
 	{"training.objective.reinforce.rollout.type", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.Type = "Sample" })},
 	{"training.objective.reinforce.rollout.temperature", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.Temperature = "0.5" })},
 	{"training.objective.reinforce.rollout.maxNewTokens", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Rollout.MaxNewTokens = 64 })},
+	{"training.objective.reinforce.groupSize", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline, r.GroupSize = v1alpha1.BaselineGroup, 4 })},
 	{"training.optimizer.learningRate", newRun, inOptimizer(func(o *v1alpha1.Optimizer) { o.LearningRate = "0.01" })},
 	{"training.optimizer.maxGradNorm", newRun, inOptimizer(func(o *v1alpha1.Optimizer) { o.MaxGradNorm = "1" })},
 	{"training.schedule.iterations", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.Iterations = 20 })},
@@ -208,9 +216,31 @@ var trainingRows = slices.Concat([]expertRow{
 	{"training.schedule.validationInterval", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.ValidationInterval = 5 })},
 	{"training.schedule.checkpointInterval", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.CheckpointInterval = 5 })},
 	{"training.schedule.patience", newRun, inSchedule(func(s *v1alpha1.Schedule) { s.Patience = new(int32(2)) })},
-	{"training.dtype", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.DTypeBF16 }},
+	{"training.dtype", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.TrainingBF16 }},
 	{"training.seed", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Seed = new(int64(7)) }},
 	{"training.modules", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Modules = []v1alpha1.Module{"up_proj"} }},
+	{"training.method.type", newRun, method(v1alpha1.Method{Type: v1alpha1.MethodLoRA})},
+	{"training.method.lora.rank", newRun, method(v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{Rank: 4}})},
+	{"training.method.lora.alpha", newRun, method(v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{Rank: 4, Alpha: "8"}})},
+	{"training.method.dora.rank", newRun, method(v1alpha1.Method{Type: v1alpha1.MethodDoRA, DoRA: &v1alpha1.LowRankMethod{Rank: 4}})},
+	{"training.method.dora.alpha", newRun, method(v1alpha1.Method{Type: v1alpha1.MethodDoRA, DoRA: &v1alpha1.LowRankMethod{Rank: 4, Alpha: "8"}})},
+	{"training.objective.type", newRun, objective(v1alpha1.Objective{
+		Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{Reward: v1alpha1.RewardNumeric},
+	})},
+	{"training.objective.nextToken.reward", newRun, objective(v1alpha1.Objective{
+		Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{Reward: v1alpha1.RewardExactMatch},
+	})},
+	{"training.objective.nextToken.maxNewTokens", newRun, objective(v1alpha1.Objective{
+		Type: v1alpha1.ObjectiveNextToken, NextToken: &v1alpha1.NextTokenObjective{Reward: v1alpha1.RewardExactMatch, MaxNewTokens: 64},
+	})},
+	{"training.objective.type", newRun, evolution(func(t *v1alpha1.TrainingSpec) { t.Method, t.Optimizer = v1alpha1.Method{}, nil })},
+	{"training.objective.evolution.reward", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Reward = v1alpha1.RewardExactMatch })},
+	{"training.objective.evolution.rollout.type", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutSample} })},
+	{"training.objective.evolution.rollout.temperature", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Rollout.Temperature = "0.5" })},
+	{"training.objective.evolution.rollout.maxNewTokens", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Rollout.MaxNewTokens = 64 })},
+	{"training.objective.evolution.population", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Population = 8 })},
+	{"training.objective.evolution.sigma", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Sigma = "0.3" })},
+	{"training.objective.evolution.rank", newRun, inEvolution(func(o *v1alpha1.EvolutionObjective) { o.Rank = 16 })},
 	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = new(true) }},
 	{"training.suspend", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Suspend = nil }},
 	{"training.backoffLimit", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Training.BackoffLimit = new(int32(1)) }},
@@ -288,6 +318,18 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(3)) }},
 }, podTemplateRows("serving", newPods, func(p *v1alpha1.AdaptivePolicy) **v1alpha1.PodTemplate { return &p.Spec.Serving.PodTemplate }))
 
+// searchRows are made one after the other of one policy of strategy FewShot: a new run is
+// a new search.
+var searchRows = slices.Concat([]policyRow{
+	{"strategy.fewShot.reward", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Reward = v1alpha1.RewardExactMatch }},
+	{"strategy.fewShot.generations", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Generations = 20 }},
+	{"strategy.fewShot.weights", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Weights = v1alpha1.WeightsPerLayer }},
+	{"strategy.fewShot.seed", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Seed = new(int64(7)) }},
+	{"strategy.fewShot.maxNewTokens", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.MaxNewTokens = 64 }},
+	{"serving.dtype", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
+	{"serving.resources", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+}, datasetRows("strategy.fewShot.dataset", func(p *v1alpha1.AdaptivePolicy) *v1alpha1.Dataset { return &p.Spec.Strategy.FewShot.Dataset }))
+
 // imported is an ExpertVector that comes from somewhere.
 func (w world) imported(name string) *v1alpha1.ExpertVector {
 	e := w.expert(name)
@@ -308,7 +350,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(classifierRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(classifierRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -374,7 +416,25 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 			check(r.field, r.needs, was, is, err)
 		}
 	}
-	p := w.policy("assistant", "math", "code")
+	p := w.policy("assistant", "math")
+	p.Spec.Strategy = fewShot()
+	search := func() (desired.Run, error) {
+		examples := ""
+		if d := p.Spec.Strategy.FewShot.Dataset; d.ConfigMap != nil {
+			examples = d.ConfigMap.Name + "/" + d.ConfigMap.Key
+		}
+		return desired.Search(p, base, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
+	}
+	for _, r := range searchRows {
+		was, err := search()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := search()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
 	p.Spec.Strategy = training()
 	classifier := func() (desired.Run, error) {
 		e, err := w.classifierOf(p)

@@ -122,6 +122,16 @@ func rollout(r v1alpha1.Rollout) func(*v1alpha1.ExpertVector) {
 	return reinforce(func(o *v1alpha1.ReinforceObjective) { o.Rollout = &r })
 }
 
+// evolution makes the objective a search, and then the change.
+func evolution(change func(*v1alpha1.TrainingSpec)) func(*v1alpha1.ExpertVector) {
+	return func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective = v1alpha1.Objective{
+			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{Reward: v1alpha1.RewardNumeric},
+		}
+		change(e.Spec.Training)
+	}
+}
+
 func optimizer(o v1alpha1.Optimizer) func(*v1alpha1.ExpertVector) {
 	return func(e *v1alpha1.ExpertVector) { e.Spec.Training.Optimizer = &o }
 }
@@ -227,8 +237,24 @@ var _ = DescribeTable("An ExpertVector's schema", func(change func(*v1alpha1.Exp
 	Entry("wants a temperature", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0"}), "greater than 0"),
 	Entry("wants a temperature within reason", rollout(v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "10.5"}), "at most 10"),
 	Entry("takes a temperature only to sample", rollout(v1alpha1.Rollout{Temperature: "0.7"}), "temperature is for rollout Sample"),
-	Entry("takes BF16", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.DTypeBF16 }, accepted),
-	Entry("trains on no integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = "Int8" }, "Unsupported value"),
+	Entry("takes BF16", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.TrainingBF16 }, accepted),
+	Entry("follows no gradient of integers", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = v1alpha1.TrainingInt8 }, "Int8 has no gradients"),
+	Entry("knows number formats", func(e *v1alpha1.ExpertVector) { e.Spec.Training.DType = "Int4" }, "Unsupported value"),
+	Entry("takes a search, of integers, too", evolution(func(e *v1alpha1.TrainingSpec) {
+		e.Objective.Evolution.Rank, e.Objective.Evolution.Population, e.Objective.Evolution.Sigma = 16, 4, "10"
+		e.Objective.Evolution.Rollout = &v1alpha1.Rollout{Type: v1alpha1.RolloutSample, Temperature: "0.7"}
+		e.DType = v1alpha1.TrainingInt8
+	}), accepted),
+	Entry("wants the member of a search", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution = nil }), "objective Evolution needs evolution"),
+	Entry("wants evolution for Evolution", func(e *v1alpha1.ExpertVector) {
+		e.Spec.Training.Objective.Evolution = &v1alpha1.EvolutionObjective{Reward: v1alpha1.RewardNumeric}
+	}, "evolution is for objective Evolution"),
+	Entry("searches what SVF trains", evolution(func(e *v1alpha1.TrainingSpec) { e.Method = v1alpha1.Method{Type: v1alpha1.MethodIA3} }), "objective Evolution searches what method SVF trains"),
+	Entry("searches without an optimizer", evolution(func(e *v1alpha1.TrainingSpec) { e.Optimizer = &v1alpha1.Optimizer{} }), "has no optimizer"),
+	Entry("wants candidates", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Population = 3 }), "population"),
+	Entry("wants a search that moves", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Sigma = "0" }), "sigma must be greater than 0"),
+	Entry("wants a search within reason", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Sigma = "11" }), "at most 10"),
+	Entry("wants singular values to search", evolution(func(e *v1alpha1.TrainingSpec) { e.Objective.Evolution.Rank = -1 }), "rank"),
 	Entry("wants iterations", func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Schedule = &v1alpha1.Schedule{Iterations: -1}
 	}, "iterations"),
@@ -262,7 +288,33 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("takes weights up to 1", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "1.5"
 	}, "at most 1"),
-	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "FewShot" }, "Unsupported value"),
+	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "Magic" }, "Unsupported value"),
+	Entry("takes examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = fewShot() }, accepted),
+	Entry("wants examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFewShot} }, "needs fewShot, with examples"),
+	Entry("takes examples only of a search", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.Type = v1alpha1.StrategyPrompt
+	}, "fewShot is for strategy FewShot"),
+	Entry("searches no end", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Generations = 101
+	}, "generations"),
+	Entry("knows what has a weight", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Weights = "PerMatrix"
+	}, "Unsupported value"),
+	Entry("takes examples from one place", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.FewShot.Dataset.HTTP = &v1alpha1.HTTPFile{URL: "https://example.org/examples.jsonl"}
+	}, "exactly one of"),
+	Entry("takes no weights beside those that are searched", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Experts[0].Weight = "0.7"
+	}, "weights are for strategy Fixed"),
+	Entry("has no fallback from weights that were searched", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
+	}, "fallback is for strategy Prompt"),
 	Entry("takes a template", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, accepted),
@@ -378,7 +430,7 @@ var _ = Describe("What the schema fills in", func() {
 		Expect(e.Spec.Training.Method.Type).To(Equal(v1alpha1.MethodSVF))
 		Expect(e.Spec.Training.Objective.Type).To(Equal(v1alpha1.ObjectiveReinforce))
 		Expect(e.Spec.Training.Objective.Reinforce.KLWeight).To(Equal(v1alpha1.Decimal("0.1")))
-		Expect(e.Spec.Training.DType).To(Equal(v1alpha1.DTypeF32))
+		Expect(e.Spec.Training.DType).To(Equal(v1alpha1.TrainingF32))
 		Expect(p.Spec.Strategy.Type).To(Equal(v1alpha1.StrategyPrompt))
 		Expect(p.Spec.Serving.Replicas).To(HaveValue(Equal(int32(1))))
 	})

@@ -163,8 +163,11 @@ func (w world) openJob(ctx context.Context, label, name string) *batchv1.Job {
 func (w world) jobThat(ctx context.Context, label, name string, fits func(*batchv1.Job) bool) *batchv1.Job {
 	GinkgoHelper()
 	component := v1alpha1.ComponentTrain
-	if label == v1alpha1.LabelBaseModel {
+	switch label {
+	case v1alpha1.LabelBaseModel:
 		component = v1alpha1.ComponentDecompose
+	case v1alpha1.LabelSearch:
+		component = v1alpha1.ComponentAdapt
 	}
 	var found *batchv1.Job
 	Eventually(func(g Gomega) {

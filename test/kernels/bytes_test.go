@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/transformersquared/operator/kernels"
 )
 
 var update = flag.Bool("update", false, "write the table of bytes into kernels/README.md")
@@ -52,6 +54,9 @@ func TestBytes(t *testing.T) {
 		if ratio > mostBytes {
 			t.Errorf("%s, %s: moves %d bytes, %.2f times the %d of its cost model", c.entry, c.what, moved, ratio, c.model)
 		}
+	}
+	if (gpu.capability != kernels.Capability{Major: 9}) {
+		return // The table has what only Hopper runs, too.
 	}
 	readme := filepath.Join("..", "..", "kernels", "README.md")
 	old, err := os.ReadFile(readme)
@@ -99,7 +104,7 @@ func trafficOf(t *testing.T) []traffic {
 	rows("select", 2*size, y, a, ids, n, c)
 	rows("scatter", 2*size, y, a, ids, n, c)
 	rows("add", 3*size, y, a, n*c)
-	rows("addrows", 3*size, y, row, n, c)
+	rows("addrows", 2*size+n*c*4, y, row, n, c)
 	rows("scalecols", 2*size+n*c*4, y, a, row, address(0), n, c)
 	rows("fill", size, y, 1.0, n*c)
 	add(s.of("columndots"), what, blocks(c/32), 2*size+c*4, row, a, b, n, c)
@@ -127,6 +132,7 @@ func trafficOf(t *testing.T) []traffic {
 	}
 	attentions(t, s, add)
 	decompositions(t, add)
+	groups(t, s, add)
 	return all
 }
 
@@ -171,7 +177,7 @@ func products(t *testing.T, s storage, add func(entry, what string, grid [3]int,
 func attentions(t *testing.T, s storage, add func(entry, what string, grid [3]int, model int, args ...any)) {
 	t.Helper()
 	h := shape{16, 4, 128}
-	const n, keys, scale = 16, 1024, 0.1
+	const n, keys, scale = 32, 1024, 0.1
 	width, kvWidth := h.heads*h.d*s.bytes(), h.kv*h.d*s.bytes()
 	table, ids := zeros(t, n*h.d*4), zeros(t, n*4)
 	q, k, v, out := zeros(t, n*width), zeros(t, keys*kvWidth), zeros(t, keys*kvWidth), zeros(t, n*width)
@@ -180,30 +186,50 @@ func attentions(t *testing.T, s storage, add func(entry, what string, grid [3]in
 	add(s.of("ropestore"), fmt.Sprintf("%d rows, %d on %d heads of %d", n, h.heads, h.kv, h.d), blocks(8),
 		n*(2*width+4*kvWidth+(h.heads+2*h.kv)*h.d*4), out, k, v, zeros(t, keys*kvWidth), zeros(t, keys*kvWidth), ids, ids, table, n, h.heads, h.kv, h.d)
 
-	// One row with many keys, in blocks that lie behind each other.
+	// In blocks that lie behind each other.
 	const size = 16
 	list := make([]int32, keys/size)
 	for i := range list {
 		list[i] = int32(i)
 	}
-	chunks := keys / 256
-	sums := h.heads * chunks * (h.d + 2) * 4
-	what := fmt.Sprintf("1 row, %d keys, %d on %d heads of %d", keys, h.heads, h.kv, h.d)
-	blocksOf, one, many := upload(t, list), upload(t, []int32{0}), upload(t, []int32{keys})
-	work, states := zeros(t, sums), zeros(t, h.heads*chunks*8)
-	add(s.of("pagedattention")+"_split", what, [3]int{1, h.kv, chunks}, 2*keys*kvWidth+width*chunks+sums,
-		work, states, q, k, v, blocksOf, one, many, 1, size, h.heads, h.kv, h.d, scale)
-	add(s.of("attention")+"_combine", what, [3]int{1, h.heads, 1}, sums+width+h.heads*chunks*3*sector, out, work, // Each of four warps reads the states.
-		states, many, 1, h.heads, h.d, chunks)
-
-	// A prompt: rows of a block share their keys.
-	rows := h.grid(n)[0]
 	spans := make([]int32, n)
 	for i := range spans {
 		spans[i] = keys - n + int32(i) + 1
 	}
+	chunks := keys / 256
+	sums := h.heads * chunks * (h.d + 2) * 4
+	blocksOf, one, many := upload(t, list), upload(t, []int32{0}), upload(t, []int32{keys})
+	work, states := zeros(t, sums), zeros(t, h.heads*chunks*8)
 	first, count := zeros(t, n*4), upload(t, spans)
-	what = fmt.Sprintf("%d rows, %d keys, %d on %d heads of %d", n, keys, h.heads, h.kv, h.d)
-	add(s.of("attention"), what, h.grid(n), rows*2*keys*kvWidth+2*n*width, out, address(0), q, k, v, first, count, n, h.heads, h.kv, h.d, scale)
-	add(s.of("pagedattention"), what, h.grid(n), rows*2*keys*kvWidth+2*n*width, out, q, k, v, blocksOf, first, count, n, size, h.heads, h.kv, h.d, scale)
+	all := make([]int32, 2*keys) // Rows that may attend to a key.
+	for i := range keys {
+		all[2*i+1] = n
+	}
+	dq, dk, dv, delta, bounds := zeros(t, n*width), zeros(t, keys*kvWidth), zeros(t, keys*kvWidth), zeros(t, n*h.heads*4), upload(t, all)
+	for _, variant := range variantsOf(s, h) {
+		// One row with many keys.
+		what := fmt.Sprintf("1 row, %d keys, %d on %d heads of %d", keys, h.heads, h.kv, h.d)
+		add(s.of("pagedattention")+"_split"+variant, what, [3]int{1, h.kv, chunks}, 2*keys*kvWidth+width*chunks+sums,
+			work, states, q, k, v, blocksOf, one, many, 1, size, h.heads, h.kv, h.d, scale)
+
+		// A prompt: rows of a block share their keys.
+		a := attention{storage: s, shape: h, variant: variant}
+		grid := h.grid(n, h.pairs(variant))
+		model := grid[0]*2*keys*kvWidth + 2*n*width
+		what = fmt.Sprintf("%d rows, %d keys, %d on %d heads of %d", n, keys, h.heads, h.kv, h.d)
+		add(a.entry("attention"), what, grid, model, out, address(0), q, k, v, first, count, n, h.heads, h.kv, h.d, scale)
+		add(a.entry("pagedattention"), what, grid, model, out, q, k, v, blocksOf, first, count, n, size, h.heads, h.kv, h.d, scale)
+
+		// Its gradient. Rows attend to all keys but for the last few.
+		ofQueries, ofKeys := [3]int{n, parts(h.heads, 4), 1}, [3]int{parts(keys, 16), h.kv, 1}
+		queriesModel, keysModel := 4*n*width+n*h.heads*2*keys*h.d*s.bytes(), keys/4*2*n*width+4*keys*kvWidth
+		if variant != h.ending("") {
+			ofQueries, ofKeys = grid, [3]int{parts(keys, 64), h.kv, 1}
+			queriesModel, keysModel = 5*n*width+grid[0]*2*keys*kvWidth, keys/64*2*n*width+4*keys*kvWidth
+		}
+		add(s.of("attentionback")+"_queries"+variant, what, ofQueries, queriesModel, dq, delta, q, out, delta, q, k, v, first, count, n, h.heads, h.kv, h.d, scale)
+		add(s.of("attentionback")+"_keys"+variant, what, ofKeys, keysModel, dk, dv, q, delta, delta, q, k, v, first, count, bounds, keys, h.heads, h.kv, h.d, scale)
+	}
+	add(s.of("attention")+"_combine", fmt.Sprintf("1 row, %d keys, %d heads of %d", keys, h.heads, h.d), [3]int{1, h.heads, 1},
+		sums+width+h.heads*chunks*3*sector, out, work, states, many, 1, h.heads, h.d, chunks) // Each of four warps reads the states.
 }

@@ -5,6 +5,7 @@ package kernels
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -90,7 +91,7 @@ func TestRows(t *testing.T) {
 	const n, c, stored = 33, 70, 50
 	for _, s := range storages {
 		t.Run(string(s), func(t *testing.T) {
-			x, y, bias, scale := s.round(random(stored*c, 1)), s.round(random(n*c, 2)), s.round(random(c, 3)), random(c, 4)
+			x, y, bias, scale := s.round(random(stored*c, 1)), s.round(random(n*c, 2)), random(c, 3), random(c, 4)
 			rows := indices(n, stored, 5)
 			rows[0] = -1
 			exactly := func(what string, at address, elements int, want func(row, column int) float32) {
@@ -128,7 +129,7 @@ func TestRows(t *testing.T) {
 			launch(t, s.of("add"), blocks(2), sum, s.upload(t, x[:n*c]), n*c)
 			exactly("add", sum, n*c, func(row, column int) float32 { return y[row*c+column] + x[row*c+column] })
 			sum = s.upload(t, y)
-			launch(t, s.of("addrows"), blocks(2), sum, s.upload(t, bias), n, c)
+			launch(t, s.of("addrows"), blocks(2), sum, upload(t, bias), n, c)
 			exactly("addrows", sum, n*c, func(row, column int) float32 { return y[row*c+column] + bias[column] })
 			scaled := s.upload(t, y)
 			launch(t, s.of("scalecols"), blocks(2), scaled, scaled, upload(t, scale), address(0), n, c)

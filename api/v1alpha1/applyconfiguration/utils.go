@@ -46,6 +46,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DecompositionSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionStatus"):
 		return &apiv1alpha1.DecompositionStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EvolutionObjective"):
+		return &apiv1alpha1.EvolutionObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertArtifact"):
 		return &apiv1alpha1.ExpertArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertSource"):
@@ -60,6 +62,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExpertWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Fallback"):
 		return &apiv1alpha1.FallbackApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotProgress"):
+		return &apiv1alpha1.FewShotProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStatus"):
+		return &apiv1alpha1.FewShotStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotStrategy"):
+		return &apiv1alpha1.FewShotStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("FewShotWeight"):
+		return &apiv1alpha1.FewShotWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GPU"):
 		return &apiv1alpha1.GPUApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPFile"):

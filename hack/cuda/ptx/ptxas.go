@@ -93,6 +93,17 @@ func parsePtxas(text string) []usage {
 	return all
 }
 
+// performanceLoss returns what ptxas says, as mere information, of wgmma that it could
+// not leave asynchronous; "" where it says nothing.
+func performanceLoss(text string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "Potential Performance Loss") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
 func number(digits string) int {
 	n, _ := strconv.Atoi(digits) // Digits, by the expressions.
 	return n
@@ -115,6 +126,9 @@ func (b builder) measure(ctx context.Context, outputs []output) (measured, error
 			out, err := b.tool(ctx, "ptxas", "-v", "-arch="+m.arch, "-o", os.DevNull, filepath.Join(kernels.Folder, o.name()))
 			if err != nil {
 				return err
+			}
+			if loss := performanceLoss(out); loss != "" {
+				return fmt.Errorf("%s on %s: %s", o.name(), m.arch, loss)
 			}
 			mu.Lock()
 			for _, u := range parsePtxas(out) {

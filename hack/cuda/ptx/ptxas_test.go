@@ -25,6 +25,16 @@ ptxas info    : Used 10 registers, 400 bytes cmem[0]
 	}
 }
 
+func TestPerformanceLoss(t *testing.T) {
+	const loss = "ptxas info    : (C7515) Potential Performance Loss: wgmma.mma_async instructions are serialized due to non wgmma instructions defining accumulator registers"
+	if got := performanceLoss("ptxas info    : 0 bytes gmem\n" + loss + "\n"); got != loss {
+		t.Errorf("%q", got)
+	}
+	if got := performanceLoss("ptxas info    : 0 bytes gmem\n"); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestWarps compares with NVIDIA's occupancy calculator for these cases.
 func TestWarps(t *testing.T) {
 	ampere, hopper := machines[0], machines[1]

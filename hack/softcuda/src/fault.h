@@ -22,7 +22,8 @@ enum Error : int {
 
 // Fault is the first thing a kernel did wrong. Kinds are: "out-of-bounds",
 // "use-after-free", "misaligned", "uninitialised", "read-only", "barrier",
-// "warp-sync", "race", "trap", "assert", "unsupported", "timeout", "launch".
+// "warp-sync", "race", "proxy", "mbarrier", "wgmma", "trap", "assert", "unsupported",
+// "timeout", "launch".
 struct Fault {
   std::string kind;
   std::string kernel;  // entry name, empty when no kernel ran

@@ -46,7 +46,10 @@ failed=0
 header() {
   : "${toolkit:=../../../bin/cudatk}"
   if [ -d "$toolkit" ]; then
-    ../check-header.sh "$toolkit"
+    ../check-header.sh "$toolkit" &&
+      "${CXX:-g++}" -std=c++20 -fsyntax-only -I"$toolkit/usr/include" -I"$toolkit/include" -I../../../runtime/backend/cuda/cumath ../libraries/check.cpp &&
+      { [ ! -x "$toolkit/bin/nvcc" ] || ../libraries/regenerate.sh "$toolkit" --check; } &&
+      echo "driver.sh: what is called of cuBLAS and cuSOLVER is as NVIDIA's headers have it"
   else
     echo "driver.sh: include/cuda.h is not compared with NVIDIA's: there is no $toolkit (hack/cuda/toolkit.sh makes it)"
   fi

@@ -236,7 +236,7 @@ TEST(errors_name_line_and_thing) {
       {"bra NOWHERE;", "no label \"NOWHERE\""},
       {"ld.global.u32 %r1, [%q9];", "\"%q9\" is not declared"},
       {"setp.lt.u32 %r1, %r2, %r3;", "must go to a predicate"},
-      {"wgmma.fence.sync.aligned;", "unknown instruction \"wgmma\""},
+      {"wgmma.fence.aligned;", "wgmma wants"},
       {"cp.async.bulk.shared.global [%r1], [%d1], 16, [%r2];", "bulk"},
       {"call nosuch;", "no function \"nosuch\""},
       {"mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.xor.popc {%r1,%r2}, {%r3}, {%r4}, {%r5,%r6};", "shape of mma"},

@@ -3,9 +3,13 @@
 // Every operation is compared with straightforward float64 loops
 // (reference.go), for odd sizes and large magnitudes, by the normalised mean
 // square error; every gradient with central differences of those loops; and
-// every row with the same row computed alone. Inputs must come back unchanged,
-// and wrong sizes must be refused. Products with bfloat16 and int8 weights are held
+// every row with the same row computed alone, where the backend claims that it is the
+// same. Inputs must come back unchanged, and wrong sizes must be refused. Products with bfloat16 and int8 weights are held
 // to the same bound, because the loops round what package backend says is rounded.
+//
+// What has activations is tested for each type that they may be stored as
+// (Capabilities.Storage), with inputs of that type and bounds that leave room for the
+// rounding of what is written, and for nothing else (storage.go).
 package backendtest
 
 import (
@@ -32,20 +36,30 @@ const (
 // bits. Results are compared with the reference for the first.
 func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Helper()
-	s := &suite{}
-	for _, open := range variants {
-		s.variants = append(s.variants, open(t))
-	}
-	t.Run("Memory", s.memory)
-	t.Run("MatMul", s.matMul)
-	t.Run("ScaledProducts", s.scaledProducts)
-	t.Run("SeveralProducts", s.severalProducts)
-	t.Run("ProductOfBuffers", s.buffers)
+	s := newSuite(t, variants)
+	t.Run("Weights", s.weights)
 	t.Run("Compose", s.compose)
 	t.Run("Decompose", s.decompose)
+	t.Run("Decide", s.decide)
+	t.Run("PolicyGradient", s.policyGradient)
+	t.Run("Refusals", s.refusals)
+	s.stored(t, (*suite).activations)
+	t.Run("MixedStorage", s.mixedStorage)
+}
+
+// stored runs tests for each type of storage that the backend lists.
+func (s *suite) stored(t *testing.T, test func(*suite, *testing.T)) {
+	for _, storage := range s.variants[0].Capabilities().Storage {
+		of := &suite{variants: s.variants, storage: storage}
+		t.Run("Stored as "+storage.String(), func(t *testing.T) { test(of, t) })
+	}
+}
+
+// activations runs what is tested for each type of storage.
+func (s *suite) activations(t *testing.T) {
+	t.Run("Memory", s.memory)
+	s.products(t)
 	t.Run("Gather", s.gather)
-	t.Run("RowsOfX", s.rowsOfX)
-	t.Run("NotFinite", s.notFinite)
 	t.Run("Elementwise", s.elementwise)
 	t.Run("ColumnDots", s.columnDots)
 	t.Run("OuterSums", s.outerSums)
@@ -53,17 +67,65 @@ func Run(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
 	t.Run("RMSNorm", s.rmsNorm)
 	t.Run("SwiGLU", s.swiglu)
 	t.Run("LogSoftmax", s.logSoftmax)
-	t.Run("Decide", s.decide)
-	t.Run("PolicyGradient", s.policyGradient)
 	t.Run("RoPE", s.rope)
 	t.Run("Attention", s.attention)
 	t.Run("PagedAttention", s.pagedAttention)
 	t.Run("Parts", s.parts)
-	t.Run("Refusals", s.refusals)
+}
+
+// RunProducts is Run of the products and of composing alone, for a backend that has
+// another way to compute those.
+func RunProducts(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	s := newSuite(t, variants)
+	t.Run("Compose", s.compose)
+	s.stored(t, (*suite).products)
+}
+
+// RunDecompose is Run of decomposing alone.
+func RunDecompose(t *testing.T, variants ...func(tb testing.TB) backend.Backend) {
+	t.Helper()
+	t.Run("Decompose", newSuite(t, variants).decompose)
 }
 
 type suite struct {
 	variants []backend.Backend
+	storage  backend.DType // Of activations.
+	plain    []int         // The values that compute stores as float32 all the same.
+}
+
+// float32s returns the suite with these values of compute's stored as float32, whatever
+// activations are.
+func (s *suite) float32s(values ...int) *suite {
+	return &suite{variants: s.variants, storage: s.storage, plain: values}
+}
+
+func newSuite(t *testing.T, variants []func(tb testing.TB) backend.Backend) *suite {
+	t.Helper()
+	s := &suite{}
+	for _, open := range variants {
+		s.variants = append(s.variants, open(t))
+	}
+	return s
+}
+
+func (s *suite) products(t *testing.T) {
+	t.Run("MatMul", s.matMul)
+	t.Run("ScaledProducts", s.scaledProducts)
+	t.Run("SeveralProducts", s.severalProducts)
+	t.Run("ProductOfBuffers", s.buffers)
+	t.Run("RowsOfX", s.rowsOfX)
+	t.Run("NotFinite", s.notFinite)
+}
+
+// rowInvariant reports whether the backend claims rows whose bits do not depend on those
+// beside them.
+func (s *suite) rowInvariant(back bool) bool {
+	c := s.variants[0].Capabilities()
+	if back {
+		return c.RowInvariantBackward
+	}
+	return c.RowInvariant
 }
 
 // operation works on the buffers that compute made of its values.
@@ -77,9 +139,9 @@ func (s *suite) compute(t *testing.T, outputs []int, values [][]float32, op oper
 	t.Helper()
 	var first [][]float32
 	for _, be := range s.variants {
-		got := runOn(t, be, values, op)
+		got := s.runOn(t, be, values, op)
 		for i := range got {
-			if !slices.Contains(outputs, i) && !sameBits(got[i], values[i]) {
+			if !slices.Contains(outputs, i) && !same(got[i], values[i]) {
 				t.Errorf("%s changed input %d", be.Name(), i)
 			}
 		}
@@ -96,12 +158,16 @@ func (s *suite) compute(t *testing.T, outputs []int, values [][]float32, op oper
 	return first
 }
 
-func runOn(t *testing.T, be backend.Backend, values [][]float32, op operation) [][]float32 {
+func (s *suite) runOn(t *testing.T, be backend.Backend, values [][]float32, op operation) [][]float32 {
 	t.Helper()
 	buffers := make([]backend.Buffer, len(values))
 	for i, v := range values {
-		if v != nil {
+		switch {
+		case v == nil:
+		case slices.Contains(s.plain, i):
 			buffers[i] = newBuffer(t, be, v)
+		default:
+			buffers[i] = s.newBuffer(t, be, v)
 		}
 	}
 	if err := op(be, buffers); err != nil {
@@ -121,9 +187,15 @@ func runOn(t *testing.T, be backend.Backend, values [][]float32, op operation) [
 	return out
 }
 
+// newBuffer uploads numbers that are float32 whatever activations are.
 func newBuffer(t *testing.T, be backend.Backend, v []float32) backend.Buffer {
 	t.Helper()
-	b, err := be.Alloc(backend.F32, len(v))
+	return newBufferAs(t, be, backend.F32, v)
+}
+
+func newBufferAs(t *testing.T, be backend.Backend, as backend.DType, v []float32) backend.Buffer {
+	t.Helper()
+	b, err := be.Alloc(as, len(v))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +249,13 @@ func newWeight(t *testing.T, be backend.Backend, kind backend.DType, out, in int
 
 func sameBits(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
+}
+
+// same is sameBits, but for the bits of NaN.
+func same(a, b []float32) bool {
+	return slices.EqualFunc(a, b, func(x, y float32) bool {
+		return math.Float32bits(x) == math.Float32bits(y) || x != x && y != y
+	})
 }
 
 // near fails when the normalised mean square error is beyond the bound.

@@ -12,17 +12,17 @@ import (
 // buffers multiplies two buffers, of which neither is a weight.
 func (s *suite) buffers(t *testing.T) {
 	for _, c := range []struct{ n, m, k int }{{1, 1, 1}, {3, 8, 65}, {17, 40, 16}, {70, 33, 130}} {
-		a, b := random(c.n*c.k, 1), random(c.m*c.k, 2)
+		a, b := s.random(c.n*c.k, 1), s.random(c.m*c.k, 2)
 		for _, add := range []bool{false, true} {
 			y, want := garbage(c.n*c.m), refMatMul(widen(a), widen(b), c.n, c.m, c.k)
 			if add {
-				y = random(c.n*c.m, 3)
+				y = s.random(c.n*c.m, 3)
 				want = sum(want, widen(y))
 			}
 			got := s.compute(t, []int{0}, [][]float32{y, a, b}, func(be backend.Backend, b []backend.Buffer) error {
 				return be.MatMulBuffers(b[0], b[1], b[2], c.n, c.m, c.k, add)
 			})[0]
-			near(t, name("product of buffers ", c, " add ", add), got, want, boundSum)
+			near(t, name("product of buffers ", c, " add ", add), got, want, s.bound(boundSum, 1))
 		}
 	}
 }

@@ -58,8 +58,8 @@ func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, p
 	parted[2], parted[3] = parted[3], parted[2]
 	tables = append(tables, together, parted)
 	n := len(tables) * len(lengths)
-	q := random(n*width, 1)
-	k, v := random(pages*pageSize*kvWidth, 2), random(pages*pageSize*kvWidth, 3)
+	q := s.random(n*width, 1)
+	k, v := s.random(pages*pageSize*kvWidth, 2), s.random(pages*pageSize*kvWidth, 3)
 	var tablesOf []int32 // All block tables, behind each other.
 	first, counts := make([]int32, 0, n), make([]int32, 0, n)
 	contiguous := make([]span, 0, n)
@@ -85,14 +85,17 @@ func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, p
 		return be.Attention(b[0], nil, b[1], b[2], b[3], spans(t, be, contiguous...), shape)
 	})[0]
 	reference, _ := refAttention(widen(q), widen(flatK), widen(flatV), contiguous, shape)
+	most := 0
 	attend := func(from, to int) []float32 {
 		return s.compute(t, []int{0}, [][]float32{garbage((to - from) * width), q[from*width : to*width], k, v},
 			func(be backend.Backend, b []backend.Buffer) error {
-				return be.PagedAttention(b[0], b[1], b[2], b[3], paged(t, be, pageSize, tablesOf, first[from:to], counts[from:to]), shape)
+				keys := paged(t, be, pageSize, tablesOf, first[from:to], counts[from:to])
+				keys.Most = most
+				return be.PagedAttention(b[0], b[1], b[2], b[3], keys, shape)
 			})[0]
 	}
 	got := attend(0, n)
-	near(t, "output", got, reference, boundExp)
+	near(t, "output", got, reference, s.bound(boundExp, 2))
 	for i := range n {
 		row := got[i*width:][:width]
 		if !sameBits(row, want[i*width:][:width]) {
@@ -100,6 +103,12 @@ func (s *suite) pagesChangeNothing(t *testing.T, shape backend.AttentionShape, p
 		}
 		if !sameBits(row, attend(i, i+1)) {
 			t.Errorf("%d keys differ from the row computed alone", counts[i])
+		}
+	}
+	// A bound that is far away changes nothing.
+	for _, most = range []int{longest, longest + 300, 8 * longest} {
+		if !sameBits(attend(0, n), got) || !sameBits(attend(n-1, n), got[(n-1)*width:]) {
+			t.Errorf("with at most %d keys the bits are others", most)
 		}
 	}
 }
@@ -120,6 +129,8 @@ func pagedRefusals(t *testing.T, be backend.Backend) map[string]error {
 	attend := func(v backend.Buffer, pageSize int, count int32, table ...int32) error {
 		return be.PagedAttention(row, row, cache, v, paged(t, be, pageSize, table, []int32{0}, []int32{count}), shape)
 	}
+	bounded := paged(t, be, size, []int32{1, 0}, []int32{0}, []int32{size + 1})
+	bounded.Most = size
 	if err := attend(cache, size, size+1, 1, 0); err != nil {
 		t.Errorf("%s refuses pages that are there: %v", be.Name(), err)
 	}
@@ -128,6 +139,7 @@ func pagedRefusals(t *testing.T, be backend.Backend) map[string]error {
 		"a negative page":               attend(cache, size, 1, -1),
 		"a second page past the cache":  attend(cache, size, size+1, 0, 2),
 		"too few pages":                 attend(cache, size, size+1, 0),
+		"more pages than the bound":     be.PagedAttention(row, row, cache, cache, bounded, shape),
 		"pages of no rows":              attend(cache, 0, 1, 0),
 		"pages of an odd size":          attend(cache, size+1, 1, 0),
 		"paged attention to nothing":    attend(cache, size, 0, 0),

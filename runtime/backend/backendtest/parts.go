@@ -18,14 +18,15 @@ func (s *suite) parts(t *testing.T) {
 
 func (s *suite) project(t *testing.T, n int) {
 	const hidden, out, rank, eps = 70, 48, 30, 1e-5
-	x, gain, bias := random(n*hidden, 1), random(hidden, 2), random(out, 3)
+	s = s.float32s(3, 4, 5)
+	x, gain, bias := s.random(n*hidden, 1), random(hidden, 2), random(out, 3)
 	dense, u, vt := random(out*hidden, 4), random(out*rank, 5), random(rank*hidden, 6)
 	bank := random(3*rank, 7)
 	index := make([]int32, n)
 	for i := range index {
 		index[i] = int32(i * 2 % 3)
 	}
-	residual := random(n*out, 8)
+	residual := s.random(n*out, 8)
 	values := [][]float32{garbage(n * out), residual, x, gain, bias, bank}
 	for _, kind := range backend.DTypes() {
 		linears := func(be backend.Backend, b []backend.Buffer) (d, f backend.Linear) {
@@ -39,7 +40,7 @@ func (s *suite) project(t *testing.T, n int) {
 		for _, normed := range []bool{false, true} {
 			got := s.compute(t, []int{0, 1}, values, func(be backend.Backend, b []backend.Buffer) error {
 				d, f := linears(be, b)
-				p := &backend.Parts{Backend: be, Arena: be.NewArena()}
+				p := &backend.Parts{Backend: be, Arena: be.NewArena(), Storage: s.storage}
 				defer p.Arena.Reset()
 				var norm *backend.Norm
 				if normed {
@@ -49,7 +50,7 @@ func (s *suite) project(t *testing.T, n int) {
 			})
 			want := s.compute(t, []int{0, 1}, values, func(be backend.Backend, b []backend.Buffer) error {
 				d, f := linears(be, b)
-				in, h := newBuffer(t, be, x), newBuffer(t, be, garbage(n*rank))
+				in, h := s.newBuffer(t, be, x), s.newBuffer(t, be, garbage(n*rank))
 				if normed {
 					if err := be.RMSNorm(in, b[2], b[3], n, eps); err != nil {
 						return err
@@ -89,16 +90,16 @@ func (s *suite) rotateStore(t *testing.T, n int) {
 		at[i], slots[i] = int32(i*7%positions), int32(blocks-1-i)
 	}
 	slots[n-1] = -1
-	q, k, v := random(n*width, 1), random(n*kvWidth, 2), random(n*kvWidth, 3)
-	cacheK, cacheV := random(blocks*kvWidth, 4), random(blocks*kvWidth, 5)
-	got := s.compute(t, []int{0, 1, 3, 4}, [][]float32{q, k, v, cacheK, cacheV, table}, func(be backend.Backend, b []backend.Buffer) error {
-		p := &backend.Parts{Backend: be, Arena: be.NewArena()}
+	q, k, v := s.random(n*width, 1), s.random(n*kvWidth, 2), s.random(n*kvWidth, 3)
+	cacheK, cacheV := s.random(blocks*kvWidth, 4), s.random(blocks*kvWidth, 5)
+	got := s.float32s(5).compute(t, []int{0, 1, 3, 4}, [][]float32{q, k, v, cacheK, cacheV, table}, func(be backend.Backend, b []backend.Buffer) error {
+		p := &backend.Parts{Backend: be, Arena: be.NewArena(), Storage: s.storage}
 		defer p.Arena.Reset()
 		tables := lists(t, be, at, slots)
 		r := backend.Rotary{Positions: tables.At(0), Table: b[5], Shape: shape}
 		return p.RotateStore(r, b[0], b[1], b[2], backend.CacheRows{K: b[3], V: b[4], Slots: tables.At(1)})
 	})
-	near(t, "queries", got[0], refRoPE(widen(q), at, shape.Heads, widen(table), shape.HeadDim, 1), boundSum)
+	near(t, "queries", got[0], refRoPE(widen(q), at, shape.Heads, widen(table), shape.HeadDim, 1), s.bound(boundSum, 1))
 	rotated := refRoPE(widen(k), at, shape.KVHeads, widen(table), shape.HeadDim, 1)
 	wantK, wantV := widen(cacheK), widen(cacheV)
 	for i, slot := range slots {
@@ -107,6 +108,6 @@ func (s *suite) rotateStore(t *testing.T, n int) {
 			copy(wantV[int(slot)*kvWidth:], widen(v[i*kvWidth:][:kvWidth]))
 		}
 	}
-	near(t, "the cache's keys", got[3], wantK, boundSum)
-	near(t, "the cache's values", got[4], wantV, boundSum)
+	near(t, "the cache's keys", got[3], wantK, s.bound(boundSum, 1))
+	near(t, "the cache's values", got[4], wantV, s.bound(boundSum, 1))
 }

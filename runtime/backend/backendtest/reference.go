@@ -173,3 +173,28 @@ func refAttention(q, k, v []float64, keys []span, s backend.AttentionShape) (out
 	}
 	return out, lse
 }
+
+// refAttentionBackward returns the gradients of q, k and v by their formula, of the
+// output and the logarithms of denominators that are given: with P = exp(s − lse) the
+// weights and dP = dOut·vᵀ, the gradient of the scores is P ⊙ (dP − ⟨dOut, out⟩).
+func refAttentionBackward(dOut, out, lse, q, k, v []float64, keys []span, s backend.AttentionShape) (dq, dk, dv []float64) {
+	d, group := s.HeadDim, s.Heads/s.KVHeads
+	dq, dk, dv = make([]float64, len(q)), make([]float64, len(k)), make([]float64, len(v))
+	for n, keys := range keys {
+		for h := range s.Heads {
+			row := (n*s.Heads + h) * d
+			delta := dot(dOut[row:row+d], out[row:row+d])
+			for j := range int(keys.count) {
+				key := ((int(keys.first)+j)*s.KVHeads + h/group) * d
+				p := math.Exp(float64(s.Scale)*dot(q[row:row+d], k[key:key+d]) - lse[n*s.Heads+h])
+				ds := p * (dot(dOut[row:row+d], v[key:key+d]) - delta) * float64(s.Scale)
+				for i := range d {
+					dq[row+i] += ds * k[key+i]
+					dk[key+i] += ds * q[row+i]
+					dv[key+i] += p * dOut[row+i]
+				}
+			}
+		}
+	}
+	return dq, dk, dv
+}

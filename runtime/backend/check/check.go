@@ -139,6 +139,18 @@ func Paged(op string, blocks, firsts, counts []int32, blockSize, rows int) (long
 	return longest, nil
 }
 
+// Most returns the bound of the longest run of keys: most, which no row may exceed, or the
+// run itself where most is 0.
+func Most(op string, longest, most int) (int, error) {
+	if most == 0 {
+		return longest, nil
+	}
+	if longest > most {
+		return 0, fmt.Errorf("%s: a row attends to %d rows, and %d is the most", op, longest, most)
+	}
+	return most, nil
+}
+
 // Asks refuses questions about a row or a token that is not there.
 func Asks(op string, asks []backend.Ask, n, vocabulary int) error {
 	for i, a := range asks {

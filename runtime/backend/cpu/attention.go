@@ -121,7 +121,10 @@ func pagesOf(op string, k, v backend.Buffer, keys backend.Paged, s backend.Atten
 	if p.first, err = indices(op, "beginnings of block tables", keys.First, len(p.count)); err != nil {
 		return paged{}, 0, err
 	}
-	longest, err = check.Paged(op, p.blocks, p.first, p.count, p.blockSize, rows)
+	if longest, err = check.Paged(op, p.blocks, p.first, p.count, p.blockSize, rows); err != nil {
+		return paged{}, 0, err
+	}
+	_, err = check.Most(op, longest, keys.Most)
 	return p, longest, err
 }
 

@@ -3,13 +3,17 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"gorgonia.org/cu"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 )
 
@@ -19,28 +23,68 @@ type Options struct {
 	Device int
 	// Memory bounds what is taken of the device's, in bytes; 0 means all that is free.
 	Memory int64
+	// Hopper says when kernels are used that only compute capability 9.0 has.
+	Hopper Choice
+	// CuBLAS and CuSOLVER say what those libraries compute; without them T2_CUBLAS and
+	// T2_CUSOLVER do, and else they compute nothing.
+	CuBLAS, CuSOLVER backend.LibraryUse
+	// Log is told once if cuSOLVER is not precise enough; nil means slog.Default.
+	Log *slog.Logger
 }
 
 // Backend is a backend.Backend on one GPU.
 type Backend struct {
+	*device
+	recording *recording // nil: what is asked for is computed.
+}
+
+// device is what a backend and those that record for it have in common.
+type device struct {
 	owner   *owner
 	info    deviceInfo
 	memory  *memory
 	kernels *kernelTable
 	targets []string // The PTX files that were chosen.
+	twins   twins
+	libraries
+	logger  *slog.Logger
+	doubted sync.Once // Told the log.
 
-	capturing sync.Mutex   // One at a time.
-	launches  atomic.Int64 // Kernels that were ever queued.
+	reserved workspaces
+
+	launches, replays atomic.Int64 // Kernels, and graphs, that were ever queued.
 }
 
 var _ backend.Backend = (*Backend)(nil)
 
-// storage are the types that buffers may have.
-var storage = []backend.DType{backend.F32}
-
 // Open takes a device. The error wraps backend.ErrNoDevice where there is none, or no
-// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old.
-func Open(o Options) (*Backend, error) {
+// driver, and backend.ErrDeviceUnsupported where it, or its driver, is too old,
+// and backend.ErrLibrary where a library that is asked for cannot be used.
+func Open(o Options) (*Backend, error) { return open(o, kernels.Load) }
+
+// open is Open with the PTX of hopperUnit from elsewhere. A device that these kernels have
+// spoilt is opened anew without them.
+func open(o Options, load loader) (*Backend, error) {
+	b, err := openOnce(o, load)
+	spoilt, found := errors.AsType[*twinsError](err)
+	if !found || !errors.Is(err, backend.ErrDeviceLost) {
+		return b, err
+	}
+	o.Hopper = Never
+	if !spoilt.stuck {
+		if b, again := openOnce(o, load); again == nil {
+			b.twins.facts = notUsed(spoilt)
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%w; with %s=never in the environment these kernels are not tried", err, EnvHopper)
+}
+
+func openOnce(o Options, load loader) (*Backend, error) {
+	uses, err := o.readUses()
+	if err != nil {
+		return nil, err
+	}
 	if err := driver(); err != nil {
 		return nil, err
 	}
@@ -55,12 +99,22 @@ func Open(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the GPU: %w", err)
 	}
-	b := &Backend{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory)}
+	b := &Backend{device: &device{owner: owner, info: info, memory: newMemory(owner, o.Memory, info.memory), libraries: uses, logger: o.Log}}
 	err = owner.now(func() error {
 		owner.memory = b.memory
 		return b.loadKernels()
 	})
+	if err == nil {
+		err = b.openLibraries()
+	}
+	if err == nil {
+		err = b.chooseTwins(o.Hopper, load)
+	}
 	if err != nil {
+		if own, found := errors.AsType[*twinsError](err); found && own.stuck {
+			// Closing would wait for the kernel. The process is to end.
+			return nil, fmt.Errorf("open the GPU: %w", err)
+		}
 		if closing := b.Close(); closing != nil {
 			err = fmt.Errorf("%w (and closing it: %w)", err, closing)
 		}
@@ -90,7 +144,11 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, Storage: storage}
+	return backend.Capabilities{
+		Backward: true, Storage: storage,
+		// cuBLAS chooses how it adds by the shape of all.
+		RowInvariant: b.blas == nil || b.blasUse != backend.LibraryAlways, RowInvariantBackward: b.blas == nil,
+	}
 }
 
 // Memory implements backend.Device.
@@ -119,18 +177,20 @@ func (b *Backend) Describe() []backend.Fact {
 	const gigabyte = 1 << 30
 	info := b.Memory()
 	version := cu.Version()
-	return []backend.Fact{
+	facts := []backend.Fact{
 		{Name: "Device", Value: b.info.name},
 		{Name: "Capability", Value: fmt.Sprintf("%s, %d multiprocessors", b.info.capability, b.info.processors)},
 		{Name: "Driver", Value: fmt.Sprintf("CUDA %d.%d", version/1000, version%1000/10)},
 		{Name: "Memory", Value: fmt.Sprintf("%.1f of %.1f GiB free", float64(info.Free)/gigabyte, float64(info.Total)/gigabyte)},
 		{Name: "Kernels", Value: strings.Join(b.targets, ", ")},
-		{Name: "cuBLAS", Value: "not used: all products are our own kernels"},
 	}
+	return slices.Concat(facts, b.libraryFacts(), b.twins.facts)
 }
 
 // Sync implements backend.Device.
-func (b *Backend) Sync() error { return b.owner.sync() }
+func (b *Backend) Sync() error {
+	return b.now(func() error { return of("cuStreamSynchronize", b.owner.stream.Synchronize()) })
+}
 
 // Close implements backend.Device.
 func (b *Backend) Close() error { return b.owner.close() }

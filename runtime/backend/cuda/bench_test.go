@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/transformersquared/operator/kernels"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
-	"github.com/transformersquared/operator/runtime/sample"
 )
 
 // These are for a device (`make bench-gpu`): what the software driver takes says nothing.
@@ -27,34 +27,47 @@ func BenchmarkCopy(b *testing.B) {
 	measure(b, be, 2*backend.F32.Bytes(1, count), 0, func() error { return be.Copy(y, x) })
 }
 
-// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do.
+// BenchmarkProduct multiplies rows with a weight, as decoding and prefill do; of many rows
+// by cuBLAS, too, where it is there.
 func BenchmarkProduct(b *testing.B) {
 	for _, kind := range backend.DTypes() {
 		for _, n := range []int{1, 8, 64, 512, 4096} {
-			b.Run(fmt.Sprintf("type=%s/rows=%d", kind, n), func(b *testing.B) {
-				be := newTest(b)
-				w, err := be.NewWeight(kind, inner, hidden, nil)
-				if err != nil {
-					b.Fatal(err)
-				}
-				whole, y := pair(b, be, n*inner)
-				x, err := be.Rows(whole, 1, 0, n*hidden)
-				if err != nil {
-					b.Fatal(err)
-				}
-				bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
-				measure(b, be, bytes, 2*n*hidden*inner, func() error {
-					return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
-				})
+			use := backend.LibraryAlways
+			if n <= skinnyRows || kind == backend.Int8 {
+				use = backend.LibraryNever
+			}
+			compared(b, fmt.Sprintf("type=%s/rows=%d", kind, n), kind == backend.BF16 && n >= largeRows, use, func(b *testing.B, be *Backend) {
+				benchmarkProduct(b, be, kind, n)
 			})
 		}
 	}
 }
 
+func benchmarkProduct(b *testing.B, be *Backend, kind backend.DType, n int) {
+	b.Helper()
+	w, err := be.NewWeight(kind, inner, hidden, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	whole, y := pair(b, be, n*inner)
+	x, err := be.Rows(whole, 1, 0, n*hidden)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bytes := kind.Bytes(inner, hidden) + backend.F32.Bytes(n, hidden+inner)
+	measure(b, be, bytes, 2*n*hidden*inner, func() error {
+		return be.MatMul(n, backend.Product{Y: y, X: x, W: w})
+	})
+}
+
 // BenchmarkCompose makes one matrix of its factors; an 8B model has 224, of which these
-// are the largest.
+// are the largest. By our kernel, and by cuBLAS where it is there.
 func BenchmarkCompose(b *testing.B) {
-	be := newTest(b)
+	compared(b, "type=bf16", true, backend.LibraryTraining, benchmarkCompose)
+}
+
+func benchmarkCompose(b *testing.B, be *Backend) {
+	b.Helper()
 	newWeight := func(out, in int) backend.Weight {
 		w, err := be.NewWeight(backend.BF16, out, in, nil)
 		if err != nil {
@@ -67,38 +80,39 @@ func BenchmarkCompose(b *testing.B) {
 	measure(b, be, dst.Type().Bytes(inner, hidden), 2*inner*hidden*hidden, func() error { return be.Compose(b.Context(), dst, u, vt, s) })
 }
 
-// BenchmarkDecodeStep is one token for each of some sequences of the demo model. Its
-// allocations, which are the host's, are the same on any driver.
+// compared runs a benchmark with our kernels as they are chosen; without those that only
+// compute capability 9.0 has, where it has some for it; and with cuBLAS, where that is used
+// for it and there.
+func compared(b *testing.B, name string, twin bool, library backend.LibraryUse, run func(*testing.B, *Backend)) {
+	b.Run(name, func(b *testing.B) { run(b, newTest(b)) })
+	if twin {
+		b.Run(name+"/hopper=never", func(b *testing.B) { run(b, openTest(b, Options{Hopper: Never}, kernels.Load)) })
+	}
+	if library != backend.LibraryNever {
+		b.Run(name+"/cublas", func(b *testing.B) { run(b, openWith(b, Options{CuBLAS: library})) })
+	}
+}
+
+// BenchmarkDecodeStep is one token for each of eight sequences of the demo model, stored as
+// a server stores it. Its allocations, which are the host's, are the same on any driver.
 func BenchmarkDecodeStep(b *testing.B) {
-	be := newTest(b)
-	m := demoModel(b, be)
-	const sequences, prompt = 8, 40
-	c, err := m.NewCache(sequences, 2*prompt)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	segments, asks := make([]model.Segment, sequences), make([]backend.Ask, sequences)
-	step := func(tokens int) {
-		for i := range sequences {
-			segments[i] = model.Segment{Seq: i, Tokens: make([]int32, tokens)}
-			asks[i] = backend.Ask{Row: i, Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}}
-		}
-		if _, err := m.Decide(b.Context(), c, segments, asks); err != nil {
-			b.Fatal(err)
-		}
-	}
-	step(prompt)
-	step(1)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
-		for i := range sequences {
-			if err := c.Truncate(i, prompt); err != nil {
-				b.Fatal(err)
+	for name, options := range map[string][]model.Option{"repeated": nil, "computed": {model.Unrecorded()}} {
+		b.Run(name, func(b *testing.B) {
+			const prompt = 40
+			s := newBatchOf8(b, demoModel(b, newTest(b), append(options, model.StoredAs(served))...), 2*prompt)
+			s.step(b, 8, prompt)
+			s.step(b, 8, 1)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				for i := range s.segments {
+					if err := s.cache.Truncate(i, prompt); err != nil {
+						b.Fatal(err)
+					}
+				}
+				s.step(b, 8, 1)
 			}
-		}
-		step(1)
+		})
 	}
 }
 

@@ -39,7 +39,8 @@ const (
 	refilled = 1e-9
 )
 
-// Decompose implements backend.Decomposer: one-sided Jacobi, as kernels/svd.cu has it.
+// Decompose implements backend.Decomposer: one-sided Jacobi, as kernels/svd.cu has it, or
+// cuSOLVER where that is asked for.
 // Between sweeps it looks at ctx, and at how far the rows are from orthogonal.
 func (b *Backend) Decompose(ctx context.Context, w []float32, out, in int, t backend.DType) (*backend.Factors, error) {
 	if t != backend.F32 && t != backend.BF16 {
@@ -97,7 +98,7 @@ func (d *decomposition) hold(err *error, bytes int) *held {
 	if *err != nil {
 		return nil
 	}
-	h, failed := d.memory.hold(int64(bytes))
+	h, failed := d.Backend.hold(int64(bytes))
 	if failed != nil {
 		*err = failed
 		return nil
@@ -109,6 +110,11 @@ func (d *decomposition) hold(err *error, bytes int) *held {
 func (d *decomposition) run(ctx context.Context, w []float32, t backend.DType) (*backend.Factors, error) {
 	if err := d.load(w); err != nil {
 		return nil, err
+	}
+	if d.solver != nil {
+		if f, err := d.bySolver(ctx, t); f != nil || err != nil {
+			return f, err
+		}
 	}
 	var largest float64
 	for _, v := range w {
@@ -158,8 +164,13 @@ func (d *decomposition) load(w []float32) (err error) {
 	if err := d.Upload(d.w, w); err != nil {
 		return err
 	}
+	return d.loadRows(d.rows)
+}
+
+// loadRows makes rows of w.
+func (d *decomposition) loadRows(rows *held) error {
 	return d.launch(d.kernelOf(opSVDLoad, backend.F32), [3]int{tiles(d.pitch, svdSquare), tiles(d.padded, svdSquare), 1}, 0,
-		d.rows.at(), d.w.start, whole(d.m), whole(d.n), whole(d.padded), whole(d.pitch), whole(d.turned))
+		rows.at(), d.w.start, whole(d.m), whole(d.n), whole(d.padded), whole(d.pitch), whole(d.turned))
 }
 
 // orthogonalise turns the rows that are longer than floor until they are orthogonal.
@@ -252,14 +263,21 @@ func (d *decomposition) factors(l lengths, floor float64, t backend.DType) (*bac
 		}
 	}
 	slices.SortStableFunc(order, func(i, j int32) int { return cmp.Compare(l.right[j], l.right[i]) })
-	f, inverse := &backend.Factors{S: make([]float32, d.m)}, make([]float64, d.m)
+	s, inverse := make([]float32, d.m), make([]float64, d.m)
 	for i, row := range order {
 		inverse[i] = 1 / l.right[row]
 		if l.right[row] > floor {
-			f.S[i] = float32(l.right[row])
+			s[i] = float32(l.right[row])
 		}
 	}
+	return d.write(order, inverse, s, t)
+}
+
+// write makes factors of the rows in this order, whose first n columns are multiplied by
+// inverse, and copies them back.
+func (d *decomposition) write(order []int32, inverse []float64, values []float32, t backend.DType) (*backend.Factors, error) {
 	var err error
+	f := &backend.Factors{S: values}
 	places, inverses, s := d.hold(&err, d.m*4), d.hold(&err, d.m*8), d.hold(&err, d.m*4)
 	u, vt := d.hold(&err, d.out*d.m*4), d.hold(&err, d.m*d.in*4)
 	if err == nil {

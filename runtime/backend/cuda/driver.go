@@ -41,6 +41,10 @@ static CUresult endCapture(void *stream, void **executable) {
 	return r;
 }
 
+// Pinned memory is the device's to read and write by itself.
+static CUresult pin(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
+static CUresult unpin(void *p) { return cuMemFreeHost(p); }
+
 static CUresult replay(void *executable, void *stream) { return cuGraphLaunch((CUgraphExec)executable, (CUstream)stream); }
 static CUresult freeGraph(void *executable) { return cuGraphExecDestroy((CUgraphExec)executable); }
 */
@@ -69,6 +73,10 @@ const (
 	resultContextActive    = int(C.CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE)
 	resultHostRegistered   = int(C.CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED)
 	resultHostUnregistered = int(C.CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED)
+	resultNotReady         = int(C.CUDA_ERROR_NOT_READY)
+	resultInvalidPTX       = int(C.CUDA_ERROR_INVALID_PTX)
+	resultNotFound         = int(C.CUDA_ERROR_NOT_FOUND)
+	resultInvalidValue     = int(C.CUDA_ERROR_INVALID_VALUE)
 	resultFirstFault       = int(C.CUDA_ERROR_ILLEGAL_ADDRESS)
 	resultLastFault        = int(C.CUDA_ERROR_LAUNCH_FAILED)
 	resultDriverTooOld     = int(C.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)
@@ -140,6 +148,17 @@ func launch(fn, stream unsafe.Pointer, c *kernelCall) error {
 func allowShared(fn unsafe.Pointer, bytes int) error {
 	return outcome("cuFuncSetAttribute", C.allowShared(fn, C.int(bytes)))
 }
+
+// pin allocates memory of the host.
+func pin(bytes int64) (at unsafe.Pointer, err error) {
+	err = outcome(pinningCall, C.pin(&at, C.size_t(bytes)))
+	return at, err
+}
+
+// pinningCall is short of another memory than other calls.
+const pinningCall = "cuMemHostAlloc"
+
+func unpin(at unsafe.Pointer) error { return outcome("cuMemFreeHost", C.unpin(at)) }
 
 func beginCapture(stream unsafe.Pointer) error {
 	return outcome("cuStreamBeginCapture", C.beginCapture(stream))

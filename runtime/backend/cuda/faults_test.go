@@ -26,7 +26,7 @@ import (
 const (
 	envFail  = "SOFTCUDA_FAIL"
 	envCalls = "SOFTCUDA_CALLS"
-	// envExercise makes the test binary do the exercise and nothing else.
+	// envExercise makes the test binary do the exercise of this name and nothing else.
 	envExercise = "T2_CUDA_EXERCISE"
 )
 
@@ -34,22 +34,45 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envExercise) == "" {
 		os.Exit(m.Run())
 	}
-	if err := exercise(); err != nil {
+	do := exercise
+	if os.Getenv(envExercise) == exerciseChoice {
+		do = choose
+	}
+	if err := do(); err != nil {
 		fmt.Println("error:", err)
 		os.Exit(1)
 	}
 	fmt.Println("done")
 }
 
-// exercise uses every call of the driver that the backend makes, as a model does: it
-// opens the device, loads weights, takes a step, composes, differentiates, decomposes, and
-// closes.
-func exercise() (err error) {
+// exerciseChoice is the exercise of opening a device alone.
+const exerciseChoice = "choice"
+
+// choose opens a device, which chooses its kernels, and says what it chose.
+func choose() error {
+	patience = 100 * time.Millisecond
 	b, err := Open(Options{})
 	if err != nil {
 		return err
 	}
+	for _, f := range b.Describe() {
+		fmt.Printf("%s: %s\n", f.Name, f.Value)
+	}
+	return b.Close()
+}
+
+// exercise uses every call of the driver that the backend makes, as a model does: it
+// opens the device, loads weights, takes a step, repeats one, composes, differentiates,
+// decomposes, and closes.
+func exercise() (err error) {
+	b, err := Open(Options{Hopper: Never}) // Choosing is another exercise.
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	for _, f := range b.libraryFacts() {
+		fmt.Printf("%s: %s\n", f.Name, f.Value)
+	}
 	const n, size = 20, 64
 	data := make([]float32, n*size)
 	for i := range data {
@@ -68,11 +91,14 @@ func exercise() (err error) {
 			return err
 		}
 	}
-	large, err := b.Alloc(backend.F32, 1<<20)
+	const several = 9 << 20 / 4 // Pieces of pinned memory.
+	large, err := b.Give(make([]float32, several))
 	if err != nil {
 		return err
 	}
-	b.Free(large)
+	if _, err := b.Take(large); err != nil {
+		return err
+	}
 	x, y, gain, s := buffers["x"], buffers["y"], buffers["gain"], buffers["s"]
 	tables, err := b.NewTables()
 	if err != nil {
@@ -98,6 +124,16 @@ func exercise() (err error) {
 			return err
 		}
 	}
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(func(b backend.Backend) error { return errors.Join(b.Add(y, x), b.Zero(x)) })
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(g.Replay(), g.Replay()); err != nil {
+		return err
+	}
+	g.Free()
 	answers, err := b.Decide(y, n, []backend.Ask{{Draw: &sample.Draw{Temperature: 1, Uniform: 0.5}, Scores: []int32{1}, Logits: true}})
 	if err != nil {
 		return err
@@ -125,7 +161,7 @@ func run(t *testing.T, env ...string) (output string, failed bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), append(env, envExercise+"=1")...)
+	cmd.Env = append(append(os.Environ(), envExercise+"=all"), env...)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		t.Fatalf("%v: it hung:\n%s", env, out)
@@ -140,11 +176,63 @@ func run(t *testing.T, env ...string) (output string, failed bool) {
 // time, in the middle, and its last. The error must be told, and nothing may hang, crash
 // or be computed on.
 func TestEveryCallOfTheDriverMayFail(t *testing.T) {
+	calls := callsOf(t)
+	const fewest = 20
+	if len(calls) < fewest {
+		t.Fatalf("%d entries are called: the exercise shows little: %v", len(calls), calls)
+	}
+	failEach(t, calls)
+}
+
+// TestEveryCallOfChoosingMayFail does so for what opening a device calls to choose its
+// kernels. Where the device itself is well, that Hopper's are not used is told as a fact.
+func TestEveryCallOfChoosingMayFail(t *testing.T) {
+	onlyHopper(t, newTest(t))
+	calls := callsOf(t, envExercise+"="+exerciseChoice)
+	for _, name := range []string{"cuEventCreate", "cuEventRecord", "cuEventQuery", "cuEventElapsedTime", "cuEventDestroy_v2"} {
+		if calls[name] == 0 {
+			t.Errorf("%s is not called: %v", name, calls)
+		}
+	}
+	// The others are those of the other exercise.
+	maps.DeleteFunc(calls, func(name string, _ int) bool {
+		return !strings.HasPrefix(name, "cuEvent") && !slices.Contains([]string{"cuLaunchKernel", "cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute"}, name)
+	})
+	failEach(t, calls, envExercise+"="+exerciseChoice)
+	const notUsed = "Hopper's kernels: not used: "
+	for failure, want := range map[string]string{
+		"cuModuleLoadData:%d:218":    notUsed + "kernels hopper: ",
+		"cuFuncSetAttribute:%d:1":    notUsed + "kernels hopper: ",
+		"cuModuleGetFunction:%d:500": notUsed + "kernels hopper: ",
+		"cuLaunchKernel:%d:701":      notUsed + "compare composing ",
+		"cuLaunchKernel:%d:700":      notUsed + "compare composing ", // On a context that is lost: there is another.
+	} {
+		name, _, _ := strings.Cut(failure, ":")
+		last := fmt.Sprintf(failure, calls[name]) // The unit is loaded, and its kernels run, after all others.
+		if output, failed := run(t, envExercise+"="+exerciseChoice, envFail+"="+last); failed || !strings.Contains(output, want) {
+			t.Errorf("%s: want %q, got:\n%s", last, want, output)
+		}
+	}
+	for failure, want := range map[string]string{
+		"cuEventQuery:1:600:sticky": "a kernel has not ended after 100ms; with T2_HOPPER=never",
+		"cuEventQuery:1:719:sticky": "with T2_HOPPER=never in the environment these kernels are not tried",
+		"cuEventElapsedTime:1:2":    backend.ErrDeviceMemory.Error(),
+		"cuEventCreate:1:999":       "compare products by kernels hopper with their twins: cuEventCreate: ",
+	} {
+		if output, failed := run(t, envExercise+"="+exerciseChoice, envFail+"="+failure); !failed || !strings.Contains(output, want) {
+			t.Errorf("%s: want %q, got:\n%s", failure, want, output)
+		}
+	}
+}
+
+// callsOf returns how often an exercise calls each entry of the driver.
+func callsOf(t *testing.T, env ...string) map[string]int {
+	t.Helper()
 	if !strings.Contains(newTest(t).info.name, "oftware") {
 		t.Skip("the driver is a device's, which cannot be told to fail")
 	}
 	file := filepath.Join(t.TempDir(), "calls.json")
-	if output, failed := run(t, envCalls+"="+file); failed {
+	if output, failed := run(t, append(env, envCalls+"="+file)...); failed {
 		t.Fatal(output)
 	}
 	raw, err := os.ReadFile(file)
@@ -156,10 +244,12 @@ func TestEveryCallOfTheDriverMayFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	maps.DeleteFunc(calls, func(_ string, count int) bool { return count == 0 })
-	const fewest = 20
-	if len(calls) < fewest {
-		t.Fatalf("%d entries are called: the exercise shows little: %v", len(calls), calls)
-	}
+	return calls
+}
+
+// failEach lets calls fail in an exercise.
+func failEach(t *testing.T, calls map[string]int, env ...string) {
+	t.Helper()
 	var failures []string
 	for name, count := range calls {
 		// What is asked for an error's text, or after the end, has nobody to tell.
@@ -186,11 +276,11 @@ func TestEveryCallOfTheDriverMayFail(t *testing.T) {
 				failure := failures[next]
 				next++
 				mu.Unlock()
-				output, failed := run(t, envFail+"="+failure)
+				output, failed := run(t, append(env, envFail+"="+failure)...)
 				switch name, _, _ := strings.Cut(failure, ":"); {
 				case strings.Contains(output, "panic") || strings.Contains(output, "SIG"):
 					t.Errorf("%s crashed:\n%s", failure, output)
-				case !failed && name != "cuMemGetInfo_v2": // Where memory is not known it is 0.
+				case !failed && name != "cuMemGetInfo_v2" && !strings.Contains(output, "Hopper's kernels: not used"): // Where memory is not known it is 0.
 					t.Errorf("%s: nobody was told:\n%s", failure, output)
 				case failed && !strings.Contains(output, "error:"):
 					t.Errorf("%s: the process ended without our sentence:\n%s", failure, output)
@@ -212,6 +302,8 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 		"cuModuleLoadData:1:218":    "kernels ",
 		"cuLaunchKernel:3:700":      "new weight",
 		"cuCtxCreate_v2:1:2":        backend.ErrDeviceMemory.Error(),
+		"cuMemHostAlloc:2:2":        "may be pinned",
+		"cuEventSynchronize:3:700":  backend.ErrDeviceLost.Error(),
 		"cuStreamSynchronize:2:700": backend.ErrDeviceLost.Error(),
 		"cuLaunchKernel:5:701":      "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
 		"cuStreamSynchronize:1:719": "launch_fail",

@@ -3,6 +3,8 @@
 package cuda
 
 import (
+	"errors"
+	"slices"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -40,12 +42,13 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	tables, err := b.NewTables()
 	must(err)
 	must(tables.Set([]int32{0, 0, 0}))
-	step := func() error {
+	on := func(b backend.Backend) error {
 		if err := b.SelectRows(picked, x, tables.At(0), size); err != nil {
 			return err
 		}
 		return b.MatMul(n, backend.Product{Y: y, X: picked, W: w})
 	}
+	step := func() error { return on(b) }
 	read := func() []float32 {
 		out := make([]float32, n*size)
 		must(b.Download(out, y))
@@ -53,7 +56,9 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	}
 	must(b.Upload(x, values(2)))
 	must(b.Upload(y, make([]float32, n*size)))
-	g, err := b.Capture(step)
+	recorder := b.NewRecorder()
+	defer recorder.Free()
+	g, err := recorder.Record(on)
 	must(err)
 	for _, v := range read() {
 		if v != 0 {
@@ -75,9 +80,96 @@ func TestACapturedStepIsRepeatedWithWhatItsBuffersHold(t *testing.T) {
 	}
 	g.Free()
 	g.Free()
-	if _, err := b.Capture(func() error { return b.MatMul(n+1, backend.Product{Y: y, X: x, W: w}) }); err == nil {
+	if _, err := recorder.Record(func(b backend.Backend) error { return b.MatMul(n+1, backend.Product{Y: y, X: x, W: w}) }); err == nil {
 		t.Error("capturing an operation that is refused: no error")
 	}
 	must(step()) // The device is as it was.
 	must(b.Sync())
+}
+
+// TestNothingButTheStepIsRecorded queues work beside a step that is recorded, which must be
+// done at once and once; and asks the recording for what cannot be repeated.
+func TestNothingButTheStepIsRecorded(t *testing.T) {
+	b := newTest(t)
+	const n = 64
+	x, err := b.Give(slices.Repeat([]float32{1}, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := b.Give(slices.Repeat([]float32{2}, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := b.NewTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := b.NewRecorder()
+	var kept backend.Backend
+	g, err := recorder.Record(func(recording backend.Backend) error {
+		kept = recording
+		if err := recording.Add(x, y); err != nil {
+			return err
+		}
+		for name, err := range map[string]error{
+			"Upload": recording.Upload(x, make([]float32, n)), "Download": recording.Download(make([]float32, n), x), "Sync": recording.Sync(),
+		} {
+			if !errors.Is(err, backend.ErrUnsupported) {
+				t.Errorf("%s in a recording: error %v", name, err)
+			}
+		}
+		return errors.Join(b.Add(y, y), b.Sync(), tables.Set([]int32{1, 2, 3}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Add(x, y); err == nil {
+		t.Error("an operation was recorded after the end")
+	}
+	first := func(buf backend.Buffer) float32 {
+		out := make([]float32, n)
+		if err := b.Download(out, buf); err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	if got, other := first(x), first(y); got != 1 || other != 4 {
+		t.Errorf("before a replay x is %v and y %v, want 1 and 4", got, other)
+	}
+	for range 2 {
+		if err := g.Replay(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, other := first(x), first(y); got != 9 || other != 4 {
+		t.Errorf("after two replays x is %v and y %v, want 9 and 4", got, other)
+	}
+	// Memory of recorded steps is nobody else's until they are given up.
+	var inside backend.Buffer
+	h, err := recorder.Record(func(recording backend.Backend) error {
+		var err error
+		if inside, err = recording.Alloc(backend.F32, n); err != nil {
+			return err
+		}
+		defer recording.Free(inside)
+		return recording.Copy(inside, x)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := b.Memory().Used
+	other, err := b.Alloc(backend.F32, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Memory().Used; got <= used {
+		t.Errorf("%d bytes are in use after a buffer was made, and %d before: it has the memory of a recorded step", got, used)
+	}
+	b.Free(other)
+	g.Free()
+	h.Free()
+	recorder.Free()
+	if got := b.Memory().Used; got >= used {
+		t.Errorf("%d bytes are in use after a recorder was freed, and %d before", got, used)
+	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Decide implements backend.HeadOps. Questions go up, and answers come down, in one
-// transfer each; only rows that are asked for come down by themselves.
+// transfer each; rows that are asked for come with them, and it waits once for all.
 func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]backend.Answer, error) {
 	const op = "decide"
 	c, err := check.Columns(op, length(logits), n)
@@ -31,18 +31,15 @@ func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]ba
 	if len(asks) == 0 {
 		return answers, b.Sync()
 	}
+	var rows []piece
 	for i, ask := range asks {
-		if !ask.Logits {
-			continue
-		}
-		answers[i].Logits = make([]float32, c)
-		row := args[0].start + address(backend.F32.Bytes(1, ask.Row*c))
-		if err := download(b, answers[i].Logits, row); err != nil {
-			return nil, fmt.Errorf("%s: %w", op, err)
+		if ask.Logits {
+			answers[i].Logits = make([]float32, c)
+			rows = append(rows, pieceOf(answers[i].Logits, args[0].start+address(backend.F32.Bytes(1, ask.Row*c))))
 		}
 	}
 	encoded := encodeAsks(asks)
-	out, err := b.decide(args[0].start, c, encoded)
+	out, err := b.decide(args[0].start, c, encoded, rows)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -139,22 +136,23 @@ type decided struct {
 	scores  []float64
 }
 
-func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (decided, error) {
+// decide asks the kernel, and copies its answers and some rows.
+func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks, rows []piece) (decided, error) {
 	const numbers, number, float = 2, 4, 8
 	down := int64(asks.count*numbers*number + asks.total*float)
-	up, err := b.memory.hold(int64(len(asks.bytes)))
+	up, err := b.holdStep(int64(len(asks.bytes)))
 	if err != nil {
 		return decided{}, err
 	}
 	defer up.giver.give()
-	answers, err := b.memory.hold(down)
+	answers, err := b.holdStep(down)
 	if err != nil {
 		return decided{}, err
 	}
 	defer answers.giver.give()
 	work := address(0)
 	if asks.copies > 0 {
-		changed, err := b.alloc(backend.F32, asks.copies*vocabulary)
+		changed, err := b.allocStep(backend.F32, asks.copies*vocabulary)
 		if err != nil {
 			return decided{}, err
 		}
@@ -169,7 +167,7 @@ func (b *Backend) decide(logits address, vocabulary int, asks encodedAsks) (deci
 		return decided{}, err
 	}
 	data := make([]byte, down)
-	if err := download(b, data, answers.at()); err != nil {
+	if err := b.toHost(append(rows, pieceOf(data, answers.at()))); err != nil {
 		return decided{}, err
 	}
 	out := decided{numbers: make([]int32, numbers*asks.count), scores: make([]float64, asks.total)}
@@ -235,12 +233,12 @@ func (b *Backend) PolicyGradient(logits, base backend.Buffer, positions []backen
 	for _, p := range positions {
 		up = binary.LittleEndian.AppendUint32(up, uint32(p.Token))
 	}
-	in, err := b.memory.hold(int64(len(up)))
+	in, err := b.holdStep(int64(len(up)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer in.giver.give()
-	losses, err := b.memory.hold(int64(n * numbers * float))
+	losses, err := b.holdStep(int64(n * numbers * float))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}

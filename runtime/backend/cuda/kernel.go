@@ -32,6 +32,7 @@ const (
 	opAddRows
 	opScaleColumns
 	opColumnDots
+	opConvert
 	opPack
 	opTranspose
 	opNorm
@@ -41,8 +42,10 @@ const (
 	opLogSoftmax
 	opRotate
 	opRotateStore
+	opRotateStoreNarrow
 	opAttention
 	opPagedAttention
+	opPagedAttentionNarrow
 	opAttentionBack
 	opCompose
 	opDecide
@@ -55,6 +58,9 @@ const (
 	opSVDRefill
 	opSVDFactors
 	opSVDError
+	opArrange // From here on, those that only Hopper has: see chooseTwins.
+	opTurn
+	opComposeGroup
 	operations
 )
 
@@ -66,6 +72,7 @@ const (
 	medium
 	tiled
 	large
+	group
 	wide
 	split
 	splitWide
@@ -74,13 +81,23 @@ const (
 	ofQueriesWide
 	ofKeys
 	ofKeysWide
+	tensor64
+	tensor128
+	splitTensor64
+	splitTensor128
+	ofQueriesTensor64
+	ofQueriesTensor128
+	ofKeysTensor64
+	ofKeysTensor128
 	variants
 )
 
 var variantNames = [variants]string{
-	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large",
+	plain: "", skinny: "skinny", skinny3: "skinny3", medium: "medium", tiled: "tiled", large: "large", group: "group",
 	wide: "wide", split: "split", splitWide: "splitwide", combine: "combine",
 	ofQueries: "queries", ofQueriesWide: "querieswide", ofKeys: "keys", ofKeysWide: "keyswide",
+	tensor64: "tensor64", tensor128: "tensor128", splitTensor64: "splittensor64", splitTensor128: "splittensor128",
+	ofQueriesTensor64: "queriestensor64", ofQueriesTensor128: "queriestensor128", ofKeysTensor64: "keystensor64", ofKeysTensor128: "keystensor128",
 }
 
 // entryNames are the names of operations' entry points without their variant, where T
@@ -88,14 +105,16 @@ var variantNames = [variants]string{
 var entryNames = [operations]string{
 	opProduct: "product_W_T", opQuantise: "quantise_T",
 	opGather: "gather_wW_T", opSelect: "select_T", opScatter: "scatter_T", opAdd: "add_T", opAddRows: "addrows_T",
-	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opPack: "pack_T_W", opTranspose: "transpose_W_T",
+	opScaleColumns: "scalecols_T", opColumnDots: "columndots_T", opConvert: "convert_T_W" /* From T to W. */, opPack: "pack_T_W", opTranspose: "transpose_W_T",
 	opNorm: "rmsnorm_T", opNormBack: "rmsnormback_T", opSwiGLU: "swiglu_T", opSwiGLUBack: "swigluback_T", opLogSoftmax: "logsoftmax_T",
 	opRotate: "rope_T", opRotateStore: "ropestore_T",
 	opAttention: "attention_T", opPagedAttention: "pagedattention_T", opAttentionBack: "attentionback_T",
+	opRotateStoreNarrow: "ropestore_T_W", opPagedAttentionNarrow: "pagedattention_T_W", // With a cache of W.
 	opCompose: "compose_W_T", // From factors of W.
 	opDecide:  "decide_T", opPolicyGradient: "policygradient_T",
 	opSVDLoad: "svdload", opSVDGram: "svdgram", opSVDSolve: "svdsolve", opSVDRotate: "svdrotate",
 	opSVDLengths: "svdlengths", opSVDRefill: "svdrefill", opSVDFactors: "svdfactors", opSVDError: "svderror",
+	opArrange: "arrange_T", opTurn: "turn_W", opComposeGroup: "composegroup_W_T",
 }
 
 // kernelName is how kernels call a type.
@@ -116,31 +135,40 @@ const types = int(backend.Int8) + 1
 // kernelTable has all kernels: nothing is looked up by name when one is launched.
 type kernelTable [operations][variants][types][types]kernel
 
-// newKernelTable files the entry points that were loaded, by their names. An operation
-// without any is an error: its name is wrong.
+// newKernelTable files the entry points that were loaded, by their names. An operation of
+// every device without any is an error: its name is wrong.
 func newKernelTable(loaded map[string]kernel) (*kernelTable, error) {
 	t := &kernelTable{}
-	for o := range operations {
-		found := false
-		for v := range variants {
-			for _, storage := range backend.DTypes() {
-				for _, weight := range backend.DTypes() {
-					name := strings.NewReplacer("T", kernelName(storage), "W", kernelName(weight)).Replace(entryNames[o])
-					if v != plain {
-						name += "_" + variantNames[v]
-					}
-					k, ok := loaded[name]
-					k.name = name
-					t[o][v][storage][weight] = k
-					found = found || ok
-				}
-			}
-		}
-		if !found {
+	found := t.file(loaded)
+	for o := range opArrange {
+		if !found[o] {
 			return nil, fmt.Errorf("there is no kernel %s", entryNames[o])
 		}
 	}
 	return t, nil
+}
+
+// file adds entry points, and says which operations have some of them.
+func (t *kernelTable) file(loaded map[string]kernel) (found [operations]bool) {
+	for o := range operations {
+		for v := range variants {
+			for _, storage := range backend.DTypes() {
+				for _, weight := range backend.DTypes() {
+					name := strings.ReplaceAll(strings.ReplaceAll(entryNames[o], "T", kernelName(storage)), "W", kernelName(weight))
+					if v != plain {
+						name += "_" + variantNames[v]
+					}
+					place := &t[o][v][storage][weight]
+					place.name = name
+					if k, ok := loaded[name]; ok {
+						k.name = name
+						*place, found[o] = k, true
+					}
+				}
+			}
+		}
+	}
+	return found
 }
 
 // kernelFor returns the kernel of an operation, for activations stored as one type and
@@ -160,48 +188,63 @@ type kernel struct {
 	name     string
 	threads  int
 	params   int
+	shared   int // The largest dynamic shared memory of a block, in bytes.
 	function unsafe.Pointer
 }
 
-// loadKernels loads the PTX of all units that suits the device. It runs on the owner.
-func (b *Backend) loadKernels() error {
+// loader returns the PTX of a unit for a device, as kernels.Load does.
+type loader func(unit string, c kernels.Capability) (kernels.Module, error)
+
+// loadKernels loads the PTX of all units that every device runs. It runs on the owner.
+func (b *Backend) loadKernels() (err error) {
 	all := map[string]kernel{}
-	for _, unit := range kernels.Units() {
-		module, err := kernels.Load(unit, b.info.capability)
-		if err != nil {
+	for _, unit := range b.info.capability.Units() {
+		if unit == hopperUnit {
+			continue // chooseTwins loads it.
+		}
+		if err := b.loadUnit(unit, kernels.Load, all); err != nil {
 			return err
 		}
-		loaded, err := cu.LoadData(module.Text)
-		if err != nil {
-			return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
-		}
-		b.owner.modules = append(b.owner.modules, loaded)
-		b.targets = append(b.targets, unit+"."+string(module.Target))
-		for _, k := range kernels.All() {
-			if k.Unit != unit || !k.In(module.Target) {
-				continue
-			}
-			if len(k.Params) > maxArguments {
-				return fmt.Errorf("kernels %s: %s has %d parameters, of at most %d", unit, k.Name, len(k.Params), maxArguments)
-			}
-			for _, entry := range k.Entries() {
-				function, err := loaded.Function(entry)
-				if err != nil {
-					return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
-				}
-				own := kernel{threads: k.Threads, params: len(k.Params), function: handle(function)}
-				if k.Shared > 48<<10 {
-					if err := allowShared(own.function, k.Shared); err != nil {
-						return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
-					}
-				}
-				all[entry] = own
-			}
-		}
 	}
-	var err error
 	b.kernels, err = newKernelTable(all)
 	return err
+}
+
+// loadUnit loads the PTX of a unit that suits the device, and adds its entry points. It
+// runs on the owner.
+func (b *Backend) loadUnit(unit string, load loader, all map[string]kernel) error {
+	module, err := load(unit, b.info.capability)
+	if err != nil {
+		return err
+	}
+	loaded, err := cu.LoadData(module.Text)
+	if err != nil {
+		return fmt.Errorf("kernels %s: %w", unit, deviceError(of("cuModuleLoadData", err)))
+	}
+	b.owner.modules = append(b.owner.modules, loaded)
+	b.targets = append(b.targets, unit+"."+string(module.Target))
+	for _, k := range kernels.All() {
+		if k.Unit != unit || !k.In(module.Target) {
+			continue
+		}
+		if len(k.Params) > maxArguments {
+			return fmt.Errorf("kernels %s: %s has %d parameters, of at most %d", unit, k.Name, len(k.Params), maxArguments)
+		}
+		for _, entry := range k.Entries() {
+			function, err := loaded.Function(entry)
+			if err != nil {
+				return fmt.Errorf("kernels %s: %s: %w", unit, entry, of("cuModuleGetFunction", err))
+			}
+			own := kernel{threads: k.Threads, params: len(k.Params), shared: k.Shared, function: handle(function)}
+			if k.Shared > 48<<10 {
+				if err := allowShared(own.function, k.Shared); err != nil {
+					return fmt.Errorf("kernels %s: %s: %w", unit, entry, err)
+				}
+			}
+			all[entry] = own
+		}
+	}
+	return nil
 }
 
 // argument is what one parameter of a kernel gets: 8 bytes. Addresses are arguments as
@@ -230,7 +273,7 @@ func (b *Backend) launch(k *kernel, grid [3]int, shared int, arguments ...argume
 	c := calls.Get().(*kernelCall)
 	c.kernel, c.grid, c.shared, c.count = k, grid, shared, copy(c.arguments[:], arguments)
 	b.launches.Add(1)
-	return b.owner.send(command{call: c})
+	return b.send(command{call: c})
 }
 
 // blocksOf returns a grid for so many tasks, of which a block does some: no larger than

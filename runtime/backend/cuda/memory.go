@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -29,6 +30,8 @@ type memory struct {
 	held  int64               // Bytes in idle.
 	used  int64
 	total int64 // Of the device.
+
+	allocations atomic.Int64 // That the device was ever asked for.
 }
 
 func newMemory(o *owner, limit, total int64) *memory {
@@ -39,7 +42,10 @@ func newMemory(o *owner, limit, total int64) *memory {
 type block struct {
 	at   address
 	size int64
+	home home // Where it goes back to.
 }
+
+type home interface{ give(b block) }
 
 const (
 	smallestBlock = 256
@@ -68,7 +74,7 @@ func (m *memory) take(bytes int64) (block, error) {
 		m.held -= size
 		m.used += size
 		m.mu.Unlock()
-		return block{at, size}, nil
+		return block{at, size, m}, nil
 	}
 	full := m.limit > 0 && m.used+m.held+size > m.limit
 	m.mu.Unlock()
@@ -90,7 +96,7 @@ func (m *memory) take(bytes int64) (block, error) {
 	m.mu.Lock()
 	m.used += size
 	m.mu.Unlock()
-	return block{at, size}, nil
+	return block{at, size, m}, nil
 }
 
 func (m *memory) allocate(size int64) (at address, err error) {
@@ -100,6 +106,7 @@ func (m *memory) allocate(size int64) (at address, err error) {
 	if m.limit > 0 && used+held+size > m.limit {
 		return 0, fmt.Errorf("%w: %d bytes more are needed, and %d of the %d allowed are in use", backend.ErrDeviceMemory, size, used, m.limit)
 	}
+	m.allocations.Add(1)
 	err = m.owner.now(func() error {
 		p, err := cu.MemAlloc(size)
 		at = address(p)
@@ -168,20 +175,44 @@ func (m *memory) releaseAll() error {
 type held struct{ giver *giver }
 
 type giver struct {
-	once   sync.Once
-	memory *memory
-	block  block
+	once  sync.Once
+	to    home
+	block block
 }
 
-func (g *giver) give() { g.once.Do(func() { g.memory.give(g.block) }) }
+func (g *giver) give() { g.once.Do(func() { g.to.give(g.block) }) }
 
-// hold takes a block and gives it back when nobody has it any more.
-func (m *memory) hold(bytes int64) (*held, error) {
-	taken, err := m.take(bytes)
+// pool is where blocks come from.
+type pool interface {
+	take(bytes int64) (block, error)
+}
+
+// hold takes a block of the device's memory and gives it back when nobody has it any
+// more; holdStep takes one that a step needs, of what was reserved for steps.
+func (b *Backend) hold(bytes int64) (*held, error) {
+	if b.recording != nil {
+		return b.recording.memory.hold(bytes)
+	}
+	return hold(b.memory, nil, bytes)
+}
+
+func (b *Backend) holdStep(bytes int64) (*held, error) {
+	if b.recording != nil {
+		return b.recording.memory.hold(bytes)
+	}
+	return hold(b.device, nil, bytes)
+}
+
+// hold takes a block and gives it back to a home, or else to its own.
+func hold(from pool, to home, bytes int64) (*held, error) {
+	taken, err := from.take(bytes)
 	if err != nil {
 		return nil, err
 	}
-	h := &held{giver: &giver{memory: m, block: taken}}
+	if to == nil {
+		to = taken.home
+	}
+	h := &held{giver: &giver{to: to, block: taken}}
 	runtime.AddCleanup(h, (*giver).give, h.giver)
 	return h, nil
 }
@@ -214,14 +245,21 @@ func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 	return buf, nil
 }
 
-func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) {
+func (b *Backend) alloc(t backend.DType, n int) (*buffer, error) { return allocate(b.hold, t, n) }
+
+// allocStep is alloc of what a step needs.
+func (b *Backend) allocStep(t backend.DType, n int) (*buffer, error) {
+	return allocate(b.holdStep, t, n)
+}
+
+func allocate(hold func(bytes int64) (*held, error), t backend.DType, n int) (*buffer, error) {
 	if !slices.Contains(storage, t) {
 		return nil, fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
 	}
 	if n < 0 {
 		return nil, fmt.Errorf("allocate %d elements", n)
 	}
-	block, err := b.memory.hold(t.Bytes(1, n))
+	block, err := hold(t.Bytes(1, n))
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +319,8 @@ type resolved [maxOperands]*buffer
 
 const maxOperands = 9
 
-// operands resolves buffers that an operation reads and writes as float32.
+// operands resolves buffers that an operation reads and writes as float32, whatever
+// activations are stored as.
 func operands(op string, args ...operand) (out resolved, err error) {
 	for i, a := range args {
 		own, err := owned(a.name, a.buf, a.want)
@@ -289,7 +328,7 @@ func operands(op string, args ...operand) (out resolved, err error) {
 			return out, fmt.Errorf("%s: %w", op, err)
 		}
 		if own.kind != backend.F32 {
-			return out, fmt.Errorf("%s: %s is %s: %w", op, a.name, own.kind, backend.ErrUnsupported)
+			return out, fmt.Errorf("%s: %s is stored as %s, and must be f32: %w", op, a.name, own.kind, backend.ErrUnsupported)
 		}
 		out[i] = own
 	}
@@ -306,27 +345,26 @@ func length(b backend.Buffer) int {
 
 // Upload implements backend.Device.
 func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
-	args, err := operands("upload", operand{"dst", dst, len(src)})
+	args, err := activations("upload", operand{"dst", dst, len(src)})
 	if err != nil {
 		return err
 	}
-	return upload(b, args[0].start, src)
+	return b.uploadAs(args[0], src)
 }
 
 // Download implements backend.Device.
 func (b *Backend) Download(dst []float32, src backend.Buffer) error {
-	args, err := operands("download", operand{"src", src, len(dst)})
+	args, err := activations("download", operand{"src", src, len(dst)})
 	if err != nil {
 		return err
 	}
-	return download(b, dst, args[0].start)
+	return b.downloadAs(dst, args[0])
 }
 
-// toDevice copies behind all that was queued. It waits until the driver has what it
-// copies, and not for the device: memory that is not pinned is staged before the call
-// returns (CUDA driver API, the chapter on when calls of its API wait).
+// toDevice copies behind all that was queued. It waits until it has read what it copies,
+// and not for the device.
 func (b *Backend) toDevice(dst address, src unsafe.Pointer, bytes int64) error {
-	return b.owner.now(func() error { return b.copyUp(dst, src, bytes) })
+	return b.now(func() error { return b.owner.copyUp(dst, src, bytes) })
 }
 
 // upload is toDevice of all elements of a slice, and download the opposite.
@@ -336,33 +374,20 @@ func upload[T any](b *Backend, dst address, src []T) error {
 }
 
 func download[T any](b *Backend, dst []T, src address) error {
-	var one T
-	return b.toHost(elements(dst), src, int64(len(dst))*int64(unsafe.Sizeof(one)))
+	if len(dst) == 0 {
+		return b.Sync()
+	}
+	return b.toHost([]piece{pieceOf(dst, src)})
 }
 
 // stage is toDevice of bytes that nobody changes any more; it waits for nothing.
 func (b *Backend) stage(dst address, bytes []byte) error {
-	return b.owner.later(func() error { return b.copyUp(dst, elements(bytes), int64(len(bytes))) })
+	return b.fromHost(func() error { return b.owner.copyUp(dst, elements(bytes), int64(len(bytes))) })
 }
 
-// copyUp runs on the owner.
-func (b *Backend) copyUp(dst address, src unsafe.Pointer, bytes int64) error {
-	if bytes == 0 {
-		return nil
-	}
-	return of("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, bytes, b.owner.stream))
-}
-
-func (b *Backend) toHost(dst unsafe.Pointer, src address, bytes int64) error {
-	if bytes == 0 {
-		return b.Sync()
-	}
-	return b.owner.now(func() error {
-		if err := cu.MemcpyDtoHAsync(dst, cu.DevicePtr(src), bytes, b.owner.stream); err != nil {
-			return of("cuMemcpyDtoHAsync", err)
-		}
-		return of("cuStreamSynchronize", b.owner.stream.Synchronize())
-	})
+// toHost copies behind all that was queued, and waits once for all of it.
+func (b *Backend) toHost(pieces []piece) error {
+	return b.now(func() error { return b.owner.copyDown(pieces) })
 }
 
 // Take implements backend.Device.
@@ -397,12 +422,22 @@ func (b *Backend) Give(data []float32) (backend.Buffer, error) {
 
 // Copy implements backend.Device.
 func (b *Backend) Copy(dst, src backend.Buffer) error {
-	args, err := operands("copy", operand{"dst", dst, -1}, operand{"src", src, length(dst)})
-	if err != nil || args[0].n == 0 {
-		return err
+	y, err := owned("dst", dst, -1)
+	if err != nil {
+		return fmt.Errorf("copy: %w", err)
 	}
-	to, from, bytes := cu.DevicePtr(args[0].start), cu.DevicePtr(args[1].start), args[0].bytes()
-	return b.owner.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
+	x, err := owned("src", src, y.n)
+	if err != nil {
+		return fmt.Errorf("copy: %w", err)
+	}
+	if x.kind != y.kind {
+		return b.convert(y, x)
+	}
+	if y.n == 0 {
+		return nil
+	}
+	to, from, bytes := cu.DevicePtr(y.start), cu.DevicePtr(x.start), y.bytes()
+	return b.later(func() error { return of("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(to, from, bytes, b.owner.stream)) })
 }
 
 // Zero implements backend.Device.
@@ -418,7 +453,7 @@ func (b *Backend) clear(at address, bytes int64) error {
 	if bytes == 0 {
 		return nil
 	}
-	return b.owner.later(func() error {
+	return b.later(func() error {
 		return of("cuMemsetD8Async", cu.MemsetD8Async(cu.DevicePtr(at), 0, bytes, b.owner.stream))
 	})
 }

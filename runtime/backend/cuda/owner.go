@@ -36,13 +36,16 @@ type owner struct {
 	queue   unsafe.Pointer // The stream's handle.
 	failed  error          // Of an operation that nobody waited for.
 	memory  *memory        // Given back before the context is.
+	staging staging
+	endings []func() error // What has to end before memory is given back.
 }
 
-// command is one operation: a kernel, or any calls of the driver.
+// command is one operation: a kernel, a graph, or any calls of the driver.
 type command struct {
-	call *kernelCall
-	run  func() error
-	done chan<- error // nil: nobody waits.
+	call  *kernelCall
+	graph unsafe.Pointer
+	run   func() error
+	done  chan<- error // nil: nobody waits.
 }
 
 // kernelCall is a kernel with what it is launched with.
@@ -60,7 +63,7 @@ var calls = sync.Pool{New: func() any { return new(kernelCall) }}
 // start makes a context on a device and the goroutine that owns it. It returns what the
 // device is.
 func start(ordinal int) (*owner, deviceInfo, error) {
-	o := &owner{commands: make(chan command, queued), ended: make(chan struct{})}
+	o := &owner{commands: make(chan command, queued), ended: make(chan struct{}), staging: newStaging()}
 	opened := make(chan error, 1)
 	var info deviceInfo
 	go func() {
@@ -126,11 +129,19 @@ func (o *owner) do(c command) error {
 		o.failed = nil
 		return err
 	}
-	if c.call != nil {
+	return o.run(c)
+}
+
+func (o *owner) run(c command) error {
+	switch {
+	case c.call != nil:
 		defer calls.Put(c.call)
 		return launch(c.call.kernel.function, o.queue, c.call)
+	case c.graph != nil:
+		return replay(c.graph, o.queue)
+	default:
+		return c.run()
 	}
-	return c.run()
 }
 
 // release gives the device back, and returns the first of what went wrong: of a device
@@ -140,9 +151,13 @@ func (o *owner) release() error {
 	if o.queue != nil {
 		errs = append(errs, of("cuStreamSynchronize", o.stream.Synchronize()))
 	}
+	for _, end := range o.endings {
+		errs = append(errs, end())
+	}
 	if o.memory != nil {
 		errs = append(errs, o.memory.releaseAll())
 	}
+	errs = append(errs, o.staging.release())
 	for _, m := range o.modules {
 		errs = append(errs, of("cuModuleUnload", m.Unload()))
 	}
@@ -183,11 +198,6 @@ func (o *owner) now(run func() error) error {
 	return deviceError(<-done)
 }
 
-// sync waits for the device.
-func (o *owner) sync() error {
-	return o.now(func() error { return of("cuStreamSynchronize", o.stream.Synchronize()) })
-}
-
 // close ends the goroutine and returns what went wrong that nobody was told.
 func (o *owner) close() error {
 	o.mu.Lock()
@@ -206,10 +216,13 @@ func (o *owner) close() error {
 func deviceError(err error) error {
 	var r *resultError
 	if !errors.As(err, &r) {
-		return err
+		return libraryError(err)
 	}
 	switch r.result {
 	case resultMemory:
+		if r.call == pinningCall {
+			return fmt.Errorf("too little memory of the host that may be pinned: %w", err)
+		}
 		return fmt.Errorf("%w: %w", backend.ErrDeviceMemory, err)
 	case resultNoDevice, resultDeviceNotAllowed:
 		return fmt.Errorf("%w: %w", backend.ErrNoDevice, err)

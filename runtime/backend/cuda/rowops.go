@@ -25,7 +25,7 @@ func (b *Backend) rowsOfVectors(n, c int) [3]int {
 
 // Add implements backend.RowOps.
 func (b *Backend) Add(y, x backend.Buffer) error {
-	args, err := operands("add", operand{"y", y, -1}, operand{"x", x, length(y)})
+	args, err := activations("add", operand{"y", y, -1}, operand{"x", x, length(y)})
 	if err != nil {
 		return err
 	}
@@ -34,18 +34,23 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 
 // AddToRows implements backend.RowOps.
 func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
+	const op = "add to rows"
 	c := length(x)
-	args, err := operands("add to rows", operand{"y", y, n * c}, operand{"x", x, c})
+	args, err := activations(op, operand{"y", y, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, args[1].start, whole(n), whole(c))
+	row, err := operands(op, operand{"x", x, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, row[0].start, whole(n), whole(c))
 }
 
 // ScaleColumns implements backend.RowOps.
 func (b *Backend) ScaleColumns(y, x backend.Buffer, s backend.Scales, n int) error {
 	const op = "scale columns"
-	args, err := operands(op, operand{"y", y, -1}, operand{"x", x, length(y)})
+	args, err := activations(op, operand{"y", y, -1}, operand{"x", x, length(y)})
 	if err != nil {
 		return err
 	}
@@ -62,13 +67,18 @@ func (b *Backend) ScaleColumns(y, x backend.Buffer, s backend.Scales, n int) err
 
 // ColumnDots implements backend.RowOps.
 func (b *Backend) ColumnDots(d, x, y backend.Buffer, n int) error {
+	const op = "column dots"
 	c := length(d)
-	args, err := operands("column dots", operand{"d", d, c}, operand{"a", x, n * c}, operand{"b", y, n * c})
+	sums, err := operands(op, operand{"d", d, c})
+	if err != nil {
+		return err
+	}
+	args, err := activations(op, operand{"a", x, n * c}, operand{"b", y, n * c})
 	if err != nil {
 		return err
 	}
 	const columns = 32 // Of a block.
-	return b.launch(b.kernelOf(opColumnDots, args[0].kind), [3]int{(c + columns - 1) / columns, 1, 1}, 0, args[0].start, args[1].start, args[2].start, whole(n), whole(c))
+	return b.launch(b.kernelOf(opColumnDots, args[0].kind), [3]int{(c + columns - 1) / columns, 1, 1}, 0, sums[0].start, args[0].start, args[1].start, whole(n), whole(c))
 }
 
 // SelectRows implements backend.RowOps.
@@ -92,13 +102,13 @@ func (b *Backend) copyRows(op string, kernel operation, y, x, dense, indexed bac
 		return err
 	}
 	n := len(list.values)
-	if _, err := operands(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1}); err != nil {
+	if _, err := activations(op, operand{"the packed side", dense, n * c}, operand{"the indexed side", indexed, -1}); err != nil {
 		return err
 	}
 	if err := check.Rows(op, list.values, lowest, indexed.Len(), c); err != nil {
 		return err
 	}
-	args, err := operands(op, operand{"y", y, -1}, operand{"x", x, -1})
+	args, err := activations(op, operand{"y", y, -1}, operand{"x", x, -1})
 	if err != nil {
 		return err
 	}
@@ -107,29 +117,38 @@ func (b *Backend) copyRows(op string, kernel operation, y, x, dense, indexed bac
 
 // RMSNorm implements backend.RowOps.
 func (b *Backend) RMSNorm(y, x, gain backend.Buffer, n int, eps float32) error {
+	const op = "rmsnorm"
 	c := length(gain)
-	args, err := operands("rmsnorm", operand{"y", y, n * c}, operand{"x", x, n * c}, operand{"gain", gain, c})
+	args, err := activations(op, operand{"y", y, n * c}, operand{"x", x, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opNorm, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, whole(n), whole(c), double(float64(eps)))
+	gains, err := operands(op, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opNorm, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, gains[0].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // RMSNormBackward implements backend.RowOps.
 func (b *Backend) RMSNormBackward(dx, dy, x, gain backend.Buffer, n int, eps float32) error {
+	const op = "rmsnorm backward"
 	c := length(gain)
-	args, err := operands("rmsnorm backward", operand{"dx", dx, n * c}, operand{"dy", dy, n * c},
-		operand{"x", x, n * c}, operand{"gain", gain, c})
+	args, err := activations(op, operand{"dx", dx, n * c}, operand{"dy", dy, n * c}, operand{"x", x, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opNormBack, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, args[3].start, whole(n), whole(c), double(float64(eps)))
+	gains, err := operands(op, operand{"gain", gain, c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opNormBack, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, args[2].start, gains[0].start, whole(n), whole(c), double(float64(eps)))
 }
 
 // SwiGLU implements backend.RowOps.
 func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
 	n := length(y)
-	args, err := operands("swiglu", operand{"y", y, n}, operand{"gate", gate, n}, operand{"up", up, n})
+	args, err := activations("swiglu", operand{"y", y, n}, operand{"gate", gate, n}, operand{"up", up, n})
 	if err != nil {
 		return err
 	}
@@ -139,7 +158,7 @@ func (b *Backend) SwiGLU(y, gate, up backend.Buffer) error {
 // SwiGLUBackward implements backend.RowOps.
 func (b *Backend) SwiGLUBackward(dGate, dUp, dy, gate, up backend.Buffer) error {
 	n := length(dy)
-	args, err := operands("swiglu backward", operand{"dGate", dGate, n}, operand{"dUp", dUp, n},
+	args, err := activations("swiglu backward", operand{"dGate", dGate, n}, operand{"dUp", dUp, n},
 		operand{"dy", dy, n}, operand{"gate", gate, n}, operand{"up", up, n})
 	if err != nil {
 		return err
@@ -154,9 +173,13 @@ func (b *Backend) LogSoftmax(y, x backend.Buffer, n int) error {
 	if err != nil {
 		return err
 	}
-	args, err := operands(op, operand{"y", y, n * c}, operand{"x", x, n * c})
+	logs, err := operands(op, operand{"y", y, n * c})
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opLogSoftmax, args[0].kind), b.blocksOf(n, 1), 0, args[0].start, args[1].start, whole(n), whole(c))
+	args, err := activations(op, operand{"x", x, n * c})
+	if err != nil {
+		return err
+	}
+	return b.launch(b.kernelOf(opLogSoftmax, args[0].kind), b.blocksOf(n, 1), 0, logs[0].start, args[0].start, whole(n), whole(c))
 }

@@ -20,18 +20,22 @@ func (b *Backend) RoPE(x backend.Buffer, at backend.Index, heads int, table back
 		return err
 	}
 	n, width := len(positions.values), heads*headDim
-	args, err := operands(op, operand{"x", x, n * width}, operand{"table", table, -1})
+	args, err := activations(op, operand{"x", x, n * width})
 	if err != nil {
 		return err
 	}
-	if err := check.Rows(op, positions.values, 0, args[1].n, headDim); err != nil {
+	angles, err := operands(op, operand{"table", table, -1})
+	if err != nil {
+		return err
+	}
+	if err := check.Rows(op, positions.values, 0, angles[0].n, headDim); err != nil {
 		return err
 	}
 	back := 0
 	if inverse {
 		back = 1
 	}
-	return b.launch(b.kernelOf(opRotate, args[0].kind), b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, args[1].start, whole(n), whole(heads), whole(headDim), whole(width), whole(back))
+	return b.launch(b.kernelOf(opRotate, args[0].kind), b.blocksOf(n*width/2, threads), 0, args[0].start, positions.at, angles[0].start, whole(n), whole(heads), whole(headDim), whole(width), whole(back))
 }
 
 // RotateStore implements backend.RotaryStorer.
@@ -51,57 +55,35 @@ func (b *Backend) RotateStore(r backend.Rotary, q, k, v backend.Buffer, cache ba
 		return err
 	}
 	width, kvWidth := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, err := operands(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth},
-		operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)}, operand{"table", r.Table, -1})
+	args, err := activations(op, operand{"k", k, n * kvWidth}, operand{"v", v, n * kvWidth})
+	if err != nil {
+		return err
+	}
+	stored, err := cacheBeside(op, args[0], operand{"the cache's keys", cache.K, -1}, operand{"the cache's values", cache.V, length(cache.K)})
+	if err != nil {
+		return err
+	}
+	table, err := operands(op, operand{"table", r.Table, -1})
 	if err != nil {
 		return err
 	}
 	heads, queries := 0, address(0) // The last layer has keys of rows whose queries nobody wants.
 	if q != nil {
-		own, err := operands(op, operand{"q", q, n * width})
+		own, err := activations(op, operand{"k", k, -1}, operand{"q", q, n * width})
 		if err != nil {
 			return err
 		}
-		heads, queries = s.Heads, own[0].start
+		heads, queries = s.Heads, own[1].start
 	}
-	if err := check.Rows(op, positions.values, 0, args[4].n, s.HeadDim); err != nil {
+	if err := check.Rows(op, positions.values, 0, table[0].n, s.HeadDim); err != nil {
 		return err
 	}
 	const nowhere = -1
-	if err := check.Rows(op, slots.values, nowhere, args[2].n, kvWidth); err != nil {
+	if err := check.Rows(op, slots.values, nowhere, stored[0].n, kvWidth); err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opRotateStore, args[0].kind), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
-		args[2].start, args[3].start, positions.at, slots.at, args[4].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
-}
-
-// widest and widestWide are the largest heads of the attention kernels and of their wide
-// variants.
-const (
-	widest     = 128
-	widestWide = 256
-)
-
-// isWide reports whether heads take the wide variants of the attention kernels, and how
-// many rows by heads a block has then.
-func isWide(op string, s backend.AttentionShape) (yes bool, pairs int, err error) {
-	const narrowPairs, widePairs = 16, 8
-	switch {
-	case s.HeadDim > widestWide:
-		return false, 0, fmt.Errorf("%s: heads of %d elements, which may be %d at most: %w", op, s.HeadDim, widestWide, backend.ErrUnsupported)
-	case s.HeadDim > widest:
-		return true, widePairs, nil
-	default:
-		return false, narrowPairs, nil
-	}
-}
-
-// either returns the variant for wide heads, or the other.
-func either(isWide bool, forWide, other variant) variant {
-	if isWide {
-		return forWide
-	}
-	return other
+	return b.launch(b.kernelBeside(opRotateStore, opRotateStoreNarrow, args[0].kind, stored[0].kind, plain), b.blocksOf(n*(heads+s.KVHeads)*s.HeadDim/2, threads), 0, queries, args[0].start, args[1].start,
+		stored[0].start, stored[1].start, positions.at, slots.at, table[0].start, whole(n), whole(heads), whole(s.KVHeads), whole(s.HeadDim))
 }
 
 // attentionGrid has a block for some rows and some heads of a key-value head.
@@ -134,12 +116,12 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 	if err != nil {
 		return err
 	}
-	wideHeads, pairs, err := isWide(op, s)
+	n, width := len(count.values), s.Heads*s.HeadDim
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
-	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	use, err := attentionFor(op, s, args[:4]...)
 	if err != nil {
 		return err
 	}
@@ -151,7 +133,8 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 		}
 		logs = own[0].start
 	}
-	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), attentionGrid(n, pairs, s), 0, args[0].start, logs, args[1].start, args[2].start, args[3].start,
+	kernel := b.kernelFor(opAttention, args[0].kind, backend.F32, use.rows)
+	return b.launch(kernel, attentionGrid(n, use.pairs, s), kernel.shared, args[0].start, logs, args[1].start, args[2].start, args[3].start,
 		first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
@@ -181,40 +164,54 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	wideHeads, pairs, err := isWide(op, s)
-	if err != nil {
+	if longest, err = check.Most(op, longest, keys.Most); err != nil {
 		return err
 	}
 	n, width := len(count.values), s.Heads*s.HeadDim
-	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	args, err := activations(op, operand{"out", out, n * width}, operand{"q", q, n * width})
 	if err != nil {
 		return err
 	}
-	grid := attentionGrid(n, pairs, s)
-	if chunks := (longest + chunk - 1) / chunk; chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
-		return b.splitAttention(&args, blocks, first, count, n, chunks, wideHeads, keys.BlockSize, s)
+	stored, err := cacheBeside(op, args[0], operand{"k", k, -1}, operand{"v", v, -1})
+	if err != nil {
+		return err
 	}
-	return b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, wide, plain)), grid, 0, args[0].start, args[1].start, args[2].start, args[3].start,
+	use, err := attentionFor(op, s, args[0], args[1], stored[0], stored[1])
+	if err != nil {
+		return err
+	}
+	grid, chunks := attentionGrid(n, use.pairs, s), (longest+chunk-1)/chunk
+	if alone(first.values) || chunks > 1 && grid[0]*grid[1]*grid[2] < b.info.processors {
+		return b.splitAttention(&args, &stored, blocks, first, count, n, max(chunks, 1), use.split, keys.BlockSize, s)
+	}
+	kernel := b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, use.rows)
+	return b.launch(kernel, grid, kernel.shared, args[0].start, args[1].start, stored[0].start, stored[1].start,
 		blocks.at, first.at, count.at, whole(n), whole(keys.BlockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
-// splitAttention divides the keys of rows among blocks: few rows with many keys would
-// leave most of the device idle.
-func (b *Backend) splitAttention(args *resolved, blocks, first, count *list, n, chunks int, wideHeads bool, blockSize int, s backend.AttentionShape) error {
-	const states = 2
+// splitAttention divides the keys of rows among blocks of threads: few rows with many
+// keys would leave most of the device idle. With one chunk there is nothing to combine.
+func (b *Backend) splitAttention(args, stored *resolved, blocks, first, count *list, n, chunks int, use variant, blockSize int, s backend.AttentionShape) error {
+	kernel := b.kernelBeside(opPagedAttention, opPagedAttentionNarrow, args[0].kind, stored[0].kind, use)
+	attend := func(sums, states address) error {
+		return b.launch(kernel, [3]int{n, s.KVHeads, chunks}, kernel.shared, sums, states, args[1].start, stored[0].start, stored[1].start,
+			blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
+	}
+	if chunks == 1 {
+		return attend(args[0].start, 0)
+	}
+	const perState = 2
 	sums := n * s.Heads * chunks * s.HeadDim
-	work, err := b.alloc(backend.F32, sums+n*s.Heads*chunks*states)
+	work, err := b.allocStep(backend.F32, sums+n*s.Heads*chunks*perState)
 	if err != nil {
 		return fmt.Errorf("paged attention: %w", err)
 	}
 	defer b.Free(work)
-	at := work.start + address(backend.F32.Bytes(1, sums))
-	err = b.launch(b.kernelFor(opPagedAttention, args[0].kind, backend.F32, either(wideHeads, splitWide, split)), [3]int{n, s.KVHeads, chunks}, 0, work.start, at, args[1].start, args[2].start, args[3].start,
-		blocks.at, first.at, count.at, whole(n), whole(blockSize), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
-	if err != nil {
+	states := work.start + address(backend.F32.Bytes(1, sums))
+	if err := attend(work.start, states); err != nil {
 		return err
 	}
-	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, combine), [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, at, count.at, whole(n), whole(s.Heads), whole(s.HeadDim), whole(chunks))
+	return b.launch(b.kernelFor(opAttention, args[0].kind, backend.F32, combine), [3]int{n, s.Heads, 1}, 0, args[0].start, work.start, states, count.at, whole(n), whole(s.Heads), whole(s.HeadDim), whole(chunks))
 }
 
 // AttentionBackward implements backend.SequenceOps.
@@ -224,14 +221,17 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	if err != nil {
 		return err
 	}
-	wideHeads, _, err := isWide(op, s)
+	n, width, kvWidth := len(count.values), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	args, err := activations(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
+		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
 	if err != nil {
 		return err
 	}
-	n, width, kvWidth := len(count.values), s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	args, err := operands(op, operand{"dq", dq, n * width}, operand{"dk", dk, rows * kvWidth}, operand{"dv", dv, rows * kvWidth},
-		operand{"dOut", dOut, n * width}, operand{"out", out, n * width}, operand{"lse", lse, n * s.Heads},
-		operand{"q", q, n * width}, operand{"k", k, -1}, operand{"v", v, -1})
+	logs, err := operands(op, operand{"lse", lse, n * s.Heads})
+	if err != nil {
+		return err
+	}
+	use, err := attentionFor(op, s, args[:8]...)
 	if err != nil {
 		return err
 	}
@@ -239,20 +239,22 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dOut, out, lse, q, k, v backend.
 	if err != nil {
 		return err
 	}
-	delta, err := b.alloc(backend.F32, n*s.Heads)
+	delta, err := b.allocStep(backend.F32, n*s.Heads)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer b.Free(delta)
 	at := func(i int) address { return args[i].start }
-	const headsOfBlock, keysOfBlock = 4, 16
-	err = b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofQueriesWide, ofQueries)), [3]int{n, (s.Heads + headsOfBlock - 1) / headsOfBlock, 1}, 0,
-		at(0), delta.start, at(3), at(4), at(5), at(6), at(7), at(8), first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
+	ofQueries, ofKeys := use.gradientGrids(n, rows, s)
+	kernel := b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.queries)
+	err = b.launch(kernel, ofQueries, kernel.shared,
+		at(0), delta.start, at(3), at(4), logs[0].start, at(5), at(6), at(7), first.at, count.at, whole(n), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelFor(opAttentionBack, args[0].kind, backend.F32, either(wideHeads, ofKeysWide, ofKeys)), [3]int{(rows + keysOfBlock - 1) / keysOfBlock, s.KVHeads, 1}, 0,
-		at(1), at(2), at(3), at(5), delta.start, at(6), at(7), at(8), first.at, count.at, rowsOf.at, whole(rows), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
+	kernel = b.kernelFor(opAttentionBack, args[0].kind, backend.F32, use.keys)
+	return b.launch(kernel, ofKeys, kernel.shared,
+		at(1), at(2), at(3), logs[0].start, delta.start, at(5), at(6), at(7), first.at, count.at, rowsOf.at, whole(rows), whole(s.Heads), whole(s.KVHeads), whole(s.HeadDim), double(float64(s.Scale)))
 }
 
 // rowsOf returns which rows may attend to each key: from one to before another. It is

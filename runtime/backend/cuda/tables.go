@@ -44,11 +44,17 @@ func (t *tables) Set(lists ...[]int32) error {
 	}
 	bytes := backend.F32.Bytes(1, total)
 	if t.block == nil || t.block.giver.block.size < bytes {
-		block, err := t.backend.memory.hold(bytes)
+		room := bytes
+		if was := t.block; was != nil {
+			// The old lists are dead, and what reads them is queued before who gets it next.
+			room, t.block = max(bytes, 2*was.giver.block.size), nil
+			was.giver.give()
+		}
+		block, err := t.backend.holdStep(room)
 		if err != nil {
 			return fmt.Errorf("tables of a step: %w", err)
 		}
-		t.block = block // The old one goes when no list has it any more.
+		t.block = block
 	}
 	staged := make([]int32, total)
 	t.lists = make([]list, len(lists))
@@ -63,9 +69,9 @@ func (t *tables) Set(lists ...[]int32) error {
 		return nil
 	}
 	dst, block := t.block.at(), t.block
-	return t.backend.owner.later(func() error {
+	return t.backend.fromHost(func() error {
 		_ = block // Not given back before.
-		return t.backend.copyUp(dst, elements(staged), bytes)
+		return t.backend.owner.copyUp(dst, elements(staged), bytes)
 	})
 }
 
@@ -109,4 +115,16 @@ func indices(op, name string, i backend.Index, want int) (*list, error) {
 }
 
 // NewArena implements backend.Device.
-func (b *Backend) NewArena() backend.Arena { return backend.NewArena(b) }
+func (b *Backend) NewArena() backend.Arena { return backend.NewArena(ofSteps{b}) }
+
+// ofSteps is the memory of steps.
+type ofSteps struct{ *Backend }
+
+// Alloc implements backend.Memory.
+func (s ofSteps) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	buf, err := s.allocStep(t, n)
+	if err != nil {
+		return nil, err
+	}
+	return buf, nil
+}

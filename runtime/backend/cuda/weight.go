@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -70,7 +71,7 @@ func (m *matrix) bytes() int64 { return m.kind.Bytes(m.rows, m.pitch) }
 func (b *Backend) newMatrix(kind backend.DType, rows, columns int) (matrix, error) {
 	m := matrix{kind: kind, rows: rows, columns: columns, pitch: (columns + pitchMultiple - 1) / pitchMultiple * pitchMultiple}
 	var err error
-	m.block, err = b.memory.hold(m.bytes())
+	m.block, err = b.hold(m.bytes())
 	return m, err
 }
 
@@ -128,7 +129,7 @@ func (b *Backend) pack(m *matrix, first, n int, rows address) error {
 // weight returns an operation's weight, or an error when it is another backend's.
 func (b *Backend) weight(op string, w backend.Weight) (*weight, error) {
 	own, ok := w.(*weight)
-	if !ok || own == nil || own.backend != b {
+	if !ok || own == nil || own.backend.device != b.device {
 		return nil, fmt.Errorf("%s: the weight belongs to another backend", op)
 	}
 	return own, nil
@@ -141,7 +142,11 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &own.matrix
+	return b.matrixData(&own.matrix)
+}
+
+// matrixData returns the elements [rows, columns] of a matrix.
+func (b *Backend) matrixData(m *matrix) ([]float32, error) {
 	rows, err := b.firstRows(m.rows)
 	if err != nil {
 		return nil, err
@@ -149,7 +154,7 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 	defer rows.Free()
 	data, err := b.alloc(backend.F32, m.rows*m.columns)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return nil, fmt.Errorf("weight data: %w", err)
 	}
 	if err := b.gather(data, m, &rows.lists[0]); err != nil {
 		return nil, err
@@ -158,7 +163,7 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 }
 
 func (b *Backend) gather(y *buffer, m *matrix, ids *list) error {
-	return b.launch(b.kernelFor(opGather, backend.F32, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
+	return b.launch(b.kernelFor(opGather, y.kind, m.kind, plain), b.blocksOf(len(ids.values)*((m.columns+7)/8), 256), 0,
 		y.start, m.at(), m.scales(), ids.at, whole(len(ids.values)), whole(m.columns), whole(m.pitch))
 }
 
@@ -214,24 +219,34 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	own[0].mu.Lock()
 	own[0].transposed = nil
 	own[0].mu.Unlock()
-	if dst.Type() == backend.Int8 || u.Type() == backend.Int8 || u.Type() != vt.Type() {
-		return b.composeByRows(ctx, own[0], own[1], vt, s)
+	if b.blas != nil || dst.Type() == backend.Int8 || u.Type() == backend.Int8 || u.Type() != vt.Type() {
+		return b.composeByRows(ctx, own[0], own[1], own[2], s)
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
+	if b.twins.composing >= whereAlone && left.kind == backend.BF16 {
+		if err := b.composeByGroups(to, left, right, scale[0].start); !errors.Is(err, backend.ErrDeviceMemory) {
+			return err
+		}
+	}
+	return b.composeByWarps(to, left, right, scale[0].start)
+}
+
+// composeByWarps writes to = U·diag(s)·Vᵀ of factors of one type.
+func (b *Backend) composeByWarps(to, u, vt *matrix, s address) error {
 	tile := 64
-	if u.Type() == backend.BF16 {
+	if u.kind == backend.BF16 {
 		tile = 128
 	}
-	to, left, right := &own[0].matrix, &own[1].matrix, &own[2].matrix
-	return b.launch(b.kernelFor(opCompose, to.kind, left.kind, plain), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
-		to.at(), left.at(), right.at(), scale[0].start, whole(to.rows), whole(left.columns), whole(to.columns), whole(to.pitch), whole(left.pitch), whole(right.pitch))
+	return b.launch(b.kernelFor(opCompose, to.kind, u.kind, plain), [3]int{(to.pitch + tile - 1) / tile, (to.rows + tile - 1) / tile, 1}, 0,
+		to.at(), u.at(), vt.at(), s, whole(to.rows), whole(u.columns), whole(to.columns), whole(to.pitch), whole(u.pitch), whole(vt.pitch))
 }
 
 // composeByRows composes by products: U's rows, scaled, are multiplied with V as the
-// backward product with Vᵀ does it, and packed.
-func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.Weight, s backend.Buffer) error {
+// backward product with Vᵀ does it, and packed; or cuBLAS writes the product in place.
+func (b *Backend) composeByRows(ctx context.Context, dst, u, vt *weight, s backend.Buffer) error {
 	const op = "compose"
 	// So many rows at a time that what is computed in float32 stays small.
 	const most = 16 << 20
@@ -242,11 +257,18 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer b.Free(left)
-	w, err := b.alloc(backend.F32, rows*in)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
+	w, inPlace := &buffer{}, b.composesInto(dst, u, vt)
+	if !inPlace {
+		if w, err = b.alloc(backend.F32, rows*in); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		defer b.Free(w)
 	}
-	defer b.Free(w)
+	scales, err := operands(op, operand{"s", s, rank})
+	if err != nil {
+		return err
+	}
+	scale := scales[0].start
 	lists, err := b.firstRows(out)
 	if err != nil {
 		return err
@@ -262,6 +284,12 @@ func (b *Backend) composeByRows(ctx context.Context, dst, u *weight, vt backend.
 		us.n, ws.n = n*rank, n*in
 		if err := b.gather(&us, &u.matrix, ids); err != nil {
 			return err
+		}
+		if inPlace {
+			if err := b.composeRows(&dst.matrix, first, n, &us, vt, scale); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+			continue
 		}
 		if err := b.MatMulBackward(n, backend.Product{Y: &ws, X: &us, W: vt, Scales: &backend.Scales{Bank: s}}); err != nil {
 			return err

@@ -14,6 +14,16 @@ import (
 type Options struct {
 	// Threads that a backend on the processor computes with; 0 means all processors.
 	Threads int
+	// CuBLAS and CuSOLVER say what those libraries compute; only the backend cuda has them.
+	CuBLAS, CuSOLVER backend.LibraryUse
+}
+
+// withoutLibraries refuses libraries that a backend has not.
+func (o Options) withoutLibraries() error {
+	if !o.CuBLAS.Asked() && !o.CuSOLVER.Asked() {
+		return nil
+	}
+	return fmt.Errorf("%w: cuBLAS and cuSOLVER are for the backend cuda; run t2-cuda with it, or ask for neither", backend.ErrLibrary)
 }
 
 // entry is a backend that this binary has.
@@ -23,7 +33,12 @@ type entry struct {
 }
 
 var entries = append([]entry{
-	{"cpu", func(o Options) (backend.Backend, error) { return cpu.New(o.Threads) }},
+	{"cpu", func(o Options) (backend.Backend, error) {
+		if err := o.withoutLibraries(); err != nil {
+			return nil, err
+		}
+		return cpu.New(o.Threads)
+	}},
 }, devices...)
 
 // Names lists the backends; the first is the default.
@@ -37,7 +52,8 @@ func Names() []string {
 
 // Open opens the backend of this name, in any case; an empty one means the
 // default: a device's, in a binary that has one, else the processor's. Its errors
-// wrap backend.ErrUnknown where this binary has no such backend.
+// wrap backend.ErrUnknown where this binary has no such backend, and backend.ErrLibrary
+// where it cannot use a library that the options ask for.
 func Open(name string, o Options) (backend.Backend, error) {
 	names := Names()
 	if name == "" {

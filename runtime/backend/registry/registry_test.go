@@ -43,3 +43,23 @@ func TestWhatThisBinaryHasNotIsSaid(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The processor has no library of a GPU: who insists on one is told, and who takes it
+// where it is there computes without.
+func TestTheProcessorHasNoLibraryOfAGPU(t *testing.T) {
+	for use, refused := range map[backend.LibraryUse]bool{
+		backend.LibraryNever: false, backend.LibraryAuto: false, backend.LibraryTraining: true, backend.LibraryAlways: true, "": false,
+	} {
+		for _, o := range []registry.Options{{Threads: 1, CuBLAS: use}, {Threads: 1, CuSOLVER: use}} {
+			be, err := registry.Open("cpu", o)
+			if refused != errors.Is(err, backend.ErrLibrary) || !refused && err != nil {
+				t.Errorf("%+v: error %v", o, err)
+			}
+			if err == nil {
+				if err := be.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}

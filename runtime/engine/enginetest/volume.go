@@ -187,13 +187,13 @@ func (v *Volume) ExpertDir(t testing.TB, digest string) string {
 }
 
 // Load opens the model on a backend of its own, which ends with the test.
-func (v *Volume) Load(t testing.TB) (*model.Model, *expert.Decomposition, *tokenizer.Tokenizer) {
+func (v *Volume) Load(t testing.TB, options ...model.Option) (*model.Model, *expert.Decomposition, *tokenizer.Tokenizer) {
 	t.Helper()
 	be := registrytest.Open(t, 2)
 	ck, err := checkpoint.OpenDir(v.ModelDir)
 	check(t, err)
 	defer func() { check(t, ck.Close()) }()
-	m, err := model.Load(t.Context(), be, ck)
+	m, err := model.Load(t.Context(), be, ck, options...)
 	check(t, err)
 	d, err := expert.OpenDecomposition(v.DecompositionDir)
 	check(t, err)

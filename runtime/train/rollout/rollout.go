@@ -30,6 +30,11 @@ type Options struct {
 	// CacheBytes bounds the key-value cache (one sequence is always allowed); 0
 	// means DefaultCacheBytes.
 	CacheBytes int64
+	// Compose and Factors make the weights of the questions' mixtures (see package
+	// engine), of which so many are kept; without them there are the base's alone.
+	Compose  func(context.Context, engine.Mixture) (*model.Model, error)
+	Factors  engine.Factors
+	Mixtures int
 }
 
 // Defaults of Options.
@@ -45,6 +50,8 @@ type Answer struct {
 	Tokens []int32
 	// Stopped says that a stop token ended the answer; else a bound did.
 	Stopped bool
+	// LogLikelihood is Σ log p of the tokens but a stop token, where it was asked for.
+	LogLikelihood float64
 }
 
 // Text returns the tokens without the stop token.
@@ -61,40 +68,89 @@ func Generate(ctx context.Context, m *model.Model, prompts [][]int32, sampler fu
 	if len(prompts) == 0 {
 		return nil, nil
 	}
+	if o.Sequences == 0 {
+		o.Sequences = DefaultSequences
+	}
+	// Room for all at once, if the bound allows it.
+	o.Sequences = min(o.Sequences, len(prompts))
+	s, err := Start(ctx, m, prompts, o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	questions := make([]Question, len(prompts))
+	for i, prompt := range prompts {
+		questions[i] = Question{Prompt: prompt, Sampler: sampler(i)}
+	}
+	return s.Answer(ctx, questions)
+}
+
+// Question is a prompt, and what answers it.
+type Question struct {
+	Prompt  []int32
+	Sampler *sample.Sampler
+	// Mixture are the weights; the zero value is the base's.
+	Mixture engine.Mixture
+	// LogLikelihood asks for that of the answer.
+	LogLikelihood bool
+}
+
+// Session is a model that answers questions until it is closed, each with the weights
+// that the question names.
+type Session struct {
+	engine  *engine.Engine
+	longest int // Tokens of a prompt and its answer together.
+	most    int // Tokens of an answer.
+}
+
+// Start begins a session for questions none of which has a longer prompt than these.
+func Start(ctx context.Context, m *model.Model, prompts [][]int32, o Options) (*Session, error) {
 	longest, err := o.check(m, prompts)
 	if err != nil {
 		return nil, err
 	}
-	// Room for all at once, if the bound allows it, and for one in any case.
-	batch, perSequence := min(o.Sequences, len(prompts)), model.Blocks(longest)*model.BlockSize
-	room := min(int64(batch*perSequence), o.CacheBytes/m.CacheTokenBytes())
+	// Room for all that may be computed together, if the bound allows it, and for one in
+	// any case.
+	perSequence := model.Blocks(longest) * model.BlockSize
+	room := min(int64(o.Sequences*perSequence), o.CacheBytes/m.CacheTokenBytes())
 	e, err := engine.New(ctx, engine.Options{
-		Base: m, StopTokens: o.Stop,
-		ContextLength: longest, MaxBatch: batch, MaxWaiting: len(prompts), StepTokens: o.StepTokens,
-		CacheTokens: max(int(room), perSequence),
+		Base: m, StopTokens: o.Stop, Compose: o.Compose, Factors: o.Factors,
+		ContextLength: longest, MaxBatch: o.Sequences, MaxWaiting: maxWaiting, StepTokens: o.StepTokens,
+		CacheTokens: max(int(room), perSequence), MaxComposed: o.Mixtures,
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer e.Close()
-	answers := make([]Answer, len(prompts))
+	return &Session{engine: e, longest: longest, most: o.MaxNewTokens}, nil
+}
+
+// maxWaiting bounds the questions of one call of Answer that wait for their turn.
+const maxWaiting = 1 << 20
+
+// Prepare makes what the mixtures of a set need, and takes it into use.
+func (s *Session) Prepare(ctx context.Context, set engine.Set) error {
+	if err := s.engine.Prepare(ctx, set); err != nil {
+		return err
+	}
+	s.engine.Retain(set)
+	return nil
+}
+
+// Stats are those of the session's engine.
+func (s *Session) Stats() engine.Stats { return s.engine.Stats() }
+
+// Close ends the session.
+func (s *Session) Close() { s.engine.Close() }
+
+// Answer answers questions, all of them together.
+func (s *Session) Answer(ctx context.Context, questions []Question) ([]Answer, error) {
+	answers := make([]Answer, len(questions))
 	all, ctx := errgroup.WithContext(ctx)
-	for i, prompt := range prompts {
+	for i, q := range questions {
 		all.Go(func() error {
-			a := &answers[i]
-			result, err := e.Generate(ctx, engine.Request{
-				Prompt: prompt, MaxTokens: min(o.MaxNewTokens, longest-len(prompt)), Sampler: sampler(i), Logprobs: -1,
-			}, func(d engine.Delta) error {
-				if d.Token >= 0 {
-					a.Tokens = append(a.Tokens, d.Token)
-				}
-				return nil
-			})
-			if err != nil {
+			var err error
+			if answers[i], err = s.one(ctx, q); err != nil {
 				return fmt.Errorf("answer %d: %w", i, err)
-			}
-			if result.StopToken >= 0 {
-				a.Tokens, a.Stopped = append(a.Tokens, result.StopToken), true
 			}
 			return nil
 		})
@@ -103,6 +159,31 @@ func Generate(ctx context.Context, m *model.Model, prompts [][]int32, sampler fu
 		return nil, err
 	}
 	return answers, nil
+}
+
+func (s *Session) one(ctx context.Context, q Question) (a Answer, err error) {
+	r := engine.Request{
+		Mixture: q.Mixture, Prompt: q.Prompt, MaxTokens: min(s.most, s.longest-len(q.Prompt)), Sampler: q.Sampler, Logprobs: -1,
+	}
+	if q.LogLikelihood {
+		r.Logprobs = 0
+	}
+	result, err := s.engine.Generate(ctx, r, func(d engine.Delta) error {
+		if d.Token >= 0 {
+			a.Tokens = append(a.Tokens, d.Token)
+			if d.Logprob != nil {
+				a.LogLikelihood += d.Logprob.Value
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return a, err
+	}
+	if result.StopToken >= 0 {
+		a.Tokens, a.Stopped = append(a.Tokens, result.StopToken), true
+	}
+	return a, nil
 }
 
 // check sets the defaults and returns the tokens of the longest prompt and its

@@ -140,6 +140,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotStatus
     - name: observedGeneration
       type:
         scalar: numeric
@@ -395,6 +398,27 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
+  map:
+    fields:
+    - name: population
+      type:
+        scalar: numeric
+      default: 32
+    - name: rank
+      type:
+        scalar: numeric
+      default: 64
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
+    - name: sigma
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.2"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
@@ -533,6 +557,132 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.FallbackType
 - name: com.github.transformersquared.operator.api.v1alpha1.FallbackType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotProgress
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: bestScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: estimatedRemainingSeconds
+      type:
+        scalar: numeric
+    - name: generation
+      type:
+        scalar: numeric
+    - name: generations
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+    - name: uniformScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotStatus
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: decompositionDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: durationSeconds
+      type:
+        scalar: numeric
+    - name: evaluations
+      type:
+        scalar: numeric
+    - name: examples
+      type:
+        scalar: numeric
+    - name: examplesDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: generations
+      type:
+        scalar: numeric
+    - name: progress
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotProgress
+    - name: recipe
+      type:
+        scalar: string
+    - name: runID
+      type:
+        scalar: string
+    - name: runs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: uniformScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: weights
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotWeight
+          elementRelationship: associative
+          keys:
+          - name
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotStrategy
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: generations
+      type:
+        scalar: numeric
+      default: 10
+    - name: maxNewTokens
+      type:
+        scalar: numeric
+      default: 512
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: seed
+      type:
+        scalar: numeric
+    - name: weights
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotWeights
+      default: PerExpert
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotWeight
+  map:
+    fields:
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: layers
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+          elementRelationship: atomic
+    - name: name
+      type:
+        scalar: string
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: weight
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+- name: com.github.transformersquared.operator.api.v1alpha1.FewShotWeights
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Form
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.GPU
@@ -637,6 +787,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
   map:
     fields:
+    - name: evolution
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
     - name: nextToken
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -1186,6 +1339,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: fallback
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Fallback
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotStrategy
     - name: prompt
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
@@ -1194,6 +1350,8 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.StrategyType
       default: Prompt
 - name: com.github.transformersquared.operator.api.v1alpha1.StrategyType
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
   map:
@@ -1252,7 +1410,7 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset
     - name: dtype
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.DType
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
       default: F32
     - name: gpu
       type:

@@ -1,6 +1,7 @@
 // cp.async: bytes reach shared memory when the thread waits for them, not before, so
 // that a kernel that forgets to wait reads what was there.
 #include "access.h"
+#include "hopper.h"
 #include "shared.h"
 
 namespace softcuda {
@@ -63,8 +64,9 @@ int copy(Warp& w, const Inst& i) {
   return kNext;
 }
 
-// arrive performs the copies of the lanes of m that belong to groups before `until`.
-int arrive(Warp& w, uint32_t m, const uint32_t* until) {
+}  // namespace
+
+int copies_of(Warp& w, uint32_t m, const uint32_t* until) {
   size_t kept = 0;
   for (AsyncCopy* c : w.copies) {
     uint32_t now = 0;
@@ -98,6 +100,8 @@ int arrive(Warp& w, uint32_t m, const uint32_t* until) {
   return kNext;
 }
 
+namespace {
+
 int commit(Warp& w, const Inst&) {
   each_lane(w.mask, [&](int l) { w.copy_group[l]++; });
   return kNext;
@@ -107,18 +111,20 @@ int wait_group(Warp& w, const Inst& i) {
   uint32_t until[32];
   auto rest = static_cast<uint32_t>(i.imm);
   for (int l = 0; l < 32; l++) until[l] = w.copy_group[l] > rest ? w.copy_group[l] - rest : 0;
-  return arrive(w, w.mask, until);
+  return copies_of(w, w.mask, until);
 }
 
 int wait_all(Warp& w, const Inst&) {
   uint32_t until[32];
   for (int l = 0; l < 32; l++) until[l] = ++w.copy_group[l];
-  return arrive(w, w.mask, until);
+  return copies_of(w, w.mask, until);
 }
 
 void cp(Decoder& d) {
-  if (d.one_of({"bulk", "reduce"}) >= 0) d.fail("bulk copies are not supported; they need a twin for compute_80");
+  if (d.has("reduce")) d.fail("bulk reductions are not supported");
   if (!d.has("async")) d.fail("cp without .async");
+  if (d.has("bulk")) return bulk_copy(d);
+  if (d.has("mbarrier")) return copies_arrive(d);
   if (d.has("commit_group")) {
     d.want(0);
     d.put(commit, 0);
@@ -134,7 +140,6 @@ void cp(Decoder& d) {
     d.put(wait_all, 0);
     return;
   }
-  if (d.has("mbarrier")) d.fail("mbarrier is not supported");
   int cache = d.one_of({"ca", "cg"});
   if (cache < 0 || !(d.has("shared") || d.has("shared::cta")) || !d.has("global")) d.fail("cp.async wants .ca or .cg and .shared.global");
   bool hinted = false;

@@ -87,6 +87,7 @@ struct Code {
   int granule_shift = 2;    // race check: log2 of the bytes a record stands for
   bool named_barriers = false;
   bool shared_atomics = false;
+  bool async_proxy = false;  // bulk copies or wgmma: see hopper.h
 };
 
 struct Module {
@@ -119,6 +120,13 @@ struct AsyncCopy {
   uint64_t src[32];
 };
 
+// Reads of shared memory by products (wgmma) that are not waited for yet.
+struct AsyncRead {
+  uint32_t group;
+  int32_t inst;   // for messages
+  uint32_t at;    // 16 bytes
+};
+
 struct Block;
 
 struct Warp {
@@ -141,6 +149,8 @@ struct Warp {
   std::vector<AsyncCopy*> copies, spare_copies;  // begun, and to be used again
   std::vector<std::unique_ptr<AsyncCopy>> all_copies;
   uint32_t copy_group[32] = {};
+  std::vector<AsyncRead> reads;
+  uint32_t read_group = 0;
   enum State : uint8_t { ready, waiting, done } state = ready;
   int barrier = -1;          // the one it waits at
   uint8_t red_kind = 0;      // of bar.red: what the barrier gives it,
@@ -170,6 +180,29 @@ struct Barrier {
 };
 
 constexpr int kBarriers = 16;
+constexpr int kClocks = 33;  // of 32 warps, and of bulk copies
+
+// MemoryBarrier is an mbarrier object, which lies in shared memory for the kernel.
+struct MemoryBarrier {
+  uint32_t expected = 0;       // arrivals of each phase
+  uint32_t pending = 0;        // of the current one
+  int64_t bytes = 0;           // that it still waits for
+  uint32_t phase = 0;
+  uint32_t now[kClocks] = {};  // what is ordered before the end of the current phase,
+  uint32_t past[kClocks] = {}; // and before that of the one before
+};
+
+// BulkCopy is a cp.async.bulk that was begun, or an arrival that follows copies of a
+// lane (cp.async.mbarrier.arrive). It happens when somebody asks its barrier.
+struct BulkCopy {
+  uint32_t barrier;
+  uint32_t to = 0, bytes = 0;  // bytes 0: an arrival
+  uint64_t from = 0;
+  int warp = 0, lane = 0;
+  int32_t inst = 0;
+  uint32_t tick = 0;           // when it was begun; of an arrival, the group of copies
+};
+
 // Backward branches that a warp takes before the others of its block have a turn.
 constexpr uint32_t kTurn = 1 << 14;
 
@@ -188,7 +221,10 @@ struct Block {
   // Race check: last writer and last readers of each granule; see shared.h.
   std::vector<uint32_t> writer, reader, atomic;  // atomic: the writer, where it was an atomic operation
   uint32_t tick = 1;
-  uint32_t seen[32][32] = {};     // seen[w][v]: v's accesses before this tick are ordered before w's next
+  uint32_t seen[32][kClocks] = {};  // seen[w][v]: v's accesses before this tick are ordered before w's next
+  uint32_t fenced[32][32] = {};     // fenced[w][v]: v's accesses before this tick are visible to w's asynchronous ones
+  std::map<uint32_t, MemoryBarrier> memory_barriers;  // by offset in shared memory
+  std::vector<BulkCopy> bulk_copies;
   Barrier barriers[kBarriers];
   std::vector<Warp> warps;
   Counters counters;

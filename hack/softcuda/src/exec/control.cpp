@@ -4,6 +4,7 @@
 // post-dominator of the branch. The top frame of the stack is the one that runs; a
 // frame's pc is where it goes on when it becomes the top.
 #include "decode.h"
+#include "hopper.h"
 
 namespace softcuda {
 
@@ -181,6 +182,13 @@ void nop(Decoder& d) {
 // Order among threads is that of execution here, so fences have nothing to do; the
 // race check does not take them for barriers.
 void fence(Decoder& d) {
+  if (d.has("proxy")) return proxy_fence(d);
+  if (d.has("mbarrier_init")) {  // There are no clusters: nothing to order it for.
+    if (!d.has("release") || !d.has("cluster")) d.fail("fence.mbarrier_init wants .release.cluster");
+    d.want(0);
+    d.put(handle_nop, 0);
+    return;
+  }
   d.one_of({"sc", "acq_rel"});
   if (d.one_of({"gl", "sys", "cta", "gpu", "cluster"}) < 0) d.fail("a fence lacks its scope");
   d.want(0);

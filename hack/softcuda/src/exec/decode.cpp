@@ -17,7 +17,7 @@ const std::unordered_map<std::string_view, void (*)(Decoder&)>& operations() {
   static const auto* all = [] {
     auto* m = new std::unordered_map<std::string_view, void (*)(Decoder&)>;
     for (const OpEntry* t : {kMoveOps, kIntegerOps, kLogicOps, kFloatOps, kHalfOps, kConvertOps, kCompareOps, kMemoryOps, kAtomicOps,
-                             kAsyncOps, kWarpOps, kMatrixOps, kControlOps})
+                             kAsyncOps, kWarpOps, kMatrixOps, kBarrierOps, kGroupOps, kControlOps})
       for (; !t->name.empty(); t++) m->emplace(t->name, t->decode);
     return m;
   }();

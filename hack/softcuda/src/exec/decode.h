@@ -87,6 +87,9 @@ class Decoder {
   // Control.
   enum class Flow : uint8_t { next, branch, table, exit };
   void flow(Flow f) { meta_.back().flow = f; }
+  // group_step says what the last instruction is to wgmma's rules about registers.
+  enum class Group : uint8_t { none, fence, product, commit, wait };
+  void group_step(Group g) { meta_.back().group = g, has_groups_ = true; }
   void branch_to(std::string_view label, int scope);  // target of the last instruction
   void table_of(std::string_view label, int scope);
   void call();
@@ -99,6 +102,7 @@ class Decoder {
     Flow flow = Flow::next;
     bool reads_d = false;
     bool writes_d = true;
+    Group group = Group::none;
     uint16_t more = 0, more_outs = 0;
   };
   struct Fixup {
@@ -146,6 +150,7 @@ class Decoder {
   std::vector<Instance> instances_;
   int instance_ = 0;
   int depth_ = 0;
+  bool has_groups_ = false;
   std::vector<Fixup> fixups_;
   struct Widen {
     Ref to, from;
@@ -162,7 +167,7 @@ struct OpEntry {
 
 // The tables of the files of instructions, each ended by an empty name.
 extern const OpEntry kMoveOps[], kIntegerOps[], kLogicOps[], kFloatOps[], kHalfOps[], kConvertOps[], kCompareOps[],
-    kMemoryOps[], kAtomicOps[], kAsyncOps[], kWarpOps[], kMatrixOps[], kControlOps[];
+    kMemoryOps[], kAtomicOps[], kAsyncOps[], kWarpOps[], kMatrixOps[], kBarrierOps[], kGroupOps[], kControlOps[];
 
 // Control flow, in control.cpp.
 int handle_branch(Warp&, const Inst&);

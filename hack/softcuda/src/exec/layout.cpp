@@ -9,6 +9,7 @@ using Flow = Decoder::Flow;
 
 void Layout::run() {
   find_blocks();
+  if (d_.has_groups_) check_groups();
   find_joins();
   insert_joins();
   find_blocks();

@@ -31,6 +31,7 @@ class Layout {
   void find_blocks();
   void find_joins();
   void insert_joins();
+  void check_groups();  // in groups.cpp
   void find_intervals();
   void place_registers();
   template <class F>

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "code.h"
+#include "hopper.h"
 
 namespace softcuda {
 
@@ -162,7 +163,12 @@ void Runner::prepare(const Launch& launch, uint64_t index) {
   b.reader.assign(granules, 0);
   b.atomic.assign(code.shared_atomics ? granules : 0, 0);
   b.tick = 1;
-  for (int w = 0; w < b.warp_count; w++) std::fill(b.seen[w], b.seen[w] + 32, 1);
+  for (int w = 0; w < b.warp_count; w++) {
+    std::fill(b.seen[w], b.seen[w] + kClocks, 1);
+    std::fill(b.fenced[w], b.fenced[w] + 32, 0);
+  }
+  b.memory_barriers.clear();
+  b.bulk_copies.clear();
   std::fill(std::begin(b.barriers), std::end(b.barriers), Barrier{});
   b.local_bytes = static_cast<uint32_t>((code.info.local_bytes + 15) / 16 * 16);
   size_t local = size_t{b.local_bytes} * static_cast<size_t>(b.warp_count) * 32;
@@ -202,6 +208,8 @@ void Runner::prepare_warp(Warp& w, int id) {
   w.spare_copies.insert(w.spare_copies.end(), w.copies.begin(), w.copies.end());
   w.copies.clear();
   memset(w.copy_group, 0, sizeof w.copy_group);
+  w.reads.clear();
+  w.read_group = 0;
   w.state = Warp::ready;
   w.barrier = -1;
   w.preds[0] = ~0u;
@@ -268,6 +276,7 @@ bool Runner::run(const Launch& launch, uint64_t index, Fault* f, Counters* count
       ok = false;
     }
   }
+  if (ok && launch.code->async_proxy) ok = async_end(block_) == kNext;
   for (int k = 0; k < block_.warp_count; k++) block_.counters.instructions += block_.warps[static_cast<size_t>(k)].count;
   counters->add(block_.counters);
   return ok;

@@ -19,6 +19,7 @@ bool ordered(const Warp& w, uint32_t record, uint32_t me) {
 
 std::string name(const Block& b, uint32_t who) {
   if (who == kManyWarps) return "threads of several warps";
+  if (who == kBulk) return "a bulk copy that nobody has waited for";
   if (who >= kManyLanes) return "several threads of warp " + std::to_string(who - kManyLanes);
   unsigned t = who - 1;
   return "thread (" + std::to_string(t % b.dim.x) + "," + std::to_string(t / b.dim.x % b.dim.y) + "," + std::to_string(t / b.dim.x / b.dim.y) + ")";
@@ -364,7 +365,53 @@ void count_conflicts(Warp& w, const uint32_t* at, uint32_t m, unsigned bytes) {
   }
 }
 
-namespace {
+int shared_fresh(Warp& w, const Inst& i, uint32_t at, bool record) {
+  Block& b = *w.block;
+  int shift = b.code->granule_shift, lane = __builtin_ctz(w.active);
+  uint32_t me = kManyLanes + static_cast<uint32_t>(w.id);
+  if (outside(b, at, 16)) return bounds(w, i, lane, at, 16);
+  for (uint32_t g = at >> shift, end = (at + 16) >> shift; g < end; g++) {
+    uint32_t written = b.writer[g], who = written & kWhoMask;
+    if (written == 0) return unwritten(w, i, lane, g << shift);
+    // A lane of this warp is ordered by what made the warp one: wgmma is for all of it.
+    bool ours = who < kManyLanes && (who - 1) >> 5 == static_cast<uint32_t>(w.id);
+    if (!ours && !ordered(w, written, me)) return race(w, i, lane, g << shift, "asynchronous read", written, "write");
+    if (who < kManyLanes) {
+      uint32_t v = (who - 1) >> 5, tick = written >> kWhoBits;
+      if (tick >= b.fenced[v][v] && tick >= b.fenced[w.id][v])
+        return fault(w, i, lane, g << shift, "proxy", kErrorLaunchFailed,
+                     "asynchronous read of shared memory at byte " + std::to_string(g << shift) + ", which " + name(b, who) +
+                         " wrote as threads do: no fence.proxy.async between");
+    }
+    if (record) b.reader[g] = with_reader(w, b.reader[g], me);
+  }
+  return kNext;
+}
+
+int shared_free(Warp& w, const Inst& i, int lane, uint32_t at, uint32_t bytes) {
+  Block& b = *w.block;
+  int shift = b.code->granule_shift;
+  uint32_t me = who_is(w, lane), cut = w.floor << kWhoBits;
+  if (at % 16 || at > b.shared_bytes || bytes > b.shared_bytes - at) return at % 16 ? bounds(w, i, lane, at, 16) : bounds(w, i, lane, at, bytes);
+  for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) {
+    if (b.writer[g] < cut && b.reader[g] < cut) continue;
+    if (!ordered(w, b.writer[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.writer[g], "write");
+    if (!ordered(w, b.reader[g], me)) return race(w, i, lane, g << shift, "asynchronous write", b.reader[g], "read");
+  }
+  return kNext;
+}
+
+int shared_arrives(Warp& w, const Inst& i, int lane, uint32_t at, uint32_t bytes, uint32_t tick) {
+  Block& b = *w.block;
+  int shift = b.code->granule_shift;
+  uint32_t since = tick << kWhoBits, record = b.tick << kWhoBits | kBulk;
+  for (uint32_t g = at >> shift, end = (at + bytes) >> shift; g < end; g++) {
+    if (b.writer[g] >= since) return race(w, i, lane, g << shift, "asynchronous write", b.writer[g], "write");
+    if (b.reader[g] >= since) return race(w, i, lane, g << shift, "asynchronous write", b.reader[g], "read");
+    b.writer[g] = record;
+  }
+  return kNext;
+}
 
 void next_tick(Block& b) {
   if (++b.tick < kLastTick) return;
@@ -374,13 +421,22 @@ void next_tick(Block& b) {
   std::fill(b.atomic.begin(), b.atomic.end(), 0);
   b.tick = 2;
   for (int v = 0; v < b.warp_count; v++) {
-    std::fill(b.seen[v], b.seen[v] + 32, 2);
+    std::fill(b.seen[v], b.seen[v] + kClocks, 2);
+    std::fill(b.fenced[v], b.fenced[v] + 32, 2);
     b.warps[static_cast<size_t>(v)].floor = 2;
   }
+  for (auto& [at, m] : b.memory_barriers)
+    for (int k = 0; k < kClocks; k++) m.now[k] = std::min(m.now[k], 2u), m.past[k] = std::min(m.past[k], 2u);
+  for (auto& c : b.bulk_copies)
+    if (c.bytes) c.tick = 2;
 }
 
+namespace {
+
 void set_floor(Block& b, int warp) {
-  b.warps[static_cast<size_t>(warp)].floor = *std::min_element(b.seen[warp], b.seen[warp] + b.warp_count);
+  uint32_t floor = *std::min_element(b.seen[warp], b.seen[warp] + b.warp_count);
+  if (b.code->async_proxy) floor = std::min(floor, b.seen[warp][kClocks - 1]);
+  b.warps[static_cast<size_t>(warp)].floor = floor;
 }
 
 }  // namespace
@@ -394,16 +450,29 @@ void order_warp(Warp& w) {
 void order_warps(Block& b, uint32_t warps) {
   next_tick(b);
   // What any of them has seen, all have seen now.
-  uint32_t all[32];
-  std::fill(all, all + 32, 0);
+  uint32_t all[kClocks];
+  std::fill(all, all + kClocks, 0);
   each_lane(warps, [&](int v) {
-    for (int k = 0; k < b.warp_count; k++) all[k] = std::max(all[k], b.seen[v][k]);
+    for (int k = 0; k < kClocks; k++) all[k] = std::max(all[k], b.seen[v][k]);
   });
   each_lane(warps, [&](int v) { all[v] = b.tick; });
   each_lane(warps, [&](int v) {
-    std::copy(all, all + 32, b.seen[v]);
+    std::copy(all, all + kClocks, b.seen[v]);
     set_floor(b, v);
   });
+}
+
+void release(Warp& w, uint32_t* clocks) {
+  Block& b = *w.block;
+  next_tick(b);
+  for (int k = 0; k < kClocks; k++) clocks[k] = std::max(clocks[k], b.seen[w.id][k]);
+  clocks[w.id] = b.tick;
+}
+
+void acquire(Warp& w, const uint32_t* clocks) {
+  Block& b = *w.block;
+  for (int k = 0; k < kClocks; k++) b.seen[w.id][k] = std::max(b.seen[w.id][k], clocks[k]);
+  set_floor(b, w.id);
 }
 
 }  // namespace softcuda

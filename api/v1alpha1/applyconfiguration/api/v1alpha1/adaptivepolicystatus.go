@@ -46,6 +46,9 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	// once a minute: what is chosen for each request is in the responses and in the
 	// log of the pods.
 	Adaptation *AdaptationStatusApplyConfiguration `json:"adaptation,omitempty"`
+	// fewShot is what the search of strategy FewShot found, and how far it is. Before it
+	// has found anything the base model answers.
+	FewShot *FewShotStatusApplyConfiguration `json:"fewShot,omitempty"`
 	// podCounts counts the pods by what they serve.
 	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
 	// classifier is what pass 1 runs with, of strategy Classifier.
@@ -175,6 +178,14 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithExperts(values ...*PolicyEx
 // If called multiple times, the Adaptation field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithAdaptation(value *AdaptationStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.Adaptation = value
+	return b
+}
+
+// WithFewShot sets the FewShot field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FewShot field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithFewShot(value *FewShotStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	b.FewShot = value
 	return b
 }
 

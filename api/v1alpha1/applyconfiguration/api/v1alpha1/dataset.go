@@ -12,7 +12,7 @@ import (
 // Dataset is a file of JSON objects, one a line or in one array, compressed by
 // gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
 type DatasetApplyConfiguration struct {
-	// configMap holds the file under a key. A change of its content trains again.
+	// configMap holds the file under a key. A change of its content trains, or searches, again.
 	// Exactly one of configMap, persistentVolumeClaim and http is given.
 	ConfigMap *ConfigMapKeyRefApplyConfiguration `json:"configMap,omitempty"`
 	// persistentVolumeClaim holds the file. A change of its content is noticed only

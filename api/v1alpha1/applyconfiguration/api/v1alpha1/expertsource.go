@@ -12,13 +12,14 @@ import (
 // ExpertSource is where a finished expert comes from: exactly one of http and
 // persistentVolumeClaim.
 type ExpertSourceApplyConfiguration struct {
-	// http is the address of the expert's .safetensors file or of a .tar, .tar.gz or
-	// .tgz archive of its folder. Exactly one of http and persistentVolumeClaim is
-	// given.
+	// http is the address of the expert's .safetensors file, of a .tar, .tar.gz or
+	// .tgz archive of its folder, or of a .pt file that the paper's reference
+	// implementation saved. Exactly one of http and persistentVolumeClaim is given.
 	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
 	// persistentVolumeClaim holds the expert's file or folder.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the expert must have; it is verified before anything is served.
+	// digest is what the expert, or its one file, must have; it is verified before
+	// anything is served.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
 }
 

@@ -14,12 +14,16 @@ import (
 type ObjectiveApplyConfiguration struct {
 	// type of the objective. Reinforce is the expected reward of the model's own
 	// answers, less a penalty for leaving the base model. NextToken is the likelihood of
-	// the answers that the data set gives, a mean over their tokens.
+	// the answers that the data set gives, a mean over their tokens. Evolution is the
+	// reward of the model's own answers, too, but searched for by inference alone: there is
+	// no backward pass, which takes less memory; of method SVF.
 	Type *apiv1alpha1.ObjectiveType `json:"type,omitempty"`
 	// reinforce configures type Reinforce, which needs it.
 	Reinforce *ReinforceObjectiveApplyConfiguration `json:"reinforce,omitempty"`
 	// nextToken configures type NextToken, which needs it.
 	NextToken *NextTokenObjectiveApplyConfiguration `json:"nextToken,omitempty"`
+	// evolution configures type Evolution, which needs it.
+	Evolution *EvolutionObjectiveApplyConfiguration `json:"evolution,omitempty"`
 }
 
 // ObjectiveApplyConfiguration constructs a declarative configuration of the Objective type for use with
@@ -49,5 +53,13 @@ func (b *ObjectiveApplyConfiguration) WithReinforce(value *ReinforceObjectiveApp
 // If called multiple times, the NextToken field is set to the value of the last call.
 func (b *ObjectiveApplyConfiguration) WithNextToken(value *NextTokenObjectiveApplyConfiguration) *ObjectiveApplyConfiguration {
 	b.NextToken = value
+	return b
+}
+
+// WithEvolution sets the Evolution field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Evolution field is set to the value of the last call.
+func (b *ObjectiveApplyConfiguration) WithEvolution(value *EvolutionObjectiveApplyConfiguration) *ObjectiveApplyConfiguration {
+	b.Evolution = value
 	return b
 }

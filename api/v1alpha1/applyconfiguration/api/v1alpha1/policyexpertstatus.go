@@ -17,7 +17,7 @@ type PolicyExpertStatusApplyConfiguration struct {
 	State *apiv1alpha1.ExpertState `json:"state,omitempty"`
 	// digest of the artifact that is served.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
-	// weight is α of strategy Fixed.
+	// weight is α of the strategies Fixed and FewShot.
 	Weight *apiv1alpha1.Decimal `json:"weight,omitempty"`
 	// score of the expert on its validation set.
 	Score *apiv1alpha1.Score `json:"score,omitempty"`

@@ -7,10 +7,12 @@ package v1alpha1
 //
 // Schedule says how long an expert is trained and how much in an iteration.
 type ScheduleApplyConfiguration struct {
-	// iterations is the number of optimiser steps, at most: a validation score of 1
-	// ends the run, since none is better and the earliest of equals is kept.
+	// iterations is the number of optimiser steps, of objective Evolution of generations,
+	// at most: a validation score of 1 ends the run, since none is better and the earliest
+	// of equals is kept.
 	Iterations *int32 `json:"iterations,omitempty"`
-	// batchSize is the number of questions answered in each iteration.
+	// batchSize is the number of questions answered in each iteration, of objective
+	// Evolution by each candidate.
 	BatchSize *int32 `json:"batchSize,omitempty"`
 	// validationInterval is the number of iterations between validations. The
 	// checkpoint with the best validation score is the result.

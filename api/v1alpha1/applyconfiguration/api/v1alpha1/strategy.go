@@ -13,13 +13,16 @@ import (
 type StrategyApplyConfiguration struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
 	// asks for one (pass 1); Classifier asks the same of the model with an expert that
-	// was trained to answer it; Fixed mixes the experts by their weights for every
-	// request, without a pass 1.
+	// was trained to answer it; FewShot mixes the experts, for every request, by the
+	// weights that answer a few examples best, for which a Job searches once; Fixed by
+	// the weights that the policy gives. The last two have no pass 1.
 	Type *apiv1alpha1.StrategyType `json:"type,omitempty"`
 	// prompt configures pass 1, of the strategies Prompt and Classifier.
 	Prompt *PromptStrategyApplyConfiguration `json:"prompt,omitempty"`
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	Classifier *ClassifierStrategyApplyConfiguration `json:"classifier,omitempty"`
+	// fewShot configures strategy FewShot, which needs it. A change searches again.
+	FewShot *FewShotStrategyApplyConfiguration `json:"fewShot,omitempty"`
 	// fallback is what answers where pass 1 cannot decide, is not sure enough
 	// (prompt.minProbability) or fails; {type: Base} without it.
 	Fallback *FallbackApplyConfiguration `json:"fallback,omitempty"`
@@ -52,6 +55,14 @@ func (b *StrategyApplyConfiguration) WithPrompt(value *PromptStrategyApplyConfig
 // If called multiple times, the Classifier field is set to the value of the last call.
 func (b *StrategyApplyConfiguration) WithClassifier(value *ClassifierStrategyApplyConfiguration) *StrategyApplyConfiguration {
 	b.Classifier = value
+	return b
+}
+
+// WithFewShot sets the FewShot field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FewShot field is set to the value of the last call.
+func (b *StrategyApplyConfiguration) WithFewShot(value *FewShotStrategyApplyConfiguration) *StrategyApplyConfiguration {
+	b.FewShot = value
 	return b
 }
 

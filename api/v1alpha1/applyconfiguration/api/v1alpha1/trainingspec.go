@@ -18,17 +18,19 @@ type TrainingSpecApplyConfiguration struct {
 	Method *MethodApplyConfiguration `json:"method,omitempty"`
 	// objective is what training maximises. A change trains again.
 	Objective *ObjectiveApplyConfiguration `json:"objective,omitempty"`
-	// optimizer says how what is trained follows the gradient (Adam); the paper's values without
-	// it: learningRate "0.002", maxGradNorm "0.001". A change trains again.
+	// optimizer says how what is trained follows the gradient (Adam), of objectives other
+	// than Evolution; the paper's values without it: learningRate "0.002", maxGradNorm
+	// "0.001". A change trains again.
 	Optimizer *OptimizerApplyConfiguration `json:"optimizer,omitempty"`
 	// schedule says how long and how much; the paper's values without it: 200
 	// iterations of 256 questions each, a validation and a checkpoint every 10.
 	// A change trains again.
 	Schedule *ScheduleApplyConfiguration `json:"schedule,omitempty"`
 	// dtype in which the model's matrices are kept while the expert is trained: F32,
-	// or BF16, which takes half the memory, trains faster and rounds. The expert
-	// itself is F32 always. A change trains again.
-	DType *apiv1alpha1.DType `json:"dtype,omitempty"`
+	// or BF16, which takes half the memory, trains faster and rounds; with objective
+	// Evolution also Int8, which takes a quarter. The expert itself is F32 always. A
+	// change trains again.
+	DType *apiv1alpha1.TrainingDType `json:"dtype,omitempty"`
 	// seed of everything random: the same seed gives the same expert. A change
 	// trains again.
 	Seed *int64 `json:"seed,omitempty"`
@@ -104,7 +106,7 @@ func (b *TrainingSpecApplyConfiguration) WithSchedule(value *ScheduleApplyConfig
 // WithDType sets the DType field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the DType field is set to the value of the last call.
-func (b *TrainingSpecApplyConfiguration) WithDType(value apiv1alpha1.DType) *TrainingSpecApplyConfiguration {
+func (b *TrainingSpecApplyConfiguration) WithDType(value apiv1alpha1.TrainingDType) *TrainingSpecApplyConfiguration {
 	b.DType = &value
 	return b
 }
