@@ -314,7 +314,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("has no fallback from weights that were searched", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = fewShot()
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
-	}, "fallback is for strategy Prompt"),
+	}, "fallback is for the strategies Prompt and Classifier"),
 	Entry("takes a template", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, accepted),
