@@ -34,12 +34,12 @@ sanitize)
   ;;
 bench)
   ./cuda.test -test.run '^$' -test.bench . -test.benchtime 1s
-  # A model of random weights, Llama 3 8B's shape or T2_SHAPES: prefill, decoding and the
+  # A model of random weights, Llama 3 8B's shape or T2_SHAPES: prefill, decoding, both passes and the
   # training step, and the same in PyTorch where that is.
   python=$(command -v python3 || true)
   [ -n "$python" ] && "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || python=
   echo "==> a whole model${python:+, and PyTorch}"
-  for mode in "" --train; do
+  for mode in "" --passes --train; do
     ./bench --backend cuda --dtype bf16 --rounds 3 --shapes "${T2_SHAPES:-8B}" --dir "${TMPDIR:-/tmp}/t2-bench" ${python:+--python "$python"} $mode
   done
   ;;
