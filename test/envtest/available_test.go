@@ -20,6 +20,7 @@ import (
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/adaptivepolicy"
 	"github.com/transformersquared/operator/controllers/apply"
+	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
@@ -160,9 +161,10 @@ var _ = Describe("What is said of an object", func() {
 		broken := &failing{Client: operator.mgr.GetClient()}
 		recorder := events.NewFakeRecorder(10)
 		live := operator.mgr.GetAPIReader()
+		applier := apply.New(broken, live)
 		reconciler := reconcile.AsReconciler(client.Client(broken), &adaptivepolicy.Reconciler{
-			Client: broken, Live: live, Applier: apply.New(broken, live), Pods: pods.client(), Settings: settings,
-			Status: status.Reporter{Client: broken, Events: recorder},
+			Client: broken, Live: live, Applier: applier, Pods: pods.client(), Settings: settings,
+			Status: status.Reporter{Client: broken, Events: recorder}, Runner: runs.Runner{Client: broken, Live: live, Applier: applier},
 		})
 		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(policy)}
 		_, err := reconciler.Reconcile(ctx, request)

@@ -163,7 +163,8 @@ func reconcileAll(ctx context.Context, c *counting, w world) {
 		"math": expertReconciler(c, live, reporter, runner),
 		"code": expertReconciler(c, live, reporter, runner),
 		"assistant": reconcile.AsReconciler(client.Client(c), &adaptivepolicy.Reconciler{
-			Client: c, Live: live, Status: reporter, Applier: applier, Pods: pods.client(), Settings: settings,
+			Client: c, Live: live, Status: reporter, Applier: applier, Runner: runner, Pods: pods.client(), Settings: settings,
+			Datasets: &expertvector.Datasets{Cache: c, Live: live},
 		}),
 	} {
 		_, err := reconciler.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKey{Namespace: w.namespace, Name: name}})
