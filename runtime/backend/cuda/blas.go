@@ -110,23 +110,12 @@ func (l *libraryProducts) inputOf(p *multiplication) (cumath.Matrix, error) {
 
 // scaled is x, each row scaled by the row of the bank that is its own, and stored as x is.
 func (l *libraryProducts) scaled(p *multiplication) (address, error) {
-	n, columns, bank := l.n, p.inputs(), p.bank
-	if p.index != 0 {
-		// The rows' scales behind each other: then all is one row.
-		scales, err := l.scratch.take(backend.F32.Bytes(n, columns))
-		if err == nil {
-			err = l.launch(l.kernelOf(opSelect, backend.F32), l.rowsOfVectors(n, columns), 0, scales, bank, p.index, whole(n), whole(columns))
-		}
-		if err != nil {
-			return 0, err
-		}
-		n, columns, bank = 1, n*columns, scales
-	}
+	n, columns := l.n, p.inputs()
 	out, err := l.scratch.take(p.x.kind.Bytes(n, columns))
 	if err != nil {
 		return 0, err
 	}
-	return out, l.launch(l.kernelOf(opScaleColumns, p.x.kind), l.rowsOfVectors(n, columns), 0, out, p.x.start, bank, whole(n), whole(columns))
+	return out, l.launch(l.kernelOf(opScaleColumns, p.x.kind), l.rowsOfVectors(n, columns), 0, out, p.x.start, p.bank, p.index, whole(n), whole(columns))
 }
 
 // widenForLibrary makes y float32 where cuBLAS cannot write what it is: it writes
