@@ -198,6 +198,13 @@ func TestEveryCallOfChoosingMayFail(t *testing.T) {
 	maps.DeleteFunc(calls, func(name string, _ int) bool {
 		return !strings.HasPrefix(name, "cuEvent") && !slices.Contains([]string{"cuLaunchKernel", "cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute"}, name)
 	})
+	// How often events are recorded and asked for is a matter of time: only the first call
+	// of each is made by every run.
+	for name := range calls {
+		if strings.HasPrefix(name, "cuEvent") {
+			calls[name] = 1
+		}
+	}
 	failEach(t, calls, envExercise+"="+exerciseChoice)
 	const notUsed = "Hopper's kernels: not used: "
 	for failure, want := range map[string]string{
