@@ -125,7 +125,8 @@ func (p *Parts) Project(x Buffer, norm *Norm, n int, all ...Projection) error {
 // error the arena has what was allocated.
 func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Kept, error) {
 	kept := make([]Kept, len(all))
-	first, second, third := make([]Product, 0, 2*len(all)), make([]Product, 0, len(all)), make([]Product, 0, len(all))
+	first, second := make([]Product, 0, len(all)), make([]Product, 0, len(all))
+	var third []Product // Of low-rank pairs alone.
 	alloc := func(b *Buffer, width int) error {
 		var err error
 		*b, err = p.Arena.Alloc(p.Storage, n*width)

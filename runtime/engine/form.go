@@ -158,17 +158,21 @@ func needsOf(mixtures []Mixture) needs {
 		}
 		for _, part := range m.parts {
 			v := part.Adapter
-			for to, from := range map[*map[string]bool]map[string][]float32{&n.scaled: v.Z, &n.in: v.In, &n.out: v.Out} {
-				for name := range from {
-					(*to)[name] = true
-				}
-			}
+			addAll(n.scaled, v.Z)
+			addAll(n.in, v.In)
+			addAll(n.out, v.Out)
 			if len(v.Low) > 0 {
 				n.experts[v.Manifest.Digest] = v
 			}
 		}
 	}
 	return n
+}
+
+func addAll(to map[string]bool, of map[string][]float32) {
+	for name := range of {
+		to[name] = true
+	}
 }
 
 // plan fills in what an unmerged model has beside factors.
@@ -280,21 +284,25 @@ func (p *plan) key(m Mixture, scored bool) key {
 	return key{form: FormUnmerged, factors: p.name, mixture: m.key}
 }
 
-// covers reports whether the unmerged model has everything that m adapts.
+// covers reports whether the unmerged model has everything that m adapts. It is asked for
+// every request.
 func (p *plan) covers(m Mixture) bool {
-	n := needsOf([]Mixture{m})
-	for _, each := range []struct {
-		needed map[string]bool
-		has    []string
-	}{{n.scaled, p.matrices}, {n.in, p.in}, {n.out, p.out}} {
-		for name := range each.needed {
-			if _, found := slices.BinarySearch(each.has, name); !found {
-				return false
-			}
+	for _, part := range m.parts {
+		v := part.Adapter
+		if !hasAll(p.matrices, v.Z) || !hasAll(p.in, v.In) || !hasAll(p.out, v.Out) {
+			return false
+		}
+		if len(v.Low) > 0 && !slices.ContainsFunc(p.experts, func(e expert.Adapter) bool { return e.Manifest.Digest == v.Manifest.Digest }) {
+			return false
 		}
 	}
-	for digest := range n.experts {
-		if !slices.ContainsFunc(p.experts, func(e expert.Adapter) bool { return e.Manifest.Digest == digest }) {
+	return true
+}
+
+// hasAll reports whether the matrices of an expert are all in a sorted list.
+func hasAll(sorted []string, of map[string][]float32) bool {
+	for name := range of {
+		if _, found := slices.BinarySearch(sorted, name); !found {
 			return false
 		}
 	}
