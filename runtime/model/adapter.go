@@ -35,6 +35,12 @@ type LowRank struct {
 	Scale float32
 }
 
+// fits reports whether the matrices make one of the shape of a projection's.
+func (p LowRank) fits(info LinearInfo) bool {
+	return p.A != nil && p.B != nil && len(p.A.Shape) == 2 && p.A.Shape[0] > 0 &&
+		p.A.HasShape(p.A.Shape[0], info.In) && p.B.HasShape(info.Out, p.A.Shape[0])
+}
+
 // Parameters are what a model's own computation is adapted by, and what Backward
 // differentiates by; see Branch. What a projection has not is nil.
 type Parameters struct {
@@ -85,7 +91,7 @@ func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []L
 	total := 0
 	var a, own []float32
 	for i, p := range pairs {
-		if p.A == nil || p.B == nil || len(p.A.Shape) != 2 || p.A.Shape[0] == 0 || !p.A.HasShape(p.A.Shape[0], info.In) || !p.B.HasShape(info.Out, p.A.Shape[0]) {
+		if !p.fits(info) {
 			return nil, fmt.Errorf("low-rank pair %d of shapes %v and %v is none of a matrix [%d %d]", i, shapeOf(p.A), shapeOf(p.B), info.Out, info.In)
 		}
 		r := p.A.Shape[0]
@@ -174,18 +180,12 @@ func (m *Model) SetParameters(name string, p Parameters) error {
 }
 
 func (l *linear) setParameters(be backend.Backend, p Parameters) error {
-	for _, each := range []struct {
-		what   string
-		values []float32
-		bank   *bank
-	}{{"scale", p.S, l.scales}, {"input gain", p.In, l.in}, {"output gain", p.Out, l.out}} {
-		if each.values == nil {
-			continue
-		}
-		if err := checkBank(each.what, each.values, each.bank); err != nil {
-			return err
-		}
-		if err := each.bank.replaceOwn(be, each.values); err != nil {
+	rows, err := l.rows(p.S, p.In, p.Out)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if err := r.bank.replaceOwn(be, r.values); err != nil {
 			return err
 		}
 	}
@@ -211,30 +211,37 @@ func (l *linear) setParameters(be backend.Backend, p Parameters) error {
 	return nil
 }
 
-// checkBank says why numbers are no row of a bank, or that there is none.
-func checkBank(what string, values []float32, b *bank) error {
-	if b == nil {
-		return fmt.Errorf("it has no %s", what)
+// bankRow are numbers for a row of a bank.
+type bankRow struct {
+	bank   *bank
+	values []float32
+}
+
+// rows are those of the given scale and gains, nil where there is none; or why they are
+// none of this projection's.
+func (l *linear) rows(scale, in, out []float32) ([]bankRow, error) {
+	var rows []bankRow
+	for _, each := range []struct {
+		what string
+		bankRow
+	}{{"scale", bankRow{l.scales, scale}}, {"input gain", bankRow{l.in, in}}, {"output gain", bankRow{l.out, out}}} {
+		switch {
+		case each.values == nil:
+			continue
+		case each.bank == nil:
+			return nil, fmt.Errorf("it has no %s", each.what)
+		case len(each.values) != each.bank.columns:
+			return nil, fmt.Errorf("%d values of its %s, which has %d", len(each.values), each.what, each.bank.columns)
+		}
+		rows = append(rows, each.bankRow)
 	}
-	if len(values) != b.columns {
-		return fmt.Errorf("%d values of its %s, which has %d", len(values), what, b.columns)
-	}
-	return nil
+	return rows, nil
 }
 
 // check says why a branch is none of this projection.
 func (l *linear) check(b Branch) error {
-	for _, each := range []struct {
-		what   string
-		values []float32
-		bank   *bank
-	}{{"scale", b.Z, l.scales}, {"input gain", b.In, l.in}, {"output gain", b.Out, l.out}} {
-		if each.values == nil {
-			continue
-		}
-		if err := checkBank(each.what, each.values, each.bank); err != nil {
-			return err
-		}
+	if _, err := l.rows(b.Z, b.In, b.Out); err != nil {
+		return err
 	}
 	if b.Low == nil {
 		return nil
@@ -251,24 +258,19 @@ func (l *linear) check(b Branch) error {
 // put writes a branch into a row of the projection's banks, and returns the memory that
 // a row of them takes.
 func (l *linear) put(be backend.Backend, row int, b Branch) (bytes int64, err error) {
-	for _, each := range []struct {
-		bank   *bank
-		values []float32
-		times  bool
-	}{{l.scales, b.Z, true}, {l.in, b.In, false}, {l.out, b.Out, false}} {
-		if each.bank == nil {
+	values := [...][]float32{b.Z, b.In, b.Out, nil}
+	if l.low != nil {
+		values[3] = l.low.spread(b.Low)
+	}
+	for i, bank := range l.banks() {
+		if bank == nil {
 			continue
 		}
-		if err := each.bank.set(be, row, each.values, each.times); err != nil {
+		// Of these Z alone is by how much the own row is multiplied.
+		if err := bank.set(be, row, values[i], bank == l.scales); err != nil {
 			return 0, err
 		}
-		bytes += backend.F32.Bytes(1, each.bank.columns)
-	}
-	if l.low != nil {
-		if err := l.low.scales.set(be, row, l.low.spread(b.Low), false); err != nil {
-			return 0, err
-		}
-		bytes += backend.F32.Bytes(1, l.low.scales.columns)
+		bytes += bank.rowBytes()
 	}
 	return bytes, nil
 }
@@ -318,7 +320,7 @@ func (m *Model) rowNorms(name string, own []float64, low LowRank) ([]float32, er
 	if len(own) != out {
 		return nil, fmt.Errorf("%d squared norms of its %d rows", len(own), out)
 	}
-	if low.A == nil || low.B == nil || len(low.A.Shape) != 2 || !low.A.HasShape(low.A.Shape[0], in) || !low.B.HasShape(out, low.A.Shape[0]) {
+	if !low.fits(l.info) {
 		return nil, fmt.Errorf("low-rank matrices of shapes %v and %v are none of a matrix [%d %d]", shapeOf(low.A), shapeOf(low.B), out, in)
 	}
 	// ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·w) + s²·b·(A·Aᵀ)·b, a row w of W and b of B at a time.

@@ -53,38 +53,37 @@ type gradient struct {
 	s, in, out, a, bt backend.Buffer
 }
 
-// shares lists a projection's parameters and how many elements each has.
-func (l *linear) shares(g *gradient) []share {
-	var all []share
-	add := func(there bool, b *backend.Buffer, n int) {
-		if there {
-			all = append(all, share{b, n})
-		}
-	}
-	add(l.factored(), &g.s, 0)
-	if l.factored() {
-		all[0].n = l.rank()
-	}
-	add(l.in != nil, &g.in, l.info.In)
-	add(l.out != nil, &g.out, l.info.Out)
-	if l.low != nil {
-		r := l.low.a.Out()
-		add(true, &g.a, r*l.info.In)
-		add(true, &g.bt, r*l.info.Out)
-	}
-	return all
+// share is what one kind of a projection's parameters has of the gradients.
+type share struct {
+	n      int
+	buffer *backend.Buffer // On the device,
+	values *[]float32      // and on the host.
 }
 
-type share struct {
-	buffer *backend.Buffer
-	n      int
+// shares lists those of a projection, in the order in which they lie.
+func (l *linear) shares(g *gradient, d *Parameters) []share {
+	var all []share
+	if l.factored() {
+		all = append(all, share{l.rank(), &g.s, &d.S})
+	}
+	if l.in != nil {
+		all = append(all, share{l.info.In, &g.in, &d.In})
+	}
+	if l.out != nil {
+		all = append(all, share{l.info.Out, &g.out, &d.Out})
+	}
+	if l.low != nil {
+		r := l.low.a.Out()
+		all = append(all, share{r * l.info.In, &g.a, &d.A}, share{r * l.info.Out, &g.bt, &d.B})
+	}
+	return all
 }
 
 func newGradients(p *pass, m *Model) *gradients {
 	g := &gradients{order: m.adapted(), parts: map[*linear]*gradient{}}
 	n := 0
 	for _, l := range g.order {
-		for _, s := range l.shares(&gradient{}) {
+		for _, s := range l.shares(&gradient{}, &Parameters{}) {
 			n += s.n
 		}
 	}
@@ -94,7 +93,7 @@ func newGradients(p *pass, m *Model) *gradients {
 	for _, l := range g.order {
 		own := &gradient{}
 		g.parts[l] = own
-		for _, s := range l.shares(own) {
+		for _, s := range l.shares(own, &Parameters{}) {
 			p.do(func() (err error) {
 				*s.buffer, err = p.Rows(g.all, 1, n, n+s.n)
 				return err
@@ -113,32 +112,13 @@ func (g *gradients) host(p *pass) map[string]Parameters {
 	data := make([]float32, g.all.Len())
 	p.do(func() error { return p.Download(data, g.all) })
 	out := make(map[string]Parameters, len(g.order))
-	take := func(n int) []float32 {
-		part := data[:n:n]
-		data = data[n:]
-		return part
-	}
 	for _, l := range g.order {
 		var d Parameters
-		if l.factored() {
-			d.S = take(l.rank())
-		}
-		if l.in != nil {
-			d.In = take(l.info.In)
-		}
-		if l.out != nil {
-			d.Out = take(l.info.Out)
+		for _, s := range l.shares(&gradient{}, &d) {
+			*s.values, data = data[:s.n:s.n], data[s.n:]
 		}
 		if l.low != nil {
-			r := l.low.a.Out()
-			d.A = take(r * l.info.In)
-			bt := take(r * l.info.Out)
-			d.B = make([]float32, len(bt))
-			for i := range r {
-				for o := range l.info.Out {
-					d.B[o*r+i] = bt[i*l.info.Out+o]
-				}
-			}
+			d.B = transposed(d.B, l.low.a.Out(), l.info.Out)
 		}
 		out[l.info.Name] = d
 	}

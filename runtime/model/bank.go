@@ -33,6 +33,9 @@ func (b *bank) of(index backend.Index) *backend.Scales {
 	return &backend.Scales{Bank: b.rows, Index: index}
 }
 
+// rowBytes is the device memory of a row.
+func (b *bank) rowBytes() int64 { return backend.F32.Bytes(1, b.columns) }
+
 // own returns the first row.
 func (b *bank) own(be backend.Backend) (backend.Buffer, error) {
 	b.mu.Lock()

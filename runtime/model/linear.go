@@ -247,13 +247,7 @@ func (l *lowRank) addTo(be backend.Backend, w []float32, info LinearInfo) ([]flo
 	for i := range b {
 		b[i] *= scale[i%r]
 	}
-	turned := make([]float32, len(a)) // Aᵀ [In, R].
-	for i := range info.In {
-		for j := range r {
-			turned[i*r+j] = a[j*info.In+i]
-		}
-	}
-	vt, err := be.NewWeight(backend.F32, info.In, r, turned)
+	vt, err := be.NewWeight(backend.F32, info.In, r, transposed(a, r, info.In))
 	if err != nil {
 		return nil, err
 	}
@@ -273,6 +267,17 @@ func (l *lowRank) addTo(be backend.Backend, w []float32, info LinearInfo) ([]flo
 	return be.Take(y)
 }
 
+// transposed returns a matrix [rows, columns] turned.
+func transposed(m []float32, rows, columns int) []float32 {
+	out := make([]float32, len(m))
+	for i := range rows {
+		for j := range columns {
+			out[j*rows+i] = m[i*columns+j]
+		}
+	}
+	return out
+}
+
 // matrix returns a host copy of W.
 func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, error) {
 	if l.adapted() {
@@ -284,23 +289,31 @@ func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, err
 	return be.WeightData(l.dense)
 }
 
+// banks are those that the projection has; nil where it has none of a kind.
+func (l *linear) banks() [4]*bank {
+	all := [4]*bank{l.scales, l.in, l.out}
+	if l.low != nil {
+		all[3] = l.low.scales
+	}
+	return all
+}
+
 // parts are the weights and banks that the projection consists of, with the device memory
 // that each takes, but for rows of others than its own.
 func (l *linear) parts() map[any]int64 {
 	parts := map[any]int64{}
 	weights := []backend.Weight{l.dense, l.u, l.vt}
-	banks := []*bank{l.scales, l.in, l.out}
 	if l.low != nil {
-		weights, banks = append(weights, l.low.a, l.low.b), append(banks, l.low.scales)
+		weights = append(weights, l.low.a, l.low.b)
 	}
 	for _, w := range weights {
 		if w != nil {
 			parts[w] = weightBytes(w)
 		}
 	}
-	for _, b := range banks {
+	for _, b := range l.banks() {
 		if b != nil {
-			parts[b] = backend.F32.Bytes(1, b.columns)
+			parts[b] = b.rowBytes()
 		}
 	}
 	return parts

@@ -310,11 +310,7 @@ func (m *Model) eachBank() iter.Seq[*bank] {
 	return func(yield func(*bank) bool) {
 		for i := range m.layers {
 			for _, l := range m.layers[i].linears {
-				own := [...]*bank{l.scales, l.in, l.out, nil}
-				if l.low != nil {
-					own[3] = l.low.scales
-				}
-				for _, b := range own {
+				for _, b := range l.banks() {
 					if b != nil && !yield(b) {
 						return
 					}
