@@ -38,7 +38,7 @@ func FromPEFT(ctx context.Context, a *peft.Adapter, base func(name string) (*ten
 				if err != nil {
 					return v, fmt.Errorf("the base's %s: %w", name, err)
 				}
-				v.Out[name] = magnitudeGains(w, m)
+				v.Out[name] = m.Gains(w)
 			}
 			v.Low[name] = low
 		}
@@ -51,28 +51,6 @@ func FromPEFT(ctx context.Context, a *peft.Adapter, base func(name string) (*ten
 		return v, failure.Permanent(contract.ReasonInvalidExpert, errors.New("the adapter adapts no matrix"))
 	}
 	return v, nil
-}
-
-// magnitudeGains are Magnitude / ‖W + Scale·B·A‖, by rows.
-func magnitudeGains(w *tensor.Tensor, m peft.Matrix) []float32 {
-	gains, sum := make([]float32, w.Rows()), make([]float64, w.Cols())
-	for o := range gains {
-		for i, x := range w.Row(o) {
-			sum[i] = float64(x)
-		}
-		for r, b := range m.B.Row(o) {
-			scaled := m.Scale * float64(b)
-			for i, a := range m.A.Row(r) {
-				sum[i] += scaled * float64(a)
-			}
-		}
-		norm := 0.0
-		for _, x := range sum {
-			norm += x * x
-		}
-		gains[o] = float32(float64(m.Magnitude[o]) / max(math.Sqrt(norm), math.SmallestNonzeroFloat32))
-	}
-	return gains
 }
 
 // PEFT makes of an expert of LoRA, DoRA or IA3 an adapter in PEFT's format. base names the

@@ -128,23 +128,11 @@ func (m Matrix) Merge(w *tensor.Tensor) error {
 	sum := make([]float64, w.Cols())
 	for o := range w.Rows() {
 		row := w.Row(o)
-		clear(sum)
-		if m.A != nil {
-			for r, b := range m.B.Row(o) {
-				for i, a := range m.A.Row(r) {
-					sum[i] += float64(b) * float64(a)
-				}
-			}
-		}
-		norm := 0.0
-		for i, x := range row {
-			sum[i] = float64(x) + m.Scale*sum[i]
-			norm += sum[i] * sum[i]
-		}
+		norm := m.sum(sum, row, o)
 		factor := 1.0
 		switch {
 		case m.Magnitude != nil:
-			factor = float64(m.Magnitude[o]) / math.Sqrt(norm)
+			factor = float64(m.Magnitude[o]) / norm
 		case m.ScalesBias():
 			factor = float64(m.Vector[o])
 		}
@@ -160,6 +148,33 @@ func (m Matrix) Merge(w *tensor.Tensor) error {
 		}
 	}
 	return nil
+}
+
+// sum writes a row of W + Scale·B·A, of which row is W's, and returns its norm.
+func (m Matrix) sum(to []float64, row []float32, o int) (norm float64) {
+	clear(to)
+	if m.A != nil {
+		for r, b := range m.B.Row(o) {
+			for i, a := range m.A.Row(r) {
+				to[i] += float64(b) * float64(a)
+			}
+		}
+	}
+	for i, x := range row {
+		to[i] = float64(x) + m.Scale*to[i]
+		norm += to[i] * to[i]
+	}
+	return math.Sqrt(norm)
+}
+
+// Gains returns what the rows of W + Scale·B·A [Out, In] are multiplied by in the end,
+// Magnitude / ‖W + Scale·B·A‖ [Out], for the W of the base model.
+func (m Matrix) Gains(w *tensor.Tensor) []float32 {
+	gains, sum := make([]float32, w.Rows()), make([]float64, w.Cols())
+	for o := range gains {
+		gains[o] = float32(float64(m.Magnitude[o]) / max(m.sum(sum, w.Row(o), o), math.SmallestNonzeroFloat32))
+	}
+	return gains
 }
 
 // ScalesBias reports whether the adapter scales outputs, and so the projection's bias.

@@ -93,12 +93,8 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 		}
 		return done, nil
 	}
-	confinement, err := reward.Prepare(ctx, judge)
-	if err != nil {
-		return contract.Termination{}, failure.Transient(contract.ReasonJudgeUnavailable, err)
-	}
-	if confinement != "" {
-		o.Log.Info("Programs are confined", "by", confinement)
+	if err := Confine(ctx, judge, o.Log); err != nil {
+		return contract.Termination{}, err
 	}
 	o.Progress.Device(o.Backend.Name())
 	t, err := newTrainer(ctx, spec, digest, sets, judge, stage.Dir(), o)
@@ -109,6 +105,18 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 		return contract.Termination{}, err
 	}
 	return t.publish(digest)
+}
+
+// Confine makes sure that a judge can run what it judges, and says how that is confined.
+func Confine(ctx context.Context, judge reward.Judge, log *slog.Logger) error {
+	confinement, err := reward.Prepare(ctx, judge)
+	if err != nil {
+		return failure.Transient(contract.ReasonJudgeUnavailable, err)
+	}
+	if confinement != "" {
+		log.Info("Programs are confined", "by", confinement)
+	}
+	return nil
 }
 
 // patience is how long a run waits for another process that has its folder: a

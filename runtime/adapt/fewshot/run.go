@@ -69,12 +69,8 @@ func Run(ctx context.Context, spec contract.AdaptSpec, o Options) (_ contract.Te
 		o.Log.Info("Search was finished before", "score", done.FewShot.Score)
 		return done, nil
 	}
-	confinement, err := reward.Prepare(ctx, judge)
-	if err != nil {
-		return contract.Termination{}, failure.Transient(contract.ReasonJudgeUnavailable, err)
-	}
-	if confinement != "" {
-		o.Log.Info("Programs are confined", "by", confinement)
+	if err := train.Confine(ctx, judge, o.Log); err != nil {
+		return contract.Termination{}, err
 	}
 	o.Progress.Device(o.Backend.Name())
 	begun := time.Now()
