@@ -1,21 +1,20 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 
 	"github.com/transformersquared/operator/runtime/adapt/fewshot"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/judge"
 )
 
 func newAdaptCommand(env *Env) *cobra.Command {
-	var specFile, python string
-	var compute computeFlags
-	cmd := &cobra.Command{
+	j := &specJob{env: env}
+	return j.command(&cobra.Command{
 		Use:   "adapt --spec FILE",
 		Short: "Search the weights of experts by a handful of examples",
 		Long: `Searches the weights with which experts are mixed (strategy FewShot) by 3 to 20
@@ -37,36 +36,16 @@ files but its library, no network, no processes, bounded memory and time.`,
     "examples": {"path": "examples.jsonl", "format": "GSM8K", "limit": 10}, "reward": "Numeric",
     "search": {"generations": 10, "layerwise": false, "maxNewTokens": 256}}
   Settings left out have the values of the paper's light search.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !jobs.HasSpec(specFile, env.Getenv) {
-				return usagef("--spec is missing: it names the JSON file that describes the search (see t2 adapt --help)")
-			}
-			return jobs.Run(cmd.Context(), env.JobOptions("adapt", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
-				return runAdapt(ctx, env, p, specFile, python, compute)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&specFile, "spec", "", "JSON specification (contract.AdaptSpec); without it, the environment variable "+contract.EnvSpec)
-	registerPython(cmd.Flags(), &python)
-	compute.register(cmd.Flags())
-	return cmd
+	}, "AdaptSpec", "search", func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) { return runAdapt(ctx, j, p) })
 }
 
-func runAdapt(ctx context.Context, env *Env, p *jobs.Progress, specFile, python string, compute computeFlags) (_ contract.Termination, err error) {
-	spec, err := jobs.LoadSpecOver(contract.AdaptSpec{Search: contract.DefaultFewShot()}, specFile, env.Getenv)
+func runAdapt(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termination, error) {
+	spec, err := jobs.LoadSpecOver(contract.AdaptSpec{Search: contract.DefaultFewShot()}, j.specFile, j.env.Getenv)
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	programs, err := env.programs(python)
-	if err != nil {
-		return contract.Termination{}, err
-	}
-	be, err := compute.open(cmp.Or(spec.Backend, contract.BackendCPU))
-	if err != nil {
-		return contract.Termination{}, err
-	}
-	defer func() { err = errors.Join(err, be.Close()) }()
-	jobs.Logger(ctx).Info("Search started", "name", spec.Name, "runID", spec.RunID, "experts", len(spec.Experts), "backend", be.Name())
-	return fewshot.Run(ctx, spec, fewshot.Options{Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs})
+	return j.computing(spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+		jobs.Logger(ctx).Info("Search started", "name", spec.Name, "runID", spec.RunID, "experts", len(spec.Experts), "backend", be.Name())
+		return fewshot.Run(ctx, spec, fewshot.Options{Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs})
+	})
 }

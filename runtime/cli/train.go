@@ -1,21 +1,20 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train"
 )
 
 func newTrainCommand(env *Env) *cobra.Command {
-	var specFile, python string
-	var compute computeFlags
-	cmd := &cobra.Command{
+	j := &specJob{env: env}
+	return j.command(&cobra.Command{
 		Use:   "train --spec FILE",
 		Short: "Train an expert by reinforcement, from given answers, or by a search",
 		Long: `Trains the expert that a JSON specification describes, continues a training that
@@ -38,41 +37,21 @@ files but its library, no network, no processes, bounded memory and time.`,
   Hyperparameters left out have the paper's values; "dtype": "BF16" trains about
   twice as fast as f32 where the processor multiplies bfloat16, and rounds. Objective
   Evolution needs "sigma", such as 0.2, and no gradient, so that "dtype" may be Int8.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !jobs.HasSpec(specFile, env.Getenv) {
-				return usagef("--spec is missing: it names the JSON file that describes the training (see t2 train --help)")
-			}
-			return jobs.Run(cmd.Context(), env.JobOptions("train", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
-				return runTrain(ctx, env, p, specFile, python, compute)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&specFile, "spec", "", "JSON specification (contract.TrainSpec); without it, the environment variable "+contract.EnvSpec)
-	registerPython(cmd.Flags(), &python)
-	compute.register(cmd.Flags())
-	return cmd
+	}, "TrainSpec", "training", func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) { return runTrain(ctx, j, p) })
 }
 
-func runTrain(ctx context.Context, env *Env, p *jobs.Progress, specFile, python string, compute computeFlags) (_ contract.Termination, err error) {
+func runTrain(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termination, error) {
 	// Fields that the specification leaves out keep the paper's values.
 	spec, err := jobs.LoadSpecOver(contract.TrainSpec{
 		Objective: contract.ObjectiveReinforce, Hyperparameters: contract.DefaultHyper(),
-	}, specFile, env.Getenv)
+	}, j.specFile, j.env.Getenv)
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	programs, err := env.programs(python)
-	if err != nil {
-		return contract.Termination{}, err
-	}
-	be, err := compute.open(cmp.Or(spec.Backend, contract.BackendCPU))
-	if err != nil {
-		return contract.Termination{}, err
-	}
-	defer func() { err = errors.Join(err, be.Close()) }()
-	jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())
-	return train.Run(ctx, spec, train.Options{
-		Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs,
+	return j.computing(spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+		jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())
+		return train.Run(ctx, spec, train.Options{
+			Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs,
+		})
 	})
 }
