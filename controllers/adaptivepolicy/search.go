@@ -9,7 +9,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
@@ -135,12 +134,7 @@ func (r *Reconciler) searchProgress(ctx context.Context, now *v1alpha1.FewShotSt
 		}
 		return
 	}
-	progress, err := r.Pods.Progress(ctx, out.Pod)
-	if err != nil {
-		log.FromContext(ctx).V(1).Info("Could not ask a pod for its progress", "pod", out.Pod.Name, "error", err.Error())
-		return
-	}
-	out.Device = progress.Device
+	progress, _ := runs.Ask(ctx, r.Pods, out)
 	s := progress.Search
 	if s == nil || s.Generations <= 0 {
 		return

@@ -6,11 +6,11 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/outcome"
+	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
@@ -21,13 +21,8 @@ func (r *Reconciler) progress(ctx context.Context, base *v1alpha1.BaseModel, out
 		base.Status.Progress = nil
 		return
 	}
-	progress, err := r.Pods.Progress(ctx, out.Pod)
-	if err != nil {
-		log.FromContext(ctx).V(1).Info("Could not ask a pod for its progress", "pod", out.Pod.Name, "error", err.Error())
-		return
-	}
-	out.Device = progress.Device
-	if progress.Phase == "" {
+	progress, answered := runs.Ask(ctx, r.Pods, out)
+	if !answered || progress.Phase == "" {
 		return
 	}
 	base.Status.Progress = &v1alpha1.StepProgress{

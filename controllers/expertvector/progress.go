@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"strconv"
 
-	"sigs.k8s.io/controller-runtime/pkg/log"
-
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/outcome"
+	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -22,12 +21,10 @@ func (r *Reconciler) progress(ctx context.Context, expert *v1alpha1.ExpertVector
 		}
 		return
 	}
-	progress, err := r.Pods.Progress(ctx, out.Pod)
-	if err != nil {
-		log.FromContext(ctx).V(1).Info("Could not ask a pod for its progress", "pod", out.Pod.Name, "error", err.Error())
+	progress, answered := runs.Ask(ctx, r.Pods, out)
+	if !answered {
 		return
 	}
-	out.Device = progress.Device
 	if p := progressOf(progress); p != nil {
 		expert.Status.Progress = p
 		if expert.Status.Artifact == nil {
