@@ -6,12 +6,9 @@
 // K (or, transposed, M or N). Without swizzling eight runs behind each other are 8 rows by
 // one run. With a swizzle of 2, 4 or 8 runs, rows of so many runs lie behind each other,
 // eight of them in a row, and bits 4… of an address are xored with its bits 7….
-#ifdef __FMA__
-#include <immintrin.h>
-#endif
-
 #include "hopper.h"
 #include "numeric.h"
+#include "row.h"
 #include "shared.h"
 
 namespace softcuda {
@@ -70,17 +67,6 @@ int tile(Warp& w, const Inst& i, const Descriptor& d, bool turned, uint32_t firs
 }
 
 float widen(uint16_t v, bool half) { return half ? f16_to_f32(v) : bf16_to_f32(v); }
-
-using Row = float __attribute__((vector_size(32)));
-
-inline Row multiply_add(float a, Row b, Row c) {
-#ifdef __FMA__
-  return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c);
-#else
-  for (int n = 0; n < 8; n++) c[n] = __builtin_fmaf(a, b[n], c[n]);
-  return c;
-#endif
-}
 
 // descriptor gives what all lanes agree upon.
 int descriptor(Warp& w, const Inst& i, Slot slot, uint64_t* to) {

@@ -4,14 +4,11 @@
 // elements (1 of 32 bits, 2 of 16, 4 of 8). Register r of A is row g + 8·(r & 1) from
 // column t·E + 4·E·(r >> 1); register r of B is column g from row t·E + 4·E·r; the four
 // accumulators of a lane are rows g and g + 8, columns 2t and 2t + 1.
-#ifdef __FMA__
-#include <immintrin.h>
-#endif
-
 #include <type_traits>
 
 #include "access.h"
 #include "numeric.h"
+#include "row.h"
 #include "shared.h"
 
 namespace softcuda {
@@ -113,23 +110,10 @@ struct Unsigned {
   static constexpr bool kSigned = false;
 };
 
-// Eight floats are a row of the product. Products of these types are exact in float, so
-// that fused or not makes no difference but where they leave its range; sums are
-// rounded one after another, in the order of k.
-using Row = float __attribute__((vector_size(32)));
 using Four = float __attribute__((vector_size(16)));
 using Words = uint32_t __attribute__((vector_size(32)));
 using Integers = int32_t __attribute__((vector_size(32)));
 using Halves = uint16_t __attribute__((vector_size(16)));
-
-inline Row multiply_add(float a, Row b, Row c) {
-#ifdef __FMA__
-  return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c);
-#else
-  for (int n = 0; n < 8; n++) c[n] = __builtin_fmaf(a, b[n], c[n]);
-  return c;
-#endif
-}
 
 template <int kK>
 void multiply(const float (*a)[kK], const Row* b, Row* c) {
