@@ -78,8 +78,8 @@ func (t *Task) target(r dataset.Record) ([]int32, error) {
 	return ids, nil
 }
 
-// learn encodes the right answers, for an objective that learns them. A record whose answer does not fit behind
-// its prompt, or that has none, is left out of the task.
+// learn encodes the right answers, for an objective that learns them. A record whose
+// answer does not fit behind its prompt, or that has none, is left out of the task.
 func (t *Task) learn(positions int) error {
 	prompts := t.prompts
 	t.prompts = nil
