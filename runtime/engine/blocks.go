@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -24,9 +26,9 @@ func (e *CacheError) Error() string {
 		e.Limit, model.BlockSize, e.Needed, e.Prompt, e.Answer)
 }
 
-// demand is what a job may hold of the cache at most.
+// demand is what a job holds of the cache.
 type demand struct {
-	// blocks for the job itself, to its end.
+	// blocks for the job itself.
 	blocks int
 	// forks are what it can use side by side, besides, of forkBlocks each; it needs
 	// one if it can use any.
@@ -78,9 +80,9 @@ func (e *Engine) LongestAnswer(prompt int) int {
 }
 
 // cacheBlocks is the size of the cache. By default a full batch of answers of the
-// whole context, the forks of labels of a few tokens, and cached prompts of one
-// context fit in, if they take no more than DefaultCacheBytes; a request of the
-// whole context always does.
+// whole context, the forks of labels of a few tokens, and one context more for the prefix
+// cache fit in, if they take no more than DefaultCacheBytes; a request of the whole
+// context always does.
 func cacheBlocks(tokenBytes int64, contextLength, cacheTokens int, s slots) int {
 	if cacheTokens > 0 {
 		return model.Blocks(cacheTokens)
@@ -92,38 +94,131 @@ func cacheBlocks(tokenBytes int64, contextLength, cacheTokens int, s slots) int 
 	return max(int(min(int64(all), affordable)), context+1)
 }
 
-// grant reserves what a waiting job may need to its end, and gives it a
-// slot, if both are there. So a job that has been admitted never lacks a block:
-// the blocks in use, but for those of cached prompts, which are evicted, are at most
-// those reserved, and those are at most all.
+// grant gives a waiting job a slot, if there are blocks for its prompt, and one more for
+// each job that runs: room for what all of them write next. More is not reserved: answers
+// take blocks as they grow, and when there is none the youngest job gives way. A job
+// alone always gets what it needs (Fits).
 func (l *loop) grant(j *job) bool {
-	d, left := j.work.demand(len(j.prompt)), l.cache.TotalBlocks()-l.reserved
-	if len(l.free) == 0 || d.least() > left {
+	d := j.work.demand(len(j.prompt))
+	j.foreseen = l.foreseen(j)
+	d.blocks -= j.foreseen / model.BlockSize
+	left := l.cache.FreeBlocks() + l.cache.IdleBlocks() - l.outstanding() - len(l.running)
+	if len(l.running) > 0 && d.least() > left {
 		return false
 	}
+	j.forks, j.promised = 0, d.blocks
 	if d.forks > 0 {
-		j.forks = min(d.forks, l.slots.forks, (left-d.blocks)/d.forkBlocks)
+		j.forks = max(1, min(d.forks, l.slots.forks, (left-d.blocks)/d.forkBlocks))
+		j.promised += j.forks * d.forkBlocks
 	}
-	j.reserved = d.blocks + j.forks*d.forkBlocks
-	l.reserved += j.reserved
 	j.slot = l.free[len(l.free)-1]
 	l.free = l.free[:len(l.free)-1]
 	return true
 }
 
-// release takes a job's slot and blocks back.
+// outstanding is how many blocks the running jobs have been granted for their prompts and
+// forks, and have not taken yet.
+func (l *loop) outstanding() int {
+	n := 0
+	for _, j := range l.running {
+		if !j.ended {
+			n += max(0, j.promised-max(0, model.Blocks(l.cache.Len(j.slot))-j.foreseen/model.BlockSize))
+		}
+	}
+	return n
+}
+
+// makeRoom sees to it that a batch finds the blocks it needs: the prefix cache lets go of
+// what nobody uses, and of what would be copied else, and then the youngest jobs give way.
+// Those of the batch that have leave it.
+func (l *loop) makeRoom(b *batch) {
+	for {
+		b.shares = slices.DeleteFunc(b.shares, func(s share) bool { return s.job.ended })
+		segments := b.segments()
+		lacking := l.cache.Needed(segments) - l.cache.FreeBlocks()
+		if lacking <= 0 {
+			return
+		}
+		gone, err := l.prefixes.evict()
+		if !gone && err == nil {
+			gone, err = l.prefixes.leave(segments)
+		}
+		switch {
+		case err != nil:
+			l.failAll(err)
+			return
+		case !gone:
+			l.giveWay(l.youngest(), lacking)
+		}
+	}
+}
+
+// youngest returns the job that was admitted last.
+func (l *loop) youngest() *job {
+	for _, j := range slices.Backward(l.running) {
+		if !j.ended {
+			return j
+		}
+	}
+	return nil
+}
+
+// giveWay takes a job's slot and blocks and has it wait before all others. What it has in
+// the key-value cache stays until it is evicted.
+func (l *loop) giveWay(j *job, lacking int) {
+	if j == l.oldest() { // Nobody is left who could give way: Fits was wrong.
+		l.fail(j, &model.CacheFullError{Needed: lacking, Total: l.cache.TotalBlocks()})
+		return
+	}
+	if err := l.keep(j); err != nil {
+		l.fail(j, err)
+		return
+	}
+	again := &job{ctx: j.ctx, variant: j.variant, prompt: j.work.sequence(j), work: j.work}
+	j.ended = true
+	if err := l.release(j); err != nil {
+		l.engine.fails.Add(1)
+		j.work.end(err)
+		return
+	}
+	again.work.restart()
+	e := l.engine
+	e.preempted.Add(1)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = slices.Insert(e.waiting, 0, again)
+}
+
+// oldest returns the job that was admitted first.
+func (l *loop) oldest() *job {
+	for _, j := range l.running {
+		if !j.ended {
+			return j
+		}
+	}
+	return nil
+}
+
+// release takes a job's slot and blocks back, and those of its forks.
 func (l *loop) release(j *job) error {
-	l.reserved -= j.reserved
 	l.free = append(l.free, j.slot)
-	return l.cache.Truncate(j.slot, 0)
+	err := l.cache.Truncate(j.slot, 0)
+	for i, of := range l.forks {
+		if of == j {
+			err = errors.Join(err, l.cache.Truncate(l.slots.fork(i), 0))
+		}
+	}
+	return err
 }
 
 // releaseForks empties the forks of this step.
 func (l *loop) releaseForks() error {
-	for ; l.forks > 0; l.forks-- {
-		if err := l.cache.Truncate(l.slots.fork(l.forks-1), 0); err != nil {
+	for i := range l.forks {
+		if err := l.cache.Truncate(l.slots.fork(i), 0); err != nil {
 			return err
 		}
 	}
+	clear(l.forks)
+	l.forks = l.forks[:0]
 	return nil
 }

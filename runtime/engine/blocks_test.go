@@ -3,7 +3,9 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -12,61 +14,127 @@ import (
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/sample"
 )
 
 const block = model.BlockSize
 
-// TestNobodyOvertakesOneThatNeedsManyBlocks holds up an answer that leaves half of
-// the blocks; one that needs all waits behind it, and one that needs few behind
-// that.
-func TestNobodyOvertakesOneThatNeedsManyBlocks(t *testing.T) {
-	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 4*block, nil })
+// TestOneThatNeedsManyBlocksIsOvertakenSoOften holds up an answer that leaves a third of
+// the blocks. One that needs all waits, and lets as many pass as the batch has places;
+// then the next one waits behind it, though there would be room.
+func TestOneThatNeedsManyBlocksIsOvertakenSoOften(t *testing.T) {
+	const places = 3
+	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens, o.MaxBatch = 6*block, nil, places })
 	var wg sync.WaitGroup
-	ask := func(tokens, blocks int) {
+	var order []string
+	var mu sync.Mutex
+	ask := func(name string, prompt, waiting int) {
 		wg.Go(func() {
-			a, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: blocks * block})
-			if err != nil || len(a.tokens) != blocks*block {
-				t.Errorf("an answer of %d blocks has %d tokens, %v", blocks, len(a.tokens), err)
+			a, err := h.ask(t.Context(), engine.Request{Prompt: numbered(int32(prompt), prompt*block-1), MaxTokens: 2})
+			if err != nil || len(a.tokens) != 2 {
+				t.Errorf("%s: %d tokens, %v", name, len(a.tokens), err)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, name)
 		})
-		waitFor(t, func() bool { return h.Stats().Waiting == tokens })
+		waitFor(t, func() bool { return h.Stats().Waiting == waiting })
 	}
 	first := &gate{reached: make(chan struct{}), open: make(chan struct{})}
 	next.Store(first)
-	ask(0, 2)
+	ask("first", 4, 0)
 	<-first.reached
-	second := &gate{reached: make(chan struct{}), open: make(chan struct{})}
-	next.Store(second)
-	ask(1, 4)
-	ask(2, 1)
-	close(first.open)
-	<-second.reached
-	if s := h.Stats(); s.Waiting != 1 || s.Blocks.Reserved != 4 {
-		t.Errorf("%d wait beside the large one and %d blocks are reserved, want 1 and 4", s.Waiting, s.Blocks.Reserved)
+	ask("large", 6, 1)
+	for i := range places + 1 {
+		ask(fmt.Sprint("small ", i), 1, 2+i)
 	}
-	close(second.open)
+	close(first.open)
 	wg.Wait()
+	large := slices.Index(order, "large")
+	if large < 2 || large == len(order)-1 || order[len(order)-1] != fmt.Sprint("small ", places) {
+		t.Errorf("they ended in the order %q; want the large one behind some, and the last one behind it", order)
+	}
 	waitFor(t, func() bool { return h.Stats().Running == 0 })
-	if p := h.Stats().Blocks; p != (engine.BlockStats{Total: 4}) {
-		t.Errorf("blocks %+v, want none to be used", p)
+	if p := h.Stats().Blocks; p.Used != p.Cached || p.Reserved != 0 {
+		t.Errorf("blocks %+v, want none to be used but by the prefix cache", p)
 	}
 }
 
-// TestSlotsWithoutBlocksAreNotGiven asks for three answers of two blocks each at a
-// time.
-func TestSlotsWithoutBlocksAreNotGiven(t *testing.T) {
-	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 4*block, nil })
-	answers, before := h.together(t, next, 3, func(int) engine.Request {
-		return engine.Request{Prompt: []int32{2}, MaxTokens: 2 * block}
-	})
-	for i, a := range answers {
-		if !slices.Equal(a.tokens, answers[0].tokens) || len(a.tokens) != 2*block {
-			t.Errorf("answer %d has %d tokens, or others than the first", i, len(a.tokens))
+// TestTheYoungestGivesWay asks for three long answers at a time, for which there are
+// blocks for less than two. They are admitted together, as their prompts are short; those
+// that give way go on to the same tokens, likelihoods and texts as alone, and are counted.
+func TestTheYoungestGivesWay(t *testing.T) {
+	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = 7*block, nil })
+	mixtures := append(h.experts(t, 2), engine.Mixture{})
+	h.use(t, engine.Set{Mixtures: mixtures[:2]})
+	request := func(i int) engine.Request {
+		return engine.Request{
+			Mixture: mixtures[i], Prompt: numbered(int32(7*i), 9+i), MaxTokens: 4*block - 3, Seed: uint64(i), Logprobs: 2,
+			Sampling: sample.Params{Temperature: 1, PresencePenalty: 0.5, FrequencyPenalty: 0.5},
 		}
 	}
-	// A step for the one before, then two at a time: twice as many steps as tokens.
-	if steps := h.Stats().Steps - before.Steps; steps < 4*block {
-		t.Errorf("%d steps for three answers of %d tokens, of which two fit at a time", steps, 2*block)
+	var alone [3]answer
+	for i := range alone {
+		var err error
+		if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.Stats().Preempted; n != 0 {
+		t.Errorf("%d gave way to nobody", n)
+	}
+	answers, _ := h.together(t, next, len(alone), request)
+	for i, a := range answers {
+		if !slices.Equal(a.tokens, alone[i].tokens) || a.text != alone[i].text || !reflect.DeepEqual(a.probs, alone[i].probs) {
+			t.Errorf("answer %d differs from what it is alone", i)
+		}
+		if a.result.PromptTokens != 9+i || a.result.Tokens != 4*block-3 || a.result.CachedTokens > 9+i {
+			t.Errorf("answer %d counts %+v", i, a.result)
+		}
+	}
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
+	if s := h.Stats(); s.Preempted == 0 || s.Failed != 0 || s.Blocks.Used != s.Blocks.Cached {
+		t.Errorf("%d gave way, %d failed, blocks %+v", s.Preempted, s.Failed, s.Blocks)
+	}
+}
+
+// TestScoresGiveWayToOlderAnswers scores labels while an answer that came before takes
+// the last blocks.
+func TestScoresGiveWayToOlderAnswers(t *testing.T) {
+	h, next := gated(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens, o.StepTokens = 7*block, nil, 1 })
+	r := engine.ScoreRequest{Prompt: numbered(3, 3*block+5)}
+	for i := range int32(6) {
+		r.Labels = append(r.Labels, []int32{i, 7, 9})
+	}
+	want, err := h.Score(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return h.Stats().Running == 0 })
+	// Its blocks leave the prefix cache, so that it is read anew, a token in a step.
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: numbered(90, 7*block), MaxTokens: 1}); err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	next.Store(g)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1, 2, 3}, MaxTokens: 5 * block}); err != nil {
+			t.Errorf("the answer: %v", err)
+		}
+	})
+	<-g.reached
+	wg.Go(func() {
+		got, err := h.Score(t.Context(), r)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("scores %v, %v; alone %v", got, err, want)
+		}
+	})
+	waitFor(t, func() bool { return h.Stats().Waiting == 1 })
+	close(g.open)
+	wg.Wait()
+	if s := h.Stats(); s.Preempted == 0 || s.Failed != 0 {
+		t.Errorf("%d gave way and %d failed", s.Preempted, s.Failed)
 	}
 }
 
@@ -147,9 +215,9 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 	}
 }
 
-// TestKeptPromptsTakeTurnsAndGiveWay scores prompts of two wordings, which are
-// both cached, and then asks for what needs their blocks.
-func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
+// TestWhatWasUsedLongestAgoIsEvicted scores prompts of two wordings, which are both
+// cached, and then asks for what needs their blocks.
+func TestWhatWasUsedLongestAgoIsEvicted(t *testing.T) {
 	const blocks = 10
 	h := start(t, func(o *engine.Options) { o.CacheTokens, o.StopTokens = blocks*block, nil })
 	prompt := func(wording, last int32) []int32 {
@@ -184,30 +252,34 @@ func TestKeptPromptsTakeTurnsAndGiveWay(t *testing.T) {
 	cached(common, 7)
 	score(prompt(100, 200)) // The same again: all but its last token.
 	cached(common+2*block+4, 7)
-	// Two blocks more than are free: the wording that was used longest ago leaves
-	// first, and its third block alone is not enough.
-	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, 4*block), MaxTokens: block}); err != nil {
+	// Two blocks more than are free: of the wording that was used longest ago the ends
+	// leave, the older first, and the beginning stays.
+	large := numbered(77, 4*block+9)
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: large, MaxTokens: 2}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return h.Stats().Running == 0 })
-	cached(common+2*block+4, 3)
+	cached(common+2*block+4, blocks)
 	if again := score(prompt(0, 200)); !slices.Equal(first, again) {
-		t.Errorf("a prompt that gave way gets %v, before it was %v", again, first)
+		t.Errorf("a prompt that was evicted gets %v, before it was %v", again, first)
 	}
-	cached(common+2*block+4, 6)
-	if _, err := h.ask(t.Context(), engine.Request{Prompt: make([]int32, blocks*block), MaxTokens: 1}); err != nil {
+	cached(common+2*block+4+2*block, blocks-1) // A label took one for a while.
+	// One that needs all: it goes on in the middle of a block of the one before, of which
+	// there is no room for a copy.
+	all := slices.Concat(large[:4*block+5], numbered(1, blocks*block-4*block-5))
+	if _, err := h.ask(t.Context(), engine.Request{Prompt: all, MaxTokens: 1}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return h.Stats().Running == 0 })
-	cached(common+2*block+4, 0)
-	if s := h.Stats(); s.Failed != 0 {
-		t.Errorf("%d requests failed", s.Failed)
+	if s := h.Stats(); s.Failed != 0 || s.Preempted != 0 || s.Blocks.Used != blocks || s.Blocks.Cached != blocks {
+		t.Errorf("%d requests failed, %d gave way, blocks %+v", s.Failed, s.Preempted, s.Blocks)
 	}
 }
 
-// TestKeptPromptsDoNotKeepWeights scores with a composed model, which must be
-// collected once the set has no use for it.
-func TestKeptPromptsDoNotKeepWeights(t *testing.T) {
+// TestCachedPromptsDoNotKeepWeights scores with a composed model, which must be
+// collected once the set has no use for it. Composed anew it finds what it has read
+// before: its weights are the same.
+func TestCachedPromptsDoNotKeepWeights(t *testing.T) {
 	var composed weak.Pointer[model.Model]
 	h := start(t, func(o *engine.Options) {
 		o.Form = engine.FormMerged
@@ -232,12 +304,21 @@ func TestKeptPromptsDoNotKeepWeights(t *testing.T) {
 	if n := h.Stats().Blocks.Cached; n != 1 {
 		t.Errorf("%d blocks are cached, want the prompt's", n)
 	}
-	// It is composed anew, and what the other one has read is not taken for its own.
 	again, err := h.Score(t.Context(), r)
 	if err != nil || !slices.Equal(first, again) {
 		t.Errorf("scores %v, %v; before they were %v", again, err, first)
 	}
-	if n := h.Stats().CachedTokens; n != 0 {
-		t.Errorf("%d tokens of forgotten weights were taken from the cache", n)
+	if n := h.Stats().CachedTokens; n != block-1 {
+		t.Errorf("%d tokens of the prompt were in the cache, want %d", n, block-1)
+	}
+	// Another expert, and the base, have read nothing.
+	for _, m := range []engine.Mixture{{}, h.expert(t, 2)} {
+		r.Mixture = m
+		if _, err := h.Score(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.Stats().CachedTokens; n != block-1 {
+		t.Errorf("%d tokens were taken from the cache, %d of them of other weights", n, n-block+1)
 	}
 }

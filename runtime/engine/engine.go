@@ -53,20 +53,23 @@
 //
 // # The cache
 //
-// Keys and values lie in blocks (package model), of which a request takes as many
-// as its tokens need, when it needs them. It is admitted once all that it may come
-// to need, for its prompt, its longest answer and the labels that it scores side
-// by side, can be reserved for it beside what is reserved for others: then it cannot
-// fail for want of a block. Requests are admitted in the order in which they came,
-// so that a large one is not overtaken for ever by small ones. Its blocks are free
-// as soon as it ends.
+// Keys and values lie in blocks (package model). A request is admitted once there are
+// blocks for its prompt, and takes more as its answer grows: an answer that may be long
+// reserves nothing. When there is no block left the youngest request gives way: it waits
+// again, before all others, and then reads what it has read and written until then, to the
+// same tokens as if nothing had been. A request that the cache could not hold with nothing
+// beside it is refused (CacheError). Requests are admitted in the order in which they
+// came, but for those that need more blocks than there are: others pass them, as many as
+// the batch has places.
 //
-// What a prompt has in common with that of a running request of the same mixture is
-// read once: the choices of one request, or conversations under one system prompt,
-// share its blocks. A request waits for one before it that is reading at least half
-// of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
-// in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
-// least recently used first, when a request needs a block that is reserved for it.
+// What a request begins with and another one, by the same weights, began with, is read
+// once: the choices of one request, the turns of a conversation, conversations under one
+// system prompt, the prompts of pass 1. While both run the blocks are shared, and a request
+// waits for one before it that is reading at least half of its prompt. What ends leaves its
+// blocks to the prefix cache, where they stay until a request needs one: the
+// least recently used are evicted first, and so the cache never takes room from requests.
+// An expert's weights may leave and come again: their name, not their place in memory, says
+// whose keys and values these are.
 //
 // # On a device
 //
@@ -157,8 +160,7 @@ type Options struct {
 	// DefaultMaxBatch.
 	MaxBatch int
 	// CacheTokens is how many tokens of prompts and answers the key-value cache
-	// holds, rounded up to blocks; tokens that requests share count once. A request
-	// waits until there is room for its prompt and the longest answer it may get; 0
+	// holds, rounded up to blocks; tokens that requests share count once. 0
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
 	CacheTokens int
@@ -249,6 +251,7 @@ type Engine struct {
 	running                        atomic.Int64
 	promptTokens, tokens, steps    atomic.Int64
 	cachedTokens, cancelled, fails atomic.Int64
+	preempted                      atomic.Int64
 	usedBlocks, cachedBlocks       atomic.Int64
 	reservedBlocks                 atomic.Int64
 	merged, unmerged               computed
@@ -367,8 +370,9 @@ type Stats struct {
 	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
 	// written, in Steps of the loop.
 	PromptTokens, CachedTokens, Tokens, Steps int64
-	// Cancelled requests were given up by their callers; Failed ones by us.
-	Cancelled, Failed int64
+	// Cancelled requests were given up by their callers; Failed ones by us. Preempted
+	// counts how often one gave way for want of blocks.
+	Cancelled, Failed, Preempted int64
 	// Blocks are those of the key-value cache.
 	Blocks BlockStats
 	// Merged and Unmerged are what is held and was computed in each form; the
@@ -409,7 +413,7 @@ func (e *Engine) Stats() Stats {
 		Waiting: waiting, Running: int(e.running.Load()), Merged: merged, Unmerged: unmerged,
 		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
 		Tokens: e.tokens.Load(), Steps: e.steps.Load(),
-		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(),
+		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(), Preempted: e.preempted.Load(),
 		Blocks: BlockStats{
 			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),
 			Reserved: int(e.reservedBlocks.Load()),

@@ -78,9 +78,10 @@ type Set struct {
 }
 
 // variant is what computes a sequence from its first token to its last. Keys
-// and values in the cache belong to the variant that made them; sequences of
-// one model share a batch, whatever their scales.
+// and values in the cache belong to the variant that made them, and so to its key: made
+// again, it computes the same. Sequences of one model share a batch, whatever their scales.
 type variant struct {
+	key    key
 	model  *model.Model
 	scales *model.Scales // nil in the merged form, and for the base.
 	form   Form          // FormMerged or FormUnmerged.

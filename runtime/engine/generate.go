@@ -17,7 +17,7 @@ type Request struct {
 	Mixture Mixture
 	Prompt  []int32
 	// MaxTokens bounds the answer; 0 means what the context length, and the cache,
-	// leave. The request waits until the cache has room for all of them.
+	// leave.
 	MaxTokens int
 	Sampling  sample.Params
 	// Sampler chooses the tokens where the caller has one, instead of one made of
@@ -77,8 +77,8 @@ type Result struct {
 	// did.
 	StopToken int32
 	// PromptTokens and Tokens count what was read and sampled, the stop token
-	// included.
-	PromptTokens, Tokens int
+	// included; CachedTokens are those of the prompt that were in the cache.
+	PromptTokens, CachedTokens, Tokens int
 	// Waited is the time until the request got its slot, FirstToken until its
 	// first token and Total until its last, all since it was made.
 	Waited, FirstToken, Total time.Duration
@@ -150,18 +150,36 @@ type answer struct {
 	stop    stopper
 	out     *stream
 
-	last   int32
+	tokens []int32 // Sampled so far.
 	result Result
 }
 
-func (a *answer) demand(prompt int) demand { return answerDemand(prompt, a.request.MaxTokens) }
+func (*answer) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
 
-func (a *answer) admitted() { a.result.Waited = time.Since(a.begun) }
+func (a *answer) admitted() {
+	if a.result.Waited == 0 {
+		a.result.Waited = time.Since(a.begun)
+	}
+}
+
+// found counts what was cached for the first token; what an answer that has given way
+// finds of itself is not the caller's.
+func (a *answer) found(tokens int) {
+	if len(a.tokens) == 0 {
+		a.result.CachedTokens = tokens
+	}
+}
+
+func (a *answer) sequence(*job) []int32 { return slices.Concat(a.request.Prompt, a.tokens) }
+
+// restart has nothing to do: the row behind the last token is the same, whether that is
+// read or was written, and the sampler has it all in its state.
+func (*answer) restart() {}
 
 func (*answer) forks(*job, *loop) []model.Fork { return nil }
 
 func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
-	return []model.Segment{{Seq: j.slot, Tokens: []int32{a.last}}}, nil
+	return []model.Segment{{Seq: j.slot, Tokens: a.tokens[len(a.tokens)-1:]}}, nil
 }
 
 // asks for one token, and for its row where likelihoods are wanted, too.
@@ -180,7 +198,7 @@ func (a *answer) take(answers []backend.Answer) (done bool, err error) {
 		a.result.FirstToken = time.Since(a.begun)
 	}
 	a.engine.tokens.Add(1)
-	a.last = id
+	a.tokens = append(a.tokens, id)
 	if !a.request.IgnoreStopTokens && slices.Contains(a.engine.o.StopTokens, id) {
 		a.result.StopToken = id
 		a.finish(FinishStop)

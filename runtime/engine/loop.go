@@ -11,9 +11,8 @@ import (
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// slots divides the cache's sequences: one for each running request, those of
-// the prompts in the prefix cache, and the forks in which labels
-// are scored side by side.
+// slots divides the cache's sequences: one for each running request, and the forks in
+// which labels are scored side by side.
 type slots struct {
 	batch, forks int
 }
@@ -22,13 +21,10 @@ func newSlots(batch int) slots {
 	return slots{batch: batch, forks: min(max(batch, 8), 32)}
 }
 
-func (s slots) total() int { return s.batch + cachedPrompts + s.forks }
-
-// cached returns the i-th sequence of the prefix cache.
-func (s slots) cached(i int) int { return s.batch + i }
+func (s slots) total() int { return s.batch + s.forks }
 
 // fork returns the i-th fork's sequence.
-func (s slots) fork(i int) int { return s.batch + cachedPrompts + i }
+func (s slots) fork(i int) int { return s.batch + i }
 
 // job is a request on its way through the loop.
 type job struct {
@@ -37,8 +33,11 @@ type job struct {
 	prompt []int32
 	work   work
 
+	overtaken int // How many were admitted while it waited for blocks and they came after it.
+
 	slot     int // Sequence in the cache.
-	reserved int // Blocks that it may hold at most, its forks included.
+	promised int // Blocks that its prompt takes, and its forks.
+	foreseen int // Tokens of the prompt that another one reads for it.
 	forks    int // That it may have at a time.
 	read     int // Tokens of the prompt that are in the cache.
 	ended    bool
@@ -47,11 +46,19 @@ type job struct {
 // work is what a job does once its prompt has been read. All its methods are
 // called by the loop.
 type work interface {
-	// demand is what the job may hold of the cache, with a prompt of so many
-	// tokens.
+	// demand is what the job holds of the cache once a prompt of so many tokens is
+	// read.
 	demand(prompt int) demand
-	// admitted says that the job has got a slot.
+	// admitted says that the job has got a slot, and found that so many tokens of its
+	// prompt are in the cache. A job that gave way for want of blocks is told again.
 	admitted()
+	found(tokens int)
+	// sequence returns the job's tokens so far: those of its prompt, and what came of
+	// it.
+	sequence(j *job) []int32
+	// restart says that the job has given way: it begins again with its sequence as
+	// its prompt, and must come to the same end.
+	restart()
 	// forks lists what to compute with the end of the prompt.
 	forks(j *job, l *loop) []model.Fork
 	// asks lists what the job has to know of its rows of logits, by their number: the
@@ -75,16 +82,15 @@ type loop struct {
 
 	running  []*job // In order of admission.
 	free     []int  // Slots.
-	reserved int    // Blocks, for all running jobs.
-	prefixes prefixCache
-	forks    int // Forks taken in this step.
+	prefixes *prefixCache
+	forks    []*job // Those that have taken each of the forks in this step.
 }
 
 func (l *loop) run(ctx context.Context) {
 	for i := range l.slots.batch {
 		l.free = append(l.free, l.slots.batch-1-i)
 	}
-	l.prefixes = newPrefixCache(l.cache, l.slots)
+	l.prefixes = newPrefixCache(l.cache)
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.admit()
@@ -111,38 +117,45 @@ func (l *loop) abort() {
 		j.work.end(ErrClosed)
 	}
 	for _, j := range l.running {
-		l.end(j, ErrClosed)
+		if !j.ended {
+			l.close(j, ErrClosed)
+		}
 	}
 }
 
 // admit gives free slots and blocks to those who wait longest, and drops those
-// who have stopped waiting. Nobody overtakes: one that needs many blocks waits
-// until those before it have ended, and those behind it wait with it.
+// who have stopped waiting. One that needs many blocks lets others pass until it has been
+// overtaken as often as a batch has places; then those behind it wait with it.
 func (l *loop) admit() {
 	e := l.engine
-	var gone, admitted []*job
-	full := false
+	var gone []*job
+	var short []*job // Wait for blocks.
+	closed := false
 	e.mu.Lock()
 	e.waiting = slices.DeleteFunc(e.waiting, func(j *job) bool {
 		switch {
 		case j.ctx.Err() != nil:
 			gone = append(gone, j)
-		case full || !l.grant(j):
-			full = true
+			return true
+		case closed || len(l.free) == 0:
 			return false
-		default:
-			admitted = append(admitted, j)
+		case !l.grant(j):
+			short = append(short, j)
+			closed = j.overtaken >= e.o.MaxBatch || len(short) == e.o.MaxBatch
+			return false
 		}
+		for _, other := range short {
+			other.overtaken++
+			closed = closed || other.overtaken >= e.o.MaxBatch
+		}
+		l.running = append(l.running, j)
+		j.work.admitted()
 		return true
 	})
 	e.mu.Unlock()
 	for _, j := range gone {
 		e.cancelled.Add(1)
 		j.work.end(context.Cause(j.ctx))
-	}
-	for _, j := range admitted {
-		l.running = append(l.running, j)
-		j.work.admitted()
 	}
 	l.count()
 }
@@ -152,33 +165,43 @@ func (l *loop) admit() {
 func (l *loop) count() {
 	e := l.engine
 	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
-	e.cachedBlocks.Store(int64(l.prefixes.blocks))
-	e.reservedBlocks.Store(int64(l.reserved))
+	e.cachedBlocks.Store(int64(l.prefixes.len()))
+	e.reservedBlocks.Store(int64(l.outstanding()))
 	e.running.Store(int64(len(l.running)))
 }
 
 // batch is what one model computes in a step.
 type batch struct {
-	model    *model.Model
-	form     Form
-	segments []model.Segment
-	shares   []share
+	model  *model.Model
+	form   Form
+	shares []share
 }
 
-// share is a job's part of a batch: the next rows of logits.
+// share is a job's part of a batch: its segments, and the next rows of logits.
 type share struct {
-	job    *job
-	rows   int
-	unused bool // The rows are of a prompt that is not read to its end.
+	job      *job
+	segments []model.Segment
+	rows     int
+	unused   bool // The rows are of a prompt that is not read to its end.
 }
 
-// add appends a job's segments, and its share with their rows.
-func (b *batch) add(s share, segments ...model.Segment) {
+// add appends a job's share.
+func (b *batch) add(j *job, unused bool, segments ...model.Segment) {
+	s := share{job: j, unused: unused}
 	for _, seg := range segments {
 		s.rows += seg.Rows()
-		b.segments = append(b.segments, s.job.segment(seg))
+		s.segments = append(s.segments, j.segment(seg))
 	}
 	b.shares = append(b.shares, s)
+}
+
+// segments lists what is computed.
+func (b *batch) segments() []model.Segment {
+	var all []model.Segment
+	for _, s := range b.shares {
+		all = append(all, s.segments...)
+	}
+	return all
 }
 
 // step advances every running job by one batch per model.
@@ -204,14 +227,10 @@ func (l *loop) step(ctx context.Context) {
 		}
 	}
 	for _, b := range batches {
-		if len(b.segments) > 0 {
-			l.forward(ctx, b)
-		}
+		l.forward(ctx, b)
 	}
 	if err := l.releaseForks(); err != nil {
-		for _, j := range l.running {
-			l.fail(j, err)
-		}
+		l.failAll(err)
 	}
 	l.running = slices.DeleteFunc(l.running, func(j *job) bool { return j.ended })
 	l.engine.steps.Add(1)
@@ -235,7 +254,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 		if n == left {
 			seg.Forks = j.work.forks(j, l)
 		}
-		b.add(share{job: j, unused: n < left}, seg)
+		b.add(j, n < left, seg)
 		j.read += n
 		l.engine.promptTokens.Add(int64(n))
 		return nil
@@ -244,14 +263,19 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if err != nil || len(segments) == 0 {
 		return err
 	}
-	b.add(share{job: j}, segments...)
+	b.add(j, false, segments...)
 	return nil
 }
 
 // forward computes a batch and hands every job its answers.
 func (l *loop) forward(ctx context.Context, b *batch) {
+	l.makeRoom(b)
+	if len(b.shares) == 0 {
+		return
+	}
+	segments := b.segments()
 	asks, counts := b.asks()
-	answers, err := l.compute(ctx, b, asks)
+	answers, err := b.model.Decide(ctx, l.cache, segments, asks)
 	if ctx.Err() != nil {
 		return // The engine is closing; abort tells everybody.
 	}
@@ -266,7 +290,7 @@ func (l *loop) forward(ctx context.Context, b *batch) {
 	}
 	count := l.engine.computed(b.form)
 	count.batches.Add(1)
-	for _, s := range b.segments {
+	for _, s := range segments {
 		count.tokens.Add(int64(len(s.Tokens)))
 		for _, f := range s.Forks {
 			count.tokens.Add(int64(len(f.Tokens)))
@@ -278,11 +302,7 @@ func (l *loop) forward(ctx context.Context, b *batch) {
 		case t.err != nil:
 			l.fail(j, t.err)
 		case t.done:
-			var err error
-			if _, scored := j.work.(*scoring); scored {
-				err = l.prefixes.insert(j)
-			}
-			l.end(j, err)
+			l.end(j, nil)
 		}
 	}
 }
@@ -330,37 +350,36 @@ func takeAll(shares []share, counts []int, answers []backend.Answer) []taken {
 	return all
 }
 
-// compute steps the model. Where blocks lack, cached prompts are evicted, the least
-// recently used first.
-func (l *loop) compute(ctx context.Context, b *batch, asks []backend.Ask) ([]backend.Answer, error) {
-	for {
-		answers, err := b.model.Decide(ctx, l.cache, b.segments, asks)
-		if _, full := errors.AsType[*model.CacheFullError](err); !full {
-			return answers, err
-		}
-		if dropped, dropErr := l.prefixes.evict(); !dropped || dropErr != nil {
-			return nil, errors.Join(err, dropErr)
-		}
-	}
-}
-
 // fail ends a job by an error of ours.
 func (l *loop) fail(j *job, err error) {
 	if j.ended {
 		return
 	}
 	l.engine.fails.Add(1)
-	l.end(j, fmt.Errorf("computing: %w", err))
+	l.close(j, fmt.Errorf("computing: %w", err))
 }
 
-// end frees a job's slot and blocks at once. The job leaves l.running at the end of the
-// step.
+func (l *loop) failAll(err error) {
+	for _, j := range l.running {
+		l.fail(j, err)
+	}
+}
+
+// end ends a job that is done, or given up, and keeps what it has in the cache.
 func (l *loop) end(j *job, err error) {
 	if j.ended {
 		return
 	}
+	if keepErr := l.keep(j); err == nil {
+		err = keepErr
+	}
+	l.close(j, err)
+}
+
+// close frees a job's slot and blocks at once. The job leaves l.running at the end of the
+// step.
+func (l *loop) close(j *job, err error) {
 	j.ended = true
-	l.handOver(j)
 	if releaseErr := l.release(j); err == nil {
 		err = releaseErr
 	}

@@ -2,34 +2,35 @@ package engine
 
 // common returns how many tokens of a job's prompt are those that others begin
 // with: at most all but its last one, whose logits are wanted.
-func (j *job) common(tokens []int32) int {
-	n, most := 0, min(len(j.prompt)-1, len(tokens))
-	for n < most && j.prompt[n] == tokens[n] {
-		n++
-	}
-	return n
-}
+func (j *job) common(tokens []int32) int { return alike(j.prompt[:len(j.prompt)-1], tokens) }
 
 // shared returns how many tokens of a job's prompt another one's begins with, if the
 // same weights compute both, and how many of these are in the cache.
 func (l *loop) shared(j, other *job) (common, there int) {
-	if other.variant == j.variant {
+	if other.key == j.key {
 		common = j.common(other.prompt)
 	}
 	return common, min(common, l.cache.Len(other.slot))
 }
 
-// matchPrefix begins a prompt with what it has in common with one that is in the
-// cache: of a running job, as all choices of a request have, or, for pass 1, one of
-// the prefix cache. It says that the job should wait if at least half of its prompt is
-// about to come there by a job before it. That costs no time: the one before is read
-// first.
-func (l *loop) matchPrefix(j *job) (wait bool, err error) {
-	seq, shared := 0, 0
-	if _, scoring := j.work.(*scoring); scoring {
-		seq, shared = l.prefixes.match(j)
+// foreseen is how many tokens a job will share with one that runs already.
+func (l *loop) foreseen(j *job) int {
+	most := 0
+	for _, other := range l.running {
+		if !other.ended {
+			common, _ := l.shared(j, other)
+			most = max(most, common)
+		}
 	}
-	coming := 0
+	return most
+}
+
+// matchPrefix begins a prompt with what it has in common with one that is in the
+// cache: of a running job, as all choices of a request have, or of one that has ended. It
+// says that the job should wait if at least half of its prompt is about to come there by a
+// job before it. That costs no time: the one before is read first.
+func (l *loop) matchPrefix(j *job) (wait bool, err error) {
+	seq, shared, coming := 0, 0, 0
 	for _, other := range l.running {
 		if other == j {
 			break // Those behind it may wait for it.
@@ -43,38 +44,28 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		}
 		coming = max(coming, common)
 	}
-	if coming > shared && 2*coming >= len(j.prompt) {
+	blocks, cached := l.prefixes.match(j.key, j.prompt[:len(j.prompt)-1])
+	if coming > max(shared, cached) && 2*coming >= len(j.prompt) {
 		return true, nil
 	}
-	return false, l.begin(j, seq, shared)
+	switch {
+	case cached == 0 && shared == 0:
+		return false, nil
+	case cached >= shared:
+		err = l.cache.Adopt(j.slot, blocks, cached)
+	default:
+		err = l.cache.CopyPrefix(j.slot, seq, shared)
+	}
+	if err != nil {
+		return false, err
+	}
+	j.read = max(cached, shared)
+	j.work.found(j.read)
+	l.engine.cachedTokens.Add(int64(j.read))
+	return false, nil
 }
 
-// handOver gives those who wait for the prompt of a job that ends what has been
-// read of it, before its blocks are free.
-func (l *loop) handOver(from *job) {
-	for _, j := range l.running {
-		if j.ended || j.read > 0 {
-			continue
-		}
-		_, there := l.shared(j, from)
-		if 2*there < len(j.prompt) {
-			continue // It may find more.
-		}
-		if err := l.begin(j, from.slot, there); err != nil {
-			l.fail(j, err)
-		}
-	}
-}
-
-// begin makes the first n tokens of a sequence those of a job's prompt.
-func (l *loop) begin(j *job, seq, n int) error {
-	if n == 0 {
-		return nil
-	}
-	if err := l.cache.CopyPrefix(j.slot, seq, n); err != nil {
-		return err
-	}
-	j.read = n
-	l.engine.cachedTokens.Add(int64(n))
-	return nil
+// keep leaves to the prefix cache what a job that ends has in the key-value cache.
+func (l *loop) keep(j *job) error {
+	return l.prefixes.insert(j.key, j.slot, j.work.sequence(j)[:l.cache.Len(j.slot)])
 }

@@ -37,10 +37,12 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 					Seed: uint64(i), Sampling: sample.Params{Temperature: 1},
 				}
 			}
+			other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
+			other.use(t, engine.Set{Mixtures: mixtures[1:]})
 			var alone [2 * choices]answer
 			for i := range alone {
 				var err error
-				if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+				if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -58,7 +60,7 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 			if cached, want := s.CachedTokens-before.CachedTokens, int64(2*(choices-1)*(length-1)); cached != want {
 				t.Errorf("%d tokens were cached, want %d", cached, want)
 			}
-			if s.Blocks.Used != 0 || s.Blocks.Reserved != 0 {
+			if s.Blocks.Used != s.Blocks.Cached || s.Blocks.Reserved != 0 {
 				t.Errorf("an idle engine has blocks %+v", s.Blocks)
 			}
 		})
@@ -76,10 +78,11 @@ func TestPromptsShareBeginnings(t *testing.T) {
 		slices.Concat(beginning[:10], numbered(50, 40)),
 	}
 	request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 20} }
+	other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
 	var alone [3]answer
 	for i := range alone {
 		var err error
-		if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+		if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +119,7 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	const step, length = 8, 40
 	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = step, nil })
 	request := engine.Request{Prompt: numbered(5, length), MaxTokens: 10}
-	alone, err := h.ask(t.Context(), request)
+	alone, err := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil }).ask(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,7 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	if cached := s.CachedTokens - before.CachedTokens; cached != 4*step {
 		t.Errorf("%d tokens were handed over, want %d", cached, 4*step)
 	}
-	if s.Cancelled != 1 || s.Failed != 0 || s.Blocks.Used != 0 {
+	if s.Cancelled != 1 || s.Failed != 0 || s.Blocks.Used != s.Blocks.Cached {
 		t.Errorf("%d were cancelled, %d failed, blocks %+v", s.Cancelled, s.Failed, s.Blocks)
 	}
 }

@@ -1,123 +1,198 @@
 package engine
 
 import (
+	"container/list"
+	"errors"
 	"slices"
-	"weak"
 
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// cachedPrompts is how many prompts of pass 1 the prefix cache has. One is enough
-// where all requests are given the same skills to choose from; a few more let
-// several wordings take turns, and cost only the blocks that they do not share.
-const cachedPrompts = 8
-
-// prefixCache has the last prompts of pass 1, whose beginnings (the template with all
-// skills) the next ones share. They hold blocks that are reserved for
-// nobody, and are evicted when a job needs them.
+// prefixCache keeps the keys and values of what has been read and written, so that who
+// comes next and begins alike need not read it again: the next turn of a conversation,
+// another question under the same system prompt, the next prompt of pass 1. Of each
+// writer, the weights that computed them, it has a tree of blocks: a path from the root
+// is the beginning of some sequence. Blocks are held, not copied; those that no sequence
+// has are evicted when one is needed, the least recently used first.
 type prefixCache struct {
-	cache  *model.Cache
-	list   []cachedPrompt // The most recently used first.
-	free   []int          // Sequences.
-	blocks int            // That the list holds, some together with jobs.
+	cache *model.Cache
+	roots map[key]*cachedBlock
+	nodes map[model.Block]*cachedBlock
+	// used has all blocks, the most recently used first. Whoever uses a block uses those
+	// before it in its path afterwards, so that no block is behind one that follows it.
+	used list.List
 }
 
-type cachedPrompt struct {
-	seq    int
-	tokens []int32
-	origin
+// cachedBlock is a node of a tree: the next tokens of all paths through it.
+type cachedBlock struct {
+	block  model.Block
+	tokens []int32 // A block full, or fewer, and then nothing follows.
+	parent *cachedBlock
+	// next are sorted by their tokens. None's tokens are the beginning of another's.
+	next  []*cachedBlock
+	place *list.Element
 }
 
-// origin names the variant that computed a prompt without keeping it: the
-// weights of a cached prompt may be forgotten, and then it matches nothing.
-type origin struct {
-	model  weak.Pointer[model.Model]
-	scales weak.Pointer[model.Scales]
-	form   Form
+func newPrefixCache(cache *model.Cache) *prefixCache {
+	return &prefixCache{cache: cache, roots: map[key]*cachedBlock{}, nodes: map[model.Block]*cachedBlock{}}
 }
 
-func (v variant) origin() origin {
-	return origin{model: weak.Make(v.model), scales: weak.Make(v.scales), form: v.form}
-}
+// len is how many blocks the cache has.
+func (c *prefixCache) len() int { return c.used.Len() }
 
-func newPrefixCache(cache *model.Cache, s slots) prefixCache {
-	c := prefixCache{cache: cache}
-	for i := range cachedPrompts {
-		c.free = append(c.free, s.cached(i))
+// closest returns which of the next blocks begins most like tokens, where it is, and how
+// many tokens the two have in common; place is where a new one belongs otherwise.
+func (b *cachedBlock) closest(tokens []int32) (place, common int, found *cachedBlock) {
+	place, _ = slices.BinarySearchFunc(b.next, tokens, func(n *cachedBlock, t []int32) int { return slices.Compare(n.tokens, t) })
+	// Of a sorted list, what is most alike lies on either side.
+	for i := max(place-1, 0); i <= place && i < len(b.next); i++ {
+		if n := alike(b.next[i].tokens, tokens); n > common {
+			common, found = n, b.next[i]
+		}
 	}
-	return c
+	return place, common, found
 }
 
-// match returns the cached sequence that begins most like a prompt, and how many
-// tokens of it the two share: at most all but the prompt's last, whose logits are
-// wanted.
-func (c *prefixCache) match(j *job) (seq, shared int) {
-	best, o := -1, j.origin()
-	for i, p := range c.list {
-		if p.origin != o {
+// alike returns how many tokens two sequences have in common from their beginning.
+func alike(a, b []int32) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// match returns the blocks that begin most like tokens, and how many tokens these have
+// in common with them. The blocks count as used.
+func (c *prefixCache) match(writer key, tokens []int32) (blocks []model.Block, n int) {
+	var path []*cachedBlock
+	for node := c.roots[writer]; node != nil && n < len(tokens); {
+		_, common, found := node.closest(tokens[n:])
+		if found == nil {
+			break
+		}
+		path = append(path, found)
+		if n += common; common < model.BlockSize {
+			break
+		}
+		node = found
+	}
+	c.use(path)
+	for _, b := range path {
+		blocks = append(blocks, b.block)
+	}
+	return blocks, n
+}
+
+func (c *prefixCache) use(path []*cachedBlock) {
+	for _, b := range slices.Backward(path) {
+		c.used.MoveToFront(b.place)
+	}
+}
+
+// insert keeps the blocks of a sequence that a writer made of these tokens; those of what
+// the cache has already it leaves alone.
+func (c *prefixCache) insert(writer key, seq int, tokens []int32) error {
+	node := c.roots[writer]
+	if node == nil {
+		node = &cachedBlock{}
+	}
+	root := node
+	var path []*cachedBlock
+	for i := 0; len(tokens) > 0; i++ {
+		own := tokens[:min(model.BlockSize, len(tokens))]
+		tokens = tokens[len(own):]
+		place, common, found := node.closest(own)
+		if found == nil || common < len(own) {
+			if _, held := c.cache.HeldAt(seq, i); held {
+				break // What it shares with another path is in use, and stays there.
+			}
+			block, err := c.cache.Hold(seq, i)
+			if err != nil {
+				return err
+			}
+			if found != nil && common == len(found.tokens) { // It has more of the same.
+				delete(c.nodes, found.block)
+				if err := c.cache.LetGo(found.block); err != nil {
+					return err
+				}
+			} else {
+				found = &cachedBlock{parent: node}
+				found.place = c.used.PushFront(found)
+				node.next = slices.Insert(node.next, place, found)
+				c.roots[writer] = root
+			}
+			found.block, found.tokens = block, slices.Clone(own)
+			c.nodes[block] = found
+		}
+		path = append(path, found)
+		node = found
+	}
+	c.use(path)
+	return nil
+}
+
+// evict makes a block free that no sequence has, the one that was used longest ago. It
+// reports whether there was one.
+func (c *prefixCache) evict() (bool, error) {
+	var inside *cachedBlock
+	for e := c.used.Back(); e != nil; e = e.Prev() {
+		b := e.Value.(*cachedBlock) //nolint:forcetypeassert // The list has nothing else.
+		if !c.cache.IsIdle(b.block) {
 			continue
 		}
-		if n := j.common(p.tokens); n > shared {
-			best, shared = i, n
+		if len(b.next) == 0 {
+			return true, c.remove(b)
+		}
+		if inside == nil {
+			inside = b
 		}
 	}
-	if best < 0 {
-		return 0, 0
-	}
-	c.use(best)
-	return c.list[0].seq, shared
-}
-
-// use moves a prompt to the front.
-func (c *prefixCache) use(i int) {
-	p := c.list[i]
-	c.list = slices.Insert(slices.Delete(c.list, i, i+1), 0, p)
-}
-
-// insert shares the blocks of a prompt that has been read. The least recently used
-// one leaves if there are too many.
-func (c *prefixCache) insert(j *job) error {
-	o := j.origin()
-	same := func(p cachedPrompt) bool { return p.origin == o && slices.Equal(p.tokens, j.prompt) }
-	if i := slices.IndexFunc(c.list, same); i >= 0 {
-		c.use(i)
-		return nil
-	}
-	if len(c.free) == 0 {
-		if _, err := c.evict(); err != nil {
-			return err
-		}
-	}
-	seq := c.free[len(c.free)-1]
-	if err := c.cache.CopyPrefix(seq, j.slot, len(j.prompt)); err != nil {
-		return err
-	}
-	c.free = c.free[:len(c.free)-1]
-	c.list = slices.Insert(c.list, 0, cachedPrompt{seq: seq, tokens: slices.Clone(j.prompt), origin: o})
-	return c.count()
-}
-
-// evict drops the least recently used prompt. It reports whether there was one.
-func (c *prefixCache) evict() (bool, error) {
-	if len(c.list) == 0 {
+	// What follows an idle block is in use: by a sequence that has made its beginning
+	// itself, while another one did.
+	if inside == nil {
 		return false, nil
 	}
-	last := len(c.list) - 1
-	seq := c.list[last].seq
-	c.list = slices.Delete(c.list, last, last+1)
-	c.free = append(c.free, seq)
-	if err := c.cache.Truncate(seq, 0); err != nil {
-		return false, err
-	}
-	return true, c.count()
+	return true, c.remove(inside)
 }
 
-func (c *prefixCache) count() error {
-	seqs := make([]int, len(c.list))
-	for i, p := range c.list {
-		seqs[i] = p.seq
+// leave lets go of blocks in the middle of which segments go on, which then write to them
+// instead of copies. It reports whether there was one.
+func (c *prefixCache) leave(segments []model.Segment) (bool, error) {
+	for _, s := range segments {
+		n := c.cache.Len(s.Seq)
+		if n%model.BlockSize == 0 {
+			continue
+		}
+		if block, held := c.cache.HeldAt(s.Seq, n/model.BlockSize); held {
+			return true, c.remove(c.nodes[block])
+		}
 	}
-	var err error
-	c.blocks, err = c.cache.UsedBlocksOf(seqs...)
-	return err
+	return false, nil
+}
+
+// remove lets go of a block and all that follow it.
+func (c *prefixCache) remove(b *cachedBlock) error {
+	var errs []error
+	for _, n := range slices.Clone(b.next) {
+		errs = append(errs, c.remove(n))
+	}
+	c.used.Remove(b.place)
+	delete(c.nodes, b.block)
+	c.unlink(b)
+	return errors.Join(append(errs, c.cache.LetGo(b.block))...)
+}
+
+// unlink takes a block without next ones out of its tree, and a tree without blocks out
+// of the cache.
+func (c *prefixCache) unlink(b *cachedBlock) {
+	node := b.parent
+	node.next = slices.DeleteFunc(node.next, func(n *cachedBlock) bool { return n == b })
+	if node.parent == nil && len(node.next) == 0 {
+		for writer, root := range c.roots {
+			if root == node {
+				delete(c.roots, writer)
+			}
+		}
+	}
 }

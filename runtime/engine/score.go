@@ -73,7 +73,17 @@ type scoring struct {
 
 func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.labels) }
 
-func (s *scoring) admitted() {}
+func (*scoring) admitted() {}
+
+func (*scoring) found(int) {}
+
+func (*scoring) sequence(j *job) []int32 { return j.prompt }
+
+// restart forgets the labels that were scored: their likelihoods are summed anew.
+func (s *scoring) restart() {
+	s.prompted, s.next, s.wave = false, 0, nil
+	clear(s.scores)
+}
 
 // forks takes forks for as many labels as are reserved for the job, and as
 // there are left in this step. The last token of a label predicts nothing that is
@@ -88,11 +98,11 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 		if len(label) == 1 {
 			continue
 		}
-		if len(out) == j.forks || l.forks == l.slots.forks {
+		if len(out) == j.forks || len(l.forks) == l.slots.forks {
 			break
 		}
-		out = append(out, model.Fork{Seq: l.slots.fork(l.forks), Tokens: label[:len(label)-1]})
-		l.forks++
+		out = append(out, model.Fork{Seq: l.slots.fork(len(l.forks)), Tokens: label[:len(label)-1]})
+		l.forks = append(l.forks, j)
 		s.wave = append(s.wave, s.next)
 	}
 	return out

@@ -44,7 +44,7 @@ func soakedRequests(r *rand.Rand, mixtures []engine.Mixture, n int) []soaked {
 		mixture := mixtures[r.IntN(len(mixtures))]
 		if r.IntN(3) > 0 {
 			list[i].generate = engine.Request{
-				Mixture: mixture, Prompt: prompt, MaxTokens: 1 + r.IntN(12), Seed: r.Uint64(), Logprobs: -1,
+				Mixture: mixture, Prompt: prompt, MaxTokens: 1 + r.IntN(12) + r.IntN(2)*r.IntN(80), Seed: r.Uint64(), Logprobs: -1,
 				Sampling: sample.Params{Temperature: float64(r.IntN(3)) / 2, TopP: 1 - 0.1*float64(r.IntN(2)), TopK: 40 * r.IntN(2)},
 			}
 			continue
@@ -192,12 +192,12 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 	if s.Blocks.Total != blocks || s.Blocks.Used != s.Blocks.Cached || s.Blocks.Reserved != 0 || s.Failed != 0 {
 		t.Errorf("an idle engine has %d failures and blocks %+v, want only cached ones to be used", s.Failed, s.Blocks)
 	}
-	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d tokens cached, %d sets taken, %d given up, %+v",
-		compared.Load(), given.Load(), busy.Load(), short.Load(), s.CachedTokens, taken.Load(), abandoned.Load(), s.Blocks)
+	t.Logf("%d compared, %d given up, %d times busy, %d times short of blocks, %d gave way, %d tokens cached, %d sets taken, %d given up, %+v",
+		compared.Load(), given.Load(), busy.Load(), short.Load(), s.Preempted, s.CachedTokens, taken.Load(), abandoned.Load(), s.Blocks)
 	if swaps && (taken.Load() < 20 || abandoned.Load() == 0) {
 		t.Error("sets were hardly exchanged")
 	}
-	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.CachedTokens == 0 {
+	if compared.Load() < asked/4 || given.Load() == 0 || busy.Load() == 0 || short.Load() == 0 || s.CachedTokens == 0 || s.Preempted == 0 {
 		t.Error("something was never tried")
 	}
 	// One that needs all blocks gets those of the prefix cache.
@@ -205,7 +205,7 @@ func soak(t *testing.T, form engine.Form, swaps bool) {
 		t.Errorf("a request as large as the cache: %v", err)
 	}
 	waitFor(t, func() bool { return h.Stats().Running == 0 })
-	if p := h.Stats().Blocks; p != (engine.BlockStats{Total: blocks}) {
-		t.Errorf("blocks %+v are left, want none", p)
+	if p := h.Stats().Blocks; p.Used != p.Cached || p.Reserved != 0 {
+		t.Errorf("blocks %+v are left, want those of the prefix cache alone", p)
 	}
 }

@@ -59,15 +59,18 @@ func newWeights(ctx context.Context, p policy, compose func(context.Context, Mix
 // says that the request is one of pass 1.
 func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, error) {
 	w.mu.Lock()
-	entry, err := w.find(&w.plan, w.plan.key(m, scored), m, true)
+	k := w.plan.key(m, scored)
+	entry, err := w.find(&w.plan, k, m, true)
 	w.mu.Unlock()
 	if err != nil {
 		return variant{}, err
 	}
 	if entry == nil {
-		return variant{model: w.policy.base, form: FormMerged}, nil
+		return variant{key: k, model: w.policy.base, form: FormMerged}, nil
 	}
-	return entry.wait(ctx)
+	v, err := entry.wait(ctx)
+	v.key = k
+	return v, err
 }
 
 // ensure makes what a mixture is computed with by a plan that is not in use yet.

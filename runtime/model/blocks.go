@@ -16,15 +16,19 @@ func ForkBlocks(shared, n int) int { return Blocks(shared+n) - shared/BlockSize 
 
 // blockTables say which blocks hold each sequence's tokens: token i of a sequence
 // is row i%BlockSize of block table[i/BlockSize]. A block may be in several
-// tables; it is free once it is in none.
+// tables, and be held beside them; it is free once it is in none and not held.
 type blockTables struct {
 	tables [][]int32
-	uses   []int32 // A block: how many tables it is in.
-	free   []int32 // Blocks in no table; the last is taken first.
+	uses   []int32 // A block: how many tables it is in, and one more if it is held.
+	held   []bool  // A block: whether it is held.
+	idle   int     // How many are held and in no table.
+	free   []int32 // Blocks without uses; the last is taken first.
 }
 
 func newBlockTables(seqs, blocks int) blockTables {
-	t := blockTables{tables: make([][]int32, seqs), uses: make([]int32, blocks), free: make([]int32, blocks)}
+	t := blockTables{
+		tables: make([][]int32, seqs), uses: make([]int32, blocks), held: make([]bool, blocks), free: make([]int32, blocks),
+	}
 	for i := range t.free {
 		t.free[i] = int32(blocks - 1 - i)
 	}
@@ -44,10 +48,53 @@ func (t *blockTables) take() int32 {
 // they are read faster.
 func (t *blockTables) drop(blocks []int32) {
 	for _, block := range slices.Backward(blocks) {
-		if t.uses[block]--; t.uses[block] == 0 {
-			t.free = append(t.free, block)
-		}
+		t.leave(block)
 	}
+}
+
+// use counts one use more of a block that has some.
+func (t *blockTables) use(block int32) {
+	if t.isIdle(block) {
+		t.idle--
+	}
+	t.uses[block]++
+}
+
+// leave counts one use less of a block.
+func (t *blockTables) leave(block int32) {
+	if t.uses[block]--; t.uses[block] == 0 {
+		t.free = append(t.free, block)
+	}
+	if t.isIdle(block) {
+		t.idle++
+	}
+}
+
+// isIdle reports whether a block is held and in no table.
+func (t *blockTables) isIdle(block int32) bool { return t.held[block] && t.uses[block] == 1 }
+
+// hold keeps a block of a table that is not held yet.
+func (t *blockTables) hold(block int32) {
+	t.use(block)
+	t.held[block] = true
+}
+
+// letGo ends a hold.
+func (t *blockTables) letGo(block int32) {
+	if t.isIdle(block) {
+		t.idle--
+	}
+	t.held[block] = false
+	t.leave(block)
+}
+
+// adopt makes a table these blocks, which have uses.
+func (t *blockTables) adopt(seq int, blocks []int32) {
+	for _, block := range blocks {
+		t.use(block)
+	}
+	t.drop(t.tables[seq])
+	t.tables[seq] = append(t.tables[seq][:0], blocks...)
 }
 
 // cut shortens a table to the blocks of this many tokens.
@@ -59,12 +106,7 @@ func (t *blockTables) cut(seq, tokens int) {
 
 // share makes a table the blocks of the first tokens of another.
 func (t *blockTables) share(dst, src, tokens int) {
-	shared := t.tables[src][:Blocks(tokens)]
-	for _, block := range shared {
-		t.uses[block]++
-	}
-	t.drop(t.tables[dst])
-	t.tables[dst] = append(t.tables[dst][:0], shared...)
+	t.adopt(dst, t.tables[src][:Blocks(tokens)])
 }
 
 // row is where a sequence's token is in the buffers.
@@ -153,7 +195,7 @@ func (t *blockTables) grow(growths []growth) (copies []copied, done []grown) {
 			filled.from = table[index]
 			if t.uses[filled.from] > 1 {
 				change.index, change.replaced = index, filled.from
-				t.uses[change.replaced]--
+				t.leave(change.replaced)
 				table[index] = t.take()
 				filled.to = table[index]
 				copies = append(copies, filled)
@@ -193,22 +235,11 @@ func (t *blockTables) undo(done []grown) {
 		if change.index >= 0 {
 			t.drop(table[change.index:][:1])
 			table[change.index] = change.replaced
-			t.uses[change.replaced]++
+			t.use(change.replaced)
 		}
 		t.tables[change.seq] = table
 	}
 }
 
-// used counts the blocks that are in tables.
+// used counts the blocks that are in tables or held.
 func (t *blockTables) used() int { return len(t.uses) - len(t.free) }
-
-// usedBy counts the blocks that are in one of these tables at least.
-func (t *blockTables) usedBy(seqs []int) int {
-	blocks := map[int32]struct{}{}
-	for _, seq := range seqs {
-		for _, block := range t.tables[seq] {
-			blocks[block] = struct{}{}
-		}
-	}
-	return len(blocks)
-}

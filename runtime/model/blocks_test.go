@@ -1,6 +1,7 @@
 package model
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -12,6 +13,7 @@ type written struct {
 	blockTables
 	rows []int
 	want [][]int
+	held map[int32][]int // What held blocks should read.
 	next int
 }
 
@@ -59,36 +61,65 @@ func (w *written) check(t *testing.T) {
 			}
 		}
 	}
+	idle := 0
+	for block, want := range w.held {
+		if uses[block]++; uses[block] == 1 {
+			idle++
+		}
+		if got := w.rows[block*BlockSize:][:len(want)]; !slices.Equal(got, want) {
+			t.Fatalf("the held block %d has %v, want %v", block, got, want)
+		}
+	}
 	if !slices.Equal(uses, w.uses) {
-		t.Fatalf("blocks are in %v tables, counted %v", uses, w.uses)
+		t.Fatalf("blocks have uses %v, counted %v", w.uses, uses)
+	}
+	if w.idle != idle {
+		t.Fatalf("%d blocks are idle, counted %d", w.idle, idle)
 	}
 	var free []int32
-	all := make([]int, len(w.tables))
 	for block, n := range uses {
 		if n == 0 {
 			free = append(free, int32(block))
 		}
 	}
-	for i := range all {
-		all[i] = i
-	}
 	if got := slices.Sorted(slices.Values(w.free)); !slices.Equal(got, free) {
 		t.Fatalf("the free blocks are %v, counted %v", free, got)
 	}
-	if n := len(uses) - len(free); w.used() != n || w.usedBy(all) != n {
-		t.Fatalf("%d blocks are used, counted %d and %d", n, w.used(), w.usedBy(all))
+	if n := len(uses) - len(free); w.used() != n {
+		t.Fatalf("%d blocks are used, counted %d", n, w.used())
 	}
 }
 
-// TestRandomBlocksHoldWhatWasWritten shares, cuts, grows and undoes at random.
+// holding holds a block of a sequence, or lets a held one go, or makes a sequence that has
+// no tokens a part of a held one.
+func (w *written) holding(r *rand.Rand, seq int) {
+	held := slices.Sorted(maps.Keys(w.held))
+	switch table := w.tables[seq]; {
+	case len(table) > 0 && len(held) < 4 && !w.blockTables.held[table[0]]:
+		w.hold(table[0])
+		w.held[table[0]] = slices.Clone(w.want[seq][:min(BlockSize, len(w.want[seq]))])
+	case len(table) == 0 && len(held) > 0:
+		block := held[r.IntN(len(held))]
+		w.adopt(seq, []int32{block})
+		w.want[seq] = slices.Clone(w.held[block][:1+r.IntN(len(w.held[block]))])
+	case len(held) > 0:
+		block := held[r.IntN(len(held))]
+		w.letGo(block)
+		delete(w.held, block)
+	}
+}
+
+// TestRandomBlocksHoldWhatWasWritten shares, cuts, grows, undoes and holds at random.
 func TestRandomBlocksHoldWhatWasWritten(t *testing.T) {
 	const seqs, blocks, steps = 6, 14, 4000
 	r := rand.New(rand.NewPCG(1, 2))
-	w := &written{blockTables: newBlockTables(seqs, blocks), rows: make([]int, blocks*BlockSize), want: make([][]int, seqs)}
-	full, undone, copies, forks := 0, 0, 0, 0
+	w := &written{blockTables: newBlockTables(seqs, blocks), rows: make([]int, blocks*BlockSize), want: make([][]int, seqs), held: map[int32][]int{}}
+	full, undone, copies, forks, idle := 0, 0, 0, 0, 0
 	for range steps {
 		seq, other := r.IntN(seqs), r.IntN(seqs)
-		switch r.IntN(5) {
+		switch r.IntN(6) {
+		case 2:
+			w.holding(r, seq)
 		case 0:
 			n := r.IntN(len(w.want[seq]) + 1)
 			w.cut(seq, n)
@@ -135,15 +166,22 @@ func TestRandomBlocksHoldWhatWasWritten(t *testing.T) {
 			}
 		}
 		w.check(t)
+		idle = max(idle, w.idle)
 	}
-	if full == 0 || undone == 0 || copies == 0 || forks == 0 {
-		t.Errorf("%d times full, %d undone, %d copies, %d forks: something was never tried", full, undone, copies, forks)
+	if full == 0 || undone == 0 || copies == 0 || forks == 0 || idle == 0 {
+		t.Errorf("%d times full, %d undone, %d copies, %d forks, %d idle: something was never tried", full, undone, copies, forks, idle)
 	}
 	for seq := range seqs {
 		w.cut(seq, 0)
 	}
-	if w.used() != 0 {
-		t.Errorf("%d blocks are used by empty sequences", w.used())
+	if w.used() != len(w.held) || w.idle != len(w.held) {
+		t.Errorf("%d blocks are used by empty sequences, %d idle, and %d are held", w.used(), w.idle, len(w.held))
+	}
+	for block := range w.held {
+		w.letGo(block)
+	}
+	if w.used() != 0 || w.idle != 0 {
+		t.Errorf("%d blocks are used when all is let go, %d idle", w.used(), w.idle)
 	}
 }
 

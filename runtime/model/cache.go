@@ -129,20 +129,9 @@ func (c *Cache) Len(seq int) int {
 // TotalBlocks returns the number of blocks.
 func (c *Cache) TotalBlocks() int { return len(c.blocks.uses) }
 
-// UsedBlocks returns the number of blocks that sequences hold; one that several
-// share counts once.
+// UsedBlocks returns the number of blocks that sequences have or that are held; one
+// that several share counts once.
 func (c *Cache) UsedBlocks() int { return c.blocks.used() }
-
-// UsedBlocksOf returns the number of blocks that at least one of these sequences
-// holds. There must be such sequences.
-func (c *Cache) UsedBlocksOf(seqs ...int) (int, error) {
-	for _, seq := range seqs {
-		if err := c.checkSeq(seq); err != nil {
-			return 0, err
-		}
-	}
-	return c.blocks.usedBy(seqs), nil
-}
 
 // Truncate shortens a sequence to its first n tokens; 0 empties it. Blocks that
 // nobody holds any more are free at once.

@@ -109,8 +109,8 @@ func sharedBlocksAreCopied(t *testing.T, m *model.Model) {
 		segments = append(segments, model.Segment{Seq: seq, Tokens: tail, AllLogits: true})
 		alone = append(alone, model.Segment{Seq: seq, Tokens: append(slices.Clone(tokens[:c.Len(seq)]), tail...)})
 	}
-	if n, err := c.UsedBlocksOf(0, 3); err != nil || n != 2 {
-		t.Errorf("sequences 0 and 3 have %d blocks, %v; want 2", n, err)
+	if n := c.Needed(segments); n != 3 {
+		t.Errorf("a step that copies a block for all but the last sequence needs %d blocks, want 3", n)
 	}
 	got := step(t, m, c, segments...)
 	// Sequence 3 wrote to the first block; the last of the others kept the second.
@@ -123,8 +123,73 @@ func sharedBlocksAreCopied(t *testing.T, m *model.Model) {
 			t.Errorf("sequence %d differs from computing it anew", seq)
 		}
 	}
-	if _, err := c.UsedBlocksOf(4); err == nil {
-		t.Error("blocks of a sequence that is not there: no error")
+}
+
+// TestHeldBlocksAreAdopted ends a sequence whose blocks are held, and begins others by
+// them: with all of them, and with a part of the last.
+func TestHeldBlocksAreAdopted(t *testing.T) {
+	be := newBackend(t, 2)
+	for _, s := range storages(be) {
+		t.Run("stored as "+s.String(), func(t *testing.T) { heldBlocksAreAdopted(t, newModel(t, be, long(), model.StoredAs(s))) })
+	}
+}
+
+func heldBlocksAreAdopted(t *testing.T, m *model.Model) {
+	t.Helper()
+	const block, length = model.BlockSize, model.BlockSize + 9
+	c := newPagedCache(t, m, 3, 3*block, 6)
+	tokens := randomTokens(length, long().Vocab, 1)
+	step(t, m, c, model.Segment{Seq: 0, Tokens: tokens})
+	var blocks []model.Block
+	for i := range 2 {
+		b, err := c.Hold(0, i)
+		if at, held := c.HeldAt(0, i); err != nil || c.IsIdle(b) || !held || at != b {
+			t.Fatalf("block %d: %v", i, err)
+		}
+		blocks = append(blocks, b)
+	}
+	if _, err := c.Hold(0, 1); err == nil {
+		t.Error("a block held twice: no error")
+	}
+	if err := c.Truncate(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if c.UsedBlocks() != 2 || c.IdleBlocks() != 2 || c.FreeBlocks() != 4 || !c.IsIdle(blocks[0]) {
+		t.Fatalf("%d blocks are used and %d idle, want 2 and 2", c.UsedBlocks(), c.IdleBlocks())
+	}
+	for seq, n := range []int{length, length - 5, block} {
+		if err := c.Adopt(seq, blocks[:model.Blocks(n)], n); err != nil {
+			t.Fatal(err)
+		}
+		tail := randomTokens(4, long().Vocab, uint64(2+seq))
+		got := step(t, m, c, model.Segment{Seq: seq, Tokens: tail})
+		want := step(t, m, newPagedCache(t, m, 1, 3*block, 3), model.Segment{Tokens: append(slices.Clone(tokens[:n]), tail...)})
+		if !slices.Equal(got.Data, want.Data) {
+			t.Errorf("%d tokens of held blocks and 4 behind them differ from computing all anew", n)
+		}
+	}
+	for name, err := range map[string]error{
+		"more tokens than blocks":     c.Adopt(0, blocks, 2*block+1),
+		"a block that is not held":    c.Adopt(0, []model.Block{5}, 1),
+		"no such sequence":            c.Adopt(3, blocks, length),
+		"a block of a cache too long": c.LetGo(99),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	for seq := range 3 {
+		if err := c.Truncate(seq, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range blocks {
+		if err := c.LetGo(b); err != nil {
+			t.Error(err)
+		}
+	}
+	if c.UsedBlocks() != 0 || c.LetGo(blocks[0]) == nil {
+		t.Errorf("%d blocks are used when all is let go", c.UsedBlocks())
 	}
 }
 

@@ -259,10 +259,10 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 	b := &batch{}
 	seen := map[int]bool{}
 	for _, s := range segments {
-		g := growth{seq: s.Seq, from: c.Len(s.Seq), n: len(s.Tokens)}
-		if err := b.add(m, c, seen, run{g.seq, g.from, s.Tokens, s.AllLogits, s.Scales}); err != nil {
+		if err := b.add(m, c, seen, run{s.Seq, c.Len(s.Seq), s.Tokens, s.AllLogits, s.Scales}); err != nil {
 			return nil, err
 		}
+		g := c.growth(s)
 		for _, f := range s.Forks {
 			if n := c.Len(f.Seq); n > 0 {
 				return nil, fmt.Errorf("sequence %d has %d tokens and cannot become a fork of sequence %d", f.Seq, n, s.Seq)
@@ -270,7 +270,6 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 			if err := b.add(m, c, seen, run{f.Seq, g.end(), f.Tokens, true, s.Scales}); err != nil {
 				return nil, fmt.Errorf("a fork of sequence %d: %w", s.Seq, err)
 			}
-			g.forks = append(g.forks, fork{seq: f.Seq, n: len(f.Tokens)})
 		}
 		b.growths = append(b.growths, g)
 	}
