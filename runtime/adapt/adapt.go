@@ -19,10 +19,19 @@ import (
 // Scorer is what pass 1 needs of an engine.
 type Scorer interface {
 	// Score returns for each label Σ log p(labelᵢ | prompt, label₍<ᵢ₎), the
-	// log-likelihood that the model continues the prompt by exactly the label. with
-	// are the weights that it runs with, α by expert name: one of the strategy's
-	// Needs.Mixtures, or none for the base.
-	Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error)
+	// log-likelihood that the model continues the prompt by exactly the label.
+	Score(ctx context.Context, s Scoring) ([]float64, error)
+}
+
+// Scoring is what a Scorer is asked.
+type Scoring struct {
+	// With are the weights that the model runs with, α by expert name: one of the
+	// strategy's Needs.Mixtures, or none for the base.
+	With   map[string]float64
+	Prompt []int32
+	Labels [][]int32
+	// Salt is the request's.
+	Salt string
 }
 
 // Encoder turns text into the tokens of a conversation.
@@ -59,6 +68,11 @@ type Decision struct {
 	// Cause is why pass 1 failed, nil if it did not. The request goes on with the
 	// fallback all the same.
 	Cause error
+	// Turn is the user's turn, counted from 1, whose pass 1 made the choice; 0 where there
+	// is no pass 1.
+	Turn int
+	// Remembered says that the choice was known: no pass 1 was run for this request.
+	Remembered bool
 	// Reading is what pass 1 read and found; nil where it read nothing or failed.
 	Reading *Reading
 }
@@ -115,9 +129,9 @@ type Strategy interface {
 	Name() string
 	// Needs says what the strategy needs; it is always the same.
 	Needs() Needs
-	// Decide chooses for the text of a request. An error means that the request
-	// as a whole cannot go on (cancelled, the engine is full or closing).
-	Decide(ctx context.Context, request string) (Decision, error)
+	// Decide chooses for a request, which has a turn at least. An error means that the
+	// request as a whole cannot go on (cancelled, the engine is full or closing).
+	Decide(ctx context.Context, r Request) (Decision, error)
 }
 
 // reader is what a strategy may use of a model. fatal tells which of the scorer's
@@ -131,6 +145,8 @@ type reader struct {
 // kind is how one strategy is checked and made. A strategy is a file with a type
 // that implements Strategy, and a line in kinds.
 type kind struct {
+	// reads says that the strategy has a pass 1, which reads requests.
+	reads bool
 	// validate reports what is wrong with a set for this strategy; nil asks for
 	// nothing.
 	validate func(set contract.ExpertSet) []error
@@ -140,10 +156,10 @@ type kind struct {
 
 // kinds are all strategies, by their names in the contract.
 var kinds = map[string]kind{
-	contract.StrategyClassifier: {validate: validateClassifier, make: newClassifier},
+	contract.StrategyClassifier: {reads: true, validate: validateClassifier, make: newClassifier},
 	contract.StrategyFewShot:    {validate: validateFewShot, make: newFewShot},
 	contract.StrategyFixed:      {make: newFixed},
-	contract.StrategyPrompt:     {validate: validatePrompt, make: newPrompt},
+	contract.StrategyPrompt:     {reads: true, validate: validatePrompt, make: newPrompt},
 }
 
 // Names lists the strategies that there are.
@@ -156,7 +172,12 @@ func New(set contract.ExpertSet, encoder Encoder, scorer Scorer, fatal func(erro
 	if err := Validate(set); err != nil {
 		return nil, err
 	}
-	return kinds[set.Strategy].make(set, reader{encoder: encoder, scorer: scorer, fatal: fatal})
+	chosen := kinds[set.Strategy]
+	s, err := chosen.make(set, reader{encoder: encoder, scorer: scorer, fatal: fatal})
+	if err != nil || !chosen.reads {
+		return s, err
+	}
+	return converse(s, set.Conversation), nil
 }
 
 // Validate checks that a set makes sense by itself. It reports everything that
@@ -184,6 +205,7 @@ func Validate(set contract.ExpertSet) error {
 	}
 	problems.add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
 		"fallback %q is none of the experts", set.Fallback)
+	problems = append(problems, validateConversation(set, chosen.reads)...)
 	if chosen.validate != nil {
 		problems = append(problems, chosen.validate(set)...)
 	}

@@ -43,10 +43,11 @@ type scorer struct {
 	with   map[string]float64
 	prompt string
 	labels []string
+	salt   string
 	calls  int
 }
 
-func (s *scorer) Score(_ context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
+func (s *scorer) Score(_ context.Context, q adapt.Scoring) ([]float64, error) {
 	s.calls++
 	text := func(ids []int32) string {
 		var b strings.Builder
@@ -59,8 +60,8 @@ func (s *scorer) Score(_ context.Context, with map[string]float64, prompt []int3
 		}
 		return b.String()
 	}
-	s.with, s.prompt, s.labels = with, text(prompt), nil
-	for _, l := range labels {
+	s.with, s.prompt, s.salt, s.labels = q.With, text(q.Prompt), q.Salt, nil
+	for _, l := range q.Labels {
 		s.labels = append(s.labels, text(l))
 	}
 	return s.scores, s.err
@@ -86,7 +87,7 @@ func decide(t *testing.T, set contract.ExpertSet, s *scorer, request string) (ad
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
-	return strategy.Decide(t.Context(), request)
+	return strategy.Decide(t.Context(), adapt.Request{Turns: []string{request}})
 }
 
 func TestPromptShowsSkillsAndRequest(t *testing.T) {
@@ -276,7 +277,10 @@ func TestPromptDecides(t *testing.T) {
 			if (got.Cause != nil) != c.failed {
 				t.Errorf("cause %v, want one: %v", got.Cause, c.failed)
 			}
-			got.Cause = nil
+			if got.Turn != 1 && err == nil {
+				t.Errorf("turn %d chose, want the first", got.Turn)
+			}
+			got.Cause, got.Turn = nil, 0
 			checkReading(t, got, c.scores, c.least)
 			got.Reading = nil
 			if diff := cmp.Diff(c.want, got, cmpopts.EquateApprox(0, 1e-12)); diff != "" {

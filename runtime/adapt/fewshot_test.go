@@ -44,7 +44,7 @@ func TestFewShotMixesWhatASearchFound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := s.Decide(t.Context(), "whatever")
+			got, err := s.Decide(t.Context(), Request{Turns: []string{"whatever"}})
 			if err != nil {
 				t.Fatal(err)
 			}

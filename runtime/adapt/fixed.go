@@ -48,7 +48,7 @@ func (f *fixed) Needs() Needs {
 }
 
 // Decide implements Strategy.
-func (f *fixed) Decide(context.Context, string) (Decision, error) {
+func (f *fixed) Decide(context.Context, Request) (Decision, error) {
 	d := f.decision
 	d.Weights = maps.Clone(d.Weights)
 	return d, nil

@@ -76,12 +76,12 @@ func (p *prompt) Needs() Needs {
 }
 
 // Decide implements Strategy: one prefill, then the likelihood of each label.
-func (p *prompt) Decide(ctx context.Context, request string) (Decision, error) {
+func (p *prompt) Decide(ctx context.Context, r Request) (Decision, error) {
 	if len(p.names) == 1 {
 		// Without experts there is nothing to choose, so nothing is computed.
 		return p.fallBack(contract.FallbackNoExperts), nil
 	}
-	scores, tokens, err := p.score(ctx, request)
+	scores, tokens, err := p.score(ctx, r)
 	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, context.Canceled) || p.fatal != nil && p.fatal(err) {
 			return Decision{}, fmt.Errorf("pass 1: %w", err)
@@ -152,12 +152,12 @@ func (p *prompt) choose(scores, probabilities []float64) Decision {
 
 // score returns the log-likelihood of each label, and how many tokens the prompt
 // had.
-func (p *prompt) score(ctx context.Context, request string) (scores []float64, tokens int, err error) {
-	ids, err := p.Prompt(request)
+func (p *prompt) score(ctx context.Context, r Request) (scores []float64, tokens int, err error) {
+	ids, err := p.Prompt(r.Turns...)
 	if err != nil {
 		return nil, 0, err
 	}
-	if scores, err = p.scorer.Score(ctx, p.with, ids, p.labels); err != nil {
+	if scores, err = p.scorer.Score(ctx, Scoring{With: p.with, Prompt: ids, Labels: p.labels, Salt: r.Salt}); err != nil {
 		return nil, 0, err
 	}
 	if len(scores) != len(p.labels) {

@@ -73,9 +73,10 @@ func (q *Question) Labels() [][]int32 { return q.labels }
 // contract.OthersLabel, is chosen by; −1 if there is none.
 func (q *Question) Label(skill string) int { return slices.Index(q.texts, oneLine(skill)) }
 
-// Prompt encodes the question about a request.
-func (q *Question) Prompt(request string) ([]int32, error) {
-	excerpt, err := q.encoder.Excerpt(request, q.tokens)
+// Prompt encodes the question about a request: the last of the user's turns, of which there
+// must be one, and of those before it the latest that have room.
+func (q *Question) Prompt(turns ...string) ([]int32, error) {
+	excerpt, err := q.excerpt(turns)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the request for pass 1: %w", err)
 	}
@@ -84,6 +85,31 @@ func (q *Question) Prompt(request string) ([]int32, error) {
 		return nil, fmt.Errorf("encoding the prompt of pass 1: %w", err)
 	}
 	return ids, nil
+}
+
+// turnsShown bounds how many turns of a conversation pass 1 is shown.
+const turnsShown = 8
+
+// excerpt returns as much of the user's turns as pass 1 is shown: turns are left out whole,
+// and the last one alone is shortened.
+func (q *Question) excerpt(turns []string) (string, error) {
+	last := len(turns) - 1
+	shown, err := q.encoder.Excerpt(turns[last], q.tokens)
+	if err != nil || shown != turns[last] {
+		return shown, err
+	}
+	for i := last - 1; i >= 0 && last-i < turnsShown; i-- {
+		longer := turns[i] + "\n\n" + shown
+		fits, err := q.encoder.Excerpt(longer, q.tokens)
+		if err != nil {
+			return "", err
+		}
+		if fits != longer {
+			break
+		}
+		shown = longer
+	}
+	return shown, nil
 }
 
 // message renders the template. Placeholders in the request stay text, because

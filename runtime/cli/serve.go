@@ -79,7 +79,7 @@ are printed as JSON at the end.`,
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
 	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
-	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt and longest answer fit in; 0 means room for a full batch, up to 2 GiB")
+	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt fits in, and the youngest begins again when answers fill it; 0 means room for a full batch, up to 2 GiB")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd

@@ -112,10 +112,34 @@ type ExpertSet struct {
 	// share is the base weights'. 0 means 1: the most likely one alone; MaxTopK is
 	// the most.
 	TopK int `json:"topK,omitempty"`
+	// Conversation is for StrategyPrompt and StrategyClassifier; nil means
+	// ConversationEachTurn.
+	Conversation *Conversation `json:"conversation,omitempty"`
 	// Fallback names the expert used where pass 1 cannot decide, is not sure enough
 	// or fails; empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
 }
+
+// Conversation says what pass 1 does with a conversation of several turns of the user.
+type Conversation struct {
+	// Mode is one of the Conversation constants; empty means ConversationEachTurn.
+	Mode string `json:"mode,omitempty"`
+	// Margin is for ConversationSwitch: by how much the probability of the label that
+	// pass 1 finds most likely has to exceed that of the expert that answers.
+	Margin float64 `json:"margin,omitempty"`
+}
+
+// What happens when a conversation goes on. Pass 1 reads what the user has said until
+// then, as much of it as ExpertSet.RequestTokens allows.
+const (
+	// ConversationEachTurn chooses anew for each of the user's turns.
+	ConversationEachTurn = "EachTurn"
+	// ConversationKeep keeps the first expert that is chosen: later turns have no pass 1.
+	// While none is, each turn has one.
+	ConversationKeep = "Keep"
+	// ConversationSwitch keeps an expert until another label is more likely by Margin.
+	ConversationSwitch = "Switch"
+)
 
 // ExpertRef is one expert of a set.
 type ExpertRef struct {
@@ -232,6 +256,9 @@ type Adaptation struct {
 	// Fallback is why pass 1 chose no expert, one of the Fallback constants; empty
 	// where it chose one, and where there is no pass 1.
 	Fallback string `json:"fallback,omitempty"`
+	// Turn is the user's turn, counted from 1, whose pass 1 chose; 0 where there is no
+	// pass 1.
+	Turn int `json:"turn,omitempty"`
 	// Pass1Seconds and Pass2Seconds are wall times; pass 1 is 0 when pinned.
 	Pass1Seconds float64 `json:"pass1Seconds"`
 	Pass2Seconds float64 `json:"pass2Seconds"`
@@ -256,6 +283,8 @@ type Explanation struct {
 	Fallback string             `json:"fallback,omitempty"`
 	// Why says in words what led to the choice.
 	Why string `json:"why"`
+	// Turn is as in Adaptation.
+	Turn int `json:"turn,omitempty"`
 	// Classifier is the expert that pass 1 ran with; empty for the base weights, and
 	// where there was no pass 1.
 	Classifier string `json:"classifier,omitempty"`

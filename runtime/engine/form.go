@@ -270,6 +270,9 @@ type key struct {
 	form    Form
 	factors string // plan.name, in the unmerged form.
 	mixture string
+	// salt keeps apart, in the cache, what different clients read; nothing is held under
+	// a key that has one.
+	salt string
 }
 
 // base is the key of the factors that the scales of a key belong to.

@@ -36,6 +36,10 @@ type Request struct {
 	// Logprobs asks for each token's log-probability and those of this many most
 	// likely tokens; negative asks for none.
 	Logprobs int
+	// Salt keeps the request's part of the key-value cache to requests with the same one:
+	// what they have in common with others they read for themselves, and nobody can tell
+	// from the time that an answer takes what they have read.
+	Salt string
 	// Continues says that the request has been admitted already and has done its
 	// pass 1: it is not refused with ErrBusy.
 	Continues bool
@@ -104,7 +108,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.LongestAnswer(len(r.Prompt))
 	}
-	v, err := e.weights.get(ctx, r.Mixture, false)
+	v, err := e.weights.get(ctx, r.Mixture, r.Salt, false)
 	if err != nil {
 		return Result{}, err
 	}

@@ -14,6 +14,8 @@ type ScoreRequest struct {
 	Prompt  []int32
 	// Labels are token sequences of at least one token.
 	Labels [][]int32
+	// Salt is as in Request.
+	Salt string
 	// Continues says that the request has been admitted already; see Request.
 	Continues bool
 }
@@ -38,7 +40,7 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	if err := e.checkPrompt(r.Prompt, longest, scoreDemand(len(r.Prompt), r.Labels)); err != nil {
 		return nil, err
 	}
-	v, err := e.weights.get(ctx, r.Mixture, true)
+	v, err := e.weights.get(ctx, r.Mixture, r.Salt, true)
 	if err != nil {
 		return nil, err
 	}

@@ -56,8 +56,8 @@ func newWeights(ctx context.Context, p policy, compose func(context.Context, Mix
 }
 
 // get returns what a mixture is computed with, making it if need be. scored
-// says that the request is one of pass 1.
-func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, error) {
+// says that the request is one of pass 1. salt becomes part of the variant's key.
+func (w *weights) get(ctx context.Context, m Mixture, salt string, scored bool) (variant, error) {
 	w.mu.Lock()
 	k := w.plan.key(m, scored)
 	entry, err := w.find(&w.plan, k, m, true)
@@ -65,11 +65,12 @@ func (w *weights) get(ctx context.Context, m Mixture, scored bool) (variant, err
 	if err != nil {
 		return variant{}, err
 	}
-	if entry == nil {
-		return variant{key: k, model: w.policy.base, form: FormMerged}, nil
+	v := variant{model: w.policy.base, form: FormMerged} // The base's own weights.
+	if entry != nil {
+		v, err = entry.wait(ctx)
 	}
-	v, err := entry.wait(ctx)
 	v.key = k
+	v.key.salt = salt
 	return v, err
 }
 

@@ -95,14 +95,14 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 		}
 		r.Continues = true
 	}
-	decision, pass1, err := s.decide(ctx, c, t, q)
+	decision, pass1, err := s.decide(ctx, t, q.subject(c))
 	if err != nil {
 		return out, err
 	}
 	if r.Mixture, err = t.mixture(decision); err != nil {
 		return out, err
 	}
-	r.Continues = r.Continues || decision.Probabilities != nil
+	r.Continues = r.Continues || decision.Probabilities != nil && !decision.Remembered
 	s.count(t, decision)
 	begun := time.Now()
 	results, err := generate(ctx, c, q, r, emit)
@@ -222,6 +222,7 @@ func (o *outcome) sum(results []engine.Result) {
 			continue
 		}
 		o.result.Tokens += r.Tokens
+		o.result.CachedTokens = min(o.result.CachedTokens, r.CachedTokens) // Choices share their prompt.
 		o.result.Waited = max(o.result.Waited, r.Waited)
 		o.result.FirstToken = min(o.result.FirstToken, r.FirstToken)
 		o.result.Total = max(o.result.Total, r.Total)
@@ -238,37 +239,40 @@ func checkBias(c *core, bias map[int32]float64) error {
 	return nil
 }
 
-// subject is the text that pass 1 judges: the last thing the user said, or the
-// text to be completed.
-func (q query) subject(c *core) string {
-	for _, m := range slices.Backward(q.messages) {
+// subject is what pass 1 judges: what the user has said, or the text to be completed.
+func (q query) subject(c *core) adapt.Request {
+	r := adapt.Request{Salt: q.request.Salt}
+	for _, m := range q.messages {
 		if m.Role == "user" {
-			return m.Content
+			r.Turns = append(r.Turns, m.Content)
 		}
 	}
-	if len(q.messages) > 0 {
-		return q.messages[len(q.messages)-1].Content
+	switch {
+	case len(r.Turns) > 0:
+	case len(q.messages) > 0:
+		r.Turns = []string{q.messages[len(q.messages)-1].Content}
+	case q.tokens != nil:
+		r.Turns = []string{c.tok.Decode(q.tokens, true)}
+	default:
+		r.Turns = []string{q.text}
 	}
-	if q.tokens != nil {
-		return c.tok.Decode(q.tokens, true)
-	}
-	return q.text
+	return r
 }
 
 // decide runs pass 1, or takes the decision from the model's name. The time is 0
 // where there is no pass 1.
-func (s *Server) decide(ctx context.Context, c *core, t target, q query) (adapt.Decision, time.Duration, error) {
+func (s *Server) decide(ctx context.Context, t target, r adapt.Request) (adapt.Decision, time.Duration, error) {
 	switch t.pinned {
 	case contract.BaseName:
 		return adapt.Decision{Expert: contract.BaseName}, 0, nil
 	case "":
 		begun := time.Now()
-		d, err := t.set.strategy.Decide(ctx, q.subject(c))
+		d, err := t.set.strategy.Decide(ctx, r)
 		if err != nil {
 			return d, 0, err
 		}
 		took := time.Since(begun)
-		if t.set.strategy.Needs().Passes == 1 {
+		if t.set.strategy.Needs().Passes == 1 || d.Remembered {
 			took = 0
 		}
 		if d.Cause != nil {
@@ -297,7 +301,7 @@ func (t target) mixture(d adapt.Decision) (engine.Mixture, error) {
 // adaptation describes the passes for the client.
 func (t target) adaptation(d adapt.Decision, pass1, pass2 time.Duration) contract.Adaptation {
 	a := contract.Adaptation{
-		Strategy: contract.StrategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities, Fallback: d.Fallback,
+		Strategy: contract.StrategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities, Fallback: d.Fallback, Turn: d.Turn,
 		Pass1Seconds: pass1.Seconds(), Pass2Seconds: pass2.Seconds(),
 	}
 	if t.set != nil {

@@ -52,14 +52,16 @@ func (s *Server) Explain(ctx context.Context, body []byte) (contract.Explanation
 	if err != nil {
 		return e, err
 	}
-	d, pass1, err := s.decide(ctx, c, t, q)
+	subject := q.subject(c)
+	subject.Fresh = true // What is remembered has been read, and is to be seen.
+	d, pass1, err := s.decide(ctx, t, subject)
 	if err != nil {
 		return e, err
 	}
 	a := t.adaptation(d, pass1, 0)
 	e = contract.Explanation{
 		Object: contract.ExplanationObject, Model: q.model, Strategy: a.Strategy,
-		Expert: a.Expert, Weights: a.Weights, Fallback: a.Fallback, Why: t.why(d),
+		Expert: a.Expert, Weights: a.Weights, Fallback: a.Fallback, Turn: a.Turn, Why: t.why(d, len(subject.Turns)),
 		PromptTokens: len(r.Prompt), Pass1Seconds: a.Pass1Seconds, ExpertSetDigest: a.ExpertSetDigest,
 	}
 	if d.Reading == nil {
@@ -104,8 +106,8 @@ func parseEither(body []byte) (query, error) {
 	}
 }
 
-// why says in words what led to a decision.
-func (t target) why(d adapt.Decision) string {
+// why says in words what led to a decision about a conversation of so many turns.
+func (t target) why(d adapt.Decision, turns int) string {
 	const thenFallback = ": the fallback answers"
 	switch d.Fallback {
 	case contract.FallbackNoExperts:
@@ -129,7 +131,11 @@ func (t target) why(d adapt.Decision) string {
 			best = l
 		}
 	}
-	found := fmt.Sprintf("pass 1 finds the label %q most likely (%.4f)", best.Text, best.Probability)
+	when := ""
+	if d.Turn < turns {
+		when = fmt.Sprintf("the choice of the user's turn %d of %d stays: ", d.Turn, turns)
+	}
+	found := when + fmt.Sprintf("pass 1 finds the label %q most likely (%.4f)", best.Text, best.Probability)
 	if len(d.Reading.With) > 0 {
 		found = "with its classifier, " + found
 	}

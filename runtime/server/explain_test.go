@@ -91,7 +91,7 @@ func TestAnExplanationIsOfWhatAnswers(t *testing.T) {
 			a := answered.Adaptation
 			want := contract.Explanation{
 				Object: "adaptation.explanation", Model: c.body["model"].(string), Strategy: a.Strategy, Expert: a.Expert, Weights: a.Weights,
-				Fallback: a.Fallback, PromptTokens: answered.Usage.Prompt, ExpertSetDigest: a.ExpertSetDigest,
+				Fallback: a.Fallback, Turn: a.Turn, PromptTokens: answered.Usage.Prompt, ExpertSetDigest: a.ExpertSetDigest,
 				Why: got.Why, Labels: got.Labels, MinProbability: got.MinProbability, Pass1Tokens: got.Pass1Tokens, Pass1Seconds: got.Pass1Seconds,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {

@@ -100,9 +100,10 @@ var (
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
 	descBatches   = prometheus.NewDesc("t2_computed_batches_total", "Batches that were computed, by form.", []string{"form"}, nil)
 	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), cached (found in the prefix cache), answer (written).", []string{"kind"}, nil)
-	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, prompts of pass 1 that are evicted for requests) and reserved (for requests in the batch, at most).", []string{"state"}, nil)
+	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, kept for requests that begin alike, and evicted for others) and reserved (for prompts that are being read).", []string{"state"}, nil)
 	descSteps     = prometheus.NewDesc("t2_engine_steps_total", "Steps of the engine, each of which computes a batch per model.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
+	descPreempted = prometheus.NewDesc("t2_engine_preempted_total", "Times that a request gave way to older ones for want of blocks, and was computed again.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
 	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
 )
@@ -111,7 +112,7 @@ var (
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descBatches,
-		descTokens, descBlocks, descSteps, descCancelled, descFailed, descReady,
+		descTokens, descBlocks, descSteps, descCancelled, descPreempted, descFailed, descReady,
 	} {
 		ch <- d
 	}
@@ -152,6 +153,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBlocks, int64(st.Blocks.Reserved), "reserved")
 	counter(descSteps, st.Steps)
 	counter(descCancelled, st.Cancelled)
+	counter(descPreempted, st.Preempted)
 	counter(descFailed, st.Failed)
 }
 

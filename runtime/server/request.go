@@ -54,6 +54,7 @@ const (
 	maxStops          = 16
 	maxChoices        = 16
 	maxStopBytes      = 256
+	maxSaltBytes      = 256
 	defaultCompletion = 16 // OpenAI's default of max_tokens for completions.
 )
 
@@ -154,6 +155,7 @@ func parseCommon(f *fields) query {
 		r.MaxTokens, q.longest = int(n), "max_tokens"
 	}
 	r.IgnoreStopTokens = f.flag("ignore_eos")
+	r.Salt = parseSalt(f)
 	r.Seed = rand.Uint64() //nolint:gosec // Sampling hides nothing.
 	if seed, ok := f.integer("seed", math.MinInt64, math.MaxInt64); ok {
 		r.Seed = uint64(seed)
@@ -173,6 +175,16 @@ func parseCommon(f *fields) query {
 	}
 	r.Sampling.Bias = parseBias(f)
 	return q
+}
+
+// parseSalt reads cache_salt, as vLLM has it: what a request has in the prefix cache is
+// found by requests with the same salt only.
+func parseSalt(f *fields) string {
+	salt := f.text("cache_salt")
+	if f.has("cache_salt") && (salt == "" || len(salt) > maxSaltBytes) {
+		f.fail(invalid("cache_salt", "invalid_value", "cache_salt has %d bytes: give 1 to %d, or leave it out", len(salt), maxSaltBytes))
+	}
+	return salt
 }
 
 // parseBias reads logit_bias: an object of token ids and what is added to their

@@ -220,12 +220,12 @@ type scorer struct {
 }
 
 // Score implements adapt.Scorer.
-func (s scorer) Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
-	m, err := s.set.mixture(with, nil)
+func (s scorer) Score(ctx context.Context, q adapt.Scoring) ([]float64, error) {
+	m, err := s.set.mixture(q.With, nil)
 	if err != nil {
 		return nil, err
 	}
-	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: prompt, Labels: labels})
+	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: q.Prompt, Labels: q.Labels, Salt: q.Salt})
 }
 
 // partialDigest names what is served of a set of which something is missing.
