@@ -78,7 +78,7 @@ base model's number format rounds.`,
 
 // exportAdapter writes the one expert in PEFT's format.
 func (f *exportFlags) exportAdapter() error {
-	mixture, err := f.mixture()
+	mixture, err := f.whole()
 	if err != nil {
 		return err
 	}
@@ -138,6 +138,24 @@ func (f *exportFlags) export(ctx context.Context, p *jobs.Progress) (result cont
 	return result, nil
 }
 
+// whole reads the experts of a mixture that acts on prompts and answers alike: what else
+// computes with a model, or an adapter, knows no other.
+func (f *exportFlags) whole() ([]expert.Weighted, error) {
+	mixture, err := f.mixture()
+	if err != nil {
+		return nil, err
+	}
+	onAnswers, err := expert.OnAnswers(mixture)
+	if err == nil && onAnswers {
+		err = fmt.Errorf("expert %s acts on answers alone, and an exported one would act on prompts, too: train one with the activation %s",
+			mixture[0].Adapter.Manifest.Digest, contract.ActivationPrompt)
+	}
+	if err != nil {
+		return nil, &UsageError{Err: err}
+	}
+	return mixture, nil
+}
+
 // ingredient is what the note says of an expert.
 type ingredient struct {
 	Digest string  `json:"digest"`
@@ -147,7 +165,7 @@ type ingredient struct {
 
 // composed are the matrices that the experts adapt.
 func (f *exportFlags) composed(be backend.Backend, base *checkpoint.Checkpoint) (map[string]export.Compute, map[string]string, error) {
-	mixture, err := f.mixture()
+	mixture, err := f.whole()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -110,6 +110,7 @@ type loaded struct {
 	model     *model.Model
 	tokenizer *tokenizer.Tokenizer
 	backend   backend.Backend
+	reader    *model.Model // Reads prompts where the experts act on answers alone.
 }
 
 // load opens the model and, if experts are named, composes their mixture. The
@@ -139,12 +140,20 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 	if err != nil {
 		return nil, err
 	}
+	l := &loaded{model: m, tokenizer: t, backend: be}
 	if len(mixture) > 0 {
-		if m, err = f.compose(ctx, m, mixture); err != nil {
+		onAnswers, err := expert.OnAnswers(mixture)
+		if err != nil {
+			return nil, &UsageError{Err: err}
+		}
+		if onAnswers {
+			l.reader = m
+		}
+		if l.model, err = f.compose(ctx, m, mixture); err != nil {
 			return nil, err
 		}
 	}
-	return &loaded{model: m, tokenizer: t, backend: be}, nil
+	return l, nil
 }
 
 // storage is what the flags say of activations, and of keys and values, or what a server

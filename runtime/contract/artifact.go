@@ -123,4 +123,16 @@ type ExpertManifest struct {
 	// Pass1Digest is that of the question which a classifier was trained to answer
 	// (Pass1.Digest); empty for an expert that is none, or of which it is not known.
 	Pass1Digest string `json:"pass1Digest,omitempty"`
+	// Activation is ActivationAnswer, or empty, which means ActivationPrompt.
+	Activation string `json:"activation,omitempty"`
 }
+
+// What an expert acts on.
+const (
+	// ActivationPrompt: all of a request is computed with the expert, as in the paper.
+	ActivationPrompt = "Prompt"
+	// ActivationAnswer: the base reads the prompt, and the expert acts from the prompt's
+	// last token on (as activated LoRA does: arXiv 2504.12397). So all such experts share
+	// the base's keys and values.
+	ActivationAnswer = "Answer"
+)

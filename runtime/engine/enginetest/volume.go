@@ -159,11 +159,17 @@ func byteRune(b int) rune {
 // depends on the seed, and returns its manifest.
 func (v *Volume) Expert(t testing.TB, skill string, seed uint64) contract.ExpertManifest {
 	t.Helper()
+	return v.ExpertOn(t, "", skill, seed)
+}
+
+// ExpertOn is Expert of an activation.
+func (v *Volume) ExpertOn(t testing.TB, activation, skill string, seed uint64) contract.ExpertManifest {
+	t.Helper()
 	d, err := expert.OpenDecomposition(v.DecompositionDir)
 	check(t, err)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	vector := expert.Adapter{
-		Manifest: contract.ExpertManifest{BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, Skill: skill},
+		Manifest: contract.ExpertManifest{BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, Skill: skill, Activation: activation},
 		Z:        map[string][]float32{},
 	}
 	for _, name := range d.Matrices() {
