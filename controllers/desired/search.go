@@ -30,10 +30,10 @@ func SearchSelector(policy *v1alpha1.AdaptivePolicy) map[string]string {
 }
 
 // Search is the run that searches the weights of a policy's experts, in the order in which
-// they are given. examples is the digest of the SHA-256 of the examples if a ConfigMap
+// they are given; donors are as of Deployment. examples is the digest of the SHA-256 of the examples if a ConfigMap
 // holds them. The base must have been decomposed. The pods have what the policy's serving
 // pods have; neither that nor the number format that is served makes another run.
-func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts []contract.AdaptExpert, examples string, settings Settings) (Run, error) {
+func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []*v1alpha1.BaseModel, experts []contract.AdaptExpert, examples string, settings Settings) (Run, error) {
 	few := policy.Spec.Strategy.FewShot
 	switch {
 	case few == nil:
@@ -48,6 +48,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts [
 		DataDir:             contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
+		TransferDir:         transferDir(donors),
 		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: fewShot(few),
 	}
 	claim := ""
@@ -74,6 +75,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts [
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}
+	pod.mountDonors(container, donors)
 	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
 	if err != nil {

@@ -282,6 +282,7 @@ var policyRows = slices.Concat([]policyRow{
 	{"expertSelector", newSet, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "demo"}}
 	}},
+	{"transfer", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferEqualShape }}, // None is of another base.
 	{"rollout.gate.minGain", newSet, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{MinGain: "-1"}}
 	}},
@@ -423,7 +424,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		if d := p.Spec.Strategy.FewShot.Dataset; d.ConfigMap != nil {
 			examples = d.ConfigMap.Name + "/" + d.ConfigMap.Key
 		}
-		return desired.Search(p, base, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
+		return desired.Search(p, base, nil, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
 	}
 	for _, r := range searchRows {
 		was, err := search()

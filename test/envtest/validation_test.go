@@ -281,6 +281,9 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	}, accepted),
 	Entry("wants experts", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = nil }, "at least one of"),
 	Entry("takes each expert once", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[1].Name = "math" }, "Duplicate value"),
+	Entry("takes experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferEqualShape }, accepted),
+	Entry("refuses experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferRefuse }, accepted),
+	Entry("knows ways to treat experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = "AnyShape" }, "Unsupported value"),
 	Entry("takes weights of a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "0.7"
 	}, accepted),

@@ -95,6 +95,9 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Strategy
       default:
         type: Prompt
+    - name: transfer
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Transfer
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptivePolicyStatus
   map:
     fields:
@@ -1048,6 +1051,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: state
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertState
+    - name: transferredFrom
+      type:
+        scalar: string
     - name: weight
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
@@ -1448,6 +1454,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: suspend
       type:
         scalar: boolean
+- name: com.github.transformersquared.operator.api.v1alpha1.Transfer
+  scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:
     fields:
