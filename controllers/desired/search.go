@@ -44,18 +44,21 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
 	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	set, mount := dataset(pod, RoleExamples, few.Dataset, map[string]string{RoleExamples: examples})
+	search, err := fewShot(few)
+	if err != nil {
+		return Run{}, err
+	}
 	spec := contract.AdaptSpec{
 		DataDir:             contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 		TransferDir:         transferDir(donors),
-		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: fewShot(few),
+		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: search,
 	}
 	claim := ""
 	if few.Dataset.PersistentVolumeClaim != nil {
 		claim = few.Dataset.PersistentVolumeClaim.ClaimName
 	}
-	var err error
 	if spec.RunID, err = Hash(policy.UID, spec, claim); err != nil {
 		return Run{}, err
 	}
@@ -89,11 +92,12 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 }
 
 // fewShot gathers the settings of a search; what is not given is contract's.
-func fewShot(few *v1alpha1.FewShotStrategy) contract.FewShot {
+func fewShot(few *v1alpha1.FewShotStrategy) (contract.FewShot, error) {
 	s := contract.DefaultFewShot()
 	setInt(&s.Generations, few.Generations)
+	setInt(&s.Population, few.Population)
 	setInt(&s.MaxNewTokens, few.MaxNewTokens)
 	s.Layerwise = few.Weights == v1alpha1.WeightsPerLayer
 	s.Seed = uint64(ptr.Deref(few.Seed, 0))
-	return s
+	return s, decimal{"spec.strategy.fewShot.eliteFraction", few.EliteFraction, &s.EliteFraction}.set()
 }

@@ -645,6 +645,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: dataset
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: eliteFraction
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.2"
     - name: generations
       type:
         scalar: numeric
@@ -653,6 +657,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 512
+    - name: population
+      type:
+        scalar: numeric
+      default: 32
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
