@@ -67,6 +67,23 @@ func ArtifactDir(root, kind, digest string) (string, error) {
 	return path.Join(root, kind, dir), nil
 }
 
+// VolumeOf returns the data root that has an expert's artifact: own, or for one that is
+// transferred the folder of its base's name, from, in transfer, which is where the volumes
+// of other bases are; empty if there are none. The name becomes a path, so it is refused
+// unless it is one folder's.
+func VolumeOf(own, transfer, from string) (string, error) {
+	switch {
+	case from == "":
+		return own, nil
+	case transfer == "":
+		return "", fmt.Errorf("it is to be transferred from base model %s, and the specification has no transferDir, where that one's volume would be", from)
+	case from == "." || from == ".." || strings.ContainsAny(from, `/\`):
+		return "", fmt.Errorf("transferFrom %q is no name of a base model", from)
+	default:
+		return path.Join(transfer, from), nil
+	}
+}
+
 // TokenizerFiles are the files that a model's vocabulary is read from, the
 // preferred one first: Hugging Face's, a SentencePiece model, and Mistral's own
 // name for one. Only the first that is there belongs to the model.

@@ -275,7 +275,7 @@ type ImportSpec struct {
 	BaseDigest          string `json:"baseDigest"`
 	DecompositionDigest string `json:"decompositionDigest"`
 	// Skill is what an expert is called whose file does not say it: one of the
-	// paper's reference implementation.
+	// paper's reference implementation, or an adapter in PEFT's format.
 	Skill string `json:"skill,omitempty"`
 }
 
