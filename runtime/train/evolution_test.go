@@ -48,7 +48,7 @@ func TestEvolutionTeachesWithoutAGradient(t *testing.T) {
 			h.Rollout, h.Parameterization, h.Sigma = contract.RolloutGreedy, contract.ParameterizationDirect, 0.1
 		},
 		"experts that act on answers alone": func(h *contract.Hyper) {
-			h.Activation, h.Iterations = contract.ActivationAnswer, 40 // It acts on one token alone.
+			h.Activation, h.Sigma, h.Iterations = contract.ActivationAnswer, 0.6, 30 // It acts on one token alone.
 		},
 		"all singular values, on integers": func(h *contract.Hyper) {
 			h.DType, h.TruncatedRank, h.Parameterization = contract.DTypeInt8, 0, contract.ParameterizationDirect
