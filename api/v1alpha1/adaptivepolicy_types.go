@@ -77,6 +77,16 @@ type AdaptivePolicySpec struct {
 	// after those by name.
 	// +optional
 	ExpertSelector *metav1.LabelSelector `json:"expertSelector,omitempty"`
+	// transfer says what becomes of an expert that spec.experts names and another
+	// BaseModel of the namespace has, and of a classifier likewise: Refuse, as without
+	// it, or EqualShape, which serves it where each of its matrices has the name and the
+	// shape of one of this base. What it scored was measured with its own base and says
+	// nothing of this one, so that spec.rollout does not judge it. Pods mount the volume
+	// of its base, too, so that a change replaces them one by one; both volumes have to
+	// be where the pods run. What is transferred is in the condition
+	// ExpertsTransferred.
+	// +optional
+	Transfer Transfer `json:"transfer,omitempty"`
 	// strategy says how experts are chosen. A change reaches running pods without a
 	// restart.
 	// +optional
@@ -94,6 +104,20 @@ type AdaptivePolicySpec struct {
 	Rollout *RolloutSpec `json:"rollout,omitempty"`
 }
 
+// Transfer says what becomes of experts of other bases.
+// +kubebuilder:validation:Enum=Refuse;EqualShape
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Transfer string
+
+// Ways to treat experts of other bases.
+const (
+	// TransferRefuse serves none.
+	TransferRefuse Transfer = "Refuse"
+	// TransferEqualShape serves those whose matrices have the shapes of this base's.
+	TransferEqualShape Transfer = "EqualShape"
+)
+
 // RolloutSpec says which experts are good enough to be served.
 // +kubebuilder:validation:MinProperties=1
 type RolloutSpec struct {
@@ -108,7 +132,7 @@ type RolloutGate struct {
 	// minGain is how far an expert's validation score must be above the base
 	// model's, at least: "0" without it, so that an expert which answers worse than
 	// the base is not served; "-1" serves every expert. Of an expert that was
-	// imported no scores are known: it is served. A policy that names an expert
+	// imported no scores are known, nor of one that is transferred: it is served. A policy that names an expert
 	// below it is not Ready; one that selects it leaves it out. A change reaches
 	// running pods without a restart.
 	// +optional
@@ -336,7 +360,8 @@ const (
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// and, while they hold, Reconciling or Stalled. Ready means that every pod reports
+	// ExpertsTransferred where experts of another base are to be served, and, while they
+	// hold, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	// +optional
 	// +listType=map
@@ -480,6 +505,12 @@ type PolicyExpertStatus struct {
 	// baselineScore is the base model's score on that set.
 	// +optional
 	BaselineScore Score `json:"baselineScore,omitempty"`
+	// transferredFrom is the BaseModel that the expert was made for, where that is
+	// another than the policy's. It has no scores with this one.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	TransferredFrom string `json:"transferredFrom,omitempty"`
 }
 
 // AdaptationStatus is what was chosen last.

@@ -42,6 +42,10 @@ const (
 	// trained for the skills that it has now. It is not there where pass 1 has no
 	// classifier.
 	ConditionClassifierCurrent = "ClassifierCurrent"
+	// ConditionExpertsTransferred of an AdaptivePolicy: experts that were made for another
+	// BaseModel are served with this one (spec.transfer). It is not there where there
+	// are none of them.
+	ConditionExpertsTransferred = "ExpertsTransferred"
 )
 
 // Condition reasons that every kind uses.
@@ -193,6 +197,11 @@ const (
 	// ReasonExpertSetRefused says that a pod refused the expert set.
 	ReasonExpertSetRefused = "ExpertSetRefused"
 )
+
+// ReasonEqualShape says that experts of another base are served since their matrices have
+// the shapes of this one's: of the condition ExpertsTransferred, which else has
+// ReasonLoadingExperts or ReasonExpertSetRefused.
+const ReasonEqualShape = "EqualShape"
 
 // Reasons of an AdaptivePolicy's condition ClassifierCurrent.
 const (

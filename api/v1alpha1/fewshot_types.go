@@ -5,6 +5,7 @@ package v1alpha1
 // makes it, with the resources that spec.serving gives a pod. It is made again when an
 // expert has another artifact, when the policy has other experts, or when the examples or
 // these settings are others; until then what was found before is served.
+// +kubebuilder:validation:XValidation:rule="double(self.eliteFraction) * double(self.population) >= 2.0",message="eliteFraction of population must be 2 mixtures at least",fieldPath=".eliteFraction"
 type FewShotStrategy struct {
 	// dataset has the examples: 3 to 20 questions with answers; limit says how many of
 	// the first records are used.
@@ -21,6 +22,20 @@ type FewShotStrategy struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	Generations int32 `json:"generations,omitempty"`
+	// population is the number of mixtures in a generation: 32, as in the paper's released
+	// code.
+	// +optional
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=1024
+	Population int32 `json:"population,omitempty"`
+	// eliteFraction of the population, rounded down, is what the next generation is drawn
+	// after: 0.2, as in the paper's released code, which is 6 of 32; 1 at most, and 2
+	// mixtures at least.
+	// +optional
+	// +kubebuilder:default="0.2"
+	// +kubebuilder:validation:XValidation:rule="double(self) <= 1.0",message="eliteFraction must be at most 1"
+	EliteFraction Decimal `json:"eliteFraction,omitempty"`
 	// weights that are searched: PerExpert is one of each expert, PerLayer one of each
 	// expert in each layer of the model, which takes more generations.
 	// +optional

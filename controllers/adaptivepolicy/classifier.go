@@ -128,15 +128,18 @@ func judgeClassifier(c *classifier, policy *v1alpha1.AdaptivePolicy, base *v1alp
 		return status.Stall(v1alpha1.ReasonNoDispatcher,
 			"ExpertVector %s (spec.strategy.classifier.expertRef) is no dispatcher, and pass 1 runs with the base weights; set its spec.role to Dispatcher, or name another",
 			c.name)
-	case e.Spec.BaseModelRef.Name != policy.Spec.BaseModelRef.Name:
+	case foreign(policy, e) && !transfers(policy):
 		c.state = v1alpha1.ExpertMismatch
 		return status.Stall(v1alpha1.ReasonExpertOfAnotherBase,
-			"ExpertVector %s (spec.strategy.classifier.expertRef) belongs to BaseModel %s, the policy to %s; name another",
+			"ExpertVector %s (spec.strategy.classifier.expertRef) belongs to BaseModel %s, the policy to %s; name another, or set spec.transfer to EqualShape to use it all the same if its matrices have the shapes of this base's",
 			c.name, e.Spec.BaseModelRef.Name, policy.Spec.BaseModelRef.Name)
 	case c.own && e.Status.Artifact == nil:
 		c.state = v1alpha1.ExpertNotReady
 		return status.Wait(v1alpha1.ReasonClassifierNotReady, "Waiting for ExpertVector %s: %s%s",
 			c.name, status.Tidy(status.Explain(e)), meanwhile)
+	}
+	if foreign(policy, e) {
+		c.from = e.Spec.BaseModelRef.Name
 	}
 	err := fitness(&c.candidate, base, func() (bool, error) { return dispatchesWell(c, policy) })
 	if c.own && c.served && c.stale(question) {
@@ -185,7 +188,7 @@ func classifierStatus(policy *v1alpha1.AdaptivePolicy, chosen choice, seen []obs
 		Expert: c.name, State: c.state, TrainedFor: c.trainedFor(), Question: v1alpha1.Digest(chosen.question),
 		Stale: new(c.stale(chosen.question)), Untaught: c.untaught,
 	}
-	if c.expert != nil {
+	if c.expert != nil && c.from == "" {
 		s.Score, s.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 	}
 	if c.served {

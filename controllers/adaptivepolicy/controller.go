@@ -118,14 +118,18 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		return status.Ready{}, nil, err
 	}
 
-	searching := r.search(ctx, policy, base, chosen)
+	donors, err := r.donors(ctx, policy, chosen)
+	if err != nil {
+		return status.Ready{}, nil, err
+	}
+	searching := r.search(ctx, policy, base, donors, chosen)
 	if searching != nil && !status.Conclusive(searching) {
 		return status.Ready{}, nil, searching
 	}
 	chosen = choose(policy, base, found) // With what the search may have found by now.
 	chosen.problem = status.First(chosen.problem, searching)
 
-	deployment, err := r.serve(ctx, policy, base, chosen)
+	deployment, err := r.serve(ctx, policy, base, donors, chosen)
 	if err != nil {
 		return status.Ready{}, nil, err
 	}

@@ -30,7 +30,8 @@ const parallelPods = 16
 // observation is what a pod serves.
 type observation struct {
 	pod *corev1.Pod
-	// current says that the pod serves the base as it is now.
+	// current says that the pod serves the base as it is now, and reaches the volumes
+	// of other bases whose experts it is to serve.
 	current bool
 	status  contract.ServingStatus
 	// desired is the digest of the set that the pod was told to serve last, loaded
@@ -67,7 +68,7 @@ func (r *Reconciler) converge(ctx context.Context, policy *v1alpha1.AdaptivePoli
 		pod := &pods.Items[i]
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if pod.DeletionTimestamp.IsZero() && !over {
-			seen = append(seen, observation{pod: pod, current: d.run != "" && pod.Labels[v1alpha1.LabelRun] == d.run})
+			seen = append(seen, observation{pod: pod, current: d.run != "" && pod.Labels[v1alpha1.LabelRun] == d.run && reaches(pod, d.donors)})
 		}
 	}
 	slices.SortFunc(seen, func(a, b observation) int { return cmp.Compare(a.pod.Name, b.pod.Name) })

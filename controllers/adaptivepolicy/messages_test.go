@@ -77,6 +77,7 @@ func TestMessages(t *testing.T) {
 	failed("a selector finds too many", choose(policy(selecting), readyBase(), many).problem)
 
 	all = append(all, classifierMessages(t)...)
+	all = append(all, transferMessages(t)...)
 
 	with := func(f func(s *appsv1.DeploymentStatus)) func(*appsv1.Deployment) {
 		return func(d *appsv1.Deployment) { f(&d.Status) }

@@ -32,7 +32,7 @@ const fieldExamples = "spec.strategy.fewShot.dataset"
 // search sees to the search of strategy FewShot, and writes what came of it into the
 // status. It returns what there is to wait for: the policy serves what was found before
 // until then. What was found for these experts and examples is not searched again.
-func (r *Reconciler) search(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) error {
+func (r *Reconciler) search(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []*v1alpha1.BaseModel, chosen choice) error {
 	selector := client.MatchingLabels(desired.SearchSelector(policy))
 	if policy.Spec.Strategy.Type != v1alpha1.StrategyFewShot || policy.Spec.Strategy.FewShot == nil {
 		return r.endSearch(ctx, policy, selector)
@@ -45,7 +45,7 @@ func (r *Reconciler) search(ctx context.Context, policy *v1alpha1.AdaptivePolicy
 	if problem != nil && !status.Conclusive(problem) {
 		return problem
 	}
-	run, err := desired.Search(policy, base, experts, examples, r.Settings)
+	run, err := desired.Search(policy, base, donors, experts, examples, r.Settings)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,9 @@ func searched(chosen choice) []contract.AdaptExpert {
 	var experts []contract.AdaptExpert
 	for _, c := range chosen.candidates {
 		if c.served {
-			experts = append(experts, contract.AdaptExpert{Name: c.name, Digest: string(c.expert.Status.Artifact.Digest)})
+			experts = append(experts, contract.AdaptExpert{
+				Name: c.name, Digest: string(c.expert.Status.Artifact.Digest), TransferFrom: c.from,
+			})
 		}
 	}
 	slices.SortFunc(experts, func(a, b contract.AdaptExpert) int { return cmp.Compare(a.Name, b.Name) })

@@ -90,7 +90,7 @@ func TestAPolicyServesWhatItsSearchFound(t *testing.T) {
 func TestASearchIsAnotherForOtherExpertsAndExamples(t *testing.T) {
 	id := func(p *v1alpha1.AdaptivePolicy, examples string, experts map[string]*v1alpha1.ExpertVector) string {
 		t.Helper()
-		run, err := desired.Search(p, readyBase(), searched(choose(p, readyBase(), experts)), examples, desired.Settings{})
+		run, err := desired.Search(p, readyBase(), nil, searched(choose(p, readyBase(), experts)), examples, desired.Settings{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestASearchIsAnotherForOtherExpertsAndExamples(t *testing.T) {
 
 func TestASearchesJobIsNoPodOfTheService(t *testing.T) {
 	p := policy(fewShot)
-	run, err := desired.Search(p, readyBase(), searched(choose(p, readyBase(), found(expert("math"), expert("code")))), "x", desired.Settings{})
+	run, err := desired.Search(p, readyBase(), nil, searched(choose(p, readyBase(), found(expert("math"), expert("code")))), "x", desired.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,9 @@ type candidate struct {
 	// named says that the policy names it, and does not only select it.
 	named bool
 	state v1alpha1.ExpertState
+	// from is the BaseModel that it was made for, where that is another than the
+	// policy's and it is transferred.
+	from string
 	// pinned is the digest of the artifact that a search has weighed; empty where the
 	// present one is served.
 	pinned v1alpha1.Digest
@@ -154,7 +157,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 // wants reports whether a policy is to serve an expert sooner or later.
 func wants(c *candidate, policy *v1alpha1.AdaptivePolicy) bool {
 	return c.expert != nil && c.state != v1alpha1.ExpertBelowBaseline && c.expert.Spec.Role != v1alpha1.RoleDispatcher &&
-		c.expert.Spec.BaseModelRef.Name == policy.Spec.BaseModelRef.Name
+		(c.from != "" || c.expert.Spec.BaseModelRef.Name == policy.Spec.BaseModelRef.Name)
 }
 
 func candidates(policy *v1alpha1.AdaptivePolicy, found map[string]*v1alpha1.ExpertVector) []candidate {
@@ -182,10 +185,10 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 	case expert == nil || !expert.DeletionTimestamp.IsZero():
 		c.state, c.expert = v1alpha1.ExpertMissing, nil
 		return status.Wait(v1alpha1.ReasonExpertNotFound, "ExpertVector %s (spec.experts) is not there; make it", c.name)
-	case expert.Spec.BaseModelRef.Name != policy.Spec.BaseModelRef.Name:
+	case foreign(policy, expert) && !transfers(policy):
 		c.state = v1alpha1.ExpertMismatch
 		return status.Stall(v1alpha1.ReasonExpertOfAnotherBase,
-			"ExpertVector %s belongs to BaseModel %s, the policy to %s; take it out of spec.experts",
+			"ExpertVector %s belongs to BaseModel %s, the policy to %s; take it out of spec.experts, or set spec.transfer to EqualShape to serve it all the same if its matrices have the shapes of this base's",
 			c.name, expert.Spec.BaseModelRef.Name, policy.Spec.BaseModelRef.Name)
 	case expert.Spec.Role == v1alpha1.RoleDispatcher:
 		c.state = v1alpha1.ExpertMismatch
@@ -193,24 +196,28 @@ func judge(c *candidate, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseMod
 			"ExpertVector %s has role Dispatcher: it chooses experts and answers nothing; take it out of spec.experts, or name it in spec.strategy.classifier.expertRef",
 			c.name)
 	}
+	if foreign(policy, expert) {
+		c.from = expert.Spec.BaseModelRef.Name
+	}
 	return fitness(c, base, func() (bool, error) { return gained(policy, expert), belowGate(c, policy) })
 }
 
 // fitness is judge for an expert that is what the policy takes it for. gate says
-// whether it is good enough, and what is wrong if it is not.
+// whether it is good enough, and what is wrong if it is not. Of one that is transferred
+// no scores with this base are known, and whether it fits is for the pods to see.
 func fitness(c *candidate, base *v1alpha1.BaseModel, gate func() (bool, error)) error {
 	expert := c.expert
 	switch {
 	case expert.Status.Artifact == nil:
 		c.state = v1alpha1.ExpertNotReady
 		return status.Wait(v1alpha1.ReasonExpertsNotReady, "Waiting for ExpertVector %s: %s", c.name, status.Explain(expert))
-	case expert.Status.DecompositionDigest != base.Status.Decomposition.Digest:
+	case c.from == "" && expert.Status.DecompositionDigest != base.Status.Decomposition.Digest:
 		c.state = v1alpha1.ExpertMismatch
 		return status.Wait(v1alpha1.ReasonDecompositionMismatch,
 			"ExpertVector %s scales decomposition %s, but BaseModel %s has %s. Waiting for its next run: %s",
 			c.name, expert.Status.DecompositionDigest, base.Name, base.Status.Decomposition.Digest, status.Explain(expert))
 	}
-	if good, problem := gate(); !good {
+	if good, problem := gate(); !good && c.from == "" {
 		c.state = v1alpha1.ExpertBelowBaseline
 		return problem
 	}
@@ -231,7 +238,7 @@ func fitness(c *candidate, base *v1alpha1.BaseModel, gate func() (bool, error)) 
 func reference(c *candidate) contract.ExpertRef {
 	return contract.ExpertRef{
 		Name: c.name, Skill: c.expert.Spec.Skill, Description: c.expert.Spec.Description,
-		Digest: string(c.expert.Status.Artifact.Digest), Weight: number(c.weight),
+		Digest: string(c.expert.Status.Artifact.Digest), TransferFrom: c.from, Weight: number(c.weight),
 	}
 }
 

@@ -28,6 +28,9 @@ type deployment struct {
 	token  string
 	// run is the label v1alpha1.LabelRun of the pods that serve the base as it is.
 	run string
+	// donors are the other bases whose experts are transferred: pods without their
+	// volumes cannot take the expert set.
+	donors []*v1alpha1.BaseModel
 	// held says that the previous base is still served, and why nothing of the
 	// new one is applied.
 	held bool
@@ -43,7 +46,7 @@ func (d deployment) template() string {
 
 // serve applies what serves a policy: the token, the expert set, the Deployment
 // and the Service.
-func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) (deployment, error) {
+func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []*v1alpha1.BaseModel, chosen choice) (deployment, error) {
 	run, err := desired.ServingRun(desired.ServeSpec(policy, base))
 	if err != nil {
 		return deployment{}, err
@@ -66,7 +69,7 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	if err := r.Applier.Apply(ctx, policy, &corev1.Service{}, desired.Service(policy)); err != nil {
 		return deployment{}, err
 	}
-	config, err := desired.Deployment(policy, base, secret.Data[desired.AdminTokenKey], r.Settings)
+	config, err := desired.Deployment(policy, base, donors, secret.Data[desired.AdminTokenKey], r.Settings)
 	if err != nil {
 		return deployment{}, err
 	}
@@ -74,7 +77,7 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	if err := r.Applier.Apply(ctx, policy, object, config); err != nil {
 		return deployment{}, err
 	}
-	return deployment{object: object, token: string(secret.Data[desired.AdminTokenKey]), run: run}, nil
+	return deployment{object: object, token: string(secret.Data[desired.AdminTokenKey]), run: run, donors: donors}, nil
 }
 
 // holds reports whether the pods that run serve another base than the BaseModel

@@ -47,6 +47,7 @@ func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d depl
 	s.Experts = expertStatuses(chosen, seen)
 	s.ExpertSummary = expertSummary(s.Experts)
 	classifierStatus(policy, chosen, seen)
+	setTransferred(policy, chosen, seen)
 	s.Adaptation = adaptation(s.Adaptation, seen, now)
 }
 
@@ -112,7 +113,10 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 		}
 		if c.served {
 			e.Digest = cmp.Or(c.pinned, c.expert.Status.Artifact.Digest)
-			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
+			e.TransferredFrom = c.from
+			if c.from == "" {
+				e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
+			}
 			if everywhere && c.state == v1alpha1.ExpertLoading {
 				e.State = v1alpha1.ExpertServed
 			}

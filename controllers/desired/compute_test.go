@@ -157,7 +157,7 @@ func TestWholePodsWithGPUs(t *testing.T) {
 		p.Spec.Serving.PodTemplate = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodShape{
 			RuntimeClassName: "nvidia-cdi", Tolerations: []corev1.Toleration{{Key: "pool", Operator: corev1.TolerationOpExists}},
 		}}
-	}), base, []byte("token"), settings)
+	}), base, nil, []byte("token"), settings)
 	if err != nil {
 		t.Fatal(err)
 	}

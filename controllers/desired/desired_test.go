@@ -159,6 +159,7 @@ func TestWholeConfigurations(t *testing.T) {
 		}
 		return config
 	}
+	other := baseModel(func(b *v1alpha1.BaseModel) { b.Name = "other" })
 	programs := func(e *v1alpha1.ExpertVector) { e.Spec.Training.Objective.Reinforce.Reward = v1alpha1.RewardUnitTests }
 	for name, got := range map[string]any{
 		"claim-default": Claim(baseModel()),
@@ -175,7 +176,8 @@ func TestWholeConfigurations(t *testing.T) {
 		"train-skills":       job(Expert(expertVector(dispatching), baseModel(), map[string]string{"skill-0": digest("9")}, settings)),
 		"classifier":         classifierConfig(t),
 		"import-claim":       job(Expert(expertVector(imported), baseModel(), nil, settings)),
-		"serve-deployment":   config(Deployment(policy(), baseModel(), []byte("token"), settings)),
+		"serve-deployment":   config(Deployment(policy(), baseModel(), nil, []byte("token"), settings)),
+		"serve-transfer":     config(Deployment(policy(), baseModel(), []*v1alpha1.BaseModel{other}, []byte("token"), settings)),
 		"serve-service":      Service(policy()),
 		"serve-expert-set":   config(ExpertSet(policy(), set)),
 		"serve-admin-secret": AdminSecret(policy(), "0123456789abcdef"),

@@ -34,7 +34,7 @@ func Hyper(training *v1alpha1.TrainingSpec) (contract.Hyper, error) {
 	setSchedule(&h, training.Schedule)
 	for _, d := range decimals {
 		if err := d.set(); err != nil {
-			return contract.Hyper{}, err
+			return contract.Hyper{}, fmt.Errorf("spec.training: %w", err)
 		}
 	}
 	return h, nil
@@ -143,7 +143,7 @@ func (d decimal) set() error {
 	}
 	value, err := strconv.ParseFloat(string(d.text), 64)
 	if err != nil {
-		return fmt.Errorf("spec.training.%s: %w", d.field, err)
+		return fmt.Errorf("%s: %w", d.field, err)
 	}
 	*d.into = value
 	return nil

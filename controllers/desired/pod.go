@@ -107,6 +107,13 @@ func (p *podBuilder) claim(name, mountPath string) *coreac.VolumeMountApplyConfi
 	return coreac.VolumeMount().WithName(volume).WithMountPath(mountPath).WithReadOnly(true)
 }
 
+// mountDonors mounts the volumes of other bases whose experts are transferred.
+func (p *podBuilder) mountDonors(c *coreac.ContainerApplyConfiguration, donors []*v1alpha1.BaseModel) {
+	for _, donor := range donors {
+		c.WithVolumeMounts(p.claim(ClaimName(donor), TransferPath(donor)))
+	}
+}
+
 // configMapKey mounts one key of a ConfigMap as the file mountPath/file.
 func (p *podBuilder) configMapKey(volume, name, key, mountPath, file string) *coreac.VolumeMountApplyConfiguration {
 	p.volumes = append(p.volumes, coreac.Volume().WithName(volume).WithConfigMap(

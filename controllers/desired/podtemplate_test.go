@@ -144,7 +144,7 @@ func TestWholePodsOfATemplate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deployment, err := Deployment(policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.PodTemplate = special() }), base, []byte("token"), settings)
+	deployment, err := Deployment(policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.PodTemplate = special() }), base, nil, []byte("token"), settings)
 	if err != nil {
 		t.Fatal(err)
 	}

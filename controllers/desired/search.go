@@ -30,10 +30,10 @@ func SearchSelector(policy *v1alpha1.AdaptivePolicy) map[string]string {
 }
 
 // Search is the run that searches the weights of a policy's experts, in the order in which
-// they are given. examples is the digest of the SHA-256 of the examples if a ConfigMap
+// they are given; donors are as of Deployment. examples is the digest of the SHA-256 of the examples if a ConfigMap
 // holds them. The base must have been decomposed. The pods have what the policy's serving
 // pods have; neither that nor the number format that is served makes another run.
-func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts []contract.AdaptExpert, examples string, settings Settings) (Run, error) {
+func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []*v1alpha1.BaseModel, experts []contract.AdaptExpert, examples string, settings Settings) (Run, error) {
 	few := policy.Spec.Strategy.FewShot
 	switch {
 	case few == nil:
@@ -44,17 +44,21 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts [
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
 	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	set, mount := dataset(pod, RoleExamples, few.Dataset, map[string]string{RoleExamples: examples})
+	search, err := fewShot(few)
+	if err != nil {
+		return Run{}, err
+	}
 	spec := contract.AdaptSpec{
 		DataDir:             contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
-		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: fewShot(few),
+		TransferDir:         transferDir(donors),
+		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: search,
 	}
 	claim := ""
 	if few.Dataset.PersistentVolumeClaim != nil {
 		claim = few.Dataset.PersistentVolumeClaim.ClaimName
 	}
-	var err error
 	if spec.RunID, err = Hash(policy.UID, spec, claim); err != nil {
 		return Run{}, err
 	}
@@ -74,6 +78,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts [
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}
+	pod.mountDonors(container, donors)
 	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
 	if err != nil {
@@ -87,11 +92,12 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, experts [
 }
 
 // fewShot gathers the settings of a search; what is not given is contract's.
-func fewShot(few *v1alpha1.FewShotStrategy) contract.FewShot {
+func fewShot(few *v1alpha1.FewShotStrategy) (contract.FewShot, error) {
 	s := contract.DefaultFewShot()
 	setInt(&s.Generations, few.Generations)
+	setInt(&s.Population, few.Population)
 	setInt(&s.MaxNewTokens, few.MaxNewTokens)
 	s.Layerwise = few.Weights == v1alpha1.WeightsPerLayer
 	s.Seed = uint64(ptr.Deref(few.Seed, 0))
-	return s
+	return s, decimal{"spec.strategy.fewShot.eliteFraction", few.EliteFraction, &s.EliteFraction}.set()
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -85,9 +86,24 @@ func ServingRun(spec contract.ServeSpec) (string, error) {
 	return Hash(spec.BaseDigest, spec.DecompositionDigest)
 }
 
-// Deployment serves a policy. adminToken is what its pods are to ask for; of it
+// transferDir is ServeSpec's: nothing where no expert is transferred.
+func transferDir(donors []*v1alpha1.BaseModel) string {
+	if len(donors) == 0 {
+		return ""
+	}
+	return contract.MountTransfer
+}
+
+// TransferPath is where a pod mounts the volume of another base whose experts are
+// transferred.
+func TransferPath(donor *v1alpha1.BaseModel) string {
+	return path.Join(contract.MountTransfer, donor.Name)
+}
+
+// Deployment serves a policy. donors are the other bases, by name, whose experts are
+// transferred. adminToken is what its pods are to ask for; of it
 // the Deployment shows a hash, so that another token makes other pods.
-func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, adminToken []byte, settings Settings,
+func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []*v1alpha1.BaseModel, adminToken []byte, settings Settings,
 ) (*appsac.DeploymentApplyConfiguration, error) {
 	tokenHash, err := Hash(adminToken)
 	if err != nil {
@@ -99,7 +115,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 		return nil, err
 	}
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
-	spec.Backend = on.name()
+	spec.Backend, spec.TransferDir = on.name(), transferDir(donors)
 	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false)
 	if err != nil {
@@ -117,6 +133,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, admin
 		WithReadinessProbe(probe(contract.PathReady, 2, 2)).
 		WithLifecycle(coreac.Lifecycle().WithPreStop(coreac.LifecycleHandler().
 			WithSleep(coreac.SleepAction().WithSeconds(pauseSeconds))))
+	pod.mountDonors(container, donors)
 
 	podSpec, err := pod.spec(container)
 	if err != nil {

@@ -137,6 +137,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	if err != nil {
 		return Run{}, err
 	}
+	spec.Skill = expert.Spec.Skill // What it is called makes no other run, as of one that is trained.
 	container, err := pod.container(ContainerImport, []string{"import"}, spec, true)
 	if err != nil {
 		return Run{}, err

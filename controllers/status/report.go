@@ -150,8 +150,8 @@ func turned(before, after Object) bool {
 }
 
 // alsoTurned are the conditions beside Ready of which an event tells: an expert
-// that came out worse than its base, and a policy that stopped or began to
-// answer after it had been looked at.
+// that came out worse than its base, a policy that stopped or began to answer after
+// it had been looked at, and experts of another base that are served.
 func alsoTurned(before, after Object) []metav1.Condition {
 	var turned []metav1.Condition
 	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionImproved)
@@ -162,6 +162,11 @@ func alsoTurned(before, after Object) []metav1.Condition {
 	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionAvailable)
 	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionAvailable)
 	if is != nil && was != nil && is.Status != was.Status {
+		turned = append(turned, *is)
+	}
+	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionExpertsTransferred)
+	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionExpertsTransferred)
+	if is != nil && is.Status == metav1.ConditionTrue && (was == nil || was.Status != is.Status || was.Message != is.Message) {
 		turned = append(turned, *is)
 	}
 	return turned

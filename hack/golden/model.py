@@ -153,5 +153,6 @@ def golden(name, config, seed):
         f.write("\n")
 
 
-for i, (case, config) in enumerate(CASES.items()):
-    golden(case, config, 7 + i)
+if __name__ == "__main__":
+    for i, (case, config) in enumerate(CASES.items()):
+        golden(case, config, 7 + i)

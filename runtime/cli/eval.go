@@ -82,7 +82,7 @@ func (f *evalFlags) run(ctx context.Context, env *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	result, err := task.Evaluate(ctx, l.model, f.maxNewTokens)
+	result, err := task.Evaluate(ctx, train.Answerer{Model: l.model, Reader: l.reader}, f.maxNewTokens)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (f *explainFlags) run(cmd *cobra.Command, env *Env) error {
 		// What a server serves is not for its clients to say.
 		for _, name := range []string{
 			"decomposition", "expert", "classifier", "describe", "strategy", "fallback", "prompt-template", "request-tokens",
-			"min-probability", "top-k", "context", "backend", "threads", "dtype",
+			"min-probability", "top-k", "context", "allow-transfer", "backend", "threads", "dtype",
 		} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s goes with --model: a server has its own", name)

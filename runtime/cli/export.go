@@ -78,7 +78,7 @@ base model's number format rounds.`,
 
 // exportAdapter writes the one expert in PEFT's format.
 func (f *exportFlags) exportAdapter() error {
-	mixture, err := f.mixture()
+	mixture, err := f.whole()
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (f *exportFlags) export(ctx context.Context, p *jobs.Progress) (result cont
 	if f.adapter != "" {
 		replace, note, err = f.merged(ctx, base)
 	} else {
-		replace, note, err = f.composed(be, base)
+		replace, note, err = f.composed(ctx, be, base)
 	}
 	if err != nil {
 		return result, err
@@ -138,6 +138,24 @@ func (f *exportFlags) export(ctx context.Context, p *jobs.Progress) (result cont
 	return result, nil
 }
 
+// whole reads the experts of a mixture that acts on prompts and answers alike: what else
+// computes with a model, or an adapter, knows no other.
+func (f *exportFlags) whole() ([]placed, error) {
+	mixture, err := f.mixture()
+	if err != nil {
+		return nil, err
+	}
+	onAnswers, err := expert.OnAnswers(weighted(mixture))
+	if err == nil && onAnswers {
+		err = fmt.Errorf("expert %s acts on answers alone, and an exported one would act on prompts, too: train one with the activation %s",
+			mixture[0].Adapter.Manifest.Digest, contract.ActivationPrompt)
+	}
+	if err != nil {
+		return nil, &UsageError{Err: err}
+	}
+	return mixture, nil
+}
+
 // ingredient is what the note says of an expert.
 type ingredient struct {
 	Digest string  `json:"digest"`
@@ -146,22 +164,14 @@ type ingredient struct {
 }
 
 // composed are the matrices that the experts adapt.
-func (f *exportFlags) composed(be backend.Backend, base *checkpoint.Checkpoint) (map[string]export.Compute, map[string]string, error) {
-	mixture, err := f.mixture()
+func (f *exportFlags) composed(ctx context.Context, be backend.Backend, base *checkpoint.Checkpoint) (map[string]export.Compute, map[string]string, error) {
+	mixture, err := f.whole()
 	if err != nil {
 		return nil, nil, err
 	}
-	d, mixed, err := f.mix(mixture)
+	d, mixed, err := f.mix(ctx, mixture)
 	if err != nil {
 		return nil, nil, err
-	}
-	// Weights of another model could be replaced as well, and would make no sense.
-	m, err := checkpoint.BuildManifest(f.model)
-	if err != nil {
-		return nil, nil, err
-	}
-	if want := d.Manifest().BaseDigest; m.Digest != want {
-		return nil, nil, failure.Permanentf(contract.ReasonDecompositionMismatch, "%s is model %s, the experts are of %s: export from the base that they were made for", f.model, m.Digest, want)
 	}
 	replace := make(map[string]export.Compute, len(mixed))
 	for name, one := range mixed {
@@ -177,7 +187,7 @@ func (f *exportFlags) composed(be backend.Backend, base *checkpoint.Checkpoint) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("noting the experts: %w", err)
 	}
-	return replace, map[string]string{"t2.base": m.Digest, "t2.decomposition": d.Manifest().Digest, "t2.experts": string(text)}, nil
+	return replace, map[string]string{"t2.base": d.Manifest().BaseDigest, "t2.decomposition": d.Manifest().Digest, "t2.experts": string(text)}, nil
 }
 
 // merged are the matrices, and biases, that an adapter changes.

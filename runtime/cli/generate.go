@@ -120,7 +120,7 @@ func (f *generateFlags) run(ctx context.Context, env *Env) (err error) {
 		s := sample.New(f.sampling, sample.Stream(f.seed))
 		s.Read(prompt)
 		return s
-	}, rollout.Options{Stop: l.tokenizer.EOS(), MaxNewTokens: f.maxTokens})
+	}, rollout.Options{Reader: l.reader, Stop: l.tokenizer.EOS(), MaxNewTokens: f.maxTokens})
 	if err != nil {
 		return err
 	}

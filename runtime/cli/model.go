@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,8 @@ type modelFlags struct {
 	model         string
 	decomposition string
 	experts       []string
+	transfer      bool
+	digest        string // The model's, once it was asked for.
 	compute       computeFlags
 	dtype         backend.DType
 	activations   string
@@ -93,6 +96,12 @@ func (f *modelFlags) registerMixture(flags *pflag.FlagSet) {
 		"folder of the model's decomposition; without it, it is looked for beside the model and the expert")
 	flags.StringArrayVar(&f.experts, "expert", nil,
 		"folder or file of an expert, with :WEIGHT if you like; several are mixed, evenly unless weighted")
+	f.registerTransfer(flags)
+}
+
+func (f *modelFlags) registerTransfer(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.transfer, "allow-transfer", false,
+		"take experts of another base model, too, whose matrices have the same names and shapes as this model's; nothing says that what comes of it is of use")
 }
 
 // registerCompute defines the flags that say how to compute.
@@ -110,6 +119,7 @@ type loaded struct {
 	model     *model.Model
 	tokenizer *tokenizer.Tokenizer
 	backend   backend.Backend
+	reader    *model.Model // Reads prompts where the experts act on answers alone.
 }
 
 // load opens the model and, if experts are named, composes their mixture. The
@@ -139,12 +149,20 @@ func (f *modelFlags) load(ctx context.Context) (_ *loaded, err error) {
 	if err != nil {
 		return nil, err
 	}
+	l := &loaded{model: m, tokenizer: t, backend: be}
 	if len(mixture) > 0 {
-		if m, err = f.compose(ctx, m, mixture); err != nil {
+		onAnswers, err := expert.OnAnswers(weighted(mixture))
+		if err != nil {
+			return nil, &UsageError{Err: err}
+		}
+		if onAnswers {
+			l.reader = m
+		}
+		if l.model, err = f.compose(ctx, m, mixture); err != nil {
 			return nil, err
 		}
 	}
-	return &loaded{model: m, tokenizer: t, backend: be}, nil
+	return l, nil
 }
 
 // storage is what the flags say of activations, and of keys and values, or what a server
@@ -157,9 +175,23 @@ func (f *modelFlags) storage(be backend.Backend) (model.Storage, error) {
 	return s, nil
 }
 
+// placed is an expert of a mixture, and where it was read.
+type placed struct {
+	expert.Weighted
+	path string
+}
+
+func weighted(mixture []placed) []expert.Weighted {
+	list := make([]expert.Weighted, len(mixture))
+	for i, w := range mixture {
+		list[i] = w.Weighted
+	}
+	return list
+}
+
 // mixture reads the experts; weights default to an even share.
-func (f *modelFlags) mixture() ([]expert.Weighted, error) {
-	var mixture []expert.Weighted
+func (f *modelFlags) mixture() ([]placed, error) {
+	var mixture []placed
 	for _, e := range f.experts {
 		path, alpha := e, 1/float64(len(f.experts))
 		if head, tail, ok := cutLast(e, ":"); ok {
@@ -172,7 +204,7 @@ func (f *modelFlags) mixture() ([]expert.Weighted, error) {
 		if err != nil {
 			return nil, err
 		}
-		mixture = append(mixture, expert.Weighted{Adapter: v, Alpha: alpha})
+		mixture = append(mixture, placed{expert.Weighted{Adapter: v, Alpha: alpha}, path})
 	}
 	return mixture, nil
 }
@@ -185,8 +217,8 @@ func cutLast(s, separator string) (head, tail string, ok bool) {
 	return s[:i], s[i+len(separator):], true
 }
 
-func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expert.Weighted) (*model.Model, error) {
-	d, mixed, err := f.mix(mixture)
+func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []placed) (*model.Model, error) {
+	d, mixed, err := f.mix(ctx, mixture)
 	if err != nil {
 		return nil, err
 	}
@@ -198,42 +230,57 @@ func (f *modelFlags) compose(ctx context.Context, m *model.Model, mixture []expe
 	return expert.Compose(ctx, m, d, mixed)
 }
 
-// mix returns what the mixture does to each matrix, and the decomposition that it scales.
-func (f *modelFlags) mix(mixture []expert.Weighted) (*expert.Decomposition, map[string]expert.Mixed, error) {
-	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest.DecompositionDigest)
+// mix returns what the mixture does to each matrix, and the decomposition that it scales,
+// which is the model's. Experts of another base become some of this one if that is allowed.
+func (f *modelFlags) mix(ctx context.Context, mixture []placed) (*expert.Decomposition, map[string]expert.Mixed, error) {
+	paths, foreign := make([]string, len(mixture)), make([]bool, len(mixture))
+	var err error
+	for i, w := range mixture {
+		paths[i] = w.path
+		if foreign[i], err = f.foreign(w.path, w.Adapter.Manifest); err != nil {
+			return nil, nil, err
+		}
+	}
+	dir, err := f.findDecomposition(mixture[0].Adapter.Manifest, paths)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := expert.OpenDecomposition(dir)
+	d, err := expert.OpenDecompositionOf(dir, f.model)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, w := range mixture {
+	for i := range mixture {
+		w := &mixture[i]
+		if foreign[i] {
+			if w.Adapter, err = w.Adapter.Transfer(ctx, d, f.model, w.path); err != nil {
+				return nil, nil, err
+			}
+		}
 		if err := w.Adapter.Fits(d); err != nil {
 			return nil, nil, err
 		}
 	}
-	mixed, err := expert.Mix(mixture)
+	mixed, err := expert.Mix(weighted(mixture))
 	return d, mixed, err
 }
 
-// findDecomposition returns the folder of a decomposition: the flag's, or, in
-// a volume's layout, the one beside the model's or the expert's folder.
-func (f *modelFlags) findDecomposition(digest string) (string, error) {
+// findDecomposition returns the folder of the decomposition for an expert: the flag's, or,
+// in a volume's layout, the one beside the model's or an expert's folder. One of another
+// base that may be transferred is for the model's own.
+func (f *modelFlags) findDecomposition(m contract.ExpertManifest, experts []string) (string, error) {
 	if f.decomposition != "" {
 		return f.decomposition, nil
 	}
+	digest, err := f.modelDigest()
+	if err != nil {
+		return "", err
+	}
+	if digest != m.BaseDigest {
+		return f.ownDecomposition(digest)
+	}
 	var tried []string
-	for _, artifactPath := range append([]string{f.model}, f.experts...) {
-		path, err := filepath.Abs(artifactPath)
-		if err != nil {
-			return "", fmt.Errorf("looking for the decomposition: %w", err)
-		}
-		if info, err := os.Stat(path); err == nil && !info.IsDir() {
-			path = filepath.Dir(path)
-		}
-		// DATA/models/sha256-… → DATA/decompositions/sha256-…
-		dir, err := contract.ArtifactDir(filepath.Dir(filepath.Dir(path)), contract.DirDecompositions, digest)
+	for _, path := range append([]string{f.model}, experts...) {
+		dir, err := expert.DecompositionBeside(path, m.DecompositionDigest)
 		if err != nil {
 			return "", err
 		}
@@ -243,5 +290,55 @@ func (f *modelFlags) findDecomposition(digest string) (string, error) {
 		tried = append(tried, dir)
 	}
 	return "", usagef("the expert scales decomposition %s, which is in none of %s: name its folder by --decomposition (t2 decompose makes it)",
-		digest, strings.Join(tried, ", "))
+		m.DecompositionDigest, strings.Join(tried, ", "))
+}
+
+// modelDigest identifies the model; hashing a large one takes a while.
+func (f *modelFlags) modelDigest() (string, error) {
+	var err error
+	if f.digest == "" {
+		f.digest, err = expert.ModelDigest(f.model)
+	}
+	return f.digest, err
+}
+
+// foreign reports whether an expert was made for another base than the model, and is to be
+// transferred; where that is not allowed it is refused.
+func (f *modelFlags) foreign(path string, m contract.ExpertManifest) (bool, error) {
+	digest, err := f.modelDigest()
+	if err != nil || digest == m.BaseDigest {
+		return false, err
+	}
+	if !f.transfer {
+		return false, failure.Permanentf(contract.ReasonDecompositionMismatch,
+			"expert %s was made for base model %s, and the model in %s is %s; train or import it for this one, "+expert.TransferHint,
+			path, m.BaseDigest, f.model, digest)
+	}
+	return true, nil
+}
+
+// ownDecomposition returns the folder of the only decomposition of the model with this
+// digest that the volume has in which the model is.
+func (f *modelFlags) ownDecomposition(digest string) (string, error) {
+	beside, err := expert.DecompositionBeside(f.model, digest)
+	if err != nil {
+		return "", err
+	}
+	parent := filepath.Dir(beside)
+	folders, err := os.ReadDir(parent)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("looking for the model's decomposition: %w", err)
+	}
+	var found []string
+	for _, folder := range folders {
+		dir := filepath.Join(parent, folder.Name())
+		if d, err := artifact.ReadManifest[contract.DecompositionManifest](dir); err == nil && d.BaseDigest == digest {
+			found = append(found, dir)
+		}
+	}
+	if len(found) != 1 {
+		return "", usagef("%d decompositions of the model %s are in %s: an expert of another base is transferred to the model's own, so name its folder by --decomposition (t2 decompose makes it)",
+			len(found), f.model, parent)
+	}
+	return found[0], nil
 }

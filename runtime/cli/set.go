@@ -48,6 +48,7 @@ func (f *setFlags) registerSet(flags *pflag.FlagSet) {
 	flags.Float64Var(&f.minProbability, "min-probability", 0, "use the fallback where pass 1 finds nothing this likely, 0 to 1")
 	flags.IntVar(&f.topK, "top-k", 1, "experts that pass 1 mixes at most, by their probabilities")
 	flags.IntVar(&f.context, "context", 0, "tokens that a prompt and its answer may have together; 0 means what the model was made for")
+	f.registerTransfer(flags)
 	f.registerCompute(flags)
 }
 
@@ -122,8 +123,15 @@ func (f *setFlags) locate(c *server.Config, ref contract.ExpertRef, path string)
 	if err != nil {
 		return ref, err
 	}
+	foreign, err := f.foreign(path, v.Manifest)
+	if err != nil {
+		return ref, err
+	}
+	if foreign {
+		ref.TransferFrom = v.Manifest.BaseDigest
+	}
 	if c.DecompositionDir == "" {
-		c.DecompositionDir, err = f.findDecomposition(v.Manifest.DecompositionDigest)
+		c.DecompositionDir, err = f.findDecomposition(v.Manifest, f.experts)
 	}
 	ref.Name = cmp.Or(ref.Name, v.Manifest.Skill)
 	ref.Digest, ref.Skill = v.Manifest.Digest, v.Manifest.Skill

@@ -22,6 +22,8 @@ type AdaptSpec struct {
 	DataDir             string `json:"dataDir"`
 	BaseDigest          string `json:"baseDigest"`
 	DecompositionDigest string `json:"decompositionDigest"`
+	// TransferDir is as in ServeSpec.
+	TransferDir string `json:"transferDir,omitempty"`
 	// Experts are those that are mixed, of whom there is at least one. The search
 	// depends on their order.
 	Experts []AdaptExpert `json:"experts"`
@@ -41,6 +43,8 @@ type AdaptSpec struct {
 type AdaptExpert struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
+	// TransferFrom is as in ExpertRef.
+	TransferFrom string `json:"transferFrom,omitempty"`
 }
 
 // FewShot are the settings of a search by the cross-entropy method; DefaultFewShot has

@@ -67,6 +67,23 @@ func ArtifactDir(root, kind, digest string) (string, error) {
 	return path.Join(root, kind, dir), nil
 }
 
+// VolumeOf returns the data root that has an expert's artifact: own, or for one that is
+// transferred the folder of its base's name, from, in transfer, which is where the volumes
+// of other bases are; empty if there are none. The name becomes a path, so it is refused
+// unless it is one folder's.
+func VolumeOf(own, transfer, from string) (string, error) {
+	switch {
+	case from == "":
+		return own, nil
+	case transfer == "":
+		return "", fmt.Errorf("it is to be transferred from base model %s, and the specification has no transferDir, where that one's volume would be", from)
+	case from == "." || from == ".." || strings.ContainsAny(from, `/\`):
+		return "", fmt.Errorf("transferFrom %q is no name of a base model", from)
+	default:
+		return path.Join(transfer, from), nil
+	}
+}
+
 // TokenizerFiles are the files that a model's vocabulary is read from, the
 // preferred one first: Hugging Face's, a SentencePiece model, and Mistral's own
 // name for one. Only the first that is there belongs to the model.
@@ -123,4 +140,16 @@ type ExpertManifest struct {
 	// Pass1Digest is that of the question which a classifier was trained to answer
 	// (Pass1.Digest); empty for an expert that is none, or of which it is not known.
 	Pass1Digest string `json:"pass1Digest,omitempty"`
+	// Activation is ActivationAnswer, or empty, which means ActivationPrompt.
+	Activation string `json:"activation,omitempty"`
 }
+
+// What an expert acts on.
+const (
+	// ActivationPrompt: all of a request is computed with the expert, as in the paper.
+	ActivationPrompt = "Prompt"
+	// ActivationAnswer: the base reads the prompt, and the expert acts from the prompt's
+	// last token on (as activated LoRA does: arXiv 2504.12397). So all such experts share
+	// the base's keys and values.
+	ActivationAnswer = "Answer"
+)

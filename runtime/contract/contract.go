@@ -89,6 +89,9 @@ const (
 	// the socket in it.
 	MountJudge  = "/run/judge"
 	JudgeSocket = MountJudge + "/judge.sock"
+	// MountTransfer is where pods that serve or search mount the volumes of other base
+	// models whose experts are transferred (read-only), a folder each by their names.
+	MountTransfer = "/etc/t2/transfer"
 	// ExpertSetKey is that key.
 	ExpertSetKey = "set.json"
 	// MountAdmin is where a serving pod mounts the Secret whose key AdminTokenKey

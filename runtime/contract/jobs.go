@@ -173,6 +173,9 @@ type Hyper struct {
 	Method string  `json:"method,omitempty"`
 	Rank   int     `json:"rank,omitempty"`
 	Alpha  float64 `json:"alpha,omitempty"`
+	// Activation is what the expert acts on: ActivationPrompt, which empty means, or
+	// ActivationAnswer. Then the base reads prompts, in training and validation, too.
+	Activation string `json:"activation,omitempty"`
 	// GroupSize is how many answers each question gets, of BaselineGroup.
 	GroupSize int `json:"groupSize,omitempty"`
 	// Population is the number of candidates in a generation of ObjectiveEvolution,
@@ -272,7 +275,7 @@ type ImportSpec struct {
 	BaseDigest          string `json:"baseDigest"`
 	DecompositionDigest string `json:"decompositionDigest"`
 	// Skill is what an expert is called whose file does not say it: one of the
-	// paper's reference implementation.
+	// paper's reference implementation, or an adapter in PEFT's format.
 	Skill string `json:"skill,omitempty"`
 }
 

@@ -71,6 +71,9 @@ type ServeSpec struct {
 	DataDir             string `json:"dataDir"`
 	BaseDigest          string `json:"baseDigest"`
 	DecompositionDigest string `json:"decompositionDigest"`
+	// TransferDir has the volumes of other base models, a folder each, whose experts
+	// may be transferred to this one (ExpertRef.TransferFrom); empty means none.
+	TransferDir string `json:"transferDir,omitempty"`
 	// ContextLength bounds prompt and answer together, in tokens.
 	ContextLength int `json:"contextLength"`
 	// MaxBatch bounds how many sequences are decoded together.
@@ -147,6 +150,10 @@ type ExpertRef struct {
 	Skill       string `json:"skill"`
 	Description string `json:"description,omitempty"`
 	Digest      string `json:"digest"`
+	// TransferFrom is set for an expert that was made for another base model, which is
+	// to be served by the equal shape of the matrices: that base's name, which its
+	// volume's folder has in ServeSpec.TransferDir.
+	TransferFrom string `json:"transferFrom,omitempty"`
 	// Weight is α of StrategyFixed and of StrategyFewShot.
 	Weight float64 `json:"weight,omitempty"`
 	// LayerWeights are α of StrategyFewShot by layer, where it differs by layer: then

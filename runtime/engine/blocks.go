@@ -174,7 +174,9 @@ func (l *loop) giveWay(j *job, lacking int) {
 		l.fail(j, err)
 		return
 	}
-	again := &job{ctx: j.ctx, variant: j.variant, prompt: j.work.sequence(j), work: j.work}
+	again := &job{
+		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work,
+	}
 	j.ended = true
 	if err := l.release(j); err != nil {
 		l.engine.fails.Add(1)

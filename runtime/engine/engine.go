@@ -71,6 +71,14 @@
 // An expert's weights may leave and come again: their name, not their place in memory, says
 // whose keys and values these are.
 //
+// # Experts that act on answers
+//
+// A mixture of experts that act on answers alone (contract.ActivationAnswer) computes a
+// request from the last token of its prompt on. What is before it the base reads, in its
+// merged form, so that such experts, the base and pass 1 find in the cache what any of them
+// has read. Of a conversation's last answer the base reads the tokens anew in the next turn:
+// that the expert wrote them is nothing that the next one was trained for.
+//
 // # On a device
 //
 // Where the backend can reserve memory, an engine takes at its start what its largest
@@ -143,6 +151,10 @@ func (noText) Flush() string     { return "" }
 type Options struct {
 	// Base is the model with the base weights.
 	Base *model.Model
+	// Reader reads prompts, but for their last token, of what Base's own weights answer; nil
+	// means that Base does. It is of the same base as Base, which is an expert that acts on
+	// answers alone, as while it is trained.
+	Reader *model.Model
 	// Compose makes the weights of a mixture; see Composer.
 	Compose func(context.Context, Mixture) (*model.Model, error)
 	// Factors make the unmerged form; without them there is the merged one only.
@@ -289,7 +301,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
-			base: o.Base, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
+			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
 		}, o.Compose),
 	}
 	l := &loop{engine: e, cache: cache, slots: slots}

@@ -97,6 +97,7 @@ func (v variant) segment(s model.Segment) model.Segment {
 // cannot depend on another.
 type policy struct {
 	base    *model.Model
+	reader  *model.Model // Options.Reader.
 	form    Form
 	factors Factors
 	// batch bounds the sequences of a step, composed the merged models kept.

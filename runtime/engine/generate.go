@@ -108,7 +108,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.LongestAnswer(len(r.Prompt))
 	}
-	v, err := e.weights.get(ctx, r.Mixture, r.Salt, false)
+	j, err := e.weights.job(ctx, r.Mixture, r.Salt, false, r.Prompt)
 	if err != nil {
 		return Result{}, err
 	}
@@ -125,7 +125,8 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if a.text == nil {
 		a.text = e.o.Text()
 	}
-	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: a}, r.Continues); err != nil {
+	j.ctx, j.work = ctx, a
+	if err := e.enqueue(j, r.Continues); err != nil {
 		return Result{}, err
 	}
 	for {

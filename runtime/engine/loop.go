@@ -32,6 +32,10 @@ type job struct {
 	variant
 	prompt []int32
 	work   work
+	// The first so many tokens of the prompt are computed by reader, where experts act on
+	// answers alone; none otherwise.
+	reader   variant
+	byReader int
 
 	overtaken int // How many were admitted while it waited for blocks and they came after it.
 
@@ -185,12 +189,12 @@ type share struct {
 	unused   bool // The rows are of a prompt that is not read to its end.
 }
 
-// add appends a job's share.
-func (b *batch) add(j *job, unused bool, segments ...model.Segment) {
+// add appends a job's share, which v computes.
+func (b *batch) add(j *job, v variant, unused bool, segments ...model.Segment) {
 	s := share{job: j, unused: unused}
 	for _, seg := range segments {
 		s.rows += seg.Rows()
-		s.segments = append(s.segments, j.segment(seg))
+		s.segments = append(s.segments, v.segment(seg))
 	}
 	b.shares = append(b.shares, s)
 }
@@ -208,6 +212,15 @@ func (b *batch) segments() []model.Segment {
 func (l *loop) step(ctx context.Context) {
 	budget := l.engine.o.StepTokens
 	var batches []*batch
+	of := func(v variant) *batch {
+		for _, b := range batches {
+			if b.model == v.model {
+				return b
+			}
+		}
+		batches = append(batches, &batch{model: v.model, form: v.form})
+		return batches[len(batches)-1]
+	}
 	for _, j := range l.running {
 		if j.ended {
 			continue
@@ -217,12 +230,7 @@ func (l *loop) step(ctx context.Context) {
 			l.end(j, context.Cause(j.ctx))
 			continue
 		}
-		i := slices.IndexFunc(batches, func(b *batch) bool { return b.model == j.model })
-		if i < 0 {
-			i = len(batches)
-			batches = append(batches, &batch{model: j.model, form: j.form})
-		}
-		if err := l.plan(batches[i], j, &budget); err != nil {
+		if err := l.plan(of, j, &budget); err != nil {
 			l.fail(j, err)
 		}
 	}
@@ -237,15 +245,18 @@ func (l *loop) step(ctx context.Context) {
 	l.count()
 }
 
-// plan adds a job's next segments to its model's batch.
-func (l *loop) plan(b *batch, j *job, budget *int) error {
+// plan adds a job's next segments to the batch of what computes them.
+func (l *loop) plan(of func(variant) *batch, j *job, budget *int) error {
 	if j.read == 0 {
 		if wait, err := l.matchPrefix(j); wait || err != nil {
 			return err
 		}
 	}
 	if left := len(j.prompt) - j.read; left > 0 {
-		n := min(left, *budget)
+		n, v := min(left, *budget), j.variant
+		if j.read < j.byReader {
+			n, v = min(n, j.byReader-j.read), j.reader
+		}
 		if n == 0 {
 			return nil // The step's budget is used up by prompts that came before.
 		}
@@ -254,7 +265,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 		if n == left {
 			seg.Forks = j.work.forks(j, l)
 		}
-		b.add(j, n < left, seg)
+		of(v).add(j, v, n < left, seg)
 		j.read += n
 		l.engine.promptTokens.Add(int64(n))
 		return nil
@@ -263,7 +274,7 @@ func (l *loop) plan(b *batch, j *job, budget *int) error {
 	if err != nil || len(segments) == 0 {
 		return err
 	}
-	b.add(j, false, segments...)
+	of(j.variant).add(j, j.variant, false, segments...)
 	return nil
 }
 

@@ -16,8 +16,9 @@ import (
 // Mixture names weights: those of the base (the zero Mixture), of one expert,
 // or of a mixture of several (expert.Mix). It is immutable.
 type Mixture struct {
-	parts []expert.Weighted
-	key   string
+	parts   []expert.Weighted
+	key     string
+	answers bool
 }
 
 // NewMixture returns the mixture of these vectors; those of weight 0, in all layers
@@ -53,7 +54,9 @@ func NewMixture(parts ...expert.Weighted) (Mixture, error) {
 		key.WriteByte(' ')
 	}
 	m.key = key.String()
-	return m, nil
+	var err error
+	m.answers, err = expert.OnAnswers(m.parts)
+	return m, err
 }
 
 // even makes shares that are the same in all layers one, so that what is the same has
@@ -80,6 +83,10 @@ func (m Mixture) Key() string { return m.key }
 
 // IsBase reports whether m is the base weights.
 func (m Mixture) IsBase() bool { return len(m.parts) == 0 }
+
+// OnAnswers reports whether its experts act on answers alone: prompts are read by the
+// base, whose keys and values serve them all.
+func (m Mixture) OnAnswers() bool { return m.answers }
 
 // Composer returns the function that composes mixtures of experts into dense weights,
 // for Options.Compose. The decomposition is theirs that scale singular values.

@@ -1,14 +1,24 @@
 package engine
 
-// common returns how many tokens of a job's prompt are those that others begin
-// with: at most all but its last one, whose logits are wanted.
-func (j *job) common(tokens []int32) int { return alike(j.prompt[:len(j.prompt)-1], tokens) }
+// begins returns what a job's sequence begins with that another one may have in common
+// with it, and the weights that compute it: all of it, or what its reader reads.
+func (j *job) begins(sequence []int32) (writer key, tokens []int32) {
+	if j.byReader > 0 {
+		return j.reader.key, sequence[:min(j.byReader, len(sequence))]
+	}
+	return j.key, sequence
+}
+
+// wanted is begins of what the job has to read, but for its prompt's last token, whose
+// logits are wanted.
+func (j *job) wanted() (writer key, tokens []int32) { return j.begins(j.prompt[:len(j.prompt)-1]) }
 
 // shared returns how many tokens of a job's prompt another one's begins with, if the
 // same weights compute both, and how many of these are in the cache.
 func (l *loop) shared(j, other *job) (common, there int) {
-	if other.key == j.key {
-		common = j.common(other.prompt)
+	writer, tokens := j.wanted()
+	if by, has := other.begins(other.prompt); by == writer {
+		common = alike(tokens, has)
 	}
 	return common, min(common, l.cache.Len(other.slot))
 }
@@ -44,7 +54,7 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		}
 		coming = max(coming, common)
 	}
-	blocks, cached := l.prefixes.match(j.key, j.prompt[:len(j.prompt)-1])
+	blocks, cached := l.prefixes.match(j.wanted())
 	if coming > max(shared, cached) && 2*coming >= len(j.prompt) {
 		return true, nil
 	}
@@ -67,5 +77,6 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 
 // keep leaves to the prefix cache what a job that ends has in the key-value cache.
 func (l *loop) keep(j *job) error {
-	return l.prefixes.insert(j.key, j.slot, j.work.sequence(j)[:l.cache.Len(j.slot)])
+	writer, tokens := j.begins(j.work.sequence(j)[:l.cache.Len(j.slot)])
+	return l.prefixes.insert(writer, j.slot, tokens)
 }

@@ -40,14 +40,15 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	if err := e.checkPrompt(r.Prompt, longest, scoreDemand(len(r.Prompt), r.Labels)); err != nil {
 		return nil, err
 	}
-	v, err := e.weights.get(ctx, r.Mixture, r.Salt, true)
+	j, err := e.weights.job(ctx, r.Mixture, r.Salt, true, r.Prompt)
 	if err != nil {
 		return nil, err
 	}
 	s := &scoring{
 		labels: r.Labels, scores: make([]float64, len(r.Labels)), done: make(chan error, 1),
 	}
-	if err := e.enqueue(&job{ctx: ctx, variant: v, prompt: r.Prompt, work: s}, r.Continues); err != nil {
+	j.ctx, j.work = ctx, s
+	if err := e.enqueue(j, r.Continues); err != nil {
 		return nil, err
 	}
 	select {

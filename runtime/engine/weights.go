@@ -55,6 +55,32 @@ func newWeights(ctx context.Context, p policy, compose func(context.Context, Mix
 	}
 }
 
+// job returns a job of a prompt: with what computes its mixture, and what reads the prompt
+// for it where that is the base. The last token of the prompt, behind which the answer
+// begins, is the mixture's.
+func (w *weights) job(ctx context.Context, m Mixture, salt string, scored bool, prompt []int32) (*job, error) {
+	v, err := w.get(ctx, m, salt, scored)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{variant: v, prompt: prompt}
+	if len(prompt) < 2 {
+		return j, nil
+	}
+	switch {
+	case m.OnAnswers():
+		j.byReader = len(prompt) - 1
+		j.reader, err = w.get(ctx, Mixture{}, salt, true)
+	case m.IsBase() && w.policy.reader != nil:
+		j.byReader = len(prompt) - 1
+		j.reader = variant{key: key{form: FormMerged, mixture: readerName, salt: salt}, model: w.policy.reader, form: FormMerged}
+	}
+	return j, err
+}
+
+// readerName is that of Options.Reader, where mixtures have their keys.
+const readerName = "reader"
+
 // get returns what a mixture is computed with, making it if need be. scored
 // says that the request is one of pass 1. salt becomes part of the variant's key.
 func (w *weights) get(ctx context.Context, m Mixture, salt string, scored bool) (variant, error) {

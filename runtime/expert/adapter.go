@@ -111,7 +111,7 @@ func (v Adapter) Fits(d *Decomposition) error {
 	}
 	m, dm := v.Manifest, d.Manifest()
 	if m.BaseDigest != dm.BaseDigest {
-		return mismatch("it was made for base model %s, this decomposition is of %s; train or import it for this base", m.BaseDigest, dm.BaseDigest)
+		return mismatch("it was made for base model %s, this decomposition is of %s; train or import it for this base, "+TransferHint, m.BaseDigest, dm.BaseDigest)
 	}
 	if len(v.Z) > 0 && m.DecompositionDigest != dm.Digest {
 		return mismatch("it was made for decomposition %s, this one is %s; both are of base model %s, but modules or dtype differ", m.DecompositionDigest, dm.Digest, dm.BaseDigest)

@@ -129,7 +129,7 @@ func TestDamagedAndForeignFilesAreNoExperts(t *testing.T) {
 		want    string
 	}{
 		{"weights of a model", map[string]string{"format": "pt"}, vector, tensor.F32, `format "pt"`},
-		{"a later version", map[string]string{"format": "t2-expert/2"}, vector, tensor.F32, "another version"},
+		{"a later version", map[string]string{"format": "t2-expert/3"}, vector, tensor.F32, "another version"},
 		{"another method", map[string]string{"method": "VeRA"}, vector, tensor.F32, "VeRA"},
 		{"scales of another method", map[string]string{"method": "LoRA"}, vector, tensor.F32, "no part of an expert of method LoRA"},
 		{"no base", map[string]string{"baseDigest": ""}, vector, tensor.F32, "baseDigest"},

@@ -25,7 +25,7 @@ type Decomposition struct {
 	dir      string
 	manifest contract.DecompositionManifest
 	names    []string
-	ranks    map[string]int
+	shapes   map[string][2]int // [out, in] of each matrix.
 
 	mu   sync.Mutex
 	keep bool
@@ -46,15 +46,15 @@ func OpenDecomposition(dir string) (*Decomposition, error) {
 	if err := checkManifest(dir, m); err != nil {
 		return nil, failure.Permanent(contract.ReasonInvalidModel, err)
 	}
-	d := &Decomposition{dir: dir, manifest: m, ranks: map[string]int{}}
+	d := &Decomposition{dir: dir, manifest: m, shapes: map[string][2]int{}}
 	for _, entry := range m.Files {
 		name := strings.TrimSuffix(entry.Path, ".safetensors")
-		rank, err := d.peek(entry, name)
+		shape, err := d.peek(entry, name)
 		if err != nil {
 			return nil, err
 		}
 		d.names = append(d.names, name)
-		d.ranks[name] = rank
+		d.shapes[name] = shape
 	}
 	slices.SortFunc(d.names, compareMatrices)
 	return d, nil
@@ -73,30 +73,30 @@ func checkManifest(dir string, m contract.DecompositionManifest) error {
 	return nil
 }
 
-// peek reads the header of a factor file.
-func (d *Decomposition) peek(entry contract.FileEntry, name string) (rank int, err error) {
+// peek reads the header of a factor file: the shape of its matrix.
+func (d *Decomposition) peek(entry contract.FileEntry, name string) (shape [2]int, err error) {
 	path := filepath.Join(d.dir, entry.Path)
 	stat, err := os.Stat(path)
 	if err != nil {
-		return 0, fmt.Errorf("opening decomposition: %w", err)
+		return shape, fmt.Errorf("opening decomposition: %w", err)
 	}
 	if stat.Size() != entry.SizeBytes {
-		return 0, failure.Permanentf(contract.ReasonInvalidModel, "%s has %d bytes, its manifest says %d", path, stat.Size(), entry.SizeBytes)
+		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s has %d bytes, its manifest says %d", path, stat.Size(), entry.SizeBytes)
 	}
 	f, err := checkpoint.Open(path)
 	if err != nil {
-		return 0, err
+		return shape, err
 	}
 	defer func() { _ = f.Close() }() // Nothing was written.
 	u, _ := f.Info(tensorU)
 	vt, _ := f.Info(tensorVt)
 	if len(u.Shape) != 2 || len(vt.Shape) != 2 {
-		return 0, failure.Permanentf(contract.ReasonInvalidModel, "%s is no factor file", path)
+		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s is no factor file", path)
 	}
 	if err := checkFactorFile(f, name, u.Shape[0], vt.Shape[1]); err != nil {
-		return 0, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err))
+		return shape, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err))
 	}
-	return min(u.Shape[0], vt.Shape[1]), nil
+	return [2]int{u.Shape[0], vt.Shape[1]}, nil
 }
 
 // checkFactorFile verifies the structure of a factor file of a matrix [out, in].
@@ -124,7 +124,7 @@ func (d *Decomposition) Matrices() []string { return slices.Clone(d.names) }
 
 // Rank returns the number of singular values of a matrix, 0 if it is not
 // decomposed.
-func (d *Decomposition) Rank(name string) int { return d.ranks[name] }
+func (d *Decomposition) Rank(name string) int { return min(d.shapes[name][0], d.shapes[name][1]) }
 
 // Keep makes d hold the factors that it reads in memory from now on. Training
 // composes in each iteration and wants that; serving composes seldom.

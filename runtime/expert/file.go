@@ -23,8 +23,13 @@ import (
 // File is the file of an expert's folder that holds z.
 const File = "expert.safetensors"
 
-// format is the version of File.
-const format = "t2-expert/1"
+// Versions of File. A runtime that does not know that experts may act on answers alone
+// must not serve one as if it did not: such a file has a version of its own.
+const (
+	formatPrefix  = "t2-expert/"
+	format        = formatPrefix + "1"
+	formatAnswers = formatPrefix + "2"
+)
 
 // Keys of File's metadata, besides format. The scores are optional; the question of
 // pass 1 is a classifier's alone.
@@ -36,6 +41,7 @@ const (
 	metaBaseline      = "baselineScore"
 	metaScore         = "score"
 	metaPass1         = "pass1Digest"
+	metaActivation    = "activation" // Of formatAnswers.
 )
 
 // maxBytes bounds File. Llama-3.1-405B has 4 M singular values.
@@ -79,8 +85,8 @@ func ReadContext(ctx context.Context, path string) (Adapter, error) {
 	if err != nil {
 		return Adapter{}, err
 	}
-	if v.Manifest.BaseDigest != m.BaseDigest || v.Manifest.DecompositionDigest != m.DecompositionDigest || v.Manifest.Skill != m.Skill || v.Manifest.Pass1Digest != m.Pass1Digest {
-		return Adapter{}, failure.Permanentf(contract.ReasonInvalidExpert, "manifest of %s and its %s disagree about base, decomposition or skill", path, File)
+	if v.Manifest.BaseDigest != m.BaseDigest || v.Manifest.DecompositionDigest != m.DecompositionDigest || v.Manifest.Skill != m.Skill || v.Manifest.Pass1Digest != m.Pass1Digest || v.Manifest.Activation != m.Activation {
+		return Adapter{}, failure.Permanentf(contract.ReasonInvalidExpert, "manifest of %s and its %s disagree about base, decomposition, skill or activation", path, File)
 	}
 	v.Manifest = m
 	return v, nil
@@ -126,7 +132,7 @@ func parse(path string) (Adapter, error) {
 
 // IsAdapter reports whether an open safetensors file says it is an expert.
 func IsAdapter(f *checkpoint.File) bool {
-	return strings.HasPrefix(f.Metadata()[metaFormat], "t2-expert/")
+	return strings.HasPrefix(f.Metadata()[metaFormat], formatPrefix)
 }
 
 // asExpert turns "invalid model" of the safetensors reader into "invalid
@@ -140,8 +146,15 @@ func asExpert(err error) error {
 
 func from(f *checkpoint.File) (Adapter, error) {
 	meta := f.Metadata()
-	if got := meta[metaFormat]; got != format {
-		return Adapter{}, fmt.Errorf("has format %q, an expert vector has %q: it is no expert or of another version", got, format)
+	activation := ""
+	switch got := meta[metaFormat]; got {
+	case format:
+	case formatAnswers:
+		if activation = meta[metaActivation]; activation != contract.ActivationAnswer {
+			return Adapter{}, fmt.Errorf("has format %q and acts on %q; this runtime knows %s", got, activation, contract.ActivationAnswer)
+		}
+	default:
+		return Adapter{}, fmt.Errorf("has format %q, an expert vector has %q or %q: it is no expert or of another version", got, format, formatAnswers)
 	}
 	method := Method(meta[metaMethod])
 	if !slices.Contains(Methods(), method) {
@@ -149,6 +162,7 @@ func from(f *checkpoint.File) (Adapter, error) {
 	}
 	m := contract.ExpertManifest{
 		BaseDigest: meta[metaBase], DecompositionDigest: meta[metaDecomposition], Skill: meta[metaSkill], Pass1Digest: meta[metaPass1],
+		Activation: activation,
 	}
 	if m.Pass1Digest != "" && !contract.ValidDigest(m.Pass1Digest) {
 		return Adapter{}, fmt.Errorf("metadata %s is %q, which is no digest", metaPass1, m.Pass1Digest)
@@ -181,8 +195,8 @@ func from(f *checkpoint.File) (Adapter, error) {
 
 // Write publishes an expert under root/contract.DirExperts: its z, the
 // extra files (by name; each is written by its function) and a manifest, which
-// is returned. Of v.Manifest, BaseDigest, DecompositionDigest, Skill, Pass1Digest
-// and the scores are used.
+// is returned. Of v.Manifest, BaseDigest, DecompositionDigest, Skill, Pass1Digest,
+// Activation and the scores are used.
 func Write(root string, v Adapter, extraFiles map[string]func(io.Writer) error) (contract.ExpertManifest, error) {
 	m, err := write(root, v, extraFiles)
 	if err != nil {
@@ -247,6 +261,13 @@ func WriteFile(path string, v Adapter) error {
 	}
 	if m.Pass1Digest != "" {
 		meta[metaPass1] = m.Pass1Digest
+	}
+	switch m.Activation {
+	case "":
+	case contract.ActivationAnswer:
+		meta[metaFormat], meta[metaActivation] = formatAnswers, m.Activation
+	default:
+		return fmt.Errorf("expert with the activation %q: it is %s, or empty", m.Activation, contract.ActivationAnswer)
 	}
 	return checkpoint.WriteSafetensors(path, v.tensors(), tensor.F32, meta)
 }

@@ -29,6 +29,24 @@ type Weighted struct {
 	Layers []float64
 }
 
+// OnAnswers reports whether the experts of a mixture act on answers alone
+// (contract.ActivationAnswer). All of them must, or none; the base takes part in either.
+func OnAnswers(parts []Weighted) (bool, error) {
+	first, on := "", false
+	for _, p := range parts {
+		of := p.Adapter.Manifest
+		answers := of.Activation == contract.ActivationAnswer
+		switch {
+		case of.Digest == contract.BaseName:
+		case first == "":
+			first, on = of.Digest, answers
+		case answers != on:
+			return false, fmt.Errorf("experts %s and %s cannot be mixed: one acts on answers alone, and one on prompts, too", first, of.Digest)
+		}
+	}
+	return on, nil
+}
+
 // share is α of the expert in a matrix.
 func (w Weighted) share(matrix string) (float64, error) {
 	if w.Layers == nil {

@@ -215,11 +215,14 @@ func (l *layer) attentionBackward(p *pass, m *Model, dx backend.Buffer, t *Tape,
 	rows, n, all := t.out(lt), t.out(lt).n, t.rows.n
 	dAttended := p.alloc(n * m.width())
 	l.back(p, oProj, dAttended, dx, lt.attended, n, false, lt, g)
-	dq, dk, dv := p.alloc(n*m.width()), p.alloc(all*m.keys), p.alloc(all*m.keys)
+	dq, dk, dv := p.alloc(n*m.width()), p.alloc(t.keys*m.keys), p.alloc(t.keys*m.keys)
 	p.do(func() error {
 		return p.AttentionBackward(dq, dk, dv, dAttended, lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
 	p.free(dAttended)
+	if t.own != nil { // Those of another model are constants.
+		dk, dv = p.replace(dk, t.own, m.keys), p.replace(dv, t.own, m.keys)
+	}
 	dq = l.turnBack(p, m, qProj, dq, rows, t.table, lt)
 	dk = l.turnBack(p, m, kProj, dk, &t.rows, t.table, lt)
 	var dNormed backend.Buffer

@@ -28,6 +28,10 @@ type Tape struct {
 	rows   trainRows
 	wanted backend.Index // Rows whose logits are wanted.
 	ends   trainRows
+	keys   int // Rows of keys and values.
+	// own are the places of rows' own keys and values among all, where those before them
+	// are another model's; nil where all are their own.
+	own    backend.Index
 	table  backend.Buffer
 	final  backend.Buffer // The wanted rows of x after the last layer.
 	logits backend.Buffer // [wanted, V]; the loss's gradient with respect to them, once that is known.
@@ -47,7 +51,7 @@ type layerTape struct {
 	// Rows that the layer's output has, of its input's; nil means all.
 	picked        backend.Index
 	x, middle     backend.Buffer    // Residual stream: before attention, before the MLP.
-	q, k, v       backend.Buffer    // After rotation.
+	q, k, v       backend.Buffer    // After rotation. Where the tape has own rows, k and v are of all rows.
 	plain         [2]backend.Buffer // q and k before their norm, where there is one.
 	attended, lse backend.Buffer
 	gate, up      backend.Buffer
@@ -58,13 +62,15 @@ type layerTape struct {
 // order, one row for each of the positions From to len−2. The sequences are
 // packed, not padded. The tape must be given to Backward or released.
 func (m *Model) Forward(ctx context.Context, sequences []Sequence) (*Tape, error) {
-	if !m.be.Capabilities().Backward {
-		return nil, fmt.Errorf("train on %s: %w", m.be.Name(), backend.ErrUnsupported)
-	}
-	t, err := m.newTape(sequences)
+	t, err := m.newTape(sequences, nil)
 	if err != nil {
 		return nil, err
 	}
+	return m.fill(ctx, t)
+}
+
+// fill computes a tape and returns it; on an error it is released.
+func (m *Model) fill(ctx context.Context, t *Tape) (*Tape, error) {
 	p, n := t.pass, t.rows.n
 	x := p.alloc(n * m.hidden)
 	p.do(func() error { return p.Gather(x, m.embed, t.tables.At(trainTokens)) })
@@ -102,7 +108,11 @@ const (
 	trainLists
 )
 
-func (m *Model) newTape(sequences []Sequence) (*Tape, error) {
+// newTape lays the sequences out as rows. more adds lists to those, and changes them.
+func (m *Model) newTape(sequences []Sequence, more func(lists [][]int32) [][]int32) (*Tape, error) {
+	if !m.be.Capabilities().Backward {
+		return nil, fmt.Errorf("train on %s: %w", m.be.Name(), backend.ErrUnsupported)
+	}
 	if len(sequences) == 0 {
 		return nil, errors.New("a forward pass without sequences")
 	}
@@ -130,6 +140,10 @@ func (m *Model) newTape(sequences []Sequence) (*Tape, error) {
 	for ends, all := range map[int]int{endsPositions: trainPositions, endsFirst: trainFirst, endsCount: trainCount} {
 		lists[ends] = selected(lists[all], lists[trainWanted])
 	}
+	keys := len(lists[trainTokens])
+	if more != nil {
+		lists = more(lists)
+	}
 	table, err := m.rope.upTo(longest)
 	if err != nil {
 		return nil, err
@@ -142,16 +156,18 @@ func (m *Model) newTape(sequences []Sequence) (*Tape, error) {
 		tables.Free()
 		return nil, err
 	}
-	at := func(positions, first, count int) trainRows {
-		return trainRows{
-			n: len(lists[positions]), positions: tables.At(positions),
-			spans: backend.Spans{First: tables.At(first), Count: tables.At(count)},
-		}
-	}
 	return &Tape{
 		pass: m.newPass(m.be.NewArena()), model: m, tables: tables, layers: make([]layerTape, len(m.layers)), table: table,
-		wanted: tables.At(trainWanted), rows: at(trainPositions, trainFirst, trainCount), ends: at(endsPositions, endsFirst, endsCount),
+		wanted: tables.At(trainWanted), keys: keys, rows: rowsAt(tables, trainPositions, trainFirst, trainCount),
+		ends: rowsAt(tables, endsPositions, endsFirst, endsCount),
 	}, nil
+}
+
+// rowsAt are rows whose lists are these of the tables.
+func rowsAt(tables backend.Tables, positions, first, count int) trainRows {
+	r := trainRows{positions: tables.At(positions), spans: backend.Spans{First: tables.At(first), Count: tables.At(count)}}
+	r.n = r.positions.Len()
+	return r
 }
 
 // Rows is the number of rows of logits.
@@ -226,7 +242,7 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	if lt.picked == nil {
 		lt.middle = p.clone(x)
 		qkv := l.project(p, m, normed, rows, t.table, lt, qProj, kProj, vProj)
-		lt.q, lt.k, lt.v = qkv[0], qkv[1], qkv[2]
+		lt.q, lt.k, lt.v = qkv[0], t.among(lt.k, qkv[1], m.keys), t.among(lt.v, qkv[2], m.keys)
 	} else {
 		kv := l.project(p, m, normed, &t.rows, t.table, lt, kProj, vProj)
 		lt.k, lt.v = kv[0], kv[1]
@@ -251,6 +267,17 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	lt.kept[downProj] = p.keep(activated, n, l.output(p, downProj, out, nil))[0]
 	p.free(activated)
 	return out
+}
+
+// among puts the rows' own keys or values, of c elements, among all, or returns them if
+// they are all.
+func (t *Tape) among(all, own backend.Buffer, c int) backend.Buffer {
+	if t.own == nil {
+		return own
+	}
+	t.pass.do(func() error { return t.pass.ScatterRows(all, own, t.own, c) })
+	t.pass.free(own)
+	return all
 }
 
 // project computes some of queries, keys and values of normed [n, H], normalises

@@ -8,14 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -94,7 +92,11 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("decompositionDigest: %w", err))
 	}
 	c.ExpertDir = func(ref contract.ExpertRef) (string, error) {
-		return contract.ArtifactDir(spec.DataDir, contract.DirExperts, ref.Digest)
+		root, err := contract.VolumeOf(spec.DataDir, spec.TransferDir, ref.TransferFrom)
+		if err != nil {
+			return "", failure.Permanent(contract.ReasonUsage, err)
+		}
+		return contract.ArtifactDir(root, contract.DirExperts, ref.Digest)
 	}
 	if c.DType, err = backend.ParseDType(spec.DType); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("dtype: %w", err))
@@ -229,24 +231,7 @@ func openDecomposition(c Config) (*expert.Decomposition, error) {
 	if c.DecompositionDir == "" {
 		return nil, nil //nolint:nilnil // No decomposition is a way to serve.
 	}
-	d, err := expert.OpenDecomposition(c.DecompositionDir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the decomposition: %w", err)
-	}
-	m, err := artifact.ReadManifest[contract.ModelManifest](c.ModelDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		// A folder that no fetch has made, on somebody's desk.
-		m, err = checkpoint.BuildManifest(c.ModelDir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("identifying the model: %w", err)
-	}
-	if got := d.Manifest().BaseDigest; got != m.Digest {
-		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch,
-			"decomposition %s is of model %s, but the model in %s is %s; decompose this model, or serve that one",
-			d.Manifest().Digest, got, c.ModelDir, m.Digest)
-	}
-	return d, nil
+	return expert.OpenDecompositionOf(c.DecompositionDir, c.ModelDir)
 }
 
 // Close ends the engine; requests in flight fail.

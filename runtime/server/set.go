@@ -245,7 +245,7 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 		return nil
 	}
 	e := s.named(ref.Name)
-	if e == nil || e.ref.Skill != ref.Skill {
+	if e == nil || e.ref.Skill != ref.Skill || e.ref.TransferFrom != ref.TransferFrom {
 		return nil
 	}
 	previous := *e
@@ -260,7 +260,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 	if old != nil {
 		for _, known := range old.spec.Refs() {
 			o := old.named(known.Name)
-			if o.ref.Digest == ref.Digest {
+			if o.ref.Digest == ref.Digest && o.ref.TransferFrom == ref.TransferFrom {
 				e.vector, e.mixture = o.vector, o.mixture
 				if o.ref.Name == ref.Name {
 					e.requests = o.requests
@@ -273,7 +273,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch, "there is no decomposition that it could scale")
 	}
 	var err error
-	if e.vector, err = s.readExpert(ctx, ref); err != nil {
+	if e.vector, err = s.readExpert(ctx, c, ref); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(e.vector.Fits(c.dec), e.vector.FitsModel(c.linears)); err != nil {
@@ -289,7 +289,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 // server is gone, cannot be cancelled: it is left behind when ctx ends, so that
 // a set that needs nothing of the volume can be served. There is one at a time,
 // so at most one hangs; Close does not wait for it.
-func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert.Adapter, error) {
+func (s *Server) readExpert(ctx context.Context, c *core, ref contract.ExpertRef) (expert.Adapter, error) {
 	select {
 	case s.reading <- struct{}{}:
 	case <-ctx.Done():
@@ -302,7 +302,7 @@ func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert
 	read := make(chan result, 1)
 	go func() {
 		defer func() { <-s.reading }()
-		v, err := s.readVerified(ctx, ref)
+		v, err := s.readVerified(ctx, c, ref)
 		read <- result{v, err}
 	}()
 	select {
@@ -313,8 +313,9 @@ func (s *Server) readExpert(ctx context.Context, ref contract.ExpertRef) (expert
 	}
 }
 
-// readVerified reads an expert and verifies that it is the one that was meant.
-func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expert.Adapter, error) {
+// readVerified reads an expert and verifies that it is the one that was meant. One of
+// another base becomes one of this, if that is asked for.
+func (s *Server) readVerified(ctx context.Context, c *core, ref contract.ExpertRef) (expert.Adapter, error) {
 	dir, err := s.config.ExpertDir(ref)
 	if err != nil {
 		return expert.Adapter{}, err
@@ -330,6 +331,9 @@ func (s *Server) readVerified(ctx context.Context, ref contract.ExpertRef) (expe
 	if got := v.Manifest.Digest; got != ref.Digest {
 		return v, failure.Permanentf(contract.ReasonDigestMismatch,
 			"the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
+	}
+	if ref.TransferFrom != "" {
+		return v.Transfer(ctx, c.dec, s.config.ModelDir, dir)
 	}
 	return v, nil
 }

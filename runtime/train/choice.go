@@ -7,7 +7,6 @@ import (
 
 	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/adapt/encode"
-	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 	"github.com/transformersquared/operator/runtime/train/dataset"
@@ -61,9 +60,9 @@ func (c *choice) target(r dataset.Record) ([]int32, error) {
 	return c.Labels()[i], nil
 }
 
-// answer lets m choose a label for each prompt, the i-th with the i-th sampler.
-func (c *choice) answer(ctx context.Context, m *model.Model, prompts [][]int32, stop []int32, sampler func(i int) *sample.Sampler) ([]rollout.Answer, error) {
-	scores, err := rollout.Score(ctx, m, prompts, c.Labels(), rollout.Options{})
+// answer lets who choose a label for each prompt, the i-th with the i-th sampler.
+func (c *choice) answer(ctx context.Context, who Answerer, prompts [][]int32, stop []int32, sampler func(i int) *sample.Sampler) ([]rollout.Answer, error) {
+	scores, err := rollout.Score(ctx, who.Model, prompts, c.Labels(), rollout.Options{Reader: who.Reader})
 	if err != nil {
 		return nil, err
 	}

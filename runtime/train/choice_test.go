@@ -63,7 +63,7 @@ func TestLabelsAreChosenAsPass1Does(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	greedyAnswers, err := task.answer(t.Context(), m, []int{0, 1, 2}, 1, greedy)
+	greedyAnswers, err := task.answer(t.Context(), Answerer{Model: m}, []int{0, 1, 2}, 1, greedy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +77,14 @@ func TestLabelsAreChosenAsPass1Does(t *testing.T) {
 			right++
 		}
 	}
-	result, err := task.Evaluate(t.Context(), m, 1)
+	result, err := task.Evaluate(t.Context(), Answerer{Model: m}, 1)
 	if want := float64(right) / float64(task.Len()); err != nil || result.Score != want {
 		t.Errorf("score %v, %v; the likeliest labels are right in %v", result.Score, err, want)
 	}
 
 	const draws = 600
 	records := make([]int, draws)
-	answers, err := task.answer(t.Context(), m, records, 1, func(i int) *sample.Sampler {
+	answers, err := task.answer(t.Context(), Answerer{Model: m}, records, 1, func(i int) *sample.Sampler {
 		return sample.New(sample.Params{Temperature: 1}, sample.Stream(3, uint64(i)))
 	})
 	if err != nil {

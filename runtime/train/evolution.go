@@ -31,6 +31,7 @@ import (
 // are likelier, in the mean, as in the paper's search of mixtures.
 type evolution struct {
 	method  *svf
+	acts    string // Of the expert's manifest.
 	layout  search.Layout
 	start   map[string][]float32 // What the search begins with, and what it leaves as it is.
 	options search.CMAOptions
@@ -53,7 +54,7 @@ func newEvolution(m *svf, start map[string][]float32, h contract.Hyper) (*evolut
 		return nil, failure.Permanentf(contract.ReasonUsage,
 			"truncated rank %d makes %d numbers to search, at most %d are possible: choose a lower one, or fewer modules", h.TruncatedRank, n, mostSearched)
 	}
-	e := &evolution{method: m, layout: layout, start: start, options: search.CMAOptions{
+	e := &evolution{method: m, acts: manifestActivation(h), layout: layout, start: start, options: search.CMAOptions{
 		Sigma: h.Sigma, Population: h.Population, Generations: h.Iterations, Seed: h.Seed,
 	}}
 	if e.options.Start, err = layout.Gather(start); err != nil {
@@ -89,8 +90,10 @@ func (e *evolution) resume(s *state) error {
 }
 
 func (e *evolution) iterate(ctx context.Context, t *trainer) (*state, error) {
-	// It has been scored, and nothing else is asked of it.
-	t.base = nil
+	if !t.onAnswers {
+		// It has been scored, and nothing else is asked of it.
+		t.base = nil
+	}
 	if err := e.method.reset(); err != nil {
 		return nil, err
 	}
@@ -165,6 +168,7 @@ func (e *evolution) mixture(index int, x []float64) (engine.Mixture, error) {
 	if err != nil {
 		return engine.Mixture{}, err
 	}
+	a.Manifest.Activation = e.acts
 	a.Manifest.Digest = fmt.Sprintf("candidate %d", index) // It has none: it is in no file.
 	return engine.NewMixture(expert.Weighted{Adapter: a, Alpha: 1})
 }

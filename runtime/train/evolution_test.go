@@ -47,6 +47,9 @@ func TestEvolutionTeachesWithoutAGradient(t *testing.T) {
 		"greedy answers, and z itself": func(h *contract.Hyper) {
 			h.Rollout, h.Parameterization, h.Sigma = contract.RolloutGreedy, contract.ParameterizationDirect, 0.1
 		},
+		"experts that act on answers alone": func(h *contract.Hyper) {
+			h.Activation, h.Sigma, h.Iterations = contract.ActivationAnswer, 0.6, 30 // It acts on one token alone.
+		},
 		"all singular values, on integers": func(h *contract.Hyper) {
 			h.DType, h.TruncatedRank, h.Parameterization = contract.DTypeInt8, 0, contract.ParameterizationDirect
 		},
@@ -181,8 +184,15 @@ func TestEvolutionLetsGoOfTheBase(t *testing.T) {
 // TestCandidatesAreJudgedAsTheExpertsThatTheyWouldBe compares a candidate's reward with
 // the score of the model that is validated, and wants no trace of what was applied before.
 func TestCandidatesAreJudgedAsTheExpertsThatTheyWouldBe(t *testing.T) {
+	for _, activation := range []string{contract.ActivationPrompt, contract.ActivationAnswer} {
+		t.Run(activation, func(t *testing.T) { candidatesAreJudged(t, activation) })
+	}
+}
+
+func candidatesAreJudged(t *testing.T, activation string) {
+	t.Helper()
 	e := evolving(t)
-	e.spec.Hyperparameters.Rollout = contract.RolloutGreedy
+	e.spec.Hyperparameters.Rollout, e.spec.Hyperparameters.Activation = contract.RolloutGreedy, activation
 	trainer := e.prepared(t, t.TempDir())
 	evolution := trainer.objective.(*evolution)
 	s, err := search.ResumeCMA(evolution.options, *trainer.state.search)
@@ -199,7 +209,7 @@ func TestCandidatesAreJudgedAsTheExpertsThatTheyWouldBe(t *testing.T) {
 		if err := trainer.method.apply(p); err != nil {
 			t.Fatal(err)
 		}
-		r, err := trainer.validate.Evaluate(t.Context(), trainer.method.model(), trainer.hyper.MaxNewTokens)
+		r, err := trainer.validate.Evaluate(t.Context(), trainer.answerer(trainer.method.model()), trainer.hyper.MaxNewTokens)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,8 @@ func (e episode) sequence() model.Sequence {
 // With r − b = 1 and answers that are given it is the mean negative log-likelihood of
 // those: what NextToken minimises.
 type loss struct {
+	// reader reads the prompts where the expert acts on answers alone; nil otherwise.
+	reader   *model.Model
 	klWeight float64
 	over     int // The number of answers, or of their tokens.
 }
@@ -143,7 +145,7 @@ func (o loss) microbatch(ctx context.Context, adapted, base *model.Model, episod
 		}
 		defer pi.Release()
 	}
-	tape, err := adapted.Forward(ctx, sequences)
+	tape, err := o.forward(ctx, adapted, sequences)
 	if err != nil {
 		return nil, sums{}, err
 	}
@@ -155,4 +157,12 @@ func (o loss) microbatch(ctx context.Context, adapted, base *model.Model, episod
 	}
 	d, err := adapted.Backward(ctx, tape)
 	return d, o.total(at, losses), err
+}
+
+// forward takes sequences through what is trained.
+func (o loss) forward(ctx context.Context, adapted *model.Model, sequences []model.Sequence) (*model.Tape, error) {
+	if o.reader != nil {
+		return adapted.ForwardAnswers(ctx, o.reader, sequences)
+	}
+	return adapted.Forward(ctx, sequences)
 }

@@ -106,7 +106,7 @@ func (reinforce) batch(ctx context.Context, t *trainer, iteration int) (batch, e
 		}
 		records = asked
 	}
-	answers, err := t.train.answer(ctx, model, records, t.hyper.MaxNewTokens, t.sampler)
+	answers, err := t.train.answer(ctx, t.answerer(model), records, t.hyper.MaxNewTokens, t.sampler)
 	if err != nil {
 		return batch{}, err
 	}
@@ -114,7 +114,7 @@ func (reinforce) batch(ctx context.Context, t *trainer, iteration int) (batch, e
 	if err != nil {
 		return batch{}, err
 	}
-	b := batch{episodes: make([]episode, len(records)), loss: loss{klWeight: t.hyper.KLWeight, over: len(records)}}
+	b := batch{episodes: make([]episode, len(records)), loss: loss{reader: t.reader(), klWeight: t.hyper.KLWeight, over: len(records)}}
 	right := make([]bool, len(records))
 	for i, r := range records {
 		prompt := t.train.prompts[r]
@@ -180,7 +180,7 @@ type nextToken struct{}
 
 func (nextToken) batch(_ context.Context, t *trainer, iteration int) (batch, error) {
 	records := t.order.batch(iteration, t.hyper.BatchSize)
-	b := batch{reward: math.NaN(), loss: loss{klWeight: t.hyper.KLWeight}}
+	b := batch{reward: math.NaN(), loss: loss{reader: t.reader(), klWeight: t.hyper.KLWeight}}
 	for _, r := range records {
 		prompt, target := t.train.prompts[r], t.train.targets[r]
 		if len(target) == 0 {

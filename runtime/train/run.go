@@ -179,6 +179,14 @@ func finished(spec contract.TrainSpec, dir, digest string) (contract.Termination
 	return r.Termination, true
 }
 
+// manifestActivation is what an expert of these hyperparameters says it acts on.
+func manifestActivation(h contract.Hyper) string {
+	if h.Activation == contract.ActivationAnswer {
+		return h.Activation
+	}
+	return ""
+}
+
 const maxResult = 1 << 20
 
 func readResult(dir string) (r result, err error) {
@@ -200,6 +208,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 	made.Manifest = contract.ExpertManifest{
 		BaseDigest: t.spec.BaseDigest, DecompositionDigest: t.spec.DecompositionDigest,
 		Skill: t.spec.Skill, BaselineScore: t.state.BaselineScore, Score: t.state.BestScore,
+		Activation: manifestActivation(t.hyper),
 	}
 	if skills := t.spec.Train.Skills; skills != nil {
 		if made.Manifest.Pass1Digest, err = skills.Pass1.Digest(); err != nil {

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -49,6 +50,7 @@ func Validate(s contract.TrainSpec) error {
 	h := s.Hyperparameters
 	checkMethod(h, &errs, check, oneOf)
 	checkObjective(s.Objective, h, check)
+	oneOf("activation", cmp.Or(h.Activation, contract.ActivationPrompt), contract.ActivationPrompt, contract.ActivationAnswer)
 	dtype, err := backend.ParseDType(h.DType)
 	check(err == nil, "dtype %q is unknown: use one of %s, %s, %s", h.DType, contract.DTypeF32, contract.DTypeBF16, contract.DTypeInt8)
 	check(dtype != backend.Int8 || s.Objective == contract.ObjectiveEvolution, "dtype %s has no gradients: it is for objective %s", contract.DTypeInt8, contract.ObjectiveEvolution)

@@ -131,17 +131,25 @@ func (t *Task) Len() int { return len(t.prompts) }
 // text returns what an answer says, without special tokens.
 func (t *Task) text(a rollout.Answer) string { return t.tokenizer.Decode(a.Text(), true) }
 
-// answer lets m answer the prompts of these records, the i-th with the i-th
+// Answerer is who answers questions: a model, and the one that reads prompts for it where
+// it acts on answers alone (nil otherwise).
+type Answerer struct {
+	Model, Reader *model.Model
+}
+
+// answer lets who answer the prompts of these records, the i-th with the i-th
 // sampler.
-func (t *Task) answer(ctx context.Context, m *model.Model, records []int, maxNewTokens int, sampler func(i int) *sample.Sampler) ([]rollout.Answer, error) {
+func (t *Task) answer(ctx context.Context, who Answerer, records []int, maxNewTokens int, sampler func(i int) *sample.Sampler) ([]rollout.Answer, error) {
 	prompts := make([][]int32, len(records))
 	for i, r := range records {
 		prompts[i] = t.prompts[r]
 	}
 	if t.choice != nil {
-		return t.choice.answer(ctx, m, prompts, t.tokenizer.EOS(), sampler)
+		return t.choice.answer(ctx, who, prompts, t.tokenizer.EOS(), sampler)
 	}
-	return rollout.Generate(ctx, m, prompts, sampler, rollout.Options{Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens})
+	return rollout.Generate(ctx, who.Model, prompts, sampler, rollout.Options{
+		Reader: who.Reader, Stop: t.tokenizer.EOS(), MaxNewTokens: maxNewTokens,
+	})
 }
 
 // verdicts judges the answers to these records. A judge that does not answer
@@ -176,13 +184,13 @@ type Result struct {
 	Tokens int
 }
 
-// Evaluate lets m answer every record greedily, and judges the answers.
-func (t *Task) Evaluate(ctx context.Context, m *model.Model, maxNewTokens int) (Result, error) {
+// Evaluate lets who answer every record greedily, and judges the answers.
+func (t *Task) Evaluate(ctx context.Context, who Answerer, maxNewTokens int) (Result, error) {
 	records := make([]int, t.Len())
 	for i := range records {
 		records[i] = i
 	}
-	answers, err := t.answer(ctx, m, records, maxNewTokens, greedy)
+	answers, err := t.answer(ctx, who, records, maxNewTokens, greedy)
 	if err != nil {
 		return Result{}, fmt.Errorf("answering %s: %w", t.set.Name, err)
 	}

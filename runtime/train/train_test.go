@@ -201,7 +201,14 @@ func (e exercise) publishes(t *testing.T, done contract.Termination) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := task.Evaluate(t.Context(), composed, 1)
+	who := Answerer{Model: composed}
+	if e.spec.Hyperparameters.Activation == contract.ActivationAnswer {
+		who.Reader = m
+	}
+	if v.Manifest.Activation == contract.ActivationAnswer != (who.Reader != nil) {
+		t.Errorf("the expert acts on %q", v.Manifest.Activation)
+	}
+	r, err := task.Evaluate(t.Context(), who, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,13 +230,20 @@ func TestEveryMethodLearnsAndContinues(t *testing.T) {
 		},
 		"IA3": func(s *contract.TrainSpec) { s.Hyperparameters.Method = contract.MethodIA3 },
 		"SVF": func(*contract.TrainSpec) {},
+		"SVF on answers": func(s *contract.TrainSpec) {
+			s.Hyperparameters.Activation = contract.ActivationAnswer
+		},
+		"LoRA on answers": func(s *contract.TrainSpec) {
+			s.Hyperparameters.Method, s.Hyperparameters.Rank, s.Hyperparameters.Alpha = contract.MethodLoRA, 4, 8
+			s.Hyperparameters.Activation = contract.ActivationAnswer
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newExercise(t)
 			h := &e.spec.Hyperparameters
 			change(&e.spec)
 			h.LearningRate, h.MaxGradNorm, h.Iterations, h.ValidationInterval, h.CheckpointInterval = 0.03, 1, 8, 4, 3
-			if name == "DoRA" || name == "SVF" {
+			if name == "DoRA" || name == "SVF" || name == "LoRA on answers" {
 				e.spec.Objective, h.KLWeight, h.BatchSize = contract.ObjectiveNextToken, 0, 12
 			} else {
 				h.Baseline, h.GroupSize, h.BatchSize = contract.BaselineGroup, 8, 12

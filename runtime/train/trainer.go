@@ -24,6 +24,7 @@ type trainer struct {
 	metrics *metrics
 
 	base      *model.Model
+	onAnswers bool // The expert acts on answers alone: the base reads prompts.
 	method    method
 	objective objective
 	train     *Task
@@ -44,7 +45,7 @@ func newTrainer(ctx context.Context, spec contract.TrainSpec, digest string, dat
 	}
 	t := &trainer{
 		spec: spec, hyper: spec.Hyperparameters, options: o, dir: dir,
-		base: in.base, metrics: newMetrics(o.Progress.Registry()),
+		base: in.base, onAnswers: spec.Hyperparameters.Activation == contract.ActivationAnswer, metrics: newMetrics(o.Progress.Registry()),
 	}
 	positions := in.base.Config().MaxPositions
 	if t.train, err = NewTask(data.train, in.tokenizer, judge, positions); err != nil {
@@ -169,7 +170,7 @@ func (t *trainer) advance(ctx context.Context) error {
 	p := t.options.Progress
 	if t.state.BaselineScore == unknownScore {
 		p.Phase("Baseline", 0, int64(t.validate.Len()))
-		r, err := t.validate.Evaluate(ctx, t.base, t.hyper.MaxNewTokens)
+		r, err := t.validate.Evaluate(ctx, Answerer{Model: t.base}, t.hyper.MaxNewTokens)
 		if err != nil {
 			return t.diverged(err)
 		}
@@ -256,6 +257,17 @@ func (t *trainer) update(ctx context.Context, b batch) (*state, error) {
 	return next, nil
 }
 
+// reader is what reads prompts for the expert; nil where that does so itself.
+func (t *trainer) reader() *model.Model {
+	if t.onAnswers {
+		return t.base
+	}
+	return nil
+}
+
+// answerer is who answers with what is trained.
+func (t *trainer) answerer(m *model.Model) Answerer { return Answerer{Model: m, Reader: t.reader()} }
+
 // validation scores the expert of a state and keeps it if it is the best yet.
 func (t *trainer) validation(ctx context.Context, s *state) error {
 	t.options.Progress.Label("Validating")
@@ -267,7 +279,7 @@ func (t *trainer) validation(ctx context.Context, s *state) error {
 	if err != nil {
 		return err
 	}
-	r, err := t.validate.Evaluate(ctx, answers, t.hyper.MaxNewTokens)
+	r, err := t.validate.Evaluate(ctx, t.answerer(answers), t.hyper.MaxNewTokens)
 	if err != nil {
 		return err
 	}

@@ -324,6 +324,7 @@ func TestEachFieldThatMakesNoSenseIsNamed(t *testing.T) {
 		"validation.format":   func(s *contract.TrainSpec) { s.Validation.Format = "" },
 		"reward":              func(s *contract.TrainSpec) { s.Reward = "" },
 		"parameterization":    func(s *contract.TrainSpec) { s.Hyperparameters.Parameterization = "Tanh" },
+		"activation":          func(s *contract.TrainSpec) { s.Hyperparameters.Activation = "Always" },
 		"rollout":             func(s *contract.TrainSpec) { s.Hyperparameters.Rollout = "Beam" },
 		"dtype":               func(s *contract.TrainSpec) { s.Hyperparameters.DType = "Int8" },
 		"baseline":            func(s *contract.TrainSpec) { s.Hyperparameters.Baseline = "Critic" },

@@ -282,6 +282,7 @@ var policyRows = slices.Concat([]policyRow{
 	{"expertSelector", newSet, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "demo"}}
 	}},
+	{"transfer", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferEqualShape }}, // None is of another base.
 	{"rollout.gate.minGain", newSet, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{MinGain: "-1"}}
 	}},
@@ -323,6 +324,8 @@ var policyRows = slices.Concat([]policyRow{
 var searchRows = slices.Concat([]policyRow{
 	{"strategy.fewShot.reward", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Reward = v1alpha1.RewardExactMatch }},
 	{"strategy.fewShot.generations", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Generations = 20 }},
+	{"strategy.fewShot.population", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Population = 16 }},
+	{"strategy.fewShot.eliteFraction", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.EliteFraction = "0.25" }},
 	{"strategy.fewShot.weights", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Weights = v1alpha1.WeightsPerLayer }},
 	{"strategy.fewShot.seed", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.Seed = new(int64(7)) }},
 	{"strategy.fewShot.maxNewTokens", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.FewShot.MaxNewTokens = 64 }},
@@ -423,7 +426,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		if d := p.Spec.Strategy.FewShot.Dataset; d.ConfigMap != nil {
 			examples = d.ConfigMap.Name + "/" + d.ConfigMap.Key
 		}
-		return desired.Search(p, base, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
+		return desired.Search(p, base, nil, []contract.AdaptExpert{{Name: "math", Digest: digest("1")}}, examples, settings)
 	}
 	for _, r := range searchRows {
 		was, err := search()

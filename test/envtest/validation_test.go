@@ -143,6 +143,14 @@ func fallback(kind v1alpha1.FallbackType, name string) func(*v1alpha1.AdaptivePo
 }
 
 // prompting gives the strategy's own block.
+// searching is strategy FewShot with a change of its settings.
+func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		change(p.Spec.Strategy.FewShot)
+	}
+}
+
 func prompting(block v1alpha1.PromptStrategy) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt = &block }
 }
@@ -281,6 +289,9 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	}, accepted),
 	Entry("wants experts", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = nil }, "at least one of"),
 	Entry("takes each expert once", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts[1].Name = "math" }, "Duplicate value"),
+	Entry("takes experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferEqualShape }, accepted),
+	Entry("refuses experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = v1alpha1.TransferRefuse }, accepted),
+	Entry("knows ways to treat experts of other bases", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Transfer = "AnyShape" }, "Unsupported value"),
 	Entry("takes weights of a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "0.7"
 	}, accepted),
@@ -290,6 +301,14 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	}, "at most 1"),
 	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "Magic" }, "Unsupported value"),
 	Entry("takes examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = fewShot() }, accepted),
+	Entry("takes a small population", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 4, "0.5" }), accepted),
+	Entry("takes an elite of all", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 2, "1" }), accepted),
+	Entry("wants a population", searching(func(f *v1alpha1.FewShotStrategy) { f.Population = 1 }), "population"),
+	Entry("wants a population within reason", searching(func(f *v1alpha1.FewShotStrategy) { f.Population = 1025 }), "population"),
+	Entry("wants an elite", searching(func(f *v1alpha1.FewShotStrategy) { f.EliteFraction = "0" }), "2 mixtures at least"),
+	Entry("wants an elite of more than one", searching(func(f *v1alpha1.FewShotStrategy) { f.Population = 8 }), "2 mixtures at least"),
+	Entry("wants an elite that is a part", searching(func(f *v1alpha1.FewShotStrategy) { f.EliteFraction = "1.5" }), "at most 1"),
+	Entry("wants a number for the elite", searching(func(f *v1alpha1.FewShotStrategy) { f.EliteFraction = "a fifth" }), "eliteFraction"),
 	Entry("wants examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFewShot} }, "needs fewShot, with examples"),
 	Entry("takes examples only of a search", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = fewShot()

@@ -354,6 +354,28 @@ func TestADamagedStateIsBegunAnew(t *testing.T) {
 	}
 }
 
+// TestASearchMixesExpertsOfAnotherBase finds the same of an expert that is transferred as
+// of one with the same z that was made for the base.
+func TestASearchMixesExpertsOfAnotherBase(t *testing.T) {
+	e := newExercise(t)
+	e.spec.Search.Generations = 2
+	want := e.mustSearch(t)
+	kind := enginetest.Usual
+	kind.Seed = 2
+	home := enginetest.NewOf(t, kind)
+	e.spec.RunID, e.spec.TransferDir = "transfer", filepath.Dir(home.Root)
+	e.spec.Experts[rightExpert].Digest = home.Expert(t, e.spec.Experts[rightExpert].Name, 10+rightExpert).Digest
+	e.spec.Experts[rightExpert].TransferFrom = filepath.Base(home.Root)
+	got := e.mustSearch(t)
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(contract.FewShotResult{}, "Seconds")); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	e.spec.RunID, e.spec.TransferDir = "refused", ""
+	if _, _, err := e.search(t.Context(), t, slog.DiscardHandler); err == nil || !strings.Contains(err.Error(), "no transferDir") {
+		t.Errorf("without the volumes of other bases: %v", err)
+	}
+}
+
 func TestWhatCannotBeSearchedIsRefused(t *testing.T) {
 	whole := newExercise(t)
 	for _, tc := range []struct {

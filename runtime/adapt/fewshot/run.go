@@ -110,7 +110,7 @@ func loadExperts(ctx context.Context, spec contract.AdaptSpec, in train.Inputs) 
 	mixture := make([]expert.Weighted, len(spec.Experts))
 	experts := make([]expert.Adapter, len(spec.Experts))
 	for k, e := range spec.Experts {
-		v, err := loadExpert(ctx, spec.DataDir, e)
+		v, err := loadExpert(ctx, spec, in.Decomposition, e)
 		if err == nil {
 			err = errors.Join(v.Fits(in.Decomposition), v.FitsModel(in.Base.Linears()))
 		}
@@ -125,7 +125,13 @@ func loadExperts(ctx context.Context, spec contract.AdaptSpec, in train.Inputs) 
 	return experts, nil
 }
 
-func loadExpert(ctx context.Context, root string, e contract.AdaptExpert) (expert.Adapter, error) {
+// loadExpert reads an expert and verifies that it is the one that was meant. One of another
+// base becomes one of this, if that is asked for.
+func loadExpert(ctx context.Context, spec contract.AdaptSpec, onto *expert.Decomposition, e contract.AdaptExpert) (expert.Adapter, error) {
+	root, err := contract.VolumeOf(spec.DataDir, spec.TransferDir, e.TransferFrom)
+	if err != nil {
+		return expert.Adapter{}, failure.Permanent(contract.ReasonUsage, err)
+	}
 	dir, err := contract.ArtifactDir(root, contract.DirExperts, e.Digest)
 	if err != nil {
 		return expert.Adapter{}, failure.Permanent(contract.ReasonUsage, err)
@@ -138,8 +144,14 @@ func loadExpert(ctx context.Context, root string, e contract.AdaptExpert) (exper
 		return v, err
 	case v.Manifest.Digest != e.Digest:
 		return v, failure.Permanentf(contract.ReasonDigestMismatch, "the one in %s has digest %s, not %s", dir, v.Manifest.Digest, e.Digest)
+	case e.TransferFrom == "":
+		return v, nil
 	}
-	return v, nil
+	model, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.BaseDigest)
+	if err != nil {
+		return v, failure.Permanent(contract.ReasonUsage, err)
+	}
+	return v.Transfer(ctx, onto, model, dir)
 }
 
 // publish records the search's result in its folder.

@@ -27,9 +27,9 @@ const ContextLength = 512
 
 // Shape of the model.
 const (
-	hidden, inner, layers = 32, 64, 2
-	heads, keyHeads       = 4, 2
-	headDim               = hidden / heads
+	hidden          = 32
+	heads, keyHeads = 4, 2
+	headDim         = hidden / heads
 )
 
 // Special tokens follow the 256 bytes.
@@ -48,11 +48,28 @@ type Volume struct {
 	ModelDir, DecompositionDir string
 }
 
+// Kind is what models of several volumes differ in.
+type Kind struct {
+	// Seed of the weights.
+	Seed uint64
+	// Inner is the width of the MLP, Layers their number.
+	Inner, Layers int
+}
+
+// Usual is the kind of New.
+var Usual = Kind{Seed: 1, Inner: 64, Layers: 2}
+
 // New makes a volume in a temporary folder.
 func New(t testing.TB) *Volume {
 	t.Helper()
+	return NewOf(t, Usual)
+}
+
+// NewOf makes a volume with a model of this kind.
+func NewOf(t testing.TB, kind Kind) *Volume {
+	t.Helper()
 	v := &Volume{Root: t.TempDir()}
-	v.makeModel(t)
+	v.makeModel(t, kind)
 	ck, err := checkpoint.OpenDir(v.ModelDir)
 	check(t, err)
 	defer func() { check(t, ck.Close()) }()
@@ -66,17 +83,17 @@ func New(t testing.TB) *Volume {
 	return v
 }
 
-func (v *Volume) makeModel(t testing.TB) {
+func (v *Volume) makeModel(t testing.TB, kind Kind) {
 	dir := filepath.Join(v.Root, contract.DirModels, "new")
 	check(t, artifact.MkdirAll(dir))
 	vocabulary := writeTokenizer(t, dir)
 	writeJSON(t, dir, "config.json", map[string]any{
-		"model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+		"model_type": "llama", "hidden_size": hidden, "intermediate_size": kind.Inner, "num_hidden_layers": kind.Layers,
 		"num_attention_heads": heads, "num_key_value_heads": keyHeads, "vocab_size": vocabulary,
 		"max_position_embeddings": ContextLength, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
 		"eos_token_id": vocabulary - 1, "bos_token_id": nil, "hidden_act": "silu",
 	})
-	rng := rand.New(rand.NewPCG(1, 2))
+	rng := rand.New(rand.NewPCG(kind.Seed, 2))
 	random := func(scale float64, shape ...int) *tensor.Tensor {
 		w := tensor.New(shape...)
 		for i := range w.Data {
@@ -94,7 +111,7 @@ func (v *Volume) makeModel(t testing.TB) {
 	tensors := map[string]*tensor.Tensor{
 		"model.embed_tokens.weight": random(1, vocabulary, hidden), "model.norm.weight": ones(hidden),
 	}
-	for i := range layers {
+	for i := range kind.Layers {
 		layer := func(name string) string { return fmt.Sprintf("model.layers.%d.%s.weight", i, name) }
 		tensors[layer("input_layernorm")] = ones(hidden)
 		tensors[layer("post_attention_layernorm")] = ones(hidden)
@@ -102,9 +119,9 @@ func (v *Volume) makeModel(t testing.TB) {
 		tensors[layer("self_attn.k_proj")] = random(0.3, keyHeads*headDim, hidden)
 		tensors[layer("self_attn.v_proj")] = random(0.3, keyHeads*headDim, hidden)
 		tensors[layer("self_attn.o_proj")] = random(0.3, hidden, heads*headDim)
-		tensors[layer("mlp.gate_proj")] = random(0.3, inner, hidden)
-		tensors[layer("mlp.up_proj")] = random(0.3, inner, hidden)
-		tensors[layer("mlp.down_proj")] = random(0.3, hidden, inner)
+		tensors[layer("mlp.gate_proj")] = random(0.3, kind.Inner, hidden)
+		tensors[layer("mlp.up_proj")] = random(0.3, kind.Inner, hidden)
+		tensors[layer("mlp.down_proj")] = random(0.3, hidden, kind.Inner)
 	}
 	check(t, checkpoint.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, tensor.F32, nil))
 	m, err := checkpoint.BuildManifest(dir)
@@ -159,11 +176,17 @@ func byteRune(b int) rune {
 // depends on the seed, and returns its manifest.
 func (v *Volume) Expert(t testing.TB, skill string, seed uint64) contract.ExpertManifest {
 	t.Helper()
+	return v.ExpertOn(t, "", skill, seed)
+}
+
+// ExpertOn is Expert of an activation.
+func (v *Volume) ExpertOn(t testing.TB, activation, skill string, seed uint64) contract.ExpertManifest {
+	t.Helper()
 	d, err := expert.OpenDecomposition(v.DecompositionDir)
 	check(t, err)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	vector := expert.Adapter{
-		Manifest: contract.ExpertManifest{BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, Skill: skill},
+		Manifest: contract.ExpertManifest{BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, Skill: skill, Activation: activation},
 		Z:        map[string][]float32{},
 	}
 	for _, name := range d.Matrices() {

@@ -30,6 +30,9 @@ type Options struct {
 	// CacheBytes bounds the key-value cache (one sequence is always allowed); 0
 	// means DefaultCacheBytes.
 	CacheBytes int64
+	// Reader reads the prompts where the model is an expert that acts on answers alone; see
+	// engine.Options.
+	Reader *model.Model
 	// Compose and Factors make the weights of the questions' mixtures (see package
 	// engine), of which so many are kept; without them there are the base's alone.
 	Compose  func(context.Context, engine.Mixture) (*model.Model, error)
@@ -114,7 +117,7 @@ func Start(ctx context.Context, m *model.Model, prompts [][]int32, o Options) (*
 	perSequence := model.Blocks(longest) * model.BlockSize
 	room := min(int64(o.Sequences*perSequence), o.CacheBytes/m.CacheTokenBytes())
 	e, err := engine.New(ctx, engine.Options{
-		Base: m, StopTokens: o.Stop, Compose: o.Compose, Factors: o.Factors,
+		Base: m, Reader: o.Reader, StopTokens: o.Stop, Compose: o.Compose, Factors: o.Factors,
 		ContextLength: longest, MaxBatch: o.Sequences, MaxWaiting: maxWaiting, StepTokens: o.StepTokens,
 		CacheTokens: max(int(room), perSequence), MaxComposed: o.Mixtures,
 	})

@@ -12,7 +12,7 @@ import (
 
 // Score returns for each prompt the log-likelihood that m continues it by exactly each
 // of the labels, as pass 1 of what serves has it: [prompt][label]. Of Options the
-// bounds of what is computed together count.
+// reader and the bounds of what is computed together count.
 func Score(ctx context.Context, m *model.Model, prompts, labels [][]int32, o Options) ([][]float64, error) {
 	if len(prompts) == 0 || len(labels) == 0 {
 		return make([][]float64, len(prompts)), nil
@@ -30,7 +30,7 @@ func Score(ctx context.Context, m *model.Model, prompts, labels [][]int32, o Opt
 	perPrompt := (model.Blocks(longest) + len(labels)*(model.Blocks(o.MaxNewTokens)+1)) * model.BlockSize
 	room := min(int64(batch*perPrompt), o.CacheBytes/m.CacheTokenBytes())
 	e, err := engine.New(ctx, engine.Options{
-		Base: m, ContextLength: longest, MaxBatch: batch, MaxWaiting: len(prompts), StepTokens: o.StepTokens,
+		Base: m, Reader: o.Reader, ContextLength: longest, MaxBatch: batch, MaxWaiting: len(prompts), StepTokens: o.StepTokens,
 		CacheTokens: max(int(room), perPrompt),
 	})
 	if err != nil {

@@ -95,6 +95,9 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Strategy
       default:
         type: Prompt
+    - name: transfer
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Transfer
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptivePolicyStatus
   map:
     fields:
@@ -642,6 +645,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: dataset
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: eliteFraction
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.2"
     - name: generations
       type:
         scalar: numeric
@@ -650,6 +657,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 512
+    - name: population
+      type:
+        scalar: numeric
+      default: 32
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
@@ -1048,6 +1059,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: state
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertState
+    - name: transferredFrom
+      type:
+        scalar: string
     - name: weight
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
@@ -1448,6 +1462,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: suspend
       type:
         scalar: boolean
+- name: com.github.transformersquared.operator.api.v1alpha1.Transfer
+  scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:
     fields:

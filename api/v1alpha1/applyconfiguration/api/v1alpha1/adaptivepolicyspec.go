@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
 	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
@@ -21,6 +22,15 @@ type AdaptivePolicySpecApplyConfiguration struct {
 	// expertSelector adds every ExpertVector of the BaseModel whose labels match,
 	// after those by name.
 	ExpertSelector *v1.LabelSelectorApplyConfiguration `json:"expertSelector,omitempty"`
+	// transfer says what becomes of an expert that spec.experts names and another
+	// BaseModel of the namespace has, and of a classifier likewise: Refuse, as without
+	// it, or EqualShape, which serves it where each of its matrices has the name and the
+	// shape of one of this base. What it scored was measured with its own base and says
+	// nothing of this one, so that spec.rollout does not judge it. Pods mount the volume
+	// of its base, too, so that a change replaces them one by one; both volumes have to
+	// be where the pods run. What is transferred is in the condition
+	// ExpertsTransferred.
+	Transfer *apiv1alpha1.Transfer `json:"transfer,omitempty"`
 	// strategy says how experts are chosen. A change reaches running pods without a
 	// restart.
 	Strategy *StrategyApplyConfiguration `json:"strategy,omitempty"`
@@ -65,6 +75,14 @@ func (b *AdaptivePolicySpecApplyConfiguration) WithExperts(values ...*PolicyExpe
 // If called multiple times, the ExpertSelector field is set to the value of the last call.
 func (b *AdaptivePolicySpecApplyConfiguration) WithExpertSelector(value *v1.LabelSelectorApplyConfiguration) *AdaptivePolicySpecApplyConfiguration {
 	b.ExpertSelector = value
+	return b
+}
+
+// WithTransfer sets the Transfer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Transfer field is set to the value of the last call.
+func (b *AdaptivePolicySpecApplyConfiguration) WithTransfer(value apiv1alpha1.Transfer) *AdaptivePolicySpecApplyConfiguration {
+	b.Transfer = &value
 	return b
 }
 

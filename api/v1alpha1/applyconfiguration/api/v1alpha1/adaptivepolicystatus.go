@@ -14,7 +14,8 @@ import (
 // fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// and, while they hold, Reconciling or Stalled. Ready means that every pod reports
+	// ExpertsTransferred where experts of another base are to be served, and, while they
+	// hold, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until

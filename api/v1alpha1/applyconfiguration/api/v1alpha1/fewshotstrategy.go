@@ -24,6 +24,13 @@ type FewShotStrategyApplyConfiguration struct {
 	Reward *apiv1alpha1.Reward `json:"reward,omitempty"`
 	// generations that the search makes at most: 10 is a light search, 100 the most.
 	Generations *int32 `json:"generations,omitempty"`
+	// population is the number of mixtures in a generation: 32, as in the paper's released
+	// code.
+	Population *int32 `json:"population,omitempty"`
+	// eliteFraction of the population, rounded down, is what the next generation is drawn
+	// after: 0.2, as in the paper's released code, which is 6 of 32; 1 at most, and 2
+	// mixtures at least.
+	EliteFraction *apiv1alpha1.Decimal `json:"eliteFraction,omitempty"`
 	// weights that are searched: PerExpert is one of each expert, PerLayer one of each
 	// expert in each layer of the model, which takes more generations.
 	Weights *apiv1alpha1.FewShotWeights `json:"weights,omitempty"`
@@ -61,6 +68,22 @@ func (b *FewShotStrategyApplyConfiguration) WithReward(value apiv1alpha1.Reward)
 // If called multiple times, the Generations field is set to the value of the last call.
 func (b *FewShotStrategyApplyConfiguration) WithGenerations(value int32) *FewShotStrategyApplyConfiguration {
 	b.Generations = &value
+	return b
+}
+
+// WithPopulation sets the Population field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Population field is set to the value of the last call.
+func (b *FewShotStrategyApplyConfiguration) WithPopulation(value int32) *FewShotStrategyApplyConfiguration {
+	b.Population = &value
+	return b
+}
+
+// WithEliteFraction sets the EliteFraction field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the EliteFraction field is set to the value of the last call.
+func (b *FewShotStrategyApplyConfiguration) WithEliteFraction(value apiv1alpha1.Decimal) *FewShotStrategyApplyConfiguration {
+	b.EliteFraction = &value
 	return b
 }
 

@@ -23,6 +23,9 @@ type PolicyExpertStatusApplyConfiguration struct {
 	Score *apiv1alpha1.Score `json:"score,omitempty"`
 	// baselineScore is the base model's score on that set.
 	BaselineScore *apiv1alpha1.Score `json:"baselineScore,omitempty"`
+	// transferredFrom is the BaseModel that the expert was made for, where that is
+	// another than the policy's. It has no scores with this one.
+	TransferredFrom *string `json:"transferredFrom,omitempty"`
 }
 
 // PolicyExpertStatusApplyConfiguration constructs a declarative configuration of the PolicyExpertStatus type for use with
@@ -76,5 +79,13 @@ func (b *PolicyExpertStatusApplyConfiguration) WithScore(value apiv1alpha1.Score
 // If called multiple times, the BaselineScore field is set to the value of the last call.
 func (b *PolicyExpertStatusApplyConfiguration) WithBaselineScore(value apiv1alpha1.Score) *PolicyExpertStatusApplyConfiguration {
 	b.BaselineScore = &value
+	return b
+}
+
+// WithTransferredFrom sets the TransferredFrom field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TransferredFrom field is set to the value of the last call.
+func (b *PolicyExpertStatusApplyConfiguration) WithTransferredFrom(value string) *PolicyExpertStatusApplyConfiguration {
+	b.TransferredFrom = &value
 	return b
 }

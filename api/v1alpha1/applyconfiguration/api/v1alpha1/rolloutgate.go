@@ -14,7 +14,7 @@ type RolloutGateApplyConfiguration struct {
 	// minGain is how far an expert's validation score must be above the base
 	// model's, at least: "0" without it, so that an expert which answers worse than
 	// the base is not served; "-1" serves every expert. Of an expert that was
-	// imported no scores are known: it is served. A policy that names an expert
+	// imported no scores are known, nor of one that is transferred: it is served. A policy that names an expert
 	// below it is not Ready; one that selects it leaves it out. A change reaches
 	// running pods without a restart.
 	MinGain *apiv1alpha1.Gain `json:"minGain,omitempty"`
