@@ -43,8 +43,8 @@
 //
 // Of the many spellings of a value some are never written, so that answers end: JSON without
 // white space but for at most one blank behind a colon or a comma; numbers with at most 15
-// digits before the point and 17 behind it, an exponent of two digits where nothing bounds the
-// number, whole numbers without either. Strings are UTF-8 with all escapes of JSON; those that
+// digits, an exponent of two digits where nothing bounds the number, whole numbers without
+// point and exponent. Strings are UTF-8 with all escapes of JSON; those that
 // have to match a pattern, and names of properties, escape only what JSON demands. Names of
 // properties that the schema does not list come last; that one of them comes twice cannot be
 // ruled out.

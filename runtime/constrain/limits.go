@@ -17,7 +17,7 @@ const (
 	// MaxMultiple bounds multipleOf, in units of its last digit.
 	MaxMultiple = 4096
 	// CompileTime is how long the compilation of one schema may take.
-	CompileTime = 2 * time.Second
+	CompileTime = 5 * time.Second
 
 	maxStates     = 1 << 17 // Of a grammar.
 	maxClauses    = 256     // Alternatives of one value, once allOf and anyOf are multiplied.

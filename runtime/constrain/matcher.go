@@ -28,6 +28,9 @@ func (g *Grammar) NewMatcher(stops []int32) *Matcher {
 	return &Matcher{grammar: g, at: g.machine.start(), stops: stops}
 }
 
+// Again begins another answer by the same grammar.
+func (m *Matcher) Again() *Matcher { return m.grammar.NewMatcher(m.stops) }
+
 // Allowed returns the tokens that may come next. If there are none the error is ErrStuck,
 // and ErrTooComplex if the schema is too ambiguous.
 func (m *Matcher) Allowed() (*Mask, error) {

@@ -1,6 +1,7 @@
 package constrain
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,14 @@ type property struct {
 type bound struct {
 	decimal
 	exclusive bool
+}
+
+// String is the bound, and whether it is exclusive.
+func (b *bound) String() string {
+	if b == nil {
+		return "none"
+	}
+	return fmt.Sprint(b.decimal, " ", b.exclusive)
 }
 
 // pattern is a regular expression that a string must have a match of.
@@ -306,8 +315,8 @@ func readNumeric(n *node, name string, v *value, place string) error {
 		}
 		n.multiples = append(n.multiples, v.number)
 	}
-	if len(v.number.fraction) > maxFraction-1 {
-		return refuse(place, "it has more than %d digits behind the point", maxFraction-1)
+	if len(v.number.fraction) > maxFraction {
+		return refuse(place, "it has more than %d digits behind the point", maxFraction)
 	}
 	return nil
 }

@@ -1,27 +1,47 @@
 package constrain
 
 import (
+	"fmt"
 	"math/big"
 	"strings"
 )
 
 const (
-	// maxWhole and maxFraction are the most digits that are written before and behind
-	// the point.
-	maxWhole    = 15
-	maxFraction = 17
+	// maxWritten is how many digits a number has at most, all in all: two such numbers
+	// are two in float64, too, so that a bound is kept by those who read no more.
+	maxWritten = 15
+	// maxFraction is how many digits a bound may have behind the point. Numbers have as
+	// many as their bounds, if that is more.
+	maxFraction = 20
 )
 
-// numbers reads the numbers that satisfy a clause.
+// numbers reads the numbers that satisfy a clause. Clauses that say the same of numbers share
+// a rule.
 func (b *builder) numbers(start, end int32, c clause, fractions bool) error {
 	low, high := c.bounds()
-	d := &digits{b: b, end: end, place: goal(c).place(), fraction: maxFraction}
+	d := &digits{b: b, place: goal(c).place(), fraction: maxFraction}
 	if !fractions {
 		d.fraction = 0
 	}
 	if err := d.multiples(c); err != nil {
 		return err
 	}
+	key := fmt.Sprintf("%v %v %d %d %d", low, high, d.fraction, d.divisor, d.scale)
+	r, ok := b.ranges[key]
+	if !ok {
+		r = b.newRule()
+		b.ranges[key] = r
+		d.end = b.rules[r].end
+		if err := b.numbersBetween(b.rules[r].start, low, high, d, fractions); err != nil {
+			return err
+		}
+	}
+	b.call(start, end, r)
+	return nil
+}
+
+// numbersBetween reads the numbers between two bounds; nil is none.
+func (b *builder) numbersBetween(start int32, low, high *bound, d *digits, fractions bool) error {
 	d.exponent = fractions && low == nil && high == nil && d.divisor == 0
 	zero := decimal{whole: "0"}
 	// Numbers from 0 up, and then those below it by what follows the sign.
@@ -58,6 +78,7 @@ type digits struct {
 	low       *bound
 	high      *bound // nil for none.
 	fraction  int    // Most digits behind the point.
+	least     int    // That many may be written, however many there are before it.
 	exponent  bool
 	divisor   int // Of the number times 10^scale; 0 for none.
 	scale     int
@@ -104,7 +125,11 @@ func (d *digits) multiples(c clause) error {
 // build reads from a state on.
 func (d *digits) build(start int32) error {
 	d.known = map[progress]int32{}
-	for whole := 1; whole <= maxWhole; whole++ {
+	d.least = len(d.low.fraction)
+	if d.high != nil {
+		d.least = max(d.least, len(d.high.fraction))
+	}
+	for whole := 1; whole <= maxWritten; whole++ {
 		p := progress{whole: whole, fraction: -1}
 		p.low = int8(compareInts(whole, len(d.low.whole)))
 		if d.high != nil {
@@ -148,16 +173,9 @@ func (d *digits) expand(p progress) {
 		if p.at == 0 && p.whole > 1 {
 			first = '1'
 		}
-		for c := first; c <= '9'; c++ {
-			next := p
-			next.at++
-			if next.take(c, d.low.whole, d.high, p.at, false) {
-				if d.divisor > 0 {
-					next.remainder = (p.remainder*10 + int(c-'0')) % d.divisor
-				}
-				d.b.read(s, d.state(next), c, c)
-			}
-		}
+		next := p
+		next.at++
+		d.digit(s, next, first)
 		return
 	}
 	if p.fraction != 0 && d.accepts(p) {
@@ -166,23 +184,54 @@ func (d *digits) expand(p progress) {
 			d.b.exponents(s, d.end)
 		}
 	}
-	if p.fraction < 0 && d.fraction > 0 {
+	if p.fraction < 0 && d.room(p.whole, 0) {
 		next := p
 		next.fraction = 0
 		d.b.read(s, d.state(next), '.', '.')
 	}
-	if p.fraction >= 0 && p.fraction < d.fraction {
-		for c := byte('0'); c <= '9'; c++ {
-			next := p
-			next.fraction++
-			if next.take(c, d.low.fraction, d.high, p.fraction, true) {
-				if d.divisor > 0 {
-					next.remainder = (p.remainder*10 + int(c-'0')) % d.divisor
-				}
-				d.b.read(s, d.state(next), c, c)
-			}
-		}
+	if p.fraction >= 0 && d.room(p.whole, p.fraction) {
+		next := p
+		next.fraction++
+		d.digit(s, next, '0')
 	}
+}
+
+// digit reads one more digit, of those from first on. then is what has been read with it, but
+// for what the digit itself says. Digits that say the same are read together.
+func (d *digits) digit(from int32, then progress, first byte) {
+	for c := first; c <= '9'; {
+		next, ok := d.with(then, c)
+		last := c
+		for last < '9' {
+			if other, also := d.with(then, last+1); other != next || also != ok {
+				break
+			}
+			last++
+		}
+		if ok {
+			d.b.read(from, d.state(next), c, last)
+		}
+		c = last + 1
+	}
+}
+
+// with adds what a digit says. It reports whether the number can still be between the bounds.
+func (d *digits) with(p progress, c byte) (progress, bool) {
+	var ok bool
+	if p.fraction > 0 {
+		ok = p.take(c, d.low.fraction, d.high, p.fraction-1, true)
+	} else {
+		ok = p.take(c, d.low.whole, d.high, p.at-1, false)
+	}
+	if d.divisor > 0 {
+		p.remainder = (p.remainder*10 + int(c-'0')) % d.divisor
+	}
+	return p, ok
+}
+
+// room reports whether one more digit may be written behind the point.
+func (d *digits) room(whole, fraction int) bool {
+	return fraction < d.fraction && (whole+fraction < maxWritten || fraction < d.least)
 }
 
 // take compares one more digit with the bounds'. It reports whether the number can still be

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 )
@@ -26,6 +28,11 @@ type Request struct {
 	// Text turns the answer into text where the caller has something for it, instead
 	// of Options.Text. It belongs to the engine until the answer has ended.
 	Text TextStream
+	// Constraint says which tokens are allowed, where the answer has to have a structure:
+	// others are never chosen, whatever Sampling says. The answer ends with FinishStop as soon
+	// as nothing can follow. It belongs to the engine until the answer has ended, and excludes
+	// IgnoreStopTokens.
+	Constraint *constrain.Matcher
 	// IgnoreStopTokens lets the answer go on behind Options.StopTokens.
 	IgnoreStopTokens bool
 	// Seed names the random draws: the same request with the same seed gets the
@@ -67,7 +74,8 @@ type Delta struct {
 }
 
 // Logprob is the log-probability of a token, and of the most likely tokens in
-// its place, under the model's distribution before temperature and truncation.
+// its place, under the model's distribution before temperature, truncation, bias and
+// constraint.
 type Logprob struct {
 	Token int32
 	Value float64
@@ -98,6 +106,9 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	}
 	if r.Logprobs > MaxLogprobs || r.MaxTokens < 0 || slices.Contains(r.Stop, "") {
 		return Result{}, fmt.Errorf("a request with %d log-probabilities, at most %d tokens and stop texts %q", r.Logprobs, r.MaxTokens, r.Stop)
+	}
+	if r.Constraint != nil && r.IgnoreStopTokens {
+		return Result{}, errors.New("a request with a constraint that ignores stop tokens: they end what may end")
 	}
 	if err := e.checkTokens("the logit bias", slices.Sorted(maps.Keys(r.Sampling.Bias))); err != nil {
 		return Result{}, err
@@ -189,12 +200,41 @@ func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
 
 // asks for one token, and for its row where likelihoods are wanted, too.
 func (a *answer) asks() []backend.Ask {
+	if a.request.Constraint != nil {
+		return []backend.Ask{{Logits: true}}
+	}
 	return []backend.Ask{{Draw: a.sampler.Draw(), Logits: a.request.Logprobs >= 0}}
+}
+
+// chosen is the next token. Under a constraint it is chosen here, by the row of logits: which
+// tokens are allowed is found while others' are, too.
+func (a *answer) chosen(got backend.Answer) (int32, error) {
+	constraint := a.request.Constraint
+	if constraint == nil || got.Err != nil {
+		return got.Token, got.Err
+	}
+	allowed, err := constraint.Allowed()
+	if err != nil {
+		return 0, err
+	}
+	id, draw := allowed.First, a.sampler.Draw()
+	if allowed.Count > 1 {
+		chooser, _ := a.engine.choosers.Get().(*sample.Chooser)
+		if chooser == nil {
+			chooser = &sample.Chooser{}
+		}
+		id, err = chooser.ChooseAmong(got.Logits, draw, allowed.Bits)
+		a.engine.choosers.Put(chooser)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return id, constraint.Accept(id)
 }
 
 // take takes one token.
 func (a *answer) take(answers []backend.Answer) (done bool, err error) {
-	id, err := answers[0].Token, answers[0].Err
+	id, err := a.chosen(answers[0])
 	if err != nil {
 		return false, err
 	}
@@ -220,6 +260,10 @@ func (a *answer) take(answers []backend.Answer) (done bool, err error) {
 	a.out.push(d)
 	if stopped {
 		a.result.Finish = FinishStop
+		return true, nil
+	}
+	if a.request.Constraint != nil && a.request.Constraint.Ended() {
+		a.finish(FinishStop)
 		return true, nil
 	}
 	if a.result.Tokens == a.request.MaxTokens {

@@ -3,7 +3,7 @@
 // batch, and generators are streams named by numbers (Stream), so that a
 // sequence's draws do not depend on when it is scheduled.
 //
-// The order of transforms is fixed: the repetition penalty, then bias and the
+// The order of transforms is fixed: tokens that a constraint rules out (ChooseAmong), the repetition penalty, then bias and the
 // other penalties, then temperature, then min-p, then top-k, then top-p, then one
 // draw.
 package sample
@@ -245,6 +245,39 @@ func (c *Chooser) Choose(logits []float32, d *Draw) (int32, error) {
 	if d.changesLogits() {
 		logits = c.change(logits, d)
 	}
+	return c.choose(logits, d)
+}
+
+// ChooseAmong is Choose among the tokens that have a bit in allowed, token i in word i/64.
+// The others are left out before anything else is looked at. It returns ErrNotFinite if no
+// token that is allowed has a finite logit.
+func (c *Chooser) ChooseAmong(logits []float32, d *Draw, allowed []uint64) (int32, error) {
+	logits = c.change(logits, d)
+	forbid(logits, allowed)
+	return c.choose(logits, d)
+}
+
+// forbid sets the logits of tokens that are not allowed to −Inf.
+func forbid(logits []float32, allowed []uint64) {
+	never := float32(math.Inf(-1))
+	for first := 0; first < len(logits); first += 64 {
+		part := logits[first:min(first+64, len(logits))]
+		bits := uint64(0)
+		if first/64 < len(allowed) {
+			bits = allowed[first/64]
+		}
+		if bits == math.MaxUint64 {
+			continue
+		}
+		for i := range part {
+			if bits>>i&1 == 0 {
+				part[i] = never
+			}
+		}
+	}
+}
+
+func (c *Chooser) choose(logits []float32, d *Draw) (int32, error) {
 	best, err := Argmax(logits)
 	if err != nil || d.Temperature == 0 {
 		return best, err

@@ -83,7 +83,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	if c == nil {
 		return out, errNotLoaded
 	}
-	t, r, err := s.admit(c, q)
+	t, r, err := s.admit(ctx, c, q)
 	if err != nil {
 		return out, err
 	}
@@ -123,7 +123,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 
 // admit finds what a request's model name means and makes its prompt. What pass 2
 // could not answer is refused before pass 1 reads it.
-func (s *Server) admit(c *core, q query) (target, engine.Request, error) {
+func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Request, error) {
 	r := q.request
 	t, err := s.resolve(q.model)
 	if err != nil {
@@ -133,6 +133,9 @@ func (s *Server) admit(c *core, q query) (target, engine.Request, error) {
 		return t, r, err
 	}
 	if err := checkBias(c, r.Sampling.Bias); err != nil {
+		return t, r, err
+	}
+	if r.Constraint, err = c.structures.constraint(ctx, q.structure, c.tok.EOS()); err != nil {
 		return t, r, err
 	}
 	longest := c.engine.LongestAnswer(len(r.Prompt))
@@ -197,6 +200,9 @@ func generate(ctx context.Context, c *core, q query, r engine.Request, emit func
 		r := r
 		if q.goesOn() {
 			r.Text = c.tok.NewStreamAfter(r.Prompt)
+		}
+		if r.Constraint != nil {
+			r.Constraint = r.Constraint.Again()
 		}
 		if i > 0 {
 			r.Seed = sample.Stream(r.Seed, uint64(i)).Uint64()

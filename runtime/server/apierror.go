@@ -8,9 +8,11 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/engine"
 )
 
@@ -66,6 +68,7 @@ func asAPIError(err error) *apiError {
 	var tooLong *engine.ContextError
 	var tooMuch *engine.CacheError
 	var tooLarge *http.MaxBytesError
+	var schema *constrain.SchemaError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -73,6 +76,10 @@ func asAPIError(err error) *apiError {
 		return invalid("", "context_length_exceeded", "%s", tooLong.Error())
 	case errors.As(err, &tooMuch):
 		return invalid("", "context_length_exceeded", "%s", tooMuch.Error())
+	case errors.As(err, &schema):
+		return invalid("response_format", "invalid_json_schema", "response_format.json_schema.%s", strings.TrimPrefix(schema.Error(), "the "))
+	case errors.Is(err, constrain.ErrTooComplex), errors.Is(err, constrain.ErrStuck):
+		return invalid("response_format", "invalid_json_schema", "response_format cannot be followed by this model: %s", err.Error())
 	case errors.As(err, &tooLarge):
 		return newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
 			"the request has more than %d bytes", tooLarge.Limit)

@@ -48,7 +48,7 @@ func (s *Server) Explain(ctx context.Context, body []byte) (contract.Explanation
 	if err != nil {
 		return e, err
 	}
-	t, r, err := s.admit(c, q)
+	t, r, err := s.admit(ctx, c, q)
 	if err != nil {
 		return e, err
 	}

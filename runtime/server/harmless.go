@@ -16,7 +16,7 @@ var harmless = map[string][]any{
 	// No tools.
 	"tools": {[]any{}}, "functions": {[]any{}}, "tool_choice": {"none", "auto"}, "function_call": {"none", "auto"},
 	"parallel_tool_calls": {true, false},
-	// Text.
+	// Text. Of chats response_format is honoured.
 	"response_format": {map[string]any{"type": "text"}}, "modalities": {[]any{"text"}}, "verbosity": {"medium"},
 	// Completions.
 	"echo": {false}, "suffix": {""},
@@ -36,6 +36,10 @@ var harmlessOfMessages = map[string][]any{"tool_calls": {[]any{}}, "annotations"
 
 // harmlessOfParts are those of a text part.
 var harmlessOfParts = map[string][]any{"annotations": {[]any{}}, "cache_control": {anything}, "prompt_cache_breakpoint": {anything}}
+
+// harmlessOfStructures are those of response_format.json_schema: a schema is always followed
+// strictly.
+var harmlessOfStructures = map[string][]any{"description": {anything}, "strict": {true, false}}
 
 // harmlessOfStreams are those of stream_options.
 var harmlessOfStreams = map[string][]any{"include_obfuscation": {false}, "continuous_usage_stats": {false}}

@@ -31,7 +31,9 @@ type query struct {
 	choices int
 	// longest is the parameter that says how long an answer may be; "" if none does.
 	longest string
-	request engine.Request // Without prompt and weights.
+	// structure is what the answer has to look like.
+	structure structure
+	request   engine.Request // Without prompt and weights.
 }
 
 // param is the parameter that has the prompt.
@@ -75,6 +77,14 @@ func parseChat(body []byte) (query, error) {
 		q.request.Logprobs = int(n)
 	} else if n, ok := f.integer("top_logprobs", 0, engine.MaxLogprobs); ok && n > 0 {
 		f.fail(invalid("top_logprobs", "invalid_value", "top_logprobs needs logprobs to be true"))
+	}
+	q.structure = parseStructure(f)
+	if q.structure.kind != "" && q.request.IgnoreStopTokens {
+		f.fail(invalid("ignore_eos", "invalid_value", "ignore_eos and response_format exclude each other: an answer of a structure ends where that does"))
+	}
+	if q.structure.kind != "" && q.chat.ContinueFinal {
+		f.fail(invalid("continue_final_message", "invalid_value",
+			"continue_final_message and response_format exclude each other: an answer of a structure is one from its beginning"))
 	}
 	f.refuseOthers(with(harmless, harmlessOfChats))
 	if f.err != nil {

@@ -118,6 +118,8 @@ type core struct {
 	dec     *expert.Decomposition // nil without one.
 	linears []model.LinearInfo
 	backend backend.Backend
+	// structures compile what answers have to look like.
+	structures structures
 }
 
 // Server serves one policy. New makes it, Load loads the model, API and Admin
@@ -206,6 +208,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
 	c.linears = base.Linears()
+	c.structures = newStructures(c.tok, ck.Config().VocabSize)
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/transformersquared/operator/runtime/constrain"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+)
+
+// structure is what an answer has to look like.
+type structure struct {
+	kind   string // One of the kinds below; "" for text.
+	schema json.RawMessage
+}
+
+// Kinds of structure.
+const (
+	kindObject = "json_object"
+	kindSchema = "json_schema"
+)
+
+// parseStructure reads response_format. Whether the schema is right is known later
+// (structures.constraint).
+func parseStructure(f *fields) (s structure) {
+	o := f.object("response_format")
+	if o == nil {
+		return s
+	}
+	switch kind := o.text("type"); kind {
+	case "text":
+	case kindObject:
+		s.kind = kindObject
+	case kindSchema:
+		s.kind = kindSchema
+		s.schema = parseSchema(o)
+	default:
+		o.fail(invalid("response_format", "invalid_value", "response_format.type is %q: it must be text, json_object or json_schema", clip(kind)))
+	}
+	o.refuseOthers(nil)
+	f.adopt(o)
+	return s
+}
+
+// parseSchema reads the schema and its name, which is for whoever reads it.
+func parseSchema(o *fields) json.RawMessage {
+	j := o.object("json_schema")
+	if j == nil {
+		o.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema is missing: it must have a name and a schema"))
+		return nil
+	}
+	if j.text("name") == "" {
+		j.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema.name is missing"))
+	}
+	if !j.has("schema") {
+		j.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema.schema is missing: it must be a JSON Schema"))
+	}
+	j.refuseOthers(harmlessOfStructures)
+	o.adopt(j)
+	return j.raw["schema"]
+}
+
+// structures compiles structures for one model.
+type structures struct {
+	compiler *constrain.Compiler
+}
+
+// newStructures returns those of a model with so many tokens. Special tokens are part of no
+// answer.
+func newStructures(tok *tokenizer.Tokenizer, vocabulary int) structures {
+	v := constrain.NewVocabulary(vocabulary, func(id int32) []byte {
+		if tok.IsSpecial(id) {
+			return nil
+		}
+		return tok.TokenBytes(id)
+	})
+	return structures{constrain.NewCompiler(v, constrain.Options{})}
+}
+
+// constraint returns what an answer must follow, nil if it is text.
+func (s structures) constraint(ctx context.Context, of structure, stops []int32) (*constrain.Matcher, error) {
+	var grammar *constrain.Grammar
+	var err error
+	switch of.kind {
+	case kindObject:
+		grammar, err = s.compiler.Object(ctx)
+	case kindSchema:
+		grammar, err = s.compiler.Schema(ctx, of.schema)
+	default:
+		return nil, nil //nolint:nilnil // Text has no constraint.
+	}
+	if err != nil {
+		return nil, err
+	}
+	return grammar.NewMatcher(stops), nil
+}
