@@ -218,7 +218,7 @@ func testRandomAnswers(t *testing.T, v *constrain.Vocabulary, spell func(int32) 
 func TestRandomAnswersValidate(t *testing.T) {
 	texts := append(byteTokens(), "") // The last one is the stop token.
 	v := constrain.NewVocabulary(len(texts), func(id int32) []byte { return []byte(texts[id]) })
-	testRandomAnswers(t, v, func(id int32) string { return texts[id] }, 60)
+	testRandomAnswers(t, v, func(id int32) string { return texts[id] }, 1000)
 }
 
 func TestRandomAnswersValidateWithPublishedVocabularies(t *testing.T) {
@@ -243,4 +243,13 @@ func TestRandomAnswersValidateWithPublishedVocabularies(t *testing.T) {
 			testRandomAnswers(t, v, spell, 20)
 		})
 	}
+}
+
+func mustMarshal(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
