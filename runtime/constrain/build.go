@@ -19,6 +19,7 @@ type builder struct {
 	ids    map[*node]int
 	sets   map[string]int32 // The rules of characters.
 	ranges map[string]int32 // The rules of numbers.
+	texts  map[string]int32 // The rules of strings.
 	plain  int32            // The rule of any string; noRule before it is needed.
 	letter int32            // The rule of a character of a string, however it is spelled.
 }
@@ -32,7 +33,7 @@ type queued struct {
 func newBuilder(ctx context.Context, open bool) *builder {
 	return &builder{
 		ctx: ctx, expander: newExpander(func() error { return context.Cause(ctx) }), open: open,
-		goals: map[string]int32{}, ids: map[*node]int{}, sets: map[string]int32{}, ranges: map[string]int32{}, plain: noRule, letter: noRule,
+		goals: map[string]int32{}, ids: map[*node]int{}, sets: map[string]int32{}, ranges: map[string]int32{}, texts: map[string]int32{}, plain: noRule, letter: noRule,
 	}
 }
 

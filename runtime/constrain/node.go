@@ -112,7 +112,7 @@ func (r *reader) resolve(from *node) error {
 		return refuse(from.place+"/$ref", "%q is not supported: refer to the schema itself, by #/$defs/… or another JSON pointer", short(from.ref))
 	}
 	for _, part := range strings.Split(path, "/")[1:] {
-		name := strings.NewReplacer("~1", "/", "~0", "~").Replace(unescapePercent(part))
+		name := fromPointer.Replace(unescapePercent(part))
 		next := v.get(name)
 		if i, err := strconv.Atoi(name); err == nil && v.kind == kindArray && i >= 0 && i < len(v.items) {
 			next = v.items[i]

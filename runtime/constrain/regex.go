@@ -11,12 +11,12 @@ import (
 
 // pattern returns the automaton of a pattern, once.
 func (e *expander) pattern(p pattern) (*dfa, error) {
-	if d := e.tests[p]; d != nil {
+	if d := e.tests[p.expression]; d != nil {
 		return d, nil
 	}
 	d, err := compilePattern(p, e.stop)
 	if err == nil {
-		e.tests[p] = d
+		e.tests[p.expression] = d
 	}
 	return d, err
 }

@@ -16,8 +16,8 @@ type clause []*node
 type expander struct {
 	done   map[*node][]clause
 	active map[*node]bool
-	tests  map[pattern]*dfa // Compiled patterns.
-	oneOfs []choice         // To be checked; see checkOneOfs.
+	tests  map[string]*dfa // Compiled regular expressions.
+	oneOfs []choice        // To be checked; see checkOneOfs.
 	steps  int
 	stop   func() error // The context's error.
 }
@@ -29,7 +29,7 @@ type choice struct {
 }
 
 func newExpander(stop func() error) *expander {
-	return &expander{done: map[*node][]clause{}, active: map[*node]bool{}, tests: map[pattern]*dfa{}, stop: stop}
+	return &expander{done: map[*node][]clause{}, active: map[*node]bool{}, tests: map[string]*dfa{}, stop: stop}
 }
 
 // clauses returns the alternatives of a goal: the value must satisfy one of them.

@@ -11,9 +11,30 @@ func (n *nfa) quoted(from int32, text string) int32 {
 	return n.text(from, `"`+escaped(text)+`"`)
 }
 
-// strings reads the strings that satisfy a clause.
+// strings reads the strings that satisfy a clause. Clauses that say the same of strings share
+// a rule.
 func (b *builder) strings(start, end int32, c clause) error {
 	least, most := c.lengths()
+	key := fmt.Sprint(least, " ", most)
+	for _, n := range c {
+		for _, p := range n.patterns {
+			key += fmt.Sprintf(" %q", p.expression)
+		}
+	}
+	r, ok := b.texts[key]
+	if !ok {
+		r = b.newRule()
+		b.texts[key] = r
+		if err := b.stringsOf(b.rules[r].start, b.rules[r].end, c, least, most); err != nil {
+			return err
+		}
+	}
+	b.call(start, end, r)
+	return nil
+}
+
+// stringsOf reads strings of so many characters that have the clause's patterns.
+func (b *builder) stringsOf(start, end int32, c clause, least, most int) error {
 	var patterns *dfa
 	for _, n := range c {
 		for _, p := range n.patterns {

@@ -120,9 +120,9 @@ func endOf(d *json.Decoder, place string) error {
 }
 
 // pointer spells a name as part of a JSON pointer.
-func pointer(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+func pointer(name string) string { return toPointer.Replace(name) }
+
+var toPointer, fromPointer = strings.NewReplacer("~", "~0", "/", "~1"), strings.NewReplacer("~1", "/", "~0", "~")
 
 // get returns the member of this name, nil if there is none.
 func (v *value) get(name string) *value {

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -27,13 +28,14 @@ func (h *house) compiler() *constrain.Compiler {
 // there are blocks for less than two: they are what they are alone.
 func TestConstrainedAnswersThatGiveWayGoOn(t *testing.T) {
 	h, next := gated(t, func(o *engine.Options) { o.CacheTokens = 7 * block })
-	g, err := h.compiler().Schema(t.Context(), []byte(`{"type":"array","items":{"type":"integer","minimum":10,"maximum":99},"minItems":12,"maxItems":12}`))
+	const items = (4*block - 4) / 3 // Of two digits and a comma.
+	g, err := h.compiler().Schema(t.Context(), fmt.Appendf(nil, `{"type":"array","items":{"type":"integer","minimum":10,"maximum":99},"minItems":%d,"maxItems":%[1]d}`, items))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request := func(i int) engine.Request {
 		return engine.Request{
-			Prompt: numbered(int32(7*i), 9+i), MaxTokens: 4*block - 3, Seed: uint64(i), Logprobs: 2,
+			Prompt: numbered(int32(7*i), 9+i), MaxTokens: 5 * block, Seed: uint64(i), Logprobs: 2,
 			Sampling: sample.Params{Temperature: 1, PresencePenalty: 0.5}, Constraint: g.NewMatcher(h.tok.EOS()),
 		}
 	}
@@ -43,7 +45,7 @@ func TestConstrainedAnswersThatGiveWayGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		var numbers []int
-		if err := json.Unmarshal([]byte(alone[i].text), &numbers); err != nil || len(numbers) != 12 || alone[i].result.Finish != engine.FinishStop {
+		if err := json.Unmarshal([]byte(alone[i].text), &numbers); err != nil || len(numbers) != items || alone[i].result.Finish != engine.FinishStop {
 			t.Errorf("the answer is %q, %s: %v", alone[i].text, alone[i].result.Finish, err)
 		}
 	}

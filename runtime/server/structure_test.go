@@ -82,7 +82,7 @@ func TestOpenAIsClientGetsStructuredAnswers(t *testing.T) {
 		}
 	}
 	if len(texts) != 4 {
-		t.Errorf("four choices are %q", texts)
+		t.Errorf("four choices are %v", texts)
 	}
 	stream := client.Chat.Completions.NewStreaming(t.Context(), params)
 	var all openai.ChatCompletionAccumulator
