@@ -240,8 +240,7 @@ func (b *builder) objects(start, end int32, c clause) error {
 	first := b.text(start, "{")
 	next := b.newState()
 	for _, name := range names {
-		g, _ := c.property(name)
-		r := b.rule(g)
+		r := b.rule(c.property(name))
 		key := b.newState()
 		b.skip(first, key)
 		b.skip(b.blank(b.text(next, ",")), key)

@@ -267,8 +267,9 @@ func (r *reader) schemas(v *value, place string) ([]*node, error) {
 }
 
 func readKinds(v *value, place string) (kindSet, error) {
-	names, err := []string{v.text}, error(nil)
+	names := []string{v.text}
 	if v.kind != kindString {
+		var err error
 		if names, err = readNames(v, place); err != nil || len(names) == 0 {
 			return 0, refuse(place, "it must be a type, or a list of types")
 		}

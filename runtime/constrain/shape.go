@@ -212,18 +212,18 @@ func tighter(a, b int) int {
 	return min(a, b)
 }
 
-// property returns what a property of this name has to satisfy, and whether a schema lists it.
-func (c clause) property(name string) (g goal, listed bool) {
+// property returns what a property of this name has to satisfy.
+func (c clause) property(name string) (g goal) {
 	for _, n := range c {
 		i := slices.IndexFunc(n.properties, func(p property) bool { return p.name == name })
 		switch {
 		case i >= 0:
-			g, listed = append(g, n.properties[i].node), true
+			g = append(g, n.properties[i].node)
 		case n.additional != nil:
 			g = append(g, n.additional)
 		}
 	}
-	return g, listed
+	return g
 }
 
 // names lists the properties in the order of the schemas; those that are only required

@@ -58,23 +58,23 @@ func valid(t testing.TB, s *jsonschema.Schema, text string) bool {
 // TestGrammarsAgreeWithAValidator has the shapes of JSON-Schema-Test-Suite, draft 2020-12,
 // for the keywords that are supported. Every instance is in the form that this package writes.
 func TestGrammarsAgreeWithAValidator(t *testing.T) {
-	any := []string{`null`, `true`, `false`, `0`, `-1`, `3`, `1.5`, `"a"`, `""`, `[]`, `[1]`, `{}`, `{"a":1}`, `{"b":{"c":[null]}}`}
+	every := []string{`null`, `true`, `false`, `0`, `-1`, `3`, `1.5`, `"a"`, `""`, `[]`, `[1]`, `{}`, `{"a":1}`, `{"b":{"c":[null]}}`}
 	for _, c := range []struct {
 		name, schema string
 		instances    []string
 	}{
-		{"anything", `true`, any},
-		{"anything, by an empty schema", `{}`, any},
-		{"a type", `{"type":"integer"}`, any},
-		{"numbers, whole ones, too", `{"type":"number"}`, any},
-		{"texts", `{"type":"string"}`, any},
-		{"objects", `{"type":"object"}`, any},
-		{"arrays", `{"type":"array"}`, any},
-		{"booleans", `{"type":"boolean"}`, any},
-		{"null", `{"type":"null"}`, any},
-		{"several types", `{"type":["integer","null","string"]}`, any},
+		{"anything", `true`, every},
+		{"anything, by an empty schema", `{}`, every},
+		{"a type", `{"type":"integer"}`, every},
+		{"numbers, whole ones, too", `{"type":"number"}`, every},
+		{"texts", `{"type":"string"}`, every},
+		{"objects", `{"type":"object"}`, every},
+		{"arrays", `{"type":"array"}`, every},
+		{"booleans", `{"type":"boolean"}`, every},
+		{"null", `{"type":"null"}`, every},
+		{"several types", `{"type":["integer","null","string"]}`, every},
 		{"properties of any value", `{"properties":{"foo":{"type":"integer"},"bar":{"type":"string"}}}`,
-			append([]string{`{"foo":1,"bar":"baz"}`, `{"foo":1,"bar":{}}`, `{"foo":[],"bar":{}}`, `{"quux":[]}`, `{"foo":1}`}, any...)},
+			append([]string{`{"foo":1,"bar":"baz"}`, `{"foo":1,"bar":{}}`, `{"foo":[],"bar":{}}`, `{"quux":[]}`, `{"foo":1}`}, every...)},
 		{"properties and others", `{"properties":{"foo":{},"bar":{}},"additionalProperties":{"type":"boolean"}}`,
 			[]string{`{"foo":1}`, `{"foo":1,"bar":2,"quux":true}`, `{"foo":1,"bar":2,"quux":12}`, `{"fo":true}`, `{"fooo":1}`, `{"fooo":false}`, `{"":true}`, `{"é":true}`, `{"é":1}`}},
 		{"no other properties", `{"type":"object","properties":{"foo":{},"bar":{}},"additionalProperties":false}`,
@@ -84,7 +84,7 @@ func TestGrammarsAgreeWithAValidator(t *testing.T) {
 		{"names that need escapes", `{"type":"object","properties":{"foo\nbar":{"type":"number"},"foo\"bar":{"type":"number"},"foo\\bar":{},"a/b":{"type":"number"}},"required":["foo\nbar"],"additionalProperties":false}`,
 			[]string{`{"foo\nbar":1,"foo\"bar":1,"foo\\bar":1,"a/b":2}`, `{"foo\nbar":"1"}`, `{"foo\"bar":1}`}},
 		{"a property that cannot be", `{"type":"object","properties":{"a":false,"b":true}}`, []string{`{}`, `{"b":1}`, `{"a":1}`, `{"a":1,"b":2}`}},
-		{"items", `{"items":{"type":"integer"}}`, append([]string{`[1,2,3]`, `[1,"x"]`, `{"foo":"bar"}`}, any...)},
+		{"items", `{"items":{"type":"integer"}}`, append([]string{`[1,2,3]`, `[1,"x"]`, `{"foo":"bar"}`}, every...)},
 		{"items that cannot be", `{"items":false}`, []string{`[]`, `[1]`}},
 		{"prefixItems", `{"prefixItems":[{"type":"integer"},{"type":"string"}]}`, []string{`[1,"foo"]`, `["foo",1]`, `[1]`, `[1,"foo",true]`, `[]`}},
 		{"prefixItems and no more", `{"type":"array","prefixItems":[{"type":"integer"},{"type":"string"}],"items":false}`, []string{`[1,"foo"]`, `[1]`, `[1,"foo",true]`, `[]`}},
@@ -92,7 +92,7 @@ func TestGrammarsAgreeWithAValidator(t *testing.T) {
 		{"minItems and maxItems", `{"type":"array","minItems":1,"maxItems":3}`, []string{`[]`, `[1]`, `[1,2]`, `[1,2,3]`, `[1,2,3,4]`}},
 		{"no item at all", `{"type":"array","maxItems":0}`, []string{`[]`, `[1]`}},
 		{"at least two items, the first of a type", `{"type":"array","minItems":2,"prefixItems":[{"type":"null"}]}`, []string{`[]`, `[null]`, `[null,1]`, `[1,1]`, `[null,1,2,3]`}},
-		{"a list of values", `{"enum":[6,"foo",[],true,{"foo":12}]}`, append([]string{`6`, `"foo"`, `{"foo":12}`, `{"foo":13}`, `[0]`}, any...)},
+		{"a list of values", `{"enum":[6,"foo",[],true,{"foo":12}]}`, append([]string{`6`, `"foo"`, `{"foo":12}`, `{"foo":13}`, `[0]`}, every...)},
 		{"values of the right type", `{"enum":[1,"a",null,2.5],"type":["integer","null"]}`, []string{`1`, `"a"`, `null`, `2.5`}},
 		{"values within bounds", `{"enum":[1,5,10,"abc"],"minimum":3,"maxLength":2}`, []string{`1`, `5`, `10`, `"abc"`}},
 		{"values of objects by their parts", `{"enum":[{"a":1},{"a":"x"},{"b":2}],"properties":{"a":{"type":"integer"}},"required":["a"]}`, []string{`{"a":1}`, `{"a":"x"}`, `{"b":2}`}},

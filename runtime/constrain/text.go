@@ -15,12 +15,13 @@ func (n *nfa) quoted(from int32, text string) int32 {
 // a rule.
 func (b *builder) strings(start, end int32, c clause) error {
 	least, most := c.lengths()
-	key := fmt.Sprint(least, " ", most)
+	var expressions []string
 	for _, n := range c {
 		for _, p := range n.patterns {
-			key += fmt.Sprintf(" %q", p.expression)
+			expressions = append(expressions, p.expression)
 		}
 	}
+	key := fmt.Sprintf("%d %d %q", least, most, expressions)
 	r, ok := b.texts[key]
 	if !ok {
 		r = b.newRule()

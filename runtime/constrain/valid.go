@@ -93,7 +93,7 @@ func (e *expander) objectHolds(c clause, v *value) (bool, error) {
 		}
 	}
 	for _, m := range v.members {
-		g, _ := c.property(m.name)
+		g := c.property(m.name)
 		if ok, err := e.satisfies(g, m.value); !ok || err != nil {
 			return false, err
 		}
@@ -195,13 +195,11 @@ func (e *expander) disjoint(a, b clause, depth int) (bool, error) {
 func (e *expander) objectsDisjoint(a, b clause, depth int) (bool, error) {
 	_, required := append(append(clause{}, a...), b...).names()
 	for name := range required {
-		first, _ := a.property(name)
-		second, _ := b.property(name)
-		x, err := e.clauses(first)
+		x, err := e.clauses(a.property(name))
 		if err != nil {
 			return false, err
 		}
-		y, err := e.clauses(second)
+		y, err := e.clauses(b.property(name))
 		if err != nil {
 			return false, err
 		}
