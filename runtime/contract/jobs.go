@@ -262,6 +262,8 @@ type ExpertResult struct {
 	Training            *TrainProgress `json:"training,omitempty"`
 	// Pass1Digest is as in ExpertManifest.
 	Pass1Digest string `json:"pass1Digest,omitempty"`
+	// Activation is as in ExpertManifest.
+	Activation string `json:"activation,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
