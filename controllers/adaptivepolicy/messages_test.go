@@ -66,6 +66,9 @@ func TestMessages(t *testing.T) {
 		failed(c.name, choose(policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = p.Spec.Experts[:1] }), readyBase(), c.experts).problem)
 	}
 	failed("two experts have one skill", choose(policy(), readyBase(), found(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "math" }))).problem)
+	failed("one expert acts on answers alone", choose(policy(), readyBase(), found(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) {
+		e.Status.Artifact.Activation = v1alpha1.ActivationAnswer
+	}))).problem)
 	failed("the fallback is no expert", choose(policy(func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "law"}
 	}), readyBase(), found(expert("math"), expert("code"))).problem)

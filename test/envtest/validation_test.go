@@ -152,7 +152,6 @@ func conversation(kind v1alpha1.ConversationType, margin v1alpha1.Decimal) func(
 	}
 }
 
-// prompting gives the strategy's own block.
 // searching is strategy FewShot with a change of its settings.
 func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) {
@@ -161,6 +160,7 @@ func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePo
 	}
 }
 
+// prompting gives the strategy's own block.
 func prompting(block v1alpha1.PromptStrategy) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt = &block }
 }
