@@ -240,6 +240,7 @@ type Termination struct {
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
+	Probe         *ProbeResult           `json:"probe,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`

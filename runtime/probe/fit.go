@@ -189,9 +189,16 @@ func (r *ridge) weights(factor float64) (weights [][]float32, bias []float32) {
 }
 
 // sharpness is the factor that makes predictions logits under which the right labels are
-// likeliest: the minimum of a convex function.
+// likeliest: the minimum of a convex function. That a label is right is as likely as its
+// number of examples can say, (n+1)/(n+2) (Platt 1999, section 2.2): so the factor stays
+// finite where all are told apart.
 func sharpness(predicted *mat.Dense, examples []Example) float64 {
-	const steps, most = 50, 200.0
+	const steps = 100
+	_, labels := predicted.Dims()
+	counts := make([]float64, labels)
+	for _, e := range examples {
+		counts[e.Label]++
+	}
 	factor := 1.0
 	for range steps {
 		var slope, curvature float64
@@ -201,12 +208,18 @@ func sharpness(predicted *mat.Dense, examples []Example) float64 {
 			for k, v := range row {
 				scaled[k] = factor * v
 			}
-			var mean, square float64
+			sure := (counts[e.Label] + 1) / (counts[e.Label] + 2)
+			var mean, square, wanted float64
 			for k, q := range softmax(scaled) {
 				mean += q * row[k]
 				square += q * row[k] * row[k]
+				if k == e.Label {
+					wanted += sure * row[k]
+				} else {
+					wanted += (1 - sure) / float64(labels-1) * row[k]
+				}
 			}
-			slope += mean - row[e.Label]
+			slope += mean - wanted
 			curvature += square - mean*mean
 		}
 		if curvature < 1e-12 {
@@ -215,8 +228,8 @@ func sharpness(predicted *mat.Dense, examples []Example) float64 {
 		step := slope / curvature
 		// Far from the minimum Newton's step may be too long.
 		step = math.Max(math.Min(step, factor/2), -2*factor)
-		factor = math.Min(factor-step, most)
-		if math.Abs(step) < 1e-9*factor || factor == most {
+		factor -= step
+		if math.Abs(step) < 1e-9*factor {
 			break
 		}
 	}

@@ -29,6 +29,9 @@ type Probe struct {
 // Labels are what it chooses from: skills, and contract.OthersLabel if that was taught.
 func (p *Probe) Labels() []string { return p.Manifest.Labels }
 
+// Least is how likely the most likely label has to be: what is less likely is none of them.
+func (p *Probe) Least() float64 { return p.Manifest.Least }
+
 // Width is H, how many numbers a state has.
 func (p *Probe) Width() int { return len(p.weights[0]) }
 
