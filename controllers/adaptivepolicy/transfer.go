@@ -97,7 +97,7 @@ func setTransferred(policy *v1alpha1.AdaptivePolicy, chosen choice, seen []obser
 		served = served && loaded
 	}
 	all := strings.Join(names, ", ")
-	message := fmt.Sprintf("Served with BaseModel %s, whose matrices have the same shapes (spec.transfer is %s), though what they score with it is not known: %s",
+	message := fmt.Sprintf("Experts of other bases are served with BaseModel %s, whose matrices have the same shapes (spec.transfer is %s): %s. What they score with it is not known",
 		policy.Spec.BaseModelRef.Name, policy.Spec.Transfer, all)
 	was := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionExpertsTransferred)
 	switch {
