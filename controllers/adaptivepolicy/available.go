@@ -70,7 +70,7 @@ func answersWith(policy *v1alpha1.AdaptivePolicy) string {
 	s := &policy.Status
 	served := 0
 	for _, e := range s.Experts {
-		if e.Digest != "" && e.State != v1alpha1.ExpertLost {
+		if e.Digest != "" && e.State != v1alpha1.ExpertLost && e.State != v1alpha1.ExpertRefused {
 			served++
 		}
 	}
@@ -115,6 +115,8 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
 	case expected == answering:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, " + a.with
+	case partly == answering:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, without all of the expected experts"
 	case partly > 0:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods without all of the expected experts"
 	case expected > 0:
