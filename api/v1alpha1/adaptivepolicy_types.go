@@ -500,7 +500,7 @@ type AdaptivePolicyStatus struct {
 }
 
 // ExpertState says whether an expert is served.
-// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost
+// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost;Refused
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ExpertState string
@@ -527,6 +527,9 @@ const (
 	// ExpertLost says that a pod does not find its artifact in the volume. The
 	// other experts are served, and the ExpertVector makes it again.
 	ExpertLost ExpertState = "Lost"
+	// ExpertRefused says that a pod found its artifact and cannot serve it: Ready says
+	// why. The other experts are served.
+	ExpertRefused ExpertState = "Refused"
 )
 
 // PolicyExpertStatus is an expert of a policy.
