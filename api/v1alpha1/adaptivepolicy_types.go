@@ -175,6 +175,7 @@ const (
 
 // Strategy says how experts are chosen. A member is given only with its type.
 // +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type in ['Prompt', 'Classifier']",message="prompt is for the strategies Prompt and Classifier",fieldPath=".prompt"
+// +kubebuilder:validation:XValidation:rule="!has(self.conversation) || self.type in ['Prompt', 'Classifier']",message="conversation is for the strategies Prompt and Classifier: the others choose once for all",fieldPath=".conversation"
 // +kubebuilder:validation:XValidation:rule="!has(self.fewShot) || self.type == 'FewShot'",message="fewShot is for strategy FewShot",fieldPath=".fewShot"
 // +kubebuilder:validation:XValidation:rule="self.type != 'FewShot' || has(self.fewShot)",message="strategy FewShot needs fewShot, with examples",fieldPath=".fewShot"
 // +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: the others always know what to do",fieldPath=".fallback"
@@ -192,6 +193,10 @@ type Strategy struct {
 	// prompt configures pass 1, of the strategies Prompt and Classifier.
 	// +optional
 	Prompt *PromptStrategy `json:"prompt,omitempty"`
+	// conversation says when pass 1 chooses in a conversation of several turns of the
+	// user; {type: EachTurn} without it.
+	// +optional
+	Conversation *Conversation `json:"conversation,omitempty"`
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	// +optional
 	Classifier *ClassifierStrategy `json:"classifier,omitempty"`
@@ -202,6 +207,47 @@ type Strategy struct {
 	// (prompt.minProbability) or fails; {type: Base} without it.
 	// +optional
 	Fallback *Fallback `json:"fallback,omitempty"`
+}
+
+// ConversationType says when pass 1 chooses in a conversation.
+// +kubebuilder:validation:Enum=EachTurn;Keep;Switch
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type ConversationType string
+
+// Conversations.
+const (
+	// ConversationEachTurn chooses anew for each of the user's turns.
+	ConversationEachTurn ConversationType = "EachTurn"
+	// ConversationKeep keeps the first expert that is chosen.
+	ConversationKeep ConversationType = "Keep"
+	// ConversationSwitch keeps an expert until another one is clearly likelier.
+	ConversationSwitch ConversationType = "Switch"
+)
+
+// Conversation says when pass 1 chooses in a conversation. It reads the user's last turn,
+// and those before it as far as prompt.requestTokens goes.
+// +kubebuilder:validation:XValidation:rule="!has(self.switch) || self.type == 'Switch'",message="switch is for conversation Switch",fieldPath=".switch"
+type Conversation struct {
+	// type of the conversation: EachTurn chooses anew for each of the user's turns; Keep
+	// keeps the first expert that is chosen, and later turns have no pass 1; Switch keeps
+	// an expert until another one is more likely by switch.margin. What follows without
+	// the user, such as a tool's result, keeps its expert in any case.
+	// +required
+	Type ConversationType `json:"type,omitempty"`
+	// switch configures type Switch; {margin: "0.2"} without it.
+	// +optional
+	Switch *SwitchConversation `json:"switch,omitempty"`
+}
+
+// SwitchConversation configures conversation Switch.
+type SwitchConversation struct {
+	// margin is by how much the probability of the most likely skill has to exceed that
+	// of the expert that answers, 0 to 1.
+	// +optional
+	// +kubebuilder:default="0.2"
+	// +kubebuilder:validation:XValidation:rule="double(self) <= 1.0",message="margin must be at most 1"
+	Margin Decimal `json:"margin,omitempty"`
 }
 
 // FallbackType says what answers where pass 1 cannot decide.
@@ -454,7 +500,7 @@ type AdaptivePolicyStatus struct {
 }
 
 // ExpertState says whether an expert is served.
-// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost
+// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost;Refused
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ExpertState string
@@ -481,6 +527,9 @@ const (
 	// ExpertLost says that a pod does not find its artifact in the volume. The
 	// other experts are served, and the ExpertVector makes it again.
 	ExpertLost ExpertState = "Lost"
+	// ExpertRefused says that a pod found its artifact and cannot serve it: Ready says
+	// why. The other experts are served.
+	ExpertRefused ExpertState = "Refused"
 )
 
 // PolicyExpertStatus is an expert of a policy.

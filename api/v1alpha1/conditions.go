@@ -184,6 +184,9 @@ const (
 	// ReasonDuplicateSkill says that two experts have the same skill, so that
 	// pass 1 could not tell them apart.
 	ReasonDuplicateSkill = "DuplicateSkill"
+	// ReasonMixedActivations says that experts act on prompts and answers, and another
+	// one on answers alone.
+	ReasonMixedActivations = "MixedActivations"
 	// ReasonFallbackNotFound says that spec.strategy.fallback names no expert of the policy.
 	ReasonFallbackNotFound = "FallbackNotFound"
 	// ReasonBaseChanged says that the BaseModel has new digests: the previous

@@ -243,4 +243,7 @@ type ExpertArtifact struct {
 	// the digest of its skills, their descriptions, the template and requestTokens.
 	// +optional
 	TrainedFor Digest `json:"trainedFor,omitempty"`
+	// activation is what the expert acts on; Prompt without it.
+	// +optional
+	Activation Activation `json:"activation,omitempty"`
 }

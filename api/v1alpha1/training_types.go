@@ -137,6 +137,13 @@ type Method struct {
 	// +optional
 	// +kubebuilder:default=SVF
 	Type MethodType `json:"type,omitempty"`
+	// activation says what the expert acts on: Prompt on all of a request, as in the
+	// paper; Answer from the last token of the prompt on. Then the base reads prompts, in
+	// training, too, so that what it has read serves every such expert, and a
+	// conversation may change experts without being read again. All experts of a policy
+	// have the same. Prompt without it.
+	// +optional
+	Activation Activation `json:"activation,omitempty"`
 	// svf configures type SVF; {parameterization: Sigmoid} without it.
 	// +optional
 	SVF *SVFMethod `json:"svf,omitempty"`
@@ -147,6 +154,20 @@ type Method struct {
 	// +optional
 	DoRA *LowRankMethod `json:"dora,omitempty"`
 }
+
+// Activation says what an expert acts on.
+// +kubebuilder:validation:Enum=Prompt;Answer
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type Activation string
+
+// Activations.
+const (
+	// ActivationPrompt is all of a request.
+	ActivationPrompt Activation = "Prompt"
+	// ActivationAnswer is the answer alone: the base reads the prompt.
+	ActivationAnswer Activation = "Answer"
+)
 
 // LowRankMethod configures the methods LoRA and DoRA.
 type LowRankMethod struct {

@@ -2,6 +2,7 @@ package adaptivepolicy
 
 import (
 	"context"
+	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,9 @@ type answer struct {
 	// expected is the digest of the expert set that they should have; empty where
 	// it is not known.
 	expected string
+	// with says in words what answers where they have it: not all that the policy asks
+	// for may be in that set yet.
+	with string
 }
 
 // observe looks at what a policy's pods serve, and offers them nothing: where
@@ -55,8 +59,33 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 // setAvailable writes the condition Available.
 func setAvailable(policy *v1alpha1.AdaptivePolicy, a answer) {
 	was := meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionAvailable)
+	a.with = answersWith(policy)
 	holds, reason, message := available(a, was)
 	status.Set(policy, v1alpha1.ConditionAvailable, holds, reason, message)
+}
+
+// answersWith says in words what answers where pods serve what they should, by what the
+// status says of the experts.
+func answersWith(policy *v1alpha1.AdaptivePolicy) string {
+	s := &policy.Status
+	served := 0
+	for _, e := range s.Experts {
+		if e.Digest != "" && e.State != v1alpha1.ExpertLost && e.State != v1alpha1.ExpertRefused {
+			served++
+		}
+	}
+	searched := policy.Spec.Strategy.Type == v1alpha1.StrategyFewShot
+	switch all := len(s.Experts); {
+	case served == 0:
+		return fmt.Sprintf("by the base weights: none of the experts (%d) can be served", all)
+	case searched && (s.FewShot == nil || len(s.FewShot.Weights) == 0):
+		return "by the base weights: those of the experts have yet to be found"
+	case served < all:
+		return fmt.Sprintf("with %d of %d experts", served, all)
+	case s.Classifier != nil && s.Classifier.Digest == "":
+		return "with the expected experts, but without a classifier: pass 1 runs with the base weights"
+	}
+	return "with the expected experts"
 }
 
 // available says whether requests are answered now. A pod that is ready but was
@@ -85,7 +114,9 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 	case answering == 0:
 		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
 	case expected == answering:
-		return true, v1alpha1.ReasonAnswering, "Requests are answered, with the expected experts"
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, " + a.with
+	case partly == answering:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, without all of the expected experts"
 	case partly > 0:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, by some pods without all of the expected experts"
 	case expected > 0:

@@ -23,14 +23,33 @@ func (o *observation) misses(name string, digest v1alpha1.Digest) bool {
 	})
 }
 
-// markLost writes which of the experts that are to be served a pod misses.
+// refuses returns why a pod cannot serve an expert whose artifact it has; nil if it can, or
+// nothing is known.
+func (o *observation) refuses(name string, digest v1alpha1.Digest) *contract.LoadError {
+	if o.current {
+		for _, e := range o.status.Experts {
+			if e.Name == name && e.State == contract.ExpertFailed && e.Error != nil &&
+				e.Error.Reason != contract.ReasonExpertMissing && e.Error.Digest == string(digest) {
+				return e.Error
+			}
+		}
+	}
+	return nil
+}
+
+// markLost writes which of the experts that are to be served a pod misses, and which it
+// refuses.
 func markLost(experts []v1alpha1.PolicyExpertStatus, seen []observation) {
 	for i := range experts {
 		e := &experts[i]
-		switch missed := slices.ContainsFunc(seen, func(o observation) bool { return o.misses(e.Name, e.Digest) }); {
+		missed := slices.ContainsFunc(seen, func(o observation) bool { return o.misses(e.Name, e.Digest) })
+		refused := slices.ContainsFunc(seen, func(o observation) bool { return o.refuses(e.Name, e.Digest) != nil })
+		switch {
 		case missed && e.Digest != "":
 			e.State = v1alpha1.ExpertLost
-		case e.State == v1alpha1.ExpertLost:
+		case refused && e.Digest != "":
+			e.State = v1alpha1.ExpertRefused
+		case e.State == v1alpha1.ExpertLost || e.State == v1alpha1.ExpertRefused:
 			e.State = v1alpha1.ExpertLoading
 		}
 	}

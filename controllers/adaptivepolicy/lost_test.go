@@ -58,11 +58,11 @@ func TestWhatIsLost(t *testing.T) {
 		},
 		{
 			"it is another than its name says", []observation{serving("p", "less", missing("math", contract.ReasonDigestMismatch, "1"))},
-			v1alpha1.ExpertLoading, "Waiting ExpertSetRefused",
+			v1alpha1.ExpertRefused, "Waiting ExpertSetRefused",
 		},
 		{
 			"it cannot be read", []observation{serving("p", "less", missing("math", contract.ReasonInternal, "1"))},
-			v1alpha1.ExpertLoading, "Waiting ExpertSetRefused",
+			v1alpha1.ExpertRefused, "Waiting ExpertSetRefused",
 		},
 		{
 			"the artifact of before is not there", []observation{serving("p", "less", missing("math", contract.ReasonExpertMissing, "7"))},

@@ -9,6 +9,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -66,6 +67,9 @@ func TestMessages(t *testing.T) {
 		failed(c.name, choose(policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Experts = p.Spec.Experts[:1] }), readyBase(), c.experts).problem)
 	}
 	failed("two experts have one skill", choose(policy(), readyBase(), found(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) { e.Spec.Skill = "math" }))).problem)
+	failed("one expert acts on answers alone", choose(policy(), readyBase(), found(expert("math"), expert("code", func(e *v1alpha1.ExpertVector) {
+		e.Status.Artifact.Activation = v1alpha1.ActivationAnswer
+	}))).problem)
 	failed("the fallback is no expert", choose(policy(func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "law"}
 	}), readyBase(), found(expert("math"), expert("code"))).problem)
@@ -128,12 +132,40 @@ func TestMessages(t *testing.T) {
 		{"one misses an expert", answer{expected: "set", seen: []observation{one, serving("q", "less", missing("math", contract.ReasonExpertMissing, "1"))}}},
 		{"one answers, one is not ready", answer{expected: "set", seen: []observation{one, serving("q", "", unready)}}},
 	} {
+		c.answer.with = answersWith(answering("1", "2"))
 		holds, reason, text := available(c.answer, false)
 		all = append(all, statustest.Message{Case: c.name + " (Available)", Ready: holds, Reason: reason, Text: text})
+	}
+	for _, c := range []struct {
+		name   string
+		policy *v1alpha1.AdaptivePolicy
+	}{
+		{"none of the experts can be served", answering("", "")},
+		{"one of the experts can be served", answering("1", "")},
+		{"weights have yet to be found", answering("1", "2", fewShot)},
+		{"the classifier cannot be served", answering("1", "2", func(p *v1alpha1.AdaptivePolicy) { p.Status.Classifier = &v1alpha1.PolicyClassifier{} })},
+	} {
+		setAvailable(c.policy, answer{expected: "set", seen: []observation{one}})
+		is := meta.FindStatusCondition(c.policy.Status.Conditions, v1alpha1.ConditionAvailable)
+		all = append(all, statustest.Message{Case: c.name + " (Available)", Ready: is.Status == metav1.ConditionTrue, Reason: is.Reason, Text: is.Message})
 	}
 	failed("the API server refuses", apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "assistant", errors.New("exceeded quota: compute")))
 	failed("a call failed", errors.New("reading Deployment assistant: connection refused"))
 	statustest.Check(t, all, "converge.go")
+}
+
+// answering is a policy whose experts have artifacts with these digests in its status, empty
+// where they are not served.
+func answering(math, code string, change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
+	p := policy(change...)
+	for name, d := range map[string]string{"math": math, "code": code} {
+		e := v1alpha1.PolicyExpertStatus{Name: name}
+		if d != "" {
+			e.Digest = digest(d)
+		}
+		p.Status.Experts = append(p.Status.Experts, e)
+	}
+	return p
 }
 
 // choicesOf is one expert, math, as the changes make it.

@@ -115,6 +115,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 			chosen.set.TopK = int(prompt.TopK)
 		}
 	}
+	chosen.set.Conversation = conversation(policy.Spec.Strategy.Conversation)
 
 	skills, awaited := map[string]string{}, map[string]bool{}
 	weights := weighed(policy, base)
@@ -127,6 +128,9 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 		if wants(c, policy) && !awaited[c.expert.Spec.Skill] {
 			awaited[c.expert.Spec.Skill] = true
 			chosen.wanted = append(chosen.wanted, c.expert)
+		}
+		if c.served {
+			problem = status.First(problem, sameActivation(&chosen, c))
 		}
 		if c.served {
 			if other, taken := skills[c.expert.Spec.Skill]; taken && contract.ChoosesBySkill(chosen.set.Strategy) {
@@ -152,6 +156,43 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 	chosen.digest = digest
 	return chosen
+}
+
+// conversation is what the runtime is told of one; nil is what it does without.
+func conversation(c *v1alpha1.Conversation) *contract.Conversation {
+	if c == nil || c.Type == v1alpha1.ConversationEachTurn {
+		return nil
+	}
+	told := &contract.Conversation{Mode: string(c.Type)}
+	if c.Type == v1alpha1.ConversationSwitch {
+		told.Margin = defaultMargin
+		if c.Switch != nil && c.Switch.Margin != "" {
+			told.Margin = number(c.Switch.Margin)
+		}
+	}
+	return told
+}
+
+// defaultMargin is that of switch.margin.
+const defaultMargin = 0.2
+
+// sameActivation takes an expert out that acts on something else than those before it.
+func sameActivation(chosen *choice, c *candidate) error {
+	acts := func(e *v1alpha1.ExpertVector) v1alpha1.Activation {
+		return cmp.Or(e.Status.Artifact.Activation, v1alpha1.ActivationPrompt)
+	}
+	for _, other := range chosen.candidates {
+		if other.name == c.name {
+			return nil
+		}
+		if other.served && acts(other.expert) != acts(c.expert) {
+			c.served, c.state = false, v1alpha1.ExpertMismatch
+			return status.Stall(v1alpha1.ReasonMixedActivations,
+				"ExpertVector %s acts on %s and %s on %s (training.method.activation): a policy's experts all act on the same; take one of the two out",
+				other.name, acts(other.expert), c.name, acts(c.expert))
+		}
+	}
+	return nil
 }
 
 // wants reports whether a policy is to serve an expert sooner or later.

@@ -113,9 +113,24 @@ func TestWhatAStrategyIsToldReachesTheSet(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		block *v1alpha1.PromptStrategy
+		talk  *v1alpha1.Conversation
 		want  contract.ExpertSet
 	}{
 		{name: "nothing", want: contract.ExpertSet{}},
+		{name: "a conversation as it is without saying", talk: &v1alpha1.Conversation{Type: v1alpha1.ConversationEachTurn}},
+		{
+			name: "an expert that stays", talk: &v1alpha1.Conversation{Type: v1alpha1.ConversationKeep},
+			want: contract.ExpertSet{Conversation: &contract.Conversation{Mode: "Keep"}},
+		},
+		{
+			name: "an expert that stays for a while", talk: &v1alpha1.Conversation{Type: v1alpha1.ConversationSwitch},
+			want: contract.ExpertSet{Conversation: &contract.Conversation{Mode: "Switch", Margin: 0.2}},
+		},
+		{
+			name: "an expert that stays for long",
+			talk: &v1alpha1.Conversation{Type: v1alpha1.ConversationSwitch, Switch: &v1alpha1.SwitchConversation{Margin: "0.75"}},
+			want: contract.ExpertSet{Conversation: &contract.Conversation{Mode: "Switch", Margin: 0.75}},
+		},
 		{name: "a block that says what goes without saying", block: &v1alpha1.PromptStrategy{TopK: 1, MinProbability: "0.0"}},
 		{
 			name: "everything",
@@ -127,7 +142,7 @@ func TestWhatAStrategyIsToldReachesTheSet(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
-				BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt, Prompt: tc.block},
+				BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt, Prompt: tc.block, Conversation: tc.talk},
 			}}
 			tc.want.Strategy, tc.want.Experts = contract.StrategyPrompt, []contract.ExpertRef{}
 			chosen := choose(policy, decomposedBase(), nil)
@@ -135,6 +150,34 @@ func TestWhatAStrategyIsToldReachesTheSet(t *testing.T) {
 				t.Errorf("problem %v; set (-want +got):\n%s", chosen.problem, diff)
 			}
 		})
+	}
+}
+
+// TestExpertsThatActOnAnswersAreApart serves those that act on what the first does.
+func TestExpertsThatActOnAnswersAreApart(t *testing.T) {
+	for _, first := range []string{"math", "code"} {
+		found := map[string]*v1alpha1.ExpertVector{"math": readyExpert("math"), "code": readyExpert("code")}
+		found["code"].Status.Artifact.Activation = v1alpha1.ActivationAnswer
+		policy := &v1alpha1.AdaptivePolicy{Spec: v1alpha1.AdaptivePolicySpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Strategy: v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt},
+			Experts: []v1alpha1.PolicyExpert{{Name: first}},
+		}}
+		for name := range found {
+			if name != first {
+				policy.Spec.Experts = append(policy.Spec.Experts, v1alpha1.PolicyExpert{Name: name})
+			}
+		}
+		chosen := choose(policy, decomposedBase(), found)
+		if len(chosen.set.Experts) != 1 || chosen.set.Experts[0].Name != first || chosen.candidates[1].state != v1alpha1.ExpertMismatch {
+			t.Errorf("with %s first, served are %v, and the other is %s", first, chosen.set.Experts, chosen.candidates[1].state)
+		}
+		if chosen.problem == nil || !strings.HasPrefix(chosen.problem.Error(), v1alpha1.ReasonMixedActivations) {
+			t.Errorf("problem %v", chosen.problem)
+		}
+		policy.Spec.Experts = policy.Spec.Experts[:1]
+		if alone := choose(policy, decomposedBase(), found); alone.problem != nil || len(alone.set.Experts) != 1 {
+			t.Errorf("%s alone: %v", first, alone.problem)
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 			e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
 		}
 		if c.served {
-			e.Digest = cmp.Or(c.pinned, c.expert.Status.Artifact.Digest)
+			e.Digest = c.artifact()
 			e.TransferredFrom = c.from
 			if c.from == "" {
 				e.Score, e.BaselineScore = c.expert.Status.Score, c.expert.Status.BaselineScore
@@ -302,6 +302,9 @@ func loaded(chosen choice, seen []observation) error {
 		}
 	}
 	if err := lost(chosen, seen); err != nil {
+		return err
+	}
+	if err := misfits(chosen, seen); err != nil {
 		return err
 	}
 	if refused != nil {

@@ -88,16 +88,15 @@ func setTransferred(policy *v1alpha1.AdaptivePolicy, chosen choice, seen []obser
 	served := true
 	for i, c := range list {
 		names[i] = fmt.Sprintf("%s (made for BaseModel %s)", c.name, c.from)
-		loaded, refusal := taken(c, seen)
-		if refusal != "" {
+		if refusal := c.refusal(seen); refusal != nil {
 			status.Set(policy, v1alpha1.ConditionExpertsTransferred, false, v1alpha1.ReasonExpertSetRefused,
-				fmt.Sprintf("ExpertVector %s is not served with BaseModel %s: %s", names[i], policy.Spec.BaseModelRef.Name, refusal))
+				fmt.Sprintf("ExpertVector %s is not served with BaseModel %s: %s", names[i], policy.Spec.BaseModelRef.Name, refusal.Message))
 			return
 		}
-		served = served && loaded
+		served = served && c.loaded(seen)
 	}
 	all := strings.Join(names, ", ")
-	message := fmt.Sprintf("Served with BaseModel %s, whose matrices have the same shapes (spec.transfer is %s), though what they score with it is not known: %s",
+	message := fmt.Sprintf("Experts of other bases are served with BaseModel %s, whose matrices have the same shapes (spec.transfer is %s): %s. What they score with it is not known",
 		policy.Spec.BaseModelRef.Name, policy.Spec.Transfer, all)
 	was := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionExpertsTransferred)
 	switch {
@@ -109,19 +108,39 @@ func setTransferred(policy *v1alpha1.AdaptivePolicy, chosen choice, seen []obser
 	}
 }
 
-// taken reports whether a pod serves an expert, and why one cannot.
-func taken(c *candidate, seen []observation) (loaded bool, refusal string) {
-	digest := string(cmp.Or(c.pinned, c.expert.Status.Artifact.Digest))
+// artifact is what pods are to serve of an expert that is served.
+func (c *candidate) artifact() v1alpha1.Digest {
+	return cmp.Or(c.pinned, c.expert.Status.Artifact.Digest)
+}
+
+// loaded reports whether a pod serves the expert.
+func (c *candidate) loaded(seen []observation) bool {
+	return slices.ContainsFunc(seen, func(o observation) bool {
+		return o.current && slices.ContainsFunc(o.status.Experts, func(e contract.ServedExpert) bool {
+			return e.Name == c.name && e.Digest == string(c.artifact()) && cmp.Or(e.State, contract.ExpertServed) == contract.ExpertServed
+		})
+	})
+}
+
+// refusal is why a pod cannot serve the expert, nil if all can.
+func (c *candidate) refusal(seen []observation) *contract.LoadError {
 	for i := range seen {
-		for _, e := range seen[i].status.Experts {
-			switch {
-			case !seen[i].current || e.Name != c.name:
-			case e.State == contract.ExpertFailed && e.Error != nil && e.Error.Digest == digest:
-				refusal = e.Error.Message
-			case e.Digest == digest && cmp.Or(e.State, contract.ExpertServed) == contract.ExpertServed:
-				loaded = true
-			}
+		if refusal := seen[i].refuses(c.name, c.artifact()); refusal != nil {
+			return refusal
 		}
 	}
-	return loaded, refusal
+	return nil
+}
+
+// misfits says that an expert of another base does not fit this one, which nothing but a
+// change of the policy mends.
+func misfits(chosen choice, seen []observation) error {
+	for _, c := range chosen.transferred() {
+		if refusal := c.refusal(seen); refusal != nil && refusal.Permanent {
+			return status.Stall(v1alpha1.ReasonExpertSetRefused,
+				"ExpertVector %s (made for BaseModel %s) is not served; take it out of the policy, or train it for this base: %s",
+				c.name, c.from, status.Tidy(refusal.Message))
+		}
+	}
+	return nil
 }

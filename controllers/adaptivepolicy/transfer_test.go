@@ -159,6 +159,8 @@ func transferMessages(t *testing.T) []statustest.Message {
 		t.Errorf("the donors are %v, %v", donors, err)
 	}
 	math := contract.ServedExpert{Name: "math", Digest: string(digest("1"))}
+	all = append(all, statustest.Of("an expert of another shape is transferred", status.Ready{},
+		loaded(chosen, []observation{serving("p", "less", refusing, holding(misfit("math")))})))
 	for _, c := range []struct {
 		name string
 		seen observation

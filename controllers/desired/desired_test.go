@@ -457,6 +457,10 @@ func TestHyperTakesEveryMethodAndObjective(t *testing.T) {
 			h.Method, h.Rank, h.Alpha = "DoRA", 4, 2.5
 		}},
 		"IA3": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodIA3}}, func(h *contract.Hyper) { h.Method = "IA3" }},
+		"an expert on answers": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Type: v1alpha1.MethodSVF, Activation: v1alpha1.ActivationAnswer}}, func(h *contract.Hyper) {
+			h.Activation = "Answer"
+		}},
+		"an expert on prompts is what there was": {v1alpha1.TrainingSpec{Method: v1alpha1.Method{Activation: v1alpha1.ActivationPrompt}}, func(*contract.Hyper) {}},
 		"groups": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{Reinforce: group}}, func(h *contract.Hyper) {
 			h.Baseline, h.Rollout, h.GroupSize = "Group", "Sample", 8
 		}},

@@ -49,6 +49,9 @@ const (
 // setMethod sets what is no decimal, and returns what is. SVF is what a run without a
 // method is: so it has the identity that it had before there were others.
 func setMethod(h *contract.Hyper, method v1alpha1.Method) []decimal {
+	if method.Activation == v1alpha1.ActivationAnswer { // Prompt is what a run without it is.
+		h.Activation = contract.ActivationAnswer
+	}
 	if method.SVF != nil {
 		setString(&h.Parameterization, method.SVF.Parameterization)
 	}

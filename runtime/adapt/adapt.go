@@ -139,14 +139,17 @@ type Strategy interface {
 type reader struct {
 	encoder Encoder
 	scorer  Scorer
+	reader  Reader
+	prober  Prober
 	fatal   func(error) bool
 }
 
 // kind is how one strategy is checked and made. A strategy is a file with a type
 // that implements Strategy, and a line in kinds.
 type kind struct {
-	// reads says that the strategy has a pass 1, which reads requests.
-	reads bool
+	// remembers says that the strategy chooses by what the user has said alone, so that a
+	// choice may stay in a conversation.
+	remembers bool
 	// validate reports what is wrong with a set for this strategy; nil asks for
 	// nothing.
 	validate func(set contract.ExpertSet) []error
@@ -156,25 +159,37 @@ type kind struct {
 
 // kinds are all strategies, by their names in the contract.
 var kinds = map[string]kind{
-	contract.StrategyClassifier: {reads: true, validate: validateClassifier, make: newClassifier},
+	contract.StrategyClassifier: {remembers: true, validate: validateClassifier, make: newClassifier},
 	contract.StrategyFewShot:    {validate: validateFewShot, make: newFewShot},
 	contract.StrategyFixed:      {make: newFixed},
-	contract.StrategyPrompt:     {reads: true, validate: validatePrompt, make: newPrompt},
+	contract.StrategyProbe:      {validate: validateProbe, make: newProbe},
+	contract.StrategyPrompt:     {remembers: true, validate: validatePrompt, make: newPrompt},
 }
 
 // Names lists the strategies that there are.
 func Names() []string { return slices.Sorted(maps.Keys(kinds)) }
 
-// New returns the strategy that an expert set asks for. fatal tells which of
-// the scorer's errors end the request instead of leading to the fallback;
-// cancellation always does. The set must be valid (see Validate).
-func New(set contract.ExpertSet, encoder Encoder, scorer Scorer, fatal func(error) bool) (Strategy, error) {
+// Tools are what strategies may use of a model; each needs some of them.
+type Tools struct {
+	Encoder Encoder
+	Scorer  Scorer
+	Reader  Reader
+	// Prober is the set's; nil where it has none.
+	Prober Prober
+	// Fatal tells which errors of the model end the request instead of leading to the
+	// fallback; cancellation always does.
+	Fatal func(error) bool
+}
+
+// New returns the strategy that an expert set asks for. The set must be valid (see
+// Validate).
+func New(set contract.ExpertSet, t Tools) (Strategy, error) {
 	if err := Validate(set); err != nil {
 		return nil, err
 	}
 	chosen := kinds[set.Strategy]
-	s, err := chosen.make(set, reader{encoder: encoder, scorer: scorer, fatal: fatal})
-	if err != nil || !chosen.reads {
+	s, err := chosen.make(set, reader{encoder: t.Encoder, scorer: t.Scorer, reader: t.Reader, prober: t.Prober, fatal: t.Fatal})
+	if err != nil || !chosen.remembers {
 		return s, err
 	}
 	return converse(s, set.Conversation), nil
@@ -190,6 +205,8 @@ func Validate(set contract.ExpertSet) error {
 	names := map[string]bool{}
 	problems.add(set.Classifier != nil && set.Strategy != contract.StrategyClassifier,
 		"a classifier is of no use to strategy %s: use strategy %s", set.Strategy, contract.StrategyClassifier)
+	problems.add(set.Probe != nil && set.Strategy != contract.StrategyProbe,
+		"a probe is of no use to strategy %s: use strategy %s", set.Strategy, contract.StrategyProbe)
 	for i, e := range set.Refs() {
 		problems.add(e.Name == "", "expert %d has no name", i)
 		problems.add(e.Name == contract.BaseName || e.Name == contract.OthersLabel,
@@ -205,7 +222,7 @@ func Validate(set contract.ExpertSet) error {
 	}
 	problems.add(set.Fallback != "" && set.Fallback != contract.BaseName && !names[set.Fallback],
 		"fallback %q is none of the experts", set.Fallback)
-	problems = append(problems, validateConversation(set, chosen.reads)...)
+	problems = append(problems, validateConversation(set, chosen.remembers)...)
 	if chosen.validate != nil {
 		problems = append(problems, chosen.validate(set)...)
 	}

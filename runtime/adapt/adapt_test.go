@@ -83,7 +83,7 @@ var errBusy = errors.New("engine is full")
 
 func decide(t *testing.T, set contract.ExpertSet, s *scorer, request string) (adapt.Decision, error) {
 	t.Helper()
-	strategy, err := adapt.New(set, bytesEncoder{}, s, func(err error) bool { return errors.Is(err, errBusy) })
+	strategy, err := adapt.New(set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: s, Fatal: func(err error) bool { return errors.Is(err, errBusy) }})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
@@ -393,7 +393,7 @@ func TestNeeds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			set := demoSet()
 			c.change(&set)
-			s, err := adapt.New(set, bytesEncoder{}, &scorer{}, nil)
+			s, err := adapt.New(set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: &scorer{}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -451,7 +451,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want it to contain %q", err, c.want)
 			}
-			if _, newErr := adapt.New(set, bytesEncoder{}, &scorer{}, nil); newErr == nil {
+			if _, newErr := adapt.New(set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: &scorer{}}); newErr == nil {
 				t.Error("New took an invalid set")
 			}
 		})

@@ -42,7 +42,7 @@ func TestClassifierAsksAsPromptDoes(t *testing.T) {
 }
 
 func TestClassifierNeedsItsExpertFirst(t *testing.T) {
-	strategy, err := adapt.New(classifierSet(), bytesEncoder{}, &scorer{}, nil)
+	strategy, err := adapt.New(classifierSet(), adapt.Tools{Encoder: bytesEncoder{}, Scorer: &scorer{}})
 	if err != nil {
 		t.Fatal(err)
 	}

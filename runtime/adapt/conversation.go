@@ -19,6 +19,8 @@ type Request struct {
 	// Turns are what the user has said in a conversation, the oldest first; the last one
 	// is to be answered. A text that is to be completed is one turn.
 	Turns []string
+	// Prompt are the tokens that will be answered, for a strategy that reads them.
+	Prompt []int32
 	// Salt keeps what pass 1 reads and chooses to requests with the same one; see
 	// engine.Request.
 	Salt string
@@ -56,16 +58,16 @@ func converse(s Strategy, c *contract.Conversation) Strategy {
 	return w
 }
 
-// validateConversation checks what a set says of conversations. reads says that its
-// strategy has a pass 1.
-func validateConversation(set contract.ExpertSet, reads bool) problems {
+// validateConversation checks what a set says of conversations. remembers says that its
+// strategy's choices can stay.
+func validateConversation(set contract.ExpertSet, remembers bool) problems {
 	var problems problems
 	c := set.Conversation
 	if c == nil {
 		return nil
 	}
 	modes := []string{contract.ConversationEachTurn, contract.ConversationKeep, contract.ConversationSwitch}
-	problems.add(!reads, "conversation is of no use to strategy %s, which has no pass 1", set.Strategy)
+	problems.add(!remembers, "conversation is of no use to strategy %s, whose choices are not by the user's turns", set.Strategy)
 	problems.add(c.Mode != "" && !slices.Contains(modes, c.Mode), "conversation %q is unknown: use %s", c.Mode, strings.Join(modes, " or "))
 	problems.add(!(c.Margin >= 0 && c.Margin <= 1), // NaN is neither.
 		"the margin of conversations is %v, must be from 0 to 1", c.Margin)

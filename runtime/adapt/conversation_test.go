@@ -45,7 +45,7 @@ func talking(t *testing.T, c *contract.Conversation) (adapt.Strategy, *topics) {
 	set := demoSet()
 	set.Conversation = c
 	s := &topics{}
-	strategy, err := adapt.New(set, bytesEncoder{}, s, func(err error) bool { return errors.Is(err, errBusy) })
+	strategy, err := adapt.New(set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: s, Fatal: func(err error) bool { return errors.Is(err, errBusy) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestPass1SeesTheConversation(t *testing.T) {
 		"0123456789…0123456789":  {"first", "0123456789 and so on 0123456789"},
 	} {
 		s := &topics{}
-		strategy, err := adapt.New(set, bytesEncoder{}, s, nil)
+		strategy, err := adapt.New(set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: s})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestConversationsOfASetAreChecked(t *testing.T) {
 		"a margin is for conversation Switch alone": func(s *contract.ExpertSet) {
 			s.Conversation = &contract.Conversation{Mode: contract.ConversationKeep, Margin: 0.5}
 		},
-		"conversation is of no use to strategy Fixed, which has no pass 1": func(s *contract.ExpertSet) {
+		"conversation is of no use to strategy Fixed, whose choices are not by the user's turns": func(s *contract.ExpertSet) {
 			s.Strategy, s.Conversation = contract.StrategyFixed, &contract.Conversation{}
 		},
 	} {

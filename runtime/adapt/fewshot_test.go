@@ -40,7 +40,7 @@ func TestFewShotMixesWhatASearchFound(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s, err := New(tc.set, nil, nil, nil)
+			s, err := New(tc.set, Tools{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -28,6 +28,9 @@ type Ask struct {
 	Scores []int32
 	// Logits asks for the row itself.
 	Logits bool
+	// Hidden asks for what the row was made of; a model answers it (model.Decide), not a
+	// backend.
+	Hidden bool
 }
 
 // Answer is the answer to one Ask.
@@ -38,6 +41,9 @@ type Answer struct {
 	Scores []float64
 	// Logits [V] is the row. It belongs to whoever asked.
 	Logits []float32
+	// Hidden [H] is the state behind the last layer, normalised, which the head turned
+	// into the row.
+	Hidden []float32
 	// Err says why there is no answer: sample.ErrNotFinite.
 	Err error
 }

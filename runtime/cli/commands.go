@@ -12,6 +12,7 @@ func commands(env *Env) []*cobra.Command {
 		newInspectCommand(env),
 		newTrainCommand(env),
 		newAdaptCommand(env),
+		newProbeCommand(env),
 		newEvalCommand(env),
 		newJudgeCommand(env),
 		newGenerateCommand(env),

@@ -72,6 +72,6 @@ func importExpert(ctx context.Context, env *Env, p *jobs.Progress, spec contract
 	jobs.Logger(ctx).Info("Imported expert", "digest", m.Digest, "skill", m.Skill)
 	return contract.Termination{Expert: &contract.ExpertResult{
 		Digest: m.Digest, SizeBytes: m.SizeBytes, BaseDigest: m.BaseDigest, DecompositionDigest: m.DecompositionDigest,
-		Pass1Digest: m.Pass1Digest,
+		Pass1Digest: m.Pass1Digest, Activation: m.Activation,
 	}}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/transformersquared/operator/runtime/adapt"
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -25,6 +26,7 @@ type setFlags struct {
 	fallback       string
 	template       string
 	classifier     string
+	probe          string
 	descriptions   []string
 	requestTokens  int
 	minProbability float64
@@ -42,6 +44,7 @@ func (f *setFlags) registerSet(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.descriptions, "describe", nil, "what pass 1 is told of an expert, `NAME=TEXT`; may be repeated")
 	flags.StringVar(&f.strategy, "strategy", contract.StrategyPrompt, "how to adapt: "+strings.Join(adapt.Names(), " or "))
 	flags.StringVar(&f.classifier, "classifier", "", "folder or file of the expert that pass 1 runs with, `[NAME=]DIR`, for the strategy Classifier")
+	flags.StringVar(&f.probe, "probe", "", "folder `DIR` of the probe that chooses, for the strategy Probe; t2 probe fits one")
 	flags.StringVar(&f.fallback, "fallback", "", "`EXPERT` to use where pass 1 cannot decide; empty means the base weights")
 	flags.StringVar(&f.template, "prompt-template", "", "`TEXT` of pass 1, with {skills} and {prompt}")
 	flags.IntVar(&f.requestTokens, "request-tokens", 0, "tokens of a longer request that pass 1 looks at; 0 means "+strconv.Itoa(contract.DefaultRequestTokens))
@@ -101,6 +104,14 @@ func (f *setFlags) server() (server.Config, error) {
 			return c, err
 		}
 		set.Classifier = &ref
+	}
+	if f.probe != "" {
+		m, err := artifact.ReadManifest[contract.ProbeManifest](f.probe)
+		if err != nil {
+			return c, usagef("--probe: %w", err)
+		}
+		set.Probe = &contract.ProbeRef{Digest: m.Digest}
+		c.ProbeDir = func(contract.ProbeRef) (string, error) { return f.probe, nil }
 	}
 	for name := range descriptions {
 		return c, usagef("--describe names %q, which no --expert does", name)

@@ -100,11 +100,12 @@ const (
 	// AdminTokenKey is that key.
 	AdminTokenKey = "token"
 
-	// DirModels, DirDecompositions and DirExperts hold content-addressed
+	// DirModels, DirDecompositions, DirExperts and DirProbes hold content-addressed
 	// artifacts, one folder each, named by DigestDir. DirRuns holds the
 	// checkpoints of training runs, one folder per run.
 	DirModels         = "models"
 	DirDecompositions = "decompositions"
 	DirExperts        = "experts"
+	DirProbes         = "probes"
 	DirRuns           = "runs"
 )

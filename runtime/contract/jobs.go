@@ -240,6 +240,7 @@ type Termination struct {
 	Decomposition *DecompositionManifest `json:"decomposition,omitempty"` // without Files
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
+	Probe         *ProbeResult           `json:"probe,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
@@ -262,6 +263,8 @@ type ExpertResult struct {
 	Training            *TrainProgress `json:"training,omitempty"`
 	// Pass1Digest is as in ExpertManifest.
 	Pass1Digest string `json:"pass1Digest,omitempty"`
+	// Activation is as in ExpertManifest.
+	Activation string `json:"activation,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the

@@ -66,6 +66,16 @@ func (s ExpertSet) WithoutClassifier() ExpertSet {
 	return s
 }
 
+// WithoutProbe is what is served of a set while its probe is not there: pass 1 asks the
+// base which skill a request wants.
+func (s ExpertSet) WithoutProbe() ExpertSet {
+	s.Probe = nil
+	if s.Strategy == StrategyProbe {
+		s.Strategy = StrategyPrompt
+	}
+	return s
+}
+
 // SkillsSpec makes one data set (FormatSkills) of several: of prompts and the skill
 // that each belongs to. What the model reads of a prompt is what pass 1 shows it, and
 // the right answer is the label.

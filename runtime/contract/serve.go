@@ -16,7 +16,7 @@ const (
 )
 
 // choosesBySkill are the strategies that tell experts apart by their skills.
-var choosesBySkill = map[string]bool{StrategyPrompt: true, StrategyClassifier: true}
+var choosesBySkill = map[string]bool{StrategyPrompt: true, StrategyClassifier: true, StrategyProbe: true}
 
 // ChoosesBySkill reports whether a strategy tells experts apart by their skills,
 // so that no two of a set may have the same.
@@ -100,6 +100,8 @@ type ExpertSet struct {
 	// Classifier is the expert that pass 1 of StrategyClassifier runs with, which
 	// answers no request and can be pinned by none.
 	Classifier *ExpertRef `json:"classifier,omitempty"`
+	// Probe is what StrategyProbe chooses by.
+	Probe *ProbeRef `json:"probe,omitempty"`
 	// PromptTemplate is for StrategyPrompt and StrategyClassifier, as are the three
 	// after it; empty means DefaultPromptTemplate.
 	PromptTemplate string `json:"promptTemplate,omitempty"`

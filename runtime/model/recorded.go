@@ -102,7 +102,7 @@ func (m *Model) repeats(c *Cache, b *batch) bool {
 }
 
 // repeat computes a batch by a recorded step, which it records if there is none.
-func (m *Model) repeat(ctx context.Context, p *pass, c *Cache, b *batch, take func(p *pass, logits backend.Buffer, n int)) {
+func (m *Model) repeat(ctx context.Context, p *pass, c *Cache, b *batch, take taker) {
 	n := len(b.tokens)
 	kind := stepKind{
 		model: weak.Make(m), rows: bound(c.steps.rows, n), most: bound(c.steps.keys, b.longest), scaled: b.scales.some,
@@ -117,7 +117,7 @@ func (m *Model) repeat(ctx context.Context, p *pass, c *Cache, b *batch, take fu
 	})
 	logits := p.part(c.steps.logits, m.config.VocabSize, n)
 	if p.err == nil {
-		take(p, logits, n)
+		take(p, nil, logits, n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -160,7 +161,7 @@ func (b *batch) upload(tables backend.Tables) (*onDevice, error) {
 // cache's sequences are as they were; a CacheFullError says that there are too few
 // free blocks for all of the segments.
 func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (logits *tensor.Tensor, err error) {
-	err = m.step(ctx, c, segments, false, func(p *pass, b backend.Buffer, n int) {
+	err = m.step(ctx, c, segments, false, func(p *pass, _, b backend.Buffer, n int) {
 		logits = p.host(b, n, m.config.VocabSize)
 	})
 	return logits, err
@@ -170,18 +171,45 @@ func (m *Model) Step(ctx context.Context, c *Cache, segments []Segment) (logits 
 // returning them. On a backend that can record steps, those in which each sequence gets
 // one token are recorded and repeated; the answers are the same, to the bit.
 func (m *Model) Decide(ctx context.Context, c *Cache, segments []Segment, asks []backend.Ask) (answers []backend.Answer, err error) {
-	err = m.step(ctx, c, segments, true, func(p *pass, b backend.Buffer, n int) {
+	// What is recorded does not keep hidden states.
+	hidden := slices.ContainsFunc(asks, func(a backend.Ask) bool { return a.Hidden })
+	err = m.step(ctx, c, segments, !hidden, func(p *pass, x, b backend.Buffer, n int) {
 		p.do(func() (err error) {
 			answers, err = p.Decide(b, n, asks)
 			return err
 		})
+		for i, a := range asks {
+			if a.Hidden && p.err == nil {
+				answers[i].Hidden = m.hiddenState(p, x, a.Row)
+			}
+		}
 	})
 	return answers, err
 }
 
+// hiddenState returns a row of x [n, H] as the head sees it.
+func (m *Model) hiddenState(p *pass, x backend.Buffer, row int) []float32 {
+	normed := p.alloc(m.hidden)
+	p.do(func() error {
+		one, err := p.Rows(x, m.hidden, row, row+1)
+		if err != nil {
+			return err
+		}
+		return p.RMSNorm(normed, one, m.norm, 1, m.eps)
+	})
+	state := make([]float32, m.hidden)
+	p.do(func() error { return p.Download(state, normed) })
+	p.free(normed)
+	return state
+}
+
+// taker is handed n rows of logits, and what they were made of, x [n, H], before its norm;
+// that is nil where a step was repeated.
+type taker func(p *pass, x, logits backend.Buffer, n int)
+
 // step computes the segments and hands the rows of logits over, which are the cache's
 // where the step may be repeated. If the pass fails the cache is as it was.
-func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, repeatable bool, take func(p *pass, logits backend.Buffer, n int)) error {
+func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, repeatable bool, take taker) error {
 	b, err := m.plan(c, segments)
 	if err != nil {
 		return err
@@ -214,7 +242,7 @@ func (m *Model) step(ctx context.Context, c *Cache, segments []Segment, repeatab
 }
 
 // once computes a batch.
-func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take func(p *pass, logits backend.Buffer, n int)) {
+func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take taker) {
 	table, err := m.rope.upTo(b.longest)
 	if err != nil {
 		p.err = err
@@ -229,7 +257,7 @@ func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take func
 	logits := p.allocAs(backend.F32, d.ends.n*m.config.VocabSize)
 	m.logits(p, logits, x, d.ends.n)
 	if p.err == nil {
-		take(p, logits, d.ends.n)
+		take(p, x, logits, d.ends.n)
 	}
 }
 

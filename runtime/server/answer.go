@@ -95,7 +95,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 		}
 		r.Continues = true
 	}
-	decision, pass1, err := s.decide(ctx, t, q.subject(c))
+	decision, pass1, err := s.decide(ctx, t, q.subject(c, r))
 	if err != nil {
 		return out, err
 	}
@@ -245,9 +245,10 @@ func checkBias(c *core, bias map[int32]float64) error {
 	return nil
 }
 
-// subject is what pass 1 judges: what the user has said, or the text to be completed.
-func (q query) subject(c *core) adapt.Request {
-	r := adapt.Request{Salt: q.request.Salt}
+// subject is what pass 1 judges: what the user has said, or the text to be completed, of a
+// request for pass 2.
+func (q query) subject(c *core, request engine.Request) adapt.Request {
+	r := adapt.Request{Prompt: request.Prompt, Salt: request.Salt}
 	for _, m := range q.messages {
 		if m.Role == "user" {
 			r.Turns = append(r.Turns, m.Content)

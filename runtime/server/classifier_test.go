@@ -94,6 +94,12 @@ func trained(t *testing.T, spec contract.TrainSpec) *contract.ExpertResult {
 // idle writes an expert that changes nothing, and whose name tells its skill.
 func idle(t *testing.T, root, model string, dm contract.DecompositionManifest, skill string) contract.ExpertRef {
 	t.Helper()
+	return idleOn(t, "", root, model, dm, skill)
+}
+
+// idleOn is idle of an activation.
+func idleOn(t *testing.T, activation, root, model string, dm contract.DecompositionManifest, skill string) contract.ExpertRef {
+	t.Helper()
 	dir, err := contract.ArtifactDir(root, contract.DirDecompositions, dm.Digest)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +114,7 @@ func idle(t *testing.T, root, model string, dm contract.DecompositionManifest, s
 		z[i] = 1
 	}
 	m, err := expert.Write(root, expert.Adapter{Z: map[string][]float32{name: z}, Manifest: contract.ExpertManifest{
-		BaseDigest: model, DecompositionDigest: dm.Digest, Skill: skill,
+		BaseDigest: model, DecompositionDigest: dm.Digest, Skill: skill, Activation: activation,
 	}}, nil)
 	if err != nil {
 		t.Fatal(err)

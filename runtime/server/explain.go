@@ -52,7 +52,7 @@ func (s *Server) Explain(ctx context.Context, body []byte) (contract.Explanation
 	if err != nil {
 		return e, err
 	}
-	subject := q.subject(c)
+	subject := q.subject(c, r)
 	subject.Fresh = true // What is remembered has been read, and is to be seen.
 	d, pass1, err := s.decide(ctx, t, subject)
 	if err != nil {
@@ -135,7 +135,11 @@ func (t target) why(d adapt.Decision, turns int) string {
 	if d.Turn < turns {
 		when = fmt.Sprintf("the choice of the user's turn %d of %d stays: ", d.Turn, turns)
 	}
-	found := when + fmt.Sprintf("pass 1 finds the label %q most likely (%.4f)", best.Text, best.Probability)
+	who := "pass 1"
+	if t.set.strategy.Name() == contract.StrategyProbe {
+		who = "the probe"
+	}
+	found := when + fmt.Sprintf("%s finds the label %q most likely (%.4f)", who, best.Text, best.Probability)
 	if len(d.Reading.With) > 0 {
 		found = "with its classifier, " + found
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	ModelDir, DecompositionDir string
 	// ExpertDir returns the folder or file of an expert.
 	ExpertDir func(contract.ExpertRef) (string, error)
+	// ProbeDir returns the folder of a probe.
+	ProbeDir func(contract.ProbeRef) (string, error)
 	// Set is the first expert set, of which everything must load. Without it, SetFile
 	// is read until it holds a set or one has come by contract.PathExpertSet.
 	Set     *contract.ExpertSet
@@ -98,6 +100,10 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		}
 		return contract.ArtifactDir(root, contract.DirExperts, ref.Digest)
 	}
+	c.ProbeDir = func(ref contract.ProbeRef) (string, error) {
+		dir, err := contract.ArtifactDir(spec.DataDir, contract.DirProbes, ref.Digest)
+		return dir, failure.Permanent(contract.ReasonUsage, err)
+	}
 	if c.DType, err = backend.ParseDType(spec.DType); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("dtype: %w", err))
 	}
@@ -117,6 +123,7 @@ type core struct {
 	tok     *tokenizer.Tokenizer
 	dec     *expert.Decomposition // nil without one.
 	linears []model.LinearInfo
+	width   int // Of a state.
 	backend backend.Backend
 	// structures compile what answers have to look like.
 	structures structures
@@ -207,7 +214,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
-	c.linears = base.Linears()
+	c.linears, c.width = base.Linears(), base.Config().HiddenSize
 	c.structures = newStructures(c.tok, ck.Config().VocabSize)
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),

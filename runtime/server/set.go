@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/probe"
 )
 
 // maxSetBytes bounds an expert set; adapt.MaxExperts with long descriptions
@@ -40,6 +42,8 @@ type servedSet struct {
 	experts  map[string]*servedExpert // By name: those that answer.
 	// classifier is what pass 1 runs with; nil for the base.
 	classifier *servedExpert
+	// probe is what StrategyProbe chooses by; nil where the set has none.
+	probe *probe.Probe
 }
 
 // named returns the expert of a name that the set can compute with, nil if there is
@@ -112,13 +116,14 @@ func (s *Server) load(o *offer) attempted {
 		}
 		o.done.Add(1)
 	}
+	chooser, probeErr := s.loadProbe(o.ctx, old, o.spec.Probe)
 	for {
-		set, err := newSet(c, o, experts)
+		set, err := newSet(c, o, experts, chooser)
 		if err == nil {
 			err = s.prepare(o.ctx, c, set)
 		}
 		if err == nil {
-			return attempted{set: set, failures: failures}
+			return attempted{set: set, failures: failures, err: probeErr}
 		}
 		ref, one := culprit(o, experts, err)
 		switch {
@@ -158,7 +163,7 @@ func culprit(o *offer, experts map[string]*servedExpert, err error) (contract.Ex
 
 // baseOnly is what is served when no set is in use and no expert can be.
 func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
-	set, err := newSet(c, o, nil)
+	set, err := newSet(c, o, nil, nil)
 	if err != nil {
 		return attempted{err: errors.Join(why, err)}
 	}
@@ -168,10 +173,42 @@ func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
 	return attempted{set: set, err: why}
 }
 
+// loadProbe returns the probe of a set, which must be of this model; nil where it has none.
+// One that is in use already is not read again.
+func (s *Server) loadProbe(ctx context.Context, old *servedSet, ref *contract.ProbeRef) (*probe.Probe, error) {
+	switch {
+	case ref == nil:
+		return nil, nil //nolint:nilnil // There is none, and none is wanted.
+	case old != nil && old.probe != nil && old.probe.Manifest.Digest == ref.Digest:
+		return old.probe, nil
+	case s.config.ProbeDir == nil:
+		return nil, failure.Permanentf(contract.ReasonUsage, "the probe %s is nowhere", ref.Digest)
+	}
+	dir, err := s.config.ProbeDir(*ref)
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, failure.Transient(contract.ReasonExpertMissing,
+			fmt.Errorf("the probe is not in %s: fit it again, unless it is on its way (%w)", dir, err))
+	}
+	p, err := onVolume(ctx, s, func() (*probe.Probe, error) { return probe.Read(ctx, dir) })
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Manifest.Digest != ref.Digest:
+		return nil, failure.Permanentf(contract.ReasonDigestMismatch, "the probe in %s has digest %s, the set asks for %s", dir, p.Manifest.Digest, ref.Digest)
+	}
+	if width := s.core.Load().width; p.Width() != width {
+		return nil, failure.Permanentf(contract.ReasonUsage, "the probe in %s is for states of %d numbers, this model has %d: it is of another base", dir, p.Width(), width)
+	}
+	return p, nil
+}
+
 // newSet makes the set that is served with these experts of an offer; those that
-// are nil or absent are not.
-func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, error) {
-	set := &servedSet{spec: o.spec, digest: o.digest, experts: map[string]*servedExpert{}}
+// are nil or absent are not, and without the probe that it asks for pass 1 asks the base.
+func newSet(c *core, o *offer, experts map[string]*servedExpert, chooser *probe.Probe) (*servedSet, error) {
+	set := &servedSet{spec: o.spec, digest: o.digest, experts: map[string]*servedExpert{}, probe: chooser}
 	set.spec.Experts = []contract.ExpertRef{}
 	whole, asked, weight := true, 0.0, 0.0
 	for _, ref := range o.spec.Experts {
@@ -194,8 +231,11 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 			set.spec.Classifier = &set.classifier.ref
 		}
 	}
+	if o.spec.Probe != nil && chooser == nil {
+		set.spec, whole = set.spec.WithoutProbe(), false
+	}
 	if !whole {
-		set.digest = partialDigest(o.digest, set.spec.Refs())
+		set.digest = partialDigest(o.digest, set.spec)
 	}
 	if set.experts[set.spec.Fallback] == nil {
 		set.spec.Fallback = ""
@@ -207,9 +247,16 @@ func newSet(c *core, o *offer, experts map[string]*servedExpert) (*servedSet, er
 		choosing.Experts = nil
 	}
 	var err error
-	set.strategy, err = adapt.New(choosing, encode.New(c.tok), scorer{c.engine, set}, func(err error) bool {
-		return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
-	})
+	tools := adapt.Tools{
+		Encoder: encode.New(c.tok), Scorer: scorer{c.engine, set}, Reader: reader{c.engine},
+		Fatal: func(err error) bool {
+			return errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrClosed) || errors.Is(err, backend.ErrDeviceLost)
+		},
+	}
+	if chooser != nil { // And no interface with a nil pointer in it.
+		tools.Prober = chooser
+	}
+	set.strategy, err = adapt.New(choosing, tools)
 	return set, failure.Permanent(contract.ReasonUsage, err)
 }
 
@@ -228,11 +275,19 @@ func (s scorer) Score(ctx context.Context, q adapt.Scoring) ([]float64, error) {
 	return s.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: q.Prompt, Labels: q.Labels, Salt: q.Salt})
 }
 
+// reader lets strategy Probe see what the base makes of a request.
+type reader struct{ engine *engine.Engine }
+
+// Read implements adapt.Reader.
+func (r reader) Read(ctx context.Context, prompt []int32, salt string) ([]float32, error) {
+	return r.engine.Read(ctx, engine.ReadRequest{Prompt: prompt, Salt: salt})
+}
+
 // partialDigest names what is served of a set of which something is missing.
-func partialDigest(asked string, served []contract.ExpertRef) string {
+func partialDigest(asked string, served contract.ExpertSet) string {
 	h := sha256.New()
-	_, _ = fmt.Fprintln(h, asked)
-	for _, ref := range served {
+	_, _ = fmt.Fprintln(h, asked, served.Strategy)
+	for _, ref := range served.Refs() {
 		_, _ = fmt.Fprintln(h, ref.Name, ref.Digest)
 	}
 	return contract.DigestPrefix + hex.EncodeToString(h.Sum(nil))
@@ -273,7 +328,7 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 		return nil, failure.Permanentf(contract.ReasonDecompositionMismatch, "there is no decomposition that it could scale")
 	}
 	var err error
-	if e.vector, err = s.readExpert(ctx, c, ref); err != nil {
+	if e.vector, err = onVolume(ctx, s, func() (expert.Adapter, error) { return s.readVerified(ctx, c, ref) }); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(e.vector.Fits(c.dec), e.vector.FitsModel(c.linears)); err != nil {
@@ -285,31 +340,32 @@ func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref co
 	return e, nil
 }
 
-// readExpert reads an expert from its place. A read that hangs, since its volume's
+// onVolume reads something from its place. A read that hangs, since its volume's
 // server is gone, cannot be cancelled: it is left behind when ctx ends, so that
 // a set that needs nothing of the volume can be served. There is one at a time,
 // so at most one hangs; Close does not wait for it.
-func (s *Server) readExpert(ctx context.Context, c *core, ref contract.ExpertRef) (expert.Adapter, error) {
+func onVolume[T any](ctx context.Context, s *Server, read func() (T, error)) (T, error) {
+	var nothing T
 	select {
 	case s.reading <- struct{}{}:
 	case <-ctx.Done():
-		return expert.Adapter{}, context.Cause(ctx)
+		return nothing, context.Cause(ctx)
 	}
 	type result struct {
-		vector expert.Adapter
-		err    error
+		value T
+		err   error
 	}
-	read := make(chan result, 1)
+	done := make(chan result, 1)
 	go func() {
 		defer func() { <-s.reading }()
-		v, err := s.readVerified(ctx, c, ref)
-		read <- result{v, err}
+		v, err := read()
+		done <- result{v, err}
 	}()
 	select {
-	case r := <-read:
-		return r.vector, r.err
+	case r := <-done:
+		return r.value, r.err
 	case <-ctx.Done():
-		return expert.Adapter{}, context.Cause(ctx)
+		return nothing, context.Cause(ctx)
 	}
 }
 

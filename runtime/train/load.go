@@ -28,18 +28,9 @@ type inputs struct {
 // verifies its own as they are read.
 func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (inputs, error) {
 	var in inputs
-	dir, err := contract.ArtifactDir(s.DataDir, contract.DirModels, s.BaseDigest)
+	var err error
+	in.base, in.tokenizer, err = LoadBase(ctx, be, Artifacts{DataDir: s.DataDir, BaseDigest: s.BaseDigest, DType: s.Hyperparameters.DType})
 	if err != nil {
-		return in, failure.Permanent(contract.ReasonUsage, err)
-	}
-	if err := verifyModel(dir, s.BaseDigest); err != nil {
-		return in, err
-	}
-	dtype, err := backend.ParseDType(s.Hyperparameters.DType)
-	if err != nil {
-		return in, failure.Permanent(contract.ReasonUsage, err)
-	}
-	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(dtype)); err != nil {
 		return in, err
 	}
 	decDir, err := contract.ArtifactDir(s.DataDir, contract.DirDecompositions, s.DecompositionDigest)
@@ -60,6 +51,23 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 		return in, failure.Permanentf(contract.ReasonDecompositionMismatch, "decomposition %s is of model %s, not of %s: decompose this model", m.Digest, m.BaseDigest, s.BaseDigest)
 	}
 	return in, nil
+}
+
+// LoadBase opens the model that is named, and verifies that it is that one. The
+// decomposition has no part in it.
+func LoadBase(ctx context.Context, be backend.Backend, a Artifacts) (*model.Model, *tokenizer.Tokenizer, error) {
+	dir, err := contract.ArtifactDir(a.DataDir, contract.DirModels, a.BaseDigest)
+	if err != nil {
+		return nil, nil, failure.Permanent(contract.ReasonUsage, err)
+	}
+	if err := verifyModel(dir, a.BaseDigest); err != nil {
+		return nil, nil, err
+	}
+	dtype, err := backend.ParseDType(a.DType)
+	if err != nil {
+		return nil, nil, failure.Permanent(contract.ReasonUsage, err)
+	}
+	return LoadModel(ctx, be, dir, model.WeightsAs(dtype))
 }
 
 func verifyModel(dir, digest string) error {

@@ -226,7 +226,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 	done := contract.Termination{Expert: &contract.ExpertResult{
 		Digest: manifest.Digest, SizeBytes: manifest.SizeBytes,
 		BaseDigest: manifest.BaseDigest, DecompositionDigest: manifest.DecompositionDigest,
-		Training: &training, Pass1Digest: manifest.Pass1Digest,
+		Training: &training, Pass1Digest: manifest.Pass1Digest, Activation: manifest.Activation,
 	}}
 	if err := artifact.WriteJSONAtomic(filepath.Join(t.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
 		return contract.Termination{}, err

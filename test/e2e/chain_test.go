@@ -36,9 +36,14 @@ func ask(ctx context.Context, model, question string) (string, contract.Adaptati
 	return askIn(ctx, namespace, model, question)
 }
 
-// askIn sends a chat completion to a namespace's policy "demo" through the API
-// server's proxy and returns the answer and how it was adapted to.
+// askIn asks a namespace's policy "demo".
 func askIn(ctx context.Context, namespace, model, question string) (string, contract.Adaptation, error) {
+	return askPolicy(ctx, namespace, "demo", model, question)
+}
+
+// askPolicy sends a chat completion to a policy through the API server's proxy and
+// returns the answer and how it was adapted to.
+func askPolicy(ctx context.Context, namespace, policy, model, question string) (string, contract.Adaptation, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": model, "temperature": 0, "max_tokens": 24,
 		"messages": []map[string]string{{"role": "user", "content": question}},
@@ -46,7 +51,7 @@ func askIn(ctx context.Context, namespace, model, question string) (string, cont
 	if err != nil {
 		return "", contract.Adaptation{}, err
 	}
-	path := fmt.Sprintf("/api/v1/namespaces/%s/services/http:demo:80/proxy%s", namespace, contract.PathChatCompletions)
+	path := fmt.Sprintf("/api/v1/namespaces/%s/services/http:%s:80/proxy%s", namespace, policy, contract.PathChatCompletions)
 	out, err := try(ctx, string(body), "create", "--raw", path, "-f", "-")
 	if err != nil {
 		return "", contract.Adaptation{}, fmt.Errorf("%w: %s", err, out)
@@ -103,6 +108,7 @@ var _ = Describe("Transformer²", Ordered, func() {
 	Describe("The operator", operator)
 	Describe("The chain", chain)
 	Describe("What others do", others)
+	Describe("Every way to adapt", strategies)
 	Describe("GPUs", gpus)
 	Describe("Bad input", badInput)
 	Describe("Uninstalling", uninstalling)

@@ -142,7 +142,16 @@ func fallback(kind v1alpha1.FallbackType, name string) func(*v1alpha1.AdaptivePo
 	}
 }
 
-// prompting gives the strategy's own block.
+// conversation sets how conversations go on, with a margin if there is one.
+func conversation(kind v1alpha1.ConversationType, margin v1alpha1.Decimal) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Conversation = &v1alpha1.Conversation{Type: kind}
+		if margin != "" {
+			p.Spec.Strategy.Conversation.Switch = &v1alpha1.SwitchConversation{Margin: margin}
+		}
+	}
+}
+
 // searching is strategy FewShot with a change of its settings.
 func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) {
@@ -151,6 +160,7 @@ func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePo
 	}
 }
 
+// prompting gives the strategy's own block.
 func prompting(block v1alpha1.PromptStrategy) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt = &block }
 }
@@ -365,6 +375,15 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, "prompt is for the strategies Prompt and Classifier"),
+	Entry("takes how conversations go on", conversation(v1alpha1.ConversationSwitch, "0.5"), accepted),
+	Entry("takes that an expert stays", conversation(v1alpha1.ConversationKeep, ""), accepted),
+	Entry("wants a margin to be a probability", conversation(v1alpha1.ConversationSwitch, "1.5"), "margin must be at most 1"),
+	Entry("takes a margin only for Switch", conversation(v1alpha1.ConversationKeep, "0.5"), "switch is for conversation Switch"),
+	Entry("knows how conversations go on", conversation("Always", ""), "Unsupported value"),
+	Entry("takes conversations only where there is a pass 1", func(p *v1alpha1.AdaptivePolicy) {
+		conversation(v1alpha1.ConversationKeep, "")(p)
+		p.Spec.Strategy.Type = v1alpha1.StrategyFixed
+	}, "conversation is for the strategies Prompt and Classifier"),
 	Entry("falls back on the base", fallback(v1alpha1.FallbackBase, ""), accepted),
 	Entry("falls back on an expert", fallback(v1alpha1.FallbackExpert, "code"), accepted),
 	Entry("falls back on nobody else", fallback(v1alpha1.FallbackExpert, "law"), "the fallback must be one of the experts"),

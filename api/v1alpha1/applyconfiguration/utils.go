@@ -40,6 +40,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ClassifierTrainingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Conversation"):
+		return &apiv1alpha1.ConversationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Dataset"):
 		return &apiv1alpha1.DatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionSpec"):
@@ -150,6 +152,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.StrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SVFMethod"):
 		return &apiv1alpha1.SVFMethodApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SwitchConversation"):
+		return &apiv1alpha1.SwitchConversationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrainingDataset"):
 		return &apiv1alpha1.TrainingDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrainingProgress"):

@@ -25,6 +25,8 @@ var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.AccessMode
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Activation
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.AdaptationStatus
   map:
     fields:
@@ -327,6 +329,17 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Conversation
+  map:
+    fields:
+    - name: switch
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SwitchConversation
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ConversationType
+- name: com.github.transformersquared.operator.api.v1alpha1.ConversationType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.DType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Dataset
@@ -425,6 +438,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
+    - name: activation
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Activation
     - name: digest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
@@ -744,6 +760,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.Method
   map:
     fields:
+    - name: activation
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Activation
     - name: dora
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.LowRankMethod
@@ -1350,6 +1369,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: classifier
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ClassifierStrategy
+    - name: conversation
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Conversation
     - name: fallback
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Fallback
@@ -1365,6 +1387,13 @@ var schemaYAML = typed.YAMLObject(`types:
       default: Prompt
 - name: com.github.transformersquared.operator.api.v1alpha1.StrategyType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SwitchConversation
+  map:
+    fields:
+    - name: margin
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+      default: "0.2"
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.TrainingDataset

@@ -26,6 +26,8 @@ type ExpertArtifactApplyConfiguration struct {
 	// trainedFor is the question of pass 1 that a dispatcher was trained to answer:
 	// the digest of its skills, their descriptions, the template and requestTokens.
 	TrainedFor *apiv1alpha1.Digest `json:"trainedFor,omitempty"`
+	// activation is what the expert acts on; Prompt without it.
+	Activation *apiv1alpha1.Activation `json:"activation,omitempty"`
 }
 
 // ExpertArtifactApplyConfiguration constructs a declarative configuration of the ExpertArtifact type for use with
@@ -79,5 +81,13 @@ func (b *ExpertArtifactApplyConfiguration) WithRecipe(value string) *ExpertArtif
 // If called multiple times, the TrainedFor field is set to the value of the last call.
 func (b *ExpertArtifactApplyConfiguration) WithTrainedFor(value apiv1alpha1.Digest) *ExpertArtifactApplyConfiguration {
 	b.TrainedFor = &value
+	return b
+}
+
+// WithActivation sets the Activation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Activation field is set to the value of the last call.
+func (b *ExpertArtifactApplyConfiguration) WithActivation(value apiv1alpha1.Activation) *ExpertArtifactApplyConfiguration {
+	b.Activation = &value
 	return b
 }

@@ -18,6 +18,12 @@ type MethodApplyConfiguration struct {
 	// factors of outputs, and of the inputs of down_proj: of k_proj, v_proj and down_proj
 	// where the training names no modules.
 	Type *apiv1alpha1.MethodType `json:"type,omitempty"`
+	// activation says what the expert acts on: Prompt on all of a request, as in the
+	// paper; Answer from the last token of the prompt on. Then the base reads prompts, in
+	// training, too, so that what it has read serves every such expert, and a
+	// conversation may change experts without being read again. All experts of a policy
+	// have the same. Prompt without it.
+	Activation *apiv1alpha1.Activation `json:"activation,omitempty"`
 	// svf configures type SVF; {parameterization: Sigmoid} without it.
 	SVF *SVFMethodApplyConfiguration `json:"svf,omitempty"`
 	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
@@ -37,6 +43,14 @@ func Method() *MethodApplyConfiguration {
 // If called multiple times, the Type field is set to the value of the last call.
 func (b *MethodApplyConfiguration) WithType(value apiv1alpha1.MethodType) *MethodApplyConfiguration {
 	b.Type = &value
+	return b
+}
+
+// WithActivation sets the Activation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Activation field is set to the value of the last call.
+func (b *MethodApplyConfiguration) WithActivation(value apiv1alpha1.Activation) *MethodApplyConfiguration {
+	b.Activation = &value
 	return b
 }
 

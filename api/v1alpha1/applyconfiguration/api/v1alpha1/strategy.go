@@ -19,6 +19,9 @@ type StrategyApplyConfiguration struct {
 	Type *apiv1alpha1.StrategyType `json:"type,omitempty"`
 	// prompt configures pass 1, of the strategies Prompt and Classifier.
 	Prompt *PromptStrategyApplyConfiguration `json:"prompt,omitempty"`
+	// conversation says when pass 1 chooses in a conversation of several turns of the
+	// user; {type: EachTurn} without it.
+	Conversation *ConversationApplyConfiguration `json:"conversation,omitempty"`
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	Classifier *ClassifierStrategyApplyConfiguration `json:"classifier,omitempty"`
 	// fewShot configures strategy FewShot, which needs it. A change searches again.
@@ -47,6 +50,14 @@ func (b *StrategyApplyConfiguration) WithType(value apiv1alpha1.StrategyType) *S
 // If called multiple times, the Prompt field is set to the value of the last call.
 func (b *StrategyApplyConfiguration) WithPrompt(value *PromptStrategyApplyConfiguration) *StrategyApplyConfiguration {
 	b.Prompt = value
+	return b
+}
+
+// WithConversation sets the Conversation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Conversation field is set to the value of the last call.
+func (b *StrategyApplyConfiguration) WithConversation(value *ConversationApplyConfiguration) *StrategyApplyConfiguration {
+	b.Conversation = value
 	return b
 }
 

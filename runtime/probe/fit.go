@@ -1,0 +1,252 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/stat"
+
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// MostExamples is how many prompts a probe is fitted to at most: the cost grows with the
+// cube, and a linear map of as many labels learns nothing more from more.
+const MostExamples = 1024
+
+// passing is the share of the prompts that are left out in turn whose most likely label is
+// likely enough: what is less likely than for all but a twentieth of them is none of the
+// labels.
+const passing = 0.95
+
+// Fit returns the probe that tells labels apart by examples, which must have two labels at
+// least.
+//
+// Of centred and scaled states x and one-hot labels y the ridge regression is W = Xᵀ(XXᵀ +
+// λ)⁻¹(Y − ȳ): with the eigenvectors of XXᵀ, once, its error for an example that is left out
+// follows for any λ, (y − ŷ)/(1 − h). λ is the one for which these are least. They also
+// say by which factor the outputs become logits: the one under which the labels of
+// what was left out are likeliest, by Newton's method.
+func Fit(ctx context.Context, labels []string, examples []Example) (*Probe, error) {
+	counts := make([]int, len(labels))
+	for i, x := range examples {
+		if len(x.State) == 0 || len(x.State) != len(examples[0].State) {
+			return nil, fmt.Errorf("example %d has a state of %d numbers, the first one has %d", i, len(x.State), len(examples[0].State))
+		}
+		if slices.ContainsFunc(x.State, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
+			return nil, fmt.Errorf("example %d has a state with numbers that are none", i)
+		}
+		if x.Label < 0 || x.Label >= len(labels) {
+			return nil, fmt.Errorf("example %d has label %d of %d", i, x.Label, len(labels))
+		}
+		counts[x.Label]++
+	}
+	if len(labels) < 2 {
+		return nil, errors.New("there is nothing to choose from: a probe needs two labels at least")
+	}
+	for k, n := range counts {
+		if n < 2 {
+			return nil, fmt.Errorf("label %q has %d examples: two at least are needed", labels[k], n)
+		}
+	}
+	if len(examples) > MostExamples {
+		return nil, fmt.Errorf("%d examples, at most %d are possible", len(examples), MostExamples)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	r, err := newRidge(examples, len(labels))
+	if err != nil {
+		return nil, err
+	}
+	left := r.choose()
+	factor := sharpness(left, examples)
+	p := &Probe{Manifest: contract.ProbeManifest{
+		Labels: slices.Clone(labels), Examples: len(examples), Least: least(left, factor),
+	}}
+	p.weights, p.bias = r.weights(factor)
+	return p, nil
+}
+
+// ridge is a regression whose strength is to be chosen.
+type ridge struct {
+	x             *mat.Dense // [N, H], centred and scaled.
+	y             *mat.Dense // [N, K], centred.
+	shift, scale  []float64  // Of states: (state − shift)·scale.
+	share         []float64  // Of labels.
+	values        []float64  // Eigenvalues of x·xᵀ,
+	vectors, turn *mat.Dense // eigenvectors [N, N], and y in their terms [N, K].
+	lambda        float64
+}
+
+func newRidge(examples []Example, labels int) (*ridge, error) {
+	n, width := len(examples), len(examples[0].State)
+	r := &ridge{
+		x: mat.NewDense(n, width, nil), y: mat.NewDense(n, labels, nil),
+		shift: make([]float64, width), scale: make([]float64, width), share: make([]float64, labels),
+	}
+	for i, e := range examples {
+		for j, v := range e.State {
+			r.x.Set(i, j, float64(v))
+		}
+		r.y.Set(i, e.Label, 1)
+		r.share[e.Label] += 1 / float64(n)
+	}
+	column := make([]float64, n)
+	for j := range width {
+		mat.Col(column, j, r.x)
+		mean, deviation := stat.MeanStdDev(column, nil)
+		r.shift[j] = mean
+		if deviation > 0 { // What never differs tells nothing.
+			r.scale[j] = 1 / deviation
+		}
+		for i := range n {
+			r.x.Set(i, j, (r.x.At(i, j)-mean)*r.scale[j])
+		}
+	}
+	r.y.Apply(func(_, k int, v float64) float64 { return v - r.share[k] }, r.y)
+	var gram mat.SymDense
+	gram.SymOuterK(1, r.x)
+	var eigen mat.EigenSym
+	if !eigen.Factorize(&gram, true) {
+		return nil, errors.New("the states of the examples have no eigenvectors")
+	}
+	r.values, r.vectors, r.turn = eigen.Values(nil), &mat.Dense{}, &mat.Dense{}
+	eigen.VectorsTo(r.vectors)
+	for i, v := range r.values {
+		r.values[i] = math.Max(v, 0) // Rounding.
+	}
+	r.turn.Mul(r.vectors.T(), r.y)
+	return r, nil
+}
+
+// choose takes the strength for which examples that are left out are predicted best, and
+// returns these predictions [N, K].
+func (r *ridge) choose() *mat.Dense {
+	mean := 0.0
+	for _, v := range r.values {
+		mean += v / float64(len(r.values))
+	}
+	mean = math.Max(mean, 1e-12)
+	var best *mat.Dense
+	lowest := math.Inf(1)
+	for exponent := -4.0; exponent <= 2; exponent += 0.5 {
+		lambda := mean * math.Pow(10, exponent)
+		left, loss := r.leftOut(lambda)
+		if loss < lowest {
+			lowest, best, r.lambda = loss, left, lambda
+		}
+	}
+	return best
+}
+
+// leftOut predicts each example by the others, and returns the mean squared error. The mean
+// and the scale of states, and the labels' shares, are of all.
+func (r *ridge) leftOut(lambda float64) (*mat.Dense, float64) {
+	n, labels := r.y.Dims()
+	shrunk := mat.NewDense(n, labels, nil)
+	shrunk.Apply(func(i, _ int, v float64) float64 { return v * r.values[i] / (r.values[i] + lambda) }, r.turn)
+	fitted := mat.NewDense(n, labels, nil)
+	fitted.Mul(r.vectors, shrunk)
+	loss := 0.0
+	for i := range n {
+		own := 1 / float64(n) // The mean's share.
+		for j := range n {
+			v := r.vectors.At(i, j)
+			own += v * v * r.values[j] / (r.values[j] + lambda)
+		}
+		for k := range labels {
+			residual := (r.y.At(i, k) - fitted.At(i, k)) / math.Max(1-own, 1e-6)
+			loss += residual * residual / float64(n)
+			fitted.Set(i, k, r.y.At(i, k)-residual+r.share[k])
+		}
+	}
+	return fitted, loss
+}
+
+// weights are those of the chosen strength, times a factor, for states as they are.
+func (r *ridge) weights(factor float64) (weights [][]float32, bias []float32) {
+	n, labels := r.y.Dims()
+	_, width := r.x.Dims()
+	dual := mat.NewDense(n, labels, nil)
+	dual.Apply(func(i, _ int, v float64) float64 { return v / (r.values[i] + r.lambda) }, r.turn)
+	var back, w mat.Dense
+	back.Mul(r.vectors, dual)
+	w.Mul(back.T(), r.x) // [K, H]
+	for k := range labels {
+		row, constant := make([]float32, width), r.share[k]
+		for j := range width {
+			v := w.At(k, j) * r.scale[j]
+			row[j] = float32(factor * v)
+			constant -= v * r.shift[j]
+		}
+		weights, bias = append(weights, row), append(bias, float32(factor*constant))
+	}
+	return weights, bias
+}
+
+// sharpness is the factor that makes predictions logits under which the right labels are
+// likeliest: the minimum of a convex function. That a label is right is as likely as its
+// number of examples can say, (n+1)/(n+2) (Platt 1999, section 2.2): so the factor stays
+// finite where all are told apart.
+func sharpness(predicted *mat.Dense, examples []Example) float64 {
+	const steps = 100
+	_, labels := predicted.Dims()
+	counts := make([]float64, labels)
+	for _, e := range examples {
+		counts[e.Label]++
+	}
+	factor := 1.0
+	for range steps {
+		var slope, curvature float64
+		for i, e := range examples {
+			row := predicted.RawRowView(i)
+			scaled := make([]float64, len(row))
+			for k, v := range row {
+				scaled[k] = factor * v
+			}
+			sure := (counts[e.Label] + 1) / (counts[e.Label] + 2)
+			var mean, square, wanted float64
+			for k, q := range softmax(scaled) {
+				mean += q * row[k]
+				square += q * row[k] * row[k]
+				if k == e.Label {
+					wanted += sure * row[k]
+				} else {
+					wanted += (1 - sure) / float64(labels-1) * row[k]
+				}
+			}
+			slope += mean - wanted
+			curvature += square - mean*mean
+		}
+		if curvature < 1e-12 {
+			break
+		}
+		step := slope / curvature
+		// Far from the minimum Newton's step may be too long.
+		step = math.Max(math.Min(step, factor/2), -2*factor)
+		factor -= step
+		if math.Abs(step) < 1e-9*factor {
+			break
+		}
+	}
+	return factor
+}
+
+// least is how likely the most likely label of what was left out is, in all but a few cases.
+func least(predicted *mat.Dense, factor float64) float64 {
+	n, _ := predicted.Dims()
+	sure := make([]float64, n)
+	for i := range n {
+		scaled := slices.Clone(predicted.RawRowView(i))
+		for k := range scaled {
+			scaled[k] *= factor
+		}
+		sure[i] = slices.Max(softmax(scaled))
+	}
+	slices.Sort(sure)
+	return stat.Quantile(1-passing, stat.Empirical, sure, nil)
+}

@@ -1,0 +1,208 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/train"
+	"github.com/transformersquared/operator/runtime/train/dataset"
+)
+
+// Options are what fitting a probe needs besides its specification.
+type Options struct {
+	Backend  backend.Backend
+	Progress *jobs.Progress
+	Log      *slog.Logger
+}
+
+// Validate names every field of a specification that makes no sense.
+func Validate(s contract.ProbeSpec) error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(s.DataDir != "", "dataDir is missing: it is the volume's root, such as %s", contract.MountData)
+	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
+	check(len(s.Sets) >= 2, "sets has %d skills: there is nothing to choose from", len(s.Sets))
+	check(len(s.Sets) <= contract.MaxExperts+1, "sets has %d skills, at most %d are possible", len(s.Sets), contract.MaxExperts+1)
+	_, err := backend.ParseDType(s.DType)
+	check(err == nil, "dtype %q is unknown: use one of %s, %s, %s", s.DType, contract.DTypeF32, contract.DTypeBF16, contract.DTypeInt8)
+	return errors.Join(errs...)
+}
+
+// Run fits the probe that spec describes to the base's states behind the training prompts
+// of its skills, and evaluates it on those that are held out. It takes seconds to minutes,
+// and begins anew where it was interrupted.
+func Run(ctx context.Context, spec contract.ProbeSpec, o Options) (contract.Termination, error) {
+	if err := Validate(spec); err != nil {
+		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
+	}
+	begun := time.Now()
+	o.Progress.Phase("Fetching", 0, 0)
+	labels := make([]string, len(spec.Sets))
+	for i, s := range spec.Sets {
+		labels[i] = s.Skill
+	}
+	var sets [2]*dataset.Set
+	for i, part := range []string{contract.PartTrain, contract.PartValidation} {
+		var err error
+		sets[i], err = dataset.Load(ctx, contract.DatasetSpec{Format: contract.FormatSkills, Skills: &contract.SkillsSpec{
+			Pass1: question(labels), Sets: spec.Sets, Part: part,
+		}}, nil)
+		if err != nil {
+			return contract.Termination{}, err
+		}
+	}
+	o.Progress.Device(o.Backend.Name())
+	base, tok, err := train.LoadBase(ctx, o.Backend, train.Artifacts{DataDir: spec.DataDir, BaseDigest: spec.BaseDigest, DType: spec.DType})
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	var prompts [2][]prompt
+	for i, set := range sets {
+		if prompts[i], err = encode(set, tok, labels, base.Config().MaxPositions-1); err != nil {
+			return contract.Termination{}, err
+		}
+	}
+	prompts[0] = limited(prompts[0], len(labels))
+	examples, err := read(ctx, base, prompts[0], prompts[1], o.Progress)
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	o.Progress.Phase("Fitting", 0, 0)
+	p, err := Fit(ctx, labels, examples[0])
+	if err != nil {
+		if ctx.Err() != nil {
+			return contract.Termination{}, err
+		}
+		return contract.Termination{}, failure.Permanent(contract.ReasonInvalidDataset, err)
+	}
+	p.Manifest.BaseDigest = spec.BaseDigest
+	if p.Manifest.Evaluation, err = p.Evaluate(examples[1]); err != nil {
+		return contract.Termination{}, err
+	}
+	m, err := Write(spec.DataDir, p)
+	if err != nil {
+		return contract.Termination{}, err
+	}
+	o.Log.Info("Probe was fitted", "digest", m.Digest, "prompts", m.Examples, "heldOut", m.Evaluation.Prompts, "accuracy", m.Evaluation.Accuracy)
+	return contract.Termination{Probe: &contract.ProbeResult{
+		Digest: m.Digest, SizeBytes: m.SizeBytes, BaseDigest: m.BaseDigest, Labels: m.Labels, Examples: m.Examples,
+		Least: m.Least, Evaluation: m.Evaluation, Seconds: time.Since(begun).Seconds(),
+	}}, nil
+}
+
+// question lists the skills, as data sets of them want it; nobody is asked it.
+func question(labels []string) contract.Pass1 {
+	var q contract.Pass1
+	for _, label := range labels {
+		if label != contract.OthersLabel {
+			q.Skills = append(q.Skills, contract.SkillLine{Skill: label})
+		}
+	}
+	return q
+}
+
+// prompt is what the base is to read, and the place of its label.
+type prompt struct {
+	tokens []int32
+	label  int
+}
+
+// encode returns the prompts of a set, each once, as they are served: those of more than so
+// many tokens are left out.
+func encode(set *dataset.Set, tok *tokenizer.Tokenizer, labels []string, most int) ([]prompt, error) {
+	places := map[string]int{}
+	for i, label := range labels {
+		places[label] = i
+	}
+	var list []prompt
+	seen := map[string]bool{}
+	for _, r := range set.Records {
+		text := r.Messages[len(r.Messages)-1].Content
+		if seen[text] {
+			continue
+		}
+		seen[text] = true
+		label, ok := places[r.Target()]
+		if !ok {
+			return nil, fmt.Errorf("%q is none of the skills %q", r.Target(), labels)
+		}
+		ids, err := train.EncodePrompt(tok, r.Messages)
+		if err != nil {
+			return nil, failure.Permanent(contract.ReasonInvalidDataset, fmt.Errorf("encoding a prompt of skill %s: %w", labels[label], err))
+		}
+		if len(ids) > 0 && len(ids) <= most {
+			list = append(list, prompt{tokens: ids, label: label})
+		}
+	}
+	return list, nil
+}
+
+// limited keeps of each label the first of its prompts, so that there are MostExamples at
+// most.
+func limited(prompts []prompt, labels int) []prompt {
+	of := make([]int, labels)
+	var kept []prompt
+	for _, p := range prompts {
+		if of[p.label]++; of[p.label] <= MostExamples/labels {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// read lets the base read all prompts, side by side.
+func read(ctx context.Context, base *model.Model, train, held []prompt, progress *jobs.Progress) ([2][]Example, error) {
+	var examples [2][]Example
+	longest := 1
+	for _, list := range [][]prompt{train, held} {
+		for _, p := range list {
+			longest = max(longest, len(p.tokens)+1)
+		}
+	}
+	e, err := engine.New(ctx, engine.Options{
+		Base: base, ContextLength: longest, MaxWaiting: len(train) + len(held), StepTokens: stepTokens,
+	})
+	if err != nil {
+		return examples, err
+	}
+	defer e.Close()
+	total := int64(len(train) + len(held))
+	progress.Phase("Reading", 0, total)
+	var done atomic.Int64
+	all, ctx := errgroup.WithContext(ctx)
+	for i, list := range [][]prompt{train, held} {
+		examples[i] = make([]Example, len(list))
+		for j, p := range list {
+			all.Go(func() error {
+				state, err := e.Read(ctx, engine.ReadRequest{Prompt: p.tokens})
+				if err != nil {
+					return fmt.Errorf("reading a prompt: %w", err)
+				}
+				examples[i][j] = Example{State: state, Label: p.label}
+				progress.Phase("Reading", done.Add(1), total)
+				return nil
+			})
+		}
+	}
+	return examples, all.Wait()
+}
+
+// stepTokens bounds a step of reading: nobody waits for an answer beside it.
+const stepTokens = 4096
