@@ -131,51 +131,52 @@ func (s *schemas) leaf() object {
 
 // write lets a random model write an answer of at most so many tokens. It reports whether
 // the answer has ended.
-func write(t *testing.T, g *constrain.Grammar, spell func(int32) string, vocabulary int, rng *rand.Rand, most int) (text string, ended bool) {
+func write(t *testing.T, g *constrain.Grammar, v *constrain.Vocabulary, decode func([]int32) string, rng *rand.Rand, most int) (text string, ended bool) {
 	t.Helper()
-	stop := int32(vocabulary - 1)
+	stop := int32(v.Size() - 1)
+	closing := []int32{v.Byte('"'), v.Byte('}'), v.Byte(']')}
 	m := g.NewMatcher([]int32{stop})
 	var chooser sample.Chooser
-	logits := make([]float32, vocabulary)
+	logits := make([]float32, v.Size())
 	draw := sample.Draw{Temperature: 1}
 	if rng.IntN(2) == 0 {
 		draw.TopP = 0.9
 	}
-	var b strings.Builder
+	var tokens []int32
 	for range most {
 		allowed, err := m.Allowed()
 		if err != nil {
-			t.Fatalf("behind %q: %v", b.String(), err)
+			t.Fatalf("behind %q: %v", decode(tokens), err)
 		}
 		if got := allowed.Allows(stop); got != m.MayEnd() {
-			t.Fatalf("behind %q the stop token is allowed: %v, but the text may end: %v", b.String(), got, m.MayEnd())
+			t.Fatalf("behind %q the stop token is allowed: %v, but the text may end: %v", decode(tokens), got, m.MayEnd())
 		}
 		for i := range logits {
 			logits[i] = float32(2 * rng.NormFloat64())
 		}
-		for _, c := range []string{`"`, `}`, `]`} { // Random texts are long else.
-			logits[c[0]] += 5
+		for _, id := range closing { // Random texts are long else.
+			logits[id] += 5
 		}
 		draw.Uniform = rng.Float64()
 		token, err := chooser.ChooseAmong(logits, &draw, allowed.Bits)
 		if err != nil || !allowed.Allows(token) {
-			t.Fatalf("behind %q: token %d, %v", b.String(), token, err)
+			t.Fatalf("behind %q: token %d, %v", decode(tokens), token, err)
 		}
 		if err := m.Accept(token); err != nil {
-			t.Fatalf("behind %q: %v", b.String(), err)
+			t.Fatalf("behind %q: %v", decode(tokens), err)
 		}
 		if token != stop {
-			b.WriteString(spell(token))
+			tokens = append(tokens, token)
 		}
 		if m.Ended() {
-			return b.String(), true
+			return decode(tokens), true
 		}
 	}
-	return b.String(), false
+	return decode(tokens), false
 }
 
 // testRandomAnswers has a random model answer by random schemas: what ends validates.
-func testRandomAnswers(t *testing.T, v *constrain.Vocabulary, spell func(int32) string, count int) {
+func testRandomAnswers(t *testing.T, v *constrain.Vocabulary, decode func([]int32) string, count int) {
 	t.Helper()
 	compiler := constrain.NewCompiler(v, constrain.Options{})
 	ends, cut, impossible := 0, 0, 0
@@ -195,7 +196,7 @@ func testRandomAnswers(t *testing.T, v *constrain.Vocabulary, spell func(int32) 
 		}
 		validate := validator(t, string(schema))
 		for range 2 {
-			text, ended := write(t, g, spell, v.Size(), rng, 400)
+			text, ended := write(t, g, v, decode, rng, 400)
 			if !ended {
 				cut++
 				continue
@@ -218,7 +219,13 @@ func testRandomAnswers(t *testing.T, v *constrain.Vocabulary, spell func(int32) 
 func TestRandomAnswersValidate(t *testing.T) {
 	texts := append(byteTokens(), "") // The last one is the stop token.
 	v := constrain.NewVocabulary(len(texts), func(id int32) []byte { return []byte(texts[id]) })
-	testRandomAnswers(t, v, func(id int32) string { return texts[id] }, 1000)
+	testRandomAnswers(t, v, func(tokens []int32) string {
+		var b strings.Builder
+		for _, id := range tokens {
+			b.WriteString(texts[id])
+		}
+		return b.String()
+	}, 1000)
 }
 
 func TestRandomAnswersValidateWithPublishedVocabularies(t *testing.T) {
@@ -226,21 +233,31 @@ func TestRandomAnswersValidateWithPublishedVocabularies(t *testing.T) {
 	if root == "" {
 		t.Skip("T2_SHARED_DATA is not set: the vocabularies of published models are not part of the repository")
 	}
-	for _, name := range []string{"smollm2", "mistral-v3"} {
-		t.Run(name, func(t *testing.T) {
-			tok, err := tokenizer.Load(filepath.Join(root, "tokenizers", name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			spell := func(id int32) string {
-				if tok.IsSpecial(id) {
-					return ""
-				}
-				return string(tok.TokenBytes(id))
-			}
+	byteLevel, err := tokenizer.Load(filepath.Join(root, "tokenizers", "smollm2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(root, "tokenizers", "mistral-v3", "mistral_instruct_tokenizer_240323.model.v3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sentencePiece, err := tokenizer.ParseSentencePiece(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		tok  *tokenizer.Tokenizer
+	}{{"of bytes", byteLevel}, {"of SentencePiece", sentencePiece}} {
+		t.Run(c.name, func(t *testing.T) {
 			// One more: the stop token of the random model.
-			v := constrain.NewVocabulary(tok.VocabSize()+1, func(id int32) []byte { return []byte(spell(id)) })
-			testRandomAnswers(t, v, spell, 20)
+			v := constrain.NewVocabulary(c.tok.VocabSize()+1, func(id int32) []byte {
+				if c.tok.IsSpecial(id) {
+					return nil
+				}
+				return c.tok.TokenBytes(id)
+			})
+			testRandomAnswers(t, v, func(tokens []int32) string { return c.tok.Decode(tokens, true) }, 20)
 		})
 	}
 }
