@@ -25,6 +25,8 @@ func FuzzBodies(f *testing.F) {
 		`{"model":"demo:base","messages":[{"role":"assistant","content":null,"name":"<|end|>"}],"continue_final_message":true,"max_tokens":2}`,
 		`{"model":"demo","messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"a":[{"b":1e400}],"c":"<|end|>"},"max_tokens":1}`,
 		`{"model":"demo:base","prompt":[[256,257]],"min_p":0.5,"repetition_penalty":1.5,"ignore_eos":true,"logprobs":20,"max_tokens":3}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"array","items":{"$ref":"#"}}}},"max_tokens":3}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"},"n":2,"max_tokens":3}`,
 		`[[[[[[[[`, `{"model":{}}`, `{"messages":{"0":1}}`, "\xff\xfe", `{"seed":-9223372036854775808,"model":"demo","prompt":"x"}`, ``,
 	} {
 		f.Add(seed)

@@ -139,7 +139,7 @@ test("honours what other servers' clients add, and refuses the rest by name", as
   assert.equal((await client.chat.completions.create({ ...chat, ...nothing, temperature: 0 })).choices[0].message.content, greedy);
   for (const [name, value] of Object.entries({
     tools: [{ type: "function", function: { name: "f" } }],
-    response_format: { type: "json_object" },
+    guided_json: { type: "object" },
     reasoning_effort: "low",
     temperatur: 0.5,
   })) {
@@ -209,4 +209,36 @@ test("gives up a stream that it no longer wants", async () => {
   }
   assert.ok(stream.controller.signal.aborted);
   assert.ok(await client.chat.completions.create(chat));
+});
+
+test("gets answers of a structure, whole and streamed", async () => {
+  const structured = {
+    ...chat,
+    max_completion_tokens: 100,
+    response_format: {
+      type: "json_schema",
+      json_schema: {
+        name: "answer",
+        strict: true,
+        schema: {
+          type: "object",
+          properties: {
+            sum: { type: "integer", minimum: 0, maximum: 99 },
+            sure: { type: "boolean" },
+            unit: { enum: ["apples", "pears"] },
+          },
+          required: ["sum", "sure", "unit"],
+          additionalProperties: false,
+        },
+      },
+    },
+  };
+  const whole = await client.chat.completions.create(structured);
+  const [choice] = whole.choices;
+  assert.equal(choice.finish_reason, "stop");
+  const answer = JSON.parse(choice.message.content);
+  assert.deepEqual(Object.keys(answer), ["sum", "sure", "unit"]);
+  assert.ok(Number.isInteger(answer.sum) && answer.sum >= 0 && answer.sum <= 99);
+  const final = await client.chat.completions.stream(structured).finalChatCompletion();
+  assert.equal(final.choices[0].message.content, choice.message.content);
 });
