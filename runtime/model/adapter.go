@@ -52,13 +52,6 @@ type Parameters struct {
 	In, Out []float32
 }
 
-// lowRank are the pairs of a projection, behind each other.
-type lowRank struct {
-	a, b   backend.Weight // [R, In] and [Out, R], R the sum of all ranks.
-	ranks  []int
-	scales *bank // Rows [R]; the first is the model's own.
-}
-
 // WithLowRank returns a model whose named projections have these pairs beside their
 // matrix, and which shares everything else with m. Pairs are kept as float32 where
 // projections are, else as bfloat16.
@@ -81,55 +74,6 @@ func (m *Model) lowRankType() backend.DType {
 		return backend.F32
 	}
 	return backend.BF16
-}
-
-func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []LowRank) (*lowRank, error) {
-	if len(pairs) == 0 {
-		return nil, nil //nolint:nilnil // There is none.
-	}
-	low := &lowRank{}
-	total := 0
-	var a, own []float32
-	for i, p := range pairs {
-		if !p.fits(info) {
-			return nil, fmt.Errorf("low-rank pair %d of shapes %v and %v is none of a matrix [%d %d]", i, shapeOf(p.A), shapeOf(p.B), info.Out, info.In)
-		}
-		r := p.A.Shape[0]
-		low.ranks = append(low.ranks, r)
-		total += r
-		a = append(a, p.A.Data...)
-		own = append(own, slices.Repeat([]float32{p.Scale}, r)...)
-	}
-	b, at := make([]float32, info.Out*total), 0
-	for i, p := range pairs {
-		r := low.ranks[i]
-		for row := range info.Out {
-			copy(b[row*total+at:], p.B.Data[row*r:][:r])
-		}
-		at += r
-	}
-	var err error
-	if low.a, err = be.NewWeight(as, total, info.In, a); err != nil {
-		return nil, err
-	}
-	if low.b, err = be.NewWeight(as, info.Out, total, b); err != nil {
-		return nil, err
-	}
-	low.scales, err = newBank(be, own)
-	return low, err
-}
-
-// spread gives each row of A the scale of its pair; nil is zeros.
-func (l *lowRank) spread(scales []float32) []float32 {
-	out := make([]float32, 0, l.a.Out())
-	for i, r := range l.ranks {
-		s := float32(0)
-		if scales != nil {
-			s = scales[i]
-		}
-		out = append(out, slices.Repeat([]float32{s}, r)...)
-	}
-	return out
 }
 
 // WithGains returns a model whose named projections have gains of their inputs and of
@@ -195,20 +139,7 @@ func (l *linear) setParameters(be backend.Backend, p Parameters) error {
 	if l.low == nil {
 		return fmt.Errorf("it has no low-rank pair")
 	}
-	for _, each := range []struct {
-		values []float32
-		w      *backend.Weight
-	}{{p.A, &l.low.a}, {p.B, &l.low.b}} {
-		if each.values == nil {
-			continue
-		}
-		w, err := be.NewWeight((*each.w).Type(), (*each.w).Out(), (*each.w).In(), each.values)
-		if err != nil {
-			return err
-		}
-		*each.w = w
-	}
-	return nil
+	return l.low.replace(be, p.A, p.B)
 }
 
 // bankRow are numbers for a row of a bank.

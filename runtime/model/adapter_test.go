@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -176,7 +177,19 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 // beside the base, and wants what each gets alone, and nearly what its folded matrices
 // give.
 func TestMixedKindsEqualEachAlone(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	be := newBackend(t, 2)
+	// Runs of rows that are long enough have products of their own with their pairs.
+	for _, read := range []int{3, 33} {
+		for _, kind := range []backend.DType{backend.F32, backend.BF16} {
+			t.Run(fmt.Sprintf("%d tokens/%s", read, kind), func(t *testing.T) {
+				mixedKindsEqualEachAlone(t, newModel(t, be, tiny(), model.WeightsAs(kind)), read, map[backend.DType]float64{backend.F32: 1e-4, backend.BF16: 5e-2}[kind])
+			})
+		}
+	}
+}
+
+func mixedKindsEqualEachAlone(t *testing.T, base *model.Model, read int, tolerance float64) {
+	t.Helper()
 	m, factors, pairs := adaptable(t, base, 0)
 	r := rand.New(rand.NewPCG(5, 6))
 	kindsOf := []string{"", "SVF", "first pair", "second pair", "gains", "all"}
@@ -231,31 +244,32 @@ func TestMixedKindsEqualEachAlone(t *testing.T) {
 		}
 		scales, folds = append(scales, s), append(folds, fold)
 	}
-	tokens := func(i int) []int32 { return randomTokens(12, tiny().Vocab, uint64(i)) }
+	tokens := func(i int) []int32 { return randomTokens(read+9, tiny().Vocab, uint64(i)) }
 	c := newCache(t, m, len(scales))
 	var segments []model.Segment
-	for i, s := range scales {
-		segments = append(segments, model.Segment{Seq: i, Tokens: tokens(i)[:3+i], AllLogits: true, Scales: s})
+	for i, s := range slices.Backward(scales) { // Pairs are not in the order of their rows of banks.
+		segments = append(segments, model.Segment{Seq: i, Tokens: tokens(i)[:read+i], AllLogits: true, Scales: s})
 	}
 	first := step(t, m, c, segments...)
-	for i := range segments {
-		segments[i].Tokens = tokens(i)[3+i : 4+i]
+	for i, s := range segments {
+		segments[i].Tokens = tokens(s.Seq)[read+s.Seq : read+1+s.Seq]
 	}
 	second, row := step(t, m, c, segments...), 0
 	var seen []string
-	for i, s := range scales {
-		mixed := slices.Concat(first.Data[row*tiny().Vocab:(row+3+i)*tiny().Vocab], second.Row(i))
-		row += 3 + i
-		alone := model.Segment{Tokens: tokens(i)[:4+i], AllLogits: true, Scales: s}
+	for i, segment := range segments {
+		n, kind, s := read+segment.Seq, kindsOf[segment.Seq], segment.Scales
+		mixed := slices.Concat(first.Data[row*tiny().Vocab:(row+n)*tiny().Vocab], second.Row(i))
+		row += n
+		alone := model.Segment{Tokens: tokens(segment.Seq)[:n+1], AllLogits: true, Scales: s}
 		if !slices.Equal(step(t, m, newCache(t, m, 1), alone).Data, mixed) {
-			t.Errorf("%q: its rows in a mixed batch differ from those it gets alone", kindsOf[i])
+			t.Errorf("%q: its rows in a mixed batch differ from those it gets alone", kind)
 		}
-		folded, err := base.Folded(t.Context(), folds[i])
+		folded, err := base.Folded(t.Context(), folds[segment.Seq])
 		if err != nil {
 			t.Fatal(err)
 		}
 		alone.Scales = nil
-		wantNear(t, kindsOf[i]+" against folded matrices", mixed, wide(step(t, folded, newCache(t, base, 1), alone).Data), 1e-4)
+		wantNear(t, kind+" against folded matrices", mixed, wide(step(t, folded, newCache(t, base, 1), alone).Data), tolerance)
 		seen = append(seen, fmt.Sprint(step(t, m, newCache(t, m, 1), model.Segment{Tokens: tokens(0)[:5], Scales: s}).Data))
 	}
 	slices.Sort(seen)

@@ -33,6 +33,18 @@ func (b *bank) of(index backend.Index) *backend.Scales {
 	return &backend.Scales{Bank: b.rows, Index: index}
 }
 
+// part returns some columns of one row, for rows that all have these scales.
+func (b *bank) part(p *pass, row, at, n int) *backend.Scales {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &backend.Scales{}
+	p.do(func() (err error) {
+		s.Bank, err = p.Rows(b.rows, 1, row*b.columns+at, row*b.columns+at+n)
+		return err
+	})
+	return s
+}
+
 // rowBytes is the device memory of a row.
 func (b *bank) rowBytes() int64 { return backend.F32.Bytes(1, b.columns) }
 

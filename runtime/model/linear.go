@@ -34,19 +34,19 @@ func (l *linear) rank() int { return l.u.In() }
 
 // seen is the projection as the backend sees it, with each row's own scale where
 // rows have such.
-func (l *linear) seen(index backend.Index) backend.Linear {
+func (l *linear) seen(p *pass, s rowsScaling) backend.Linear {
 	seen := backend.Linear{W: l.dense}
 	if l.factored() {
-		seen = backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(index)}
+		seen = backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(s.index)}
 	}
 	if l.in != nil {
-		seen.In = l.in.of(index)
+		seen.In = l.in.of(s.index)
 	}
 	if l.out != nil {
-		seen.Out = l.out.of(index)
+		seen.Out = l.out.of(s.index)
 	}
 	if l.low != nil {
-		seen.Low = &backend.LowRank{A: l.low.a, B: l.low.b, Scales: l.low.scales.of(index)}
+		seen.Low = l.low.seen(p, s, l.info.Name)
 	}
 	return seen
 }
@@ -73,8 +73,8 @@ func newFactored(m *Model, as backend.DType, info LinearInfo, f Factors) (*linea
 }
 
 // projection is y [n, Out] = W·x, or with add that added to y.
-func (p *pass) projection(l *linear, y backend.Buffer, index backend.Index, bias backend.Buffer, add bool) backend.Projection {
-	return backend.Projection{Linear: l.seen(index), Y: y, Bias: bias, Add: add}
+func (p *pass) projection(l *linear, y backend.Buffer, s rowsScaling, bias backend.Buffer, add bool) backend.Projection {
+	return backend.Projection{Linear: l.seen(p, s), Y: y, Bias: bias, Add: add}
 }
 
 // keep computes projections of x that do not need each other and returns what their
@@ -305,6 +305,9 @@ func (l *linear) parts() map[any]int64 {
 	weights := []backend.Weight{l.dense, l.u, l.vt}
 	if l.low != nil {
 		weights = append(weights, l.low.a, l.low.b)
+		for _, each := range l.low.each {
+			weights = append(weights, each.a, each.b)
+		}
 	}
 	for _, w := range weights {
 		if w != nil {
