@@ -54,8 +54,9 @@ type Projection struct {
 	// devices this is where their parts are added up.
 	Y   Buffer
 	Add bool
-	// Bias [Out] is added to each row; it may be nil.
-	Bias Buffer
+	// Bias [Out] is what is added to each row, which In and Out do not multiply; it may be
+	// nil.
+	Bias *Scales
 }
 
 // Kept is what the gradient of a projection's parameters needs; what it has not is nil.
@@ -187,7 +188,7 @@ func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Kept, error) 
 	}
 	for _, l := range all {
 		if l.Bias != nil {
-			if err := p.AddToRows(l.Y, l.Bias, n); err != nil {
+			if err := p.AddToRows(l.Y, *l.Bias, n); err != nil {
 				return nil, err
 			}
 		}

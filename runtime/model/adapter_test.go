@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -39,12 +41,13 @@ var kinds = map[string]struct{ factored, low, in, out bool }{
 	"gate_proj": {in: true}, "up_proj": {factored: true, out: true}, "down_proj": {in: true, low: true, out: true},
 }
 
-// adaptable makes a model with everything that may be beside a matrix, and two low-rank
-// pairs where there are any.
+// adaptable makes a model of two layers with everything that may be beside a matrix, and
+// two low-rank pairs where there are any.
 func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, map[string]model.Factors, map[string][]model.LowRank) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(7, 7))
 	pairs := map[string][]model.LowRank{}
+	ranks := []int{3, 4} // Of layers; even ones may be multiplied one by one.
 	var in, out, factored []string
 	for _, info := range base.Linears() {
 		k := kinds[info.Module]
@@ -52,7 +55,7 @@ func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, ma
 			factored = append(factored, info.Module)
 		}
 		if k.low {
-			pairs[info.Name] = []model.LowRank{randomPair(r, info, 2, scale), randomPair(r, info, 3, -scale)}
+			pairs[info.Name] = []model.LowRank{randomPair(r, info, 2, scale), randomPair(r, info, ranks[info.Layer], -scale)}
 		}
 		if k.in {
 			in = append(in, info.Name)
@@ -78,7 +81,13 @@ func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, ma
 // TestGradientsOfEveryParameterEqualFiniteDifferences moves all parameters of all kinds
 // together along a random direction, and each kind alone.
 func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	for name, s := range map[string]shape{"without biases": tiny(), "with biases": biased()} {
+		t.Run(name, func(t *testing.T) { gradientsEqualFiniteDifferences(t, newModel(t, newBackend(t, 2), s)) })
+	}
+}
+
+func gradientsEqualFiniteDifferences(t *testing.T, base *model.Model) {
+	t.Helper()
 	m, factors, pairs := adaptable(t, base, 0.7)
 	sequences := []model.Sequence{
 		{Tokens: randomTokens(9, tiny().Vocab, 1), From: 2}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
@@ -114,12 +123,15 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 		}
 		if k.out {
 			p.Out = randomGains(r, info.Out)
+			if info.Bias {
+				p.Bias = randomGains(r, info.Out)
+			}
 		}
 		at[info.Name] = p
-		directions[info.Name] = model.Parameters{S: like(p.S), A: like(p.A), B: like(p.B), In: like(p.In), Out: like(p.Out)}
+		directions[info.Name] = model.Parameters{S: like(p.S), A: like(p.A), B: like(p.B), In: like(p.In), Out: like(p.Out), Bias: like(p.Bias)}
 	}
 	members := func(p *model.Parameters) map[string]*[]float32 {
-		return map[string]*[]float32{"S": &p.S, "A": &p.A, "B": &p.B, "In": &p.In, "Out": &p.Out}
+		return map[string]*[]float32{"S": &p.S, "A": &p.A, "B": &p.B, "In": &p.In, "Out": &p.Out, "Bias": &p.Bias}
 	}
 	lossAt := func(kind string, h float32) float64 {
 		for name, p := range at {
@@ -149,7 +161,11 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 	logits, tape := forward(t, m, sequences)
 	_, gradient := policyGradient(logits, sequences, rewards)
 	got := backward(t, m, tape, gradient)
-	for _, kind := range []string{"all", "S", "A", "B", "In", "Out"} {
+	moved := []string{"all", "S", "A", "B", "In", "Out"}
+	if base.Config().AttentionBias {
+		moved = append(moved, "Bias")
+	}
+	for _, kind := range moved {
 		const h = 1e-3
 		numeric := (lossAt(kind, h) - lossAt(kind, -h)) / (2 * h)
 		var analytic float64
@@ -177,12 +193,17 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 // beside the base, and wants what each gets alone, and nearly what its folded matrices
 // give.
 func TestMixedKindsEqualEachAlone(t *testing.T) {
-	be := newBackend(t, 2)
-	// Runs of rows that are long enough have products of their own with their pairs.
-	for _, read := range []int{3, 33} {
-		for _, kind := range []backend.DType{backend.F32, backend.BF16} {
-			t.Run(fmt.Sprintf("%d tokens/%s", read, kind), func(t *testing.T) {
-				mixedKindsEqualEachAlone(t, newModel(t, be, tiny(), model.WeightsAs(kind)), read, map[backend.DType]float64{backend.F32: 1e-4, backend.BF16: 5e-2}[kind])
+	// Runs of rows that are long enough may have products of their own with their pairs.
+	for _, path := range registrytest.Paths() {
+		for _, c := range []struct {
+			read int
+			kind backend.DType
+		}{{3, backend.F32}, {3, backend.BF16}, {33, backend.F32}, {33, backend.BF16}} {
+			read, kind := c.read, c.kind
+			t.Run(fmt.Sprintf("%s/%d tokens/%s", path, read, kind), func(t *testing.T) {
+				t.Setenv(cpu.EnvPath, path)
+				be := newBackend(t, 2)
+				mixedKindsEqualEachAlone(t, newModel(t, be, map[int]shape{3: tiny(), 33: biased()}[read], model.WeightsAs(kind)), read, map[backend.DType]float64{backend.F32: 1e-4, backend.BF16: 5e-2}[kind])
 			})
 		}
 	}
@@ -229,9 +250,9 @@ func mixedKindsEqualEachAlone(t *testing.T, base *model.Model, read int, toleran
 					b.In = randomGains(r, info.In)
 				}
 				if k.out {
-					b.Out = randomGains(r, info.Out)
+					b.Out, b.Bias = randomGains(r, info.Out), randomGains(r, info.Out)
 				}
-				f.In, f.Out = b.In, b.Out
+				f.In, f.Out, f.Bias = b.In, b.Out, b.Bias
 			}
 			all[info.Name], fold[info.Name] = b, f
 		}
@@ -280,7 +301,7 @@ func mixedKindsEqualEachAlone(t *testing.T, base *model.Model, read int, toleran
 
 // TestMergedTakesEveryKind merges a model with its own parameters.
 func TestMergedTakesEveryKind(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), biased())
 	m, _, _ := adaptable(t, base, 0.5)
 	r := rand.New(rand.NewPCG(1, 2))
 	change := func() {
@@ -291,6 +312,9 @@ func TestMergedTakesEveryKind(t *testing.T) {
 			}
 			if kinds[info.Module].out {
 				p.Out = randomGains(r, info.Out)
+				if info.Bias {
+					p.Bias = randomGains(r, info.Out)
+				}
 			}
 			if err := m.SetParameters(info.Name, p); err != nil {
 				t.Fatal(err)

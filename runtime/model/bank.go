@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -66,6 +67,34 @@ func (b *bank) host(be backend.Backend) ([]float32, error) {
 	}
 	out := make([]float32, b.columns)
 	return out, be.Download(out, own)
+}
+
+// clone returns a bank whose first row is a copy of this one's.
+func (b *bank) clone(be backend.Backend) (*bank, error) {
+	own, err := b.host(be)
+	if err != nil {
+		return nil, err
+	}
+	return newBank(be, own)
+}
+
+// scaled returns a bank whose first row is this one's, multiplied by these gains; b itself
+// where there is none, or no gains are.
+func (b *bank) scaled(be backend.Backend, gains []float32) (*bank, error) {
+	if b == nil || gains == nil {
+		return b, nil
+	}
+	own, err := b.host(be)
+	if err != nil {
+		return nil, err
+	}
+	if len(gains) != len(own) {
+		return nil, fmt.Errorf("%d gains of %d elements", len(gains), len(own))
+	}
+	for i := range own {
+		own[i] *= gains[i]
+	}
+	return newBank(be, own)
 }
 
 // set replaces a row by these values, by the own one times them, or by the own one if

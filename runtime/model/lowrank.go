@@ -14,7 +14,7 @@ type lowRank struct {
 	scales *bank // Rows [R]; the first is the model's own.
 	own    bool  // The model's own scales are not all zero.
 	// each has the pairs one by one, for long runs of rows that have few of them; nil
-	// where there is one.
+	// where there is one, or where one has an odd rank (backend.Capabilities.OrderedSums).
 	each []pair
 }
 
@@ -65,7 +65,7 @@ func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []L
 
 // part makes the single pairs of several.
 func (l *lowRank) part(be backend.Backend) error {
-	if len(l.ranks) == 1 {
+	if len(l.ranks) == 1 || slices.ContainsFunc(l.ranks, func(r int) bool { return r%2 != 0 }) {
 		return nil
 	}
 	a, err := be.WeightData(l.a)
@@ -135,18 +135,19 @@ func (l *lowRank) seen(p *pass, s rowsScaling, name string) []backend.LowRank {
 	var all []backend.LowRank
 	for _, rows := range s.low {
 		low := backend.LowRank{A: l.a, B: l.b, From: rows.from, To: rows.to}
-		if rows.scales == nil {
+		switch {
+		case rows.scales == nil:
 			low.Scales = l.scales.of(rows.index)
 			all = append(all, low)
-			continue
-		}
-		for _, i := range rows.scales.pairs[name] {
-			at, rank := 0, low.A.Out()
-			if l.each != nil {
-				low.A, low.B, at, rank = l.each[i].a, l.each[i].b, l.each[i].at, l.ranks[i]
-			}
-			low.Scales = l.scales.part(p, rows.scales.row, at, rank)
+		case l.each == nil && rows.scales.pairs[name] != nil:
+			low.Scales = l.scales.part(p, rows.scales.row, 0, low.A.Out())
 			all = append(all, low)
+		case l.each != nil:
+			for _, i := range rows.scales.pairs[name] {
+				low.A, low.B = l.each[i].a, l.each[i].b
+				low.Scales = l.scales.part(p, rows.scales.row, l.each[i].at, l.ranks[i])
+				all = append(all, low)
+			}
 		}
 	}
 	return all

@@ -95,10 +95,10 @@ type lowRows struct {
 // so many products take to begin.
 const longRun = 32
 
-// spans lists the rows that are multiplied with low-rank pairs. Short runs are taken
-// together, with what is between them, and with the pairs of all: of those list has the
-// index.
-func (r *rowScales) spans() (rows []lowRows, list []int32) {
+// spans lists the rows that are multiplied with low-rank pairs. Long runs may be divided,
+// each for its own pairs; short ones are taken together, with what is between them, and
+// with the pairs of all: of those list has the index.
+func (r *rowScales) spans(divided bool) (rows []lowRows, list []int32) {
 	if len(r.low) == 0 {
 		return nil, nil
 	}
@@ -107,7 +107,7 @@ func (r *rowScales) spans() (rows []lowRows, list []int32) {
 		n += run.to - run.from
 		rows = append(rows, lowRows{from: run.from, to: run.to, scales: run.scales})
 	}
-	if n >= longRun*len(r.low) {
+	if divided && n >= longRun*len(r.low) {
 		return rows, nil
 	}
 	return []lowRows{{from: from, to: to}}, r.index[from:to]

@@ -113,10 +113,11 @@ func (b *batch) allWanted() bool {
 	return len(b.wanted) == len(b.positions) && slices.IsSorted(b.wanted)
 }
 
-// narrow lets low-rank pairs be computed for the rows alone that have some.
-func (b *batch) narrow() {
+// narrow lets low-rank pairs be computed for the rows alone that have some; single pairs
+// where that changes no bit.
+func (b *batch) narrow(be backend.Backend) {
 	b.some = true
-	b.low, b.lowIndex = b.scales.spans()
+	b.low, b.lowIndex = b.scales.spans(be.Capabilities().OrderedSums)
 }
 
 // selected returns the elements with these indices.
@@ -242,7 +243,7 @@ func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take func
 		p.err = err
 		return
 	}
-	b.narrow()
+	b.narrow(m.be)
 	d, err := b.upload(c.tables)
 	if err != nil {
 		p.err = err
@@ -461,17 +462,13 @@ func (l *layer) attend(p *pass, m *Model, x backend.Buffer, norm *backend.Norm, 
 
 // input is a projection that begins a half of the layer.
 func (l *layer) input(p *pass, projection int, y backend.Buffer, scales rowsScaling) backend.Projection {
-	var bias backend.Buffer
-	if projection <= vProj {
-		bias = l.biases[projection]
-	}
-	return p.projection(l.linears[projection], y, scales, bias, false)
+	return p.projection(l.linears[projection], y, scales, false)
 }
 
 // output is a projection that ends a half of the layer: it is added to the residual
 // stream.
 func (l *layer) output(p *pass, projection int, x backend.Buffer, scales rowsScaling) backend.Projection {
-	return p.projection(l.linears[projection], x, scales, nil, true)
+	return p.projection(l.linears[projection], x, scales, true)
 }
 
 // normHeads normalises each head of queries or keys y [n, heads·D], where the family
