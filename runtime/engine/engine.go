@@ -64,9 +64,10 @@
 // What a prompt has in common with that of a running request of the same mixture is
 // read once: the choices of one request, or conversations under one system prompt,
 // share its blocks. A request waits for one before it that is reading at least half
-// of its prompt. The last prompts of pass 1 stay beyond their end in the prefix cache,
-// in blocks that are free otherwise, for the next ones of pass 1. They are evicted, the
-// least recently used first, when a request needs a block that is reserved for it.
+// of its prompt (Options.Patient: a quarter more than is there). The last prompts of
+// pass 1 stay beyond their end in the prefix cache, in blocks that are free otherwise,
+// for the next ones of pass 1. They are evicted, the least recently used first, when a
+// request needs a block that is reserved for it.
 //
 // # On a device
 //
@@ -172,6 +173,9 @@ type Options struct {
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
 	StepTokens int
+	// Patient says that all requests are of one who waits for the last of them: a prompt
+	// waits for less that others before it are reading, a quarter of it, too.
+	Patient bool
 }
 
 // Defaults of Options.

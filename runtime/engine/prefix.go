@@ -21,9 +21,8 @@ func (l *loop) shared(j, other *job) (common, there int) {
 
 // matchPrefix begins a prompt with what it has in common with one that is in the
 // cache: of a running job, as all choices of a request have, or, for pass 1, one of
-// the prefix cache. It says that the job should wait if at least half of its prompt is
-// about to come there by a job before it. That costs no time: the one before is read
-// first.
+// the prefix cache. It says that the job should wait if enough of its prompt is about to
+// come there by a job before it. That costs no time: the one before is read first.
 func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 	seq, shared := 0, 0
 	if _, scoring := j.work.(*scoring); scoring {
@@ -43,10 +42,21 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		}
 		coming = max(coming, common)
 	}
-	if coming > shared && 2*coming >= len(j.prompt) {
+	if l.worth(j, coming, shared) {
 		return true, nil
 	}
 	return false, l.begin(j, seq, shared)
+}
+
+// worth reports whether a job should wait for so many tokens of its prompt, of which
+// some are there: for half of it, where each answer is wanted soon. Where all are
+// wanted, for a quarter more than is there: less would divide the reading into too many
+// steps.
+func (l *loop) worth(j *job, coming, there int) bool {
+	if coming <= there {
+		return false
+	}
+	return 2*coming >= len(j.prompt) || l.engine.o.Patient && 4*(coming-there) >= len(j.prompt)
 }
 
 // handOver gives those who wait for the prompt of a job that ends what has been
@@ -57,7 +67,7 @@ func (l *loop) handOver(from *job) {
 			continue
 		}
 		_, there := l.shared(j, from)
-		if 2*there < len(j.prompt) {
+		if !l.worth(j, there, 0) {
 			continue // It may find more.
 		}
 		if err := l.begin(j, from.slot, there); err != nil {
