@@ -404,11 +404,11 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: population
       type:
         scalar: numeric
-      default: 32
+      default: 16
     - name: rank
       type:
         scalar: numeric
-      default: 64
+      default: 16
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
@@ -418,7 +418,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sigma
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.2"
+      default: "0.15"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
@@ -1196,14 +1196,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: parameterization
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Parameterization
-      default: Sigmoid
 - name: com.github.transformersquared.operator.api.v1alpha1.Schedule
   map:
     fields:
     - name: batchSize
       type:
         scalar: numeric
-      default: 256
     - name: checkpointInterval
       type:
         scalar: numeric

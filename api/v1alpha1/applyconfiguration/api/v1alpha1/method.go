@@ -18,7 +18,7 @@ type MethodApplyConfiguration struct {
 	// factors of outputs, and of the inputs of down_proj: of k_proj, v_proj and down_proj
 	// where the training names no modules.
 	Type *apiv1alpha1.MethodType `json:"type,omitempty"`
-	// svf configures type SVF; {parameterization: Sigmoid} without it.
+	// svf configures type SVF.
 	SVF *SVFMethodApplyConfiguration `json:"svf,omitempty"`
 	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
 	LoRA *LowRankMethodApplyConfiguration `json:"lora,omitempty"`
