@@ -9,7 +9,8 @@
 //   select_T(y, x, rows, n, c)                    y[i] = x[rows[i]], zeros where rows[i] < 0
 //   scatter_T(y, x, rows, n, c)                   y[rows[i]] = x[i], unless rows[i] < 0
 //   add_T(y, x, count)                            y += x
-//   addrows_T(y, x f32, n, c)                     y[i] += x [c]
+//   addrows_T(y, bank f32, index, n, c)           y[i] += bank[index[i]] [c], or bank[0]
+//                                                 without an index
 //   scalecols_T(y, x, bank f32, index, n, c)      y[i] = x[i] ⊙ bank[index[i]] [c], or bank[0]
 //                                                 without an index; y may be x
 //   columndots_T(d f32, a, b, n, c)               d[j] = Σᵢ a[i, j]·b[i, j]
@@ -134,18 +135,22 @@ template <class T> __device__ __forceinline__ void add(T *y, const T *x, i64 cou
 KERNEL(kThreads) add_f32(float *y, const float *x, i64 count) { add(y, x, count); }
 KERNEL(kThreads) add_bf16(bf16 *y, const bf16 *x, i64 count) { add(y, x, count); }
 
-template <class T> __device__ __forceinline__ void addrows(T *y, const float *x, i64 n, i64 c) {
+template <class T> __device__ __forceinline__ void addrows(T *y, const float *bank, const int *index, i64 n, i64 c) {
   eachOfRows(n, c, [&](i64 row, i64 at, i64 left) {
     float v[kVector], w[kVector];
     load(v, y + row * c + at, left);
-    load(w, x + at, left);
+    load(w, bank + (index != nullptr ? index[row] * c : 0) + at, left);
 #pragma unroll
     for (int j = 0; j < kVector; j++) v[j] += w[j];
     store(y + row * c + at, v, left);
   });
 }
-KERNEL(kThreads) addrows_f32(float *y, const float *x, i64 n, i64 c) { addrows(y, x, n, c); }
-KERNEL(kThreads) addrows_bf16(bf16 *y, const float *x, i64 n, i64 c) { addrows(y, x, n, c); }
+KERNEL(kThreads) addrows_f32(float *y, const float *bank, const int *index, i64 n, i64 c) {
+  addrows(y, bank, index, n, c);
+}
+KERNEL(kThreads) addrows_bf16(bf16 *y, const float *bank, const int *index, i64 n, i64 c) {
+  addrows(y, bank, index, n, c);
+}
 
 template <class T>
 __device__ __forceinline__ void scalecols(T *y, const T *x, const float *bank, const int *index, i64 n, i64 c) {

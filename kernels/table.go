@@ -139,7 +139,7 @@ var table = []Kernel{
 	{Unit: "rows", Name: "select", DTypes: both, Threads: 256, Params: []string{"y", "x", "rows", "n", "c"}},
 	{Unit: "rows", Name: "scatter", DTypes: both, Threads: 256, Params: []string{"y", "x", "rows", "n", "c"}},
 	{Unit: "rows", Name: "add", DTypes: both, Threads: 256, Params: []string{"y", "x", "count"}},
-	{Unit: "rows", Name: "addrows", DTypes: both, Threads: 256, Params: []string{"y", "x", "n", "c"}},
+	{Unit: "rows", Name: "addrows", DTypes: both, Threads: 256, Params: []string{"y", "bank", "index", "n", "c"}},
 	{Unit: "rows", Name: "scalecols", DTypes: both, Threads: 256, Params: []string{"y", "x", "bank", "index", "n", "c"}},
 	{Unit: "rows", Name: "columndots", DTypes: both, Threads: 256, Params: []string{"d", "a", "b", "n", "c"}},
 	{Unit: "rows", Name: "convert_f32_bf16", Threads: 256, Params: []string{"y", "x", "count"}},

@@ -144,7 +144,7 @@ type Method struct {
 	// have the same. Prompt without it.
 	// +optional
 	Activation Activation `json:"activation,omitempty"`
-	// svf configures type SVF; {parameterization: Sigmoid} without it.
+	// svf configures type SVF.
 	// +optional
 	SVF *SVFMethod `json:"svf,omitempty"`
 	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
@@ -187,9 +187,9 @@ type LowRankMethod struct {
 // SVFMethod configures method SVF.
 type SVFMethod struct {
 	// parameterization of z: Sigmoid is the reference implementation's, z =
-	// sigmoid(p) with the norm of σ kept; Direct trains z itself, from 1.
+	// sigmoid(p) with the norm of σ kept; Direct trains z itself, from 1. Sigmoid without
+	// it, of objective Evolution Direct.
 	// +optional
-	// +kubebuilder:default=Sigmoid
 	Parameterization Parameterization `json:"parameterization,omitempty"`
 }
 
@@ -265,7 +265,7 @@ type EvolutionObjective struct {
 	Rollout *Rollout `json:"rollout,omitempty"`
 	// population is the number of candidates in a generation.
 	// +optional
-	// +kubebuilder:default=32
+	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=4
 	// +kubebuilder:validation:Maximum=1024
 	Population int32 `json:"population,omitempty"`
@@ -273,14 +273,14 @@ type EvolutionObjective struct {
 	// generation, above 0 and at most 10: of z itself, which begins with 1, or of what the
 	// parameterization Sigmoid takes, of which the same is about half as far.
 	// +optional
-	// +kubebuilder:default="0.2"
+	// +kubebuilder:default="0.15"
 	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0 && double(self) <= 10.0",message="sigma must be greater than 0 and at most 10"
 	Sigma Decimal `json:"sigma,omitempty"`
 	// rank is how many singular values of each matrix are searched, the largest ones, such
 	// as 16, 64 or 256: a search takes the longer the more they are. The others stay as they
 	// are.
 	// +optional
-	// +kubebuilder:default=64
+	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65536
 	Rank int32 `json:"rank,omitempty"`
@@ -426,10 +426,9 @@ type Schedule struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000000
 	Iterations int32 `json:"iterations,omitempty"`
-	// batchSize is the number of questions answered in each iteration, of objective
-	// Evolution by each candidate.
+	// batchSize is the number of questions answered in each iteration, 256 without it; of
+	// objective Evolution by each candidate, 8 without it.
 	// +optional
-	// +kubebuilder:default=256
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65536
 	BatchSize int32 `json:"batchSize,omitempty"`

@@ -470,14 +470,15 @@ func TestHyperTakesEveryMethodAndObjective(t *testing.T) {
 		"a search by default": {v1alpha1.TrainingSpec{Objective: v1alpha1.Objective{
 			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{},
 		}}, func(h *contract.Hyper) {
-			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank = 0, 32, 0.2, 64
+			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank = 0, 16, 0.15, 16
+			h.Parameterization, h.BatchSize = "Direct", 8
 		}},
-		"a search": {v1alpha1.TrainingSpec{DType: v1alpha1.TrainingInt8, Objective: v1alpha1.Objective{
+		"a search": {v1alpha1.TrainingSpec{DType: v1alpha1.TrainingInt8, Method: v1alpha1.Method{SVF: &v1alpha1.SVFMethod{Parameterization: "Sigmoid"}}, Schedule: &v1alpha1.Schedule{BatchSize: 5}, Objective: v1alpha1.Objective{
 			Type: v1alpha1.ObjectiveEvolution, Evolution: &v1alpha1.EvolutionObjective{
 				Population: 8, Sigma: "0.5", Rank: 16, Rollout: &v1alpha1.Rollout{Type: "Sample", Temperature: "2", MaxNewTokens: 7},
 			},
 		}}, func(h *contract.Hyper) {
-			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank, h.DType = 0, 8, 0.5, 16, "Int8"
+			h.KLWeight, h.Population, h.Sigma, h.TruncatedRank, h.DType, h.BatchSize = 0, 8, 0.5, 16, "Int8", 5
 			h.Rollout, h.Temperature, h.MaxNewTokens = "Sample", 2, 7
 		}},
 	} {

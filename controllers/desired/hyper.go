@@ -21,7 +21,7 @@ func Hyper(training *v1alpha1.TrainingSpec) (contract.Hyper, error) {
 	}
 	decimals := setMethod(&h, training.Method)
 	decimals = append(decimals, setReinforce(&h, training.Objective.Reinforce)...)
-	decimals = append(decimals, setEvolution(&h, training.Objective.Evolution)...)
+	decimals = append(decimals, setEvolution(&h, training)...)
 	if next := training.Objective.NextToken; next != nil {
 		h.KLWeight = 0
 		setInt(&h.MaxNewTokens, next.MaxNewTokens)
@@ -103,18 +103,23 @@ func setRollout(h *contract.Hyper, field string, rollout *v1alpha1.Rollout) []de
 
 // Defaults of objective Evolution, which the documentation of the API names.
 const (
-	defaultPopulation    = 32
-	defaultSigma         = 0.2
-	defaultTruncatedRank = 64
+	defaultPopulation    = 16
+	defaultSigma         = 0.15
+	defaultTruncatedRank = 16
+	defaultQuestions     = 8
 )
 
 // setEvolution sets what is no decimal, and returns what is. What follows a gradient, or
 // penalises what it leads to, has no part in it.
-func setEvolution(h *contract.Hyper, evolution *v1alpha1.EvolutionObjective) []decimal {
+func setEvolution(h *contract.Hyper, training *v1alpha1.TrainingSpec) []decimal {
+	evolution := training.Objective.Evolution
 	if evolution == nil {
 		return nil
 	}
-	h.KLWeight = 0
+	h.KLWeight, h.BatchSize = 0, defaultQuestions
+	if training.Method.SVF == nil || training.Method.SVF.Parameterization == "" {
+		h.Parameterization = contract.ParameterizationDirect
+	}
 	h.Population, h.Sigma, h.TruncatedRank = defaultPopulation, defaultSigma, defaultTruncatedRank
 	setInt(&h.Population, evolution.Population)
 	setInt(&h.TruncatedRank, evolution.Rank)

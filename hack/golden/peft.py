@@ -4,8 +4,10 @@
     /usr/bin/python3 hack/golden/peft.py
 
 writes runtime/peft/testdata/<case>/: adapter_config.json, the adapter's weights,
-and merged.safetensors, the weights of runtime/model/testdata/llama that the
-adapter changes, as PEFT's merge computes them, in float64.
+and merged.safetensors, the weights of runtime/model/testdata/llama (of ia3-bias:
+qwen2, which has biases) that the adapter changes, as PEFT's merge computes them, in
+float64. Of ia3-bias there is logits.json, too: what the model says of some tokens with
+shares of the adapter, whose forward pass scales outputs with their bias.
 
 The names, the shapes, the order of the tensors and the spelling of the JSON follow
 the code of PEFT 0.18 to 0.20 (config.py: save_pretrained; save_and_load.py:
@@ -101,8 +103,16 @@ CASES = {
         torch.float32,
     ),
     "ia3": (IA3, torch.float32, None),
+    "ia3-bias": (
+        {**IA3, "base_model_name_or_path": "models/qwen2", "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"]},
+        torch.float32,
+        None,
+    ),
     "pickle": ({**LORA, "lora_alpha": 3}, torch.float32, None),
 }
+
+BASES = {"ia3-bias": "qwen2"}  # Of the others: llama.
+SHARES = [1, 0.6, 0]  # Of the adapter in a mixture with the base.
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 ALIGNED = ["F16", "BF16", "F32"]  # In the order of safetensors' Dtype.
@@ -161,27 +171,46 @@ def lora(config, name, w, dtype, magnitudes):
     return tensors, merged
 
 
-def ia3(config, name, w):
-    """The tensor of a matrix, and the merged matrix."""
+def ia3(config, name, w, bias):
+    """The tensor of a matrix, the merged matrix, and its merged bias if it has one."""
     feedforward = any(name.endswith(m) for m in config["feedforward_modules"])
     vector = 1 + torch.randn((1, w.shape[1]) if feedforward else (w.shape[0], 1)) / 4
-    return {f"base_model.model.{name}.ia3_l": vector}, w * vector.double()
+    made = {f"base_model.model.{name}.ia3_l": vector}, w * vector.double()
+    return made if bias is None or feedforward else (*made, bias * vector.double().flatten())
+
+
+def logits(folder, base, merged):
+    """Writes what the model says with shares of an adapter, W + share (W' - W)."""
+    with open(os.path.join(os.path.dirname(reference.MODEL), "qwen2", "config.json")) as f:
+        config = json.load(f)
+    tokens = torch.randint(config["vocab_size"], (11,)).tolist()
+    out = {"tokens": tokens, "shares": SHARES, "logits": []}
+    for share in SHARES:
+        mixed = {n: w + share * (merged[n] - w) if n in merged else w for n, w in base.items()}
+        rows = llama.Llama(config, mixed).logits(tokens)
+        out["logits"].append([[round(v, 9) for v in row] for row in rows.tolist()])
+    with open(os.path.join(folder, "logits.json"), "w") as f:
+        json.dump(out, f, separators=(",", ":"))
+        f.write("\n")
 
 
 def main():
-    base = reference.read_f32(os.path.join(reference.MODEL, "model.safetensors"))
     for case, (config, dtype, magnitudes) in CASES.items():
+        model = os.path.join(os.path.dirname(reference.MODEL), BASES.get(case, "llama"))
+        base = reference.read_f32(os.path.join(model, "model.safetensors"))
         torch.manual_seed(len(case))
         folder = os.path.join(TESTDATA, case)
         os.makedirs(folder, exist_ok=True)
         tensors, merged = {}, {}
         for weight, w in base.items():
             name = weight[: -len(".weight")]
-            if not name.endswith("_proj") or not targeted(config, name):
+            if not weight.endswith("_proj.weight") or not targeted(config, name):
                 continue
-            made = ia3(config, name, w) if config["peft_type"] == "IA3" else lora(config, name, w, dtype, magnitudes)
+            made = ia3(config, name, w, base.get(name + ".bias")) if config["peft_type"] == "IA3" else lora(config, name, w, dtype, magnitudes)
             tensors.update(made[0])
             merged[weight] = made[1]
+            if len(made) > 2:
+                merged[name + ".bias"] = made[2]
         if case == "pickle":
             torch.save(tensors, os.path.join(folder, "adapter_model.bin"))
         else:
@@ -189,6 +218,8 @@ def main():
         with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as f:
             f.write(json.dumps(config, indent=2, sort_keys=True))
         llama.write_safetensors(os.path.join(folder, "merged.safetensors"), merged)
+        if case in BASES:
+            logits(folder, base, merged)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     /usr/bin/python3 hack/golden/train_step.py
 
 writes runtime/train/testdata/step-<case>.json, for the model in
-runtime/model/testdata/llama (made by model.py). Made with PyTorch 1.13 in
-float64.
+runtime/model/testdata/llama or, where a case names one, another (made by model.py).
+Made with PyTorch 1.13 in float64.
 
 It is the algorithm as published: every matrix is composed densely,
 W' = U diag(sigma*z) Vt * sum(sigma)/sum(sigma*z), autograd goes through W' to
@@ -15,8 +15,8 @@ that it uses instead.
 
 So are the other methods: LoRA's W' = W + alpha/r B A, DoRA's
 W' = m (W + alpha/r B A) / |W + alpha/r B A| by rows, with the norm detached as in
-section 4.3 of its paper and in PEFT, and IA3's gains of outputs, and of the inputs of
-down_proj. Objective NextToken is the mean negative log-likelihood of an answer's
+section 4.3 of its paper and in PEFT, and IA3's gains of outputs with their biases, and
+of the inputs of down_proj. Objective NextToken is the mean negative log-likelihood of an answer's
 tokens.
 """
 
@@ -29,7 +29,7 @@ import torch
 import model_llama as llama
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODEL = os.path.join(HERE, "..", "..", "runtime", "model", "testdata", "llama")
+MODELS = os.path.join(HERE, "..", "..", "runtime", "model", "testdata")
 TESTDATA = os.path.join(HERE, "..", "..", "runtime", "train", "testdata")
 
 STEPS = 3
@@ -92,6 +92,42 @@ CASES = {
         "maxGradNorm": 1.0,
         "learningRate": 1e-3,
     },
+    "nexttoken-lora": {
+        "objective": "NextToken",
+        "method": "LoRA",
+        "rank": 2,
+        "alpha": 4.0,
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 0.5,
+        "learningRate": 1e-3,
+    },
+    "nexttoken-ia3": {
+        "objective": "NextToken",
+        "method": "IA3",
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 0.0,
+        "learningRate": 5e-3,
+    },
+    "ia3-bias": {
+        "model": "qwen2",
+        "method": "IA3",
+        "klWeight": 0.1,
+        "baseline": "Mean",
+        "maxGradNorm": 0.0,
+        "learningRate": 5e-3,
+    },
+    "dora-bias": {
+        "model": "qwen2",
+        "method": "DoRA",
+        "rank": 2,
+        "alpha": 3.0,
+        "klWeight": 0.0,
+        "baseline": "None",
+        "maxGradNorm": 0.0,
+        "learningRate": 1e-3,
+    },
 }
 # (prompt length, answer length, right?)
 EPISODES = [(5, 4, True), (3, 7, False), (8, 1, False), (2, 6, True), (4, 4, False)]
@@ -117,9 +153,10 @@ def rounded(values):
 
 def golden(case, hyper, seed):
     generator = torch.Generator().manual_seed(seed)
-    with open(os.path.join(MODEL, "config.json")) as f:
+    model = os.path.join(MODELS, hyper.get("model", "llama"))
+    with open(os.path.join(model, "config.json")) as f:
         config = json.load(f)
-    weights = read_safetensors(os.path.join(MODEL, "model.safetensors"))
+    weights = read_safetensors(os.path.join(model, "model.safetensors"))
     names = sorted(llama.shapes(config))
     svd = {n: torch.linalg.svd(weights[n + ".weight"].double(), full_matrices=False) for n in names}
     base = llama.Llama(config, weights)
@@ -185,6 +222,8 @@ def golden(case, hyper, seed):
         adapted = llama.Llama(config, weights)
         for n in names:
             adapted.w[n + ".weight"] = compose(n)
+            if method == "IA3" and n + ".bias" in weights:
+                adapted.w[n + ".bias"] = weights[n + ".bias"].double() * p[n]
         loss, kl, tokens = 0.0, 0.0, 0
         for e, advantage in zip(episodes, advantages):
             answer = e["tokens"][e["prompt"] :]

@@ -197,6 +197,10 @@ type Capabilities struct {
 	// of MatMulBackward where RowInvariantBackward says so, too. Forward rows decide
 	// answers, and backward ones a step of training.
 	RowInvariant, RowInvariantBackward bool
+	// OrderedSums: MatMul adds the terms of a sum in an order, two and two, with Add to what
+	// is there, so that two terms of zero may be left out, and sums divided at an even one,
+	// without changing a bit.
+	OrderedSums bool
 	// Storage lists the types that buffers may have; F32 is always one.
 	Storage []DType
 }
@@ -276,8 +280,8 @@ type LinearOps interface {
 type RowOps interface {
 	// Add computes y += x, element by element.
 	Add(y, x Buffer) error
-	// AddToRows computes y [N, C] += x, where x [C], of type F32, is added to every row.
-	AddToRows(y, x Buffer, n int) error
+	// AddToRows computes y [N, C] += x.Bank[x.Index[n]]: a bias of every row.
+	AddToRows(y Buffer, x Scales, n int) error
 	// ScaleColumns computes y [N, C] = x, each row multiplied by its scales. y and x may
 	// be the same buffer.
 	ScaleColumns(y, x Buffer, s Scales, n int) error
@@ -342,7 +346,7 @@ type Product struct {
 }
 
 // Scales are what rows [N, C] are multiplied by, element by element: row n becomes
-// x[n] ⊙ Bank[Index[n]].
+// x[n] ⊙ Bank[Index[n]]; or, of AddToRows, what is added to them.
 type Scales struct {
 	// Bank are scales [S, C], at least one.
 	Bank Buffer

@@ -15,7 +15,7 @@ type Parts struct {
 
 // Linear is a projection and what adapters do to it:
 //
-//	y = Out ⊙ (W·(In ⊙ x)) + Low.B·(Low.Scales ⊙ (Low.A·x))
+//	y = Out ⊙ (W·(In ⊙ x)) + Σ Low.B·(Low.Scales ⊙ (Low.A·x))
 //
 // for a dense W, or with U·(Scales ⊙ (Vᵀ·(In ⊙ x))) for one that is factored
 // (Transformer², section 3.1). Either W is set, or U, Vt and Scales are. All scales are
@@ -27,7 +27,7 @@ type Linear struct {
 	// In [In] and Out [Out] multiply what goes in and what the matrix makes of it, and Low
 	// adds to that; each may be nil.
 	In, Out *Scales
-	Low     *LowRank
+	Low     []LowRank
 }
 
 // LowRank are pairs of low-rank matrices, behind each other: A [R, In] and B [Out, R].
@@ -35,7 +35,14 @@ type Linear struct {
 type LowRank struct {
 	A, B   Weight
 	Scales *Scales
+	// From and To, one behind the last, are the rows that have a part in it, so that others
+	// need not be multiplied by zero; their scales are indexed from the first of them on.
+	// Zeros mean all.
+	From, To int
 }
+
+// whole reports that all rows have a part in it.
+func (l *LowRank) whole() bool { return l.To == 0 }
 
 // plain reports that no adapter has a part in it but by the scales of a factored matrix.
 func (l *Linear) plain() bool { return l.In == nil && l.Out == nil && l.Low == nil }
@@ -47,14 +54,15 @@ type Projection struct {
 	// devices this is where their parts are added up.
 	Y   Buffer
 	Add bool
-	// Bias [Out] is added to each row; it may be nil.
-	Bias Buffer
+	// Bias [Out] is what is added to each row, which In and Out do not multiply; it may be
+	// nil.
+	Bias *Scales
 }
 
 // Kept is what the gradient of a projection's parameters needs; what it has not is nil.
 type Kept struct {
 	Inner Buffer // Vᵀ·(In ⊙ x) [N, R], of a factored one.
-	Low   Buffer // Low.A·x [N, R].
+	Low   Buffer // A·x [N, R] of low-rank pairs that all rows have.
 	Plain Buffer // What Out multiplies [N, Out].
 }
 
@@ -150,12 +158,15 @@ func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Kept, error) 
 			first = append(first, Product{Y: k.Inner, X: x, W: l.Vt, Scales: l.In})
 			second = append(second, Product{Y: y, X: k.Inner, W: l.U, Scales: l.Scales, Add: add})
 		}
-		if l.Low != nil {
-			if err := alloc(&k.Low, l.Low.A.Out()); err != nil {
+		for _, low := range l.Low {
+			if !low.whole() {
+				continue
+			}
+			if err := alloc(&k.Low, low.A.Out()); err != nil {
 				return nil, err
 			}
-			first = append(first, Product{Y: k.Low, X: x, W: l.Low.A})
-			third = append(third, Product{Y: l.Y, X: k.Low, W: l.Low.B, Scales: l.Low.Scales, Add: true})
+			first = append(first, Product{Y: k.Low, X: x, W: low.A})
+			third = append(third, Product{Y: l.Y, X: k.Low, W: low.B, Scales: low.Scales, Add: true})
 		}
 	}
 	if err := p.products(n, first); err != nil {
@@ -172,14 +183,81 @@ func (p *Parts) ProjectKeep(x Buffer, n int, all ...Projection) ([]Kept, error) 
 	if err := p.products(n, third); err != nil {
 		return nil, err
 	}
+	if err := p.projectSome(x, all); err != nil {
+		return nil, err
+	}
 	for _, l := range all {
 		if l.Bias != nil {
-			if err := p.AddToRows(l.Y, l.Bias, n); err != nil {
+			if err := p.AddToRows(l.Y, *l.Bias, n); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return kept, nil
+}
+
+// someRows are the products of low-rank pairs with a run of rows.
+type someRows struct {
+	from, to int
+	first    []Product
+	// second has for each projection its first pair, then the second pairs: those of one
+	// projection add to the same.
+	second [][]Product
+}
+
+// projectSome adds what low-rank pairs make of some of the rows of x.
+func (p *Parts) projectSome(x Buffer, all []Projection) error {
+	var runs []*someRows
+	for i := range all {
+		l := &all[i]
+		nth := map[*someRows]int{}
+		for _, low := range l.Low {
+			if low.whole() {
+				continue
+			}
+			at := slices.IndexFunc(runs, func(r *someRows) bool { return r.from == low.From && r.to == low.To })
+			if at < 0 {
+				at = len(runs)
+				runs = append(runs, &someRows{from: low.From, to: low.To})
+			}
+			r := runs[at]
+			h, err := p.Arena.Alloc(p.Storage, (r.to-r.from)*low.A.Out())
+			if err != nil {
+				return err
+			}
+			defer p.Arena.Free(h)
+			if err := p.add(r, low, x, l.Y, h, nth[r]); err != nil {
+				return err
+			}
+			nth[r]++
+		}
+	}
+	for _, r := range runs {
+		for _, products := range append([][]Product{r.first}, r.second...) {
+			if err := p.products(r.to-r.from, products); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add adds the products of a projection's nth pair to those of a run.
+func (p *Parts) add(r *someRows, low LowRank, x, y, h Buffer, nth int) error {
+	in, err := p.Rows(x, low.A.In(), r.from, r.to)
+	if err != nil {
+		return err
+	}
+	out, err := p.Rows(y, low.B.Out(), r.from, r.to)
+	if err != nil {
+		return err
+	}
+	r.first = append(r.first, Product{Y: h, X: in, W: low.A})
+	if nth == len(r.second) {
+		r.second = append(r.second, nil)
+	}
+	r.second[nth] = append(r.second[nth], Product{Y: out, X: h, W: low.B, Scales: low.Scales, Add: true})
+	return nil
 }
 
 // products computes products, if there are any.

@@ -178,6 +178,9 @@ func (f *exportFlags) composed(ctx context.Context, be backend.Backend, base *ch
 		replace[name+weightSuffix] = func(ctx context.Context) (*tensor.Tensor, error) {
 			return one.Matrix(ctx, be, d, name, func() (*tensor.Tensor, error) { return base.Tensor(name + weightSuffix) })
 		}
+		if one.Bias != nil && base.Has(name+biasSuffix) {
+			replace[name+biasSuffix] = scaledBias(base, name, one.ScaleBias)
+		}
 	}
 	var made []ingredient
 	for _, w := range mixture {
@@ -209,16 +212,21 @@ func (f *exportFlags) merged(ctx context.Context, base *checkpoint.Checkpoint) (
 			return w, m.Merge(w)
 		}
 		if m.ScalesBias() && base.Has(name+biasSuffix) {
-			replace[name+biasSuffix] = func(context.Context) (*tensor.Tensor, error) {
-				b, err := base.Tensor(name + biasSuffix)
-				if err != nil {
-					return nil, err
-				}
-				return b, m.MergeBias(b.Data)
-			}
+			replace[name+biasSuffix] = scaledBias(base, name, m.MergeBias)
 		}
 	}
 	return replace, map[string]string{"t2.adapter": a.Config.Type()}, nil
+}
+
+// scaledBias computes the bias of a projection, which scale scales.
+func scaledBias(base *checkpoint.Checkpoint, name string, scale func([]float32) error) export.Compute {
+	return func(context.Context) (*tensor.Tensor, error) {
+		b, err := base.Tensor(name + biasSuffix)
+		if err != nil {
+			return nil, err
+		}
+		return b, scale(b.Data)
+	}
 }
 
 // projections says which shapes [out, in] the projections of a model have.

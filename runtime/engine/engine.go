@@ -65,7 +65,8 @@
 // What a request begins with and another one, by the same weights, began with, is read
 // once: the choices of one request, the turns of a conversation, conversations under one
 // system prompt, the prompts of pass 1. While both run the blocks are shared, and a request
-// waits for one before it that is reading at least half of its prompt. What ends leaves its
+// waits for one before it that is reading at least half of its prompt (Options.Patient: a
+// quarter more than is there). What ends leaves its
 // blocks to the prefix cache, where they stay until a request needs one: the
 // least recently used are evicted first, and so the cache never takes room from requests.
 // An expert's weights may leave and come again: their name, not their place in memory, says
@@ -186,6 +187,9 @@ type Options struct {
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
 	StepTokens int
+	// Patient says that all requests are of one who waits for the last of them: a prompt
+	// waits for less that others before it are reading, a quarter of it, too.
+	Patient bool
 }
 
 // Defaults of Options.

@@ -55,7 +55,7 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 		coming = max(coming, common)
 	}
 	blocks, cached := l.prefixes.match(j.wanted())
-	if coming > max(shared, cached) && 2*coming >= len(j.prompt) {
+	if l.worth(j, coming, max(shared, cached)) {
 		return true, nil
 	}
 	switch {
@@ -73,6 +73,17 @@ func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 	j.work.found(j.read)
 	l.engine.cachedTokens.Add(int64(j.read))
 	return false, nil
+}
+
+// worth reports whether a job should wait for so many tokens of its prompt, of which
+// some are there: for half of it, where each answer is wanted soon. Where all are
+// wanted, for a quarter more than is there: less would divide the reading into too many
+// steps.
+func (l *loop) worth(j *job, coming, there int) bool {
+	if coming <= there {
+		return false
+	}
+	return 2*coming >= len(j.prompt) || l.engine.o.Patient && 4*(coming-there) >= len(j.prompt)
 }
 
 // keep leaves to the prefix cache what a job that ends has in the key-value cache.

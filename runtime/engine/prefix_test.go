@@ -99,6 +99,35 @@ func TestPromptsShareBeginnings(t *testing.T) {
 	}
 }
 
+// TestAPatientPromptWaitsForLess asks for prompts that have a third in common, where all
+// could be read in one step.
+func TestAPatientPromptWaitsForLess(t *testing.T) {
+	beginning := numbered(9, 20)
+	prompts := [][]int32{slices.Concat(beginning, numbered(100, 40)), slices.Concat(beginning, numbered(200, 40)), slices.Concat(beginning[:10], numbered(50, 40))}
+	for patient, want := range map[bool]int{false: 0, true: len(beginning)} {
+		t.Run(fmt.Sprint(patient), func(t *testing.T) {
+			h, next := gated(t, func(o *engine.Options) { o.Patient, o.StopTokens = patient, nil })
+			request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 4} }
+			var alone [3]answer
+			for i := range alone {
+				var err error
+				if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			answers, before := h.together(t, next, len(prompts), request)
+			for i, a := range answers {
+				if !slices.Equal(a.tokens, alone[i].tokens) {
+					t.Errorf("answer %d is %v, alone %v", i, a.tokens, alone[i].tokens)
+				}
+			}
+			if got := int(h.Stats().CachedTokens - before.CachedTokens); got != want {
+				t.Errorf("%d tokens were cached, want %d", got, want)
+			}
+		})
+	}
+}
+
 // cancelling is the text of an answer that gives up another at its n-th token.
 type cancelling struct {
 	engine.TextStream

@@ -46,7 +46,7 @@ func methodNames() string {
 //
 //	W' = diag(Out)·(W_Z + Low.Scale·Low.B·Low.A)·diag(In),   W_Z = U·diag(σ⊙Z)·Vᵀ
 //
-// where what is absent leaves it as it is.
+// where what is absent leaves it as it is. IA3's Out multiplies a bias, too.
 type Adapter struct {
 	Manifest contract.ExpertManifest
 	// Method is what made it; empty means SVF.
@@ -127,9 +127,6 @@ func (v Adapter) Fits(d *Decomposition) error {
 	return nil
 }
 
-// BiasReason is why IA3 is refused for the outputs of a projection that has a bias.
-const BiasReason = "its bias would be scaled, too, which this runtime does not do: take other modules for IA3"
-
 // FitsModel checks that what the expert does to matrices suits these of a model.
 func (v Adapter) FitsModel(linears []model.LinearInfo) error {
 	shapes := map[string]model.LinearInfo{}
@@ -152,9 +149,6 @@ func (v Adapter) FitsModel(linears []model.LinearInfo) error {
 		}
 		if g, ok := v.Out[name]; ok && len(g) != info.Out {
 			return mismatch("it scales %d outputs of %s, which has %d", len(g), name, info.Out)
-		}
-		if _, ok := v.Out[name]; ok && info.Bias && v.Method == IA3 {
-			return mismatch("%s: %s", name, BiasReason)
 		}
 	}
 	return nil

@@ -72,8 +72,9 @@ func (w Weighted) Shares() []float64 {
 type Mixed struct {
 	// Z multiplies the singular values.
 	Z []float32
-	// In and Out are gains of inputs and outputs.
-	In, Out []float32
+	// In and Out are gains of inputs and outputs, and Bias of a bias, where there is one: of
+	// IA3, whose gains of outputs are behind it, while DoRA's are of the matrix alone.
+	In, Out, Bias []float32
 	// Low are shares in low-rank pairs, in the mixture's order.
 	Low []Share
 }
@@ -184,6 +185,7 @@ func mixMatrix(name string, mixture []Weighted, alpha []float64, total float64) 
 		{"singular values", func(v Adapter) map[string][]float32 { return v.Z }, total, &mixed.Z},
 		{"inputs", func(v Adapter) map[string][]float32 { return v.In }, 1, &mixed.In},
 		{"outputs", func(v Adapter) map[string][]float32 { return v.Out }, 1, &mixed.Out},
+		{"outputs", Adapter.biasGains, 1, &mixed.Bias},
 	} {
 		// Sum deviations from 1, so that a mixture of ones is exactly ones.
 		var sum []float64
@@ -205,7 +207,9 @@ func mixMatrix(name string, mixture []Weighted, alpha []float64, total float64) 
 		if sum == nil {
 			continue
 		}
-		kinds++
+		if each.to != &mixed.Bias {
+			kinds++
+		}
 		*each.to = make([]float32, len(sum))
 		for i := range sum {
 			(*each.to)[i] = float32(each.base + sum[i])
@@ -222,6 +226,14 @@ func mixMatrix(name string, mixture []Weighted, alpha []float64, total float64) 
 		}
 	}
 	return mixed, nil
+}
+
+// biasGains are the gains of outputs that multiply biases, too.
+func (v Adapter) biasGains() map[string][]float32 {
+	if v.Method == IA3 {
+		return v.Out
+	}
+	return nil
 }
 
 // Pair returns an expert's low-rank pair of a matrix with its scale, and the expert's gains
@@ -253,7 +265,7 @@ func (v Adapter) Pair(name string) model.LowRank {
 // Branch is what the mixture does to a matrix whose low-rank pairs are those of experts
 // with these digests, in this order.
 func (x Mixed) Branch(pairs []string) (model.Branch, error) {
-	b := model.Branch{Z: x.Z, In: x.In, Out: x.Out}
+	b := model.Branch{Z: x.Z, In: x.In, Out: x.Out, Bias: x.Bias}
 	if len(x.Low) == 0 {
 		return b, nil
 	}
@@ -333,6 +345,20 @@ func (x Mixed) Matrix(ctx context.Context, be backend.Backend, d *Decomposition,
 	return w, nil
 }
 
+// ScaleBias multiplies the bias [Out] of the matrix by what the mixture makes of it.
+func (x Mixed) ScaleBias(bias []float32) error {
+	if x.Bias == nil {
+		return nil
+	}
+	if len(bias) != len(x.Bias) {
+		return fmt.Errorf("a bias of %d elements, of which %d are scaled", len(bias), len(x.Bias))
+	}
+	for i := range bias {
+		bias[i] *= x.Bias[i]
+	}
+	return nil
+}
+
 // scaledMatrix is W with its singular values scaled, if they are.
 func (x Mixed) scaledMatrix(ctx context.Context, be backend.Backend, d *Decomposition, name string, base func() (*tensor.Tensor, error)) (*tensor.Tensor, error) {
 	if x.Z == nil {
@@ -381,7 +407,7 @@ func composeOn(ctx context.Context, be backend.Backend, f model.Factors) (*tenso
 }
 
 func (x Mixed) fold(ctx context.Context, d *Decomposition, name string) (model.Fold, error) {
-	fold := model.Fold{In: x.In, Out: x.Out}
+	fold := model.Fold{In: x.In, Out: x.Out, Bias: x.Bias}
 	for _, share := range x.Low {
 		fold.Low = append(fold.Low, share.Pair)
 	}

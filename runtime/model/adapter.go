@@ -13,7 +13,7 @@ import (
 // Branch is what an adapter, or a mixture of several, does to one projection with a
 // matrix W [Out, In]:
 //
-//	y = Out ⊙ (W'·(In ⊙ x)) + Σₚ Low[p]·Bₚ·(Aₚ·x),   W' = U·diag(σ⊙Z)·Vᵀ
+//	y = Out ⊙ (W'·(In ⊙ x)) + Σₚ Low[p]·Bₚ·(Aₚ·x) + Bias ⊙ b,   W' = U·diag(σ⊙Z)·Vᵀ
 //
 // Members that are nil have no part in it. What a projection has Z, In, Out and Low for
 // is what its model was made with: WithFactors, WithGains, WithLowRank.
@@ -22,6 +22,9 @@ type Branch struct {
 	Z []float32
 	// In [In] and Out [Out] multiply inputs and outputs (IA3; the magnitudes of DoRA).
 	In, Out []float32
+	// Bias [Out] multiplies the bias of a projection with gains of its outputs, if it has
+	// one: of IA3 as Out does, of DoRA it is nil.
+	Bias []float32
 	// Low are the scales of the projection's low-rank pairs (LoRA), in their order.
 	Low []float32
 }
@@ -50,13 +53,8 @@ type Parameters struct {
 	A, B []float32
 	// In [In] and Out [Out] are its gains.
 	In, Out []float32
-}
-
-// lowRank are the pairs of a projection, behind each other.
-type lowRank struct {
-	a, b   backend.Weight // [R, In] and [Out, R], R the sum of all ranks.
-	ranks  []int
-	scales *bank // Rows [R]; the first is the model's own.
+	// Bias [Out] is its bias, where it has one and gains of its outputs.
+	Bias []float32
 }
 
 // WithLowRank returns a model whose named projections have these pairs beside their
@@ -81,55 +79,6 @@ func (m *Model) lowRankType() backend.DType {
 		return backend.F32
 	}
 	return backend.BF16
-}
-
-func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []LowRank) (*lowRank, error) {
-	if len(pairs) == 0 {
-		return nil, nil //nolint:nilnil // There is none.
-	}
-	low := &lowRank{}
-	total := 0
-	var a, own []float32
-	for i, p := range pairs {
-		if !p.fits(info) {
-			return nil, fmt.Errorf("low-rank pair %d of shapes %v and %v is none of a matrix [%d %d]", i, shapeOf(p.A), shapeOf(p.B), info.Out, info.In)
-		}
-		r := p.A.Shape[0]
-		low.ranks = append(low.ranks, r)
-		total += r
-		a = append(a, p.A.Data...)
-		own = append(own, slices.Repeat([]float32{p.Scale}, r)...)
-	}
-	b, at := make([]float32, info.Out*total), 0
-	for i, p := range pairs {
-		r := low.ranks[i]
-		for row := range info.Out {
-			copy(b[row*total+at:], p.B.Data[row*r:][:r])
-		}
-		at += r
-	}
-	var err error
-	if low.a, err = be.NewWeight(as, total, info.In, a); err != nil {
-		return nil, err
-	}
-	if low.b, err = be.NewWeight(as, info.Out, total, b); err != nil {
-		return nil, err
-	}
-	low.scales, err = newBank(be, own)
-	return low, err
-}
-
-// spread gives each row of A the scale of its pair; nil is zeros.
-func (l *lowRank) spread(scales []float32) []float32 {
-	out := make([]float32, 0, l.a.Out())
-	for i, r := range l.ranks {
-		s := float32(0)
-		if scales != nil {
-			s = scales[i]
-		}
-		out = append(out, slices.Repeat([]float32{s}, r)...)
-	}
-	return out
 }
 
 // WithGains returns a model whose named projections have gains of their inputs and of
@@ -158,6 +107,11 @@ func (m *Model) WithGains(in, out []string) (*Model, error) {
 			if other.out, err = newBank(m.be, ones(info.Out)); err != nil {
 				return nil, err
 			}
+			if l.bias != nil { // From now on there are others than that of m.
+				if other.bias, err = l.bias.clone(m.be); err != nil {
+					return nil, err
+				}
+			}
 		}
 		return &other, nil
 	})
@@ -180,7 +134,7 @@ func (m *Model) SetParameters(name string, p Parameters) error {
 }
 
 func (l *linear) setParameters(be backend.Backend, p Parameters) error {
-	rows, err := l.rows(p.S, p.In, p.Out)
+	rows, err := l.rows(p.S, p.In, p.Out, p.Bias)
 	if err != nil {
 		return err
 	}
@@ -195,20 +149,7 @@ func (l *linear) setParameters(be backend.Backend, p Parameters) error {
 	if l.low == nil {
 		return fmt.Errorf("it has no low-rank pair")
 	}
-	for _, each := range []struct {
-		values []float32
-		w      *backend.Weight
-	}{{p.A, &l.low.a}, {p.B, &l.low.b}} {
-		if each.values == nil {
-			continue
-		}
-		w, err := be.NewWeight((*each.w).Type(), (*each.w).Out(), (*each.w).In(), each.values)
-		if err != nil {
-			return err
-		}
-		*each.w = w
-	}
-	return nil
+	return l.low.replace(be, p.A, p.B)
 }
 
 // bankRow are numbers for a row of a bank.
@@ -217,14 +158,18 @@ type bankRow struct {
 	values []float32
 }
 
-// rows are those of the given scale and gains, nil where there is none; or why they are
-// none of this projection's.
-func (l *linear) rows(scale, in, out []float32) ([]bankRow, error) {
+// rows are those of the given scale, gains and bias, nil where there is none; or why they
+// are none of this projection's.
+func (l *linear) rows(scale, in, out, bias []float32) ([]bankRow, error) {
 	var rows []bankRow
+	var ofBias *bank
+	if l.gainsBias() {
+		ofBias = l.bias
+	}
 	for _, each := range []struct {
 		what string
 		bankRow
-	}{{"scale", bankRow{l.scales, scale}}, {"input gain", bankRow{l.in, in}}, {"output gain", bankRow{l.out, out}}} {
+	}{{"scale", bankRow{l.scales, scale}}, {"input gain", bankRow{l.in, in}}, {"output gain", bankRow{l.out, out}}, {"bias", bankRow{ofBias, bias}}} {
 		switch {
 		case each.values == nil:
 			continue
@@ -240,7 +185,11 @@ func (l *linear) rows(scale, in, out []float32) ([]bankRow, error) {
 
 // check says why a branch is none of this projection.
 func (l *linear) check(b Branch) error {
-	if _, err := l.rows(b.Z, b.In, b.Out); err != nil {
+	bias := b.Bias
+	if l.bias == nil {
+		bias = nil // Nothing is multiplied.
+	}
+	if _, err := l.rows(b.Z, b.In, b.Out, bias); err != nil {
 		return err
 	}
 	if b.Low == nil {
@@ -258,7 +207,7 @@ func (l *linear) check(b Branch) error {
 // put writes a branch into a row of the projection's banks, and returns the memory that
 // a row of them takes.
 func (l *linear) put(be backend.Backend, row int, b Branch) (bytes int64, err error) {
-	values := [...][]float32{b.Z, b.In, b.Out, nil}
+	values := [...][]float32{b.Z, b.In, b.Out, nil, b.Bias}
 	if l.low != nil {
 		values[3] = l.low.spread(b.Low)
 	}
@@ -266,13 +215,22 @@ func (l *linear) put(be backend.Backend, row int, b Branch) (bytes int64, err er
 		if bank == nil {
 			continue
 		}
-		// Of these Z alone is by how much the own row is multiplied.
-		if err := bank.set(be, row, values[i], bank == l.scales); err != nil {
+		// Of these Z and Bias are by how much the own row is multiplied.
+		if err := bank.set(be, row, values[i], bank == l.scales || bank == l.bias); err != nil {
 			return 0, err
 		}
 		bytes += bank.rowBytes()
 	}
 	return bytes, nil
+}
+
+// Bias returns the bias [Out] of a projection's own computation, or nil if it has none.
+func (m *Model) Bias(name string) ([]float32, error) {
+	l, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return l.bias.host(m.be)
 }
 
 // RowSquares returns the squared norms [Out] of the rows of a dense projection's matrix.
@@ -362,11 +320,12 @@ func (m *Model) products(l *linear, a *tensor.Tensor, r int) (crossed, gram []fl
 //
 //	W' = diag(Out)·W·diag(In) + Σ Scale·B·A
 //
-// with W = U·diag(S)·Vᵀ where there are Factors, else the model's own.
+// with W = U·diag(S)·Vᵀ where there are Factors, else the model's own. Bias multiplies the
+// bias, where there is one.
 type Fold struct {
-	Factors *Factors
-	In, Out []float32
-	Low     []LowRank
+	Factors       *Factors
+	In, Out, Bias []float32
+	Low           []LowRank
 }
 
 // fold returns the dense projection that a fold of another one makes.
@@ -385,6 +344,9 @@ func (m *Model) fold(info LinearInfo, f Fold) (*linear, error) {
 	}
 	if l.low, err = newLowRank(m.be, backend.F32, info, f.Low); err != nil {
 		return nil, err
+	}
+	if l.bias, err = own.bias.scaled(m.be, f.Bias); err != nil {
+		return nil, fmt.Errorf("its bias: %w", err)
 	}
 	l.in, l.out = nil, nil
 	for _, gain := range []struct {

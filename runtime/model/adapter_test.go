@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/transformersquared/operator/runtime/backend"
+	"github.com/transformersquared/operator/runtime/backend/cpu"
+	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
 )
@@ -38,12 +41,13 @@ var kinds = map[string]struct{ factored, low, in, out bool }{
 	"gate_proj": {in: true}, "up_proj": {factored: true, out: true}, "down_proj": {in: true, low: true, out: true},
 }
 
-// adaptable makes a model with everything that may be beside a matrix, and two low-rank
-// pairs where there are any.
+// adaptable makes a model of two layers with everything that may be beside a matrix, and
+// two low-rank pairs where there are any.
 func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, map[string]model.Factors, map[string][]model.LowRank) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(7, 7))
 	pairs := map[string][]model.LowRank{}
+	ranks := []int{3, 4} // Of layers; even ones may be multiplied one by one.
 	var in, out, factored []string
 	for _, info := range base.Linears() {
 		k := kinds[info.Module]
@@ -51,7 +55,7 @@ func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, ma
 			factored = append(factored, info.Module)
 		}
 		if k.low {
-			pairs[info.Name] = []model.LowRank{randomPair(r, info, 2, scale), randomPair(r, info, 3, -scale)}
+			pairs[info.Name] = []model.LowRank{randomPair(r, info, 2, scale), randomPair(r, info, ranks[info.Layer], -scale)}
 		}
 		if k.in {
 			in = append(in, info.Name)
@@ -77,7 +81,13 @@ func adaptable(t *testing.T, base *model.Model, scale float32) (*model.Model, ma
 // TestGradientsOfEveryParameterEqualFiniteDifferences moves all parameters of all kinds
 // together along a random direction, and each kind alone.
 func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	for name, s := range map[string]shape{"without biases": tiny(), "with biases": biased()} {
+		t.Run(name, func(t *testing.T) { gradientsEqualFiniteDifferences(t, newModel(t, newBackend(t, 2), s)) })
+	}
+}
+
+func gradientsEqualFiniteDifferences(t *testing.T, base *model.Model) {
+	t.Helper()
 	m, factors, pairs := adaptable(t, base, 0.7)
 	sequences := []model.Sequence{
 		{Tokens: randomTokens(9, tiny().Vocab, 1), From: 2}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
@@ -113,12 +123,15 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 		}
 		if k.out {
 			p.Out = randomGains(r, info.Out)
+			if info.Bias {
+				p.Bias = randomGains(r, info.Out)
+			}
 		}
 		at[info.Name] = p
-		directions[info.Name] = model.Parameters{S: like(p.S), A: like(p.A), B: like(p.B), In: like(p.In), Out: like(p.Out)}
+		directions[info.Name] = model.Parameters{S: like(p.S), A: like(p.A), B: like(p.B), In: like(p.In), Out: like(p.Out), Bias: like(p.Bias)}
 	}
 	members := func(p *model.Parameters) map[string]*[]float32 {
-		return map[string]*[]float32{"S": &p.S, "A": &p.A, "B": &p.B, "In": &p.In, "Out": &p.Out}
+		return map[string]*[]float32{"S": &p.S, "A": &p.A, "B": &p.B, "In": &p.In, "Out": &p.Out, "Bias": &p.Bias}
 	}
 	lossAt := func(kind string, h float32) float64 {
 		for name, p := range at {
@@ -148,7 +161,11 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 	logits, tape := forward(t, m, sequences)
 	_, gradient := policyGradient(logits, sequences, rewards)
 	got := backward(t, m, tape, gradient)
-	for _, kind := range []string{"all", "S", "A", "B", "In", "Out"} {
+	moved := []string{"all", "S", "A", "B", "In", "Out"}
+	if base.Config().AttentionBias {
+		moved = append(moved, "Bias")
+	}
+	for _, kind := range moved {
 		const h = 1e-3
 		numeric := (lossAt(kind, h) - lossAt(kind, -h)) / (2 * h)
 		var analytic float64
@@ -176,7 +193,24 @@ func TestGradientsOfEveryParameterEqualFiniteDifferences(t *testing.T) {
 // beside the base, and wants what each gets alone, and nearly what its folded matrices
 // give.
 func TestMixedKindsEqualEachAlone(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	// Runs of rows that are long enough may have products of their own with their pairs.
+	for _, path := range registrytest.Paths() {
+		for _, c := range []struct {
+			read int
+			kind backend.DType
+		}{{3, backend.F32}, {3, backend.BF16}, {33, backend.F32}, {33, backend.BF16}} {
+			read, kind := c.read, c.kind
+			t.Run(fmt.Sprintf("%s/%d tokens/%s", path, read, kind), func(t *testing.T) {
+				t.Setenv(cpu.EnvPath, path)
+				be := newBackend(t, 2)
+				mixedKindsEqualEachAlone(t, newModel(t, be, map[int]shape{3: tiny(), 33: biased()}[read], model.WeightsAs(kind)), read, map[backend.DType]float64{backend.F32: 1e-4, backend.BF16: 5e-2}[kind])
+			})
+		}
+	}
+}
+
+func mixedKindsEqualEachAlone(t *testing.T, base *model.Model, read int, tolerance float64) {
+	t.Helper()
 	m, factors, pairs := adaptable(t, base, 0)
 	r := rand.New(rand.NewPCG(5, 6))
 	kindsOf := []string{"", "SVF", "first pair", "second pair", "gains", "all"}
@@ -216,9 +250,9 @@ func TestMixedKindsEqualEachAlone(t *testing.T) {
 					b.In = randomGains(r, info.In)
 				}
 				if k.out {
-					b.Out = randomGains(r, info.Out)
+					b.Out, b.Bias = randomGains(r, info.Out), randomGains(r, info.Out)
 				}
-				f.In, f.Out = b.In, b.Out
+				f.In, f.Out, f.Bias = b.In, b.Out, b.Bias
 			}
 			all[info.Name], fold[info.Name] = b, f
 		}
@@ -231,31 +265,32 @@ func TestMixedKindsEqualEachAlone(t *testing.T) {
 		}
 		scales, folds = append(scales, s), append(folds, fold)
 	}
-	tokens := func(i int) []int32 { return randomTokens(12, tiny().Vocab, uint64(i)) }
+	tokens := func(i int) []int32 { return randomTokens(read+9, tiny().Vocab, uint64(i)) }
 	c := newCache(t, m, len(scales))
 	var segments []model.Segment
-	for i, s := range scales {
-		segments = append(segments, model.Segment{Seq: i, Tokens: tokens(i)[:3+i], AllLogits: true, Scales: s})
+	for i, s := range slices.Backward(scales) { // Pairs are not in the order of their rows of banks.
+		segments = append(segments, model.Segment{Seq: i, Tokens: tokens(i)[:read+i], AllLogits: true, Scales: s})
 	}
 	first := step(t, m, c, segments...)
-	for i := range segments {
-		segments[i].Tokens = tokens(i)[3+i : 4+i]
+	for i, s := range segments {
+		segments[i].Tokens = tokens(s.Seq)[read+s.Seq : read+1+s.Seq]
 	}
 	second, row := step(t, m, c, segments...), 0
 	var seen []string
-	for i, s := range scales {
-		mixed := slices.Concat(first.Data[row*tiny().Vocab:(row+3+i)*tiny().Vocab], second.Row(i))
-		row += 3 + i
-		alone := model.Segment{Tokens: tokens(i)[:4+i], AllLogits: true, Scales: s}
+	for i, segment := range segments {
+		n, kind, s := read+segment.Seq, kindsOf[segment.Seq], segment.Scales
+		mixed := slices.Concat(first.Data[row*tiny().Vocab:(row+n)*tiny().Vocab], second.Row(i))
+		row += n
+		alone := model.Segment{Tokens: tokens(segment.Seq)[:n+1], AllLogits: true, Scales: s}
 		if !slices.Equal(step(t, m, newCache(t, m, 1), alone).Data, mixed) {
-			t.Errorf("%q: its rows in a mixed batch differ from those it gets alone", kindsOf[i])
+			t.Errorf("%q: its rows in a mixed batch differ from those it gets alone", kind)
 		}
-		folded, err := base.Folded(t.Context(), folds[i])
+		folded, err := base.Folded(t.Context(), folds[segment.Seq])
 		if err != nil {
 			t.Fatal(err)
 		}
 		alone.Scales = nil
-		wantNear(t, kindsOf[i]+" against folded matrices", mixed, wide(step(t, folded, newCache(t, base, 1), alone).Data), 1e-4)
+		wantNear(t, kind+" against folded matrices", mixed, wide(step(t, folded, newCache(t, base, 1), alone).Data), tolerance)
 		seen = append(seen, fmt.Sprint(step(t, m, newCache(t, m, 1), model.Segment{Tokens: tokens(0)[:5], Scales: s}).Data))
 	}
 	slices.Sort(seen)
@@ -266,7 +301,7 @@ func TestMixedKindsEqualEachAlone(t *testing.T) {
 
 // TestMergedTakesEveryKind merges a model with its own parameters.
 func TestMergedTakesEveryKind(t *testing.T) {
-	base := newModel(t, newBackend(t, 2), tiny())
+	base := newModel(t, newBackend(t, 2), biased())
 	m, _, _ := adaptable(t, base, 0.5)
 	r := rand.New(rand.NewPCG(1, 2))
 	change := func() {
@@ -277,6 +312,9 @@ func TestMergedTakesEveryKind(t *testing.T) {
 			}
 			if kinds[info.Module].out {
 				p.Out = randomGains(r, info.Out)
+				if info.Bias {
+					p.Bias = randomGains(r, info.Out)
+				}
 			}
 			if err := m.SetParameters(info.Name, p); err != nil {
 				t.Fatal(err)

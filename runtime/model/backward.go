@@ -50,7 +50,7 @@ type gradients struct {
 // gradient is that of one projection's parameters; what it has not is nil. That of B is
 // turned, [r, Out].
 type gradient struct {
-	s, in, out, a, bt backend.Buffer
+	s, in, out, bias, a, bt backend.Buffer
 }
 
 // share is what one kind of a projection's parameters has of the gradients.
@@ -71,6 +71,9 @@ func (l *linear) shares(g *gradient, d *Parameters) []share {
 	}
 	if l.out != nil {
 		all = append(all, share{l.info.Out, &g.out, &d.Out})
+	}
+	if l.gainsBias() {
+		all = append(all, share{l.info.Out, &g.bias, &d.Bias})
 	}
 	if l.low != nil {
 		r := l.low.a.Out()

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -33,6 +34,18 @@ func (b *bank) of(index backend.Index) *backend.Scales {
 	return &backend.Scales{Bank: b.rows, Index: index}
 }
 
+// part returns some columns of one row, for rows that all have these scales.
+func (b *bank) part(p *pass, row, at, n int) *backend.Scales {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &backend.Scales{}
+	p.do(func() (err error) {
+		s.Bank, err = p.Rows(b.rows, 1, row*b.columns+at, row*b.columns+at+n)
+		return err
+	})
+	return s
+}
+
 // rowBytes is the device memory of a row.
 func (b *bank) rowBytes() int64 { return backend.F32.Bytes(1, b.columns) }
 
@@ -54,6 +67,34 @@ func (b *bank) host(be backend.Backend) ([]float32, error) {
 	}
 	out := make([]float32, b.columns)
 	return out, be.Download(out, own)
+}
+
+// clone returns a bank whose first row is a copy of this one's.
+func (b *bank) clone(be backend.Backend) (*bank, error) {
+	own, err := b.host(be)
+	if err != nil {
+		return nil, err
+	}
+	return newBank(be, own)
+}
+
+// scaled returns a bank whose first row is this one's, multiplied by these gains; b itself
+// where there is none, or no gains are.
+func (b *bank) scaled(be backend.Backend, gains []float32) (*bank, error) {
+	if b == nil || gains == nil {
+		return b, nil
+	}
+	own, err := b.host(be)
+	if err != nil {
+		return nil, err
+	}
+	if len(gains) != len(own) {
+		return nil, fmt.Errorf("%d gains of %d elements", len(gains), len(own))
+	}
+	for i := range own {
+		own[i] *= gains[i]
+	}
+	return newBank(be, own)
 }
 
 // set replaces a row by these values, by the own one times them, or by the own one if

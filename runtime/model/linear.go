@@ -20,6 +20,7 @@ type linear struct {
 
 	in, out *bank    // Gains: rows [In] and [Out]; nil where there are none.
 	low     *lowRank // Likewise.
+	bias    *bank    // Likewise: rows [Out], those of mixtures where there are gains of outputs.
 }
 
 func (l *linear) factored() bool { return l.dense == nil }
@@ -30,23 +31,26 @@ func (l *linear) adapted() bool { return l.factored() || l.beside() }
 // beside reports that it has something beside its matrix.
 func (l *linear) beside() bool { return l.in != nil || l.out != nil || l.low != nil }
 
+// gainsBias reports that mixtures have biases of their own.
+func (l *linear) gainsBias() bool { return l.bias != nil && l.out != nil }
+
 func (l *linear) rank() int { return l.u.In() }
 
 // seen is the projection as the backend sees it, with each row's own scale where
 // rows have such.
-func (l *linear) seen(index backend.Index) backend.Linear {
+func (l *linear) seen(p *pass, s rowsScaling) backend.Linear {
 	seen := backend.Linear{W: l.dense}
 	if l.factored() {
-		seen = backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(index)}
+		seen = backend.Linear{U: l.u, Vt: l.vt, Scales: l.scales.of(s.index)}
 	}
 	if l.in != nil {
-		seen.In = l.in.of(index)
+		seen.In = l.in.of(s.index)
 	}
 	if l.out != nil {
-		seen.Out = l.out.of(index)
+		seen.Out = l.out.of(s.index)
 	}
 	if l.low != nil {
-		seen.Low = &backend.LowRank{A: l.low.a, B: l.low.b, Scales: l.low.scales.of(index)}
+		seen.Low = l.low.seen(p, s, l.info.Name)
 	}
 	return seen
 }
@@ -73,8 +77,14 @@ func newFactored(m *Model, as backend.DType, info LinearInfo, f Factors) (*linea
 }
 
 // projection is y [n, Out] = W·x, or with add that added to y.
-func (p *pass) projection(l *linear, y backend.Buffer, index backend.Index, bias backend.Buffer, add bool) backend.Projection {
-	return backend.Projection{Linear: l.seen(index), Y: y, Bias: bias, Add: add}
+func (p *pass) projection(l *linear, y backend.Buffer, s rowsScaling, add bool) backend.Projection {
+	made := backend.Projection{Linear: l.seen(p, s), Y: y, Add: add}
+	if l.gainsBias() {
+		made.Bias = l.bias.of(s.index)
+	} else if l.bias != nil {
+		made.Bias = l.bias.of(nil)
+	}
+	return made
 }
 
 // keep computes projections of x that do not need each other and returns what their
@@ -94,6 +104,11 @@ func (p *pass) keep(x backend.Buffer, n int, all ...backend.Projection) []backen
 // its input, which those of gains and of low-rank pairs need.
 func (l *linear) backward(p *pass, g *gradient, dx, dy, x backend.Buffer, kept backend.Kept, n int, add bool) {
 	l.matrixBackward(p, g, dx, dy, x, kept, n, add)
+	if l.gainsBias() {
+		one := p.ones(n)
+		p.outerSums(g.bias, one, dy, n)
+		p.free(one)
+	}
 	if l.low == nil {
 		return
 	}
@@ -185,7 +200,7 @@ func (l *linear) merged(ctx context.Context, be backend.Backend, as backend.DTyp
 	if err := l.compose(ctx, be, dst); err != nil {
 		return nil, err
 	}
-	return &linear{info: l.info, dense: dst}, nil
+	return &linear{info: l.info, dense: dst, bias: l.bias}, nil
 }
 
 // folded is merged of any projection. It is computed in float32 and rounded once.
@@ -226,7 +241,13 @@ func (l *linear) folded(ctx context.Context, be backend.Backend, as backend.DTyp
 	if err != nil {
 		return nil, err
 	}
-	return &linear{info: l.info, dense: dst}, nil
+	bias := l.bias
+	if l.gainsBias() { // What becomes of it later is nothing to this one.
+		if bias, err = l.bias.clone(be); err != nil {
+			return nil, err
+		}
+	}
+	return &linear{info: l.info, dense: dst, bias: bias}, nil
 }
 
 // addTo returns w [Out, In] + B·diag(scale)·A with the model's own scale. It takes w.
@@ -290,10 +311,13 @@ func (l *linear) matrix(ctx context.Context, be backend.Backend) ([]float32, err
 }
 
 // banks are those that the projection has; nil where it has none of a kind.
-func (l *linear) banks() [4]*bank {
-	all := [4]*bank{l.scales, l.in, l.out}
+func (l *linear) banks() [5]*bank {
+	all := [5]*bank{l.scales, l.in, l.out}
 	if l.low != nil {
 		all[3] = l.low.scales
+	}
+	if l.gainsBias() {
+		all[4] = l.bias
 	}
 	return all
 }
@@ -305,6 +329,9 @@ func (l *linear) parts() map[any]int64 {
 	weights := []backend.Weight{l.dense, l.u, l.vt}
 	if l.low != nil {
 		weights = append(weights, l.low.a, l.low.b)
+		for _, each := range l.low.each {
+			weights = append(weights, each.a, each.b)
+		}
 	}
 	for _, w := range weights {
 		if w != nil {

@@ -110,11 +110,6 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 	for i := range m.layers {
 		m.layers[i].attentionNorm = l.vector(normOf(i, "input_layernorm"))
 		m.layers[i].mlpNorm = l.vector(normOf(i, "post_attention_layernorm"))
-		for j := range m.layers[i].biases {
-			if c.AttentionBias {
-				m.layers[i].biases[j] = l.vector(m.infos[i*projections+qProj+j].Name + ".bias")
-			}
-		}
 		for j, name := range headNorms {
 			if c.QKNorm {
 				m.layers[i].headNorms[j] = l.vector(normOf(i, name))
@@ -123,6 +118,9 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 		for j := range projections {
 			info := m.infos[i*projections+j]
 			m.layers[i].linears[j] = &linear{info: info, dense: l.matrix(info.Name+".weight", m.projectionType)}
+			if info.Bias {
+				m.layers[i].linears[j].bias = &bank{columns: info.Out, rows: l.vector(info.Name + ".bias"), n: 1}
+			}
 		}
 	}
 	if l.err != nil {
@@ -230,9 +228,9 @@ func (l *loader) check(m *Model, tied bool) error {
 	for i := range m.layers {
 		want(normOf(i, "input_layernorm"), m.hidden)
 		want(normOf(i, "post_attention_layernorm"), m.hidden)
-		for j, info := range m.infos[i*projections : (i+1)*projections] {
+		for _, info := range m.infos[i*projections : (i+1)*projections] {
 			want(info.Name+".weight", info.Out, info.In)
-			if m.config.AttentionBias && j < len(m.layers[i].biases) {
+			if info.Bias {
 				want(info.Name+".bias", info.Out)
 			}
 		}

@@ -61,8 +61,7 @@ type Model struct {
 // layer is one transformer block.
 type layer struct {
 	attentionNorm, mlpNorm backend.Buffer    // [H]
-	biases                 [3]backend.Buffer // Of q, k and v: [Out]; nil where the family has none.
-	headNorms              [2]backend.Buffer // Of q and k: [D]; likewise.
+	headNorms              [2]backend.Buffer // Of q and k: [D]; nil where the family has none.
 	linears                [projections]*linear
 }
 
@@ -263,7 +262,7 @@ func (m *Model) MergeInto(ctx context.Context, merged *Model) error {
 }
 
 // replaced returns a copy of m in which the named projections are what build
-// makes of the given values.
+// makes of the given values; one that it makes without a bias keeps its own.
 func replaced[T any](m *Model, values map[string]T, build func(LinearInfo, T) (*linear, error)) (*Model, error) {
 	other := *m
 	other.layers = slices.Clone(m.layers)
@@ -275,6 +274,9 @@ func replaced[T any](m *Model, values map[string]T, build func(LinearInfo, T) (*
 		made, err := build(l.info, values[name])
 		if err != nil {
 			return nil, fmt.Errorf("replace %s: %w", name, err)
+		}
+		if made.bias == nil {
+			made.bias = l.bias
 		}
 		other.layers[l.info.Layer].linears[projectionIndex(l.info.Module)] = made
 	}

@@ -107,6 +107,13 @@ func (p *pass) zeros(n int) backend.Buffer {
 	return b
 }
 
+// ones returns a buffer of n ones.
+func (p *pass) ones(n int) backend.Buffer {
+	b := p.alloc(n)
+	p.do(func() error { return p.Upload(b, ones(n)) })
+	return b
+}
+
 // free gives buffers of this pass back; nil is ignored.
 func (p *pass) free(buffers ...backend.Buffer) {
 	for _, b := range buffers {

@@ -43,6 +43,13 @@ func tiny() shape {
 	}
 }
 
+// biased is tiny with biases of queries, keys and values.
+func biased() shape {
+	s := tiny()
+	s.ModelType = "qwen2"
+	return s
+}
+
 // demo is the shape of the demo model.
 func demo() shape {
 	return shape{
@@ -86,6 +93,11 @@ func (s shape) tensors() map[string]*tensor.Tensor {
 		matrix(p+"self_attn.q_proj", width, s.Hidden)
 		matrix(p+"self_attn.k_proj", keys, s.Hidden)
 		matrix(p+"self_attn.v_proj", keys, s.Hidden)
+		if s.ModelType == "qwen2" {
+			add(p+"self_attn.q_proj.bias", 0, 0.5, width)
+			add(p+"self_attn.k_proj.bias", 0, 0.5, keys)
+			add(p+"self_attn.v_proj.bias", 0, 0.5, keys)
+		}
 		matrix(p+"self_attn.o_proj", s.Hidden, width)
 		matrix(p+"mlp.gate_proj", s.Inner, s.Hidden)
 		matrix(p+"mlp.up_proj", s.Inner, s.Hidden)

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 )
@@ -14,6 +13,8 @@ type Scales struct {
 	model *Model
 	row   int // Of the banks of every adapted projection.
 	bytes int64
+	// pairs are the low-rank pairs that have a part in each projection, by its name.
+	pairs map[string][]int
 }
 
 // NewScales returns the scales of these branches, by the names of the projections. What
@@ -30,7 +31,14 @@ func (m *Model) NewScales(branches map[string]Branch) (*Scales, error) {
 			return nil, fmt.Errorf("scales of %s: %w", name, err)
 		}
 	}
-	s := &Scales{model: m, row: m.bankRows.take()}
+	s := &Scales{model: m, row: m.bankRows.take(), pairs: map[string][]int{}}
+	for name, b := range branches {
+		for i, scale := range b.Low {
+			if scale != 0 {
+				s.pairs[name] = append(s.pairs[name], i)
+			}
+		}
+	}
 	// Nobody says when scales are dropped: the last step that computes with them may
 	// outlive whoever made them.
 	runtime.AddCleanup(s, m.bankRows.put, s.row)
@@ -46,30 +54,6 @@ func (m *Model) NewScales(branches map[string]Branch) (*Scales, error) {
 
 // Bytes is the device memory that the scales take.
 func (s *Scales) Bytes() int64 { return s.bytes }
-
-// rowScales say which row of the banks the rows of a batch are scaled by. It belongs to
-// one step, and holds the scales until its end.
-type rowScales struct {
-	held  []*Scales
-	some  bool    // Not all rows have the model's own.
-	index []int32 // By row of the batch; 0 is the model's own.
-}
-
-// add appends the rows of a segment.
-func (r *rowScales) add(m *Model, s *Scales, rows int) error {
-	row := 0
-	if s != nil {
-		if s.model != m {
-			return errors.New("its scales were made for another model")
-		}
-		row = s.row
-		r.held, r.some = append(r.held, s), true
-	}
-	for range rows {
-		r.index = append(r.index, int32(row))
-	}
-	return nil
-}
 
 // ProjectionBytes is the device memory that siblings' projections take beyond
 // those of m. What several of them share counts once.

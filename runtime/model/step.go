@@ -56,15 +56,18 @@ type batch struct {
 	tokens    []int32
 	positions []int32
 	scales    rowScales
-	growths   []growth // Of the segments.
-	slots     []int32  // Where in the cache each row's key and value go.
-	blocks    []int32  // The block tables of all sequences, one behind the other.
-	first     []int32  // Where each row's table begins in blocks,
-	count     []int32  // and how many keys it attends to.
-	forked    []int32  // Slots of keys and values that forks have for themselves, too,
-	forkSlots []int32  // and where those go.
-	wanted    []int32  // Rows whose logits are wanted.
-	longest   int      // Highest position + 1.
+	growths   []growth  // Of the segments.
+	slots     []int32   // Where in the cache each row's key and value go.
+	blocks    []int32   // The block tables of all sequences, one behind the other.
+	first     []int32   // Where each row's table begins in blocks,
+	count     []int32   // and how many keys it attends to.
+	forked    []int32   // Slots of keys and values that forks have for themselves, too,
+	forkSlots []int32   // and where those go.
+	wanted    []int32   // Rows whose logits are wanted.
+	low       []lowRows // Rows that low-rank pairs are computed for, of all,
+	lowIndex  []int32   // and what scales those.
+	some      bool      // low says it; else they are computed for all rows.
+	longest   int       // Highest position + 1.
 }
 
 // The lists of a batch on the device. The last layer computes nothing but keys and
@@ -77,6 +80,7 @@ const (
 	wantedList
 	forkedList
 	forkSlotList
+	lowList  // Of the rows that are multiplied with low-rank pairs, their scales.
 	rowLists // Of all rows,
 	endLists = rowLists + listsOfRows
 )
@@ -94,7 +98,7 @@ const (
 func (b *batch) lists() [][]int32 {
 	lists := make([][]int32, endLists+listsOfRows)
 	lists[tokenList], lists[slotList], lists[blockList], lists[wantedList] = b.tokens, b.slots, b.blocks, b.wanted
-	lists[forkedList], lists[forkSlotList] = b.forked, b.forkSlots
+	lists[forkedList], lists[forkSlotList], lists[lowList] = b.forked, b.forkSlots, b.lowIndex
 	for i, list := range [listsOfRows][]int32{positionList: b.positions, firstList: b.first, countList: b.count, scaleList: b.scales.index} {
 		lists[rowLists+i] = list
 		if !b.allWanted() {
@@ -104,7 +108,17 @@ func (b *batch) lists() [][]int32 {
 	return lists
 }
 
-func (b *batch) allWanted() bool { return len(b.wanted) == len(b.positions) }
+// allWanted reports that the logits of all rows are wanted, in their order.
+func (b *batch) allWanted() bool {
+	return len(b.wanted) == len(b.positions) && slices.IsSorted(b.wanted)
+}
+
+// narrow lets low-rank pairs be computed for the rows alone that have some; single pairs
+// where that changes no bit.
+func (b *batch) narrow(be backend.Backend) {
+	b.some = true
+	b.low, b.lowIndex = b.scales.spans(be.Capabilities().OrderedSums)
+}
 
 // selected returns the elements with these indices.
 func selected[T any](all []T, indices []int32) []T {
@@ -126,7 +140,7 @@ type rows struct {
 	n         int
 	positions backend.Index
 	keys      backend.Paged // What each row attends to.
-	scales    backend.Index // nil where all have the model's own.
+	scales    rowsScaling
 }
 
 // upload tells the device of a batch.
@@ -142,14 +156,22 @@ func (b *batch) upload(tables backend.Tables) (*onDevice, error) {
 			},
 		}
 		if b.scales.some {
-			r.scales = tables.At(from + scaleList)
+			r.scales.index = tables.At(from + scaleList)
 		}
 		return r
 	}
 	d := &onDevice{tables: tables, all: at(rowLists, len(b.positions))}
+	d.all.scales.some = b.some
+	for _, rows := range b.low {
+		if rows.scales == nil {
+			rows.index = tables.At(lowList)
+		}
+		d.all.scales.low = append(d.all.scales.low, rows)
+	}
 	d.ends = d.all
 	if !b.allWanted() {
 		d.ends = at(endLists, len(b.wanted))
+		d.ends.scales.some = b.some && len(b.low) == 0
 	}
 	return d, nil
 }
@@ -248,6 +270,7 @@ func (m *Model) once(ctx context.Context, p *pass, c *Cache, b *batch, take take
 		p.err = err
 		return
 	}
+	b.narrow(m.be)
 	d, err := b.upload(c.tables)
 	if err != nil {
 		p.err = err
@@ -286,7 +309,16 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 	}
 	b := &batch{}
 	seen := map[int]bool{}
-	for _, s := range segments {
+	var order []int
+	if c.steps == nil { // Recorded ones compute all rows alike.
+		order = sorted(segments)
+	}
+	wanted := make([][]int32, len(segments))
+	for i := range segments {
+		if order != nil {
+			i = order[i]
+		}
+		s, first := segments[i], len(b.wanted)
 		if err := b.add(m, c, seen, run{s.Seq, c.Len(s.Seq), s.Tokens, s.AllLogits, s.Scales}); err != nil {
 			return nil, err
 		}
@@ -300,6 +332,10 @@ func (m *Model) plan(c *Cache, segments []Segment) (*batch, error) {
 			}
 		}
 		b.growths = append(b.growths, g)
+		wanted[i] = b.wanted[first:]
+	}
+	if order != nil {
+		b.wanted = slices.Concat(wanted...)
 	}
 	return b, nil
 }
@@ -451,18 +487,14 @@ func (l *layer) attend(p *pass, m *Model, x backend.Buffer, norm *backend.Norm, 
 }
 
 // input is a projection that begins a half of the layer.
-func (l *layer) input(p *pass, projection int, y backend.Buffer, scales backend.Index) backend.Projection {
-	var bias backend.Buffer
-	if projection <= vProj {
-		bias = l.biases[projection]
-	}
-	return p.projection(l.linears[projection], y, scales, bias, false)
+func (l *layer) input(p *pass, projection int, y backend.Buffer, scales rowsScaling) backend.Projection {
+	return p.projection(l.linears[projection], y, scales, false)
 }
 
 // output is a projection that ends a half of the layer: it is added to the residual
 // stream.
-func (l *layer) output(p *pass, projection int, x backend.Buffer, scales backend.Index) backend.Projection {
-	return p.projection(l.linears[projection], x, scales, nil, true)
+func (l *layer) output(p *pass, projection int, x backend.Buffer, scales rowsScaling) backend.Projection {
+	return p.projection(l.linears[projection], x, scales, true)
 }
 
 // normHeads normalises each head of queries or keys y [n, heads·D], where the family

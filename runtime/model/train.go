@@ -254,17 +254,17 @@ func (l *layer) forward(p *pass, m *Model, x backend.Buffer, t *Tape, lt *layerT
 	p.do(func() error {
 		return p.Attention(lt.attended, lt.lse, lt.q, lt.k, lt.v, rows.spans, m.attention)
 	})
-	lt.kept[oProj] = p.keep(lt.attended, n, l.output(p, oProj, lt.middle, nil))[0]
+	lt.kept[oProj] = p.keep(lt.attended, n, l.output(p, oProj, lt.middle, rowsScaling{}))[0]
 
 	p.do(func() error { return p.RMSNorm(normed, lt.middle, l.mlpNorm, n, m.eps) })
 	lt.gate, lt.up = p.alloc(n*m.inner), p.alloc(n*m.inner)
-	kept := p.keep(normed, n, l.input(p, gateProj, lt.gate, nil), l.input(p, upProj, lt.up, nil))
+	kept := p.keep(normed, n, l.input(p, gateProj, lt.gate, rowsScaling{}), l.input(p, upProj, lt.up, rowsScaling{}))
 	lt.kept[gateProj], lt.kept[upProj] = kept[0], kept[1]
 	p.free(normed)
 	activated := p.alloc(n * m.inner)
 	p.do(func() error { return p.Activate(backend.SiLU, activated, lt.gate, lt.up) })
 	out := p.clone(lt.middle)
-	lt.kept[downProj] = p.keep(activated, n, l.output(p, downProj, out, nil))[0]
+	lt.kept[downProj] = p.keep(activated, n, l.output(p, downProj, out, rowsScaling{}))[0]
 	p.free(activated)
 	return out
 }
@@ -288,7 +288,7 @@ func (l *layer) project(p *pass, m *Model, normed backend.Buffer, rows *trainRow
 	all := make([]backend.Projection, len(which))
 	for i, projection := range which {
 		out[i] = p.alloc(rows.n * m.heads(projection) * m.config.HeadDim)
-		all[i] = l.input(p, projection, out[i], nil)
+		all[i] = l.input(p, projection, out[i], rowsScaling{})
 	}
 	kept := p.keep(normed, rows.n, all...)
 	for i, projection := range which {

@@ -23,10 +23,15 @@ import (
 )
 
 // Adapters as PEFT writes them, and the weights that it merges them to, are made by
-// hack/golden/peft.py of this model.
-const base = "../model/testdata/llama"
+// hack/golden/peft.py of these models.
+func base(name string) string {
+	if strings.HasSuffix(name, "-bias") {
+		return "../model/testdata/qwen2"
+	}
+	return "../model/testdata/llama"
+}
 
-var cases = []string{"lora", "patterns", "dora", "ia3"}
+var cases = []string{"lora", "patterns", "dora", "ia3", "ia3-bias"}
 
 func read(t testing.TB, name string) *peft.Adapter {
 	t.Helper()
@@ -38,20 +43,20 @@ func read(t testing.TB, name string) *peft.Adapter {
 }
 
 func TestAdaptersMergeAsPEFTMergesThem(t *testing.T) {
-	weights, err := checkpoint.Open(filepath.Join(base, checkpoint.WeightsFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = weights.Close() }()
-	shape := func(name string) (out, in int, ok bool) {
-		info, ok := weights.Info(name + ".weight")
-		if !ok {
-			return 0, 0, false
-		}
-		return info.Shape[0], info.Shape[1], true
-	}
 	for _, name := range append([]string{"pickle"}, cases...) {
 		t.Run(name, func(t *testing.T) {
+			weights, err := checkpoint.Open(filepath.Join(base(name), checkpoint.WeightsFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = weights.Close() }()
+			shape := func(name string) (out, in int, ok bool) {
+				info, ok := weights.Info(name + ".weight")
+				if !ok {
+					return 0, 0, false
+				}
+				return info.Shape[0], info.Shape[1], true
+			}
 			a := read(t, name)
 			if err := a.Fits(shape); err != nil {
 				t.Error(err)
@@ -61,27 +66,35 @@ func TestAdaptersMergeAsPEFTMergesThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = merged.Close() }()
-			if got := len(merged.Names()); got != len(a.Matrices) {
-				t.Errorf("%d matrices, PEFT changes %d", len(a.Matrices), got)
-			}
-			for _, matrix := range a.Names() {
-				w, err := weights.Tensor(matrix + ".weight")
+			matrices := 0
+			for _, tensorName := range merged.Names() {
+				w, err := weights.Tensor(tensorName)
 				if err != nil {
 					t.Fatal(err)
 				}
-				want, err := merged.Tensor(matrix + ".weight")
+				want, err := merged.Tensor(tensorName)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := a.Matrices[matrix].Merge(w); err != nil {
+				matrix, isBias := strings.CutSuffix(tensorName, ".bias")
+				if isBias {
+					err = a.Matrices[matrix].MergeBias(w.Data)
+				} else {
+					matrices++
+					err = a.Matrices[strings.TrimSuffix(tensorName, ".weight")].Merge(w)
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 				for i := range w.Data {
 					// Both are float64 rounded once.
 					if d := math.Abs(float64(w.Data[i] - want.Data[i])); d > 2e-7*max(1, math.Abs(float64(want.Data[i]))) {
-						t.Fatalf("%s: element %d is %v, want %v", matrix, i, w.Data[i], want.Data[i])
+						t.Fatalf("%s: element %d is %v, want %v", tensorName, i, w.Data[i], want.Data[i])
 					}
 				}
+			}
+			if matrices != len(a.Matrices) {
+				t.Errorf("%d matrices, PEFT changes %d", len(a.Matrices), matrices)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"os"
@@ -23,6 +24,7 @@ type goldenSteps struct {
 	Hyper struct {
 		contract.Hyper
 		Objective string `json:"objective"`
+		Model     string `json:"model"`
 	} `json:"hyper"`
 	Episodes []struct {
 		Tokens []int32 `json:"tokens"`
@@ -53,7 +55,7 @@ const (
 // goldenTrainer is a trainer of the golden model, with no data.
 func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 	t.Helper()
-	dir := filepath.Join("..", "model", "testdata", "llama")
+	dir := filepath.Join("..", "model", "testdata", cmp.Or(g.Hyper.Model, "llama"))
 	ck, err := checkpoint.OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +99,7 @@ func goldenTrainer(t *testing.T, g goldenSteps) *trainer {
 }
 
 func TestTrainingStepsMatchTheReferenceAlgorithm(t *testing.T) {
-	for _, name := range []string{"sigmoid", "direct", "lora", "dora", "ia3", "nexttoken", "nexttoken-dora"} {
+	for _, name := range []string{"sigmoid", "direct", "lora", "dora", "dora-bias", "ia3", "ia3-bias", "nexttoken", "nexttoken-lora", "nexttoken-dora", "nexttoken-ia3"} {
 		t.Run(name, func(t *testing.T) {
 			raw, err := os.ReadFile(filepath.Join("testdata", "step-"+name+".json"))
 			if err != nil {

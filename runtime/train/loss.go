@@ -106,10 +106,10 @@ func (o loss) gradients(ctx context.Context, adapted, base *model.Model, episode
 }
 
 // wide are gradients of parts of a batch, added up in float64.
-type wide [5][]float64
+type wide [6][]float64
 
 func (w *wide) add(d model.Parameters) {
-	for i, part := range [...][]float32{d.S, d.A, d.B, d.In, d.Out} {
+	for i, part := range [...][]float32{d.S, d.A, d.B, d.In, d.Out, d.Bias} {
 		if w[i] == nil && part != nil {
 			w[i] = make([]float64, len(part))
 		}
@@ -120,7 +120,7 @@ func (w *wide) add(d model.Parameters) {
 }
 
 func (w *wide) rounded() (d model.Parameters) {
-	for i, part := range [...]*[]float32{&d.S, &d.A, &d.B, &d.In, &d.Out} {
+	for i, part := range [...]*[]float32{&d.S, &d.A, &d.B, &d.In, &d.Out, &d.Bias} {
 		if w[i] == nil {
 			continue
 		}

@@ -205,6 +205,7 @@ func selectLinears(m *model.Model, modules, otherwise []string) ([]model.LinearI
 type gains struct {
 	adapted *model.Model
 	inputs  map[string]bool
+	biases  map[string][]float32 // Of the base, which gains of outputs multiply; nil where it has none.
 	infos   []model.LinearInfo
 }
 
@@ -216,7 +217,7 @@ func newGains(in inputs, spec contract.TrainSpec) (*gains, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &gains{infos: infos, inputs: map[string]bool{}}
+	m := &gains{infos: infos, inputs: map[string]bool{}, biases: map[string][]float32{}}
 	var of, out []string
 	for _, info := range infos {
 		if info.Module == "down_proj" {
@@ -224,8 +225,8 @@ func newGains(in inputs, spec contract.TrainSpec) (*gains, error) {
 			of = append(of, info.Name)
 			continue
 		}
-		if info.Bias {
-			return nil, failure.Permanentf(contract.ReasonUsage, "%s: %s", info.Name, expert.BiasReason)
+		if m.biases[info.Name], err = in.base.Bias(info.Name); err != nil {
+			return nil, err
 		}
 		out = append(out, info.Name)
 	}
@@ -249,7 +250,10 @@ func (m *gains) initial() (map[string][]float32, error) {
 
 func (m *gains) apply(p map[string][]float32) error {
 	for name, values := range p {
-		set := model.Parameters{Out: values}
+		set := model.Parameters{Out: values, Bias: slices.Clone(m.biases[name])}
+		for i := range set.Bias {
+			set.Bias[i] *= values[i]
+		}
 		if m.inputs[name] {
 			set = model.Parameters{In: values}
 		}
@@ -264,6 +268,9 @@ func (m *gains) gradient(d map[string]model.Parameters, p map[string][]float32) 
 	g := make(map[string][]float32, len(p))
 	for name := range p {
 		g[name] = d[name].Out
+		for i, b := range m.biases[name] { // (W·x + b)·g
+			g[name][i] += b * d[name].Bias[i]
+		}
 		if m.inputs[name] {
 			g[name] = d[name].In
 		}

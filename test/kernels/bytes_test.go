@@ -104,7 +104,7 @@ func trafficOf(t *testing.T) []traffic {
 	rows("select", 2*size, y, a, ids, n, c)
 	rows("scatter", 2*size, y, a, ids, n, c)
 	rows("add", 3*size, y, a, n*c)
-	rows("addrows", 2*size+n*c*4, y, row, n, c)
+	rows("addrows", 2*size+n*c*4, y, row, address(0), n, c)
 	rows("scalecols", 2*size+n*c*4, y, a, row, address(0), n, c)
 	rows("fill", size, y, 1.0, n*c)
 	add(s.of("columndots"), what, blocks(c/32), 2*size+c*4, row, a, b, n, c)

@@ -129,7 +129,7 @@ func TestRows(t *testing.T) {
 			launch(t, s.of("add"), blocks(2), sum, s.upload(t, x[:n*c]), n*c)
 			exactly("add", sum, n*c, func(row, column int) float32 { return y[row*c+column] + x[row*c+column] })
 			sum = s.upload(t, y)
-			launch(t, s.of("addrows"), blocks(2), sum, upload(t, bias), n, c)
+			launch(t, s.of("addrows"), blocks(2), sum, upload(t, bias), address(0), n, c)
 			exactly("addrows", sum, n*c, func(row, column int) float32 { return y[row*c+column] + bias[column] })
 			scaled := s.upload(t, y)
 			launch(t, s.of("scalecols"), blocks(2), scaled, scaled, upload(t, scale), address(0), n, c)
@@ -144,6 +144,14 @@ func TestRows(t *testing.T) {
 					return y[row*c+column] * bias[column]
 				}
 				return y[row*c+column] * scale[column]
+			})
+			sum = s.upload(t, y)
+			launch(t, s.of("addrows"), blocks(3), sum, upload(t, slices.Concat(scale, bias)), upload(t, chosen), n, c)
+			exactly("addrows by an index", sum, n*c, func(row, column int) float32 {
+				if row%2 == 0 {
+					return y[row*c+column] + bias[column]
+				}
+				return y[row*c+column] + scale[column]
 			})
 			launch(t, s.of("fill"), blocks(1), out, 2.5, n*c)
 			exactly("fill", out, n*c, func(int, int) float32 { return 2.5 })

@@ -1,3 +1,5 @@
+//go:build unix
+
 package fewshot
 
 import (
@@ -7,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,35 +28,40 @@ import (
 
 // BenchmarkSearch compares a search of 32 candidates in 10 generations with composing and
 // evaluating the same candidates one after another, which comes to the same scores. The
-// search evaluates those of a generation in one unmerged batch, and none twice; batch is
-// the gain of that form alone.
+// search evaluates those of a generation in one unmerged batch, and none twice; by-batch
+// is the gain of that form alone, and by-processor that of processor time, which says more
+// on a busy machine.
 //
 //	go test -run '^$' -bench Search -benchtime 1x ./runtime/adapt/fewshot
 func BenchmarkSearch(b *testing.B) {
-	for _, examples := range []int{3, 10} {
+	for _, examples := range []int{3, 5, 10} {
 		b.Run(fmt.Sprintf("examples=%d", examples), func(b *testing.B) {
 			e := newBench(b, examples)
 			p, merged := e.evaluator(b, false)
-			var together, apart time.Duration
+			var together, apart, togetherBusy, apartBusy time.Duration
 			evaluations, candidates := 0, 0
 			for b.Loop() {
 				cem, err := search.NewCEM(options(e.spec.Search, len(p.experts), 1))
 				must(b, err)
+				busy := processorTime(b)
 				s := &searcher{spec: e.spec, dir: b.TempDir(), population: p, cem: cem, state: &state{}, begun: time.Now()}
 				must(b, s.references(b.Context()))
 				together += time.Since(s.begun)
+				togetherBusy += processorTime(b) - busy
 				for vectors := cem.Ask(); vectors != nil; vectors = cem.Ask() {
-					begun := time.Now()
+					begun, busy := time.Now(), processorTime(b)
 					fitness, err := s.generation(b.Context(), 0, vectors)
 					must(b, err)
 					together += time.Since(begun)
-					begun = time.Now()
+					togetherBusy += processorTime(b) - busy
+					begun, busy = time.Now(), processorTime(b)
 					for i, vector := range vectors {
 						if one := merged(vector); one.Score != fitness[i].Score {
 							b.Fatalf("vector %v has the score %v in the search, %v merged", vector, fitness[i].Score, one.Score)
 						}
 					}
 					apart += time.Since(begun)
+					apartBusy += processorTime(b) - busy
 					candidates += len(vectors)
 					must(b, cem.Tell(fitness))
 				}
@@ -65,8 +73,17 @@ func BenchmarkSearch(b *testing.B) {
 			b.ReportMetric(float64(candidates)/float64(b.N), "candidates")
 			b.ReportMetric(apart.Seconds()/together.Seconds(), "times")
 			b.ReportMetric(apart.Seconds()/together.Seconds()*float64(evaluations)/float64(candidates), "times-by-batch")
+			b.ReportMetric(apartBusy.Seconds()/togetherBusy.Seconds(), "times-by-processor")
 		})
 	}
+}
+
+// processorTime is that of all threads of this process.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // newBench is an exercise with a model of random weights that is large enough for its

@@ -46,7 +46,7 @@ func (s *suite) project(t *testing.T, n int) {
 				if normed {
 					norm = &backend.Norm{Gain: b[3], Eps: eps}
 				}
-				return p.Project(b[2], norm, n, backend.Projection{Linear: d, Y: b[0], Bias: b[4]}, backend.Projection{Linear: f, Y: b[1], Add: true})
+				return p.Project(b[2], norm, n, backend.Projection{Linear: d, Y: b[0], Bias: &backend.Scales{Bank: b[4]}}, backend.Projection{Linear: f, Y: b[1], Add: true})
 			})
 			want := s.compute(t, []int{0, 1}, values, func(be backend.Backend, b []backend.Buffer) error {
 				d, f := linears(be, b)
@@ -59,7 +59,7 @@ func (s *suite) project(t *testing.T, n int) {
 				if err := be.MatMul(n, backend.Product{Y: b[0], X: in, W: d.W}, backend.Product{Y: h, X: in, W: f.Vt}); err != nil {
 					return err
 				}
-				if err := be.AddToRows(b[0], b[4], n); err != nil {
+				if err := be.AddToRows(b[0], backend.Scales{Bank: b[4]}, n); err != nil {
 					return err
 				}
 				return be.MatMul(n, backend.Product{Y: b[1], X: h, W: f.U, Scales: f.Scales, Add: true})

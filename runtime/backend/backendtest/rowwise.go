@@ -23,7 +23,7 @@ func (s *suite) elementwise(t *testing.T) {
 			shifted[i] += float64(scale[i%c.c])
 		}
 		added := s.float32s(1).compute(t, []int{0}, [][]float32{x, scale}, func(be backend.Backend, b []backend.Buffer) error {
-			return be.AddToRows(b[0], b[1], c.n)
+			return be.AddToRows(b[0], backend.Scales{Bank: b[1]}, c.n)
 		})[0]
 		near(t, name("add to rows ", c), added, shifted, s.bound(boundSum, 1))
 		got := s.float32s(2).compute(t, []int{0}, [][]float32{garbage(c.n * c.c), x, scale}, func(be backend.Backend, b []backend.Buffer) error {
@@ -48,6 +48,14 @@ func (s *suite) elementwise(t *testing.T) {
 			return be.ScaleColumns(b[0], b[1], backend.Scales{Bank: b[2], Index: list(t, be, index...)}, c.n)
 		})[0]
 		near(t, name("scale columns by rows of a bank ", c), each, own, s.bound(boundSum, 1))
+		biased := widen(x)
+		for i := range biased {
+			biased[i] += float64(bank[int(index[i/c.c])*c.c+i%c.c])
+		}
+		addedEach := s.float32s(1).compute(t, []int{0}, [][]float32{x, bank}, func(be backend.Backend, b []backend.Buffer) error {
+			return be.AddToRows(b[0], backend.Scales{Bank: b[1], Index: list(t, be, index...)}, c.n)
+		})[0]
+		near(t, name("add rows of a bank ", c), addedEach, biased, s.bound(boundSum, 1))
 	}
 }
 

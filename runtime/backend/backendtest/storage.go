@@ -211,7 +211,7 @@ func mixedRefusals(t *testing.T, be backend.Backend) {
 		name string
 	}{
 		"sum":                       {be.Add(half, wide), "x"},
-		"bias":                      {be.AddToRows(half, half2, 1), "x"},
+		"bias":                      {be.AddToRows(half, backend.Scales{Bank: half2}, 1), "bank"},
 		"scale":                     {be.ScaleColumns(half, half, backend.Scales{Bank: half2}, 1), "s"},
 		"scaled":                    {be.ScaleColumns(wide, half, backend.Scales{Bank: wide}, 1), "x"},
 		"gradient of scales":        {be.ColumnDots(half, half2, half2, 1), "d"},

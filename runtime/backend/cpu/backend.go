@@ -103,7 +103,7 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, RowInvariantBackward: true, Storage: []backend.DType{backend.F32}}
+	return backend.Capabilities{Backward: true, RowInvariant: true, RowInvariantBackward: true, OrderedSums: true, Storage: []backend.DType{backend.F32}}
 }
 
 // Memory implements backend.Device. What the machine has is shared with others, so

@@ -21,15 +21,23 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 }
 
 // AddToRows implements backend.RowOps.
-func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
-	c := length(x)
-	args, err := operands("add to rows", operand{"y", y, n * c}, operand{"x", x, c})
+func (b *Backend) AddToRows(y backend.Buffer, x backend.Scales, n int) error {
+	const op = "add to rows"
+	args, err := operands(op, operand{"y", y, -1})
+	if err != nil {
+		return err
+	}
+	c, err := check.Columns(op, len(args[0]), n)
+	if err != nil || n == 0 {
+		return err
+	}
+	by, err := scalesOf(op, &x, n, c)
 	if err != nil {
 		return err
 	}
 	b.pool.rows(n, c, func(from, to int) {
 		for r := from; r < to; r++ {
-			b.kernels.axpy(args[0][r*c:][:c], 1, args[1])
+			b.kernels.axpy(args[0][r*c:][:c], 1, by.row(r))
 		}
 	})
 	return nil

@@ -33,18 +33,21 @@ func (b *Backend) Add(y, x backend.Buffer) error {
 }
 
 // AddToRows implements backend.RowOps.
-func (b *Backend) AddToRows(y, x backend.Buffer, n int) error {
+func (b *Backend) AddToRows(y backend.Buffer, x backend.Scales, n int) error {
 	const op = "add to rows"
-	c := length(x)
-	args, err := activations(op, operand{"y", y, n * c})
+	args, err := activations(op, operand{"y", y, -1})
 	if err != nil {
 		return err
 	}
-	row, err := operands(op, operand{"x", x, c})
+	c, err := check.Columns(op, args[0].n, n)
+	if err != nil || n == 0 {
+		return err
+	}
+	bank, index, err := scalesOf(op, &x, n, c)
 	if err != nil {
 		return err
 	}
-	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, row[0].start, whole(n), whole(c))
+	return b.launch(b.kernelOf(opAddRows, args[0].kind), b.rowsOfVectors(n, c), 0, args[0].start, bank, index, whole(n), whole(c))
 }
 
 // ScaleColumns implements backend.RowOps.

@@ -119,7 +119,7 @@ func Start(ctx context.Context, m *model.Model, prompts [][]int32, o Options) (*
 	e, err := engine.New(ctx, engine.Options{
 		Base: m, Reader: o.Reader, StopTokens: o.Stop, Compose: o.Compose, Factors: o.Factors,
 		ContextLength: longest, MaxBatch: o.Sequences, MaxWaiting: maxWaiting, StepTokens: o.StepTokens,
-		CacheTokens: max(int(room), perSequence), MaxComposed: o.Mixtures,
+		CacheTokens: max(int(room), perSequence), MaxComposed: o.Mixtures, Patient: true,
 	})
 	if err != nil {
 		return nil, err

@@ -420,11 +420,11 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: population
       type:
         scalar: numeric
-      default: 32
+      default: 16
     - name: rank
       type:
         scalar: numeric
-      default: 64
+      default: 16
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
@@ -434,7 +434,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sigma
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
-      default: "0.2"
+      default: "0.15"
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertArtifact
   map:
     fields:
@@ -1229,14 +1229,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: parameterization
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Parameterization
-      default: Sigmoid
 - name: com.github.transformersquared.operator.api.v1alpha1.Schedule
   map:
     fields:
     - name: batchSize
       type:
         scalar: numeric
-      default: 256
     - name: checkpointInterval
       type:
         scalar: numeric

@@ -24,7 +24,7 @@ type MethodApplyConfiguration struct {
 	// conversation may change experts without being read again. All experts of a policy
 	// have the same. Prompt without it.
 	Activation *apiv1alpha1.Activation `json:"activation,omitempty"`
-	// svf configures type SVF; {parameterization: Sigmoid} without it.
+	// svf configures type SVF.
 	SVF *SVFMethodApplyConfiguration `json:"svf,omitempty"`
 	// lora configures type LoRA; {rank: 8, alpha: "16"} without it.
 	LoRA *LowRankMethodApplyConfiguration `json:"lora,omitempty"`

@@ -11,8 +11,8 @@ type ScheduleApplyConfiguration struct {
 	// at most: a validation score of 1 ends the run, since none is better and the earliest
 	// of equals is kept.
 	Iterations *int32 `json:"iterations,omitempty"`
-	// batchSize is the number of questions answered in each iteration, of objective
-	// Evolution by each candidate.
+	// batchSize is the number of questions answered in each iteration, 256 without it; of
+	// objective Evolution by each candidate, 8 without it.
 	BatchSize *int32 `json:"batchSize,omitempty"`
 	// validationInterval is the number of iterations between validations. The
 	// checkpoint with the best validation score is the result.

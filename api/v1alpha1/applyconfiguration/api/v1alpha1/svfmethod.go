@@ -12,7 +12,8 @@ import (
 // SVFMethod configures method SVF.
 type SVFMethodApplyConfiguration struct {
 	// parameterization of z: Sigmoid is the reference implementation's, z =
-	// sigmoid(p) with the norm of σ kept; Direct trains z itself, from 1.
+	// sigmoid(p) with the norm of σ kept; Direct trains z itself, from 1. Sigmoid without
+	// it, of objective Evolution Direct.
 	Parameterization *apiv1alpha1.Parameterization `json:"parameterization,omitempty"`
 }
 
