@@ -39,7 +39,7 @@ func loadInputs(ctx context.Context, be backend.Backend, s contract.TrainSpec) (
 	if err != nil {
 		return in, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(dtype)); err != nil {
+	if in.base, in.tokenizer, err = LoadModel(ctx, be, dir, model.WeightsAs(dtype), model.Of(s.BaseDigest)); err != nil {
 		return in, err
 	}
 	decDir, err := contract.ArtifactDir(s.DataDir, contract.DirDecompositions, s.DecompositionDigest)
