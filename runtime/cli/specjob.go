@@ -35,7 +35,7 @@ func (j *specJob) command(cmd *cobra.Command, specType, describes string, run fu
 	cmd.Flags().StringVar(&j.specFile, "spec", "", "JSON specification (contract."+specType+"); without it, the environment variable "+contract.EnvSpec)
 	registerPython(cmd.Flags(), &j.python)
 	j.compute.register(cmd.Flags())
-	cmd.Flags().StringVar(&j.shared, "shared-base", "",
+	cmd.Flags().StringVar(&j.shared, contract.FlagSharedBase, "",
 		"keep the base's weights and factors in memory that all processes share which compute with them and name the same `DIR`: "+
 			"the first one writes them there, laid out for this processor, and each maps them; on a full or a read-only disk they stay this process's own")
 	return cmd
