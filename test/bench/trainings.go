@@ -62,6 +62,8 @@ func trainings(ctx stdcontext.Context, o options, s shape, r *report) error {
 			if err != nil {
 				return err
 			}
+			const mib = 1 << 20
+			fmt.Fprintf(os.Stderr, "  %d MiB, at most %d MiB, in %.0f s\n", run.SteadyBytes/mib, run.PeakBytes/mib, run.Seconds)
 			r.Together = append(r.Together, run)
 		}
 	}

@@ -3,7 +3,9 @@
 // matrix products and the transcendental functions run in AVX-512 or AVX2
 // kernels where the processor has them, and in plain Go elsewhere. Weights may be
 // bfloat16 or int8 (backend.DType), to read less memory, and where the
-// processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less.
+// processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less. They lie
+// outside of Go's heap, in memory of this process or in files that several map
+// (backend.Sharer).
 //
 // The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
 // path, for tests and for comparing machines. Results are the same on every run of

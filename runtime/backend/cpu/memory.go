@@ -35,8 +35,7 @@ type chunk struct {
 }
 
 const (
-	hugePage  = 2 << 20
-	pageBytes = 4 << 10 // Matrices begin at multiples of it.
+	hugePage = 2 << 20
 	// Chunks have an eighth of what is in use, at most so much, and whole huge pages: what
 	// of one is not used costs addresses, and at most a huge page.
 	maxChunk = 64 << 20
@@ -59,7 +58,7 @@ func (m *memory) take(n int) ([]float32, span) {
 	if n <= 0 || n > maxFloats {
 		return make([]float32, n), span{}
 	}
-	size := roundUp(4*n, pageBytes)
+	size := roundUp(4*n, os.Getpagesize())
 	if m.wantsCollection(int64(size)) {
 		runtime.GC()
 	}

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -37,7 +38,7 @@ func TestWeightsLieApartAndBeginClean(t *testing.T) {
 		if len(words) != n || cap(words) != n || at.chunk == nil {
 			t.Fatalf("asked for %d floats, got %d of %d", n, len(words), cap(words))
 		}
-		if uintptr(unsafe.Pointer(&words[0]))%pageBytes != 0 {
+		if uintptr(unsafe.Pointer(&words[0]))%uintptr(os.Getpagesize()) != 0 {
 			t.Fatalf("piece %d does not begin at a page", i)
 		}
 		p := piece{words, at, float32(i + 1)}

@@ -16,7 +16,7 @@ import (
 	"unsafe"
 )
 
-// A file of panels is a page of header and the panels' words, as they are in memory:
+// A file of panels is 4 KiB of header and the panels' words, as they are in memory:
 //
 //	"t2-panels/1" and zeros, 16 bytes
 //	SHA-256 of which matrix it is, and in which layout
@@ -28,7 +28,7 @@ import (
 // from one end to the other then, which takes a tenth of the time to convert and pack
 // them, and in which their pages come to memory.
 const (
-	panelHeader = pageBytes
+	panelHeader = 4 << 10
 	panelMagic  = 16
 	panelFields = panelMagic + sha256.Size + 8 + 4 + 4
 	tempPrefix  = ".tmp-"
@@ -93,7 +93,7 @@ func (p *packed) over(memory *memory, mapped []byte) *packed {
 	memory.adopt(mapped)
 	runtime.AddCleanup(p, memory.drop, &mapped[0])
 	words := p.words()
-	p.panels = unsafe.Slice((*float32)(unsafe.Pointer(&mapped[panelHeader])), words)[:words:words] //nolint:gosec // Behind a page, and as many as the file has.
+	p.panels = unsafe.Slice((*float32)(unsafe.Pointer(&mapped[panelHeader])), words)[:words:words] //nolint:gosec // Behind the header, and as many as the file has.
 	return p
 }
 

@@ -287,9 +287,14 @@ func (s *sharedSet) making() *os.File {
 	}
 }
 
-// openLock opens a file to lock.
+// openLock opens a file to lock: to write, which locks of some network file systems need,
+// where that may be.
 func openLock(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, sharedFileMode)
+	const flags = os.O_CREATE | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	if f, err := os.OpenFile(path, os.O_RDWR|flags, sharedFileMode); err == nil {
+		return f, nil
+	}
+	return os.OpenFile(path, os.O_RDONLY|flags, sharedFileMode)
 }
 
 // sameFile reports whether an open file is this one.
