@@ -127,6 +127,11 @@ bench-train: ## The SVF training step beside PyTorch (PYTHON=… has torch).
 bench-passes: ## What pass 1 costs beside pass 2.
 	go run ./test/bench --passes --shapes 135M $(BENCHFLAGS)
 
+.PHONY: bench-shared
+bench-shared: ## The memory of up to four trainings at once that share their base.
+	go build -o $(BIN)/bench-t2 ./runtime
+	go run ./test/bench --shared-trainings 4 --t2 $(BIN)/bench-t2 --shapes 135M --dtype f32,bf16 --json $(BIN)/bench-shared.json $(BENCHFLAGS)
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of the numeric core, for benchstat.
 	go test -run '^$$' -bench . -benchtime 1s ./runtime/...

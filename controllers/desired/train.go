@@ -3,6 +3,7 @@ package desired
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"k8s.io/utils/ptr"
 
@@ -61,7 +62,7 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	// What people call a data set, and what computes, does not make another run.
 	spec.Backend = on.name()
 	nameDatasets(&spec, &training.Dataset)
-	container, err := pod.container(ContainerTrain, []string{"train"}, spec, true)
+	container, err := pod.container(ContainerTrain, trainArgs(on), spec, true)
 	if err != nil {
 		return Run{}, err
 	}
@@ -79,6 +80,16 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:          podSpec.WithInitContainers(judge...),
 	})
+}
+
+// trainArgs are the arguments of a training. On the processor it shares the weights of its
+// base with the other trainings on the node, by the volume that has the model.
+func trainArgs(on computing) []string {
+	args := []string{"train"}
+	if on.name() == contract.BackendCUDA {
+		return args
+	}
+	return append(args, "--"+contract.FlagSharedBase, path.Join(contract.MountData, contract.DirShared))
 }
 
 // objectiveOf returns an objective's name, and what judges answers: in training, or in

@@ -229,6 +229,15 @@ func (c *Checkpoint) Rows(name string) (t *tensor.Tensor, damaged []int, err err
 	return f.tensor(name, true)
 }
 
+// DamagedRows lists the rows that Rows would make zero.
+func (c *Checkpoint) DamagedRows(name string) ([]int, error) {
+	f := c.where[name]
+	if f == nil {
+		return nil, failure.Permanentf(contract.ReasonInvalidModel, "%s has no tensor %q", c.dir, name)
+	}
+	return f.damagedRows(name)
+}
+
 // Same reports whether two tensors are stored as the same bytes.
 func (c *Checkpoint) Same(a, b string) (bool, error) {
 	x, okX := c.Info(a)

@@ -43,14 +43,46 @@ const chunk = 128 << 10
 // read converts a tensor. Where width is 0 an element that is not finite is an
 // error, else its row of that width is made zero and listed.
 func (f *File) read(info Info, width int) (t *tensor.Tensor, damaged []int, err error) {
-	size := int64(elementSize(info.DType))
-	if size == 0 {
-		return nil, nil, fmt.Errorf("has dtype %s; F32, BF16, F16 and F64 can be loaded", info.DType)
+	if elementSize(info.DType) == 0 {
+		return nil, nil, unloadable(info)
 	}
 	t = tensor.New(info.Shape...)
+	damaged, err = f.scan(info, width, func(first, n int64) []float32 { return t.Data[first : first+n] })
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, row := range damaged {
+		clear(t.Data[row*width : (row+1)*width])
+	}
+	return t, damaged, nil
+}
+
+// damagedRows lists the rows of a matrix that hold a NaN or an infinity.
+func (f *File) damagedRows(name string) ([]int, error) {
+	info := f.infos[name]
+	if len(info.Shape) != 2 || elementSize(info.DType) == 0 {
+		return nil, failure.Content(contract.ReasonInvalidModel, fmt.Errorf("%s: tensor %q: %w", f.path, name, unloadable(info)))
+	}
+	room := make([]float32, chunk)
+	damaged, err := f.scan(info, info.Shape[1], func(_, n int64) []float32 { return room[:n] })
+	if err != nil {
+		return nil, failure.Content(contract.ReasonInvalidModel, fmt.Errorf("%s: tensor %q: %w", f.path, name, err))
+	}
+	return damaged, nil
+}
+
+func unloadable(info Info) error {
+	return fmt.Errorf("has dtype %s; F32, BF16, F16 and F64 can be loaded", info.DType)
+}
+
+// scan converts a tensor, a chunk at a time, to where into says for so many elements from
+// the first on. Where width is 0 an element that is not finite is an error, else its row of
+// that width is listed.
+func (f *File) scan(info Info, width int, into func(first, n int64) []float32) (damaged []int, err error) {
+	size := int64(elementSize(info.DType))
 	err = f.eachChunk(info, func(at int64, b []byte) error {
 		first := at / size
-		dst := t.Data[first : first+int64(len(b))/size]
+		dst := into(first, int64(len(b))/size)
 		if err := decode(dst, b, info.DType); err != nil {
 			return err
 		}
@@ -71,13 +103,7 @@ func (f *File) read(info Info, width int) (t *tensor.Tensor, damaged []int, err 
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, row := range damaged {
-		clear(t.Data[row*width : (row+1)*width])
-	}
-	return t, damaged, nil
+	return damaged, err
 }
 
 // elementSize returns the bytes of an element that can be loaded, else 0.

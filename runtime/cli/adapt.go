@@ -44,7 +44,7 @@ func runAdapt(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termi
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	return j.computing(spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+	return j.computing(ctx, spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
 		jobs.Logger(ctx).Info("Search started", "name", spec.Name, "runID", spec.RunID, "experts", len(spec.Experts), "backend", be.Name())
 		return fewshot.Run(ctx, spec, fewshot.Options{Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs})
 	})

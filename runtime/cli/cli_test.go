@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -289,7 +290,7 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 		"decompositionDigest": v.DecompositionDigest, "train": set, "validation": set, "reward": "ExactMatch",
 		"hyperparameters": map[string]any{"iterations": 2, "batchSize": 2, "maxNewTokens": 4},
 	}
-	run := func(t *testing.T, change func(map[string]any)) (outcome, contract.Termination) {
+	run := func(t *testing.T, change func(map[string]any), flags ...string) (outcome, contract.Termination) {
 		t.Helper()
 		changed := maps.Clone(spec)
 		change(changed)
@@ -298,7 +299,7 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		log := filepath.Join(t.TempDir(), "termination-log")
-		got := t2(t, map[string]string{contract.EnvSpec: string(encoded), contract.EnvTerminationLog: log}, "", "train", "--json")
+		got := t2(t, map[string]string{contract.EnvSpec: string(encoded), contract.EnvTerminationLog: log}, "", append([]string{"train", "--json"}, flags...)...)
 		var told contract.Termination
 		raw, err := os.ReadFile(log)
 		if err != nil {
@@ -309,10 +310,23 @@ func TestTrainAsAJobLeavesATerminationMessage(t *testing.T) {
 		}
 		return got, told
 	}
+	alone := ""
 	t.Run("success", func(t *testing.T) {
 		got, told := run(t, func(map[string]any) {})
 		if got.code != 0 || told.Expert == nil || told.Expert.Training.Iteration != 2 || !strings.HasPrefix(told.Device, "cpu (") {
-			t.Errorf("status %d, %+v, %s", got.code, told, got.stderr)
+			t.Fatalf("status %d, %+v, %s", got.code, told, got.stderr)
+		}
+		alone = told.Expert.Digest
+	})
+	t.Run("a base that is shared", func(t *testing.T) {
+		for i := range 2 {
+			got, told := run(t, func(s map[string]any) { s["runID"] = fmt.Sprintf("shared-%d", i) }, "--shared-base", filepath.Join(v.Root, contract.DirShared))
+			if got.code != 0 || told.Expert == nil || told.Expert.Digest != alone || strings.Contains(got.stderr, "not shared") {
+				t.Errorf("status %d, %+v, %s; want expert %s", got.code, told, got.stderr, alone)
+			}
+		}
+		if sets, err := os.ReadDir(filepath.Join(v.Root, contract.DirShared)); err != nil || len(sets) != 2 {
+			t.Errorf("%d sets of weights, want the base and its factors: %v", len(sets), err)
 		}
 	})
 	t.Run("a permanent failure", func(t *testing.T) {

@@ -35,7 +35,7 @@ func runProbe(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termi
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	return j.computing(spec.Backend, func(be backend.Backend, _ judge.Runner) (contract.Termination, error) {
+	return j.computing(ctx, spec.Backend, func(be backend.Backend, _ judge.Runner) (contract.Termination, error) {
 		jobs.Logger(ctx).Info("Probe started", "name", spec.Name, "skills", len(spec.Sets), "backend", be.Name())
 		return probe.Run(ctx, spec, probe.Options{Backend: be, Progress: p, Log: jobs.Logger(ctx)})
 	})

@@ -18,6 +18,7 @@ import (
 type specJob struct {
 	env              *Env
 	specFile, python string
+	shared           string // Folder of weights.
 	compute          computeFlags
 }
 
@@ -34,11 +35,14 @@ func (j *specJob) command(cmd *cobra.Command, specType, describes string, run fu
 	cmd.Flags().StringVar(&j.specFile, "spec", "", "JSON specification (contract."+specType+"); without it, the environment variable "+contract.EnvSpec)
 	registerPython(cmd.Flags(), &j.python)
 	j.compute.register(cmd.Flags())
+	cmd.Flags().StringVar(&j.shared, contract.FlagSharedBase, "",
+		"keep the base's weights and factors in memory that all processes share which compute with them and name the same `DIR`: "+
+			"the first one writes them there, laid out for this processor, and each maps them; on a full or a read-only disk they stay this process's own")
 	return cmd
 }
 
 // computing runs what needs the backend that a specification names and what runs programs.
-func (j *specJob) computing(name string, run func(backend.Backend, judge.Runner) (contract.Termination, error)) (_ contract.Termination, err error) {
+func (j *specJob) computing(ctx context.Context, name string, run func(backend.Backend, judge.Runner) (contract.Termination, error)) (_ contract.Termination, err error) {
 	programs, err := j.env.programs(j.python)
 	if err != nil {
 		return contract.Termination{}, err
@@ -48,5 +52,20 @@ func (j *specJob) computing(name string, run func(backend.Backend, judge.Runner)
 		return contract.Termination{}, err
 	}
 	defer func() { err = errors.Join(err, be.Close()) }()
+	j.share(ctx, be)
 	return run(be, programs)
+}
+
+// share lets a backend share weights with other processes, where it was asked for.
+func (j *specJob) share(ctx context.Context, be backend.Backend) {
+	if j.shared == "" {
+		return
+	}
+	log := jobs.Logger(ctx)
+	sharer, ok := be.(backend.Sharer)
+	if !ok {
+		log.Warn("Weights were not shared with other processes: the backend keeps them on its device", "backend", be.Name())
+		return
+	}
+	sharer.ShareWeights(j.shared, log)
 }

@@ -48,7 +48,7 @@ func runTrain(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termi
 	if err != nil {
 		return contract.Termination{}, err
 	}
-	return j.computing(spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+	return j.computing(ctx, spec.Backend, func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
 		jobs.Logger(ctx).Info("Training started", "name", spec.Name, "skill", spec.Skill, "runID", spec.RunID, "backend", be.Name())
 		return train.Run(ctx, spec, train.Options{
 			Backend: be, Progress: p, Log: jobs.Logger(ctx), Programs: programs,

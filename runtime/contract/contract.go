@@ -102,10 +102,15 @@ const (
 
 	// DirModels, DirDecompositions, DirExperts and DirProbes hold content-addressed
 	// artifacts, one folder each, named by DigestDir. DirRuns holds the
-	// checkpoints of training runs, one folder per run.
+	// checkpoints of training runs, one folder per run, and DirShared the weights that
+	// trainings on one machine map together: a cache, which may be removed at any time.
 	DirModels         = "models"
 	DirDecompositions = "decompositions"
 	DirExperts        = "experts"
 	DirProbes         = "probes"
 	DirRuns           = "runs"
+	DirShared         = "shared"
+
+	// FlagSharedBase names the folder of shared weights to the runtime.
+	FlagSharedBase = "shared-base"
 )

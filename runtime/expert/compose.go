@@ -17,15 +17,18 @@ func Attach(m *model.Model, d *Decomposition, matrices []string) (*model.Model, 
 	if len(matrices) == 0 {
 		matrices = d.Matrices()
 	}
-	factors := make(map[string]model.Factors, len(matrices))
+	factors := make(map[string]model.StoredFactors, len(matrices))
 	for _, name := range matrices {
-		f, err := d.Factors(context.Background(), name)
+		sigma, err := d.Sigma(name)
 		if err != nil {
 			return nil, fmt.Errorf("attaching factors: %w", err)
 		}
-		factors[name] = f
+		factors[name] = model.StoredFactors{
+			Digest: d.manifest.Digest, S: sigma,
+			Read: func() (model.Factors, error) { return d.Factors(context.Background(), name) },
+		}
 	}
-	attached, err := m.WithFactors(factors)
+	attached, err := m.WithStoredFactors(factors)
 	if err != nil {
 		return nil, fmt.Errorf("attaching factors: %w", err)
 	}

@@ -27,9 +27,10 @@ type Decomposition struct {
 	names    []string
 	shapes   map[string][2]int // [out, in] of each matrix.
 
-	mu   sync.Mutex
-	keep bool
-	kept map[string]model.Factors
+	mu     sync.Mutex
+	keep   bool
+	kept   map[string]model.Factors
+	sigmas map[string][]float32 // Those that were read.
 }
 
 // OpenDecomposition opens the decomposition in dir. It checks that the manifest
@@ -210,21 +211,33 @@ func readSigma(file *checkpoint.File, name string) ([]float32, error) {
 	return s.Data, nil
 }
 
-// Sigma returns the singular values of a matrix, in descending order. Of the factors it
-// reads nothing else, but to verify the file's digest.
+// Sigma returns the singular values of a matrix, in descending order; the caller must not
+// change them. Of the factors it reads nothing else, but to verify the file's digest, once.
 func (d *Decomposition) Sigma(name string) ([]float32, error) {
 	d.mu.Lock()
-	f, ok := d.kept[name]
+	s, ok := d.sigmas[name]
+	if f, kept := d.kept[name]; kept {
+		s, ok = f.S, true
+	}
 	d.mu.Unlock()
 	if ok {
-		return f.S, nil
+		return s, nil
 	}
 	file, err := d.open(context.Background(), name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // Nothing was written.
-	return readSigma(file, name)
+	if s, err = readSigma(file, name); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sigmas == nil {
+		d.sigmas = map[string][]float32{}
+	}
+	d.sigmas[name] = s
+	return s, nil
 }
 
 // compareMatrices orders "model.layers.2.…" before "model.layers.10.…", and

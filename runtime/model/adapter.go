@@ -336,7 +336,7 @@ func (m *Model) fold(info LinearInfo, f Fold) (*linear, error) {
 	}
 	l := *own
 	if f.Factors != nil {
-		made, err := newFactored(m, backend.F32, info, *f.Factors)
+		made, err := newFactored(m, backend.F32, info, f.Factors.stored())
 		if err != nil {
 			return nil, err
 		}

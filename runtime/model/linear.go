@@ -2,7 +2,9 @@ package model
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -55,17 +57,36 @@ func (l *linear) seen(p *pass, s rowsScaling) backend.Linear {
 	return seen
 }
 
-func newFactored(m *Model, as backend.DType, info LinearInfo, f Factors) (*linear, error) {
+func newFactored(m *Model, as backend.DType, info LinearInfo, f StoredFactors) (*linear, error) {
 	rank := len(f.S)
-	if f.U == nil || f.Vt == nil || rank == 0 || !f.U.HasShape(info.Out, rank) || !f.Vt.HasShape(rank, info.In) {
-		return nil, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",
-			shapeOf(f.U), rank, shapeOf(f.Vt), info.Out, info.In)
+	if rank == 0 {
+		return nil, errors.New("factors without singular values")
 	}
-	u, err := m.be.NewWeight(as, info.Out, rank, f.U.Data)
+	read := sync.OnceValues(func() (Factors, error) {
+		read, err := f.Read()
+		if err != nil {
+			return read, err
+		}
+		if read.U == nil || read.Vt == nil || len(read.S) != rank || !read.U.HasShape(info.Out, rank) || !read.Vt.HasShape(rank, info.In) {
+			return read, fmt.Errorf("factors of shapes %v, [%d] and %v do not make a matrix [%d %d]",
+				shapeOf(read.U), len(read.S), shapeOf(read.Vt), info.Out, info.In)
+		}
+		return read, nil
+	})
+	weight := func(name string, out, in int, which func(Factors) *tensor.Tensor) (backend.Weight, error) {
+		return backend.SharedWeight(m.be, originOf(f.Digest, info.Name+name), as, out, in, func() ([]float32, error) {
+			read, err := read()
+			if err != nil {
+				return nil, err
+			}
+			return which(read).Data, nil
+		})
+	}
+	u, err := weight(".U", info.Out, rank, func(f Factors) *tensor.Tensor { return f.U })
 	if err != nil {
 		return nil, err
 	}
-	vt, err := m.be.NewWeight(as, rank, info.In, f.Vt.Data)
+	vt, err := weight(".Vt", rank, info.In, func(f Factors) *tensor.Tensor { return f.Vt })
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,12 @@ func Unrecorded() Option {
 	return func(m *Model) { m.computesAll = true }
 }
 
+// Of says which artifact the model is, by its digest, so that a backend may share its
+// matrices with other processes (backend.Sharer).
+func Of(digest string) Option {
+	return func(m *Model) { m.digest = digest }
+}
+
 // Load reads a model's weights onto a backend, one tensor after the other, so that
 // it needs little more memory than the result. The checkpoint may be closed
 // afterwards. When tensors are missing or have another shape than the
@@ -97,7 +103,7 @@ func Load(ctx context.Context, be backend.Backend, ck *checkpoint.Checkpoint, op
 			})
 		}
 	}
-	l := &loader{ctx: ctx, be: be, ck: ck}
+	l := &loader{ctx: ctx, be: be, ck: ck, digest: m.digest}
 	tied, err := l.tied(c)
 	if err != nil {
 		return nil, err
@@ -151,6 +157,8 @@ type loader struct {
 	be  backend.Backend
 	ck  *checkpoint.Checkpoint
 	err error
+
+	digest string // Of the model; empty where it is not known.
 }
 
 // tied reports whether the output projection is the embedding: where config.json
@@ -188,20 +196,36 @@ func (l *loader) embeddings(m *Model, tied bool) {
 	if l.err != nil {
 		return
 	}
-	t, damaged, err := l.ck.Rows(embedName)
-	if err == nil && len(damaged) > t.Shape[0]/maxDamaged {
-		err = failure.Permanentf(contract.ReasonInvalidModel,
-			"tensor %s has %d rows with a NaN or an infinity, of %d: the weights are damaged", embedName, len(damaged), t.Shape[0])
-	}
-	if l.err = err; err != nil {
-		return
+	var damaged []int
+	read := false
+	m.embed = l.keep(embedName, m.embeddingType, func() (*tensor.Tensor, error) {
+		t, rows, err := l.ck.Rows(embedName)
+		damaged, read = rows, true
+		if err == nil {
+			err = l.checkDamaged(rows)
+		}
+		return t, err
+	})
+	if l.err == nil && !read { // Somebody else has.
+		if damaged, l.err = l.ck.DamagedRows(embedName); l.err == nil {
+			l.err = l.checkDamaged(damaged)
+		}
 	}
 	m.damaged = make(map[int32]bool, len(damaged))
 	for _, row := range damaged {
 		m.damaged[int32(row)] = true
 	}
-	m.embed = l.keep(embedName, t, m.embeddingType)
 	m.head = l.matrix(headName, m.embeddingType)
+}
+
+// checkDamaged refuses an embedding of which too many rows are damaged.
+func (l *loader) checkDamaged(damaged []int) error {
+	info, _ := l.ck.Info(embedName)
+	if len(damaged) <= info.Shape[0]/maxDamaged {
+		return nil
+	}
+	return failure.Permanentf(contract.ReasonInvalidModel,
+		"tensor %s has %d rows with a NaN or an infinity, of %d: the weights are damaged", embedName, len(damaged), info.Shape[0])
 }
 
 // maxDamaged is the part of an embedding, as a divisor, that may be damaged.
@@ -260,19 +284,41 @@ func (l *loader) read(name string) *tensor.Tensor {
 }
 
 func (l *loader) matrix(name string, as backend.DType) backend.Weight {
-	t := l.read(name)
+	return l.keep(name, as, func() (*tensor.Tensor, error) { return l.ck.Tensor(name) })
+}
+
+// keep makes a weight of a matrix of the checkpoint, which is read if need be.
+func (l *loader) keep(name string, as backend.DType, read func() (*tensor.Tensor, error)) backend.Weight {
+	if l.err == nil {
+		l.err = l.ctx.Err()
+	}
 	if l.err != nil {
 		return nil
 	}
-	return l.keep(name, t, as)
-}
-
-func (l *loader) keep(name string, t *tensor.Tensor, as backend.DType) backend.Weight {
-	w, err := l.be.NewWeight(as, t.Shape[0], t.Shape[1], t.Data)
-	if err != nil {
+	var readErr error
+	info, _ := l.ck.Info(name)
+	w, err := backend.SharedWeight(l.be, originOf(l.digest, name), as, info.Shape[0], info.Shape[1], func() ([]float32, error) {
+		var t *tensor.Tensor
+		if t, readErr = read(); readErr != nil {
+			return nil, readErr
+		}
+		return t.Data, nil
+	})
+	switch {
+	case readErr != nil:
+		l.err = readErr
+	case err != nil:
 		l.err = fmt.Errorf("keep tensor %s as %s: %w", name, as, err)
 	}
 	return w
+}
+
+// originOf names a matrix of an artifact; where that is not known, it has no origin.
+func originOf(digest, name string) backend.Origin {
+	if digest == "" {
+		return backend.Origin{}
+	}
+	return backend.Origin{Digest: digest, Name: name}
 }
 
 func (l *loader) vector(name string) backend.Buffer {

@@ -36,6 +36,7 @@ import (
 // by several goroutines as long as none of them calls SetParameters meanwhile.
 type Model struct {
 	config checkpoint.Config
+	digest string // Of the artifact; empty where it is not known.
 	be     backend.Backend
 	rope   *ropeTable
 
@@ -183,6 +184,29 @@ type Factors struct {
 // y = U·(S ⊙ (Vᵀ·x)), and shares everything else with m.
 func (m *Model) WithFactors(factors map[string]Factors) (*Model, error) {
 	return replaced(m, factors, func(info LinearInfo, f Factors) (*linear, error) {
+		return newFactored(m, m.projectionType, info, f.stored())
+	})
+}
+
+// StoredFactors are the factors of an artifact, which are read if need be: not where
+// another process has made weights of them that this one can share (backend.Sharer).
+type StoredFactors struct {
+	// Digest is the artifact's.
+	Digest string
+	// S are the R singular values.
+	S []float32
+	// Read reads all of them.
+	Read func() (Factors, error)
+}
+
+// stored are factors that are read.
+func (f Factors) stored() StoredFactors {
+	return StoredFactors{S: f.S, Read: func() (Factors, error) { return f, nil }}
+}
+
+// WithStoredFactors is WithFactors for factors that an artifact has.
+func (m *Model) WithStoredFactors(factors map[string]StoredFactors) (*Model, error) {
+	return replaced(m, factors, func(info LinearInfo, f StoredFactors) (*linear, error) {
 		return newFactored(m, m.projectionType, info, f)
 	})
 }

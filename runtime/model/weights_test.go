@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/tensor"
@@ -205,28 +204,15 @@ func TestNarrowWeightsTakeLessMemory(t *testing.T) {
 		runtime.KeepAlive(m)
 	}
 	for kind, share := range map[backend.DType]float64{backend.BF16: 2. / 4, backend.Int8: 1.0625 / 4} {
-		slack := 0.05 // Norms, tables, and what is left of the last chunk.
-		if !registrytest.OnProcessor() {
-			slack = 0.15 // Rows and blocks of a device's memory are rounded up.
-		}
+		slack := 0.15 // Pages are rounded up, and of a device rows and blocks.
 		if got := held[kind] / held[backend.F32]; got > share+slack || got < share-slack {
 			t.Errorf("%s: %.0f bytes, %.3f of float32's; want %.3f", kind, held[kind], got, share)
 		}
 	}
 }
 
-// memory is what a backend holds: of the process' memory, or of the device's.
-func memory(be backend.Backend) float64 {
-	if !registrytest.OnProcessor() {
-		return float64(be.Memory().Used)
-	}
-	for range 3 { // What pools hold is free after the second.
-		runtime.GC()
-	}
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	return float64(s.HeapAlloc)
-}
+// memory is what a backend's weights and buffers take.
+func memory(be backend.Backend) float64 { return float64(be.Memory().Used) }
 
 func TestTensorsThatATypeCannotHoldAreNamed(t *testing.T) {
 	tensors := tiny().tensors()

@@ -67,7 +67,7 @@ func LoadBase(ctx context.Context, be backend.Backend, a Artifacts) (*model.Mode
 	if err != nil {
 		return nil, nil, failure.Permanent(contract.ReasonUsage, err)
 	}
-	return LoadModel(ctx, be, dir, model.WeightsAs(dtype))
+	return LoadModel(ctx, be, dir, model.WeightsAs(dtype), model.Of(a.BaseDigest))
 }
 
 func verifyModel(dir, digest string) error {

@@ -34,6 +34,8 @@ type options struct {
 	dir, out           string
 	llamaBench, python string
 	train, passes      bool
+	trainings          int
+	t2                 string
 	profile            string
 	backend            string
 }
@@ -59,6 +61,8 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
+	flag.IntVar(&o.trainings, "shared-trainings", 0, "measure the memory of up to so many trainings at once that share their base instead")
+	flag.StringVar(&o.t2, "t2", "bin/t2", "the program that trains, for --shared-trainings")
 	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with, or on a GPU prefill and decoding")
 	flag.StringVar(&o.backend, "backend", "cpu", "what computes: "+strings.Join(registry.Names(), " or "))
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
@@ -67,6 +71,8 @@ func parseOptions() (options, error) {
 	switch {
 	case flag.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.trainings < 0:
+		return o, fmt.Errorf("%d trainings at once: there is no such number", o.trainings)
 	case o.rounds < 1 || o.threads < 1:
 		return o, fmt.Errorf("%d rounds with %d threads: both must be positive", o.rounds, o.threads)
 	}
@@ -97,7 +103,7 @@ func run(ctx stdcontext.Context) error {
 		defer pprof.StopCPUProfile()
 	}
 	r := &report{Threads: o.threads}
-	if o.onCPU() {
+	if o.onCPU() && o.trainings == 0 {
 		r.probe = newProbe(o.threads)
 	}
 	for _, name := range o.shapes {
@@ -111,6 +117,8 @@ func run(ctx stdcontext.Context) error {
 			measure = training
 		case o.passes:
 			measure = passes
+		case o.trainings > 0:
+			measure = trainings
 		}
 		if err := measure(ctx, o, shapes[i], r); err != nil {
 			return fmt.Errorf("shape %s: %w", name, err)

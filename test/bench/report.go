@@ -12,7 +12,9 @@ type report struct {
 	Threads int
 	Rows    []*row   `json:",omitempty"`
 	Passes  []*share `json:",omitempty"`
-	probe   *probe
+	// Together are trainings at once.
+	Together []*together `json:",omitempty"`
+	probe    *probe
 }
 
 // row is one line of the table.
@@ -49,6 +51,10 @@ func (r *report) add(shape, dtype, what string) *row {
 // table is for people, and for runtime/README.md.
 func (r *report) table() string {
 	var b strings.Builder
+	if len(r.Together) > 0 {
+		b.WriteString(togetherTable(r.Together))
+		return b.String()
+	}
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
 	if len(r.Passes) > 0 {
 		b.WriteString("| shape | dtype | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")

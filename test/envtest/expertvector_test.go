@@ -48,6 +48,7 @@ var _ = Describe("An ExpertVector", func() {
 		w.decompose(ctx, "tiny")
 		Expect(k8s.Create(ctx, math)).To(Succeed())
 		job := w.job(ctx, v1alpha1.LabelExpert, "math")
+		Expect(job.Spec.Template.Spec.Containers[0].Args).To(Equal([]string{"train", "--shared-base", "/data/shared"}))
 		pod := w.pod(ctx, job, "one")
 		pods.listen(pod, progressing(contract.Progress{Phase: "Training", EstimatedRemainingSeconds: 80, Training: &contract.TrainProgress{
 			Iteration: 12, Iterations: 40, Reward: -0.125, KL: 0.003, ValidationScore: 0.5, BestScore: 0.5625, BaselineScore: 0.4688,

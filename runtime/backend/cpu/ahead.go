@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -48,19 +49,18 @@ func (b *Backend) follow(all []multiplication, by split) {
 	b.pool.ahead.Store(this.Load())
 }
 
-// start returns the memory that a worker is likely to begin with. The caller of the
-// products is thread 0.
-func (r *reading) start(thread int) [][]float32 {
+// start returns the memory that a worker is likely to begin with, and the matrices whose
+// it is. The caller of the products is thread 0.
+func (r *reading) start(thread int) (memory [][]float32, matrices []*packed) {
 	if thread >= r.split.large {
-		return nil
+		return nil, nil
 	}
-	matrices := make([]*packed, len(r.matrices))
+	matrices = make([]*packed, len(r.matrices))
 	for i, m := range r.matrices {
 		if matrices[i] = m.Value(); matrices[i] == nil {
-			return nil
+			return nil, nil
 		}
 	}
-	var memory [][]float32
 	left := aheadFloats
 	for i, p := range parts(matrices, r.split.task(thread)) {
 		m := matrices[i]
@@ -69,13 +69,14 @@ func (r *reading) start(thread int) [][]float32 {
 		panels = panels[:min(left, len(panels))]
 		memory, left = append(memory, panels), left-len(panels)
 	}
-	return memory
+	return memory, matrices
 }
 
 // reader reads ahead for one worker.
 type reader struct {
 	reading *reading
-	memory  [][]float32 // What is left of it.
+	memory  [][]float32 // What is left of it,
+	of      []*packed   // of these, which stay while it is read.
 	sum     float32     // Of what was read, without which the compiler may drop the loads.
 	// Held while something is read: weights may be composed anew where they are.
 	still *sync.RWMutex
@@ -84,21 +85,24 @@ type reader struct {
 // read reads a little of what is likely to be next.
 func (r *reader) read(next *reading, thread int) {
 	if next != r.reading {
-		r.reading, r.memory = next, nil
+		r.reading, r.memory, r.of = next, nil, nil
 		if next != nil {
-			r.memory = next.start(thread)
+			r.memory, r.of = next.start(thread)
 		}
 	}
 	if len(r.memory) == 0 || !r.still.TryRLock() {
 		return
 	}
 	defer r.still.RUnlock()
-	rest := r.memory[0]
+	rest, of := r.memory[0], r.of
 	step := rest[:min(aheadStep, len(rest))]
 	for i := 0; i < len(step); i += alignment { // A cache line at a time.
 		r.sum += step[i]
 	}
 	if r.memory[0] = rest[len(step):]; len(step) == len(rest) {
-		r.memory = r.memory[1:]
+		if r.memory = r.memory[1:]; len(r.memory) == 0 {
+			r.of = nil
+		}
 	}
+	runtime.KeepAlive(of)
 }

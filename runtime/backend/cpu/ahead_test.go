@@ -67,7 +67,7 @@ func TestReadAheadFollowsTheOrderOfProducts(t *testing.T) {
 		want = append(want, &all[i].panels[p.from*size])
 		floats += (p.to - p.from) * size
 	}
-	memory := ahead.start(1)
+	memory, _ := ahead.start(1)
 	if len(memory) != len(want) || len(want) == 0 {
 		t.Fatalf("%d matrices are read ahead, want %d", len(memory), len(want))
 	}
@@ -81,7 +81,7 @@ func TestReadAheadFollowsTheOrderOfProducts(t *testing.T) {
 	if got != min(floats, aheadFloats) {
 		t.Errorf("%d elements are read ahead, want %d", got, min(floats, aheadFloats))
 	}
-	if ahead.start(2) != nil {
+	if more, _ := ahead.start(2); more != nil {
 		t.Error("a third thread of two reads something")
 	}
 
@@ -108,7 +108,8 @@ func TestReader(t *testing.T) {
 	}
 	next := b.pool.ahead.Load()
 	want := 0
-	for _, m := range next.start(1) {
+	memory, _ := next.start(1)
+	for _, m := range memory {
 		want += (len(m) + aheadStep - 1) / aheadStep
 	}
 	r := reader{still: &sync.RWMutex{}}
@@ -148,7 +149,10 @@ func TestReadAheadHoldsNoWeights(t *testing.T) {
 		t.Fatal("a matrix that nobody uses is still held")
 	}
 	ahead := b.pool.ahead.Load()
-	if ahead == nil || ahead.start(1) != nil {
+	if ahead == nil {
+		t.Fatal("nothing came next")
+	}
+	if memory, _ := ahead.start(1); memory != nil {
 		t.Error("something is read of a matrix that is gone")
 	}
 	runtime.KeepAlive(stays)

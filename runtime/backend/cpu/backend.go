@@ -3,7 +3,9 @@
 // matrix products and the transcendental functions run in AVX-512 or AVX2
 // kernels where the processor has them, and in plain Go elsewhere. Weights may be
 // bfloat16 or int8 (backend.DType), to read less memory, and where the
-// processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less.
+// processor multiplies them as such (AVX-512 BF16 and VNNI) to compute less. They lie
+// outside of Go's heap, in memory of this process or in files that several map
+// (backend.Sharer).
 //
 // The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
 // path, for tests and for comparing machines. Results are the same on every run of
@@ -48,8 +50,11 @@ type Backend struct {
 	gradients sync.Pool // Of *gradientMemory.
 	scores    sync.Pool // Of *scoreMemory.
 	choosers  sync.Pool // Of *sample.Chooser.
-	weights   arena
-	last      atomic.Pointer[successor] // Of the products that it was at last.
+	weights   *memory
+	shared    atomic.Pointer[sharing] // nil where weights are this process's own.
+	// Held for reading while weights are used, and for good once the backend is closed.
+	life sync.RWMutex
+	last atomic.Pointer[successor] // Of the products that it was at last.
 
 	mu     sync.Mutex
 	closed bool
@@ -93,7 +98,9 @@ func newWithPath(threads int, path string) (*Backend, error) {
 }
 
 func newWithKernels(threads int, k *kernels) *Backend {
-	return &Backend{pool: newPool(threads), kernels: k, idle: map[int][][]float32{}}
+	b := &Backend{pool: newPool(threads), kernels: k, weights: &memory{}, idle: map[int][][]float32{}}
+	runtime.AddCleanup(b, (*memory).close, b.weights) // Of who forgets to.
+	return b
 }
 
 // Name implements backend.Device.
@@ -112,7 +119,7 @@ func (b *Backend) Memory() backend.MemoryInfo {
 	const float = 4
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return backend.MemoryInfo{Used: float * (int64(b.used) + b.weights.handedOut())}
+	return backend.MemoryInfo{Used: float*int64(b.used) + b.weights.inUse()}
 }
 
 // Sync implements backend.Device: every operation is done when it returns.
@@ -125,7 +132,18 @@ func (b *Backend) Sync() error {
 	return nil
 }
 
-// Close implements backend.Device. It waits for the workers to end.
+// enter begins to use weights; what is returned ends it. It fails once the backend is
+// closed, as their memory is gone.
+func (b *Backend) enter() (leave func(), err error) {
+	// Nobody but Close ever wants it for writing.
+	if !b.life.TryRLock() {
+		return nil, errClosed
+	}
+	return b.life.RUnlock, nil
+}
+
+// Close implements backend.Device. It waits for the workers, and for what uses weights,
+// to end.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	already := b.closed
@@ -133,10 +151,13 @@ func (b *Backend) Close() error {
 	b.idle = nil
 	b.held = 0
 	b.mu.Unlock()
-	if !already {
-		b.pool.close()
+	if already {
+		return nil
 	}
-	return nil
+	b.pool.close()
+	b.life.Lock() // For good.
+	b.weights.close()
+	return b.shared.Load().close()
 }
 
 // Alloc implements backend.Device.
@@ -162,7 +183,7 @@ func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 		return &buffer{data: data[:n]}, nil
 	}
 	b.makeRoom()
-	return &buffer{data: newChunk(capacity)[:n]}, nil
+	return &buffer{data: newFloats(capacity)[:n]}, nil
 }
 
 // holdable is how many elements may be held. It is an eighth more than was in use

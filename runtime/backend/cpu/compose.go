@@ -2,6 +2,8 @@ package cpu
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -29,6 +31,14 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	if err := check.Compose(op, dst, u, vt); err != nil {
 		return err
 	}
+	if own[0].shared != nil {
+		return fmt.Errorf("%s: the weight is shared with other processes: %w", op, backend.ErrUnsupported)
+	}
+	leave, err := b.enter()
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer leave()
 	if _, err := operands(op, operand{"s", s, rank}); err != nil {
 		return err
 	}
@@ -90,4 +100,5 @@ func (p *packed) setRows(workers *pool, data []float32, first int) {
 			}
 		}
 	})
+	runtime.KeepAlive(p)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"runtime"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/check"
@@ -29,11 +30,16 @@ func (b *Backend) MatMul(n int, products ...backend.Product) error {
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
-	return b.multiply("matmul backward", n, products, func(w *weight) *packed { return w.backward(b.pool, &b.weights) })
+	return b.multiply("matmul backward", n, products, func(w *weight) *packed { return w.backward(b.pool, b.weights) })
 }
 
 // multiply computes products with one of the layouts of their weights.
 func (b *Backend) multiply(op string, n int, products []backend.Product, layout func(*weight) *packed) error {
+	leave, err := b.enter()
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer leave()
 	all := make([]multiplication, len(products))
 	for i, p := range products {
 		own, err := b.weight(op, p.W)
@@ -54,6 +60,7 @@ func (b *Backend) multiply(op string, n int, products []backend.Product, layout 
 	if n > 0 {
 		b.compute(n, all)
 	}
+	runtime.KeepAlive(all)
 	return nil
 }
 
@@ -107,7 +114,7 @@ func (b *Backend) MatMulBuffers(y, x, z backend.Buffer, n, m, k int, add bool) e
 	if err != nil || n == 0 {
 		return err
 	}
-	w := pack(b.pool, &arena{}, backend.F32, args[2], m, k, b.kernels.nr)
+	w := pack(b.pool, nil, backend.F32, args[2], m, k, b.kernels.nr)
 	b.compute(n, []multiplication{{
 		kernels: b.kernels, product: &b.kernels.products[backend.F32], packed: w, c: args[0], a: args[1], ldc: m, lda: k, add: add,
 	}})
@@ -133,6 +140,11 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 	if err := check.Rows(op, list, 0, w.Out()*in, in); err != nil {
 		return err
 	}
+	leave, err := b.enter()
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer leave()
 	b.pool.rows(len(list), 4*in, func(from, to int) {
 		for i := from; i < to; i++ {
 			own.forward.copyRow(args[0][i*in:(i+1)*in], int(list[i]))

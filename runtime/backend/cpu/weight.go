@@ -3,6 +3,7 @@ package cpu
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -13,6 +14,9 @@ import (
 // step, the columns of rows p·nr … p·nr+nr−1 as its format lays them out, so that a
 // product reads it front to back and computes nr outputs at once. For float32 a
 // step is one column. The last panel is filled up with zeros.
+//
+// Panels are not of Go's heap: they are there for as long as packed is reachable, and who
+// reads them keeps it so.
 type packed struct {
 	kind             backend.DType
 	panels           []float32
@@ -21,10 +25,26 @@ type packed struct {
 	after            *successor
 }
 
-func newPacked(memory *arena, kind backend.DType, out, k, nr int) *packed {
+// layout is a packed matrix without memory.
+func layout(kind backend.DType, out, k, nr int) *packed {
 	f := &formats[kind]
-	p := &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr, after: &successor{}}
-	p.panels = memory.floats(p.count() * p.steps * p.stepWords)
+	return &packed{kind: kind, out: out, k: k, nr: nr, steps: (k + f.columns - 1) / f.columns, stepWords: f.lines * nr, after: &successor{}}
+}
+
+// words is how many there are in all panels.
+func (p *packed) words() int { return p.count() * p.steps * p.stepWords }
+
+// newPacked returns a matrix of zeros, in Go's heap where there is no other memory.
+func newPacked(memory *memory, kind backend.DType, out, k, nr int) *packed {
+	p := layout(kind, out, k, nr)
+	if memory == nil {
+		p.panels = make([]float32, p.words())
+		return p
+	}
+	var of span
+	if p.panels, of = memory.take(p.words()); of.chunk != nil {
+		runtime.AddCleanup(p, memory.give, of)
+	}
 	return p
 }
 
@@ -40,10 +60,11 @@ func (p *packed) eachPanel(workers *pool, body func(panel []float32, first, rows
 			body(p.panels[i*size:][:size], i*p.nr, min(p.nr, p.out-i*p.nr))
 		}
 	})
+	runtime.KeepAlive(p)
 }
 
 // pack copies a matrix [out, k].
-func pack(workers *pool, memory *arena, kind backend.DType, data []float32, out, k, nr int) *packed {
+func pack(workers *pool, memory *memory, kind backend.DType, data []float32, out, k, nr int) *packed {
 	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		for r := range rows {
@@ -54,7 +75,7 @@ func pack(workers *pool, memory *arena, kind backend.DType, data []float32, out,
 }
 
 // packTransposed copies the transpose [out, k] of a matrix [k, out].
-func packTransposed(workers *pool, memory *arena, kind backend.DType, data []float32, out, k, nr int) *packed {
+func packTransposed(workers *pool, memory *memory, kind backend.DType, data []float32, out, k, nr int) *packed {
 	p := newPacked(memory, kind, out, k, nr)
 	p.eachPanel(workers, func(panel []float32, first, rows int) {
 		if kind == backend.F32 {
@@ -89,6 +110,7 @@ func (p *packed) unpack(workers *pool) []float32 {
 func (p *packed) copyRow(dst []float32, r int) {
 	size := p.steps * p.stepWords
 	formats[p.kind].unpack(dst, p.panels[r/p.nr*size:][:size], r%p.nr, p.nr)
+	runtime.KeepAlive(p)
 }
 
 // weight is a constant matrix. The layout for the backward product is made when it
@@ -96,6 +118,7 @@ func (p *packed) copyRow(dst []float32, r int) {
 // float32 for the other types: blocks of int8 go along rows, not columns.
 type weight struct {
 	forward *packed
+	shared  *sharedMatrix // What it is of a set; nil where it is this process's own.
 
 	mu         sync.Mutex
 	transposed *packed
@@ -111,7 +134,7 @@ func (w *weight) Out() int { return w.forward.out }
 func (w *weight) In() int { return w.forward.k }
 
 // backward returns Wᵀ packed.
-func (w *weight) backward(workers *pool, memory *arena) *packed {
+func (w *weight) backward(workers *pool, memory *memory) *packed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.transposed == nil {
@@ -119,7 +142,14 @@ func (w *weight) backward(workers *pool, memory *arena) *packed {
 		if f.kind == backend.BF16 {
 			kind = backend.BF16
 		}
-		w.transposed = packTransposed(workers, memory, kind, f.unpack(workers), f.k, f.out, f.nr)
+		turn := func() (*packed, error) {
+			return packTransposed(workers, memory, kind, f.unpack(workers), f.k, f.out, f.nr), nil
+		}
+		if w.shared == nil {
+			w.transposed, _ = turn()
+		} else {
+			w.transposed, _ = w.shared.turned().get(memory, layout(kind, f.k, f.out, f.nr), turn)
+		}
 	}
 	return w.transposed
 }
@@ -139,13 +169,18 @@ func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backe
 	if int(t) >= len(formats) {
 		return nil, fmt.Errorf("new weight of type %s: %w", t, backend.ErrUnsupported)
 	}
+	leave, err := b.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if data == nil {
-		return &weight{forward: newPacked(&b.weights, t, out, in, b.kernels.nr)}, nil
+		return &weight{forward: newPacked(b.weights, t, out, in, b.kernels.nr)}, nil
 	}
 	if i := unfit(b.pool, t, data, out, in); i >= 0 {
 		return nil, check.Unfit("new weight", t, out, in, i/in, i%in, data[i])
 	}
-	return &weight{forward: pack(b.pool, &b.weights, t, data, out, in, b.kernels.nr)}, nil
+	return &weight{forward: pack(b.pool, b.weights, t, data, out, in, b.kernels.nr)}, nil
 }
 
 // unfit returns the index of the first element that a type cannot hold, or −1.
@@ -173,6 +208,11 @@ func (b *Backend) WeightData(w backend.Weight) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := b.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return own.forward.unpack(b.pool), nil
 }
 

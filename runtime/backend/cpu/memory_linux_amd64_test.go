@@ -37,6 +37,30 @@ func TestBuffersLieInHugePages(t *testing.T) {
 	}
 }
 
+// TestWeightsLieInHugePages checks that weights' memory begins at a huge page, and was
+// advised to be in such.
+func TestWeightsLieInHugePages(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+		t.Skipf("this kernel has no transparent huge pages: %v", err)
+	}
+	b := newTest(t, 1, "plain")
+	for _, out := range []int{8, 1024} {
+		w, err := b.NewWeight(backend.F32, out, 1024, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := uintptr(unsafe.Pointer(unsafe.SliceData(w.(*weight).forward.panels)))
+		if _, advised := mapping(t, start); !advised {
+			t.Errorf("[%d, 1024] is not advised", out)
+		}
+	}
+	for _, c := range b.weights.chunks {
+		if start := uintptr(unsafe.Pointer(unsafe.SliceData(c.pages))); start%hugePage != 0 || len(c.pages)%hugePage != 0 {
+			t.Errorf("a chunk of %d bytes begins at %#x", len(c.pages), start)
+		}
+	}
+}
+
 // mapping returns where the mapping of an address ends, and whether huge pages were
 // asked for in it.
 func mapping(t *testing.T, at uintptr) (end uintptr, advised bool) {

@@ -3,4 +3,4 @@
 package cpu
 
 // adviseHuge has nothing to ask for.
-func adviseHuge([]float32) {}
+func adviseHuge([]byte) {}

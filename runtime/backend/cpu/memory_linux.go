@@ -10,9 +10,9 @@ import (
 // else lies in those where it begins and ends: most buffers are little larger than a
 // huge page, and few have a whole one to themselves. That the system declines does no
 // harm.
-func adviseHuge(memory []float32) {
+func adviseHuge(memory []byte) {
 	start := uintptr(unsafe.Pointer(unsafe.SliceData(memory))) //nolint:gosec // As the system call takes it.
-	end := start + uintptr(4*len(memory))
+	end := start + uintptr(len(memory))
 	start &^= hugePage - 1
 	end = (end + hugePage - 1) &^ (hugePage - 1)
 	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, start, end-start, syscall.MADV_HUGEPAGE)
