@@ -150,16 +150,18 @@ func (m *measurement) complete(ctx context.Context, o options, say io.Writer) er
 
 // report writes RESULTS.md and its pictures of what was measured.
 func (m *measurement) report(home string) error {
-	p := newPlan(m.lab.store)
 	var tables []table
+	seen := newPlan(m.lab.store) // Of all sections.
 	for _, s := range sections {
-		tables = append(tables, s.draw(m, p)...)
-	}
-	if p.err != nil {
-		return p.err
+		drawn, p := m.most(s)
+		if p.err != nil {
+			return p.err
+		}
+		tables = append(tables, drawn...)
+		seen.add(p)
 	}
 	err := artifact.WriteFileAtomic(filepath.Join(home, "RESULTS.md"), func(w io.Writer) error {
-		if _, err := io.WriteString(w, m.preamble(p)); err != nil {
+		if _, err := io.WriteString(w, m.preamble(seen)); err != nil {
 			return err
 		}
 		for _, t := range tables {
@@ -177,17 +179,40 @@ func (m *measurement) report(home string) error {
 	return err
 }
 
+// most draws a section with as many of the seeds as it was measured with.
+func (m *measurement) most(s section) ([]table, *plan) {
+	for n := len(m.seeds); ; n-- {
+		p := newPlan(m.lab.store)
+		tables := s.draw(&measurement{lab: m.lab, seeds: m.seeds[:n]}, p)
+		if n > 1 && p.err == nil && len(p.order) > 0 {
+			continue
+		}
+		for i := range tables {
+			if !tables[i].unseeded {
+				tables[i].before += " " + errorsOf(n)
+			}
+		}
+		return tables, p
+	}
+}
+
+// errorsOf says what the errors of so many seeds are.
+func errorsOf(seeds int) string {
+	if seeds == 1 {
+		return "One seed: the errors are binomial, what other questions would change; what another seed would change they do not say."
+	}
+	return fmt.Sprintf("Means of %d seeds, and their standard errors; those of a base alone are binomial.", seeds)
+}
+
 // preamble is the beginning of the report.
 func (m *measurement) preamble(p *plan) string {
-	errors := "standard errors are binomial: what other questions would change. What another seed of a training would change they do not say"
 	command := "make paper"
 	if len(m.seeds) > 1 {
-		errors = fmt.Sprintf("standard errors are over the %d seeds; those of a base alone are binomial", len(m.seeds))
 		command = fmt.Sprintf("make paper SEEDS=%d", len(m.seeds))
 	}
 	text := fmt.Sprintf("# Measured like the paper\n\nWritten by `%s` (hack/paper); do not edit.\n\n"+
-		"%d seed(s) of each training and search; %s. Test sets have %d questions, transfer sets %d, answered greedily. A dash is what was not measured.\n\n",
-		command, len(m.seeds), errors, m.lab.counts[splitTest], m.lab.counts[splitTransfer])
+		"Test sets have %d questions, transfer sets %d, answered greedily. What follows ± is a standard error. A dash is what was not measured.\n\n",
+		command, m.lab.counts[splitTest], m.lab.counts[splitTransfer])
 	if n := len(p.seconds); n > 0 {
 		spent := 0.0
 		for _, seconds := range p.seconds {

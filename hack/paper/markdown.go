@@ -13,6 +13,8 @@ type table struct {
 	head   []string
 	rows   [][]string
 	after  string
+	// unseeded says that nothing in it depends on how many seeds there are.
+	unseeded bool
 	// pictures are files beside the report, drawn by charts.
 	pictures []picture
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -31,6 +32,17 @@ type job struct {
 
 func newPlan(s *store) *plan {
 	return &plan{store: s, missing: map[string]job{}, seconds: map[string]float64{}}
+}
+
+// add takes in what another look has seen.
+func (p *plan) add(other *plan) {
+	maps.Copy(p.seconds, other.seconds)
+	for _, path := range other.order {
+		if _, listed := p.missing[path]; !listed {
+			p.order = append(p.order, path)
+			p.missing[path] = other.missing[path]
+		}
+	}
 }
 
 // ask returns a cell's result, if it was measured, and else puts it on the list.

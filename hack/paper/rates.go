@@ -43,8 +43,8 @@ func tried(method, objective string, rate float64) recipe {
 // rates shows what the learning rates were chosen by.
 func (m *measurement) rates(p *plan) []table {
 	t := table{
-		title: "Learning rates",
-		head:  []string{"method", "objective", "rate", "validation, percent", ""},
+		title: "Learning rates", unseeded: true,
+		head: []string{"method", "objective", "rate", "validation, percent", ""},
 		before: fmt.Sprintf("The best validation score of %s within %d iterations, the first seed, by which the rate of all trainings of a method and an objective was chosen. DoRA takes LoRA's.",
 			skills[0].name, iterations),
 	}

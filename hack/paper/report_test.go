@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -109,5 +110,33 @@ func TestWrongUsageIsNamed(t *testing.T) {
 	o, err := parse([]string{"--only", "trained,passes", "--budget", "0.5"}, io.Discard)
 	if err != nil || len(o.tables()) != 2 || o.budget.Seconds() != 30 {
 		t.Errorf("parsed %+v, %v", o, err)
+	}
+}
+
+func TestASectionIsDrawnWithTheSeedsThatItHas(t *testing.T) {
+	s := newTestStore(t)
+	m := &measurement{lab: &lab{store: s}, seeds: []uint64{1, 2, 3}}
+	of := func(seed uint64) cell[int] {
+		return cell[int]{Name: "seed", Spec: seed, Fill: func(context.Context) (int, error) { return 1, nil }}
+	}
+	drawn := section{draw: func(m *measurement, p *plan) []table {
+		for _, seed := range m.seeds {
+			ask(p, of(seed))
+		}
+		return []table{{}}
+	}}
+	for _, test := range []struct {
+		measured      []uint64
+		want, missing int
+	}{{nil, 1, 1}, {[]uint64{1}, 1, 0}, {[]uint64{2}, 2, 0}, {[]uint64{3}, 3, 0}} {
+		for _, seed := range test.measured {
+			if _, err := measure(t.Context(), s, of(seed)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tables, p := m.most(drawn)
+		if got := tables[0].before; got != " "+errorsOf(test.want) || len(p.order) != test.missing {
+			t.Errorf("measured seed %v, too: %q, %d missing; want %d seeds, %d missing", test.measured, got, len(p.order), test.want, test.missing)
+		}
 	}
 }

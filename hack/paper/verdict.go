@@ -11,8 +11,9 @@ import (
 // noted is the remark about what a number follows.
 func noted(text string) string { return "Paper and released code: " + text }
 
-// compared says in words where SVF, the first row, loses to another method by more than the standard
-// error of the difference, and where it does not.
+// compared says in words where SVF, the first row, loses to another method by more than
+// the standard error of the difference, and where it does not. The error is that of
+// independent samples, though all answer the same questions: it is rather too large.
 func compared(when string, rows []named) string {
 	if len(rows) == 0 || rows[0].name != contract.MethodSVF {
 		return ""
