@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -138,5 +140,30 @@ func TestASectionIsDrawnWithTheSeedsThatItHas(t *testing.T) {
 		if got := tables[0].before; got != " "+errorsOf(test.want) || len(p.order) != test.missing {
 			t.Errorf("measured seed %v, too: %q, %d missing; want %d seeds, %d missing", test.measured, got, len(p.order), test.want, test.missing)
 		}
+	}
+}
+
+func TestTheREADMEShowsWhatWasMeasured(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := os.ReadFile("RESULTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(readme), "\n## Measured like the paper\n")
+	section, _, _ := strings.Cut(after, "\n## ")
+	rows := 0
+	for line := range strings.Lines(section) {
+		if !strings.HasPrefix(line, "| ") {
+			continue
+		}
+		if rows++; !strings.Contains(string(results), line) {
+			t.Errorf("RESULTS.md has no such row: %s", line)
+		}
+	}
+	if rows < 10 {
+		t.Errorf("the README shows %d rows of what was measured", rows)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -15,7 +16,7 @@ func (m *measurement) passes(p *plan) []table {
 		title: "Time of both passes", unseeded: true,
 		head: []string{"questions", "answer, tokens each", "pass 1, ms each", "pass 2, ms each", "pass 1 / pass 2", "pass 1 / whole"},
 		before: fmt.Sprintf("Strategy Prompt with three SVF experts, %d questions one after another on this machine, the median of %d rounds. "+
-			"The first rows end answers where the model ends them, as the paper's table does; the others let each have the given length.", timedQuestions, timedRounds),
+			"The first rows end answers where the model ends them, as the paper's table does; the others let each have the given length. Whatever else the machine did shows in the times.", timedQuestions, timedRounds),
 	}
 	digests, ok := m.experts(p, expertBase, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
 	if !ok {
@@ -101,9 +102,30 @@ func (m *measurement) generations(p *plan) table {
 	}
 	c.series = lines
 	t.pictures = []picture{{"generations.svg", c}}
-	t.after = noted("Population, elite fraction and the choice by likelihood between equals are the paper's. What is mixed is z, as the paper says; " +
+	t.after = m.weights(p) + "\n\n" + noted("Population, elite fraction and the choice by likelihood between equals are the paper's. What is mixed is z, as the paper says; "+
 		"the released code mixes p before the sigmoid.")
 	return t
+}
+
+// weights says what the light search has found, with the first seed.
+func (m *measurement) weights(p *plan) string {
+	digests, ok := m.experts(p, expertBase, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
+	if !ok {
+		return ""
+	}
+	var found []string
+	for _, k := range skills {
+		r, ok := ask(p, m.lab.searching(m.lab.search(expertBase, digests, k, lightShots, lightGenerations, m.seeds[0]), contract.MethodSVF+"-"+k.name))
+		if !ok {
+			return ""
+		}
+		var of []string
+		for i, w := range r.Weights {
+			of = append(of, fmt.Sprintf("%s %.2f", skills[i].name, w.Weight))
+		}
+		found = append(found, fmt.Sprintf("for %s, %s (%d evaluations for %d candidates)", k.name, strings.Join(of, ", "), r.Evaluations, contract.DefaultFewShot().Population*r.Generations))
+	}
+	return fmt.Sprintf("Weights found in %d generations, the first seed: %s.", lightGenerations, strings.Join(found, "; "))
 }
 
 func (m *measurement) shots(p *plan) table {
