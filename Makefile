@@ -136,6 +136,17 @@ bench-shared: ## The memory of up to four trainings at once that share their bas
 bench-go: ## Go benchmarks of the numeric core, for benchstat.
 	go test -run '^$$' -bench . -benchtime 1s ./runtime/...
 
+.PHONY: paper
+paper: ## Measure like the paper, into hack/paper/RESULTS.md (SEEDS=3, PAPERFLAGS="--only trained --budget 20"; goes on where it stopped).
+	@mkdir -p $(BIN)
+	@$(ALIVE) "the measurement: building" "seconds, the first time 1 minute" go build -o $(BIN)/measure ./hack/paper
+	@$(BIN)/measure --seeds $(or $(SEEDS),1) $(PAPERFLAGS)
+
+.PHONY: paper-bases
+paper-bases: ## Make the data sets and base models of hack/paper anew (Debian's python3-torch and libopenblas0-pthread; 15 minutes of a core each).
+	@hack/paper/base/make.py data
+	@for base in a:0 b:1; do $(ALIVE) "base model $${base%:*}: training" "15 minutes" hack/paper/base/make.py model --seed $${base#*:} --out hack/paper/models/$${base%:*}; done
+
 ##@ Checks
 .PHONY: lint
 lint: verify ## go vet, golangci-lint, kube-api-linter, govulncheck, and generated code is current.

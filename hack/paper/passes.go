@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// times are how long both passes took, for all questions of a row together.
+type times struct {
+	First  float64 `json:"first"` // Seconds.
+	Second float64 `json:"second"`
+	// Questions were asked one after another; Tokens are those of their answers.
+	Questions int `json:"questions"`
+	Tokens    int `json:"tokens"`
+}
+
+// Bounds of timing.
+const (
+	timedQuestions = 24
+	timedRounds    = 5
+)
+
+// timing is the cell of a row: the first questions of a data set, by strategy Prompt, one
+// at a time on all processors. tokens is how long each answer is; 0 lets it end by itself.
+func (l *lab) timing(base string, set contract.ExpertSet, data contract.DatasetSpec, tokens int) cell[times] {
+	b := l.bases[base]
+	e := exam{Base: b.digest, Decomposition: b.decomposition, Set: set, Data: identity(data)}
+	spec := struct {
+		Exam                      exam
+		Tokens, Questions, Rounds int
+	}{e, tokens, timedQuestions, timedRounds}
+	name := fmt.Sprintf("time-%s-%s-tokens%d", base, strings.ReplaceAll(data.Name, "/", "-"), tokens)
+	return cell[times]{Name: name, Spec: spec, Alone: true, Fill: func(ctx context.Context) (times, error) {
+		taken := e
+		taken.Data = data
+		return l.clock(ctx, taken, tokens)
+	}}
+}
+
+// clock times the questions of an exam, in rounds, of which the median counts. A round
+// before them fills what later requests find filled: the beginning of pass 1's question.
+func (l *lab) clock(ctx context.Context, e exam, tokens int) (t times, err error) {
+	r, err := l.enter(ctx, e, 0, 1)
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	var rounds []times
+	for round := range timedRounds + 1 {
+		one, err := r.clock(ctx, tokens)
+		if err != nil {
+			return t, err
+		}
+		if round > 0 {
+			rounds = append(rounds, one)
+		}
+	}
+	slices.SortFunc(rounds, func(a, b times) int {
+		if a.First+a.Second < b.First+b.Second {
+			return -1
+		}
+		return 1
+	})
+	return rounds[len(rounds)/2], nil
+}
+
+func (r *room) clock(ctx context.Context, tokens int) (t times, err error) {
+	t.Questions = min(timedQuestions, r.task.Len())
+	for i := range t.Questions {
+		begun := time.Now()
+		d, err := r.strategy.Decide(ctx, r.request(i))
+		if err != nil {
+			return t, err
+		}
+		t.First += time.Since(begun).Seconds()
+		begun = time.Now()
+		most := tokens
+		if most == 0 {
+			most = answerTokens
+		}
+		a, err := r.write(ctx, i, d, most, tokens != 0)
+		if err != nil {
+			return t, err
+		}
+		t.Second += time.Since(begun).Seconds()
+		t.Tokens += len(a.Tokens)
+	}
+	return t, nil
+}
