@@ -86,6 +86,8 @@ type room struct {
 	set      *dataset.Set
 	experts  map[string]expert.Adapter
 	close    func() error
+	// salt keeps what is asked from finding what was asked before.
+	salt string
 }
 
 // batch bounds how many questions are answered at a time.
@@ -144,7 +146,9 @@ func (l *lab) enter(ctx context.Context, e exam, threads, batch int) (r *room, e
 		r.engine.Close()
 		return inner()
 	}
-	r.strategy, err = adapt.New(e.Set, encode.New(in.Tokenizer), r, func(error) bool { return true })
+	r.strategy, err = adapt.New(e.Set, adapt.Tools{
+		Encoder: encode.New(in.Tokenizer), Scorer: r, Fatal: func(error) bool { return true },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -188,12 +192,12 @@ func shuffled(v expert.Adapter, seed uint64) expert.Adapter {
 }
 
 // Score implements adapt.Scorer.
-func (r *room) Score(ctx context.Context, with map[string]float64, prompt []int32, labels [][]int32) ([]float64, error) {
-	m, err := r.mixture(with, nil)
+func (r *room) Score(ctx context.Context, q adapt.Scoring) ([]float64, error) {
+	m, err := r.mixture(q.With, nil)
 	if err != nil {
 		return nil, err
 	}
-	return r.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: prompt, Labels: labels})
+	return r.engine.Score(ctx, engine.ScoreRequest{Mixture: m, Prompt: q.Prompt, Labels: q.Labels, Salt: q.Salt})
 }
 
 // mixture is what a decision's weights mean, as a server reads them.
@@ -236,9 +240,9 @@ func (r *room) needed() (engine.Set, error) {
 }
 
 // request is the text of a record that pass 1 looks at.
-func (r *room) request(i int) string {
+func (r *room) request(i int) adapt.Request {
 	messages := r.set.Records[i].Messages
-	return messages[len(messages)-1].Content
+	return adapt.Request{Turns: []string{messages[len(messages)-1].Content}, Salt: r.salt}
 }
 
 // answer lets the experts answer a test set greedily, each question as its strategy decides.
@@ -294,7 +298,7 @@ func (r *room) write(ctx context.Context, i int, d adapt.Decision, tokens int, w
 		return a, err
 	}
 	result, err := r.engine.Generate(ctx, engine.Request{
-		Mixture: m, Prompt: r.task.Prompts()[i], MaxTokens: tokens, Sampler: train.Greedy(), Logprobs: -1, IgnoreStopTokens: whole,
+		Mixture: m, Prompt: r.task.Prompts()[i], Salt: r.salt, MaxTokens: tokens, Sampler: train.Greedy(), Logprobs: -1, IgnoreStopTokens: whole,
 	}, func(delta engine.Delta) error {
 		if delta.Token >= 0 {
 			a.Tokens = append(a.Tokens, delta.Token)

@@ -92,7 +92,7 @@ func evaluate(ctx context.Context, l *lab, d contract.DatasetSpec) (share float6
 	if err != nil {
 		return 0, err
 	}
-	result, err := task.Evaluate(ctx, in.Base, answerTokens)
+	result, err := task.Evaluate(ctx, train.Answerer{Model: in.Base}, answerTokens)
 	return result.Score, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +45,8 @@ func (l *lab) timing(base string, set contract.ExpertSet, data contract.DatasetS
 }
 
 // clock times the questions of an exam, in rounds, of which the median counts. A round
-// before them fills what later requests find filled: the beginning of pass 1's question.
+// before them warms up; in each, what a question has in common with those before it is
+// found, such as the beginning of pass 1's.
 func (l *lab) clock(ctx context.Context, e exam, tokens int) (t times, err error) {
 	r, err := l.enter(ctx, e, 0, 1)
 	if err != nil {
@@ -53,6 +55,7 @@ func (l *lab) clock(ctx context.Context, e exam, tokens int) (t times, err error
 	defer func() { err = errors.Join(err, r.close()) }()
 	var rounds []times
 	for round := range timedRounds + 1 {
+		r.salt = strconv.Itoa(round) // The same questions again: none may be known.
 		one, err := r.clock(ctx, tokens)
 		if err != nil {
 			return t, err
