@@ -99,10 +99,11 @@ func (l *lab) enter(ctx context.Context, e exam, threads, batch int) (r *room, e
 	if err != nil {
 		return nil, err
 	}
-	r = &room{close: be.Close, experts: map[string]expert.Adapter{}}
+	opened := &room{close: be.Close, experts: map[string]expert.Adapter{}}
+	r = opened
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
+		if err != nil { // And then r is nil.
+			err = errors.Join(err, opened.close())
 		}
 	}()
 	in, err := train.LoadInputs(ctx, be, train.Artifacts{DataDir: l.volume, BaseDigest: e.Base, DecompositionDigest: e.Decomposition})

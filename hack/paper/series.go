@@ -18,7 +18,7 @@ func (m *measurement) passes(p *plan) []table {
 		before: fmt.Sprintf("Strategy Prompt with three SVF experts, %d questions one after another on this machine, the median of %d rounds. "+
 			"The first rows end answers where the model ends them, as the paper's table does; the others let each have the given length. Whatever else the machine did shows in the times.", timedQuestions, timedRounds),
 	}
-	digests, ok := m.experts(p, expertBase, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
+	digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
 	if !ok {
 		return []table{t}
 	}
@@ -59,7 +59,7 @@ func (m *measurement) fewshot(p *plan) []table {
 // searched is the score of a search's result on the transfer set of the examples' skill.
 func (m *measurement) searched(p *plan, k skill, shots, generations int) estimate {
 	return m.over(func(seed uint64) (answered, bool) {
-		digests, ok := m.experts(p, expertBase, contract.MethodSVF, contract.ObjectiveReinforce, seed)
+		digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, seed)
 		if !ok {
 			return answered{}, false
 		}
@@ -109,7 +109,7 @@ func (m *measurement) generations(p *plan) table {
 
 // weights says what the light search has found, with the first seed.
 func (m *measurement) weights(p *plan) string {
-	digests, ok := m.experts(p, expertBase, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
+	digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
 	if !ok {
 		return ""
 	}

@@ -72,10 +72,10 @@ func (m *measurement) over(one func(seed uint64) (answered, bool)) estimate {
 }
 
 // experts are those of all skills that recipes of this kind make.
-func (m *measurement) experts(p *plan, base, method, objective string, seed uint64) (digests []string, ok bool) {
+func (m *measurement) experts(p *plan, method, objective string, seed uint64) (digests []string, ok bool) {
 	ok = true
 	for _, k := range skills {
-		t, has := m.expert(p, recipe{base: base, skill: k, method: method, objective: objective, seed: seed})
+		t, has := m.expert(p, recipe{base: expertBase, skill: k, method: method, objective: objective, seed: seed})
 		digests, ok = append(digests, t.Digest), ok && has
 	}
 	return digests, ok
@@ -229,7 +229,7 @@ func (m *measurement) adapted(p *plan, method, objective, strategy string, k ski
 }
 
 func (m *measurement) adaptedBy(p *plan, method, objective, strategy string, k skill, seed uint64) (answered, bool) {
-	digests, ok := m.experts(p, expertBase, method, objective, seed)
+	digests, ok := m.experts(p, method, objective, seed)
 	if !ok {
 		return answered{}, false
 	}

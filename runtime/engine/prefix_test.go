@@ -108,10 +108,11 @@ func TestAPatientPromptWaitsForLess(t *testing.T) {
 		t.Run(fmt.Sprint(patient), func(t *testing.T) {
 			h, next := gated(t, func(o *engine.Options) { o.Patient, o.StopTokens = patient, nil })
 			request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 4} }
+			other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
 			var alone [3]answer
 			for i := range alone {
 				var err error
-				if alone[i], err = h.ask(t.Context(), request(i)); err != nil {
+				if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
 					t.Fatal(err)
 				}
 			}

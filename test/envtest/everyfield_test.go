@@ -202,6 +202,7 @@ var trainingRows = slices.Concat([]expertRow{
 	{"training.method.svf.parameterization", newRun, func(e *v1alpha1.ExpertVector) {
 		e.Spec.Training.Method.SVF = &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}
 	}},
+	{"training.method.activation", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Training.Method.Activation = v1alpha1.ActivationAnswer }},
 	{"training.objective.reinforce.reward", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Reward = v1alpha1.RewardExactMatch })},
 	{"training.objective.reinforce.klWeight", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.KLWeight = "0.2" })},
 	{"training.objective.reinforce.baseline", newRun, inReinforce(func(r *v1alpha1.ReinforceObjective) { r.Baseline = "Mean" })},
@@ -292,6 +293,12 @@ var policyRows = slices.Concat([]policyRow{
 	{"strategy.prompt.requestTokens", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.RequestTokens = new(int32(64)) }},
 	{"strategy.prompt.minProbability", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.MinProbability = "0.4" }},
 	{"strategy.prompt.topK", newSet, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Prompt.TopK = 2 }},
+	{"strategy.conversation.type", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Conversation = &v1alpha1.Conversation{Type: v1alpha1.ConversationSwitch}
+	}},
+	{"strategy.conversation.switch.margin", newSet, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy.Conversation.Switch = &v1alpha1.SwitchConversation{Margin: "0.4"}
+	}},
 	{"strategy.fallback.type", nothing, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
 	}},
