@@ -113,6 +113,9 @@ var classifierRows = slices.Concat([]policyRow{
 	{"strategy.classifier.train.method.svf.parameterization", newRun, inTraining(func(c *v1alpha1.ClassifierTraining) {
 		c.Method = &v1alpha1.Method{Type: v1alpha1.MethodSVF, SVF: &v1alpha1.SVFMethod{Parameterization: v1alpha1.ParameterizationDirect}}
 	})},
+	{"strategy.classifier.train.method.activation", newRun, inTraining(func(c *v1alpha1.ClassifierTraining) {
+		c.Method.Activation = v1alpha1.ActivationAnswer
+	})},
 	{"strategy.classifier.train.method.type", newRun, inTraining(func(c *v1alpha1.ClassifierTraining) {
 		c.Method = &v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{}}
 	})},
