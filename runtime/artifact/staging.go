@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // staleAge is when an abandoned staging folder is swept on a file system that
@@ -68,6 +70,19 @@ func own(dir string) (*Staging, error) {
 // locksMissing reports whether the file system knows no locks.
 func locksMissing(err error) bool {
 	return errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.EOPNOTSUPP)
+}
+
+// PublishDigest writes the manifest of the content and publishes both, beside where they
+// were made, as the artifact of this digest.
+func (s *Staging) PublishDigest(digest string, manifest any) error {
+	name, err := contract.DigestDir(digest)
+	if err != nil {
+		return err
+	}
+	if err := WriteManifest(s.dir, manifest); err != nil {
+		return err
+	}
+	return s.Publish(filepath.Join(filepath.Dir(s.dir), name))
 }
 
 // Dir is where the content is to be written.

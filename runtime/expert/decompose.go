@@ -182,14 +182,7 @@ func (j *decomposition) run(ctx context.Context, stage *artifact.Staging, progre
 		return m, fmt.Errorf("hashing factors: %w", err)
 	}
 	m.Digest = decompositionDigest(m)
-	if err := artifact.WriteManifest(stage.Dir(), m); err != nil {
-		return m, err
-	}
-	final, err := contract.DigestDir(m.Digest)
-	if err != nil {
-		return m, err
-	}
-	return m, stage.Publish(filepath.Join(j.parent, final))
+	return m, stage.PublishDigest(m.Digest, m)
 }
 
 // factorAll makes the factor file of every matrix that has none yet.

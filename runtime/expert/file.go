@@ -233,14 +233,7 @@ func write(root string, v Adapter, extraFiles map[string]func(io.Writer) error) 
 		return m, err
 	}
 	m.Digest, m.SizeBytes = contract.DigestFiles(m.Files), artifact.TotalBytes(m.Files)
-	if err := artifact.WriteManifest(stage.Dir(), m); err != nil {
-		return m, err
-	}
-	final, err := contract.ArtifactDir(root, contract.DirExperts, m.Digest)
-	if err != nil {
-		return m, err
-	}
-	return m, stage.Publish(final)
+	return m, stage.PublishDigest(m.Digest, m)
 }
 
 // WriteFile writes an expert.safetensors file alone.

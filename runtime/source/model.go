@@ -90,14 +90,7 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ cont
 		return m, failure.Permanentf(contract.ReasonDigestMismatch,
 			"model from %s has digest %s, the specification asks for %s; if the source may change, remove the digest or set the new one", from, m.Digest, spec.Digest)
 	}
-	if err := artifact.WriteManifest(stage.Dir(), m); err != nil {
-		return m, err
-	}
-	final, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, m.Digest)
-	if err != nil {
-		return m, err
-	}
-	if err := stage.Publish(final); err != nil {
+	if err := stage.PublishDigest(m.Digest, m); err != nil {
 		return m, err
 	}
 	published = true
