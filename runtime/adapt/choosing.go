@@ -67,7 +67,7 @@ func (c *choosing) failed(ctx context.Context, err error) (Decision, error) {
 
 // decide is the decision by log-likelihoods of the names, and what led to it.
 func (c *choosing) decide(scores []float64) Decision {
-	probabilities := softmax(scores)
+	probabilities := Softmax(scores)
 	d := c.choose(scores, probabilities)
 	d.Reading = &Reading{Threshold: c.least}
 	d.Probabilities = make(map[string]float64, len(scores))

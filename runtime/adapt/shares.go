@@ -56,9 +56,9 @@ func shares(weights []float64) []float64 {
 	return parts
 }
 
-// softmax turns log-likelihoods into probabilities among the labels. At least
+// Softmax turns log-likelihoods into probabilities among the labels. At least
 // one must be finite.
-func softmax(scores []float64) []float64 {
+func Softmax(scores []float64) []float64 {
 	peak := slices.Max(scores)
 	out, sum := make([]float64, len(scores)), 0.0
 	for i, s := range scores {

@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/mat"
 	"gonum.org/v1/gonum/stat"
 
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -210,7 +211,7 @@ func sharpness(predicted *mat.Dense, examples []Example) float64 {
 			}
 			sure := (counts[e.Label] + 1) / (counts[e.Label] + 2)
 			var mean, square, wanted float64
-			for k, q := range softmax(scaled) {
+			for k, q := range adapt.Softmax(scaled) {
 				mean += q * row[k]
 				square += q * row[k] * row[k]
 				if k == e.Label {
@@ -245,7 +246,7 @@ func least(predicted *mat.Dense, factor float64) float64 {
 		for k := range scaled {
 			scaled[k] *= factor
 		}
-		sure[i] = slices.Max(softmax(scaled))
+		sure[i] = slices.Max(adapt.Softmax(scaled))
 	}
 	slices.Sort(sure)
 	return stat.Quantile(1-passing, stat.Empirical, sure, nil)

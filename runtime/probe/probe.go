@@ -13,8 +13,8 @@ package probe
 import (
 	"fmt"
 	"math"
-	"slices"
 
+	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -60,7 +60,7 @@ func (p *Probe) Probabilities(state []float32) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	return softmax(logits), nil
+	return adapt.Softmax(logits), nil
 }
 
 // Example is the state behind a prompt, and the place of its label among all.
@@ -105,20 +105,6 @@ func (p *Probe) Evaluate(held []Example) (contract.ProbeEvaluation, error) {
 // calibrationBins divide the probabilities of the expected calibration error (Guo et al.
 // 2017, arXiv 1706.04599).
 const calibrationBins = 10
-
-// softmax turns logits into probabilities.
-func softmax(logits []float64) []float64 {
-	most := slices.Max(logits)
-	out, sum := make([]float64, len(logits)), 0.0
-	for i, l := range logits {
-		out[i] = math.Exp(l - most)
-		sum += out[i]
-	}
-	for i := range out {
-		out[i] /= sum
-	}
-	return out
-}
 
 func argmax(values []float64) int {
 	best := 0
