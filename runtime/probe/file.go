@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -75,19 +76,15 @@ func Write(root string, p *Probe) (_ contract.ProbeManifest, err error) {
 		return m, err
 	}
 	m.Digest, m.SizeBytes = contract.DigestFiles(m.Files), artifact.TotalBytes(m.Files)
-	if err := artifact.WriteManifest(stage.Dir(), m); err != nil {
-		return m, err
-	}
-	final, err := contract.ArtifactDir(root, contract.DirProbes, m.Digest)
-	if err != nil {
-		return m, err
-	}
-	return m, stage.Publish(final)
+	return m, stage.PublishDigest(m.Digest, m)
 }
 
 // Read reads a probe from its folder, verifying its files. What is damaged is refused with
 // contract.ReasonDigestMismatch, what is malformed with contract.ReasonInvalidExpert.
 func Read(ctx context.Context, dir string) (*Probe, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("reading probe: %w", err)
+	}
 	m, err := artifact.ReadManifest[contract.ProbeManifest](dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, failure.Permanentf(contract.ReasonInvalidExpert, "%s has no %s: it is no probe", dir, contract.ManifestFile)

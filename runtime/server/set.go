@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -188,12 +187,11 @@ func (s *Server) loadProbe(ctx context.Context, old *servedSet, ref *contract.Pr
 	if err != nil {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, failure.Transient(contract.ReasonExpertMissing,
-			fmt.Errorf("the probe is not in %s: fit it again, unless it is on its way (%w)", dir, err))
-	}
 	p, err := onVolume(ctx, s, func() (*probe.Probe, error) { return probe.Read(ctx, dir) })
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, failure.Transient(contract.ReasonExpertMissing,
+			fmt.Errorf("the probe is not in %s: fit it again, unless it is on its way (%w)", dir, err))
 	case err != nil:
 		return nil, err
 	case p.Manifest.Digest != ref.Digest:
