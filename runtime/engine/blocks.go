@@ -130,14 +130,14 @@ func (l *loop) outstanding() int {
 
 // makeRoom sees to it that a batch finds the blocks it needs: the prefix cache lets go of
 // what nobody uses, and of what would be copied else, and then the youngest jobs give way.
-// Those of the batch that have leave it.
-func (l *loop) makeRoom(b *batch) {
+// Those of the batch that have leave it. It returns what the batch computes then.
+func (l *loop) makeRoom(b *batch) []model.Segment {
 	for {
 		b.shares = slices.DeleteFunc(b.shares, func(s share) bool { return s.job.ended })
 		segments := b.segments()
 		lacking := l.cache.Needed(segments) - l.cache.FreeBlocks()
 		if lacking <= 0 {
-			return
+			return segments
 		}
 		gone, err := l.prefixes.evict()
 		if !gone && err == nil {
@@ -146,30 +146,31 @@ func (l *loop) makeRoom(b *batch) {
 		switch {
 		case err != nil:
 			l.failAll(err)
-			return
+			return nil
 		case !gone:
-			l.giveWay(l.youngest(), lacking)
+			l.yield(lacking)
 		}
 	}
 }
 
-// youngest returns the job that was admitted last.
-func (l *loop) youngest() *job {
+// yield has the job that was admitted last give way to the others.
+func (l *loop) yield(lacking int) {
+	var left []*job
 	for _, j := range slices.Backward(l.running) {
 		if !j.ended {
-			return j
+			left = append(left, j)
 		}
 	}
-	return nil
+	if len(left) == 1 { // It lacks what it has itself: Fits was wrong.
+		l.fail(left[0], &model.CacheFullError{Needed: lacking, Total: l.cache.TotalBlocks()})
+		return
+	}
+	l.giveWay(left[0])
 }
 
 // giveWay takes a job's slot and blocks and has it wait before all others. What it has in
 // the key-value cache stays until it is evicted.
-func (l *loop) giveWay(j *job, lacking int) {
-	if j == l.oldest() { // Nobody is left who could give way: Fits was wrong.
-		l.fail(j, &model.CacheFullError{Needed: lacking, Total: l.cache.TotalBlocks()})
-		return
-	}
+func (l *loop) giveWay(j *job) {
 	if err := l.keep(j); err != nil {
 		l.fail(j, err)
 		return
@@ -189,16 +190,6 @@ func (l *loop) giveWay(j *job, lacking int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.waiting = slices.Insert(e.waiting, 0, again)
-}
-
-// oldest returns the job that was admitted first.
-func (l *loop) oldest() *job {
-	for _, j := range l.running {
-		if !j.ended {
-			return j
-		}
-	}
-	return nil
 }
 
 // release takes a job's slot and blocks back, and those of its forks.

@@ -280,11 +280,10 @@ func (l *loop) plan(of func(variant) *batch, j *job, budget *int) error {
 
 // forward computes a batch and hands every job its answers.
 func (l *loop) forward(ctx context.Context, b *batch) {
-	l.makeRoom(b)
-	if len(b.shares) == 0 {
+	segments := l.makeRoom(b)
+	if len(segments) == 0 {
 		return
 	}
-	segments := b.segments()
 	asks, counts := b.asks()
 	answers, err := b.model.Decide(ctx, l.cache, segments, asks)
 	if ctx.Err() != nil {

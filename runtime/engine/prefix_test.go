@@ -21,6 +21,22 @@ func numbered(from int32, n int) []int32 {
 	return tokens
 }
 
+// elsewhere asks n requests, one after another, of an engine of its own on the same volume,
+// without stop tokens: so that h has read nothing of them.
+func (h *house) elsewhere(t *testing.T, set engine.Set, n int, request func(i int) engine.Request) []answer {
+	t.Helper()
+	other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
+	other.use(t, set)
+	answers := make([]answer, n)
+	for i := range answers {
+		var err error
+		if answers[i], err = other.ask(t.Context(), request(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return answers
+}
+
 // TestChoicesReadTheirPromptOnce asks for several answers to one prompt at a time,
 // with and without an expert: the first of each kind reads the prompt, in several
 // steps, and the others its last token.
@@ -37,15 +53,7 @@ func TestChoicesReadTheirPromptOnce(t *testing.T) {
 					Seed: uint64(i), Sampling: sample.Params{Temperature: 1},
 				}
 			}
-			other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
-			other.use(t, engine.Set{Mixtures: mixtures[1:]})
-			var alone [2 * choices]answer
-			for i := range alone {
-				var err error
-				if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
-					t.Fatal(err)
-				}
-			}
+			alone := h.elsewhere(t, engine.Set{Mixtures: mixtures[1:]}, 2*choices, request)
 			answers, before := h.together(t, next, len(alone), request)
 			for i, a := range answers {
 				if !slices.Equal(a.tokens, alone[i].tokens) || a.result.PromptTokens != length {
@@ -78,14 +86,7 @@ func TestPromptsShareBeginnings(t *testing.T) {
 		slices.Concat(beginning[:10], numbered(50, 40)),
 	}
 	request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 20} }
-	other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
-	var alone [3]answer
-	for i := range alone {
-		var err error
-		if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	alone := h.elsewhere(t, engine.Set{}, 3, request)
 	answers, before := h.together(t, next, len(prompts), request)
 	for i, a := range answers {
 		if !slices.Equal(a.tokens, alone[i].tokens) {
@@ -108,14 +109,7 @@ func TestAPatientPromptWaitsForLess(t *testing.T) {
 		t.Run(fmt.Sprint(patient), func(t *testing.T) {
 			h, next := gated(t, func(o *engine.Options) { o.Patient, o.StopTokens = patient, nil })
 			request := func(i int) engine.Request { return engine.Request{Prompt: prompts[i], MaxTokens: 4} }
-			other := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil })
-			var alone [3]answer
-			for i := range alone {
-				var err error
-				if alone[i], err = other.ask(t.Context(), request(i)); err != nil {
-					t.Fatal(err)
-				}
-			}
+			alone := h.elsewhere(t, engine.Set{}, 3, request)
 			answers, before := h.together(t, next, len(prompts), request)
 			for i, a := range answers {
 				if !slices.Equal(a.tokens, alone[i].tokens) {
@@ -149,10 +143,7 @@ func TestAPromptGivenUpIsHandedOver(t *testing.T) {
 	const step, length = 8, 40
 	h, next := gated(t, func(o *engine.Options) { o.StepTokens, o.StopTokens = step, nil })
 	request := engine.Request{Prompt: numbered(5, length), MaxTokens: 10}
-	alone, err := startOn(t, h.volume, func(o *engine.Options) { o.StopTokens = nil }).ask(t.Context(), request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	alone := h.elsewhere(t, engine.Set{}, 1, func(int) engine.Request { return request })[0]
 	before := h.Stats()
 
 	ctx, cancel := context.WithCancel(t.Context())

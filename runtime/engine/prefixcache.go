@@ -25,6 +25,7 @@ type prefixCache struct {
 
 // cachedBlock is a node of a tree: the next tokens of all paths through it.
 type cachedBlock struct {
+	writer *key // Of a root, which has no block.
 	block  model.Block
 	tokens []int32 // A block full, or fewer, and then nothing follows.
 	parent *cachedBlock
@@ -95,7 +96,7 @@ func (c *prefixCache) use(path []*cachedBlock) {
 func (c *prefixCache) insert(writer key, seq int, tokens []int32) error {
 	node := c.roots[writer]
 	if node == nil {
-		node = &cachedBlock{}
+		node = &cachedBlock{writer: &writer}
 	}
 	root := node
 	var path []*cachedBlock
@@ -188,11 +189,7 @@ func (c *prefixCache) remove(b *cachedBlock) error {
 func (c *prefixCache) unlink(b *cachedBlock) {
 	node := b.parent
 	node.next = slices.DeleteFunc(node.next, func(n *cachedBlock) bool { return n == b })
-	if node.parent == nil && len(node.next) == 0 {
-		for writer, root := range c.roots {
-			if root == node {
-				delete(c.roots, writer)
-			}
-		}
+	if node.writer != nil && len(node.next) == 0 {
+		delete(c.roots, *node.writer)
 	}
 }

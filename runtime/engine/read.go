@@ -28,32 +28,21 @@ func (e *Engine) Read(ctx context.Context, r ReadRequest) ([]float32, error) {
 		return nil, err
 	}
 	w := &reading{done: make(chan error, 1)}
-	j.ctx, j.work = ctx, w
-	if err := e.enqueue(j, false); err != nil {
+	if err := e.await(ctx, j, w, w.done, false); err != nil {
 		return nil, err
 	}
-	select {
-	case err := <-w.done:
-		return w.state, err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	return w.state, nil
 }
 
 // reading is the work of a ReadRequest. The state belongs to the loop until done has a
 // value.
 type reading struct {
+	silent
 	state []float32
 	done  chan error
 }
 
 func (*reading) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
-
-func (*reading) admitted() {}
-
-func (*reading) found(int) {}
-
-func (*reading) sequence(j *job) []int32 { return j.prompt }
 
 func (*reading) restart() {}
 

@@ -47,24 +47,40 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	s := &scoring{
 		labels: r.Labels, scores: make([]float64, len(r.Labels)), done: make(chan error, 1),
 	}
-	j.ctx, j.work = ctx, s
-	if err := e.enqueue(j, r.Continues); err != nil {
+	if err := e.await(ctx, j, s, s.done, r.Continues); err != nil {
 		return nil, err
 	}
+	return s.scores, nil
+}
+
+// await hands a job with its work to the loop and waits for its end, which done tells.
+// What the work has found is the caller's if there is no error.
+func (e *Engine) await(ctx context.Context, j *job, w work, done <-chan error, continues bool) error {
+	j.ctx, j.work = ctx, w
+	if err := e.enqueue(j, continues); err != nil {
+		return err
+	}
 	select {
-	case err := <-s.done:
-		if err != nil {
-			return nil, err
-		}
-		return s.scores, nil
+	case err := <-done:
+		return err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
+
+// silent is work of which nobody hears before its end, and whose sequence is its prompt.
+type silent struct{}
+
+func (silent) admitted() {}
+
+func (silent) found(int) {}
+
+func (silent) sequence(j *job) []int32 { return j.prompt }
 
 // scoring is the work of a ScoreRequest. The scores belong to the loop until
 // done has a value.
 type scoring struct {
+	silent
 	labels [][]int32
 	scores []float64
 	done   chan error
@@ -75,12 +91,6 @@ type scoring struct {
 }
 
 func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.labels) }
-
-func (*scoring) admitted() {}
-
-func (*scoring) found(int) {}
-
-func (*scoring) sequence(j *job) []int32 { return j.prompt }
 
 // restart forgets the labels that were scored: their likelihoods are summed anew.
 func (s *scoring) restart() {
