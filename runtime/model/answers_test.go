@@ -2,8 +2,6 @@ package model_test
 
 import (
 	"encoding/json"
-	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +25,14 @@ func answers(t *testing.T, m, reader *model.Model, sequences []model.Sequence) (
 	return logits, tape
 }
 
+// behind is the pass in which the base reads the prompts.
+func behind(t *testing.T) pass {
+	return func(m, base *model.Model, sequences []model.Sequence) (*tensor.Tensor, *model.Tape) {
+		t.Helper()
+		return answers(t, m, base, sequences)
+	}
+}
+
 // TestGradientsOfAnswersEqualPyTorch compares with values of hack/golden/answer.py: logits,
 // loss and gradients where prompts are read by the base's weights.
 func TestGradientsOfAnswersEqualPyTorch(t *testing.T) {
@@ -40,31 +46,7 @@ func TestGradientsOfAnswersEqualPyTorch(t *testing.T) {
 		if err := json.Unmarshal(raw, &want); err != nil {
 			t.Fatal(err)
 		}
-		base, err := load(t.Context(), newBackend(t, 2), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := base.WithFactors(readFactors(t, dir, base))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var sequences []model.Sequence
-		for _, q := range g.Sequences {
-			sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
-		}
-		logits, tape := answers(t, m, base, sequences)
-		wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(want.Factored...)...), logitTolerance)
-		loss, gradient := policyGradient(logits, sequences, g.Rewards)
-		if math.Abs(loss-want.Loss) > 1e-4 {
-			t.Errorf("the loss is %v, want %v", loss, want.Loss)
-		}
-		got := backward(t, m, tape, gradient)
-		if len(got) != len(want.Gradients) {
-			t.Errorf("%d gradients, want %d", len(got), len(want.Gradients))
-		}
-		for projection, w := range want.Gradients {
-			wantNear(t, projection, got[projection].S, w, gradientTolerance)
-		}
+		gradientsEqual(t, g, want, dir, behind(t))
 	})
 }
 
@@ -113,55 +95,13 @@ func TestForwardAnswersEqualsInference(t *testing.T) {
 
 // TestGradientOfAnswersEqualsFiniteDifferences moves all scales along a random direction.
 func TestGradientOfAnswersEqualsFiniteDifferences(t *testing.T) {
+	sequences := []model.Sequence{
+		{Tokens: randomTokens(9, tiny().Vocab, 1), From: 3}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
+		{Tokens: randomTokens(8, tiny().Vocab, 3), From: 6},
+	}
 	for name, modules := range map[string][]string{"all projections": nil, "keys alone": {"k_proj"}, "mlp": {"gate_proj", "up_proj", "down_proj"}} {
 		t.Run(name, func(t *testing.T) {
-			base := newModel(t, newBackend(t, 2), tiny())
-			factors := randomFactors(base, modules...)
-			m, err := base.WithFactors(factors)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sequences := []model.Sequence{
-				{Tokens: randomTokens(9, tiny().Vocab, 1), From: 3}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
-				{Tokens: randomTokens(8, tiny().Vocab, 3), From: 6},
-			}
-			rewards := []float64{1, -0.5, 0.7}
-			r := rand.New(rand.NewPCG(3, 4))
-			direction := map[string][]float32{}
-			for _, info := range m.Linears() {
-				for range factors[info.Name].S {
-					direction[info.Name] = append(direction[info.Name], float32(r.NormFloat64()))
-				}
-			}
-			lossAt := func(h float32) float64 {
-				for p, f := range factors {
-					s := slices.Clone(f.S)
-					for i := range s {
-						s[i] += h * direction[p][i]
-					}
-					if err := m.SetParameters(p, model.Parameters{S: s}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				logits, tape := answers(t, m, base, sequences)
-				tape.Release()
-				loss, _ := policyGradient(logits, sequences, rewards)
-				return loss
-			}
-			const h = 2e-3
-			numeric := (lossAt(h) - lossAt(-h)) / (2 * h)
-			lossAt(0)
-			logits, tape := answers(t, m, base, sequences)
-			_, gradient := policyGradient(logits, sequences, rewards)
-			var analytic float64
-			for p, d := range backward(t, m, tape, gradient) {
-				for i, v := range d.S {
-					analytic += float64(v) * float64(direction[p][i])
-				}
-			}
-			if math.Abs(analytic-numeric) > 1e-2*(1+math.Abs(numeric)) {
-				t.Errorf("the gradient along a direction is %v, finite differences say %v", analytic, numeric)
-			}
+			finiteDifferences(t, modules, sequences, []float64{1, -0.5, 0.7}, behind(t))
 		})
 	}
 }

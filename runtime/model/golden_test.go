@@ -137,33 +137,40 @@ func TestLogitsEqualPyTorch(t *testing.T) {
 func TestGradientsOfTheScaleEqualPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, name string) {
 		g, dir := readGolden(t, name)
-		base, err := load(t.Context(), newBackend(t, 2), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := base.WithFactors(readFactors(t, dir, base))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var sequences []model.Sequence
-		for _, q := range g.Sequences {
-			sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
-		}
-		logits, tape := forward(t, m, sequences)
-		wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(g.Factored...)...), logitTolerance)
-
-		loss, gradient := policyGradient(logits, sequences, g.Rewards)
-		if math.Abs(loss-g.Loss) > 1e-4 {
-			t.Errorf("the loss is %v, want %v", loss, g.Loss)
-		}
-		got := backward(t, m, tape, gradient)
-		if len(got) != len(g.Gradients) {
-			t.Errorf("%d gradients, want %d", len(got), len(g.Gradients))
-		}
-		for projection, want := range g.Gradients {
-			wantNear(t, projection, got[projection].S, want, gradientTolerance)
-		}
+		gradientsEqual(t, g, g, dir, plainly(t))
 	})
+}
+
+// gradientsEqual takes the sequences of a golden model, scaled, through a forward pass, and
+// compares logits, loss and gradients with those of want.
+func gradientsEqual(t *testing.T, g, want golden, dir string, forward pass) {
+	t.Helper()
+	base, err := load(t.Context(), newBackend(t, 2), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := base.WithFactors(readFactors(t, dir, base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sequences []model.Sequence
+	for _, q := range g.Sequences {
+		sequences = append(sequences, model.Sequence{Tokens: q.Tokens, From: q.From})
+	}
+	logits, tape := forward(m, base, sequences)
+	wantNear(t, "logits", logits.Data, slices.Concat(slices.Concat(want.Factored...)...), logitTolerance)
+
+	loss, gradient := policyGradient(logits, sequences, g.Rewards)
+	if math.Abs(loss-want.Loss) > 1e-4 {
+		t.Errorf("the loss is %v, want %v", loss, want.Loss)
+	}
+	got := backward(t, m, tape, gradient)
+	if len(got) != len(want.Gradients) {
+		t.Errorf("%d gradients, want %d", len(got), len(want.Gradients))
+	}
+	for projection, w := range want.Gradients {
+		wantNear(t, projection, got[projection].S, w, gradientTolerance)
+	}
 }
 
 // policyGradient returns −Σ reward·log π(answer) and its gradient.

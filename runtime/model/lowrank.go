@@ -13,8 +13,9 @@ type lowRank struct {
 	ranks  []int
 	scales *bank // Rows [R]; the first is the model's own.
 	own    bool  // The model's own scales are not all zero.
-	// each has the pairs one by one, for long runs of rows that have few of them; nil
-	// where there is one, or where one has an odd rank (backend.Capabilities.OrderedSums).
+	// each has the pairs one by one, for long runs of rows that have few of them; nil where
+	// there is one, and where rows are not divided: sums are not ordered
+	// (backend.Capabilities.OrderedSums), or one pair has an odd rank.
 	each []pair
 }
 
@@ -65,7 +66,7 @@ func newLowRank(be backend.Backend, as backend.DType, info LinearInfo, pairs []L
 
 // part makes the single pairs of several.
 func (l *lowRank) part(be backend.Backend) error {
-	if len(l.ranks) == 1 || slices.ContainsFunc(l.ranks, func(r int) bool { return r%2 != 0 }) {
+	if len(l.ranks) == 1 || !be.Capabilities().OrderedSums || slices.ContainsFunc(l.ranks, func(r int) bool { return r%2 != 0 }) {
 		return nil
 	}
 	a, err := be.WeightData(l.a)

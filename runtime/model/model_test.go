@@ -95,59 +95,76 @@ func TestGradientEqualsFiniteDifferences(t *testing.T) {
 		"attention":       {"q_proj", "k_proj", "v_proj", "o_proj"},
 		"o_proj alone":    {"o_proj"},
 	}
+	sequences := []model.Sequence{
+		{Tokens: randomTokens(9, tiny().Vocab, 1), From: 2}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
+	}
 	for name, modules := range cases {
 		t.Run(name, func(t *testing.T) {
-			base := newModel(t, newBackend(t, 2), tiny())
-			factors := randomFactors(base, modules...)
-			m, err := base.WithFactors(factors)
-			if err != nil {
+			finiteDifferences(t, modules, sequences, []float64{1, -0.5}, plainly(t))
+		})
+	}
+}
+
+// pass is a forward pass of training, which may use the base. The logits are on the host.
+type pass func(m, base *model.Model, sequences []model.Sequence) (*tensor.Tensor, *model.Tape)
+
+// plainly is the one that does not.
+func plainly(t *testing.T) pass {
+	return func(m, _ *model.Model, sequences []model.Sequence) (*tensor.Tensor, *model.Tape) {
+		t.Helper()
+		return forward(t, m, sequences)
+	}
+}
+
+// finiteDifferences moves all scales of these modules along a random direction, and compares
+// what becomes of the loss with the gradient.
+func finiteDifferences(t *testing.T, modules []string, sequences []model.Sequence, rewards []float64, forward pass) {
+	t.Helper()
+	base := newModel(t, newBackend(t, 2), tiny())
+	factors := randomFactors(base, modules...)
+	m, err := base.WithFactors(factors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	direction := map[string][]float32{}
+	for _, info := range m.Linears() {
+		for range factors[info.Name].S {
+			direction[info.Name] = append(direction[info.Name], float32(r.NormFloat64()))
+		}
+	}
+	lossAt := func(h float32) float64 {
+		for p, f := range factors {
+			s := slices.Clone(f.S)
+			for i := range s {
+				s[i] += h * direction[p][i]
+			}
+			if err := m.SetParameters(p, model.Parameters{S: s}); err != nil {
 				t.Fatal(err)
 			}
-			sequences := []model.Sequence{
-				{Tokens: randomTokens(9, tiny().Vocab, 1), From: 2}, {Tokens: randomTokens(5, tiny().Vocab, 2)},
-			}
-			rewards := []float64{1, -0.5}
-			r := rand.New(rand.NewPCG(3, 4))
-			direction := map[string][]float32{}
-			for _, info := range m.Linears() {
-				for range factors[info.Name].S {
-					direction[info.Name] = append(direction[info.Name], float32(r.NormFloat64()))
-				}
-			}
-			lossAt := func(h float32) float64 {
-				for p, f := range factors {
-					s := slices.Clone(f.S)
-					for i := range s {
-						s[i] += h * direction[p][i]
-					}
-					if err := m.SetParameters(p, model.Parameters{S: s}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				logits, tape := forward(t, m, sequences)
-				tape.Release()
-				loss, _ := policyGradient(logits, sequences, rewards)
-				return loss
-			}
-			const h = 2e-3
-			numeric := (lossAt(h) - lossAt(-h)) / (2 * h)
-			lossAt(0)
-			logits, tape := forward(t, m, sequences)
-			_, gradient := policyGradient(logits, sequences, rewards)
-			ds := backward(t, m, tape, gradient)
-			if len(ds) != len(factors) {
-				t.Errorf("%d gradients for %d factored projections", len(ds), len(factors))
-			}
-			var analytic float64
-			for p, d := range ds {
-				for i, v := range d.S {
-					analytic += float64(v) * float64(direction[p][i])
-				}
-			}
-			if math.Abs(analytic-numeric) > 1e-2*(1+math.Abs(numeric)) {
-				t.Errorf("the gradient along a direction is %v, finite differences say %v", analytic, numeric)
-			}
-		})
+		}
+		logits, tape := forward(m, base, sequences)
+		tape.Release()
+		loss, _ := policyGradient(logits, sequences, rewards)
+		return loss
+	}
+	const h = 2e-3
+	numeric := (lossAt(h) - lossAt(-h)) / (2 * h)
+	lossAt(0)
+	logits, tape := forward(m, base, sequences)
+	_, gradient := policyGradient(logits, sequences, rewards)
+	ds := backward(t, m, tape, gradient)
+	if len(ds) != len(factors) {
+		t.Errorf("%d gradients for %d factored projections", len(ds), len(factors))
+	}
+	var analytic float64
+	for p, d := range ds {
+		for i, v := range d.S {
+			analytic += float64(v) * float64(direction[p][i])
+		}
+	}
+	if math.Abs(analytic-numeric) > 1e-2*(1+math.Abs(numeric)) {
+		t.Errorf("the gradient along a direction is %v, finite differences say %v", analytic, numeric)
 	}
 }
 
