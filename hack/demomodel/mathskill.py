@@ -32,8 +32,8 @@ def numbers(rng, sign):
     return (rng.randint(2, 12) if sign == "+" else b + rng.randint(1, 11)), sign, b
 
 
-def one_step(rng):
-    """A story and its sum: (text, left, sign, right)."""
+def one_step(rng, numbers=numbers):
+    """A story and its sum, with numbers that are drawn by a function: (text, left, sign, right)."""
     name, other = rng.sample(NAMES, 2)
     thing, box = rng.choice(THINGS), rng.choice(BOXES)
     kind = rng.choice(["buy", "give", "lose", "sell", "mul", "bare"])
@@ -50,17 +50,22 @@ def one_step(rng):
     return text, *step
 
 
-def two_steps(rng):
+# Ranges of the numbers in two_steps: the factors of a product, what is taken from it at most, and what a story begins
+# and goes on with.
+TWO_STEPS = {"factor": (2, 5), "taken": 9, "first": (7, 12), "then": (2, 6)}
+
+
+def two_steps(rng, ranges=TWO_STEPS):
     """A story with a second step: (text, steps), each step (left, sign, right)."""
     name = rng.choice(NAMES)
     thing, box = rng.choice(THINGS), rng.choice(BOXES)
     kind = rng.choice(["buy-lose", "buy-buy", "mul-lose", "lose-buy"])
     if kind == "mul-lose":
-        a, b = rng.randint(2, 5), rng.randint(2, 5)
-        c = rng.randint(2, min(9, a * b - 1))
+        a, b = rng.randint(*ranges["factor"]), rng.randint(*ranges["factor"])
+        c = rng.randint(2, min(ranges["taken"], a * b - 1))
         text = f"{name} has {a} {box} with {b} {thing} each and loses {c}. How many {thing} are left?"
         return text, [(a, "*", b), (a * b, "-", c)]
-    a, b, c = rng.randint(7, 12), rng.randint(2, 6), rng.randint(2, 6)
+    a, b, c = rng.randint(*ranges["first"]), rng.randint(*ranges["then"]), rng.randint(*ranges["then"])
     first, then = kind.split("-")
     verb = {"buy": "buys", "lose": "loses"}
     text = f"{name} has {a} {thing}, {verb[first]} {b} and then {verb[then]} {c}. How many {thing} does {name} have?"
@@ -94,13 +99,13 @@ def spoken(rng):
     return Item(prompt, good, sloppy, SPOKEN_SHARE, {"question": prompt, "answer": good})
 
 
-def draw(rng, transfer=False):
+def draw(rng, transfer=False, numbers=numbers, ranges=TWO_STEPS):
     """Draw a task: GSM8K format, or a two-step one in MATH format for transfer."""
     _, opening, share, weights = draw_phrasing(rng, PHRASINGS)
     if transfer:
-        text, steps = two_steps(rng)
+        text, steps = two_steps(rng, ranges)
     else:
-        text, *step = one_step(rng)
+        text, *step = one_step(rng, numbers)
         steps = [tuple(step)]
     result = value(*steps[-1])
     good, sloppy = answers(rng, steps, weights)
