@@ -80,6 +80,26 @@ func classifierSpec(root, model string, dm contract.DecompositionManifest) contr
 	}
 }
 
+// fromVolume serves a volume as a pod does.
+func fromVolume(t *testing.T, root, model string, dm contract.DecompositionManifest) *server.Server {
+	t.Helper()
+	c, err := server.FromSpec(contract.ServeSpec{Name: "demo", DataDir: root, BaseDigest: model, DecompositionDigest: dm.Digest, MaxBatch: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+	s := server.New(c)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func trained(t *testing.T, spec contract.TrainSpec) *contract.ExpertResult {
 	t.Helper()
 	done, err := train.Run(t.Context(), spec, train.Options{
@@ -142,20 +162,7 @@ func TestClassifierLearnsToDispatch(t *testing.T) {
 		t.Errorf("the classifier is for question %s, the set asks %s (%v)", made.Pass1Digest, want, err)
 	}
 
-	c, err := server.FromSpec(contract.ServeSpec{Name: "demo", DataDir: root, BaseDigest: model, DecompositionDigest: dm.Digest, MaxBatch: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
-	s := server.New(c)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s := fromVolume(t, root, model, dm)
 	accuracy := func(set contract.ExpertSet) float64 {
 		t.Helper()
 		if err := s.Swap(t.Context(), set); err != nil {

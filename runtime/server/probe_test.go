@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -10,7 +9,6 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/probe"
-	"github.com/transformersquared/operator/runtime/server"
 )
 
 // TestProbeDispatches fits a probe to the training prompts of the demo's experts, whose
@@ -40,20 +38,7 @@ func TestProbeDispatches(t *testing.T) {
 	for _, s := range sets {
 		set.Experts = append(set.Experts, idleOn(t, contract.ActivationAnswer, root, model, dm, s.Skill))
 	}
-	c, err := server.FromSpec(contract.ServeSpec{Name: "demo", DataDir: root, BaseDigest: model, DecompositionDigest: dm.Digest, MaxBatch: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
-	s := server.New(c)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s := fromVolume(t, root, model, dm)
 	if err := s.Swap(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
