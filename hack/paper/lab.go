@@ -188,6 +188,20 @@ func programs() (judge.Runner, error) {
 	return judge.New(judge.Options{Command: []string{exe, judgeWorker}, Python: os.Getenv(judge.EnvPython)})
 }
 
+// running does what a Job does, on one thread.
+func running(run func(be backend.Backend, programs judge.Runner) (contract.Termination, error)) (done contract.Termination, err error) {
+	be, err := open(1)
+	if err != nil {
+		return done, err
+	}
+	defer func() { err = errors.Join(err, be.Close()) }()
+	runner, err := programs()
+	if err != nil {
+		return done, err
+	}
+	return run(be, runner)
+}
+
 // short is the beginning of the digest of anything, for names of runs.
 func short(of any) (string, error) {
 	b, err := json.Marshal(of)

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/transformersquared/operator/runtime/adapt/fewshot"
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/judge"
 )
 
 // search is the specification of a few-shot search: of these experts, one for each skill,
@@ -36,16 +37,9 @@ func (l *lab) searching(s contract.AdaptSpec, label string) cell[contract.FewSho
 		if s.RunID, err = short(s); err != nil {
 			return r, err
 		}
-		be, err := open(1)
-		if err != nil {
-			return r, err
-		}
-		defer func() { err = errors.Join(err, be.Close()) }()
-		runner, err := programs()
-		if err != nil {
-			return r, err
-		}
-		done, err := fewshot.Run(ctx, s, fewshot.Options{Backend: be, Progress: jobs.NewProgress(), Log: l.log, Programs: runner})
+		done, err := running(func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+			return fewshot.Run(ctx, s, fewshot.Options{Backend: be, Progress: jobs.NewProgress(), Log: l.log, Programs: programs})
+		})
 		if err != nil {
 			return r, err
 		}

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/jobs"
+	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train"
 )
 
@@ -202,16 +203,9 @@ func (l *lab) train(ctx context.Context, s contract.TrainSpec) (t trained, err e
 	if s.RunID, err = short(s); err != nil {
 		return t, err
 	}
-	be, err := open(1)
-	if err != nil {
-		return t, err
-	}
-	defer func() { err = errors.Join(err, be.Close()) }()
-	runner, err := programs()
-	if err != nil {
-		return t, err
-	}
-	done, err := train.Run(ctx, s, train.Options{Backend: be, Progress: jobs.NewProgress(), Log: l.log, Programs: runner})
+	done, err := running(func(be backend.Backend, programs judge.Runner) (contract.Termination, error) {
+		return train.Run(ctx, s, train.Options{Backend: be, Progress: jobs.NewProgress(), Log: l.log, Programs: programs})
+	})
 	if err != nil {
 		return t, err
 	}
