@@ -126,7 +126,7 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 	}
 	f := &Format{special: map[string]Mark{}}
 	called, err := tok.ApplyChatTemplateWith(conversation(call), tokenizer.ChatOptions{Tools: tools})
-	f.history = err == nil && strings.Contains(called, probeArgument+`"`) && strings.Contains(called, probeResult)
+	f.history = err == nil && strings.Count(called, probeArgument) > strings.Count(shown, probeArgument) && strings.Contains(called, probeResult)
 	if f.family, err = familyOf(shown, called); err != nil {
 		return nil, err
 	}
@@ -147,12 +147,11 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 func familyOf(shown, called string) (family, error) {
 	written := probeCalls.FindStringSubmatchIndex(called)
 	if written == nil {
-		// It does not show the call: it may say how to write one.
-		switch rest := strings.Replace(called, shown, "", 1); {
-		case strings.Contains(shown, hermes.begin) && !strings.Contains(shown, "<function"):
-			return hermes, nil
-		case strings.Count(rest, probeTool) > strings.Count(shown, probeTool):
+		switch {
+		case strings.Count(called, probeTool) > strings.Count(shown, probeTool):
 			return family{}, ErrUnknownForm
+		case strings.Contains(shown, hermes.begin) && !strings.Contains(shown, "<function="):
+			return hermes, nil // It shows no calls, but says how to write one.
 		}
 		return plain, nil
 	}
@@ -192,7 +191,7 @@ func (f *Format) Layout(o Offer, answer constrain.Layout) constrain.Layout {
 	}
 	calls := f.calls(o)
 	switch {
-	case o.Required || o.Only != "":
+	case o.demands():
 		return calls
 	case answer != nil:
 		return constrain.Choice{answer, calls}
@@ -205,15 +204,15 @@ func (f *Format) Layout(o Offer, answer constrain.Layout) constrain.Layout {
 
 // calls is one call, or several where that is allowed.
 func (f *Format) calls(o Offer) constrain.Layout {
-	var any constrain.Choice
+	var alternatives constrain.Choice
 	for _, function := range o.Functions {
 		if o.offers(function.Name) {
-			any = append(any, constrain.Sequence{
+			alternatives = append(alternatives, constrain.Sequence{
 				constrain.Literal(`{"name": ` + quote(function.Name) + `, ` + quote(f.arguments) + `: `), function.arguments(), constrain.Literal("}"),
 			})
 		}
 	}
-	var call constrain.Layout = any
+	var call constrain.Layout = alternatives
 	between := constrain.Literal("\n")
 	switch {
 	case f.begin == "":
@@ -304,9 +303,14 @@ func (f *Format) withIDs(m tokenizer.Message) tokenizer.Message {
 
 var lettersAndDigits = regexp.MustCompile(`^[A-Za-z0-9]+$`)
 
+// takes reports whether an id is one that the template demands.
+func (f *Format) takes(id string) bool {
+	return f.idLength > 0 && len(id) == f.idLength && lettersAndDigits.MatchString(id)
+}
+
 // id is an id that the template accepts; equal ones stay equal.
 func (f *Format) id(id string) string {
-	if len(id) == f.idLength && lettersAndDigits.MatchString(id) {
+	if f.takes(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))

@@ -39,7 +39,7 @@ const (
 // that an answer without calls has a structure, too: it may spell whatever begins a call.
 func (f *Format) NewParser(o Offer, structured bool) *Parser {
 	p := &Parser{format: f, offer: o, used: map[string]bool{}}
-	p.live = o.constrained() && (!structured || o.Required || o.Only != "")
+	p.live = o.constrained() && (!structured || o.demands())
 	if len(o.Functions) == 0 {
 		p.in = inRest
 	}
@@ -62,7 +62,9 @@ func (p *Parser) Flush() []Piece {
 	if p.in == inCall {
 		p.incomplete()
 	}
-	if p.calls == 0 || strings.TrimSpace(p.held) != "" {
+	switch {
+	case p.live && (p.calls > 0 || p.offer.demands()): // The beginning of a call.
+	case p.calls == 0 || strings.TrimSpace(p.held) != "":
 		p.text(p.held)
 	}
 	p.held, p.in = "", inRest
@@ -258,14 +260,14 @@ func (p *Parser) read(text string, o *object) (Call, bool) {
 	}
 	var got struct {
 		Name string `json:"name"`
-		ID   string `json:"id"`
+		ID   any    `json:"id"`
 	}
 	if json.Unmarshal([]byte(raw), &got) != nil || !p.offer.offers(got.Name) {
 		return Call{}, false
 	}
 	c := Call{Name: got.Name, Arguments: "{}", ID: p.format.newID()}
-	if n := p.format.idLength; n > 0 && len(got.ID) == n && lettersAndDigits.MatchString(got.ID) && !p.used[got.ID] {
-		c.ID = got.ID
+	if id, _ := got.ID.(string); p.format.takes(id) && !p.used[id] {
+		c.ID = id // Mistral's models write ids.
 	}
 	p.used[c.ID] = true
 	m, ok := o.last("arguments")
