@@ -13,7 +13,8 @@ type Parser struct {
 	// live says that the answer is constrained: what begins as a call is one.
 	live bool
 
-	held  string // What is not decided: white space, the beginning of a marker, a call.
+	came  strings.Builder
+	held  string // The end of came that is not decided: white space, the beginning of a marker, a call.
 	blank int    // How much of held is the white space before a call.
 	in    place
 	scan  *scan // nil outside of calls.
@@ -51,7 +52,15 @@ func (p *Parser) Calls() int { return p.calls }
 
 // Push takes the next piece of the answer, and returns what has become certain.
 func (p *Parser) Push(text string) []Piece {
-	p.held += text
+	undecided := len(p.held)
+	if done := p.came.Len() - undecided; done > undecided { // Or a long call would be copied for each of its tokens.
+		held := strings.Clone(p.held)
+		p.came.Reset()
+		p.came.WriteString(held)
+	}
+	p.came.WriteString(text)
+	all := p.came.String()
+	p.held = all[len(all)-undecided-len(text):]
 	for p.step() {
 	}
 	return p.take()
@@ -212,7 +221,7 @@ func (p *Parser) stream(text string) {
 		if p.sent == 0 {
 			name, ok := o.last("name")
 			c := Call{Index: p.calls, ID: p.format.newID()}
-			if !ok || name.end == 0 || json.Unmarshal([]byte(raw[name.begin:name.end]), &c.Name) != nil {
+			if !ok || name.end == 0 || json.Unmarshal([]byte(raw[name.begin:name.end]), &c.Name) != nil || !p.offer.offers(c.Name) {
 				return // Never: the layout has the name first.
 			}
 			p.calls++
