@@ -92,7 +92,7 @@ func TestPublishedTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, err := toolcall.Detect(qwen)
-	if err != nil || f.Name() != "hermes" || !f.ShowsCalls() || len(f.Marks()) != 0 {
+	if err != nil || f.Name() != "hermes" || !f.ShowsCalls() || len(f.Shown()) != 0 {
 		t.Fatalf("Qwen 3: %+v, %v", f, err)
 	}
 	offer := toolcall.Offer{Functions: []toolcall.Function{weather, {Name: "now", Description: "Tells the \"time\"."}}}
