@@ -238,6 +238,38 @@ func TestStrictToolsConstrainCallsAlone(t *testing.T) {
 	}
 }
 
+// TestToolsGoWithStructures lets a random model choose between calls and a structure.
+func TestToolsGoWithStructures(t *testing.T) {
+	validators := argumentsOf(t)
+	format := `,"n":12,"seed":5,"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":` + ticket + `}}`
+	said, called := 0, 0
+	for _, family := range []string{"hermes", "llama"} {
+		got, resp := babble(t, family).ask(t, contract.PathChatCompletions, offered(switchTool, format))
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %+v", family, got.Error)
+		}
+		for _, c := range got.Choices {
+			switch {
+			case *c.Finish == "length":
+			case len(c.Message.Calls) == 0:
+				said++
+				validates(t, validators["file_ticket"], c.Message.Content, *c.Finish)
+			default:
+				called++
+				for _, call := range c.Message.Calls {
+					validates(t, validators["switch"], call.Function.Arguments, "stop")
+				}
+				if c.Message.Content != "" || *c.Finish != "tool_calls" {
+					t.Errorf("%s: %s, %+v", family, *c.Finish, c.Message)
+				}
+			}
+		}
+	}
+	if said == 0 || called == 0 {
+		t.Errorf("%d answers of the structure, %d calls", said, called)
+	}
+}
+
 func TestToolsThatCannotBeOffered(t *testing.T) {
 	h := babble(t, "hermes")
 	function := func(inner string) string { return `{"type":"function","function":{` + inner + `}}` }
