@@ -213,7 +213,7 @@ softcuda:
 # What is run on the CUDA backend: all of its own tests and the model's, and of what
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
-CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged
+CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged|MixturesAreThose
 KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
 
 .PHONY: test-cuda
