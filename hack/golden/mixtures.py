@@ -119,23 +119,10 @@ def share(weight, name):
 
 def make(folder, config, base):
     """Writes an expert of PEFT's and returns what its merge makes of tensors."""
-    tensors, merged = {}, {}
-    for weight, w in base.items():
-        name = weight[: -len(".weight")]
-        if not weight.endswith("_proj.weight") or not peft.targeted(config, name):
-            continue
-        if config["peft_type"] == "IA3":
-            made = peft.ia3(config, name, w, base.get(name + ".bias"))
-        else:
-            made = peft.lora(config, name, w, torch.float32, torch.float32)
-        tensors.update(made[0])
-        merged[weight] = made[1]
-        if len(made) > 2:
-            merged[name + ".bias"] = made[2]
+    tensors, merged = peft.adapt(config, base)
     os.makedirs(folder, exist_ok=True)
     peft.save_file(tensors, os.path.join(folder, "adapter_model.safetensors"))
-    with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as f:
-        f.write(json.dumps(config, indent=2, sort_keys=True))
+    peft.save_config(config, folder)
     return merged
 
 
