@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -17,6 +16,7 @@ import (
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/peft"
@@ -46,7 +46,11 @@ func TestMixturesAreThoseOfPyTorch(t *testing.T) {
 			be := registrytest.Open(t, 2)
 			dir := filepath.Join("testdata", "mixtures", name)
 			g := readJSON[goldenMixtures](t, filepath.Join(dir, "golden.json"))
-			base, m, d := loadDecomposed(t, be, name)
+			base, d := enginetest.Decomposed(t, filepath.Join("..", "model", "testdata", name))
+			m, err := model.Load(t.Context(), be, base)
+			if err != nil {
+				t.Fatal(err)
+			}
 			mixtures := goldenMixturesOf(t, g, goldenExperts(t, dir, base, d))
 			for _, form := range []engine.Form{engine.FormMerged, engine.FormUnmerged, engine.FormAuto} {
 				t.Run(string(form), func(t *testing.T) { serveGolden(t, form, m, d, g, mixtures) })
@@ -67,36 +71,6 @@ func readJSON[T any](t *testing.T, path string) T {
 		t.Fatalf("%s: %v", path, err)
 	}
 	return v
-}
-
-// loadDecomposed loads a model that PyTorch has, too, and decomposes all of it.
-func loadDecomposed(t *testing.T, be backend.Backend, name string) (*checkpoint.Checkpoint, *model.Model, *expert.Decomposition) {
-	t.Helper()
-	base, err := checkpoint.OpenDir(filepath.Join("..", "model", "testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = base.Close() })
-	m, err := model.Load(t.Context(), be, base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := t.TempDir()
-	made, err := expert.Decompose(t.Context(), base, root, contract.DecomposeSpec{
-		BaseDigest: contract.DigestPrefix + strings.Repeat("1", 64), Modules: expert.Modules(), DType: contract.DTypeF32,
-	}, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := contract.ArtifactDir(root, contract.DirDecompositions, made.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := expert.OpenDecomposition(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return base, m, d
 }
 
 // goldenExperts reads the experts of a model, by their names.
