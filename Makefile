@@ -133,12 +133,12 @@ bench-passes: ## What pass 1 costs beside pass 2.
 	go run ./test/bench --passes --shapes 135M $(BENCHFLAGS)
 
 .PHONY: bench-shared
-bench-shared: ## The memory of up to four trainings at once that share their base (a quarter of an hour; --rounds 1 by BENCHFLAGS: a third).
+bench-shared: ## The memory of up to four trainings at once that share their base (half an hour; BENCHFLAGS="--rounds 1": a third).
 	go build -o $(BIN)/bench-t2 ./runtime
 	go run ./test/bench --shared-trainings 4 --t2 $(BIN)/bench-t2 --shapes 135M --dtype f32,bf16 --json $(BIN)/bench-shared.json $(BENCHFLAGS)
 
 .PHONY: bench-evolution
-bench-evolution: ## Evolution beside Reinforce on the demo's skills: time, memory and score from SEEDS (3) seeds, each training alone on one thread.
+bench-evolution: ## Evolution beside Reinforce on the demo's skills: time, memory and score from SEEDS (3) seeds, each alone on one thread (5 minutes).
 	go build -o $(BIN)/bench-t2 ./runtime
 	go run ./test/bench --evolution --rounds $(or $(SEEDS),3) --t2 $(BIN)/bench-t2 --json $(BIN)/bench-evolution.json $(BENCHFLAGS)
 
