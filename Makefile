@@ -36,7 +36,7 @@ NODE_CLIENT := test/clients/node
 ##@ Main
 .PHONY: help
 help: ## Print the targets.
-	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(if $(EXTERNAL),need-kubectl,setup cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
