@@ -42,6 +42,9 @@ func TestProbeDispatches(t *testing.T) {
 	if err := s.Swap(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
+	if p := s.Status().Probe; p == nil || *p != (contract.ServedProbe{Digest: fitted.Digest, State: contract.ExpertServed}) {
+		t.Errorf("the status says %+v of the probe", p)
+	}
 	right, all := 0, 0
 	for _, one := range dispatchCases(t) {
 		if one.Skill == contract.OthersLabel {
@@ -75,6 +78,10 @@ func TestProbeDispatches(t *testing.T) {
 		st := s.Status()
 		return st.Error != nil && st.ExpertSetDigest != st.DesiredDigest
 	})
+	if p := s.Status().Probe; p == nil || p.State != contract.ExpertFailed || p.Digest != missing.Probe.Digest ||
+		p.Error == nil || p.Error.Reason != contract.ReasonExpertMissing || p.Error.Digest != p.Digest {
+		t.Errorf("the status says %+v of the probe", p)
+	}
 	a := postTo(t, s.API(), contract.PathChatCompletions, chat("demo", "What is 2 + 3?", fields{"max_tokens": 1}))
 	if a.Adaptation.Strategy != contract.StrategyPrompt {
 		t.Errorf("without its probe the set is served by %s", a.Adaptation.Strategy)
