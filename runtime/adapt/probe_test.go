@@ -127,12 +127,12 @@ func TestProbesThatDoNotFit(t *testing.T) {
 		change func(*contract.ExpertSet)
 		prober adapt.Prober
 	}{
-		"strategy Probe without a probe":                                        {func(*contract.ExpertSet) {}, nil},
-		"strategy Probe has no probe":                                           {func(s *contract.ExpertSet) { s.Probe = nil }, knows},
-		"which is none":                                                         {func(s *contract.ExpertSet) { s.Probe.Digest = "x" }, knows},
-		"a probe is of no use to strategy Prompt":                               {func(s *contract.ExpertSet) { s.Strategy = contract.StrategyPrompt }, knows},
-		"conversation is of no use to strategy Probe":                           {func(s *contract.ExpertSet) { s.Conversation = &contract.Conversation{} }, knows},
-		"minProbability is 2":                                                   {func(s *contract.ExpertSet) { s.MinProbability = 2 }, knows},
+		"strategy Probe without a probe":              {func(*contract.ExpertSet) {}, nil},
+		"strategy Probe has no probe":                 {func(s *contract.ExpertSet) { s.Probe = nil }, knows},
+		"which is none":                               {func(s *contract.ExpertSet) { s.Probe.Digest = "x" }, knows},
+		"a probe is of no use to strategy Prompt":     {func(s *contract.ExpertSet) { s.Strategy = contract.StrategyPrompt }, knows},
+		"conversation is of no use to strategy Probe": {func(s *contract.ExpertSet) { s.Conversation = &contract.Conversation{} }, knows},
+		"minProbability is 2":                         {func(s *contract.ExpertSet) { s.MinProbability = 2 }, knows},
 	} {
 		set := probeSet()
 		c.change(&set)

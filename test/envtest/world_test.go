@@ -168,6 +168,8 @@ func (w world) jobThat(ctx context.Context, label, name string, fits func(*batch
 		component = v1alpha1.ComponentDecompose
 	case v1alpha1.LabelSearch:
 		component = v1alpha1.ComponentAdapt
+	case v1alpha1.LabelProbe:
+		component = v1alpha1.ComponentProbe
 	}
 	var found *batchv1.Job
 	Eventually(func(g Gomega) {
