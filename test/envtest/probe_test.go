@@ -291,11 +291,13 @@ var _ = Describe("A policy of strategy Probe", func() {
 		pod.change(func(s *server) { s.losesProbe() })
 		touch(ctx, w, policy)
 		Expect(w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonProbeLost).Message).To(ContainSubstring("the probe is not in its place"))
-		Eventually(func() error {
+		Eventually(func(g Gomega) {
 			touch(ctx, w, policy) // Else pods are asked in a while.
 			w.collect(ctx)
-			return k8s.Get(ctx, client.ObjectKeyFromObject(was), &batchv1.Job{})
-		}).ShouldNot(Succeed())
+			var list batchv1.JobList
+			g.Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace))).To(Succeed())
+			g.Expect(list.Items).NotTo(ContainElement(HaveField("UID", was.UID)))
+		}).Should(Succeed())
 		Expect(w.openJob(ctx, v1alpha1.LabelProbe, "assistant").Labels[v1alpha1.LabelRun]).To(Equal(was.Labels[v1alpha1.LabelRun]))
 		pod.change(func(s *server) { s.finds() })
 		finish(ctx, fitted("f", "code", "math"))
