@@ -65,7 +65,8 @@ func strategies() {
 		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Complete", "job/strategies-seed", "--timeout=120s")
 	})
 	AfterAll(func(ctx SpecContext) {
-		gone(ctx, "adaptivepolicy/fixed", "adaptivepolicy/demo-classified", "adaptivepolicy/fewshot", "adaptivepolicy/transferred",
+		gone(ctx, "adaptivepolicy/fixed", "adaptivepolicy/demo-classified", "adaptivepolicy/fewshot", "adaptivepolicy/transferred", "adaptivepolicy/demo-probe",
+			"expertvector/math-answer", "expertvector/code-answer", "expertvector/reasoning-answer",
 			"expertvector/lora", "expertvector/brought", "job/strategies-seed", "configmap/adapter", "configmap/fewshot-examples")
 		gone(ctx, "basemodel/sibling")
 	})
@@ -108,6 +109,8 @@ func strategies() {
 		Expect(text).To(HaveSuffix("#### 7"))
 		gone(ctx, "adaptivepolicy/demo-classified")
 	}, SpecTimeout(4*time.Minute))
+
+	Describe("A probe of experts that act on answers", Ordered, func() { probed(get, ask, wait) })
 
 	Describe("The weights that a few examples find", Ordered, func() { fewShot(get, ask, wait) })
 
