@@ -17,7 +17,6 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
-	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -133,7 +132,8 @@ func (r *Reconciler) fitting(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	}
 	err := r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerProbe, doing: v1alpha1.ReasonFitting, runs: &now.Runs,
-		ask:      func(ctx context.Context, out *outcome.Outcome) { r.probeProgress(ctx, now, out) },
+		learn:    func(p contract.Progress) { learnFitting(now, p) },
+		halt:     func() { now.Progress = nil }, // Another pod begins anew.
 		describe: func() string { return describeFitting(now.Progress) },
 		accept:   func(t contract.Termination, job *batchv1.Job) error { return acceptProbe(now, run, t.Probe, job) },
 	})
@@ -143,25 +143,15 @@ func (r *Reconciler) fitting(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	return err
 }
 
-// probeProgress asks the pod that fits a probe how far it is. A pod that does not answer
-// leaves what was known.
-func (r *Reconciler) probeProgress(ctx context.Context, now *v1alpha1.ProbeStatus, out *outcome.Outcome) {
-	if out.State != outcome.Running {
-		if now.Progress != nil {
-			now.Progress.EstimatedRemainingSeconds = nil
-		}
-		return
-	}
-	progress, ok := runs.Ask(ctx, r.Pods, out)
-	if !ok || progress.Phase == "" {
+// learnFitting takes how far the fitting of a probe is.
+func learnFitting(now *v1alpha1.ProbeStatus, progress contract.Progress) {
+	if progress.Phase == "" {
 		return
 	}
 	now.Progress = &v1alpha1.ProbeProgress{Summary: status.Clip(progress.Phase, maxPhase)}
 	if progress.Total > 0 {
 		now.Progress.Summary += fmt.Sprintf(" %d/%d", progress.Done, progress.Total)
-		if progress.EstimatedRemainingSeconds >= 0 {
-			now.Progress.EstimatedRemainingSeconds = new(progress.EstimatedRemainingSeconds)
-		}
+		now.Progress.EstimatedRemainingSeconds = remaining(progress)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
-	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -77,7 +76,12 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 	now := cmp.Or(policy.Status.FewShot, &v1alpha1.FewShotStatus{})
 	err := r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerAdapt, doing: v1alpha1.ReasonSearching, runs: &now.Runs,
-		ask:      func(ctx context.Context, out *outcome.Outcome) { r.searchProgress(ctx, now, out) },
+		learn: func(p contract.Progress) { learnSearch(now, p) },
+		halt: func() {
+			if now.Progress != nil {
+				now.Progress.EstimatedRemainingSeconds = nil
+			}
+		},
 		describe: func() string { return describeSearch(now.Progress) },
 		accept: func(t contract.Termination, job *batchv1.Job) error {
 			return accept(now, base, run, experts, t.FewShot, job)
@@ -114,16 +118,8 @@ func searched(chosen choice) []contract.AdaptExpert {
 	return experts
 }
 
-// searchProgress asks the pod that searches how far it is. A pod that does not answer
-// leaves what was known.
-func (r *Reconciler) searchProgress(ctx context.Context, now *v1alpha1.FewShotStatus, out *outcome.Outcome) {
-	if out.State != outcome.Running {
-		if now.Progress != nil {
-			now.Progress.EstimatedRemainingSeconds = nil
-		}
-		return
-	}
-	progress, _ := runs.Ask(ctx, r.Pods, out)
+// learnSearch takes how far a search is.
+func learnSearch(now *v1alpha1.FewShotStatus, progress contract.Progress) {
 	s := progress.Search
 	if s == nil || s.Generations <= 0 {
 		return
@@ -132,9 +128,7 @@ func (r *Reconciler) searchProgress(ctx context.Context, now *v1alpha1.FewShotSt
 		Summary:    fmt.Sprintf("%d/%d", s.Generation, s.Generations),
 		Generation: new(int32(max(s.Generation, 0))), Generations: int32(s.Generations),
 		BestScore: score(s.BestScore), BaselineScore: score(s.BaselineScore), UniformScore: score(s.UniformScore),
-	}
-	if progress.EstimatedRemainingSeconds >= 0 {
-		now.Progress.EstimatedRemainingSeconds = new(progress.EstimatedRemainingSeconds)
+		EstimatedRemainingSeconds: remaining(progress),
 	}
 }
 

@@ -24,8 +24,10 @@ type task struct {
 	doing string
 	// runs is where the runs are remembered.
 	runs *[]v1alpha1.RunStatus
-	// ask asks the pod that runs how far it is, and describe says it.
-	ask      func(context.Context, *outcome.Outcome)
+	// learn takes how far the pod that runs is, and describe says it. Where none runs, halt
+	// forgets how long it would take.
+	learn    func(contract.Progress)
+	halt     func()
 	describe func() string
 	// accept takes the result.
 	accept func(contract.Termination, *batchv1.Job) error
@@ -44,7 +46,11 @@ func (r *Reconciler) perform(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if err != nil {
 		return err
 	}
-	t.ask(ctx, &out)
+	if out.State != outcome.Running {
+		t.halt()
+	} else if progress, ok := runs.Ask(ctx, r.Pods, &out); ok { // Else what was known stays.
+		t.learn(progress)
+	}
 	if out.State == outcome.Succeeded {
 		if !out.Seen {
 			return r.Runner.Again(ctx, job)
@@ -58,6 +64,14 @@ func (r *Reconciler) perform(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		return nil
 	}
 	return r.Runner.Explain(ctx, job, out, runs.Latest(*t.runs), t.doing, t.describe())
+}
+
+// remaining is how long a pod says that it takes; nil where it does not know.
+func remaining(p contract.Progress) *int64 {
+	if p.EstimatedRemainingSeconds < 0 {
+		return nil
+	}
+	return new(p.EstimatedRemainingSeconds)
 }
 
 // silentJob says that a Job ended well without a result that makes sense.

@@ -61,9 +61,7 @@ func probed(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Spe
 
 	It("is not fitted again for nothing", func(ctx SpecContext) {
 		was, jobs := get(ctx, "demo-probe").Status.Probe, fits(ctx)
-		kubectl(ctx, "", "-n", systemNamespace, "delete", "pod", "--all", "--wait=false")
-		kubectl(ctx, "", "-n", namespace, "label", "adaptivepolicy", "demo-probe", "touched=yes")
-		kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
+		disturb(ctx, "adaptivepolicy/demo-probe", "configmap/demo-math")
 		Consistently(func(g Gomega) {
 			g.Expect(fits(ctx)).To(Equal(jobs))
 			g.Expect(get(ctx, "demo-probe").Status.Probe).To(Equal(was))

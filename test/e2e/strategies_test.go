@@ -187,10 +187,7 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 
 	It("are not searched again for nothing", func(ctx SpecContext) {
 		was, jobs := get(ctx, "fewshot").Status.FewShot, searches(ctx)
-		kubectl(ctx, "", "-n", systemNamespace, "delete", "pod", "--all", "--wait=false")
-		kubectl(ctx, "", "-n", namespace, "label", "adaptivepolicy", "fewshot", "touched=yes")
-		kubectl(ctx, "", "-n", namespace, "label", "configmap", "fewshot-examples", "touched=yes")
-		kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
+		disturb(ctx, "adaptivepolicy/fewshot", "configmap/fewshot-examples")
 		Consistently(func(g Gomega) {
 			g.Expect(searches(ctx)).To(Equal(jobs))
 			g.Expect(get(ctx, "fewshot").Status.FewShot).To(Equal(was))
@@ -220,6 +217,16 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 		Expect(now.Runs).To(HaveLen(2))
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy", "fewshot")
 	}, SpecTimeout(4*time.Minute))
+}
+
+// disturb starts the operator anew, and changes nothing of these objects that matters.
+func disturb(ctx SpecContext, objects ...string) {
+	GinkgoHelper()
+	kubectl(ctx, "", "-n", systemNamespace, "delete", "pod", "--all", "--wait=false")
+	for _, object := range objects {
+		kubectl(ctx, "", "-n", namespace, "label", object, "touched=yes")
+	}
+	kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
 }
 
 // quoted is a number as kubectl writes a string that looks like one.

@@ -1,6 +1,7 @@
 package envtest
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 
@@ -53,14 +54,7 @@ var _ = Describe("A policy of strategy Probe", func() {
 		w.train(ctx, w.expert("math"), "1")
 		w.train(ctx, w.expert("code"), "2")
 	})
-	set := func(ctx SpecContext) contract.ExpertSet {
-		GinkgoHelper()
-		var configMap corev1.ConfigMap
-		w.get(ctx, "assistant-experts", &configMap)
-		var set contract.ExpertSet
-		Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
-		return set
-	}
+	set := func(ctx context.Context) contract.ExpertSet { return w.expertSet(ctx, "assistant") }
 	// serves waits for a set with this probe, or for one without any.
 	serves := func(ctx SpecContext, probe string, experts ...string) {
 		GinkgoHelper()

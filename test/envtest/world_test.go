@@ -403,6 +403,16 @@ func (w world) deployed(ctx context.Context, name string) *appsv1.Deployment {
 	return d
 }
 
+// expertSet is what pods of a policy that start take.
+func (w world) expertSet(ctx context.Context, policy string) contract.ExpertSet {
+	GinkgoHelper()
+	var configMap corev1.ConfigMap
+	w.get(ctx, policy+"-experts", &configMap)
+	var set contract.ExpertSet
+	Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
+	return set
+}
+
 // roll does what the Deployment controller and the kubelet do: count pods as
 // the Deployment asks for, ready, each with a server that has the Secret's token.
 func (w world) roll(ctx context.Context, name string) []*server {
