@@ -88,7 +88,9 @@ var _ = Describe("An expert of another base", func() {
 		Expect(set.Experts).To(ConsistOf(
 			And(HaveField("Name", "math"), HaveField("TransferFrom", "")),
 			And(HaveField("Name", "law"), HaveField("TransferFrom", "other"), HaveField("Digest", digest("3")))))
-		Expect(transferred(ctx)).To(HaveValue(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", v1alpha1.ReasonLoadingExperts))))
+		// The status is written after the Deployment, whose change was waited for above.
+		Eventually(transferred).WithArguments(ctx).Should(
+			HaveValue(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", v1alpha1.ReasonLoadingExperts))))
 
 		By("a pod without that volume is not asked to serve it")
 		for _, offered := range before.sets() {
