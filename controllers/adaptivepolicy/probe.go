@@ -92,31 +92,29 @@ func (r *Reconciler) promptDigests(ctx context.Context, policy *v1alpha1.Adaptiv
 // missed its artifact for long: then it is made again by another Job of the same run.
 func (r *Reconciler) keep(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run) error {
 	now := policy.Status.Probe
-	latest := runs.Latest(now.Runs)
-	if latest == nil || latest.ID != now.RunID || latest.CompletionTime != nil {
-		now.Progress = nil
-	}
-	switch {
-	case latest == nil:
-		return nil
-	case latest.ID != now.RunID && latest.Result == "":
-		latest.Result = runs.ResultSuperseded
+	if latest := runs.Latest(now.Runs); latest != nil && latest.ID != now.RunID && latest.Result == "" {
+		latest.Result, now.Progress = runs.ResultSuperseded, nil
 		return r.Runner.End(ctx, policy, selector)
-	case latest.ID == now.RunID && latest.CompletionTime == nil:
+	}
+	i := slices.IndexFunc(now.Runs, func(r v1alpha1.RunStatus) bool { return r.ID == now.RunID })
+	switch {
+	case i >= 0 && now.Runs[i].CompletionTime == nil:
 		return r.fitting(ctx, policy, selector, run) // It was lost, and is made again.
 	case now.State != v1alpha1.ExpertLost:
 		return nil
+	case i < 0: // Its run is forgotten, after many others.
+		return r.fitting(ctx, policy, selector, run)
 	}
-	times := ptr.Deref(latest.Retries, 0)
+	was := now.Runs[i]
+	times := ptr.Deref(was.Retries, 0)
 	patience := cmp.Or(r.Patience, DefaultPatience) << min(times, longestPatience)
-	if done := latest.CompletionTime; done != nil && time.Since(done.Time) < patience {
+	if done := was.CompletionTime; done != nil && time.Since(done.Time) < patience {
 		return nil // Pods are asked now and then, and that is waited for.
 	}
 	if err := r.Runner.End(ctx, policy, selector); err != nil {
 		return err
 	}
-	again := v1alpha1.RunStatus{ID: now.RunID, JobName: latest.JobName, StartTime: latest.StartTime, Retries: new(times + 1)}
-	now.Runs = runs.Remember(now.Runs, again)
+	now.Runs = runs.Remember(now.Runs, v1alpha1.RunStatus{ID: was.ID, JobName: was.JobName, StartTime: was.StartTime, Retries: new(times + 1)})
 	return renewing()
 }
 

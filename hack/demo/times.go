@@ -39,7 +39,7 @@ func printTimes(ctx context.Context, policies []asker, skills skillSet, out *scr
 			return fmt.Errorf("no question is left to be timed: raise --limit, which is %d or less", aloud+1)
 		}
 		all, pinned := median(t.all), median(t.pinned)
-		out.printf("  %-12s%11.1f ms%11.1f ms%11.1f ms%10.2f\n", strategy, 1000*median(t.choosing), 1000*all, 1000*pinned, all/pinned)
+		out.printf("  %-12s%14s%14s%14s%10.2f\n", strategy, milliseconds(median(t.choosing)), milliseconds(all), milliseconds(pinned), all/pinned)
 	}
 	out.printf("\n  Probe chooses by what the base reads of the request, which it need not read again\n  for an expert that acts on answers.\n")
 	return nil
@@ -68,6 +68,8 @@ func (t *times) measure(ctx context.Context, a asker, skills skillSet, asked *at
 	}
 	return strategy, nil
 }
+
+func milliseconds(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds) }
 
 // median of values, of which there is one at least.
 func median(values []float64) float64 {

@@ -21,7 +21,7 @@ type watcher struct {
 }
 
 // usualWait is how long it usually takes until all objects are Ready.
-const usualWait = "2 to 4 minutes"
+const usualWait = "1 to 4 minutes"
 
 // line is one object as the demo shows it.
 type line struct {

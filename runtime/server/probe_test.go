@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,26 @@ func TestProbeDispatches(t *testing.T) {
 	e, err := s.Explain(t.Context(), []byte(`{"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 3?"}]}`))
 	if err != nil || len(e.Labels) != len(set.Experts)+1 || !strings.HasPrefix(e.Why, "the probe finds") || e.Pass1Tokens != e.PromptTokens {
 		t.Errorf("explained as %+v, %v", e, err)
+	}
+
+	// An expert that came after the probe was fitted can be named, and is chosen for nothing.
+	more := set
+	more.Experts = append(slices.Clone(set.Experts), idleOn(t, contract.ActivationAnswer, root, model, dm, "new"))
+	if err := s.Swap(t.Context(), more); err != nil {
+		t.Fatal(err)
+	}
+	sums := func(model string) contract.Adaptation {
+		return *postTo(t, s.API(), contract.PathChatCompletions, chat(model, "What is 2 + 3?", fields{"max_tokens": 1})).Adaptation
+	}
+	if a := sums("demo"); a.Expert != "demo-"+letters["math"] || a.Probabilities["demo-new"] != 0 {
+		t.Errorf("with an expert that the probe does not know: %+v", a)
+	}
+	if a := sums("demo:demo-new"); a.Expert != "demo-new" {
+		t.Errorf("the expert that it does not know is pinned: %+v", a)
+	}
+	if e, err := s.Explain(t.Context(), []byte(`{"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 3?"}]}`)); err != nil ||
+		e.Labels[len(set.Experts)].LogLikelihood != nil {
+		t.Errorf("explained as %+v, %v", e.Labels, err)
 	}
 
 	// Without its probe a set is served as Prompt would, and says what is missing.

@@ -237,6 +237,24 @@ var _ = Describe("A policy of strategy Probe", func() {
 		}).Should(Succeed())
 	})
 
+	It("ends the Job of another that is not asked for any more", func(ctx SpecContext) {
+		probed(ctx)
+		policy.Spec.Strategy.Probe = &v1alpha1.ProbeStrategy{MaxPrompts: 64}
+		Expect(k8s.Update(ctx, policy)).To(Succeed())
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.Status.Probe.Runs).To(HaveLen(2))
+		}).Should(Succeed())
+		policy.Spec.Strategy.Probe = nil
+		Expect(k8s.Update(ctx, policy)).To(Succeed())
+		Eventually(func() int { w.collect(ctx); return jobs(ctx) }).Should(BeZero())
+		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
+		Expect(policy.Status.Probe).To(And(HaveField("Digest", v1alpha1.Digest(digest("f"))),
+			HaveField("Runs", HaveExactElements(HaveField("Result", "Superseded"), HaveField("Result", "Succeeded")))))
+		serves(ctx, "f", "math", "code")
+	})
+
 	It("says why no probe can be fitted, and is served all the same", func(ctx SpecContext) {
 		Expect(k8s.Create(ctx, policy)).To(Succeed())
 		job := w.openJob(ctx, v1alpha1.LabelProbe, "assistant")
