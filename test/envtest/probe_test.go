@@ -74,13 +74,9 @@ var _ = Describe("A policy of strategy Probe", func() {
 			})).To(Equal(experts))
 		}).Should(Succeed())
 	}
-	finish := func(ctx SpecContext, result *contract.Termination) *batchv1.Job {
+	finish := func(ctx SpecContext, result *contract.Termination) {
 		GinkgoHelper()
-		job := w.openJob(ctx, v1alpha1.LabelProbe, "assistant")
-		pod := w.pod(ctx, job, "done")
-		w.setPod(ctx, pod, corev1.PodSucceeded, ended("probe", 0, "Completed", result))
-		w.setJob(ctx, job, batchv1.JobComplete, "", 0)
-		return job
+		w.finish(ctx, v1alpha1.LabelProbe, "assistant", "probe", result)
 	}
 	probed := func(ctx SpecContext) []*server {
 		GinkgoHelper()
@@ -90,12 +86,7 @@ var _ = Describe("A policy of strategy Probe", func() {
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
 		return servers
 	}
-	jobs := func(ctx SpecContext) int {
-		GinkgoHelper()
-		var list batchv1.JobList
-		Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelProbe: "assistant"})).To(Succeed())
-		return len(list.Items)
-	}
+	jobs := func(ctx context.Context) int { return w.jobs(ctx, v1alpha1.LabelProbe, "assistant") }
 	specOf := func(job *batchv1.Job) contract.ProbeSpec {
 		GinkgoHelper()
 		var spec contract.ProbeSpec
