@@ -176,12 +176,12 @@ func (l *loop) giveWay(j *job) {
 		return
 	}
 	again := &job{
-		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work,
+		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work, admission: j.admission,
 	}
 	j.ended = true
 	if err := l.release(j); err != nil {
 		l.engine.fails.Add(1)
-		j.work.end(err)
+		l.engine.finish(j, err)
 		return
 	}
 	again.work.restart()

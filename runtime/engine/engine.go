@@ -177,8 +177,8 @@ type Options struct {
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
 	CacheTokens int
-	// MaxWaiting bounds how many requests wait for a slot in the batch; 0 means
-	// DefaultMaxWaiting.
+	// MaxWaiting bounds how many requests wait for a slot in the batch, each of which
+	// counts as often as it has choices; 0 means DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many merged models are kept, besides the base and
 	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
@@ -263,6 +263,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	waiting []*job
+	places  int // Taken by requests; see admission.
 	closed  bool
 
 	running                        atomic.Int64
@@ -436,39 +437,6 @@ func (e *Engine) Stats() Stats {
 			Reserved: int(e.reservedBlocks.Load()),
 		},
 	}
-}
-
-// enqueue hands a job to the loop. A job that continues an admitted request
-// is not refused for want of room: half of its work is done already.
-func (e *Engine) enqueue(j *job, continues bool) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return ErrClosed
-	}
-	if !continues && len(e.waiting)+int(e.running.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
-		return ErrBusy
-	}
-	e.waiting = append(e.waiting, j)
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// Room is how many requests are computed together at most, and how many wait.
-func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiting }
-
-// HasRoom reports whether n requests that come together would be admitted now,
-// ErrBusy otherwise. An idle engine has room for any number.
-func (e *Engine) HasRoom(n int) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if busy := len(e.waiting) + int(e.running.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
-		return ErrBusy
-	}
-	return nil
 }
 
 // checkPrompt validates what comes from outside before it reaches the batch,

@@ -152,6 +152,7 @@ type Server struct {
 	requests  atomic.Int64
 	fallbacks atomic.Int64
 	turnstile turnstile
+	bodies    bodies
 
 	mu       sync.Mutex
 	lastSeen *contract.Adaptation
