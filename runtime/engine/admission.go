@@ -50,6 +50,14 @@ func (e *Engine) leave(a *admission) {
 // enqueue hands a job to the loop. One of a request that has been admitted is not refused
 // for want of places: half of its work may be done already.
 func (e *Engine) enqueue(j *job) error {
+	err := e.tryEnqueue(j)
+	if err != nil {
+		e.weights.release(j.uses)
+	}
+	return err
+}
+
+func (e *Engine) tryEnqueue(j *job) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	a, admitted := j.ctx.Value(admissionKey{}).(*admission)
@@ -77,6 +85,7 @@ func (e *Engine) enqueue(j *job) error {
 // of it.
 func (e *Engine) finish(j *job, err error) {
 	e.leave(j.admission)
+	e.weights.release(j.uses)
 	j.work.end(err)
 }
 

@@ -181,8 +181,13 @@ type Options struct {
 	// counts as often as it has choices; 0 means DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many merged models are kept, besides the base and
-	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
+	// those in use; 0 means as many as ExpertBytes hold, or as fit into a GiB without
+	// these: one at least, and 64 at most.
 	MaxComposed int
+	// ExpertBytes bounds what mixtures are computed with, merged models and factors, kept
+	// and in use together (Plan.Experts); 0 means that nothing does. A request whose mixture
+	// is to be merged waits until there is room for it.
+	ExpertBytes int64
 	// StepTokens bounds how many tokens of prompts are read in one step, so that
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
@@ -199,15 +204,21 @@ const (
 	DefaultStepTokens = 512
 )
 
+// mostComposed bounds the default of Options.MaxComposed.
+const mostComposed = 64
+
 // composedThatFit is the default of Options.MaxComposed. A composed model
 // shares all but its projections with the base.
-func composedThatFit(m *model.Model) int {
-	const gigabyte, least, most = 1 << 30, 8, 64
-	bytes := int64(0)
-	for _, l := range m.Linears() {
-		bytes += m.DType().Bytes(l.Out, l.In)
+func composedThatFit(o *Options) int {
+	if o.ExpertBytes > 0 {
+		return mostComposed // Fewer, if they are too large.
 	}
-	return int(min(max(gigabyte/max(bytes, 1), least), most))
+	const gigabyte = 1 << 30
+	bytes := int64(0)
+	for _, l := range o.Base.Linears() {
+		bytes += o.Base.DType().Bytes(l.Out, l.In)
+	}
+	return int(min(max(gigabyte/max(bytes, 1), 1), mostComposed))
 }
 
 func (o *Options) setDefaults() error {
@@ -236,6 +247,9 @@ func (o *Options) setDefaults() error {
 	if o.CacheTokens < 0 {
 		return fmt.Errorf("the size of the cache is %d tokens: it must be positive, or 0 for the default", o.CacheTokens)
 	}
+	if o.ExpertBytes < 0 {
+		return fmt.Errorf("experts may take %d bytes: it must be positive, or 0 for no bound", o.ExpertBytes)
+	}
 	limit := o.Base.Config().MaxPositions
 	if o.ContextLength > limit {
 		return fmt.Errorf("a context length of %d tokens: the model was made for %d", o.ContextLength, limit)
@@ -244,7 +258,7 @@ func (o *Options) setDefaults() error {
 		positive("the context length", &o.ContextLength, limit),
 		positive("the batch size", &o.MaxBatch, DefaultMaxBatch),
 		positive("the number of waiting requests", &o.MaxWaiting, DefaultMaxWaiting),
-		positive("the number of composed models", &o.MaxComposed, composedThatFit(o.Base)),
+		positive("the number of composed models", &o.MaxComposed, composedThatFit(o)),
 		positive("the number of tokens a step", &o.StepTokens, DefaultStepTokens),
 	)
 }
@@ -307,7 +321,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
-			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
+			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed, budget: o.ExpertBytes,
 		}, o.Compose),
 	}
 	l := &loop{engine: e, cache: cache, slots: slots}

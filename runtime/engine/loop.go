@@ -37,6 +37,7 @@ type job struct {
 	reader    variant
 	byReader  int
 	admission *admission
+	uses      []*held // Released by the engine's finish.
 
 	overtaken int // How many were admitted while it waited for blocks and they came after it.
 

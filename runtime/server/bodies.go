@@ -37,6 +37,13 @@ func (b *bodies) give(n int64) {
 	b.used -= n
 }
 
+// setLimit is called before the first body is read.
+func (b *bodies) setLimit(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = n
+}
+
 // inUse returns how many bytes count.
 func (b *bodies) inUse() int64 {
 	b.mu.Lock()
