@@ -251,22 +251,26 @@ func (p *Plan) lacksHost() bool {
 }
 
 // Err says what is missing, and what would fit, where the plan does not; it wraps
-// backend.ErrDeviceMemory.
+// backend.ErrDeviceMemory or host.ErrMemory, by what has too little.
 func (p Plan) Err() error {
 	switch {
 	case p.Fits():
 		return nil
 	case p.lacksHost():
 		return fmt.Errorf("%w: beside the device's memory the process takes %s (%s), and %s has %s",
-			backend.ErrDeviceMemory, host.SizeText(p.hostNeeds()), p.ofHost(), p.wish.Memory.Host.Source, host.SizeText(p.hostLimit()))
+			host.ErrMemory, host.SizeText(p.hostNeeds()), p.ofHost(), p.wish.Memory.Host.Source, host.SizeText(p.hostLimit()))
 	}
 	hint := "no smaller setting fits"
 	if would := p.wouldFit(); len(would) > 0 {
 		hint = strings.Join(would, ", or ") + ", would fit"
 	}
 	limit, source := p.Limit()
+	kind := host.ErrMemory
+	if p.isOnDevice() {
+		kind = backend.ErrDeviceMemory
+	}
 	return fmt.Errorf("%w: the model takes %s (%s), and %s is %s: %s are missing; %s",
-		backend.ErrDeviceMemory, host.SizeText(p.Needs()), p.parts(), source, host.SizeText(limit), host.SizeText(p.Needs()-limit), hint)
+		kind, host.SizeText(p.Needs()), p.parts(), source, host.SizeText(limit), host.SizeText(p.Needs()-limit), hint)
 }
 
 // parts names what is needed and how much of it.

@@ -57,8 +57,12 @@ func TestPlansSayWhatWouldFit(t *testing.T) {
 			if fits := c.phrase == nil; p.Fits() != fits || (err == nil) != fits {
 				t.Fatalf("fits %v, error %v", p.Fits(), err)
 			}
-			if err != nil && !errors.Is(err, backend.ErrDeviceMemory) {
-				t.Errorf("%v is no ErrDeviceMemory", err)
+			kind := backend.ErrDeviceMemory
+			if c.memory.Host.Bytes > 0 {
+				kind = host.ErrMemory
+			}
+			if err != nil && !errors.Is(err, kind) {
+				t.Errorf("%q is not %q", err, kind)
 			}
 			for _, phrase := range c.phrase {
 				if !strings.Contains(err.Error(), phrase) {

@@ -4,6 +4,7 @@ package host
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -12,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 )
+
+// ErrMemory says that the process may have too little memory for what is asked of it.
+var ErrMemory = errors.New("too little memory")
 
 // Limit is how much memory the process may have.
 type Limit struct {

@@ -19,7 +19,7 @@ func TestTooLittleMemoryIsSaidBeforeServing(t *testing.T) {
 	c.Memory = 32 << 20
 	s := server.New(c)
 	err := s.Load(t.Context())
-	if reason, permanent := failure.Of(err); err == nil || reason != contract.ReasonDeviceMemory || !permanent {
+	if reason, permanent := failure.Of(err); err == nil || reason != contract.ReasonHostMemory || !permanent {
 		t.Fatalf("%v: reason %s, permanent %v", err, reason, permanent)
 	}
 	for _, phrase := range []string{"32.0 MiB", "are missing", "weights as f32", "a cache of 448 tokens", "the process 64."} {
