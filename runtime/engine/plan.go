@@ -209,12 +209,12 @@ func (p Plan) Limit() (bytes int64, source string) {
 	return p.limit(), source
 }
 
-// Outside is what lies outside of Go's heap of the host's memory: what weights lie in.
+// Outside is what lies outside of Go's heap of the host's memory: weights and the cache.
 func (p Plan) Outside() int64 {
 	if p.isOnDevice() {
 		return 0
 	}
-	return p.Weights + p.Experts
+	return p.Weights + p.Cache + p.Experts
 }
 
 // Heap is what Go's heap may have, 0 where that is not known.
