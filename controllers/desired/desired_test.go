@@ -522,7 +522,7 @@ func TestContextLength(t *testing.T) {
 func TestTheQueueAndTheCacheOfAPod(t *testing.T) {
 	p := policy(func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.MaxWaiting = ptr.To[int32](40)
-		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: ptr.To(resource.MustParse("1.5Gi"))}
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Gi"))}
 	})
 	if got := ServeSpec(p, baseModel()); got.MaxWaiting != 40 || got.KVCacheBytes != 3<<29 {
 		t.Errorf("%+v", got)

@@ -20,8 +20,9 @@
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
 // everything is merged. Else everything is unmerged if a step of all mixtures and
 // the base gains at least what a step of one mixture loses, c; or if there are
-// more mixtures than MaxComposed, or more than can be listed (Set.Blends), each of
-// which would wait until it is composed. Of the gain that the memory allows, d/c, three
+// more mixtures than are kept merged, or more than can be listed (Set.Blends), each of
+// which would wait until it is composed. Memory decides before speed does: what there is no
+// room for merged is unmerged, and the other way round. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
 // So two experts beside the base are enough for a small Llama, and five where
@@ -37,6 +38,15 @@
 // those that the set before has, too, are shared with it, and they go with the
 // last set, or request, that uses them. An engine that only merges never has
 // them; one that never merges never composes.
+//
+// # Memory
+//
+// PlanOf divides what there is before anything is loaded: what is needed in any case, and
+// budgets of the cache, of requests' bodies and of experts. Merged models and factors
+// together stay within the budget of experts, those included that only requests in flight
+// use any more: who asks for a mixture that is not there waits until there is room, and those
+// that nobody uses, or that were used longest ago, make it. Where one mixture is fixed the
+// others are merged only when somebody asks for them.
 //
 // # What a request gets
 //
