@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -193,6 +194,19 @@ type ServingSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1024
 	MaxBatch int32 `json:"maxBatch,omitempty"`
+	// maxWaiting is how many requests may wait for their turn, each of which counts as
+	// often as it has choices (n); the next one is told to come back later. Without it,
+	// 256.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65536
+	MaxWaiting *int32 `json:"maxWaiting,omitempty"`
+	// kvCache is the memory of keys and values, by which a pod knows what it has read and
+	// written. Without it, it is what maxBatch requests of contextLength take, up to half
+	// of what the model leaves of the pod's memory limit, or of 2Gi where there is no limit
+	// or a GPU serves.
+	// +optional
+	KVCache *KVCache `json:"kvCache,omitempty"`
 	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
 	// Int8 (27 % of it). The narrower, the faster they are read, and the more they
 	// are rounded.
@@ -209,6 +223,18 @@ type ServingSpec struct {
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	// +optional
 	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
+}
+
+// KVCache is the memory of keys and values.
+// +kubebuilder:validation:MinProperties=1
+type KVCache struct {
+	// size in bytes. With the model, and with what experts need, it must fit the memory of
+	// the pod, or of its GPU; where it does not, the pod says which number is missing and
+	// does not start. The smaller it is, the fewer requests are answered at a time, and the
+	// longest one it can hold bounds prompt and answer.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('16Ti')) <= 0",message="size must be a quantity from 1Mi to 16Ti, such as 4Gi"
+	Size *resource.Quantity `json:"size,omitempty"`
 }
 
 // ServingDType is a number format that a model can be served in.

@@ -21,7 +21,7 @@ import (
 // fields are those that remedies name.
 var fields = outcome.Fields{
 	At:   "spec.serving",
-	Need: "need less by spec.serving.contextLength, maxBatch or dtype",
+	Need: "need less by spec.serving.kvCache, contextLength, maxBatch or dtype",
 }
 
 // parallelPods is how many pods of one policy are asked at a time.

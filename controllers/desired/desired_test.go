@@ -518,6 +518,21 @@ func TestContextLength(t *testing.T) {
 	}
 }
 
+// What a policy says of queue and cache reaches its pods in whole numbers, and what it does
+// not say leaves them to it.
+func TestTheQueueAndTheCacheOfAPod(t *testing.T) {
+	p := policy(func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.MaxWaiting = ptr.To[int32](40)
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Gi"))}
+	})
+	if got := ServeSpec(p, baseModel()); got.MaxWaiting != 40 || got.KVCacheBytes != 3<<29 {
+		t.Errorf("%+v", got)
+	}
+	if got := ServeSpec(policy(), baseModel()); got.MaxWaiting != 0 || got.KVCacheBytes != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func dig(t *testing.T, m map[string]any, keys ...string) any {
 	t.Helper()
 	var at any = m

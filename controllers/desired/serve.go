@@ -46,6 +46,10 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 	if spec.MaxBatch == 0 {
 		spec.MaxBatch = 16
 	}
+	spec.MaxWaiting = int(ptr.Deref(serving.MaxWaiting, 0))
+	if cache := serving.KVCache; cache != nil && cache.Size != nil {
+		spec.KVCacheBytes = cache.Size.Value()
+	}
 	if base.Status.Artifact != nil {
 		spec.BaseDigest = string(base.Status.Artifact.Digest)
 	}

@@ -46,6 +46,9 @@ func TestMessages(t *testing.T) {
 	say("too little memory of the device", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
 		Reason: contract.ReasonDeviceMemory, Message: "the model takes 16.1 GiB, of which the device has 15.7 GiB.", Permanent: true,
 	})))
+	say("too little memory of the pod", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
+		Reason: contract.ReasonHostMemory, Message: "the model takes 16.1 GiB, and the limit is 15.7 GiB.", Permanent: true,
+	})))
 	say("too old a device", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
 		Reason: contract.ReasonDeviceUnsupported, Message: "device 0 has compute capability 7.0, and 8.0 is needed", Permanent: true,
 	})))

@@ -343,6 +343,7 @@ func TestWhatADeviceLacksIsToldWithItsRemedy(t *testing.T) {
 		{contract.ReasonNoDevice, serving, "spec.serving.podTemplate.spec.runtimeClassName"},
 		{contract.ReasonDeviceMemory, serving, "by spec.serving.gpu or spec.serving.podTemplate.spec.nodeSelector, or need less by spec.serving.contextLength"},
 		{contract.ReasonDeviceMemory, Fields{At: "spec.runtime"}, "by spec.runtime.gpu or spec.runtime.podTemplate.spec.nodeSelector"},
+		{contract.ReasonHostMemory, serving, "Raise spec.serving.resources.limits.memory, or need less by spec.serving.contextLength"},
 		{contract.ReasonDeviceUnsupported, inTraining, "spec.training.podTemplate.spec.nodeSelector"},
 	} {
 		said := termination(t, contract.Termination{Reason: tc.reason, Message: "the device says why.", Device: "cuda (A100)"})

@@ -6,11 +6,14 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/host"
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/server"
 )
 
 // diagnosis is the result of `t2 doctor --json`.
@@ -29,10 +32,21 @@ type modelFit struct {
 	CacheTokens int             `json:"cacheTokens"`
 	MaxBatch    int             `json:"maxBatch"`
 	Needs       model.Footprint `json:"needsBytes"`
-	Free        int64           `json:"freeBytes"` // 0: not known.
-	Fits        bool            `json:"fits"`
-	Unmerged    bool            `json:"fitsUnmerged"`
-	Reason      string          `json:"reason,omitempty"`
+	// Budgets are those of what experts and requests' bodies take, and Process and Swap are
+	// what the process and making a mixture do.
+	Experts int64 `json:"expertBytes"`
+	Bodies  int64 `json:"bodyBytes"`
+	Process int64 `json:"processBytes"`
+	Swap    int64 `json:"swapBytes"`
+	// OneMerged is one mixture merged, and AllUnmerged the factors of all.
+	OneMerged   int64  `json:"oneMergedBytes"`
+	AllUnmerged int64  `json:"allUnmergedBytes"`
+	Limit       int64  `json:"limitBytes"` // 0: not known.
+	Source      string `json:"limitSource"`
+	Merged      int    `json:"fitsMerged"` // Mixtures.
+	Unmerged    bool   `json:"fitsUnmerged"`
+	Fits        bool   `json:"fits"`
+	Reason      string `json:"reason,omitempty"`
 }
 
 // errDoesNotFit makes `t2 doctor` end with status 1 after it has printed.
@@ -42,6 +56,7 @@ var errDoesNotFit = errors.New("the model does not fit the device")
 func newDoctorCommand(env *Env) *cobra.Command {
 	var f modelFlags
 	var context, batch int
+	var cache, memory host.Size
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -60,7 +75,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 				d.Facts = described.Describe()
 			}
 			if f.model != "" {
-				if d.Model, err = fitOf(&f, be, context, batch); err != nil {
+				if d.Model, err = fitOf(&f, be, memory, engine.Wish{ContextLength: context, MaxBatch: batch, CacheBytes: int64(cache)}); err != nil {
 					return err
 				}
 			}
@@ -79,15 +94,23 @@ func newDoctorCommand(env *Env) *cobra.Command {
 	flags.StringVar(&f.model, "model", "", "folder of a model, to say whether it fits")
 	flags.IntVar(&context, "context-length", 0, "tokens of a prompt and its answer; 0 means what the model was made for")
 	flags.IntVar(&batch, "max-batch", 0, "sequences that are computed together; 0 means 16")
+	flags.Var(&cache, "kv-cache", "what the cache of keys and values may take, a `SIZE` such as 4Gi; 0 means what t2 serve gives it")
+	registerMemory(flags, &memory)
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	f.registerCompute(flags)
 	f.compute.registerSolver(flags)
 	return cmd
 }
 
-func fitOf(f *modelFlags, be backend.Backend, context, batch int) (*modelFit, error) {
-	if context < 0 || batch < 0 {
-		return nil, usagef("--context-length %d and --max-batch %d must not be negative", context, batch)
+// registerMemory defines the flag that says how much memory there is.
+func registerMemory(flags *pflag.FlagSet, memory *host.Size) {
+	flags.Var(memory, "memory", "what the process may have, a `SIZE` such as 16Gi; 0 means its container's limit, or three quarters of what the machine has without one")
+}
+
+// fitOf plans as t2 serve does, for experts of all projections.
+func fitOf(f *modelFlags, be backend.Backend, memory host.Size, asked engine.Wish) (*modelFit, error) {
+	if asked.ContextLength < 0 || asked.MaxBatch < 0 {
+		return nil, usagef("--context-length %d and --max-batch %d must not be negative", asked.ContextLength, asked.MaxBatch)
 	}
 	storage, err := f.storage(be)
 	if err != nil {
@@ -97,14 +120,19 @@ func fitOf(f *modelFlags, be backend.Backend, context, batch int) (*modelFit, er
 	if err != nil {
 		return nil, err
 	}
-	plan := engine.PlanOf(ck.Config(), f.dtype, storage, be.Memory().Free, context, batch, 0)
+	w := server.Wish(ck.Config(), asked.ContextLength)
+	w.DType, w.Storage, w.MaxBatch, w.CacheBytes, w.Experts = f.dtype, storage, asked.MaxBatch, asked.CacheBytes, true
+	w.Memory = engine.Memory{Host: server.MemoryLimit(int64(memory)), Device: be.Memory().Free}
+	plan := engine.PlanOf(ck.Config(), w)
 	if err := ck.Close(); err != nil {
 		return nil, err
 	}
 	fit := &modelFit{
-		Path: f.model, DType: f.dtype.String(), Activations: storage.Activations.String(), KV: storage.Cache.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch, Needs: plan.Footprint, Free: plan.Free,
-		Fits: plan.Fits(), Unmerged: plan.FitsUnmerged(),
+		Path: f.model, DType: f.dtype.String(), Activations: storage.Activations.String(), KV: storage.Cache.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch,
+		Needs: plan.Footprint, Experts: plan.Experts, Bodies: plan.Bodies, Process: plan.Process, Swap: plan.Swap, OneMerged: plan.Merged, AllUnmerged: plan.Unmerged,
+		Fits: plan.Fits(), Merged: plan.MergedFit(), Unmerged: plan.UnmergedFits(),
 	}
+	fit.Limit, fit.Source = plan.Limit()
 	if err := plan.Err(); err != nil {
 		fit.Reason = err.Error()
 	}
@@ -122,19 +150,22 @@ func (d diagnosis) print(w io.Writer) error {
 		line(f.Name, "%s", f.Value)
 	}
 	if m := d.Model; m != nil {
-		size := engine.SizeText
+		size := host.SizeText
 		line("Model", "%s as %s, activations as %s, a cache of %d tokens as %s, batches of %d", m.Path, m.DType, m.Activations, m.CacheTokens, m.KV, m.MaxBatch)
-		line("It takes", "%s: weights %s, cache %s, a step %s; unmerged experts %s more", size(m.Needs.Total()-m.Needs.Factors),
-			size(m.Needs.Weights), size(m.Needs.Cache), size(m.Needs.Activations), size(m.Needs.Factors))
+		line("It takes", "%s: weights %s, cache %s, a step %s", size(m.Needs.Total()), size(m.Needs.Weights), size(m.Needs.Cache), size(m.Needs.Activations))
+		line("Beside it", "the process %s, requests' bodies %s, making a mixture %s", size(m.Process), size(m.Bodies), size(m.Swap))
+		line("Experts", "one mixture merged %s, all unmerged %s", size(m.OneMerged), size(m.AllUnmerged))
 		switch {
-		case m.Free == 0:
-			line("Fits", "not known: this backend does not say how much memory is free")
-		case m.Unmerged:
-			line("Fits", "yes, in %s that are free, with experts in unmerged form, too", size(m.Free))
-		case m.Fits:
-			line("Fits", "in %s that are free with one merged mixture; not in unmerged form", size(m.Free))
-		default:
+		case m.Limit == 0:
+			line("Fits", "not known: nothing says how much memory there is")
+		case !m.Fits:
 			line("Fits", "no: %s", m.Reason)
+		default:
+			forms := "not unmerged"
+			if m.Unmerged {
+				forms = "or all unmerged"
+			}
+			line("Fits", "in %s (%s), with %s for experts: %d mixtures merged, %s", size(m.Limit), m.Source, size(m.Experts), m.Merged, forms)
 		}
 	}
 	return errors.Join(errs...)

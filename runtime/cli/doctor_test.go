@@ -35,7 +35,26 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 			t.Errorf("no %q in:\n%s", phrase, text.stdout)
 		}
 	}
+	small := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir, "--memory", "20Mi")
+	if small.code != contract.ExitFailed || !strings.Contains(small.stdout, "what --memory allows is 20.0 MiB") || !strings.Contains(small.stdout, "are missing") {
+		t.Errorf("in 20 MiB: status %d: %s", small.code, small.stdout)
+	}
+	var asked struct {
+		Model struct {
+			CacheTokens int
+			NeedsBytes  struct{ Cache int64 }
+			LimitBytes  int64
+			ExpertBytes int64
+			LimitSource string
+		}
+	}
+	got = t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir, "--kv-cache", "1Mi", "--memory", "512Mi", "--json")
+	if err := json.Unmarshal([]byte(got.stdout), &asked); err != nil || asked.Model.NeedsBytes.Cache > 1<<20 || asked.Model.NeedsBytes.Cache < 1<<19 ||
+		asked.Model.LimitBytes != 512<<20 || asked.Model.ExpertBytes < 256<<20 || asked.Model.LimitSource == "" {
+		t.Errorf("%v: %s", err, got.stdout)
+	}
 	for name, args := range map[string][]string{
+		"no size":                  {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--memory", "much"},
 		"a negative batch":         {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--max-batch", "-1"},
 		"a stray argument":         {"doctor", "model"},
 		"an unknown type":          {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--kv", "f16"},

@@ -16,6 +16,7 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/host"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/server"
 )
@@ -31,6 +32,8 @@ type serveFlags struct {
 	form              string
 	batch             int
 	queue, cache      int
+	cacheBytes        host.Size
+	memory            host.Size
 	grace, drainDelay time.Duration
 }
 
@@ -58,6 +61,11 @@ sequence has its own z: fastest for several at a time. With --form auto the set
 of experts decides, never what happens to run. The forms differ in rounding; the
 other two keep the answer to a seed the same from set to set.
 
+Memory is planned before anything is loaded: weights, the largest step, the cache of
+keys and values, what experts are computed with, and requests' bodies each have a part
+of the container's limit, or of what --memory says, and what does not fit is refused
+with the numbers. t2 doctor prints the plan, /metrics what is in use of it.
+
 At SIGTERM or ctrl-C requests in flight are finished. With --json the counters
 are printed as JSON at the end.`,
 		Example: `  t2 serve --model ./model --decomposition ./data/decompositions/sha256-… \
@@ -78,8 +86,10 @@ are printed as JSON at the end.`,
 	flags.StringVar(&f.api, "listen", net.JoinHostPort("", strconv.Itoa(contract.PortAPI)), "`ADDRESS` of the API")
 	flags.StringVar(&f.admin, "admin", net.JoinHostPort("", strconv.Itoa(contract.PortAdmin)), "`ADDRESS` of health, metrics and experts")
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
-	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
-	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt fits in, and the youngest begins again when answers fill it; 0 means room for a full batch, up to 2 GiB")
+	flags.IntVar(&f.queue, "max-waiting", 0, "choices of requests that may wait for a slot, the next gets status 429; 0 means 256")
+	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt fits in, and the youngest begins again when answers fill it; 0 means what --kv-cache says, or room for a full batch, as far as memory allows: up to half of what the model leaves of a container's limit, or 2 GiB without one")
+	flags.Var(&f.cacheBytes, "kv-cache", "what that cache may take, a `SIZE` such as 4Gi, where --cache-tokens does not say it")
+	registerMemory(flags, &f.memory)
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -133,12 +143,16 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	if f.dtype != backend.F32 {
 		c.DType = f.dtype
 	}
-	c.Activations, c.KV = f.activations, f.kv
+	c.Activations = f.activations
+	if f.kv != "auto" {
+		c.KV = f.kv
+	}
 	if form != engine.FormAuto {
 		c.Form = form
 	}
 	c.Backend, c.Threads, c.CuBLAS = cmp.Or(f.compute.backend, c.Backend), f.compute.threads, f.compute.cublas
-	c.MaxWaiting, c.Grace, c.CacheTokens = f.queue, f.grace, f.cache
+	c.MaxWaiting, c.CacheBytes = cmp.Or(f.queue, c.MaxWaiting), cmp.Or(int64(f.cacheBytes), c.CacheBytes)
+	c.Grace, c.CacheTokens, c.Memory = f.grace, f.cache, int64(f.memory)
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

@@ -300,6 +300,7 @@ const (
 	ReasonJudgeUnavailable      = "JudgeUnavailable"        // retried: nothing runs programs
 	ReasonNoDevice              = "NoDevice"                // retried: another node may have one
 	ReasonDeviceMemory          = "DeviceMemory"            // permanent: it does not fit into the device's memory
+	ReasonHostMemory            = "HostMemory"              // permanent: it does not fit into the memory that the pod may have
 	ReasonDeviceUnsupported     = "DeviceUnsupported"       // permanent: the device or its driver is too old
 	ReasonInternal              = "RuntimeError"            // retried
 )

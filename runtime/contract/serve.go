@@ -78,6 +78,12 @@ type ServeSpec struct {
 	ContextLength int `json:"contextLength"`
 	// MaxBatch bounds how many sequences are decoded together.
 	MaxBatch int `json:"maxBatch"`
+	// MaxWaiting bounds how many choices of requests wait for their turn; 0 means the
+	// engine's default.
+	MaxWaiting int `json:"maxWaiting,omitempty"`
+	// KVCacheBytes is what the cache of keys and values may take; 0 means what the plan of
+	// memory gives it.
+	KVCacheBytes int64 `json:"kvCacheBytes,omitempty"`
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
 	// DTypeInt8. On a GPU the latter two store activations and the key-value cache as
 	// bfloat16, too.

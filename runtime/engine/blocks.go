@@ -8,7 +8,8 @@ import (
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// DefaultCacheBytes bounds the default of Options.CacheTokens.
+// DefaultCacheBytes bounds the default of Options.CacheTokens, and that of a plan where
+// memory is not this process' own.
 const DefaultCacheBytes = 2 << 30
 
 // CacheError says that a request needs more of the key-value cache than there
@@ -79,19 +80,21 @@ func (e *Engine) LongestAnswer(prompt int) int {
 	return min(e.o.ContextLength, e.CacheTokens()+1) - prompt
 }
 
-// cacheBlocks is the size of the cache. By default a full batch of answers of the
-// whole context, the forks of labels of a few tokens, and one context more for the prefix
-// cache fit in, if they take no more than DefaultCacheBytes; a request of the whole
-// context always does.
+// cacheBlocks is the size of the cache where nobody has planned it: see Options.CacheTokens.
 func cacheBlocks(tokenBytes int64, contextLength, cacheTokens int, s slots) int {
 	if cacheTokens > 0 {
 		return model.Blocks(cacheTokens)
 	}
+	return defaultBlocks(tokenBytes*model.BlockSize, DefaultCacheBytes, contextLength, s)
+}
+
+// defaultBlocks is the size of a cache that may take so many bytes: no more blocks than a
+// full batch, its forks and one context more, and one context and a block at least.
+func defaultBlocks(blockBytes, share int64, contextLength int, s slots) int {
 	const blocksOfFork = 2
 	context := model.Blocks(contextLength)
 	all := (s.batch+1)*context + s.forks*blocksOfFork
-	affordable := DefaultCacheBytes / (tokenBytes * model.BlockSize)
-	return max(int(min(int64(all), affordable)), context+1)
+	return max(int(min(int64(all), share/blockBytes)), context+1)
 }
 
 // grant gives a waiting job a slot, if there are blocks for its prompt, and one more for
@@ -176,12 +179,12 @@ func (l *loop) giveWay(j *job) {
 		return
 	}
 	again := &job{
-		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work,
+		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work, admission: j.admission, uses: j.uses,
 	}
 	j.ended = true
 	if err := l.release(j); err != nil {
 		l.engine.fails.Add(1)
-		j.work.end(err)
+		l.engine.finish(j, err)
 		return
 	}
 	again.work.restart()

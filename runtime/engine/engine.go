@@ -20,8 +20,9 @@
 // FormAuto chooses for a Set of experts as a whole. Where one mixture is fixed,
 // everything is merged. Else everything is unmerged if a step of all mixtures and
 // the base gains at least what a step of one mixture loses, c; or if there are
-// more mixtures than MaxComposed, or more than can be listed (Set.Blends), each of
-// which would wait until it is composed. Of the gain that the memory allows, d/c, three
+// more mixtures than are kept merged, or more than can be listed (Set.Blends), each of
+// which would wait until it is composed. Memory decides before speed does: what there is no
+// room for merged is unmerged, and the other way round. Of the gain that the memory allows, d/c, three
 // quarters are counted: that much is left on processors, where the merged
 // models' smaller batches save arithmetic (BenchmarkMixtures of package model).
 // So two experts beside the base are enough for a small Llama, and five where
@@ -37,6 +38,15 @@
 // those that the set before has, too, are shared with it, and they go with the
 // last set, or request, that uses them. An engine that only merges never has
 // them; one that never merges never composes.
+//
+// # Memory
+//
+// PlanOf divides what there is before anything is loaded: what is needed in any case, and
+// budgets of the cache, of requests' bodies and of experts. Merged models and factors
+// together stay within the budget of experts, those included that only requests in flight
+// use any more: who asks for a mixture that is not there waits until there is room, and those
+// that nobody uses, or that were used longest ago, make it. Where one mixture is fixed the
+// others are merged only when somebody asks for them.
 //
 // # What a request gets
 //
@@ -177,12 +187,17 @@ type Options struct {
 	// means room for a full batch of requests of the whole context length, or what
 	// fits into DefaultCacheBytes, and for one at least.
 	CacheTokens int
-	// MaxWaiting bounds how many requests wait for a slot in the batch; 0 means
-	// DefaultMaxWaiting.
+	// MaxWaiting bounds how many requests wait for a slot in the batch, each of which
+	// counts as often as it has choices; 0 means DefaultMaxWaiting.
 	MaxWaiting int
 	// MaxComposed bounds how many merged models are kept, besides the base and
-	// those in use; 0 means as many as fit into a GiB, and from 8 to 64.
+	// those in use; 0 means as many as ExpertBytes hold, or as fit into a GiB without
+	// these: one at least, and 64 at most.
 	MaxComposed int
+	// ExpertBytes bounds what mixtures are computed with, merged models and factors, kept
+	// and in use together (Plan.Experts); 0 means that nothing does. A request whose mixture
+	// is to be merged waits until there is room for it.
+	ExpertBytes int64
 	// StepTokens bounds how many tokens of prompts are read in one step, so that
 	// a long prompt does not hold up the answers beside it; 0 means
 	// DefaultStepTokens.
@@ -199,15 +214,21 @@ const (
 	DefaultStepTokens = 512
 )
 
+// mostComposed bounds the default of Options.MaxComposed.
+const mostComposed = 64
+
 // composedThatFit is the default of Options.MaxComposed. A composed model
 // shares all but its projections with the base.
-func composedThatFit(m *model.Model) int {
-	const gigabyte, least, most = 1 << 30, 8, 64
-	bytes := int64(0)
-	for _, l := range m.Linears() {
-		bytes += m.DType().Bytes(l.Out, l.In)
+func composedThatFit(o *Options) int {
+	if o.ExpertBytes > 0 {
+		return mostComposed // Fewer, if they are too large.
 	}
-	return int(min(max(gigabyte/max(bytes, 1), least), most))
+	const gigabyte = 1 << 30
+	bytes := int64(0)
+	for _, l := range o.Base.Linears() {
+		bytes += o.Base.DType().Bytes(l.Out, l.In)
+	}
+	return int(min(max(gigabyte/max(bytes, 1), 1), mostComposed))
 }
 
 func (o *Options) setDefaults() error {
@@ -236,6 +257,9 @@ func (o *Options) setDefaults() error {
 	if o.CacheTokens < 0 {
 		return fmt.Errorf("the size of the cache is %d tokens: it must be positive, or 0 for the default", o.CacheTokens)
 	}
+	if o.ExpertBytes < 0 {
+		return fmt.Errorf("experts may take %d bytes: it must be positive, or 0 for no bound", o.ExpertBytes)
+	}
 	limit := o.Base.Config().MaxPositions
 	if o.ContextLength > limit {
 		return fmt.Errorf("a context length of %d tokens: the model was made for %d", o.ContextLength, limit)
@@ -244,7 +268,7 @@ func (o *Options) setDefaults() error {
 		positive("the context length", &o.ContextLength, limit),
 		positive("the batch size", &o.MaxBatch, DefaultMaxBatch),
 		positive("the number of waiting requests", &o.MaxWaiting, DefaultMaxWaiting),
-		positive("the number of composed models", &o.MaxComposed, composedThatFit(o.Base)),
+		positive("the number of composed models", &o.MaxComposed, composedThatFit(o)),
 		positive("the number of tokens a step", &o.StepTokens, DefaultStepTokens),
 	)
 }
@@ -263,6 +287,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	waiting []*job
+	places  int // Taken by requests; see admission.
 	closed  bool
 
 	running                        atomic.Int64
@@ -306,7 +331,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		weights: newWeights(running, policy{
-			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed,
+			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed, budget: o.ExpertBytes,
 		}, o.Compose),
 	}
 	l := &loop{engine: e, cache: cache, slots: slots}
@@ -436,39 +461,6 @@ func (e *Engine) Stats() Stats {
 			Reserved: int(e.reservedBlocks.Load()),
 		},
 	}
-}
-
-// enqueue hands a job to the loop. A job that continues an admitted request
-// is not refused for want of room: half of its work is done already.
-func (e *Engine) enqueue(j *job, continues bool) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return ErrClosed
-	}
-	if !continues && len(e.waiting)+int(e.running.Load()) >= e.o.MaxBatch+e.o.MaxWaiting {
-		return ErrBusy
-	}
-	e.waiting = append(e.waiting, j)
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// Room is how many requests are computed together at most, and how many wait.
-func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiting }
-
-// HasRoom reports whether n requests that come together would be admitted now,
-// ErrBusy otherwise. An idle engine has room for any number.
-func (e *Engine) HasRoom(n int) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if busy := len(e.waiting) + int(e.running.Load()); busy > 0 && busy+n > e.o.MaxBatch+e.o.MaxWaiting {
-		return ErrBusy
-	}
-	return nil
 }
 
 // checkPrompt validates what comes from outside before it reaches the batch,

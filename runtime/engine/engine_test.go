@@ -441,40 +441,65 @@ func TestReaderThatGivesUpEndsItsRequest(t *testing.T) {
 	waitFor(t, func() bool { s := h.Stats(); return s.Running == 0 && s.Cancelled == 1 })
 }
 
-func TestFullQueueIsBusyButContinuesWhatItAdmitted(t *testing.T) {
-	h := start(t, func(o *engine.Options) { o.MaxBatch = 1; o.MaxWaiting = 1; o.StopTokens = nil })
+// A request counts as often as it has choices, from when it is admitted until the last of
+// them has ended, and what it asks for in between needs no further place.
+func TestAFullQueueIsBusyButKeepsWhatItAdmitted(t *testing.T) {
+	h := start(t, func(o *engine.Options) { o.MaxBatch, o.MaxWaiting, o.StopTokens = 1, 2, nil })
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := h.HasRoom(3); err != nil {
-		t.Errorf("an idle engine has no room: %v", err)
+	idle, leave, err := h.Admit(t.Context(), 4) // Of an idle engine.
+	if err != nil {
+		t.Fatalf("an idle engine has no room: %v", err)
 	}
+	if _, _, err := h.Admit(t.Context(), 1); !errors.Is(err, engine.ErrBusy) {
+		t.Errorf("beside four choices: %v, want ErrBusy", err)
+	}
+	if _, err := h.Score(idle, engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}}); err != nil {
+		t.Errorf("pass 1 of four choices: %v", err)
+	}
+	leave()
+
+	two, leave, err := h.Admit(ctx, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.Admit(ctx, 2); !errors.Is(err, engine.ErrBusy) {
+		t.Errorf("two choices more than there are places for: %v, want ErrBusy", err)
+	}
+	// Nothing waits yet, and still there is one place only.
 	var wg sync.WaitGroup
-	for range 2 {
+	for _, ctx := range []context.Context{two, two, ctx} {
 		wg.Go(func() {
-			if _, err := h.ask(ctx, engine.Request{Prompt: []int32{1}, MaxTokens: 500, Continues: true}); !errors.Is(err, context.Canceled) {
+			if _, err := h.ask(ctx, engine.Request{Prompt: []int32{1}, MaxTokens: 500}); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	waitFor(t, func() bool { s := h.Stats(); return s.Running == 1 && s.Waiting == 1 })
+	waitFor(t, func() bool { s := h.Stats(); return s.Running == 1 && s.Waiting == 2 })
 	if _, err := h.ask(t.Context(), engine.Request{Prompt: []int32{1}, MaxTokens: 1}); !errors.Is(err, engine.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}
 	if _, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}}); !errors.Is(err, engine.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}
-	if err := h.HasRoom(1); !errors.Is(err, engine.ErrBusy) {
-		t.Errorf("HasRoom = %v, want ErrBusy", err)
-	}
 	continued := make(chan error, 1)
 	go func() {
-		_, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}, Continues: true})
+		_, err := h.Score(context.WithoutCancel(two), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}})
 		continued <- err
 	}()
-	waitFor(t, func() bool { return h.Stats().Waiting == 2 })
+	waitFor(t, func() bool { return h.Stats().Waiting == 3 })
 	cancel()
 	wg.Wait()
+	leave()
 	if err := <-continued; err != nil {
 		t.Errorf("the continued request: %v", err)
+	}
+	// All places are free again.
+	for range 2 {
+		waitFor(t, func() bool {
+			_, leave, err := h.Admit(t.Context(), 3)
+			leave()
+			return err == nil
+		})
 	}
 }
 

@@ -100,8 +100,10 @@ type policy struct {
 	reader  *model.Model // Options.Reader.
 	form    Form
 	factors Factors
-	// batch bounds the sequences of a step, composed the merged models kept.
+	// batch bounds the sequences of a step, composed the merged models kept, and budget the
+	// bytes of these and of factors, if it is not 0.
 	batch, composed int
+	budget          int64
 }
 
 // plan says in which form each mixture is computed.
@@ -125,8 +127,9 @@ func (p policy) decide(s Set) plan {
 	case p.form == FormUnmerged:
 		chosen = needs.plan(chosen)
 		chosen.matrices = slices.Clone(p.factors.Matrices)
-	case p.form == FormAuto && !s.Fixed && (p.factors.Attach != nil || len(needs.scaled) == 0):
-		if s.Blends && len(needs.mixtures) > 0 || p.pays(needs) {
+	case p.form == FormAuto && (p.factors.Attach != nil || len(needs.scaled) == 0) && p.holdsFactors():
+		kept := p.keeps(s.Mixtures)
+		if !s.Fixed && (s.Blends && len(needs.mixtures) > 0 || p.pays(needs, kept)) || kept == 0 {
 			chosen = needs.plan(chosen)
 			chosen.matrices = slices.DeleteFunc(slices.Clone(p.factors.Matrices), func(name string) bool { return !needs.scaled[name] })
 		}
@@ -171,7 +174,7 @@ func needsOf(mixtures []Mixture) needs {
 	return n
 }
 
-func addAll(to map[string]bool, of map[string][]float32) {
+func addAll[T any](to map[string]bool, of map[string]T) {
 	for name := range of {
 		to[name] = true
 	}
@@ -236,13 +239,13 @@ func (p *plan) beside(m *model.Model) (*model.Model, error) {
 // step gains d/c, less what arithmetic takes, one with a single mixture loses c.
 // It pays when the gain is at least the loss; and when the merged models would
 // not all be kept, so that requests would wait for composing over and over.
-func (p policy) pays(n needs) bool {
+func (p policy) pays(n needs, kept int) bool {
 	const left = 0.75 // Of the gain, measured.
 	mixtures := len(n.mixtures)
 	if mixtures == 0 {
 		return false
 	}
-	if mixtures > p.composed {
+	if mixtures > kept {
 		return true
 	}
 	c := p.base.Config()

@@ -47,9 +47,6 @@ type Request struct {
 	// what they have in common with others they read for themselves, and nobody can tell
 	// from the time that an answer takes what they have read.
 	Salt string
-	// Continues says that the request has been admitted already and has done its
-	// pass 1: it is not refused with ErrBusy.
-	Continues bool
 }
 
 // MaxLogprobs bounds Request.Logprobs.
@@ -137,7 +134,7 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 		a.text = e.o.Text()
 	}
 	j.ctx, j.work = ctx, a
-	if err := e.enqueue(j, r.Continues); err != nil {
+	if err := e.enqueue(j); err != nil {
 		return Result{}, err
 	}
 	for {

@@ -34,8 +34,10 @@ type job struct {
 	work   work
 	// The first so many tokens of the prompt are computed by reader, where experts act on
 	// answers alone; none otherwise.
-	reader   variant
-	byReader int
+	reader    variant
+	byReader  int
+	admission *admission
+	uses      []*held // Released by the engine's finish.
 
 	overtaken int // How many were admitted while it waited for blocks and they came after it.
 
@@ -118,7 +120,7 @@ func (l *loop) abort() {
 	l.engine.waiting = nil
 	l.engine.mu.Unlock()
 	for _, j := range waiting {
-		j.work.end(ErrClosed)
+		l.engine.finish(j, ErrClosed)
 	}
 	for _, j := range l.running {
 		if !j.ended {
@@ -159,7 +161,7 @@ func (l *loop) admit() {
 	e.mu.Unlock()
 	for _, j := range gone {
 		e.cancelled.Add(1)
-		j.work.end(context.Cause(j.ctx))
+		e.finish(j, context.Cause(j.ctx))
 	}
 	l.count()
 }
@@ -393,5 +395,5 @@ func (l *loop) close(j *job, err error) {
 	if releaseErr := l.release(j); err == nil {
 		err = releaseErr
 	}
-	j.work.end(err)
+	l.engine.finish(j, err)
 }

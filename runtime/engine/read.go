@@ -28,7 +28,7 @@ func (e *Engine) Read(ctx context.Context, r ReadRequest) ([]float32, error) {
 		return nil, err
 	}
 	w := &reading{done: make(chan error, 1)}
-	if err := e.await(ctx, j, w, w.done, false); err != nil {
+	if err := e.await(ctx, j, w, w.done); err != nil {
 		return nil, err
 	}
 	return w.state, nil

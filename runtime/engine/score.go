@@ -16,8 +16,6 @@ type ScoreRequest struct {
 	Labels [][]int32
 	// Salt is as in Request.
 	Salt string
-	// Continues says that the request has been admitted already; see Request.
-	Continues bool
 }
 
 // Score returns for each label Σᵢ log p(labelᵢ | prompt, label₍<ᵢ₎). The prompt
@@ -47,7 +45,7 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 	s := &scoring{
 		labels: r.Labels, scores: make([]float64, len(r.Labels)), done: make(chan error, 1),
 	}
-	if err := e.await(ctx, j, s, s.done, r.Continues); err != nil {
+	if err := e.await(ctx, j, s, s.done); err != nil {
 		return nil, err
 	}
 	return s.scores, nil
@@ -55,9 +53,9 @@ func (e *Engine) Score(ctx context.Context, r ScoreRequest) ([]float64, error) {
 
 // await hands a job with its work to the loop and waits for its end, which done tells.
 // What the work has found is the caller's if there is no error.
-func (e *Engine) await(ctx context.Context, j *job, w work, done <-chan error, continues bool) error {
+func (e *Engine) await(ctx context.Context, j *job, w work, done <-chan error) error {
 	j.ctx, j.work = ctx, w
-	if err := e.enqueue(j, continues); err != nil {
+	if err := e.enqueue(j); err != nil {
 		return err
 	}
 	select {

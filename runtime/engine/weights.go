@@ -27,6 +27,7 @@ type weights struct {
 	plan    plan
 	scales  int // How many scales are kept.
 	entries map[key]*held
+	room    room
 	clock   uint64
 	closed  bool
 }
@@ -46,31 +47,32 @@ type held struct {
 	cancel    context.CancelFunc
 	asked     bool
 	preparing int
+	users     int  // Requests that use it, or wait for it.
+	dropped   bool // It is not held any more.
 }
 
 func newWeights(ctx context.Context, p policy, compose func(context.Context, Mixture) (*model.Model, error)) *weights {
 	return &weights{
 		ctx: ctx, policy: p, compose: compose, plan: p.decide(Set{}), scales: p.composed, entries: map[key]*held{},
-		turn: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), room: newRoom(p.budget),
 	}
 }
 
 // job returns a job of a prompt: with what computes its mixture, and what reads the prompt
 // for it where that is the base. The last token of the prompt, behind which the answer
-// begins, is the mixture's.
+// begins, is the mixture's. The engine's finish releases what the job uses.
 func (w *weights) job(ctx context.Context, m Mixture, salt string, scored bool, prompt []int32) (*job, error) {
-	v, err := w.get(ctx, m, salt, scored)
-	if err != nil {
-		return nil, err
-	}
-	j := &job{variant: v, prompt: prompt}
-	if len(prompt) < 2 {
-		return j, nil
+	j := &job{ctx: ctx, prompt: prompt}
+	var err error
+	if j.variant, err = w.get(j, m, salt, scored); err != nil || len(prompt) < 2 {
+		return j, err
 	}
 	switch {
 	case m.OnAnswers():
 		j.byReader = len(prompt) - 1
-		j.reader, err = w.get(ctx, Mixture{}, salt, true)
+		if j.reader, err = w.get(j, Mixture{}, salt, true); err != nil {
+			w.release(j.uses)
+		}
 	case m.IsBase() && w.policy.reader != nil:
 		j.byReader = len(prompt) - 1
 		j.reader = variant{key: key{form: FormMerged, mixture: readerName, salt: salt}, model: w.policy.reader, form: FormMerged}
@@ -81,23 +83,31 @@ func (w *weights) job(ctx context.Context, m Mixture, salt string, scored bool, 
 // readerName is that of Options.Reader, where mixtures have their keys.
 const readerName = "reader"
 
-// get returns what a mixture is computed with, making it if need be. scored
-// says that the request is one of pass 1. salt becomes part of the variant's key.
-func (w *weights) get(ctx context.Context, m Mixture, salt string, scored bool) (variant, error) {
+// get returns what a job's mixture is computed with, making it if need be, and has the job
+// use it. scored says that the request is one of pass 1. salt becomes part of the variant's
+// key.
+func (w *weights) get(j *job, m Mixture, salt string, scored bool) (variant, error) {
 	w.mu.Lock()
 	k := w.plan.key(m, scored)
 	entry, err := w.find(&w.plan, k, m, true)
+	if entry != nil {
+		entry.users++
+	}
 	w.mu.Unlock()
 	if err != nil {
 		return variant{}, err
 	}
 	v := variant{model: w.policy.base, form: FormMerged} // The base's own weights.
 	if entry != nil {
-		v, err = entry.wait(ctx)
+		if v, err = entry.wait(j.ctx); err != nil {
+			w.release([]*held{entry})
+			return variant{}, err
+		}
+		j.uses = append(j.uses, entry)
 	}
 	v.key = k
 	v.key.salt = salt
-	return v, err
+	return v, nil
 }
 
 // ensure makes what a mixture is computed with by a plan that is not in use yet.
@@ -118,7 +128,7 @@ func (w *weights) ensure(ctx context.Context, p plan, m Mixture) error {
 	if entry.preparing--; entry.preparing == 0 && !entry.asked && !entry.isDone() {
 		entry.cancel()
 		if w.entries[k] == entry {
-			delete(w.entries, k) // Who asks from now on begins anew.
+			w.drop(k) // Who asks from now on begins anew.
 		}
 	}
 	return err
@@ -185,14 +195,24 @@ func (w *weights) entry(p *plan, k key, m Mixture, asked bool) (*held, error) {
 // request tries again.
 func (w *weights) fill(entry *held, k key, fill func() error) {
 	defer close(entry.ready)
-	if entry.err = fill(); entry.err == nil {
+	entry.err = fill()
+	if entry.err == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.entries[k] == entry {
-		delete(w.entries, k)
+		w.drop(k)
 	}
+}
+
+// made records what was made for an entry; the next one may be made then.
+func (w *weights) made(entry *held, v variant) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	entry.variant = v
+	w.room.alive[entry] = true
+	w.room.settle(entry)
 }
 
 // take waits for the turn of an entry to be made; done gives it to the next one.
@@ -217,11 +237,14 @@ func (w *weights) fillMerged(entry *held, m Mixture) error {
 		return err
 	}
 	defer done()
+	if err := w.makeRoom(entry, w.policy.mergedBytes(m)); err != nil {
+		return fmt.Errorf("composing the weights of %s: %w", m.key, err)
+	}
 	composed, err := w.compose(entry.ctx, m)
 	if err != nil {
 		return fmt.Errorf("composing the weights of %s: %w", m.key, err)
 	}
-	entry.variant = variant{model: composed, form: FormMerged}
+	w.made(entry, variant{model: composed, form: FormMerged})
 	return nil
 }
 
@@ -244,6 +267,9 @@ func (w *weights) fillFactors(entry *held) error {
 		missing = slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return slices.Contains(shared, name) })
 	}
 	if len(missing) > 0 {
+		if err := w.makeRoom(entry, w.policy.factorBytes(missing)); err != nil {
+			return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
+		}
 		if m, err = w.policy.factors.Attach(entry.ctx, m, missing); err != nil {
 			return fmt.Errorf("loading the factors of %d matrices: %w", len(missing), err)
 		}
@@ -251,7 +277,7 @@ func (w *weights) fillFactors(entry *held) error {
 	if m, err = entry.plan.beside(m); err != nil {
 		return fmt.Errorf("loading low-rank matrices and gains: %w", err)
 	}
-	entry.variant = variant{model: m, form: FormUnmerged}
+	w.made(entry, variant{model: m, form: FormUnmerged})
 	return nil
 }
 
@@ -290,7 +316,7 @@ func (w *weights) fillScales(entry, factors *held, m Mixture) error {
 	if err != nil {
 		return fmt.Errorf("scaling by %s: %w", m.key, err)
 	}
-	entry.variant = made
+	w.made(entry, made)
 	return nil
 }
 
@@ -329,7 +355,7 @@ func (w *weights) evict(form Form) {
 		if n <= limit {
 			return
 		}
-		delete(w.entries, oldest)
+		w.drop(oldest)
 	}
 }
 
@@ -344,7 +370,7 @@ func (w *weights) prepare(ctx context.Context, s Set) error {
 		w.mu.Unlock()
 		mixtures = append([]Mixture{{}}, mixtures...)
 	} else {
-		mixtures = mixtures[:min(len(mixtures), w.policy.composed)]
+		mixtures = w.ahead(s)
 	}
 	for _, m := range mixtures {
 		err := w.ensure(ctx, p, m)
@@ -370,7 +396,7 @@ func (w *weights) retain(s Set) {
 	w.plan, w.scales = p, w.policy.composed+len(s.Mixtures)
 	for k := range w.entries {
 		if !keep[k] {
-			delete(w.entries, k)
+			w.drop(k)
 		}
 	}
 }
@@ -382,25 +408,24 @@ func (w *weights) form() Form {
 	return w.plan.form
 }
 
-// count adds what is held in each form.
+// count adds what is held in each form, and what that and what is still in use takes.
 func (w *weights) count(merged, unmerged *FormStats) {
-	var composed, factors []*model.Model
 	w.mu.Lock()
 	for k, entry := range w.entries {
-		if !entry.isReady() {
-			continue
-		}
 		switch {
+		case !w.room.alive[entry]:
 		case k.form == FormMerged:
 			merged.Mixtures++
-			composed = append(composed, entry.variant.model)
-		case k.mixture == "":
-			factors = append(factors, entry.variant.model)
-		default:
+		case k.mixture != "":
 			unmerged.Mixtures++
-			unmerged.Bytes += entry.variant.scales.Bytes()
 		}
 	}
+	for entry := range w.room.alive {
+		if s := entry.variant.scales; s != nil {
+			unmerged.Bytes += s.Bytes()
+		}
+	}
+	composed, factors := w.room.models(FormMerged), w.room.models(FormUnmerged)
 	w.mu.Unlock()
 	merged.Bytes += w.policy.base.ProjectionBytes(composed...)
 	unmerged.Bytes += w.policy.base.ProjectionBytes(factors...)

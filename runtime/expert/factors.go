@@ -123,6 +123,15 @@ func (d *Decomposition) Manifest() contract.DecompositionManifest { return d.man
 // Matrices lists the decomposed matrices, by layer and then by module.
 func (d *Decomposition) Matrices() []string { return slices.Clone(d.names) }
 
+// Shapes lists [out, in] of the matrices, in the order of Matrices.
+func (d *Decomposition) Shapes() [][2]int {
+	shapes := make([][2]int, len(d.names))
+	for i, name := range d.names {
+		shapes[i] = d.shapes[name]
+	}
+	return shapes
+}
+
 // Rank returns the number of singular values of a matrix, 0 if it is not
 // decomposed.
 func (d *Decomposition) Rank(name string) int { return min(d.shapes[name][0], d.shapes[name][1]) }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/host"
 )
 
 // Error is an error with a contract reason.
@@ -105,6 +106,8 @@ func device(err error) (reason string, permanent bool) {
 		return contract.ReasonNoDevice, false
 	case errors.Is(err, backend.ErrDeviceMemory):
 		return contract.ReasonDeviceMemory, true
+	case errors.Is(err, host.ErrMemory):
+		return contract.ReasonHostMemory, true
 	case errors.Is(err, backend.ErrDeviceUnsupported):
 		return contract.ReasonDeviceUnsupported, true
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
+	"github.com/transformersquared/operator/runtime/host"
 )
 
 func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
@@ -36,6 +37,7 @@ func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
 		{"no device behind a wrong specification", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrNoDevice)), contract.ReasonNoDevice, false},
 		{"a cache that does not fit", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrDeviceMemory)), contract.ReasonDeviceMemory, true},
 		{"a shared device that is full now", failure.Transient(contract.ReasonDeviceMemory, backend.ErrDeviceMemory), contract.ReasonDeviceMemory, false},
+		{"a container that is too small", fmt.Errorf("x: %w", host.ErrMemory), contract.ReasonHostMemory, true},
 		{"a device of before", fmt.Errorf("x: %w", backend.ErrDeviceUnsupported), contract.ReasonDeviceUnsupported, true},
 		{"an interruption that leaves no device", errors.Join(context.Canceled, backend.ErrNoDevice), contract.ReasonInterrupted, false},
 		{"anything else", cause, contract.ReasonInternal, false},

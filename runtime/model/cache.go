@@ -79,7 +79,7 @@ func (m *Model) NewPagedCache(seqs, maxLen, blocks int) (*Cache, error) {
 	}
 	for range m.layers {
 		for _, list := range []*[]backend.Buffer{&c.k, &c.v} {
-			b, err := m.be.Alloc(m.storage.Cache, blocks*BlockSize*m.keys)
+			b, err := backend.AllocLasting(m.be, m.storage.Cache, blocks*BlockSize*m.keys)
 			if err != nil {
 				c.Close()
 				return nil, fmt.Errorf("%s: %w", what, err)

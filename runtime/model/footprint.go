@@ -9,9 +9,6 @@ import (
 type Footprint struct {
 	// Weights of the base model.
 	Weights int64
-	// Factors of every projection of full rank, which the unmerged form holds beside the
-	// weights.
-	Factors int64
 	// Cache of keys and values for so many tokens.
 	Cache int64
 	// Activations of the largest step, and what else steps need: decode steps that are
@@ -20,7 +17,7 @@ type Footprint struct {
 }
 
 // Total is all of it.
-func (f Footprint) Total() int64 { return f.Weights + f.Factors + f.Cache + f.Activations }
+func (f Footprint) Total() int64 { return f.Weights + f.Cache + f.Activations }
 
 // FootprintOf says what a model of this configuration takes whose matrices are kept as
 // dtype and whose activations and cache are stored so, with a cache of so many tokens and
@@ -30,9 +27,7 @@ func FootprintOf(c checkpoint.Config, dtype backend.DType, storage Storage, toke
 	keys := c.KVHeads * c.HeadDim
 	var f Footprint
 	for _, s := range projectionShapes(c) {
-		rank := min(s[0], s[1])
 		f.Weights += int64(c.Layers) * dtype.Bytes(s[0], s[1])
-		f.Factors += int64(c.Layers) * (dtype.Bytes(s[0], rank) + dtype.Bytes(rank, s[1]) + backend.F32.Bytes(1, rank))
 	}
 	embeddings := int64(2)
 	if c.TieEmbeddings {

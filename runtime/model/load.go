@@ -144,6 +144,16 @@ func projectionShapes(c checkpoint.Config) [projections][2]int {
 	}
 }
 
+// ProjectionShapes lists [out, in] of every projection of a model of this configuration.
+func ProjectionShapes(c checkpoint.Config) [][2]int {
+	var all [][2]int
+	for range c.Layers {
+		shapes := projectionShapes(c)
+		all = append(all, shapes[:]...)
+	}
+	return all
+}
+
 // headNorms are the norms of single heads, of queries and of keys.
 var headNorms = [2]string{"self_attn.q_norm", "self_attn.k_norm"}
 

@@ -60,12 +60,13 @@ func (s *Server) putExpertSet(w http.ResponseWriter, r *http.Request) {
 		writeError(w, e)
 		return
 	}
-	body, err := readAll(w, r, maxSetBytes)
+	body, err := s.bodies.readWithin(w, r, maxSetBytes)
 	if err != nil {
 		writeError(w, asAPIError(err))
 		return
 	}
-	set, err := parseSet(body)
+	defer body.release()
+	set, err := parseSet(body.bytes)
 	if err != nil {
 		writeError(w, invalid("", "invalid_json", "%s", err.Error()))
 		return

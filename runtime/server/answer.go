@@ -87,14 +87,11 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	if err != nil {
 		return out, err
 	}
-	if q.choices > 1 {
-		// All choices or none: a queue that is full in the middle would leave half
-		// an answer.
-		if err := c.engine.HasRoom(q.choices); err != nil {
-			return out, err
-		}
-		r.Continues = true
+	ctx, leave, err := c.engine.Admit(ctx, q.choices)
+	if err != nil {
+		return out, err
 	}
+	defer leave()
 	decision, pass1, err := s.decide(ctx, t, q.subject(c, r))
 	if err != nil {
 		return out, err
@@ -102,7 +99,6 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	if r.Mixture, err = t.mixture(decision); err != nil {
 		return out, err
 	}
-	r.Continues = r.Continues || decision.Probabilities != nil && !decision.Remembered
 	s.count(t, decision)
 	begun := time.Now()
 	take, end := c.calls.divide(q, emit)

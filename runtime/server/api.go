@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -145,13 +144,17 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	s.log.LogAttrs(ctx, level, message, attrs...)
 }
 
-// readBody reads a request's body up to what the context length could need.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// largestBody is what the text of a full context may take.
+func largestBody(contextLength int) int64 { return int64(minBodyBytes + bytesPerToken*contextLength) }
+
+// readBody reads a request's body up to what the context length could need. It is released
+// once the request has been answered.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*body, error) {
 	c := s.core.Load()
 	if c == nil {
 		return nil, errNotLoaded
 	}
-	return readAll(w, r, int64(minBodyBytes+bytesPerToken*c.engine.ContextLength()))
+	return s.bodies.readWithin(w, r, largestBody(c.engine.ContextLength()))
 }
 
 // bodyTimeout bounds how long a client may take to send a body. It is set for
@@ -159,8 +162,12 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 // longer than it.
 const bodyTimeout = time.Minute
 
-// readAll reads a body of at most limit bytes in at most bodyTimeout.
-func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// readWithin reads a body of at most limit bytes in at most bodyTimeout.
+func (b *bodies) readWithin(w http.ResponseWriter, r *http.Request, limit int64) (*body, error) {
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close") // Else the server would wait for it before it answers.
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
 	control := http.NewResponseController(w)
 	deadline := func(at time.Time) error {
 		// Recorders in tests have no deadlines.
@@ -172,11 +179,15 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	if err := deadline(time.Now().Add(bodyTimeout)); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	read, err := b.read(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return nil, unreadable(err)
+		return nil, err
 	}
-	return body, deadline(time.Time{})
+	if err := deadline(time.Time{}); err != nil {
+		read.release()
+		return nil, err
+	}
+	return read, nil
 }
 
 // unreadable blames the client for a body that did not come as it should.
@@ -198,7 +209,8 @@ func (s *Server) completions(parse func([]byte) (query, error), f format) func(h
 		if err != nil {
 			return err
 		}
-		q, err := parse(body)
+		defer body.release()
+		q, err := parse(body.bytes)
 		if err != nil {
 			return err
 		}

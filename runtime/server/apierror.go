@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,6 +89,9 @@ func asAPIError(err error) *apiError {
 	case errors.Is(err, engine.ErrBusy):
 		return newError(http.StatusTooManyRequests, typeTooMany, "rate_limit_exceeded", "",
 			"the server has as many requests waiting as it allows: try again after the time that Retry-After says")
+	case errors.Is(err, errBodies):
+		return newError(http.StatusTooManyRequests, typeTooMany, "rate_limit_exceeded", "",
+			"the texts of all requests together are as long as the server allows: try again after the time that Retry-After says")
 	case errors.Is(err, engine.ErrClosed), errors.Is(err, backend.ErrDeviceLost): // Another server may answer.
 		return newError(http.StatusServiceUnavailable, typeServer, "shutting_down", "", "the server is shutting down: try again")
 	case errors.Is(err, errNotLoaded):
@@ -113,7 +117,7 @@ func writeError(w http.ResponseWriter, e *apiError) {
 	writeJSON(w, e.status, map[string]any{"error": e})
 }
 
-// writeJSON sends v. A client that has gone is no error of ours.
+// writeJSON sends v. A client that has gone, or does not read, is no error of ours.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -122,5 +126,29 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_ = writeInTime(w, append(body, '\n'))
+}
+
+// writeTimeout is how long a client may take to accept one chunk of an answer, be it
+// streamed or not, before its connection is ended; a chunk of an answer that is not has so
+// many bytes.
+const (
+	writeTimeout = 30 * time.Second
+	chunkBytes   = 64 << 10
+)
+
+// writeInTime writes bytes to a client that reads them. One that stops must not hold its
+// connection, and the answer's memory, for ever.
+func writeInTime(w http.ResponseWriter, bytes []byte) error {
+	control := http.NewResponseController(w)
+	for chunk := range slices.Chunk(bytes, chunkBytes) {
+		// Recorders in tests have no deadlines.
+		if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return errors.Join(errClientGone, err)
+		}
+		if _, err := w.Write(chunk); err != nil {
+			return errors.Join(errClientGone, err)
+		}
+	}
+	return nil
 }

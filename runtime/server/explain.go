@@ -20,7 +20,8 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.Explain(r.Context(), body)
+	defer body.release()
+	e, err := s.Explain(r.Context(), body.bytes)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/model"
 )
 
 // metrics are the server's numbers. Labels have few values: names of experts come
@@ -105,6 +106,8 @@ var (
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descPreempted = prometheus.NewDesc("t2_engine_preempted_total", "Times that a request gave way to older ones for want of blocks, and was computed again.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
+	descBudget    = prometheus.NewDesc("t2_memory_budget_bytes", "What the plan of memory gives to each of its parts: weights, cache, activations, experts, swap (making a mixture), bodies (of requests), process and heap (Go's, the latter's limit); limit is what there is.", []string{"of"}, nil)
+	descUsed      = prometheus.NewDesc("t2_memory_used_bytes", "What parts of the plan of memory have in use: cache (blocks that hold tokens), experts (merged models and factors, held or still in use) and bodies.", []string{"of"}, nil)
 	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
 )
 
@@ -112,7 +115,7 @@ var (
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descBatches,
-		descTokens, descBlocks, descSteps, descCancelled, descPreempted, descFailed, descReady,
+		descTokens, descBlocks, descSteps, descCancelled, descPreempted, descFailed, descBudget, descUsed, descReady,
 	} {
 		ch <- d
 	}
@@ -155,6 +158,22 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descCancelled, st.Cancelled)
 	counter(descPreempted, st.Preempted)
 	counter(descFailed, st.Failed)
+	plan := e.server.planned.Load()
+	if plan == nil {
+		return
+	}
+	limit, _ := plan.Limit()
+	for of, bytes := range map[string]int64{
+		"limit": limit, "weights": plan.Weights, "cache": plan.Cache, "activations": plan.Activations, "experts": plan.Experts,
+		"swap": plan.Swap, "bodies": plan.Bodies, "process": plan.Process, "heap": plan.Heap(),
+	} {
+		gauge(descBudget, bytes, of)
+	}
+	for of, bytes := range map[string]int64{
+		"cache": plan.Cache / int64(plan.CacheTokens) * model.BlockSize * int64(st.Blocks.Used), "experts": st.Merged.Bytes + st.Unmerged.Bytes, "bodies": e.server.bodies.inUse(),
+	} {
+		gauge(descUsed, bytes, of)
+	}
 }
 
 // setCollector reads the counters of the expert set in use when they are asked

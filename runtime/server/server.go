@@ -46,6 +46,12 @@ type Config struct {
 	// ContextLength, MaxBatch, MaxWaiting and CacheTokens are the engine's; 0 means
 	// its defaults.
 	ContextLength, MaxBatch, MaxWaiting, CacheTokens int
+	// CacheBytes is what the cache of keys and values may take, where CacheTokens are 0; 0
+	// means what the plan of memory gives it.
+	CacheBytes int64
+	// Memory is what the process may have, in bytes; 0 means its container's limit, or three
+	// quarters of what the machine has.
+	Memory int64
 	// Form is the one that mixtures of experts are computed in; empty means
 	// engine.FormAuto.
 	Form engine.Form
@@ -110,7 +116,11 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	if c.Form, err = engine.ParseForm(spec.Form); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, err)
 	}
+	if spec.MaxWaiting < 0 || spec.KVCacheBytes < 0 {
+		return c, failure.Permanentf(contract.ReasonUsage, "maxWaiting %d and kvCacheBytes %d must not be negative", spec.MaxWaiting, spec.KVCacheBytes)
+	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
+	c.MaxWaiting, c.CacheBytes = spec.MaxWaiting, spec.KVCacheBytes
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
@@ -154,6 +164,9 @@ type Server struct {
 	requests  atomic.Int64
 	fallbacks atomic.Int64
 	turnstile turnstile
+	bodies    bodies
+	planned   atomic.Pointer[engine.Plan] // nil until the model is being loaded.
+	unlimit   func()                      // Undoes what the plan says to Go's collector.
 
 	mu       sync.Mutex
 	lastSeen *contract.Adaptation
@@ -168,7 +181,7 @@ func New(config Config) *Server {
 	if config.Grace == 0 {
 		config.Grace = DefaultGrace
 	}
-	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1)}
+	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1), unlimit: func() {}}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.loader = newLoader(s.life, s.log, s.metrics)
@@ -207,9 +220,8 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if err != nil {
 		return failure.Permanent(contract.ReasonUsage, err)
 	}
-	// Too little memory is said before anything is loaded, with what would fit.
-	plan := engine.PlanOf(ck.Config(), s.config.DType, storage, c.backend.Memory().Free, s.config.ContextLength, s.config.MaxBatch, s.config.CacheTokens)
-	if err := plan.Err(); err != nil {
+	plan, err := s.plan(c, ck.Config(), storage)
+	if err != nil {
 		return err
 	}
 	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType), model.StoredAs(storage))
@@ -222,7 +234,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,
-		CacheTokens: s.config.CacheTokens, Form: s.config.Form,
+		CacheTokens: plan.CacheTokens, ExpertBytes: plan.Experts, Form: s.config.Form,
 	}
 	if c.dec != nil {
 		o.Compose, o.Factors = engine.Composer(base, c.dec), engine.NewFactors(c.dec)
@@ -230,6 +242,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.engine, err = engine.New(ctx, o); err != nil {
 		return failure.Permanent(contract.ReasonUsage, err)
 	}
+	s.take(plan)
 	s.core.Store(c)
 	s.log.Info("Loaded model", "policy", s.config.Name, "family", ck.Config().Family,
 		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType, "storage", storage.String(),
@@ -251,6 +264,7 @@ func openDecomposition(c Config) (*expert.Decomposition, error) {
 func (s *Server) Close() error {
 	s.end()
 	s.loading.Wait() // It uses the engine, and ends with s.life.
+	defer s.unlimit()
 	c := s.core.Swap(nil)
 	if c == nil {
 		return nil

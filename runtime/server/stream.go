@@ -6,15 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/toolcall"
 )
-
-// writeTimeout is how long a client may take to accept one chunk of a stream
-// before its request is ended.
-const writeTimeout = 30 * time.Second
 
 // errClientGone wraps what a write to a client failed with.
 var errClientGone = fmt.Errorf("writing to the client: %w", context.Canceled)
@@ -103,13 +98,8 @@ func (e *events) send(v any) error {
 func (e *events) done() error { return e.write([]byte("[DONE]")) }
 
 func (e *events) write(data []byte) error {
-	// A client that stops reading must not hold its slot for ever. Recorders in
-	// tests have no deadlines.
-	if err := e.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return errors.Join(errClientGone, err)
-	}
-	if _, err := fmt.Fprintf(e.w, "data: %s\n\n", data); err != nil {
-		return errors.Join(errClientGone, err)
+	if err := writeInTime(e.w, fmt.Appendf(nil, "data: %s\n\n", data)); err != nil {
+		return err
 	}
 	if err := e.control.Flush(); err != nil {
 		return errors.Join(errClientGone, err)

@@ -143,6 +143,7 @@ func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
 		}},
 		{pattern: "./runtime/backend/...", may: []string{own + "runtime/tensor", own + "runtime/sample", own + "runtime/svd", own + "runtime/backend", own + "kernels"}, outside: true},
 		{pattern: "./runtime/svd/...", outside: true},
+		{pattern: "./runtime/host"},
 		{pattern: "./runtime/adapt", may: []string{own + "runtime/contract", own + "runtime/model", own + "runtime/expert"}},
 		{pattern: "./runtime/adapt/fewshot", may: []string{
 			own + "runtime/contract", own + "runtime/expert", own + "runtime/adapt", own + "runtime/engine", own + "runtime/search", own + "runtime/train",

@@ -319,6 +319,10 @@ var policyRows = slices.Concat([]policyRow{
 		p.Spec.Serving.GPU = &v1alpha1.GPU{ResourceClaimTemplateName: "gpu"}
 	}},
 	{"serving.maxBatch", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = 4 }},
+	{"serving.maxWaiting", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxWaiting = new(int32(32)) }},
+	{"serving.kvCache.size", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("64Mi"))}
+	}},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},

@@ -443,6 +443,14 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("wants a context", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.ContextLength = ptr.To[int32](1) }, "contextLength"),
 	Entry("knows what matrices are kept as", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = "FP8" }, "Unsupported value"),
 	Entry("knows the forms", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = "Sparse" }, "Unsupported value"),
+	Entry("lets somebody wait", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxWaiting = ptr.To[int32](0) }, "maxWaiting"),
+	Entry("wants a cache", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("4k"))}
+	}, "a quantity from 1Mi to 16Ti"),
+	Entry("wants a size of its cache", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.KVCache = &v1alpha1.KVCache{} }, "kvCache"),
+	Entry("takes a large cache", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Ti"))}
+	}, accepted),
 	Entry("wants a batch", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.MaxBatch = -1 }, "maxBatch"),
 	Entry("wants a name that is a label", func(p *v1alpha1.AdaptivePolicy) { p.Name = "a.b" }, "DNS label"),
 	Entry("takes no claims of resources", func(p *v1alpha1.AdaptivePolicy) {

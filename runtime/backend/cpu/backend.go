@@ -20,6 +20,7 @@ import (
 	"math/bits"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -51,6 +52,7 @@ type Backend struct {
 	scores    sync.Pool // Of *scoreMemory.
 	choosers  sync.Pool // Of *sample.Chooser.
 	weights   *memory
+	lasting   *memory                 // Of buffers that their owners free; it is not closed.
 	shared    atomic.Pointer[sharing] // nil where weights are this process's own.
 	// Held for reading while weights are used, and for good once the backend is closed.
 	life sync.RWMutex
@@ -68,6 +70,7 @@ type Backend struct {
 type buffer struct {
 	data []float32
 	part bool // Of another buffer, whose memory it is.
+	at   span // Where it is of Backend.lasting.
 }
 
 // Len implements backend.Buffer.
@@ -98,7 +101,7 @@ func newWithPath(threads int, path string) (*Backend, error) {
 }
 
 func newWithKernels(threads int, k *kernels) *Backend {
-	b := &Backend{pool: newPool(threads), kernels: k, weights: &memory{}, idle: map[int][][]float32{}}
+	b := &Backend{pool: newPool(threads), kernels: k, weights: &memory{}, lasting: &memory{}, idle: map[int][][]float32{}}
 	runtime.AddCleanup(b, (*memory).close, b.weights) // Of who forgets to.
 	return b
 }
@@ -119,7 +122,7 @@ func (b *Backend) Memory() backend.MemoryInfo {
 	const float = 4
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return backend.MemoryInfo{Used: float*int64(b.used) + b.weights.inUse()}
+	return backend.MemoryInfo{Used: float*int64(b.used) + b.weights.inUse() + b.lasting.inUse()}
 }
 
 // Sync implements backend.Device: every operation is done when it returns.
@@ -160,13 +163,37 @@ func (b *Backend) Close() error {
 	return b.shared.Load().close()
 }
 
-// Alloc implements backend.Device.
-func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+// allocatable refuses buffers that there are none of.
+func allocatable(t backend.DType, n int) error {
 	if t != backend.F32 {
-		return nil, fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
+		return fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
 	}
 	if n < 0 || n > maxFloats {
-		return nil, fmt.Errorf("allocate %d elements: not between 0 and %d", n, maxFloats)
+		return fmt.Errorf("allocate %d elements: not between 0 and %d", n, maxFloats)
+	}
+	return nil
+}
+
+// AllocLasting implements backend.LastingAllocator. The buffer is outside of Go's heap, as
+// weights are, which its collector would let grow by as much again.
+func (b *Backend) AllocLasting(t backend.DType, n int) (backend.Buffer, error) {
+	if err := allocatable(t, n); err != nil {
+		return nil, err
+	}
+	if err := b.Sync(); err != nil {
+		return nil, err
+	}
+	data, at := b.lasting.take(n)
+	if at.chunk == nil {
+		return b.Give(data)
+	}
+	return &buffer{data: data, at: at}, nil
+}
+
+// Alloc implements backend.Device.
+func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
+	if err := allocatable(t, n); err != nil {
+		return nil, err
 	}
 	capacity := sizeClass(n)
 	b.mu.Lock()
@@ -214,6 +241,10 @@ func (b *Backend) Free(buf backend.Buffer) {
 	if own.part {
 		return
 	}
+	if own.at.chunk != nil {
+		b.lasting.give(own.at)
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -236,6 +267,11 @@ func (b *Backend) Take(buf backend.Buffer) ([]float32, error) {
 	own := buf.(*buffer) //nolint:forcetypeassert // floats has looked.
 	if own.part {
 		return nil, errors.New("take: the buffer is a part of another")
+	}
+	if own.at.chunk != nil {
+		data = slices.Clone(data)
+		b.Free(own)
+		return data, nil
 	}
 	own.data = nil
 	b.mu.Lock()

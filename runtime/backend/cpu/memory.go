@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// memory is what weights lie in. It is outside of Go's heap, for two reasons. Weights are
+// memory is what weights lie in, and buffers that last. It is outside of Go's heap, for two reasons. Weights are
 // read from one end to the other for each token, at the speed of the memory, of which
 // looking up the address of every small page takes a tenth to a fifth; the system makes
 // huge pages of memory that it was asked to before anybody touched it, which of a heap it

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -90,6 +91,72 @@ func TestMemoryGoesWithItsWeight(t *testing.T) {
 	}
 	if data, err := b.WeightData(stays); err != nil || len(data) != out*in {
 		t.Errorf("the weight that stays is gone: %v", err)
+	}
+}
+
+// A buffer that lasts is not in Go's heap, is zero at first, and goes back to the system
+// with its owner's word, also after the backend was closed.
+func TestLastingBuffersAreTheirOwners(t *testing.T) {
+	b := newTest(t, 1, "plain")
+	const n = 8 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	used := b.Memory().Used
+	var all [3]backend.Buffer
+	for i := range all {
+		var err error
+		if all[i], err = b.AllocLasting(backend.F32, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.HeapSys - before.HeapSys; int64(grown) > n {
+		t.Errorf("Go's heap has grown by %d bytes", grown)
+	}
+	if now := b.Memory().Used; now != used+3*4*n {
+		t.Errorf("%d bytes are in use, want %d", now, used+3*4*n)
+	}
+	data := make([]float32, n)
+	for i, buf := range all {
+		if err := b.Download(data, buf); err != nil || slices.Max(data) != 0 || slices.Min(data) != 0 {
+			t.Fatalf("buffer %d is not clean: %v", i, err)
+		}
+		data[n-1] = float32(i + 1)
+		if err := b.Upload(buf, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := b.Rows(all[1], 1, n-1, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Free(part) // Is not its owner.
+	if got, err := b.Take(all[1]); err != nil || len(got) != n || got[n-1] != 2 {
+		t.Errorf("taken: %d elements, %v", len(got), err)
+	}
+	b.Free(all[0])
+	b.Free(all[0])
+	if err := b.Download(data, all[0]); err == nil {
+		t.Error("a buffer was read that was freed")
+	}
+	if now := b.Memory().Used; now != used+4*n {
+		t.Errorf("%d bytes are in use, want %d", now, used+4*n)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Download(data, all[2]); err != nil || data[n-1] != 3 {
+		t.Errorf("what its owner has not freed is gone: %v", err)
+	}
+	b.Free(all[2])
+	if left := b.lasting.inUse(); left != 0 || len(b.lasting.chunks) != 0 {
+		t.Errorf("%d bytes in %d chunks are left", left, len(b.lasting.chunks))
+	}
+	if _, err := b.AllocLasting(backend.F32, 1); err == nil {
+		t.Error("a closed backend allocates")
+	}
+	if _, err := newTest(t, 1, "plain").AllocLasting(backend.BF16, 1); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("of a type that there is not: %v", err)
 	}
 }
 

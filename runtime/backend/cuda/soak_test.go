@@ -109,9 +109,9 @@ func TestMemoryIsThatOfThePlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	plan := engine.PlanOf(m.Config(), backend.BF16, model.Storage{}, 0, 0, batch, 0)
+	plan := engine.PlanOf(m.Config(), engine.Wish{DType: backend.BF16, MaxBatch: batch})
 	const tolerance = 20
-	if used, want := be.Memory().Used, plan.Merged(); used < want-want/tolerance || used > want+want/tolerance {
+	if used, want := be.Memory().Used, plan.Total(); used < want-want/tolerance || used > want+want/tolerance {
 		t.Errorf("%d bytes are in use, and the plan says %d: %+v", used, want, plan.Footprint)
 	} else {
 		t.Logf("%d bytes are in use, and the plan says %d", used, want)

@@ -741,6 +741,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: url
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.KVCache
+  map:
+    fields:
+    - name: size
+      type:
+        namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
 - name: com.github.transformersquared.operator.api.v1alpha1.LabelValue
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.LocalRef
@@ -1378,10 +1384,16 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: gpu
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.GPU
+    - name: kvCache
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.KVCache
     - name: maxBatch
       type:
         scalar: numeric
       default: 16
+    - name: maxWaiting
+      type:
+        scalar: numeric
     - name: podTemplate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PodTemplate

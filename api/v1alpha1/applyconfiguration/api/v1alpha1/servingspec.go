@@ -30,6 +30,15 @@ type ServingSpecApplyConfiguration struct {
 	ContextLength *int32 `json:"contextLength,omitempty"`
 	// maxBatch is how many requests are answered at a time; more wait.
 	MaxBatch *int32 `json:"maxBatch,omitempty"`
+	// maxWaiting is how many requests may wait for their turn, each of which counts as
+	// often as it has choices (n); the next one is told to come back later. Without it,
+	// 256.
+	MaxWaiting *int32 `json:"maxWaiting,omitempty"`
+	// kvCache is the memory of keys and values, by which a pod knows what it has read and
+	// written. Without it, it is what maxBatch requests of contextLength take, up to half
+	// of what the model leaves of the pod's memory limit, or of 2Gi where there is no limit
+	// or a GPU serves.
+	KVCache *KVCacheApplyConfiguration `json:"kvCache,omitempty"`
 	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
 	// Int8 (27 % of it). The narrower, the faster they are read, and the more they
 	// are rounded.
@@ -94,6 +103,22 @@ func (b *ServingSpecApplyConfiguration) WithContextLength(value int32) *ServingS
 // If called multiple times, the MaxBatch field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithMaxBatch(value int32) *ServingSpecApplyConfiguration {
 	b.MaxBatch = &value
+	return b
+}
+
+// WithMaxWaiting sets the MaxWaiting field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MaxWaiting field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithMaxWaiting(value int32) *ServingSpecApplyConfiguration {
+	b.MaxWaiting = &value
+	return b
+}
+
+// WithKVCache sets the KVCache field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the KVCache field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithKVCache(value *KVCacheApplyConfiguration) *ServingSpecApplyConfiguration {
+	b.KVCache = value
 	return b
 }
 

@@ -1,0 +1,93 @@
+package engine
+
+import "context"
+
+// admission is the places of a request in the batch and in the queue before it: as many
+// as the request has choices, whatever it asks the engine for. They are taken from when
+// the request is admitted until the last of what it asked for has ended.
+type admission struct {
+	places int
+	users  int // The request itself, and its jobs. Engine.mu protects it.
+}
+
+type admissionKey struct{}
+
+// Admit takes places for a request of so many choices: all or none (ErrBusy), as a queue
+// that is full in the middle would leave half an answer. What is asked for with the context
+// it returns has been admitted, and is not refused for want of places; without one each job
+// needs a place of its own. leave gives the places back, once what was asked for has ended.
+// An idle engine has places for any number of choices.
+func (e *Engine) Admit(ctx context.Context, choices int) (admitted context.Context, leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a, err := e.admit(choices)
+	if err != nil {
+		return ctx, func() {}, err
+	}
+	return context.WithValue(ctx, admissionKey{}, a), func() { e.leave(a) }, nil
+}
+
+// admit takes so many places. e.mu is held.
+func (e *Engine) admit(places int) (*admission, error) {
+	switch {
+	case e.closed:
+		return nil, ErrClosed
+	case e.places > 0 && e.places+places > e.o.MaxBatch+e.o.MaxWaiting:
+		return nil, ErrBusy
+	}
+	e.places += places
+	return &admission{places: places, users: 1}, nil
+}
+
+func (e *Engine) leave(a *admission) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a.users--; a.users == 0 {
+		e.places -= a.places
+	}
+}
+
+// enqueue hands a job to the loop. One of a request that has been admitted is not refused
+// for want of places: half of its work may be done already.
+func (e *Engine) enqueue(j *job) error {
+	err := e.tryEnqueue(j)
+	if err != nil {
+		e.weights.release(j.uses)
+	}
+	return err
+}
+
+func (e *Engine) tryEnqueue(j *job) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a, admitted := j.ctx.Value(admissionKey{}).(*admission)
+	switch {
+	case e.closed:
+		return ErrClosed
+	case admitted:
+		a.users++
+	default:
+		var err error
+		if a, err = e.admit(1); err != nil {
+			return err
+		}
+	}
+	j.admission = a
+	e.waiting = append(e.waiting, j)
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// finish ends a job of the loop, and gives back what it has taken before its caller hears
+// of it.
+func (e *Engine) finish(j *job, err error) {
+	e.leave(j.admission)
+	e.weights.release(j.uses)
+	j.work.end(err)
+}
+
+// Room is how many requests are computed together at most, and how many wait.
+func (e *Engine) Room() (batch, waiting int) { return e.o.MaxBatch, e.o.MaxWaiting }
