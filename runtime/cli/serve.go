@@ -31,6 +31,8 @@ type serveFlags struct {
 	form              string
 	batch             int
 	queue, cache      int
+	metricNames       []string
+	apiMetrics        bool
 	grace, drainDelay time.Duration
 }
 
@@ -80,6 +82,8 @@ are printed as JSON at the end.`,
 	flags.IntVar(&f.batch, "max-batch", 0, "requests that are computed together; 0 means 16")
 	flags.IntVar(&f.queue, "max-waiting", 0, "requests that may wait for a slot, the next gets status 429; 0 means 256")
 	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt fits in, and the youngest begins again when answers fill it; 0 means room for a full batch, up to 2 GiB")
+	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
+	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -140,6 +144,10 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	c.Backend, c.Threads, c.CuBLAS = cmp.Or(f.compute.backend, c.Backend), f.compute.threads, f.compute.cublas
 	c.MaxWaiting, c.Grace, c.CacheTokens = f.queue, f.grace, f.cache
 	c.APIAddress, c.AdminAddress = f.api, f.admin
+	c.NoAPIMetrics = !f.apiMetrics
+	if c.MetricNames, err = server.ParseMetricNames(f.metricNames); err != nil {
+		return c, usagef("--metric-name: %w", err)
+	}
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)
 	return c, nil

@@ -39,6 +39,10 @@ func (s *Server) API() http.Handler {
 	mux.Handle("POST "+contract.PathExplain, s.observed(endpointExplain, s.explain))
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
+	if !s.config.NoAPIMetrics {
+		// Endpoint pickers of an InferencePool know this port alone.
+		mux.Handle("GET "+contract.PathMetrics, s.metrics.handler())
+	}
 	for path, method := range map[string]string{
 		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathExplain: http.MethodPost,
 		contract.PathModels: http.MethodGet,
