@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/toolcall"
 )
 
 // structure is what an answer has to look like.
@@ -66,25 +68,53 @@ type structures struct {
 }
 
 // newStructures returns those of a model with so many tokens. Special tokens are part of no
-// answer.
-func newStructures(tok *tokenizer.Tokenizer, vocabulary int) structures {
+// answer, but for those that mark calls of tools.
+func newStructures(tok *tokenizer.Tokenizer, vocabulary int, calls calling) structures {
+	marks := map[int32]string{}
+	if calls.format != nil {
+		for _, m := range calls.format.Marks() {
+			marks[m.Token] = m.Bytes
+		}
+	}
 	v := constrain.NewVocabulary(vocabulary, func(id int32) []byte {
+		if mark, ok := marks[id]; ok {
+			return []byte(mark)
+		}
 		if tok.IsSpecial(id) {
 			return nil
 		}
-		return tok.TokenBytes(id)
+		text := tok.TokenBytes(id)
+		if slices.ContainsFunc(text, func(b byte) bool { return !toolcall.TextByte(b) }) {
+			return nil // It could pass for a mark.
+		}
+		return text
 	})
 	return structures{constrain.NewCompiler(v, constrain.Options{})}
 }
 
-// constraint returns what an answer must follow, nil if it is text.
-func (s structures) constraint(ctx context.Context, of structure, stops []int32) (*constrain.Matcher, error) {
+// layout is what an answer looks like, nil if it is text.
+func (s structure) layout() constrain.Layout {
+	switch s.kind {
+	case kindObject:
+		return constrain.Value{Object: true}
+	case kindSchema:
+		return constrain.Value{Schema: s.schema}
+	default:
+		return nil
+	}
+}
+
+// constraint returns what an answer must follow, nil if it is text. layout is what tools ask
+// for, with the structure in it; nil if nothing.
+func (s structures) constraint(ctx context.Context, of structure, layout constrain.Layout, stops []int32) (*constrain.Matcher, error) {
 	var grammar *constrain.Grammar
 	var err error
-	switch of.kind {
-	case kindObject:
+	switch {
+	case layout != nil:
+		grammar, err = s.compiler.Layout(ctx, layout)
+	case of.kind == kindObject:
 		grammar, err = s.compiler.Object(ctx)
-	case kindSchema:
+	case of.kind == kindSchema:
 		grammar, err = s.compiler.Schema(ctx, of.schema)
 	default:
 		return nil, nil //nolint:nilnil // Text has no constraint.
