@@ -42,11 +42,12 @@ func newServeCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Answer an OpenAI-compatible API, adapting to each request",
-		Long: `Serve answers /v1/chat/completions, /v1/completions and /v1/models. As model,
-NAME means two passes: the first chooses the experts, the second answers.
-NAME:EXPERT pins one expert and NAME:base the base weights. What was chosen, and
-the time of each pass, is in the field "t2" of each answer. What would be chosen,
-and why, is what /v1/adaptation:explain answers to the same bodies.
+		Long: `Serve answers /v1/chat/completions, /v1/responses, /v1/completions and
+/v1/models. As model, NAME means two passes: the first chooses the experts, the
+second answers. NAME:EXPERT pins one expert and NAME:base the base weights. What
+was chosen, and the time of each pass, is in the field "t2" of each answer. What
+would be chosen, and why, is what /v1/adaptation:explain answers to the same
+bodies.
 
 A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
 set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and

@@ -298,7 +298,7 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"variables in a list":    {body: with(fields{"chat_template_kwargs": []int{1}}), status: 400, param: "chat_template_kwargs", code: "invalid_type"},
 		"going on and beginning": {body: with(fields{"continue_final_message": true, "add_generation_prompt": true}), status: 400, param: "continue_final_message"},
 		"embeddings":             {path: "/v1/embeddings", body: fields{}, status: 404, code: "unknown_url", message: contract.PathCompletions},
-		"responses":              {path: "/v1/responses", body: fields{}, status: 404, code: "unknown_url", message: contract.PathModels},
+		"nothing to respond to":  {path: contract.PathResponses, body: fields{"model": "demo"}, status: 400, param: "input", code: "missing_required_parameter"},
 		"unknown path":           {path: "/v1/images", body: fields{}, status: 404, code: "unknown_url", message: contract.PathChatCompletions},
 		"wrong method":           {path: contract.PathModels, body: fields{}, status: 405, code: "method_not_allowed"},
 		"an error in a stream":   {body: with(fields{"stream": true, "max_tokens": 399}), status: 400, code: "context_length_exceeded"},
