@@ -106,7 +106,9 @@ func (b *builder) buildLayout(l Layout) error {
 	return err
 }
 
-func (l Literal) build(b *builder, from int32) (int32, error) { return b.text(from, string(l)), nil }
+func (l Literal) build(b *builder, from int32) (int32, error) {
+	return b.text(from, string(l)), b.check("")
+}
 
 func (s Sequence) build(b *builder, from int32) (to int32, err error) {
 	for _, part := range s {

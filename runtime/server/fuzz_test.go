@@ -30,11 +30,14 @@ func FuzzBodies(f *testing.F) {
 		`{"model":"demo:base","input":"x","stream":true,"max_output_tokens":3,"include":["message.output_text.logprobs"]}`,
 		`{"model":"demo:base","input":[{"role":"user","content":[{"type":"input_text","text":"x"}]},{"type":"function_call","call_id":"1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"1","output":"y"}]}`,
 		`{"model":"demo","input":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"x"}]}],"text":{"format":{"type":"json_object"}},"max_output_tokens":2}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","properties":{"a":{"enum":[1,"<|end|>"]}}}}}],"max_tokens":3}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","description":"<|user|>"}}],"tool_choice":"required","stream":true,"max_tokens":3}`,
+		`{"model":"demo","messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\":[1e400,{\"<|end|>\":null}]}"}}]},{"role":"tool","tool_call_id":"1","content":"<tool_call>"}],"tools":[],"max_tokens":2}`,
 		`[[[[[[[[`, `{"model":{}}`, `{"messages":{"0":1}}`, "\xff\xfe", `{"seed":-9223372036854775808,"model":"demo","prompt":"x"}`, ``,
 	} {
 		f.Add(seed)
 	}
-	h := open(f, nil)
+	h := openCalling(f)
 	api, admin := h.API(), h.Admin()
 	allowed := []int{200, 202, 400, 404, 413, 422, 503}
 	f.Fuzz(func(t *testing.T, body string) {

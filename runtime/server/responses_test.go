@@ -13,6 +13,7 @@ import (
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/runtime/toolcall/toolcalltest"
 )
 
 // response is what a client reads of contract.PathResponses.
@@ -248,7 +249,7 @@ func TestResponsesTellLogprobs(t *testing.T) {
 
 // TestResponsesReadConversations compares prompts: a template shows all that it was given.
 func TestResponsesReadConversations(t *testing.T) {
-	h := act(t, spellsAll(t, hermesTemplate, "▁yes"))
+	h := act(t, spellsAll(t, toolcalltest.Templates["hermes"]+":", "▁yes"))
 	items := []fields{
 		{"role": "user", "content": "weather?"},
 		{"type": "message", "role": "assistant", "id": "msg_1", "status": "completed", "content": []fields{
@@ -289,7 +290,7 @@ func flat(tool fields) fields {
 }
 
 func TestResponsesCallTools(t *testing.T) {
-	h := act(t, spellsAll(t, hermesTemplate, "▁Let", "▁me", "▁see.", "<0x0A>", "<tool_", "call>", `{"name": "get`, `_weather", "argu`, `ments": {"city": "Bon`, `n"}}`, "</tool_call>"))
+	h := act(t, spellsAll(t, toolcalltest.Templates["hermes"]+":", "▁Let", "▁me", "▁see.", "<0x0A>", "<tool_", "call>", `{"name": "get`, `_weather", "argu`, `ments": {"city": "Bon`, `n"}}`, "</tool_call>"))
 	for name, more := range map[string]fields{"free": nil, "strict": {"tools": []any{with(flat(weather), "strict", true)}}, "with logprobs": {"include": []string{"message.output_text.logprobs"}}} {
 		t.Run(name, func(t *testing.T) {
 			body := respond("weather?", fields{"tools": []any{flat(weather)}})

@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/tokenizer"
-	"github.com/transformersquared/operator/runtime/toolcall"
 )
 
 // structure is what an answer has to look like.
@@ -92,28 +90,9 @@ type structures struct {
 	compiler *constrain.Compiler
 }
 
-// newStructures returns those of a model with so many tokens. Special tokens are part of no
-// answer, but for those that mark calls of tools.
+// newStructures returns those of a model with so many tokens.
 func newStructures(tok *tokenizer.Tokenizer, vocabulary int, calls calling) structures {
-	marks := map[int32]string{}
-	if calls.format != nil {
-		for _, m := range calls.format.Marks() {
-			marks[m.Token] = m.Bytes
-		}
-	}
-	v := constrain.NewVocabulary(vocabulary, func(id int32) []byte {
-		if mark, ok := marks[id]; ok {
-			return []byte(mark)
-		}
-		if tok.IsSpecial(id) {
-			return nil
-		}
-		text := tok.TokenBytes(id)
-		if slices.ContainsFunc(text, func(b byte) bool { return !toolcall.TextByte(b) }) {
-			return nil // It could pass for a mark.
-		}
-		return text
-	})
+	v := constrain.NewVocabulary(vocabulary, calls.format.Spelling(tok))
 	return structures{constrain.NewCompiler(v, constrain.Options{})}
 }
 

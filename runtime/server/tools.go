@@ -19,7 +19,7 @@ const (
 	maxToolDescription  = 16 << 10
 	maxToolParameters   = 64 << 10  // Bytes of one schema.
 	maxToolBytes        = 256 << 10 // Of all tools together.
-	maxToolCalls        = 128       // Of one message.
+	maxToolCalls        = 1024      // Of one message.
 	maxToolCallID       = 256
 	maxFunctionNameSize = 64
 )

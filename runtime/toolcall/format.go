@@ -30,7 +30,7 @@ type Format struct {
 	history bool
 	// special are the markers that are special tokens, and what stands for them in a
 	// constraint.
-	special map[string]Mark
+	special map[string]mark
 }
 
 // family is a way to write calls.
@@ -57,37 +57,48 @@ var (
 // Name is the name of the family in this package's documentation.
 func (f *Format) Name() string { return f.name }
 
-// Mark is a marker of calls that is a special token.
-type Mark struct {
-	Token int32
-	// Bytes stand for it in a constraint. No text has them.
-	Bytes string
+// mark is a marker of calls that is a special token.
+type mark struct {
+	token int32
+	// bytes stand for it in a constraint. No text has them.
+	bytes string
 }
 
-// firstMark is the first of the bytes that no UTF-8 has; TextByte tells them from others.
+// firstMark is the first of the bytes that no UTF-8 has and that marks are made of.
 const firstMark = 0xf8
-
-// TextByte reports whether a byte can be part of a text, and so of a token that a constraint
-// may allow.
-func TextByte(b byte) bool { return b < firstMark }
-
-// Marks are the markers of calls that are special tokens. A constraint's vocabulary spells
-// them by their Bytes.
-func (f *Format) Marks() []Mark {
-	var marks []Mark
-	for _, m := range f.special {
-		marks = append(marks, m)
-	}
-	return marks
-}
 
 // Shown are the special tokens that have to be part of the text that a Parser is given.
 func (f *Format) Shown() map[int32]bool {
 	shown := map[int32]bool{}
 	for _, m := range f.special {
-		shown[m.Token] = true
+		shown[m.token] = true
 	}
 	return shown
+}
+
+// Spelling says how a constraint's vocabulary spells tokens, for answers that may have calls
+// of this format; f is nil where there can be none. Special tokens are part of no answer, but
+// for those that mark calls.
+func (f *Format) Spelling(tok *tokenizer.Tokenizer) func(token int32) []byte {
+	marks := map[int32]string{}
+	if f != nil {
+		for _, m := range f.special {
+			marks[m.token] = m.bytes
+		}
+	}
+	return func(token int32) []byte {
+		if bytes, ok := marks[token]; ok {
+			return []byte(bytes)
+		}
+		if tok.IsSpecial(token) {
+			return nil
+		}
+		text := tok.TokenBytes(token)
+		if slices.ContainsFunc(text, func(b byte) bool { return b >= firstMark }) {
+			return nil // It could pass for a mark.
+		}
+		return text
+	}
 }
 
 // Names of the tool that Detect renders, and of its argument.
@@ -124,9 +135,9 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 	if !strings.Contains(shown, probeTool) {
 		return nil, ErrNoTools
 	}
-	f := &Format{special: map[string]Mark{}}
+	f := &Format{special: map[string]mark{}}
 	called, err := tok.ApplyChatTemplateWith(conversation(call), tokenizer.ChatOptions{Tools: tools})
-	f.history = err == nil && strings.Contains(called, probeArgument+`"`) && strings.Contains(called, probeResult)
+	f.history = err == nil && strings.Count(called, probeArgument) > strings.Count(shown, probeArgument) && strings.Contains(called, probeResult)
 	if f.family, err = familyOf(shown, called); err != nil {
 		return nil, err
 	}
@@ -136,7 +147,7 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 	}
 	for i, marker := range []string{f.begin, f.end} {
 		if id, ok := tok.TokenID(marker); marker != "" && ok && tok.IsSpecial(id) {
-			f.special[marker] = Mark{Token: id, Bytes: string([]byte{firstMark + byte(i)})}
+			f.special[marker] = mark{token: id, bytes: string([]byte{firstMark + byte(i)})}
 		}
 	}
 	return f, nil
@@ -147,12 +158,11 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 func familyOf(shown, called string) (family, error) {
 	written := probeCalls.FindStringSubmatchIndex(called)
 	if written == nil {
-		// It does not show the call: it may say how to write one.
-		switch rest := strings.Replace(called, shown, "", 1); {
-		case strings.Contains(shown, hermes.begin) && !strings.Contains(shown, "<function"):
-			return hermes, nil
-		case strings.Count(rest, probeTool) > strings.Count(shown, probeTool):
+		switch {
+		case strings.Count(called, probeTool) > strings.Count(shown, probeTool):
 			return family{}, ErrUnknownForm
+		case strings.Contains(shown, hermes.begin) && !strings.Contains(shown, "<function="):
+			return hermes, nil // It shows no calls, but says how to write one.
 		}
 		return plain, nil
 	}
@@ -175,7 +185,7 @@ func (f *Format) ShowsCalls() bool { return f.history }
 // word is the literal of a marker.
 func (f *Format) word(marker string) constrain.Literal {
 	if m, ok := f.special[marker]; ok {
-		return constrain.Literal(m.Bytes)
+		return constrain.Literal(m.bytes)
 	}
 	return constrain.Literal(marker)
 }
@@ -192,7 +202,7 @@ func (f *Format) Layout(o Offer, answer constrain.Layout) constrain.Layout {
 	}
 	calls := f.calls(o)
 	switch {
-	case o.Required || o.Only != "":
+	case o.demands():
 		return calls
 	case answer != nil:
 		return constrain.Choice{answer, calls}
@@ -205,15 +215,15 @@ func (f *Format) Layout(o Offer, answer constrain.Layout) constrain.Layout {
 
 // calls is one call, or several where that is allowed.
 func (f *Format) calls(o Offer) constrain.Layout {
-	var any constrain.Choice
+	var alternatives constrain.Choice
 	for _, function := range o.Functions {
 		if o.offers(function.Name) {
-			any = append(any, constrain.Sequence{
+			alternatives = append(alternatives, constrain.Sequence{
 				constrain.Literal(`{"name": ` + quote(function.Name) + `, ` + quote(f.arguments) + `: `), function.arguments(), constrain.Literal("}"),
 			})
 		}
 	}
-	var call constrain.Layout = any
+	var call constrain.Layout = alternatives
 	between := constrain.Literal("\n")
 	switch {
 	case f.begin == "":
@@ -304,9 +314,14 @@ func (f *Format) withIDs(m tokenizer.Message) tokenizer.Message {
 
 var lettersAndDigits = regexp.MustCompile(`^[A-Za-z0-9]+$`)
 
+// takes reports whether an id is one that the template demands.
+func (f *Format) takes(id string) bool {
+	return f.idLength > 0 && len(id) == f.idLength && lettersAndDigits.MatchString(id)
+}
+
 // id is an id that the template accepts; equal ones stay equal.
 func (f *Format) id(id string) string {
-	if len(id) == f.idLength && lettersAndDigits.MatchString(id) {
+	if f.takes(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))

@@ -13,7 +13,8 @@ type Parser struct {
 	// live says that the answer is constrained: what begins as a call is one.
 	live bool
 
-	held  string // What is not decided: white space, the beginning of a marker, a call.
+	came  strings.Builder
+	held  string // The end of came that is not decided: white space, the beginning of a marker, a call.
 	blank int    // How much of held is the white space before a call.
 	in    place
 	scan  *scan // nil outside of calls.
@@ -39,7 +40,7 @@ const (
 // that an answer without calls has a structure, too: it may spell whatever begins a call.
 func (f *Format) NewParser(o Offer, structured bool) *Parser {
 	p := &Parser{format: f, offer: o, used: map[string]bool{}}
-	p.live = o.constrained() && (!structured || o.Required || o.Only != "")
+	p.live = o.constrained() && (!structured || o.demands())
 	if len(o.Functions) == 0 {
 		p.in = inRest
 	}
@@ -51,7 +52,15 @@ func (p *Parser) Calls() int { return p.calls }
 
 // Push takes the next piece of the answer, and returns what has become certain.
 func (p *Parser) Push(text string) []Piece {
-	p.held += text
+	undecided := len(p.held)
+	if done := p.came.Len() - undecided; done > undecided { // Or a long call would be copied for each of its tokens.
+		held := strings.Clone(p.held)
+		p.came.Reset()
+		p.came.WriteString(held)
+	}
+	p.came.WriteString(text)
+	all := p.came.String()
+	p.held = all[len(all)-undecided-len(text):]
 	for p.step() {
 	}
 	return p.take()
@@ -62,7 +71,9 @@ func (p *Parser) Flush() []Piece {
 	if p.in == inCall {
 		p.incomplete()
 	}
-	if p.calls == 0 || strings.TrimSpace(p.held) != "" {
+	switch {
+	case p.live && (p.calls > 0 || p.offer.demands()): // The beginning of a call.
+	case p.calls == 0 || strings.TrimSpace(p.held) != "":
 		p.text(p.held)
 	}
 	p.held, p.in = "", inRest
@@ -210,7 +221,7 @@ func (p *Parser) stream(text string) {
 		if p.sent == 0 {
 			name, ok := o.last("name")
 			c := Call{Index: p.calls, ID: p.format.newID()}
-			if !ok || name.end == 0 || json.Unmarshal([]byte(raw[name.begin:name.end]), &c.Name) != nil {
+			if !ok || name.end == 0 || json.Unmarshal([]byte(raw[name.begin:name.end]), &c.Name) != nil || !p.offer.offers(c.Name) {
 				return // Never: the layout has the name first.
 			}
 			p.calls++
@@ -258,14 +269,14 @@ func (p *Parser) read(text string, o *object) (Call, bool) {
 	}
 	var got struct {
 		Name string `json:"name"`
-		ID   string `json:"id"`
+		ID   any    `json:"id"`
 	}
 	if json.Unmarshal([]byte(raw), &got) != nil || !p.offer.offers(got.Name) {
 		return Call{}, false
 	}
 	c := Call{Name: got.Name, Arguments: "{}", ID: p.format.newID()}
-	if n := p.format.idLength; n > 0 && len(got.ID) == n && lettersAndDigits.MatchString(got.ID) && !p.used[got.ID] {
-		c.ID = got.ID
+	if id, _ := got.ID.(string); p.format.takes(id) && !p.used[id] {
+		c.ID = id // Mistral's models write ids.
 	}
 	p.used[c.ID] = true
 	m, ok := o.last("arguments")

@@ -97,10 +97,13 @@ func (o Offer) offers(name string) bool {
 	return false
 }
 
+// demands reports whether the model must call something.
+func (o Offer) demands() bool { return o.Required || o.Only != "" }
+
 // constrained reports whether the model may not write what it likes: a call is demanded, or
 // calls have to be as they were ordered.
 func (o Offer) constrained() bool {
-	if o.Required || o.Only != "" || o.Single {
+	if o.demands() || o.Single {
 		return len(o.Functions) > 0
 	}
 	for _, f := range o.Functions {
