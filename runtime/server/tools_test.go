@@ -3,6 +3,7 @@ package server_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,12 +100,35 @@ func (h *house) bothTold(t testing.TB, body fields) told {
 }
 
 func TestCallsOfToolsAreToldApartFromText(t *testing.T) {
-	script := spellsAll(t, toolcalltest.Templates["hermes"]+":", "▁Let", "▁me", "▁see.", "<0x0A>", "<tool_", "call>", `{"name": "get`, `_weather", "argu`, `ments": {"city": "Bon`, `n"}}`, "</tool_call>")
-	h := act(t, script)
-	got := h.bothTold(t, chatAfter("weather?", fields{"tools": []any{weather}}))
-	if got.finish != "tool_calls" || got.content != "Let me see." ||
-		len(got.calls) != 1 || got.calls[0].name != "get_weather" || got.calls[0].arguments != `{"city": "Bonn"}` || !strings.HasPrefix(got.calls[0].id, "call_") {
-		t.Errorf("%+v", got)
+	rest := []string{`{"name": "get`, `_weather", "argu`, `ments": {"city": "Bon`, `n"}}`}
+	for _, c := range []struct {
+		name, family, text string
+		special, said      []string
+	}{
+		{"behind text", "hermes", "Let me see.", nil, slices.Concat([]string{"▁Let", "▁me", "▁see.", "<0x0A>", "<tool_", "call>"}, rest, []string{"</tool_call>"})},
+		{"by special tokens", "hermes", "", []string{"<tool_call>", "</tool_call>"}, slices.Concat([]string{"<tool_call>", "<0x0A>"}, rest, []string{"</tool_call>"})},
+		{"in a list behind a special token", "mistral", "Well.", []string{"[TOOL_CALLS]"}, slices.Concat([]string{"▁Well.", "[TOOL_CALLS]", "▁["}, rest, []string{"]"})},
+		{"as all of the answer", "llama", "", nil, rest},
+		{"behind a special token that is none of the answer", "llama", "", []string{"<|python_tag|>"}, append([]string{"<|python_tag|>"}, rest...)},
+	} {
+		t.Run(c.family+" "+c.name, func(t *testing.T) {
+			script := spellsAll(t, toolcalltest.Templates[c.family]+":", c.said...)
+			script.Special = c.special
+			h := act(t, script)
+			got := h.bothTold(t, chatAfter("weather?", fields{"tools": []any{weather}}))
+			if got.finish != "tool_calls" || got.content != c.text || len(got.calls) != 1 || got.calls[0].name != "get_weather" || got.calls[0].arguments != `{"city": "Bonn"}` {
+				t.Errorf("%+v", got)
+			}
+			// Where nothing is offered nothing is called.
+			if got := h.bothTold(t, chatAfter("weather?", nil)); got.finish != "stop" || len(got.calls) > 0 || !strings.Contains(got.content, `"get_weather"`) {
+				t.Errorf("without tools: %+v", got)
+			}
+			// What is no call of theirs stays text.
+			other := fields{"type": "function", "function": fields{"name": "now"}}
+			if got := h.bothTold(t, chatAfter("weather?", fields{"tools": []any{other}})); got.finish != "stop" || len(got.calls) > 0 || !strings.Contains(got.content, `"get_weather"`) {
+				t.Errorf("with another tool: %+v", got)
+			}
+		})
 	}
 }
 
@@ -145,6 +169,10 @@ func argumentsOf(t *testing.T) map[string]*jsonschema.Schema {
 func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 	validators := argumentsOf(t)
 	answers, called := 0, map[string]int{}
+	choices, least := 12, 200
+	if testing.Short() { // The race detector makes ten times as much of it.
+		choices, least = 2, 30
+	}
 	for _, family := range []struct {
 		name    string
 		special []string
@@ -160,7 +188,7 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 			{`,"tool_choice":{"type":"function","function":{"name":"file_ticket"}}`, "file_ticket", 1},
 			{`,"tool_choice":{"type":"function","function":{"name":"now"}}`, "now", 1},
 		} {
-			got, resp := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool, c.choice+`,"n":12,"seed":3`))
+			got, resp := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool, c.choice+fmt.Sprintf(`,"n":%d,"seed":3`, choices)))
 			if resp.StatusCode != http.StatusOK {
 				t.Fatalf("%s%s: %+v", family.name, c.choice, got.Error)
 			}
@@ -189,16 +217,20 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 			}
 		}
 	}
-	if answers < 200 || len(called) != 3 {
+	if answers < least || len(called) != 3 {
 		t.Errorf("%d answers came to an end, with calls of %v", answers, called)
 	}
 }
 
 // TestDemandedCallsAreStreamed holds the pieces against the whole.
 func TestDemandedCallsAreStreamed(t *testing.T) {
+	seeds := 3
+	if testing.Short() {
+		seeds = 1
+	}
 	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
 		h := babble(t, family)
-		for seed := range 3 {
+		for seed := range seeds {
 			body := fields{
 				"model": "demo:base", "messages": []fields{{"role": "user", "content": "x"}}, "temperature": 1.2, "seed": seed, "max_tokens": 600,
 				"tools": []any{weather, fields{"type": "function", "function": fields{"name": "now"}}}, "tool_choice": "required",
