@@ -4,7 +4,7 @@
 //	format, err := toolcall.Detect(tok)              // Once a model.
 //	prompt, err := tok.EncodeChatWith(format.Prepare(messages), tokenizer.ChatOptions{Tools: offer.Tools()})
 //	layout := format.Layout(offer, nil)              // nil: the model is free to write what it likes.
-//	parser := format.NewParser(offer)                // One for each answer.
+//	parser := format.NewParser(offer, false)         // One for each answer.
 //	pieces := parser.Push(text)                      // Text, and pieces of calls.
 //	pieces = parser.Flush()
 //
