@@ -30,7 +30,7 @@ ALIVE  := $(CURDIR)/hack/alive.sh
 GOTOOL := go -C $(CURDIR)/hack/tools tool
 BUILD_T2C := $(ALIVE) "the cluster's tool: building" "seconds, the first time 1 minute" go -C hack/cluster build -o $(T2C) ./t2cluster
 DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib g++ $(if $(shell command -v node && command -v npm),,nodejs npm)
-# OpenAI's client for Node, which the API is tested with.
+# Clients for Node, which the API is tested with: OpenAI's, and five that agents are made with.
 NODE_CLIENT := test/clients/node
 
 ##@ Main
@@ -77,7 +77,7 @@ arm64: ## The numeric core and the engine on emulated arm64, where all is plain 
 	  ./runtime/backend/... ./runtime/tensor ./runtime/checkpoint ./runtime/sample ./runtime/model ./runtime/svd ./runtime/expert ./runtime/engine ./runtime/tokenizer/...
 
 $(NODE_CLIENT)/node_modules: $(NODE_CLIENT)/package-lock.json
-	@echo "==> Node packages: installing what $(NODE_CLIENT)/package-lock.json pins (seconds)"
+	@echo "==> Node packages: installing what $(NODE_CLIENT)/package-lock.json pins (325 MB, two minutes)"
 	@cd $(NODE_CLIENT) && npm ci --silent && touch node_modules
 
 .PHONY: cluster-test

@@ -34,6 +34,8 @@ type serveFlags struct {
 	queue, cache      int
 	cacheBytes        host.Size
 	memory            host.Size
+	metricNames       []string
+	apiMetrics        bool
 	grace, drainDelay time.Duration
 }
 
@@ -43,11 +45,12 @@ func newServeCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Answer an OpenAI-compatible API, adapting to each request",
-		Long: `Serve answers /v1/chat/completions, /v1/completions and /v1/models. As model,
-NAME means two passes: the first chooses the experts, the second answers.
-NAME:EXPERT pins one expert and NAME:base the base weights. What was chosen, and
-the time of each pass, is in the field "t2" of each answer. What would be chosen,
-and why, is what /v1/adaptation:explain answers to the same bodies.
+		Long: `Serve answers /v1/chat/completions, /v1/responses, /v1/completions and
+/v1/models. As model, NAME means two passes: the first chooses the experts, the
+second answers. NAME:EXPERT pins one expert and NAME:base the base weights. What
+was chosen, and the time of each pass, is in the field "t2" of each answer. What
+would be chosen, and why, is what /v1/adaptation:explain answers to the same
+bodies.
 
 A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
 set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and
@@ -90,6 +93,8 @@ are printed as JSON at the end.`,
 	flags.IntVar(&f.cache, "cache-tokens", 0, "tokens that prompts and answers may have in the key-value cache, all together; a request waits until its prompt fits in, and the youngest begins again when answers fill it; 0 means what --kv-cache says, or room for a full batch, as far as memory allows: up to half of what the model leaves of a container's limit, or 2 GiB without one")
 	flags.Var(&f.cacheBytes, "kv-cache", "what that cache may take, a `SIZE` such as 4Gi, where --cache-tokens does not say it")
 	registerMemory(flags, &f.memory)
+	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
+	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -154,6 +159,10 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	c.MaxWaiting, c.CacheBytes = cmp.Or(f.queue, c.MaxWaiting), cmp.Or(int64(f.cacheBytes), c.CacheBytes)
 	c.Grace, c.CacheTokens, c.Memory = f.grace, f.cache, int64(f.memory)
 	c.APIAddress, c.AdminAddress = f.api, f.admin
+	c.NoAPIMetrics = !f.apiMetrics
+	if c.MetricNames, err = server.ParseMetricNames(f.metricNames); err != nil {
+		return c, usagef("--metric-name: %w", err)
+	}
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)
 	return c, nil

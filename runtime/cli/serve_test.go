@@ -69,7 +69,7 @@ func TestServeByFlags(t *testing.T) {
 	v := enginetest.New(t)
 	math, code := v.Expert(t, "math", 1), v.Expert(t, "code", 2)
 	// The decomposition is found beside the experts.
-	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "unmerged", "--dtype", "bf16", "--cache-tokens", "1000",
+	api, admin, stop := serving(t, nil, "--json", "--model", v.ModelDir, "--name", "mine", "--strategy", "Fixed", "--form", "unmerged", "--dtype", "bf16", "--cache-tokens", "1000", "--metric-name", "cache=pool:cache",
 		"--expert", "m="+v.ExpertDir(t, math.Digest)+":3", "--expert", "c="+v.ExpertDir(t, code.Digest)+":1", "--describe", "m=word problems")
 	if models := body(t, api+contract.PathModels); !strings.Contains(models, `"mine:m"`) || !strings.Contains(models, `"mine:base"`) {
 		t.Errorf("models %s", models)
@@ -93,6 +93,9 @@ func TestServeByFlags(t *testing.T) {
 	}
 	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_blocks{state="total"} 32`) {
 		t.Errorf("a cache of 1000 tokens was asked for; metrics:\n%s", metrics)
+	}
+	if metrics := body(t, api+contract.PathMetrics); !strings.Contains(metrics, "\npool:cache ") || !strings.Contains(metrics, "\nvllm:num_requests_running 0") {
+		t.Errorf("the API's port has no metrics for endpoint pickers:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()
 	var status contract.ServingStatus
@@ -170,6 +173,8 @@ func TestServeUsage(t *testing.T) {
 		"a name with a colon":    {[]string{"--model", v.ModelDir, "--name", "a:b"}, "colon"},
 		"describing nobody":      {[]string{"--model", v.ModelDir, "--describe", "x=y"}, `names "x"`},
 		"a description alone":    {[]string{"--model", v.ModelDir, "--describe", "x"}, "NAME=TEXT"},
+		"a name that is taken":   {[]string{"--model", v.ModelDir, "--metric-name", "cache=t2_ready"}, "are taken"},
+		"a metric of nothing":    {[]string{"--model", v.ModelDir, "--metric-name", "speed=x"}, "blocks, cache, experts, queued, running"},
 		"an unknown form":        {[]string{"--model", v.ModelDir, "--form", "dense"}, `form "dense" is unknown`},
 		"unmerged, of nothing":   {[]string{"--model", v.ModelDir, "--form", "unmerged"}, "needs a decomposition"},
 		"another's library":      {[]string{"--model", v.ModelDir, "--backend", "cpu", "--cublas", "always"}, "for the backend cuda"},

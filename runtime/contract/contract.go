@@ -66,9 +66,11 @@ const (
 const (
 	PathChatCompletions = "/v1/chat/completions"
 	PathCompletions     = "/v1/completions"
-	PathModels          = "/v1/models"
-	// PathExplain, ours, takes the body of PathChatCompletions or PathCompletions and
-	// answers with an Explanation.
+	// PathResponses keeps nothing: its stateless part.
+	PathResponses = "/v1/responses"
+	PathModels    = "/v1/models"
+	// PathExplain, ours, takes the body of one of the three that answer, and answers with
+	// an Explanation.
 	PathExplain = "/v1/adaptation:explain"
 )
 

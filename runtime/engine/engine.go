@@ -295,6 +295,7 @@ type Engine struct {
 	cachedTokens, cancelled, fails atomic.Int64
 	preempted                      atomic.Int64
 	usedBlocks, cachedBlocks       atomic.Int64
+	idleBlocks                     atomic.Int64
 	reservedBlocks                 atomic.Int64
 	merged, unmerged               computed
 }
@@ -425,9 +426,10 @@ type Stats struct {
 // BlockStats count blocks of the key-value cache, of model.BlockSize tokens each.
 type BlockStats struct {
 	// Total are all, Used those that hold tokens, and Cached those of them that hold
-	// the prompts of the prefix cache; they are evicted for requests. A block
-	// that several share counts once.
-	Total, Used, Cached int
+	// the prompts of the prefix cache; they are evicted for requests. Of these, Idle
+	// are those that no request in the batch has. A block that several share counts
+	// once.
+	Total, Used, Cached, Idle int
 	// Reserved are those that the requests in the batch may come to hold at most,
 	// if they share none.
 	Reserved int
@@ -458,7 +460,7 @@ func (e *Engine) Stats() Stats {
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(), Preempted: e.preempted.Load(),
 		Blocks: BlockStats{
 			Total: e.totalBlocks, Used: int(e.usedBlocks.Load()), Cached: int(e.cachedBlocks.Load()),
-			Reserved: int(e.reservedBlocks.Load()),
+			Idle: int(e.idleBlocks.Load()), Reserved: int(e.reservedBlocks.Load()),
 		},
 	}
 }

@@ -172,6 +172,7 @@ func (l *loop) count() {
 	e := l.engine
 	e.usedBlocks.Store(int64(l.cache.UsedBlocks()))
 	e.cachedBlocks.Store(int64(l.prefixes.len()))
+	e.idleBlocks.Store(int64(l.cache.IdleBlocks()))
 	e.reservedBlocks.Store(int64(l.outstanding()))
 	e.running.Store(int64(len(l.running)))
 }

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -25,7 +23,7 @@ func (s *Server) Admin() http.Handler {
 		}
 		plain(w, http.StatusOK, "ok")
 	})
-	mux.Handle("GET "+contract.PathMetrics, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET "+contract.PathMetrics, s.metrics.handler())
 	mux.HandleFunc("GET "+contract.PathExpertSet, func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, s.Status())
 	})

@@ -145,7 +145,7 @@ func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Re
 		return t, r, err
 	}
 	if r.Constraint, err = c.structures.constraint(ctx, q.structure, c.calls.layout(q), c.tok.EOS()); err != nil {
-		return t, r, err
+		return t, r, q.structure.named(err)
 	}
 	longest := c.engine.LongestAnswer(len(r.Prompt))
 	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.
@@ -161,10 +161,9 @@ func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Re
 func encodePrompt(c *core, q query) ([]int32, error) {
 	var ids []int32
 	var err error
-	param := "prompt"
+	param := q.param()
 	switch {
 	case q.messages != nil:
-		param = "messages"
 		if err := c.tok.CheckVariables(q.chat.Variables); err != nil {
 			return nil, invalid("chat_template_kwargs", "invalid_value", "chat_template_kwargs: %s", err.Error())
 		}

@@ -20,27 +20,36 @@ import (
 // Bounds of the body of a request: text for a full context, generously, since
 // a token may spell many bytes and JSON may escape each of them.
 const (
-	minBodyBytes    = 64 << 10
-	bytesPerToken   = 64
-	headerRequest   = "X-Request-Id"
-	endpointChat    = "chat"
-	endpointText    = "completions"
-	endpointExplain = "explain"
-	endpointModels  = "models"
-	endpointNone    = "none"
+	minBodyBytes      = 64 << 10
+	bytesPerToken     = 64
+	headerRequest     = "X-Request-Id"
+	endpointChat      = "chat"
+	endpointText      = "completions"
+	endpointResponses = "responses"
+	endpointExplain   = "explain"
+	endpointModels    = "models"
+	endpointNone      = "none"
 )
 
 // API is the handler of contract.PortAPI.
 func (s *Server) API() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, chatFormat{})))
-	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, textFormat{})))
+	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, choices{"chatcmpl-", chatFormat{}})))
+	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, choices{"cmpl-", textFormat{}})))
+	mux.Handle("POST "+contract.PathResponses, s.observed(endpointResponses, s.completions(parseResponses, responseFormat{})))
+	mux.Handle(contract.PathResponses+"/{rest...}", s.observed(endpointNone, func(http.ResponseWriter, *http.Request) error {
+		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "this server keeps no answers: of %s there is POST alone", contract.PathResponses)
+	}))
 	mux.Handle("POST "+contract.PathExplain, s.observed(endpointExplain, s.explain))
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
+	if !s.config.NoAPIMetrics {
+		// Endpoint pickers of an InferencePool know this port alone.
+		mux.Handle("GET "+contract.PathMetrics, s.metrics.handler())
+	}
 	for path, method := range map[string]string{
 		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathExplain: http.MethodPost,
-		contract.PathModels: http.MethodGet,
+		contract.PathResponses: http.MethodPost, contract.PathModels: http.MethodGet,
 	} {
 		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Allow", method)
@@ -48,8 +57,8 @@ func (s *Server) API() http.Handler {
 		}))
 	}
 	mux.Handle("/", s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
-		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s, %s and %s",
-			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathExplain, contract.PathModels)
+		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s, %s, %s and %s",
+			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathResponses, contract.PathExplain, contract.PathModels)
 	}))
 	return mux
 }
@@ -201,7 +210,7 @@ func unreadable(err error) error {
 	return invalid("", "unreadable_body", "the request could not be read: it ends too early")
 }
 
-// completions handles both endpoints that answer prompts.
+// completions handles the endpoints that answer prompts.
 func (s *Server) completions(parse func([]byte) (query, error), f format) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		rec := recordOf(r)
@@ -221,7 +230,7 @@ func (s *Server) completions(parse func([]byte) (query, error), f format) func(h
 		if q.stream {
 			return a.stream(r.Context())
 		}
-		return a.whole(r.Context())
+		return f.whole(r.Context(), a)
 	}
 }
 
@@ -265,8 +274,8 @@ type reply struct {
 	record *record
 }
 
-// whole sends the answer when it is complete.
-func (a *reply) whole(ctx context.Context) error {
+// whole sends the answer when it is complete, its choices side by side.
+func (a *reply) whole(ctx context.Context, f choiceFormat) error {
 	texts := make([]strings.Builder, a.query.choices)
 	probs := make([][]engine.Logprob, a.query.choices)
 	calls := make([]callsOfChoice, a.query.choices)
@@ -287,7 +296,7 @@ func (a *reply) whole(ctx context.Context) error {
 	for i := range parts {
 		parts[i] = part{index: i, text: texts[i].String(), calls: calls[i], probs: a.logprobs(probs[i], &position{})}
 	}
-	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, parts, out))
+	writeJSON(a.w, http.StatusOK, f.whole(a.meta, parts, out))
 	return nil
 }
 

@@ -89,7 +89,7 @@ func explained(labels []adapt.Label) []contract.ExplainedLabel {
 	return list
 }
 
-// parseEither reads a request of contract.PathChatCompletions or of
+// parseEither reads a request of contract.PathChatCompletions, contract.PathResponses or
 // contract.PathCompletions, whichever it is.
 func parseEither(body []byte) (query, error) {
 	f, err := parseFields(body)
@@ -99,11 +99,14 @@ func parseEither(body []byte) (query, error) {
 	switch {
 	case f.has("messages"):
 		return parseChat(body)
+	case f.has("input"):
+		return parseResponses(body)
 	case f.has("prompt"):
 		return parseCompletion(body)
 	default:
 		return query{}, invalid("messages", "missing_required_parameter",
-			"messages and prompt are missing: give what you would ask %s or %s", contract.PathChatCompletions, contract.PathCompletions)
+			"messages, input and prompt are missing: give what you would ask %s, %s or %s",
+			contract.PathChatCompletions, contract.PathResponses, contract.PathCompletions)
 	}
 }
 

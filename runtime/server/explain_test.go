@@ -146,7 +146,7 @@ func TestExplanationsAreRefusedAsAnswersAre(t *testing.T) {
 		param, code  string
 		wantsMessage string
 	}{
-		"neither messages nor a prompt": {fields{"model": "demo"}, 400, "messages", "missing_required_parameter", "messages and prompt are missing"},
+		"neither messages nor a prompt": {fields{"model": "demo"}, 400, "messages", "missing_required_parameter", "messages, input and prompt are missing"},
 		"both":                          {chat("demo", "x", fields{"prompt": "x"}), 400, "prompt", "unsupported_parameter", "prompt"},
 		"no model":                      {fields{"prompt": "x"}, 400, "model", "missing_required_parameter", "GET /v1/models"},
 		"an unknown model":              {chat("gpt-9", "x", nil), 404, "model", "model_not_found", "demo:demo-math"},

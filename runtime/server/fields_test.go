@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/responses"
 
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -31,15 +32,15 @@ func promises(t *testing.T) []promise {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, ok := strings.Cut(string(b), "| field | in | |\n|---|---|---|\n")
-	if !ok {
-		t.Fatal("the README has no table of fields")
+	tables := strings.Split(string(b), "| field | in | |\n|---|---|---|\n")[1:]
+	if len(tables) != 2 {
+		t.Fatalf("the README has %d tables of fields, want one of chats and completions, and one of responses", len(tables))
 	}
 	var all []promise
-	for line := range strings.Lines(table) {
+	for line := range strings.Lines(strings.Join(tables, "")) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
 		if len(cells) != 3 {
-			break
+			continue
 		}
 		p := promise{endpoint: strings.TrimSpace(cells[1])}
 		p.fate, _, _ = strings.Cut(strings.NewReplacer(":", " ", ",", " ", ";", " ").Replace(strings.TrimSpace(cells[2])), " ")
@@ -53,7 +54,7 @@ func promises(t *testing.T) []promise {
 			all = append(all, p)
 		}
 	}
-	if len(all) < 80 {
+	if len(all) < 120 {
 		t.Fatalf("only %d fields are in the README's table", len(all))
 	}
 	return all
@@ -61,7 +62,10 @@ func promises(t *testing.T) []promise {
 
 // bodyWith is a request to an endpoint with a field, or an element of one, set.
 func bodyWith(endpoint, field string, value any) (path string, body fields) {
-	if endpoint == "chat" {
+	switch endpoint {
+	case "responses":
+		path, body = contract.PathResponses, fields{"input": "x", "max_output_tokens": 1}
+	case "chat":
 		part := fields{"type": "text", "text": "x"}
 		message := fields{"role": "assistant", "content": []any{part}}
 		path, body = contract.PathChatCompletions, fields{"messages": []any{message}, "max_tokens": 1}
@@ -71,7 +75,7 @@ func bodyWith(endpoint, field string, value any) (path string, body fields) {
 				field = ""
 			}
 		}
-	} else {
+	default:
 		path, body = contract.PathCompletions, fields{"prompt": "x", "max_tokens": 1}
 	}
 	body["model"] = "demo:base"
@@ -117,8 +121,8 @@ func TestEveryFieldIsHonouredOrRefusedByName(t *testing.T) {
 	refused(t, "chat", "temperatur", 0.5, unsupported)
 	refused(t, "chat", "messages[0].contents", "x", unsupported)
 	for _, p := range promises(t) {
-		for _, endpoint := range []string{"chat", "completions"} {
-			if p.endpoint != endpoint && p.endpoint != "both" {
+		for _, endpoint := range []string{"chat", "completions", "responses"} {
+			if p.endpoint != endpoint && (p.endpoint != "both" || endpoint == "responses") {
 				continue
 			}
 			t.Run(endpoint+"/"+p.field, func(t *testing.T) {
@@ -158,6 +162,8 @@ func TestTheTableHasEveryFieldOfOpenAIsAPI(t *testing.T) {
 	}{
 		{"chat", "", openai.ChatCompletionNewParams{}},
 		{"completions", "", openai.CompletionNewParams{}},
+		{"responses", "", responses.ResponseNewParams{}},
+		{"responses", "stream_options.", responses.ResponseNewParamsStreamOptions{}},
 		{"chat", "stream_options.", openai.ChatCompletionStreamOptionsParam{}},
 		{"chat", "messages[0].", openai.ChatCompletionAssistantMessageParam{}},
 		{"chat", "messages[0].", openai.ChatCompletionUserMessageParam{}},
@@ -171,7 +177,7 @@ func TestTheTableHasEveryFieldOfOpenAIsAPI(t *testing.T) {
 				continue
 			}
 			if !slices.ContainsFunc(listed, func(p promise) bool {
-				return p.field == c.prefix+name && (p.endpoint == c.endpoint || p.endpoint == "both")
+				return p.field == c.prefix+name && (p.endpoint == c.endpoint || p.endpoint == "both" && c.endpoint != "responses")
 			}) {
 				t.Errorf("the README's table does not say what becomes of %s%s in %s", c.prefix, name, c.endpoint)
 			}
@@ -195,14 +201,21 @@ func TestHonouredFieldsAreTakenInTheirBounds(t *testing.T) {
 			"continue_final_message": {true, false}, "chat_template_kwargs": {fields{}, fields{"enable_thinking": false, "list": []any{1, "x", nil}}},
 			"messages[0].name": {"ann", ""}, "messages[0].content": {nil, "x", []any{}}, "messages[0].role": {"user", "system", "developer"},
 		},
+		"responses": {
+			"stream": {false}, "seed": {0, 1 << 40}, "stop": {"x"}, "temperature": {0, 2}, "top_p": {0, 1}, "top_k": {5}, "ignore_eos": {true},
+			"input": {"x", []fields{{"role": "developer", "content": "x"}}}, "instructions": {"x", ""}, "max_output_tokens": {1, 300}, "user": {"ann"},
+			"metadata": {fields{}, fields{"a": "b"}}, "include": {[]string{}, []string{"reasoning.encrypted_content"}}, "top_logprobs": {0}, "tools": {[]any{}},
+			"tool_choice": {"none", "auto"}, "parallel_tool_calls": {true, false}, "cache_salt": {"x"}, "chat_template_kwargs": {fields{"a": 1}},
+			"text": {fields{}, fields{"format": fields{"type": "text"}, "verbosity": "medium"}}, "add_generation_prompt": {true, false},
+		},
 		"completions": {
 			"logprobs": {0, 20}, "best_of": {1}, "add_special_tokens": {true, false}, "prompt": {"x", []string{"x"}, []int{1, 2}, [][]int{{1, 2}}},
 		},
 	} {
 		for field, list := range values {
 			for _, value := range list {
-				for _, e := range []string{"chat", "completions"} {
-					if endpoint != e && endpoint != "both" {
+				for _, e := range []string{"chat", "completions", "responses"} {
+					if endpoint != e && (endpoint != "both" || e == "responses") {
 						continue
 					}
 					path, body := bodyWith(e, field, value)

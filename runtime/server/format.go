@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/toolcall"
 )
@@ -16,15 +18,36 @@ type meta struct {
 	usageFollows bool
 }
 
-// format is how an endpoint words an answer. Logprobs are in its own form.
+// format is how an endpoint words an answer.
 type format interface {
 	prefix() string
+	// whole sends an answer when it is complete.
+	whole(ctx context.Context, a *reply) error
+	// teller words a stream.
+	teller(a *reply, e *events) teller
+}
+
+// choiceFormat is how an endpoint words answers that have choices. Logprobs are in its own
+// form.
+type choiceFormat interface {
 	whole(m meta, choices []part, out outcome) any
 	first(m meta, choice int) any // nil if a stream begins with its first chunk.
 	chunk(m meta, p part) any
 	last(m meta, choice int, out outcome) any
 	usage(m meta, out outcome) any
 }
+
+// choices is the format of an endpoint whose answers have choices.
+type choices struct {
+	idPrefix string
+	choiceFormat
+}
+
+func (c choices) prefix() string { return c.idPrefix }
+
+func (c choices) whole(ctx context.Context, a *reply) error { return a.whole(ctx, c.choiceFormat) }
+
+func (c choices) teller(a *reply, e *events) teller { return &chunks{a, e, c.choiceFormat} }
 
 // part is one choice, or a chunk of one: of its text or of its calls.
 type part struct {
@@ -144,8 +167,6 @@ func newChatCall(c toolcall.Call) chatCall {
 	return call
 }
 
-func (chatFormat) prefix() string { return "chatcmpl-" }
-
 func (chatFormat) whole(m meta, choices []part, out outcome) any {
 	list := make([]any, len(choices))
 	for i, p := range choices {
@@ -200,8 +221,6 @@ type textChoice struct {
 	Logprobs any     `json:"logprobs"`
 	Finish   *string `json:"finish_reason"`
 }
-
-func (textFormat) prefix() string { return "cmpl-" }
 
 func (textFormat) whole(m meta, choices []part, out outcome) any {
 	list := make([]any, len(choices))

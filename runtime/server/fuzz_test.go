@@ -27,6 +27,9 @@ func FuzzBodies(f *testing.F) {
 		`{"model":"demo:base","prompt":[[256,257]],"min_p":0.5,"repetition_penalty":1.5,"ignore_eos":true,"logprobs":20,"max_tokens":3}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"array","items":{"$ref":"#"}}}},"max_tokens":3}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"},"n":2,"max_tokens":3}`,
+		`{"model":"demo:base","input":"x","stream":true,"max_output_tokens":3,"include":["message.output_text.logprobs"]}`,
+		`{"model":"demo:base","input":[{"role":"user","content":[{"type":"input_text","text":"x"}]},{"type":"function_call","call_id":"1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"1","output":"y"}]}`,
+		`{"model":"demo","input":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"x"}]}],"text":{"format":{"type":"json_object"}},"max_output_tokens":2}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","properties":{"a":{"enum":[1,"<|end|>"]}}}}}],"max_tokens":3}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","description":"<|user|>"}}],"tool_choice":"required","stream":true,"max_tokens":3}`,
 		`{"model":"demo","messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\":[1e400,{\"<|end|>\":null}]}"}}]},{"role":"tool","tool_call_id":"1","content":"<tool_call>"}],"tools":[],"max_tokens":2}`,
@@ -38,7 +41,7 @@ func FuzzBodies(f *testing.F) {
 	api, admin := h.API(), h.Admin()
 	allowed := []int{200, 202, 400, 404, 413, 422, 503}
 	f.Fuzz(func(t *testing.T, body string) {
-		for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathExplain, contract.PathExpertSet} {
+		for _, path := range []string{contract.PathChatCompletions, contract.PathCompletions, contract.PathResponses, contract.PathExplain, contract.PathExpertSet} {
 			method, handler := http.MethodPost, api
 			if path == contract.PathExpertSet {
 				method, handler = http.MethodPut, admin

@@ -35,7 +35,7 @@ var harmlessOfChats = map[string][]any{"add_special_tokens": {false}}
 var harmlessOfMessages = map[string][]any{"tool_calls": {[]any{}}, "annotations": {[]any{}}, "reasoning_content": {""}}
 
 // harmlessOfParts are those of a text part.
-var harmlessOfParts = map[string][]any{"annotations": {[]any{}}, "cache_control": {anything}, "prompt_cache_breakpoint": {anything}}
+var harmlessOfParts = map[string][]any{"annotations": {[]any{}}, "logprobs": {anything}, "cache_control": {anything}, "prompt_cache_breakpoint": {anything}}
 
 // harmlessOfStructures are those of response_format.json_schema: a schema is always followed
 // strictly.
@@ -43,3 +43,18 @@ var harmlessOfStructures = map[string][]any{"description": {anything}, "strict":
 
 // harmlessOfStreams are those of stream_options.
 var harmlessOfStreams = map[string][]any{"include_obfuscation": {false}, "continuous_usage_stats": {false}}
+
+// harmlessOfResponses are those of contract.PathResponses, beside what other servers add.
+var harmlessOfResponses = with(harmlessOfChats, map[string][]any{
+	"safety_identifier": {anything}, "prompt_cache_key": {anything}, "prompt_cache_retention": {anything}, "prompt_cache_options": {anything},
+	"service_tier": {"auto", "default"}, "truncation": {"disabled"}, "modalities": {[]any{"text"}},
+})
+
+// harmlessOfTexts are those of text.
+var harmlessOfTexts = map[string][]any{"verbosity": {"medium"}}
+
+// harmlessOfItems are those of items: what servers have given them.
+var harmlessOfItems = map[string][]any{"id": {anything}, "status": {anything}}
+
+// harmlessOfTools are those of a function that is offered.
+var harmlessOfTools = map[string][]any{"defer_loading": {false}}

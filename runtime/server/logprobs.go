@@ -68,6 +68,11 @@ func (l *logprobs) chat() any {
 	if l == nil {
 		return nil
 	}
+	return map[string]any{"content": l.spelled(), "refusal": nil}
+}
+
+// spelled are the tokens as texts and bytes.
+func (l *logprobs) spelled() []chatLogprob {
 	one := func(p engine.Logprob) topLogprob {
 		b := l.tok.TokenBytes(p.Token)
 		t := topLogprob{Token: spell(b), Logprob: max(p.Value, lowest), Bytes: make([]int, len(b))}
@@ -84,7 +89,7 @@ func (l *logprobs) chat() any {
 		}
 		content = append(content, c)
 	}
-	return map[string]any{"content": content, "refusal": nil}
+	return content
 }
 
 // spell is a token as text. Part of a character is spelled byte by byte, as

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -44,7 +45,7 @@ func parseMessage(o *fields, called *callsSoFar) tokenizer.Message {
 	case "assistant":
 		m.ToolCalls = parseToolCalls(o, called)
 	case roleTool:
-		m.ToolCallID = called.answered(o, &m.Name)
+		m.ToolCallID = called.answered(o, "tool_call_id", &m.Name)
 	case "function":
 		o.fail(invalid(o.prefix+"role", "unsupported_value", "%srole is \"function\", which OpenAI's API had before tools: use tool_calls, and the role tool", o.prefix))
 	default:
@@ -128,12 +129,15 @@ func (c *callsSoFar) add(call tokenizer.ToolCall) {
 }
 
 // answered reads which call a tool's result is of, and fills in the tool's name.
-func (c *callsSoFar) answered(o *fields, name *string) string {
-	id := parseCallID(o, "tool_call_id")
+func (c *callsSoFar) answered(o *fields, field string, name *string) string {
+	id := parseCallID(o, field)
 	called, known := c.names[id]
 	if !known {
-		o.fail(invalid(o.prefix+"tool_call_id", "invalid_value",
-			"%stool_call_id is %q: no tool_calls of an assistant's message before it has that id", o.prefix, clip(id)))
+		calls := "tool_calls of an assistant's message"
+		if field == fieldCallID {
+			calls = itemCall
+		}
+		o.fail(invalid(o.prefix+field, "invalid_value", "%s%s is %q: no %s before it has that id", o.prefix, field, clip(id), calls))
 	}
 	if *name == "" {
 		*name = called
@@ -157,13 +161,18 @@ func parseContent(o *fields, mayBeNull bool) string {
 		o.wrongType("content", "a string or an array of parts")
 		return ""
 	}
+	return parseParts(o, "content", "text")
+}
+
+// parseParts reads a list of text parts, whose type is one of kinds.
+func parseParts(o *fields, name string, kinds ...string) string {
 	var text strings.Builder
-	for i, raw := range o.list("content") {
-		part := o.element("content", i, raw)
+	for i, raw := range o.list(name) {
+		part := o.element(name, i, raw)
 		if part == nil {
 			return ""
 		}
-		if kind := part.text("type"); kind != "text" {
+		if kind := part.text("type"); !slices.Contains(kinds, kind) {
 			part.fail(invalid(part.prefix+"type", "invalid_value", "%stype is %q: this server reads text only", part.prefix, clip(kind)))
 		}
 		text.WriteString(part.text("text"))

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/model"
@@ -51,8 +53,17 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.offers,
-		&engineCollector{server: s}, &setCollector{server: s})
+		&engineCollector{server: s}, &setCollector{server: s}, newPoolCollector(s, s.config.MetricNames))
 	return m
+}
+
+// maxScrapes bounds how many clients are shown the metrics at once: on the API's port
+// anybody may ask, and each costs some work.
+const maxScrapes = 8
+
+// handler is contract.PathMetrics.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
 func (m *metrics) request(endpoint string, status int, took time.Duration) {
@@ -101,7 +112,7 @@ var (
 	descComputed  = prometheus.NewDesc("t2_computed_tokens_total", "Tokens of prompts and answers that were computed, by form; the base's own weights are merged.", []string{"form"}, nil)
 	descBatches   = prometheus.NewDesc("t2_computed_batches_total", "Batches that were computed, by form.", []string{"form"}, nil)
 	descTokens    = prometheus.NewDesc("t2_tokens_total", "Tokens by kind: prompt (read), cached (found in the prefix cache), answer (written).", []string{"kind"}, nil)
-	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, kept for requests that begin alike, and evicted for others) and reserved (for prompts that are being read).", []string{"state"}, nil)
+	descBlocks    = prometheus.NewDesc("t2_cache_blocks", "Blocks of the key-value cache: total, used (hold tokens), cached (of these, kept for requests that begin alike, and evicted for others), idle (of these, in no running request) and reserved (for prompts that are being read).", []string{"state"}, nil)
 	descSteps     = prometheus.NewDesc("t2_engine_steps_total", "Steps of the engine, each of which computes a batch per model.", nil, nil)
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descPreempted = prometheus.NewDesc("t2_engine_preempted_total", "Times that a request gave way to older ones for want of blocks, and was computed again.", nil, nil)
@@ -153,6 +164,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBlocks, int64(st.Blocks.Total), "total")
 	gauge(descBlocks, int64(st.Blocks.Used), "used")
 	gauge(descBlocks, int64(st.Blocks.Cached), "cached")
+	gauge(descBlocks, int64(st.Blocks.Idle), "idle")
 	gauge(descBlocks, int64(st.Blocks.Reserved), "reserved")
 	counter(descSteps, st.Steps)
 	counter(descCancelled, st.Cancelled)

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -20,9 +21,12 @@ type query struct {
 	model string
 	// messages of a chat; or text, or tokens, to be completed.
 	messages []tokenizer.Message
-	chat     tokenizer.ChatOptions
-	text     string
-	tokens   []int32
+	// places are where the messages are in the request, if it has them elsewhere than in
+	// messages.
+	places []string
+	chat   tokenizer.ChatOptions
+	text   string
+	tokens []int32
 	// addSpecial adds the tokens that begin and end a text.
 	addSpecial bool
 
@@ -36,14 +40,29 @@ type query struct {
 	structure structure
 	offer     toolcall.Offer
 	request   engine.Request // Without prompt and weights.
+	// asked is what an answer of contract.PathResponses repeats of its request, nil for
+	// other endpoints.
+	asked *asked
 }
 
 // param is the parameter that has the prompt.
 func (q query) param() string {
-	if q.messages != nil {
+	switch {
+	case q.asked != nil:
+		return "input"
+	case q.messages != nil:
 		return "messages"
+	default:
+		return "prompt"
 	}
-	return "prompt"
+}
+
+// placeOfCalls is where message i, which has calls or a result, has them in the request.
+func (q query) placeOfCalls(i int) string {
+	if q.places != nil {
+		return q.places[i]
+	}
+	return fmt.Sprintf("messages[%d].tool_calls", i)
 }
 
 // goesOn reports whether the answer goes on with a text that the client has.
@@ -93,7 +112,7 @@ func parseChat(body []byte) (query, error) {
 // refuseFreedom refuses what does not go with an answer that has a structure, or may be a
 // call.
 func (q query) refuseFreedom(f *fields) {
-	asks := "response_format"
+	asks := q.structure.param()
 	switch {
 	case len(q.offer.Functions) > 0:
 		asks = "tools"
@@ -156,9 +175,38 @@ func parseCompletion(body []byte) (query, error) {
 	return q, nil
 }
 
-// parseCommon reads what both endpoints have.
+// parseCommon reads what chats and completions have.
 func parseCommon(f *fields) query {
-	q := query{model: f.text("model"), stream: f.flag("stream")}
+	q := parseSampling(f)
+	if n, ok := f.integer("max_tokens", 1, math.MaxInt32); ok {
+		q.request.MaxTokens, q.longest = int(n), "max_tokens"
+	}
+	parseStreamOptions(f, &q)
+	if n, ok := f.integer("n", 1, maxChoices); ok {
+		q.choices = int(n)
+	}
+	return q
+}
+
+// parseStreamOptions reads stream_options.
+func parseStreamOptions(f *fields, q *query) {
+	o := f.object("stream_options")
+	if o == nil {
+		return
+	}
+	if q.asked == nil {
+		q.includeUsage = o.flag("include_usage")
+	}
+	o.refuseOthers(harmlessOfStreams)
+	f.adopt(o)
+	if !q.stream {
+		f.fail(invalid("stream_options", "invalid_value", "stream_options needs stream to be true"))
+	}
+}
+
+// parseSampling reads what all endpoints have: the model, and how it draws one answer.
+func parseSampling(f *fields) query {
+	q := query{model: f.text("model"), stream: f.flag("stream"), choices: 1}
 	if q.model == "" {
 		f.fail(invalid("model", "missing_required_parameter", "model is missing: name one of those that GET /v1/models lists"))
 	}
@@ -177,9 +225,6 @@ func parseCommon(f *fields) query {
 	if k, ok := f.integer("top_k", -1, math.MaxInt32); ok {
 		r.Sampling.TopK = int(max(k, 0)) // −1 means all to other servers.
 	}
-	if n, ok := f.integer("max_tokens", 1, math.MaxInt32); ok {
-		r.MaxTokens, q.longest = int(n), "max_tokens"
-	}
 	r.IgnoreStopTokens = f.flag("ignore_eos")
 	r.Salt = parseSalt(f)
 	r.Seed = rand.Uint64() //nolint:gosec // Sampling hides nothing.
@@ -187,18 +232,6 @@ func parseCommon(f *fields) query {
 		r.Seed = uint64(seed)
 	}
 	r.Stop = parseStop(f)
-	if o := f.object("stream_options"); o != nil {
-		q.includeUsage = o.flag("include_usage")
-		o.refuseOthers(harmlessOfStreams)
-		f.adopt(o)
-		if !q.stream {
-			f.fail(invalid("stream_options", "invalid_value", "stream_options needs stream to be true"))
-		}
-	}
-	q.choices = 1
-	if n, ok := f.integer("n", 1, maxChoices); ok {
-		q.choices = int(n)
-	}
 	r.Sampling.Bias = parseBias(f)
 	return q
 }

@@ -72,6 +72,10 @@ type Config struct {
 	// AdminTokenFile is read at each of them, so that the token can be exchanged;
 	// without either, the set cannot be changed over HTTP.
 	AdminToken, AdminTokenFile string
+	// MetricNames are those of the gauges for endpoint pickers; nil means
+	// DefaultMetricNames. NoAPIMetrics takes contract.PathMetrics off the API's port.
+	MetricNames  MetricNames
+	NoAPIMetrics bool
 	// APIAddress and AdminAddress are listened on.
 	APIAddress, AdminAddress string
 	// DrainDelay is how long new requests are still accepted after the process
@@ -192,6 +196,9 @@ func New(config Config) *Server {
 // Load loads the model and starts the engine, and the loading of expert sets. It
 // is called once.
 func (s *Server) Load(ctx context.Context) (err error) {
+	if err := s.config.MetricNames.check(); err != nil {
+		return failure.Permanent(contract.ReasonUsage, fmt.Errorf("names of metrics: %w", err))
+	}
 	begun := time.Now()
 	c := &core{}
 	defer func() {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/tokenizer"
@@ -12,6 +13,24 @@ import (
 type structure struct {
 	kind   string // One of the kinds below; "" for text.
 	schema json.RawMessage
+	// place is where the request has the schema, if elsewhere than in response_format.
+	place string
+}
+
+// param is the parameter that asks for a structure.
+func (s structure) param() string {
+	if s.place != "" {
+		return paramTextFormat
+	}
+	return "response_format"
+}
+
+// named names the parameter in what is wrong with a structure.
+func (s structure) named(err error) error {
+	if s.place != "" && (errors.Is(err, constrain.ErrTooComplex) || errors.Is(err, constrain.ErrStuck)) {
+		return invalid(s.param(), "invalid_json_schema", "what %s or tools ask for cannot be followed by this model: %s", s.param(), err.Error())
+	}
+	return err
 }
 
 // Kinds of structure.
@@ -49,14 +68,20 @@ func parseSchema(o *fields) json.RawMessage {
 		o.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema is missing: it must have a name and a schema"))
 		return nil
 	}
-	if j.text("name") == "" {
-		j.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema.name is missing"))
-	}
-	if !j.has("schema") {
-		j.fail(invalid("response_format", "missing_required_parameter", "response_format.json_schema.schema is missing: it must be a JSON Schema"))
-	}
+	schema := parseNamedSchema(j, "response_format")
 	j.refuseOthers(harmlessOfStructures)
 	o.adopt(j)
+	return schema
+}
+
+// parseNamedSchema reads name and schema of an object that a parameter has.
+func parseNamedSchema(j *fields, param string) json.RawMessage {
+	if j.text("name") == "" {
+		j.fail(invalid(param, "missing_required_parameter", "%sname is missing", j.prefix))
+	}
+	if !j.has("schema") {
+		j.fail(invalid(param, "missing_required_parameter", "%sschema is missing: it must be a JSON Schema", j.prefix))
+	}
 	return j.raw["schema"]
 }
 
@@ -77,7 +102,7 @@ func (s structure) layout() constrain.Layout {
 	case kindObject:
 		return constrain.Value{Object: true}
 	case kindSchema:
-		return constrain.Value{Schema: s.schema}
+		return constrain.Value{Name: s.place, Schema: s.schema}
 	default:
 		return nil
 	}
@@ -93,6 +118,8 @@ func (s structures) constraint(ctx context.Context, of structure, layout constra
 		grammar, err = s.compiler.Layout(ctx, layout)
 	case of.kind == kindObject:
 		grammar, err = s.compiler.Object(ctx)
+	case of.kind == kindSchema && of.place != "":
+		grammar, err = s.compiler.Layout(ctx, of.layout())
 	case of.kind == kindSchema:
 		grammar, err = s.compiler.Schema(ctx, of.schema)
 	default:

@@ -3,10 +3,6 @@ package server_test
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -156,17 +152,9 @@ func TestToolsLeavePass1Alone(t *testing.T) {
 	}
 }
 
-// TestOpenAIsNodeClientCallsTools runs test/clients/node/tools.test.mjs against a server whose
-// model can call tools.
-func TestOpenAIsNodeClientCallsTools(t *testing.T) {
-	dir := os.Getenv("T2_NODE_CLIENT")
-	if dir == "" {
-		t.Skip("T2_NODE_CLIENT is not set: it names test/clients/node with its packages installed, as make unit does")
-	}
-	h := openCalling(t)
-	node := exec.CommandContext(t.Context(), "node", "--test", filepath.Join(dir, "tools.test.mjs"))
-	node.Env = append(os.Environ(), "OPENAI_BASE_URL="+h.api.URL+"/v1/")
-	if out, err := node.CombinedOutput(); err != nil || !strings.Contains(string(out), "# fail 0") {
-		t.Fatalf("%v\n%s", err, out)
+// TestNodeClientsOnAModelThatCallsTools runs those of test/clients/node that need one.
+func TestNodeClientsOnAModelThatCallsTools(t *testing.T) {
+	for _, file := range []string{"tools.test.mjs", "responses.test.mjs", "aisdk.test.mjs", "agents.test.mjs"} {
+		t.Run(file, func(t *testing.T) { runNode(t, openCalling(t), file) })
 	}
 }

@@ -204,7 +204,7 @@ func (c calling) prepare(q *query) error {
 	if c.format == nil {
 		param := "tools"
 		if len(q.offer.Functions) == 0 {
-			param = fmt.Sprintf("messages[%d].tool_calls", called)
+			param = q.placeOfCalls(called)
 		}
 		what := ": this model cannot call tools"
 		if errors.Is(c.err, tokenizer.ErrNoChatTemplate) {
@@ -213,8 +213,8 @@ func (c calling) prepare(q *query) error {
 		return invalid(param, "unsupported_parameter", "%s: %s%s", param, c.err.Error(), what)
 	}
 	if called >= 0 && !c.format.ShowsCalls() {
-		return invalid(fmt.Sprintf("messages[%d].tool_calls", called), "unsupported_parameter",
-			"messages[%d].tool_calls: the model's chat template shows no calls of tools and no results of them: this model cannot go on after a call", called)
+		return invalid(q.placeOfCalls(called), "unsupported_parameter",
+			"%s: the model's chat template shows no calls of tools and no results of them: this model cannot go on after a call", q.placeOfCalls(called))
 	}
 	q.messages = c.format.Prepare(q.messages)
 	q.chat.Tools = q.offer.Tools()
