@@ -59,10 +59,15 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
+# Packages whose tests ask for testing.Short: the race detector slows them down by twenty.
+LONG := ./runtime/backend/cpu ./runtime/constrain
+
 .PHONY: unit
 unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
-	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -short -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas"
+	T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
