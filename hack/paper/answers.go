@@ -38,7 +38,7 @@ func (m *measurement) answers(p *plan) []table {
 		head: skillHead("base", "set", "objective", "activation"),
 		before: fmt.Sprintf("Right answers in percent of SVF experts that act on all of a request, as the paper's do (Prompt), and of those that act from its last token on, "+
 			"behind a prompt that the base has read (Answer); means of %d seeds, and their standard errors (those of a base alone are binomial). The difference is that of "+
-			"each seed's two experts, with the standard error of its mean. What other questions would change no error says. \"Served as Answer\" are the experts of the row above it, behind the base's prompt.\n\n"+
+			"each seed's two experts, with the standard error of its mean. What other questions would change no error says. \"Prompt, served as Answer\" are the Prompt experts, behind a prompt that the base has read.\n\n"+
 			"The long sets are the transfer sets with questions of the other skills and their answers in front, %d to %d times as long as the question in all. "+
 			"Base a has seen nothing of the kind; base long is a, trained on with such prompts in its corpus. Experts are trained with short ones on either.",
 			len(m.seeds), stretch/2, stretch),
@@ -58,7 +58,7 @@ func (m *measurement) answers(p *plan) []table {
 			}
 		}
 	}
-	t.after = strings.Join(verdicts, " ")
+	t.after = strings.Join(slices.DeleteFunc(verdicts, func(text string) bool { return text == "" }), "\n\n")
 	return []table{t}
 }
 
@@ -86,7 +86,27 @@ func (m *measurement) compareActings(p *plan, t *table, base, split, objective s
 		gaps = append(gaps, difference(all[1][i], all[0][i], len(m.seeds)))
 	}
 	t.row(append([]string{base, split, objective, "Answer − Prompt"}, signed(gaps)...)...)
-	return verdict(fmt.Sprintf("On base %s, %s sets, with %s", base, split, objective), gaps)
+	when := fmt.Sprintf("On base %s, %s sets, with %s", base, split, objective)
+	if most, ok := best(all[:2]); ok && most < hopeless {
+		return when + ", nothing is decided: no expert of either kind answers a hundredth of the questions."
+	}
+	return verdict(when, gaps)
+}
+
+// hopeless is a share of right answers below which no kind of expert is better than another.
+const hopeless = 0.01
+
+// best is the largest share of right answers in any of these scores, by acting, skill and
+// seed.
+func best(all [][][]score) (most float64, ok bool) {
+	for _, of := range all {
+		for _, seeds := range of {
+			for _, s := range seeds {
+				most, ok = max(most, s.share()), true
+			}
+		}
+	}
+	return most, ok
 }
 
 // taken is what the expert of a recipe and a seed makes of a split.
