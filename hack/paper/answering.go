@@ -42,6 +42,8 @@ type exam struct {
 	// Acting, if not empty, is the activation that the experts are served with, whatever
 	// they were trained for.
 	Acting string `json:"acting,omitempty"`
+	// Certain says that the probe sends no request to the base, however unsure it is.
+	Certain bool `json:"certain,omitempty"`
 }
 
 // expertSet makes a set of these experts, one for each skill, in the order of skills; nil
@@ -150,7 +152,7 @@ func (l *lab) enter(ctx context.Context, e exam, threads, batch int) (r *room, e
 		r.engine.Close()
 		return inner()
 	}
-	prober, err := l.prober(ctx, e.Set)
+	prober, err := l.prober(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -35,18 +35,27 @@ func (l *lab) probing(base string) cell[contract.ProbeResult] {
 	}}
 }
 
-// prober reads the probe of a set; a set without one has none.
-func (l *lab) prober(ctx context.Context, set contract.ExpertSet) (adapt.Prober, error) {
-	if set.Probe == nil {
+// certain is a probe that is always sure enough.
+type certain struct{ adapt.Prober }
+
+// Least implements adapt.Prober.
+func (certain) Least() float64 { return 0 }
+
+// prober reads the probe of an exam's set; a set without one has none.
+func (l *lab) prober(ctx context.Context, e exam) (adapt.Prober, error) {
+	if e.Set.Probe == nil {
 		return nil, nil //nolint:nilnil // There is none, and none is wanted.
 	}
-	dir, err := contract.ArtifactDir(l.volume, contract.DirProbes, set.Probe.Digest)
+	dir, err := contract.ArtifactDir(l.volume, contract.DirProbes, e.Set.Probe.Digest)
 	if err != nil {
 		return nil, err
 	}
 	p, err := probe.Read(ctx, dir)
 	if err != nil {
 		return nil, errors.Join(err, errors.New("the probe's cell is there, and the probe is not: remove bin/paper"))
+	}
+	if e.Certain {
+		return certain{p}, nil
 	}
 	return p, nil
 }
