@@ -45,17 +45,21 @@ func (m *measurement) answers(p *plan) []table {
 	}
 	var verdicts []string
 	for _, of := range []struct {
-		base               string
-		splits, objectives []string
-	}{{expertBase, []string{splitTest, splitTransfer, splitLong}, objectives}, {longBase, []string{splitTransfer, splitLong}, []string{contract.ObjectiveReinforce}}} {
+		base, split string
+		objectives  []string
+	}{
+		{expertBase, splitTest, objectives},
+		{expertBase, splitTransfer, objectives},
+		{expertBase, splitLong, objectives[:1]},
+		{longBase, splitTransfer, objectives[:1]},
+		{longBase, splitLong, objectives[:1]},
+	} {
 		if _, made := m.lab.bases[of.base]; !made {
 			continue
 		}
-		for _, split := range of.splits {
-			t.row(append([]string{of.base, split, "", "none"}, scores(perSkill(func(k skill) estimate { return m.ofBase(p, of.base, k, split) }))...)...)
-			for _, objective := range of.objectives {
-				verdicts = append(verdicts, m.compareActings(p, &t, of.base, split, objective))
-			}
+		t.row(append([]string{of.base, of.split, "", "none"}, scores(perSkill(func(k skill) estimate { return m.ofBase(p, of.base, k, of.split) }))...)...)
+		for _, objective := range of.objectives {
+			verdicts = append(verdicts, m.compareActings(p, &t, of.base, of.split, objective))
 		}
 	}
 	t.after = strings.Join(slices.DeleteFunc(verdicts, func(text string) bool { return text == "" }), "\n\n")
