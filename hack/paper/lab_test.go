@@ -160,7 +160,7 @@ func TestAProbeSendsRequestsToExpertsOnAnswers(t *testing.T) {
 	}
 	c, err := l.compareTimes(t.Context(), exam{
 		Base: l.bases[expertBase].digest, Decomposition: l.bases[expertBase].decomposition, Set: set, Data: answerable(l, skills[0]),
-	}, skills[0].name, 1)
+	}, 1)
 	if err != nil || c.Chosen <= 0 || c.Pinned <= 0 || c.Questions != timedQuestions || c.Tokens != c.Questions {
 		t.Errorf("timed %+v, %v", c, err)
 	}

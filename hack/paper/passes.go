@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/transformersquared/operator/runtime/adapt"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -46,7 +45,7 @@ func (l *lab) timing(base string, set contract.ExpertSet, data contract.DatasetS
 }
 
 // choosing is how long questions took with the expert that a strategy chooses, and with
-// the skill's own, pinned: the sums over all questions of the medians of rounds.
+// the same one, pinned: the sums over all questions of the medians of rounds.
 type choosing struct {
 	Chosen float64 `json:"chosen"` // Seconds, of both passes.
 	Pinned float64 `json:"pinned"`
@@ -62,25 +61,25 @@ type choosing struct {
 const pairedRounds = 15
 
 // choosingTime is the cell of a row: the first questions of a skill's data set, each asked
-// for so many tokens with and without choosing, in turns.
+// for so many tokens with and without choosing, in turns. A probe chooses an expert for each,
+// however unsure it is: the base would need no second reading of the prompt.
 func (l *lab) choosingTime(base string, set contract.ExpertSet, k skill, split string, tokens int) cell[choosing] {
 	b, data := l.bases[base], l.set(k, split)
-	e := exam{Base: b.digest, Decomposition: b.decomposition, Set: set, Data: identity(data)}
+	e := exam{Base: b.digest, Decomposition: b.decomposition, Set: set, Data: identity(data), Certain: set.Probe != nil}
 	spec := struct {
 		Exam                      exam
-		Pinned                    string
 		Tokens, Questions, Rounds int
-	}{e, k.name, tokens, timedQuestions, pairedRounds}
+	}{e, tokens, timedQuestions, pairedRounds}
 	name := fmt.Sprintf("choosing-%s-%s-%s-%s-tokens%d", base, set.Strategy, k.name, split, tokens)
 	return cell[choosing]{Name: name, Spec: spec, Alone: true, Fill: func(ctx context.Context) (choosing, error) {
 		taken := e
 		taken.Data = data
-		return l.compareTimes(ctx, taken, k.name, tokens)
+		return l.compareTimes(ctx, taken, tokens)
 	}}
 }
 
-// compareTimes times an exam's questions with what its strategy chooses and with an expert.
-func (l *lab) compareTimes(ctx context.Context, e exam, pinned string, tokens int) (c choosing, err error) {
+// compareTimes times an exam's questions with what its strategy chooses, choosing it and not.
+func (l *lab) compareTimes(ctx context.Context, e exam, tokens int) (c choosing, err error) {
 	r, err := l.enter(ctx, e, 0, 1)
 	if err != nil {
 		return c, err
@@ -88,13 +87,17 @@ func (l *lab) compareTimes(ctx context.Context, e exam, pinned string, tokens in
 	defer func() { err = errors.Join(err, r.close()) }()
 	c.Questions = min(timedQuestions, r.task.Len())
 	for i := range c.Questions {
+		chosen, err := r.strategy.Decide(ctx, r.request(i))
+		if err != nil {
+			return c, err
+		}
 		var took [2][]float64 // Chosen and pinned.
 		for round := range pairedRounds + 1 {
 			for turn := range took {
 				way := (round + turn) % len(took) // Neither is always the first.
 				r.salt = fmt.Sprint(round, " ", way)
 				begun := time.Now()
-				d := adapt.Decision{Weights: map[string]float64{pinned: 1}}
+				d := chosen
 				if way == 0 {
 					if d, err = r.strategy.Decide(ctx, r.request(i)); err != nil {
 						return c, err

@@ -20,8 +20,8 @@ func (m *measurement) choosing(p *plan) table {
 	t := table{
 		title: "Time to choose", unseeded: true,
 		head: []string{"experts", "strategy", "questions", "prompt, tokens each", "answer, tokens each", "chosen, ms each", "pinned, ms each", "chosen / pinned"},
-		before: fmt.Sprintf("Questions of math with the expert that the strategy chooses, and with the skill's own, pinned by the request: %d questions one after another, the two "+
-			"ways in turns, of each question the median of %d rounds. The long set is that of the table of activations.", timedQuestions, pairedRounds),
+		before: fmt.Sprintf("Questions of math with the expert that the strategy chooses, and with the same one, pinned by the request: %d questions one after another, the two "+
+			"ways in turns, of each question the median of %d rounds. The long set is that of the table of activations. Probe is the one without others.", timedQuestions, pairedRounds),
 	}
 	for _, way := range []struct {
 		recipe
@@ -50,7 +50,7 @@ func (m *measurement) choosing(p *plan) table {
 		}
 	}
 	t.after = "Behind Answer experts the base's reading of the prompt, by which Probe chooses, is the request's own; Prompt experts read the prompt once more. " +
-		"What is left is the way of a request to the engine and back, which a model of 0.9 million parameters shows as none of a useful size does."
+		"What is left then is a request's way to the engine and back, once more, which counts beside a model of 0.9 million parameters."
 	return t
 }
 
