@@ -36,7 +36,7 @@ NODE_CLIENT := test/clients/node
 ##@ Main
 .PHONY: help
 help: ## Print the targets.
-	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN{FS=":.*##"} /^##@/{printf "\n%s\n",substr($$0,5)} /^[a-zA-Z0-9_-]+:.*##/{printf "  %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(if $(EXTERNAL),need-kubectl,setup cluster-up) images ## Set up everything and run the whole chain on a local cluster (or on KUBECONFIG=…).
@@ -66,8 +66,9 @@ LONG := ./runtime/backend/cpu ./runtime/constrain
 unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
 	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -short -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
-	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas"
+	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools"
 	T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
+	go test -run TestDemandedCallsAreMadeAndValidate ./runtime/server
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
@@ -133,9 +134,14 @@ bench-passes: ## What pass 1 costs beside pass 2.
 	go run ./test/bench --passes --shapes 135M $(BENCHFLAGS)
 
 .PHONY: bench-shared
-bench-shared: ## The memory of up to four trainings at once that share their base.
+bench-shared: ## The memory of up to four trainings at once that share their base (half an hour; BENCHFLAGS="--rounds 1": a third).
 	go build -o $(BIN)/bench-t2 ./runtime
 	go run ./test/bench --shared-trainings 4 --t2 $(BIN)/bench-t2 --shapes 135M --dtype f32,bf16 --json $(BIN)/bench-shared.json $(BENCHFLAGS)
+
+.PHONY: bench-evolution
+bench-evolution: ## Evolution beside Reinforce on the demo's skills: time, memory and score from SEEDS (3) seeds, each alone on one thread (5 minutes).
+	go build -o $(BIN)/bench-t2 ./runtime
+	go run ./test/bench --evolution --rounds $(or $(SEEDS),3) --t2 $(BIN)/bench-t2 --json $(BIN)/bench-evolution.json $(BENCHFLAGS)
 
 .PHONY: bench-go
 bench-go: ## Go benchmarks of the numeric core, for benchstat.
@@ -219,7 +225,7 @@ softcuda:
 # What is run on the CUDA backend: all of its own tests and the model's, and of what
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
-CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged
+CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged|MixturesAreThose
 KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
 
 .PHONY: test-cuda

@@ -82,7 +82,7 @@ type Options struct {
 	// Pods asks runtime pods; podclient.New() where it is nil.
 	Pods *podclient.Client
 	// Patience is how long pods may miss an artifact before it is made again; zero
-	// means expertvector.DefaultPatience.
+	// means expertvector.DefaultPatience, and of a probe adaptivepolicy's.
 	Patience time.Duration
 	// SkipNameValidation lets several managers live in one process, as tests have
 	// them.
@@ -115,7 +115,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		},
 		&adaptivepolicy.Reconciler{
 			Client: c, Live: mgr.GetAPIReader(), Status: reporter, Applier: applier, Runner: runner, Datasets: datasets,
-			Pods: options.Pods, Settings: options.Settings,
+			Pods: options.Pods, Settings: options.Settings, Patience: options.Patience,
 		},
 	}
 	for _, one := range all {

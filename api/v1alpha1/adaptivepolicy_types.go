@@ -59,6 +59,7 @@ type AdaptivePolicyList struct {
 // +kubebuilder:validation:XValidation:rule="self.strategy.type == 'Fixed' || !has(self.experts) || self.experts.all(e, !has(e.weight))",message="weights are for strategy Fixed",fieldPath=".experts"
 // +kubebuilder:validation:XValidation:rule="has(self.expertSelector) || !has(self.strategy.fallback) || !has(self.strategy.fallback.name) || self.experts.exists(e, e.name == self.strategy.fallback.name)",message="the fallback must be one of the experts",fieldPath=".strategy.fallback.name"
 // +kubebuilder:validation:XValidation:rule="!has(self.serving.form) || self.serving.form != 'Merged' || !has(self.strategy.prompt) || !has(self.strategy.prompt.topK) || self.strategy.prompt.topK == 1",message="topK above 1 makes more mixtures than can be composed: take form Auto or Unmerged",fieldPath=".serving.form"
+// +kubebuilder:validation:XValidation:rule="!has(self.serving.form) || self.serving.form != 'Merged' || !has(self.strategy.probe) || !has(self.strategy.probe.topK) || self.strategy.probe.topK == 1",message="topK above 1 makes more mixtures than can be composed: take form Auto or Unmerged",fieldPath=".serving.form"
 type AdaptivePolicySpec struct {
 	// baseModelRef names the BaseModel that is served, in the same namespace. It
 	// cannot change.
@@ -247,7 +248,7 @@ const (
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// ExpertsTransferred where experts of another base are to be served, and, while they
+	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served, and, while they
 	// hold, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	// +optional
@@ -316,6 +317,9 @@ type AdaptivePolicyStatus struct {
 	// has found anything the base model answers.
 	// +optional
 	FewShot *FewShotStatus `json:"fewShot,omitempty"`
+	// probe is what strategy Probe chooses by, and how far the next one is.
+	// +optional
+	Probe *ProbeStatus `json:"probe,omitempty"`
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`

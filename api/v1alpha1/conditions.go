@@ -42,6 +42,10 @@ const (
 	// trained for the skills that it has now. It is not there where pass 1 has no
 	// classifier.
 	ConditionClassifierCurrent = "ClassifierCurrent"
+	// ConditionProbeCurrent of an AdaptivePolicy: the probe that it serves was fitted to
+	// the experts that it has now, with their training data. It is not there where the
+	// strategy is another than Probe.
+	ConditionProbeCurrent = "ProbeCurrent"
 	// ConditionExpertsTransferred of an AdaptivePolicy: experts that were made for another
 	// BaseModel are served with this one (spec.transfer). It is not there where there
 	// are none of them.
@@ -218,6 +222,24 @@ const (
 	// ReasonClassifierNotReady says that it is not there yet, or cannot be served:
 	// pass 1 runs with the base weights. A policy is not Ready for this reason.
 	ReasonClassifierNotReady = "ClassifierNotReady"
+)
+
+// Condition reasons of a policy about its probe: of the condition ProbeCurrent, which else
+// has ReasonCurrent, and of Ready.
+const (
+	// ReasonFitting says that a probe is being fitted. The one before is served, or the
+	// base is asked.
+	ReasonFitting = "Fitting"
+	// ReasonProbeStale says that the probe that is served was fitted to other experts,
+	// or other data, than the policy has.
+	ReasonProbeStale = "ProbeStale"
+	// ReasonProbeNotReady says that there is none that can be served: the base is asked.
+	ReasonProbeNotReady = "ProbeNotReady"
+	// ReasonProbeLost says that a pod does not find the probe in the volume.
+	ReasonProbeLost = "ProbeLost"
+	// ReasonProbeUnfittable says that less than two of the policy's skills have training
+	// prompts, so that there is nothing to tell apart.
+	ReasonProbeUnfittable = "ProbeUnfittable"
 )
 
 // Condition reasons of a policy about its classifier, and of one that serves a

@@ -19,6 +19,8 @@ const (
 	// LabelSearch names the AdaptivePolicy for which a Job or pod searches weights: not
 	// LabelPolicy, by which its Service finds the pods that serve.
 	LabelSearch = GroupName + "/search"
+	// LabelProbe names the AdaptivePolicy for which a Job or pod fits a probe.
+	LabelProbe = GroupName + "/probe"
 	// LabelRun is the identity of the run that a Job or pod works on.
 	LabelRun = GroupName + "/run"
 )
@@ -33,6 +35,8 @@ const (
 	ComponentTrain = "train"
 	// ComponentAdapt searches the weights of a policy's experts.
 	ComponentAdapt = "adapt"
+	// ComponentProbe fits the probe of a policy.
+	ComponentProbe = "probe"
 	// ComponentServe serves a policy.
 	ComponentServe = "serve"
 )

@@ -1,7 +1,7 @@
 package v1alpha1
 
 // StrategyType is how experts are chosen.
-// +kubebuilder:validation:Enum=Prompt;Classifier;FewShot;Fixed
+// +kubebuilder:validation:Enum=Prompt;Classifier;Probe;FewShot;Fixed
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type StrategyType string
@@ -12,6 +12,9 @@ const (
 	StrategyPrompt StrategyType = "Prompt"
 	// StrategyClassifier asks the same of an expert that was trained to dispatch.
 	StrategyClassifier StrategyType = "Classifier"
+	// StrategyProbe takes the skill that a linear map of the base's reading of the request
+	// finds most likely.
+	StrategyProbe StrategyType = "Probe"
 	// StrategyFewShot mixes the experts by weights that a search over a few examples
 	// found, for every request.
 	StrategyFewShot StrategyType = "FewShot"
@@ -21,16 +24,20 @@ const (
 
 // Strategy says how experts are chosen. A member is given only with its type.
 // +kubebuilder:validation:XValidation:rule="!has(self.prompt) || self.type in ['Prompt', 'Classifier']",message="prompt is for the strategies Prompt and Classifier",fieldPath=".prompt"
-// +kubebuilder:validation:XValidation:rule="!has(self.conversation) || self.type in ['Prompt', 'Classifier']",message="conversation is for the strategies Prompt and Classifier: the others choose once for all",fieldPath=".conversation"
+// +kubebuilder:validation:XValidation:rule="!has(self.conversation) || self.type in ['Prompt', 'Classifier']",message="conversation is for the strategies Prompt and Classifier: Probe reads what the base reads in any case, and the others choose once for all",fieldPath=".conversation"
 // +kubebuilder:validation:XValidation:rule="!has(self.fewShot) || self.type == 'FewShot'",message="fewShot is for strategy FewShot",fieldPath=".fewShot"
 // +kubebuilder:validation:XValidation:rule="self.type != 'FewShot' || has(self.fewShot)",message="strategy FewShot needs fewShot, with examples",fieldPath=".fewShot"
-// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier']",message="fallback is for the strategies Prompt and Classifier: the others always know what to do",fieldPath=".fallback"
+// +kubebuilder:validation:XValidation:rule="!has(self.fallback) || self.type in ['Prompt', 'Classifier', 'Probe']",message="fallback is for the strategies Prompt, Classifier and Probe: the others always know what to do",fieldPath=".fallback"
 // +kubebuilder:validation:XValidation:rule="self.type != 'Classifier' || has(self.classifier)",message="strategy Classifier needs classifier, with expertRef or train",fieldPath=".classifier"
 // +kubebuilder:validation:XValidation:rule="self.type == 'Classifier' || !has(self.classifier)",message="classifier is for strategy Classifier",fieldPath=".classifier"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Probe' || !has(self.probe)",message="probe is for strategy Probe",fieldPath=".probe"
 type Strategy struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
 	// asks for one (pass 1); Classifier asks the same of the model with an expert that
-	// was trained to answer it; FewShot mixes the experts, for every request, by the
+	// was trained to answer it; Probe asks nothing: it tells the skill from what the base
+	// makes of the request, which costs next to nothing with experts that act on answers
+	// (training.method.activation: Answer), since the base reads the request for them in
+	// any case; FewShot mixes the experts, for every request, by the
 	// weights that answer a few examples best, for which a Job searches once; Fixed by
 	// the weights that the policy gives. The last two have no pass 1.
 	// +optional
@@ -46,11 +53,15 @@ type Strategy struct {
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	// +optional
 	Classifier *ClassifierStrategy `json:"classifier,omitempty"`
+	// probe configures strategy Probe. Until a Job has fitted the first one, the base is
+	// asked as of strategy Prompt.
+	// +optional
+	Probe *ProbeStrategy `json:"probe,omitempty"`
 	// fewShot configures strategy FewShot, which needs it. A change searches again.
 	// +optional
 	FewShot *FewShotStrategy `json:"fewShot,omitempty"`
 	// fallback is what answers where pass 1 cannot decide, is not sure enough
-	// (prompt.minProbability) or fails; {type: Base} without it.
+	// (minProbability of prompt or probe) or fails; {type: Base} without it.
 	// +optional
 	Fallback *Fallback `json:"fallback,omitempty"`
 }

@@ -85,6 +85,9 @@ func answersWith(policy *v1alpha1.AdaptivePolicy) string {
 	case s.Classifier != nil && s.Classifier.Digest == "":
 		return "with the expected experts, but without a classifier: pass 1 runs with the base weights"
 	}
+	if policy.Spec.Strategy.Type == v1alpha1.StrategyProbe && (s.Probe == nil || s.Probe.State == "") {
+		return "with the expected experts, but without a probe: the base is asked which skill a request wants"
+	}
 	return "with the expected experts"
 }
 

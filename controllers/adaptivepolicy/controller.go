@@ -1,7 +1,8 @@
 // Package adaptivepolicy realises AdaptivePolicies: a Deployment and a Service
 // of serving pods, and the expert set that every one of them is to serve.
 //
-// With strategy FewShot, a Job searches the weights of the experts first.
+// With strategy FewShot, a Job searches the weights of the experts first; with strategy Probe,
+// one fits what chooses among them.
 //
 // The expert set travels twice: in a ConfigMap, for pods that start, and by a
 // request to each running pod, which verifies, loads and swaps it without a
@@ -61,6 +62,9 @@ type Reconciler struct {
 	Datasets Datasets
 	Pods     *podclient.Client
 	Settings desired.Settings
+	// Patience is how long pods may miss a probe before it is fitted again; zero means
+	// DefaultPatience.
+	Patience time.Duration
 }
 
 // SetupWithManager starts the controller when the manager starts.
@@ -75,6 +79,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelSearch, v1alpha1.ComponentAdapt)).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelProbe, v1alpha1.ComponentProbe)).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByExamples), builder.OnlyMetadata).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel)).
 		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c)).
@@ -126,8 +131,12 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if searching != nil && !status.Conclusive(searching) {
 		return status.Ready{}, nil, searching
 	}
-	chosen = choose(policy, base, found) // With what the search may have found by now.
-	chosen.problem = status.First(chosen.problem, searching)
+	probed, fitting := r.fit(ctx, policy, base, chosen)
+	if fitting != nil && !status.Conclusive(fitting) {
+		return status.Ready{}, nil, fitting
+	}
+	chosen = choose(policy, base, found) // With what the Jobs may have found by now.
+	chosen.probed, chosen.problem = probed, status.First(chosen.problem, searching, fitting)
 
 	deployment, err := r.serve(ctx, policy, base, donors, chosen)
 	if err != nil {

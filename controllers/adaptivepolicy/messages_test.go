@@ -81,6 +81,7 @@ func TestMessages(t *testing.T) {
 	failed("a selector finds too many", choose(policy(selecting), readyBase(), many).problem)
 
 	all = append(all, classifierMessages(t)...)
+	all = append(all, probeMessages(t)...)
 	all = append(all, transferMessages(t)...)
 
 	with := func(f func(s *appsv1.DeploymentStatus)) func(*appsv1.Deployment) {
@@ -143,6 +144,7 @@ func TestMessages(t *testing.T) {
 		{"none of the experts can be served", answering("", "")},
 		{"one of the experts can be served", answering("1", "")},
 		{"weights have yet to be found", answering("1", "2", fewShot)},
+		{"there is no probe yet", answering("1", "2", probing)},
 		{"the classifier cannot be served", answering("1", "2", func(p *v1alpha1.AdaptivePolicy) { p.Status.Classifier = &v1alpha1.PolicyClassifier{} })},
 	} {
 		setAvailable(c.policy, answer{expected: "set", seen: []observation{one}})

@@ -12,7 +12,6 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/desired"
-	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/runs"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -74,32 +73,24 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 			was.Progress = nil
 		}
 	}
-	job, pods, err := r.Runner.Ensure(ctx, policy, selector, run)
-	if err != nil {
-		return err
-	}
-	out, err := r.Runner.Observe(ctx, job, pods, selector, outcome.Fields{
-		At: "spec.serving", Need: "set spec.serving.dtype to BF16 or Int8",
-	})
-	if err != nil {
-		return err
-	}
 	now := cmp.Or(policy.Status.FewShot, &v1alpha1.FewShotStatus{})
-	r.searchProgress(ctx, now, &out)
-	if out.State == outcome.Succeeded {
-		if !out.Seen {
-			return r.Runner.Again(ctx, job)
-		}
-		if err := accept(now, base, run, experts, out.Results[desired.ContainerAdapt].FewShot, job); err != nil {
-			return err
-		}
+	err := r.perform(ctx, policy, task{
+		selector: selector, run: run, container: desired.ContainerAdapt, doing: v1alpha1.ReasonSearching, runs: &now.Runs,
+		learn: func(p contract.Progress) { learnSearch(now, p) },
+		halt: func() {
+			if now.Progress != nil {
+				now.Progress.EstimatedRemainingSeconds = nil
+			}
+		},
+		describe: func() string { return describeSearch(now.Progress) },
+		accept: func(t contract.Termination, job *batchv1.Job) error {
+			return accept(now, base, run, experts, t.FewShot, job)
+		},
+	})
+	if len(now.Runs) > 0 {
+		policy.Status.FewShot = now
 	}
-	now.Runs = runs.Remember(now.Runs, runs.Record(runs.Latest(now.Runs), run, job, out))
-	policy.Status.FewShot = now
-	if out.State == outcome.Succeeded {
-		return nil
-	}
-	return r.Runner.Explain(ctx, job, out, runs.Latest(now.Runs), v1alpha1.ReasonSearching, describeSearch(now.Progress))
+	return err
 }
 
 // endSearch ends the search of a policy that has another strategy now, and forgets what
@@ -127,16 +118,8 @@ func searched(chosen choice) []contract.AdaptExpert {
 	return experts
 }
 
-// searchProgress asks the pod that searches how far it is. A pod that does not answer
-// leaves what was known.
-func (r *Reconciler) searchProgress(ctx context.Context, now *v1alpha1.FewShotStatus, out *outcome.Outcome) {
-	if out.State != outcome.Running {
-		if now.Progress != nil {
-			now.Progress.EstimatedRemainingSeconds = nil
-		}
-		return
-	}
-	progress, _ := runs.Ask(ctx, r.Pods, out)
+// learnSearch takes how far a search is.
+func learnSearch(now *v1alpha1.FewShotStatus, progress contract.Progress) {
 	s := progress.Search
 	if s == nil || s.Generations <= 0 {
 		return
@@ -145,9 +128,7 @@ func (r *Reconciler) searchProgress(ctx context.Context, now *v1alpha1.FewShotSt
 		Summary:    fmt.Sprintf("%d/%d", s.Generation, s.Generations),
 		Generation: new(int32(max(s.Generation, 0))), Generations: int32(s.Generations),
 		BestScore: score(s.BestScore), BaselineScore: score(s.BaselineScore), UniformScore: score(s.UniformScore),
-	}
-	if progress.EstimatedRemainingSeconds >= 0 {
-		now.Progress.EstimatedRemainingSeconds = new(progress.EstimatedRemainingSeconds)
+		EstimatedRemainingSeconds: remaining(progress),
 	}
 }
 
@@ -170,8 +151,7 @@ func accept(now *v1alpha1.FewShotStatus, base *v1alpha1.BaseModel, run desired.R
 	result *contract.FewShotResult, job *batchv1.Job,
 ) error {
 	if result == nil || len(result.Weights) != len(experts) || !contract.ValidDigest(result.ExamplesDigest) {
-		return status.Stall(contract.ReasonInternal,
-			"Job %s succeeded without saying what it found; is the runtime's image of another version than the operator?", job.Name)
+		return silentJob(job)
 	}
 	weights := make([]v1alpha1.FewShotWeight, len(experts))
 	for k, w := range result.Weights {
@@ -199,13 +179,7 @@ func meanwhile(policy *v1alpha1.AdaptivePolicy, err error) error {
 	if now := policy.Status.FewShot; now != nil && len(now.Weights) > 0 {
 		note = ". Until then the weights of before are served"
 	}
-	switch e := err.(type) { //nolint:errorlint // Steps return these as they are; wrapped errors are left alone.
-	case *status.Waiting:
-		e.Message = status.Tidy(e.Message) + note
-	case *status.Stalled:
-		e.Message = status.Tidy(e.Message) + note
-	}
-	return err
+	return until(err, note)
 }
 
 // weighed are the weights that the policy's search found for the decomposition that is

@@ -85,6 +85,10 @@ type choice struct {
 	question string
 	// classifier is what pass 1 is to run with; nil for the base.
 	classifier *classifier
+	// untaught are the skills of those that the policy's probe does not know, and probed
+	// says that the probe is the one that the policy asks for.
+	untaught []string
+	probed   bool
 	// fits says that every wanted expert that has an artifact fits the base.
 	fits bool
 	// problem is what keeps the policy from being Ready, though it serves what
@@ -110,10 +114,10 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	if prompt := policy.Spec.Strategy.Prompt; prompt != nil {
 		chosen.set.PromptTemplate = prompt.Template
 		chosen.set.RequestTokens = int(ptr.Deref(prompt.RequestTokens, 0))
-		chosen.set.MinProbability = number(prompt.MinProbability)
-		if prompt.TopK > 1 { // 1 is what the runtime does without it.
-			chosen.set.TopK = int(prompt.TopK)
-		}
+		chosen.set.MinProbability, chosen.set.TopK = number(prompt.MinProbability), topK(prompt.TopK)
+	}
+	if probe := policy.Spec.Strategy.Probe; probe != nil {
+		chosen.set.MinProbability, chosen.set.TopK = number(probe.MinProbability), topK(probe.TopK)
 	}
 	chosen.set.Conversation = conversation(policy.Spec.Strategy.Conversation)
 
@@ -149,6 +153,7 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 	problems = append(problems, setFallback(&chosen, policy))
 	problems = append(problems, classify(&chosen, policy, base, found))
+	useProbe(&chosen, policy, base)
 	chosen.problem = status.First(problems...)
 	digest, err := chosen.set.Digest()
 	if err != nil {
@@ -156,6 +161,14 @@ func choose(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, found map
 	}
 	chosen.digest = digest
 	return chosen
+}
+
+// topK is what the runtime is told of it: nothing of 1, which is what it does without it.
+func topK(k int32) int {
+	if k == 1 {
+		return 0
+	}
+	return int(k)
 }
 
 // conversation is what the runtime is told of one; nil is what it does without.

@@ -47,6 +47,7 @@ func summarise(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, d depl
 	s.Experts = expertStatuses(chosen, seen)
 	s.ExpertSummary = expertSummary(s.Experts)
 	classifierStatus(policy, chosen, seen)
+	probeStatus(policy, chosen, seen)
 	setTransferred(policy, chosen, seen)
 	s.Adaptation = adaptation(s.Adaptation, seen, now)
 }
@@ -302,6 +303,9 @@ func loaded(chosen choice, seen []observation) error {
 		}
 	}
 	if err := lost(chosen, seen); err != nil {
+		return err
+	}
+	if err := lostProbe(chosen, seen); err != nil {
 		return err
 	}
 	if err := misfits(chosen, seen); err != nil {

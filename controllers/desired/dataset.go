@@ -164,13 +164,17 @@ func datasetName(d v1alpha1.Dataset) string {
 func claimNames(d *v1alpha1.TrainingDataset) []string {
 	names := make([]string, 0, 2)
 	for _, part := range Parts(d) {
-		name := ""
-		if claim := part.Dataset.PersistentVolumeClaim; claim != nil {
-			name = claim.ClaimName
-		}
-		names = append(names, name)
+		names = append(names, claimName(*part.Dataset))
 	}
 	return names
+}
+
+// claimName is the claim of a data set, empty where it has none.
+func claimName(d v1alpha1.Dataset) string {
+	if d.PersistentVolumeClaim == nil {
+		return ""
+	}
+	return d.PersistentVolumeClaim.ClaimName
 }
 
 // configMaps are the ConfigMaps of the data sets by name, nil where there is none.

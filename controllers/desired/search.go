@@ -55,10 +55,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 		TransferDir:         transferDir(donors),
 		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: search,
 	}
-	claim := ""
-	if few.Dataset.PersistentVolumeClaim != nil {
-		claim = few.Dataset.PersistentVolumeClaim.ClaimName
-	}
+	claim := claimName(few.Dataset)
 	if spec.RunID, err = Hash(policy.UID, spec, claim); err != nil {
 		return Run{}, err
 	}

@@ -26,8 +26,9 @@ const (
 	ByBaseModel = "spec.baseModelRef.name"
 	// ByDataset finds ExpertVectors by a ConfigMap that holds a data set.
 	ByDataset = "spec.training.dataset.configMap.name"
-	// ByExamples finds AdaptivePolicies by a ConfigMap that holds their examples.
-	ByExamples = "spec.strategy.fewShot.dataset.configMap.name"
+	// ByExamples finds AdaptivePolicies by a ConfigMap that holds their examples, or their
+	// prompts of no skill.
+	ByExamples = "spec.strategy.configMap.name"
 	// ByExpert finds AdaptivePolicies by the ExpertVectors that their status names, the
 	// classifier among them.
 	ByExpert = "status.experts.name"
@@ -52,11 +53,7 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 			return Datasets(o.(*v1alpha1.ExpertVector))
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExamples, func(o client.Object) []string {
-			few := o.(*v1alpha1.AdaptivePolicy).Spec.Strategy.FewShot
-			if few == nil || few.Dataset.ConfigMap == nil {
-				return nil
-			}
-			return []string{few.Dataset.ConfigMap.Name}
+			return examples(&o.(*v1alpha1.AdaptivePolicy).Spec.Strategy)
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExpert, func(o client.Object) []string {
 			var names []string
@@ -81,6 +78,21 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 		}
 	}
 	return nil
+}
+
+// examples are the names of the ConfigMaps that hold a policy's own data sets.
+func examples(s *v1alpha1.Strategy) []string {
+	var set *v1alpha1.Dataset
+	switch {
+	case s.FewShot != nil:
+		set = &s.FewShot.Dataset
+	case s.Probe != nil:
+		set = s.Probe.Others
+	}
+	if set == nil || set.ConfigMap == nil {
+		return nil
+	}
+	return []string{set.ConfigMap.Name}
 }
 
 // Datasets are the names of the ConfigMaps that hold an expert's data sets.

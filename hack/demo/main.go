@@ -27,6 +27,8 @@ const (
 	namespace       = "t2-demo"
 	systemNamespace = "t2-system"
 	policyName      = "demo"
+	// probePolicy has the same skills, by strategy Probe with experts that act on answers.
+	probePolicy = "demo-probe"
 )
 
 // options are the command's flags.
@@ -81,9 +83,14 @@ func run(ctx context.Context, o options) (err error) {
 	}); err != nil {
 		return err
 	}
-	out.headline("Applying %s: one BaseModel, three ExpertVectors, one AdaptivePolicy, in an unhelpful order", o.samples)
+	out.headline("Applying %s: one BaseModel, twice three ExpertVectors, two AdaptivePolicies, in an unhelpful order", o.samples)
 	if err := out.during(ctx, "Applying", "a few seconds", nil, func(ctx context.Context) error {
-		return k.applyKustomization(ctx, o.samples, o.images)
+		for _, dir := range []string{o.samples, filepath.Join(o.samples, "probe")} { // The namespace is in the first.
+			if err := k.applyKustomization(ctx, dir, o.images); err != nil {
+				return err
+			}
+		}
+		return nil
 	}); err != nil {
 		return err
 	}
@@ -100,6 +107,7 @@ func run(ctx context.Context, o options) (err error) {
 		return fmt.Errorf("finding %s: %w", o.t2, err)
 	}
 	a := asker{clients: clients, namespace: namespace, policy: policyName}
+	probe := asker{clients: clients, namespace: namespace, policy: probePolicy}
 	skills, err := loadSkills(ctx, o)
 	if err != nil {
 		return err
@@ -109,8 +117,12 @@ func run(ctx context.Context, o options) (err error) {
 	if err := askAloud(ctx, a, skills, out); err != nil {
 		return err
 	}
-	out.headline("Scoring held-out sets through the same Service (%d questions each)", o.limit)
-	if err := printTable(ctx, a, skills, out); err != nil {
+	out.headline("Timing how long choosing takes: %q, and %q, whose experts act on answers alone", policyName, probePolicy)
+	if err := printTimes(ctx, []asker{a, probe}, skills, out); err != nil {
+		return err
+	}
+	out.headline("Scoring held-out sets through both Services (%d questions each)", o.limit)
+	if err := printTable(ctx, a, probe, skills, out); err != nil {
 		return err
 	}
 	closing(o, time.Since(began))

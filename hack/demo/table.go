@@ -55,14 +55,18 @@ func probabilities(p map[string]float64) string {
 }
 
 // printTable scores the base, each expert and the adaptive policy on every
-// skill's held-out sets.
-func printTable(ctx context.Context, a asker, skills skillSet, out *screen) error {
-	type row struct{ label, model string }
-	rows := []row{{"base", a.policy + ":base"}}
-	for _, s := range skills {
-		rows = append(rows, row{s.name + " expert", a.policy + ":" + s.name})
+// skill's held-out sets, and the policy that chooses by a probe.
+func printTable(ctx context.Context, a, probe asker, skills skillSet, out *screen) error {
+	type row struct {
+		label string
+		asker asker
+		model string
 	}
-	rows = append(rows, row{"adaptive", a.policy})
+	rows := []row{{"base", a, a.policy + ":base"}}
+	for _, s := range skills {
+		rows = append(rows, row{s.name + " expert", a, a.policy + ":" + s.name})
+	}
+	rows = append(rows, row{"adaptive, Prompt", a, a.policy}, row{"adaptive, Probe", probe, probe.policy})
 
 	out.printf("\n%s", tableHead(skills))
 	for _, r := range rows {
@@ -70,7 +74,7 @@ func printTable(ctx context.Context, a asker, skills skillSet, out *screen) erro
 		var asked atomic.Int64
 		far := func() string { return fmt.Sprintf("%d of %d questions asked", asked.Load(), skills.questions()) }
 		err := out.during(ctx, "Asking "+r.model, "5 to 30 s", far, func(ctx context.Context) (err error) {
-			right, err = score(ctx, a, r.model, skills, &asked)
+			right, err = score(ctx, r.asker, r.model, skills, &asked)
 			return err
 		})
 		if err != nil {

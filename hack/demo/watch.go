@@ -21,7 +21,7 @@ type watcher struct {
 }
 
 // usualWait is how long it usually takes until all objects are Ready.
-const usualWait = "1 to 3 minutes"
+const usualWait = "1 to 4 minutes"
 
 // line is one object as the demo shows it.
 type line struct {
@@ -143,10 +143,18 @@ func expertDetail(s v1alpha1.ExpertVectorStatus) string {
 }
 
 func policyDetail(s v1alpha1.AdaptivePolicyStatus) string {
-	if s.ExpertSummary == "" {
-		return ""
+	var parts []string
+	if s.ExpertSummary != "" {
+		parts = append(parts, fmt.Sprintf("%s experts served by %s pods", s.ExpertSummary, s.ReplicaSummary))
 	}
-	return fmt.Sprintf("%s experts served by %s pods", s.ExpertSummary, s.ReplicaSummary)
+	switch p := s.Probe; {
+	case p == nil:
+	case p.Progress != nil:
+		parts = append(parts, "probe: "+p.Progress.Summary)
+	case p.Accuracy != "":
+		parts = append(parts, fmt.Sprintf("probe right %s of the time, calibration error %s", p.Accuracy, p.CalibrationError))
+	}
+	return strings.Join(parts, "  ")
 }
 
 // bar draws done of total in 20 cells.
@@ -162,12 +170,16 @@ func bar(done, total int64) string {
 // texts are the lines as they are shown.
 func texts(lines []line) []string {
 	shown := make([]string, len(lines))
+	wide := 0
+	for _, l := range lines {
+		wide = max(wide, len(l.name))
+	}
 	for i, l := range lines {
 		mark := " "
 		if l.ready {
 			mark = "✓"
 		}
-		shown[i] = strings.TrimRight(fmt.Sprintf("  %s %-16s %-17s %s", mark, l.name, l.reason, l.detail), " ")
+		shown[i] = strings.TrimRight(fmt.Sprintf("  %s %-*s %-17s %s", mark, wide, l.name, l.reason, l.detail), " ")
 	}
 	return shown
 }
@@ -182,7 +194,7 @@ func explainTrainings(ctx context.Context, objects client.Client, out *screen) e
 		if e.Status.Artifact == nil {
 			return fmt.Errorf("ExpertVector %s is Ready without an artifact", e.Name)
 		}
-		out.printf("  %-10s validation %s → %s, %d bytes, %.19s…\n",
+		out.printf("  %-16s validation %s → %s, %d bytes, %.19s…\n",
 			e.Name, e.Status.BaselineScore, e.Status.Score, e.Status.Artifact.SizeBytes, e.Status.Artifact.Digest)
 	}
 	return nil

@@ -179,6 +179,27 @@ def ia3(config, name, w, bias):
     return made if bias is None or feedforward else (*made, bias * vector.double().flatten())
 
 
+def adapt(config, base, dtype=torch.float32, magnitudes=torch.float32):
+    """A random adapter's tensors, and those of the model that it changes, merged."""
+    tensors, merged = {}, {}
+    for weight, w in base.items():
+        name = weight[: -len(".weight")]
+        if not weight.endswith("_proj.weight") or not targeted(config, name):
+            continue
+        made = ia3(config, name, w, base.get(name + ".bias")) if config["peft_type"] == "IA3" else lora(config, name, w, dtype, magnitudes)
+        tensors.update(made[0])
+        merged[weight] = made[1]
+        if len(made) > 2:
+            merged[name + ".bias"] = made[2]
+    return tensors, merged
+
+
+def save_config(config, folder):
+    """What PEFT's save_pretrained writes beside the weights."""
+    with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as f:
+        f.write(json.dumps(config, indent=2, sort_keys=True))
+
+
 def logits(folder, base, merged):
     """Writes what the model says with shares of an adapter, W + share (W' - W)."""
     with open(os.path.join(os.path.dirname(reference.MODEL), "qwen2", "config.json")) as f:
@@ -201,22 +222,12 @@ def main():
         torch.manual_seed(len(case))
         folder = os.path.join(TESTDATA, case)
         os.makedirs(folder, exist_ok=True)
-        tensors, merged = {}, {}
-        for weight, w in base.items():
-            name = weight[: -len(".weight")]
-            if not weight.endswith("_proj.weight") or not targeted(config, name):
-                continue
-            made = ia3(config, name, w, base.get(name + ".bias")) if config["peft_type"] == "IA3" else lora(config, name, w, dtype, magnitudes)
-            tensors.update(made[0])
-            merged[weight] = made[1]
-            if len(made) > 2:
-                merged[name + ".bias"] = made[2]
+        tensors, merged = adapt(config, base, dtype, magnitudes)
         if case == "pickle":
             torch.save(tensors, os.path.join(folder, "adapter_model.bin"))
         else:
             save_file(tensors, os.path.join(folder, "adapter_model.safetensors"))
-        with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as f:
-            f.write(json.dumps(config, indent=2, sort_keys=True))
+        save_config(config, folder)
         llama.write_safetensors(os.path.join(folder, "merged.safetensors"), merged)
         if case in BASES:
             logits(folder, base, merged)

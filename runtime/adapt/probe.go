@@ -29,7 +29,8 @@ type Prober interface {
 
 // probing chooses the expert of the skill that a linear map of the base's state finds most
 // likely. What it reads is the request itself, so that it need not be read again where the
-// base reads for the expert.
+// base reads for the expert. An expert whose skill the probe does not know, since it came
+// after that was fitted or nobody has prompts of it, is chosen for no request.
 type probing struct {
 	choosing
 	read   Reader
@@ -62,11 +63,6 @@ func newProbe(set contract.ExpertSet, r reader) (Strategy, error) {
 		p.labels = append(p.labels, slices.Index(r.prober.Labels(), e.Skill))
 	}
 	p.labels = append(p.labels, slices.Index(r.prober.Labels(), contract.OthersLabel))
-	for i, label := range p.labels[:len(p.labels)-1] {
-		if label < 0 {
-			return nil, fmt.Errorf("the probe does not know skill %q of expert %s: fit it anew", set.Experts[i].Skill, set.Experts[i].Name)
-		}
-	}
 	return p, nil
 }
 
@@ -91,8 +87,9 @@ func (p *probing) Decide(ctx context.Context, r Request) (Decision, error) {
 	return d, nil
 }
 
-// logits are those of the names. A label of the probe that no expert has any more counts as
-// "others"; where "others" was not taught, it is the likelier the less sure the probe is.
+// logits are those of the names, −Inf of those that the probe does not know. A label of the
+// probe that no expert has any more counts as "others"; where "others" was not taught, it is
+// the likelier the less sure the probe is.
 func (p *probing) logits(ctx context.Context, r Request) ([]float64, error) {
 	if len(r.Prompt) == 0 {
 		return nil, errors.New("the request has no prompt")
@@ -106,6 +103,9 @@ func (p *probing) logits(ctx context.Context, r Request) ([]float64, error) {
 		return nil, err
 	}
 	own := make([]float64, len(p.names))
+	for i := range own {
+		own[i] = math.Inf(-1)
+	}
 	var others []float64
 	for label, logit := range all {
 		if i := slices.Index(p.labels[:len(p.labels)-1], label); i >= 0 {

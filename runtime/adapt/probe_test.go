@@ -74,6 +74,15 @@ func TestProbeDecides(t *testing.T) {
 		"a skill of which no expert is served counts as others": {
 			prober: prober{[]string{"code", "law", "math"}, logs(0.3, 0.6, 0.1), 0}, expert: "base", fallback: contract.FallbackOthers, others: 0.6,
 		},
+		"a skill that the probe does not know is chosen for nothing": {
+			prober: prober{[]string{"math", "law"}, logs(0.9, 0.1), 0}, expert: "demo-math", others: 0.1,
+		},
+		"nor is it taken for others": {
+			prober: prober{[]string{"math", "others"}, logs(0.6, 0.4), 0}, expert: "demo-math", others: 0.4,
+		},
+		"a probe that knows none of the skills finds others": {
+			prober: prober{[]string{"law", "art"}, logs(0.9, 0.1), 0}, expert: "base", fallback: contract.FallbackOthers, others: 1,
+		},
 		"too unlikely for the policy": {
 			prober: prober{[]string{"code", "math"}, logs(0.2, 0.8), 0.1}, change: func(s *contract.ExpertSet) { s.MinProbability, s.Fallback = 0.95, "demo-code" },
 			expert: "demo-code", fallback: contract.FallbackUnlikely, others: 0.8 / 36 / (1 + 0.8/36),
@@ -118,13 +127,12 @@ func TestProbesThatDoNotFit(t *testing.T) {
 		change func(*contract.ExpertSet)
 		prober adapt.Prober
 	}{
-		`the probe does not know skill "code" of expert demo-code: fit it anew`: {func(*contract.ExpertSet) {}, knows},
-		"strategy Probe without a probe":                                        {func(*contract.ExpertSet) {}, nil},
-		"strategy Probe has no probe":                                           {func(s *contract.ExpertSet) { s.Probe = nil }, knows},
-		"which is none":                                                         {func(s *contract.ExpertSet) { s.Probe.Digest = "x" }, knows},
-		"a probe is of no use to strategy Prompt":                               {func(s *contract.ExpertSet) { s.Strategy = contract.StrategyPrompt }, knows},
-		"conversation is of no use to strategy Probe":                           {func(s *contract.ExpertSet) { s.Conversation = &contract.Conversation{} }, knows},
-		"minProbability is 2":                                                   {func(s *contract.ExpertSet) { s.MinProbability = 2 }, knows},
+		"strategy Probe without a probe":              {func(*contract.ExpertSet) {}, nil},
+		"strategy Probe has no probe":                 {func(s *contract.ExpertSet) { s.Probe = nil }, knows},
+		"which is none":                               {func(s *contract.ExpertSet) { s.Probe.Digest = "x" }, knows},
+		"a probe is of no use to strategy Prompt":     {func(s *contract.ExpertSet) { s.Strategy = contract.StrategyPrompt }, knows},
+		"conversation is of no use to strategy Probe": {func(s *contract.ExpertSet) { s.Conversation = &contract.Conversation{} }, knows},
+		"minProbability is 2":                         {func(s *contract.ExpertSet) { s.MinProbability = 2 }, knows},
 	} {
 		set := probeSet()
 		c.change(&set)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -109,6 +110,11 @@ func (f *setFlags) server() (server.Config, error) {
 		m, err := artifact.ReadManifest[contract.ProbeManifest](f.probe)
 		if err != nil {
 			return c, usagef("--probe: %w", err)
+		}
+		for _, e := range set.Experts {
+			if !slices.Contains(m.Labels, e.Skill) { // It would be chosen for nothing.
+				return c, usagef("--probe %s does not know skill %q of expert %s: fit it anew (t2 probe)", f.probe, e.Skill, e.Name)
+			}
 		}
 		set.Probe = &contract.ProbeRef{Digest: m.Digest}
 		c.ProbeDir = func(contract.ProbeRef) (string, error) { return f.probe, nil }

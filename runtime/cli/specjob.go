@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -52,6 +53,7 @@ func (j *specJob) computing(ctx context.Context, name string, run func(backend.B
 		return contract.Termination{}, err
 	}
 	defer func() { err = errors.Join(err, be.Close()) }()
+	defer j.collectOften()()
 	j.share(ctx, be)
 	return run(be, programs)
 }
@@ -68,4 +70,23 @@ func (j *specJob) share(ctx context.Context, be backend.Backend) {
 		return
 	}
 	sharer.ShareWeights(j.shared, log)
+}
+
+// envGOGC is what Go's runtime reads its collector's percentage from.
+const envGOGC = "GOGC"
+
+// collectPercent is how much of what is in use may be added to a heap before it is
+// collected. The heap of what computes has activations, which are gigabytes in few pieces
+// without a pointer: to collect them takes next to nothing, and to wait until there are as
+// many again, as Go does, may take as much memory as they do.
+const collectPercent = 25
+
+// collectOften lets the heap be collected so, unless the environment says otherwise; what is
+// returned ends it.
+func (j *specJob) collectOften() (end func()) {
+	if j.env.Getenv(envGOGC) != "" {
+		return func() {}
+	}
+	before := debug.SetGCPercent(collectPercent)
+	return func() { debug.SetGCPercent(before) }
 }

@@ -40,6 +40,20 @@ func newBuilder(ctx context.Context, open bool) *builder {
 // build makes the rules of a goal and of all that it needs.
 func (b *builder) build(g goal) error {
 	b.root = b.rule(g)
+	if err := b.makeRules(); err != nil {
+		return err
+	}
+	alive, err := b.finish()
+	if err == nil && !alive {
+		err = refuse(g.place(), noValue)
+	}
+	return err
+}
+
+const noValue = "no value satisfies it that could be written"
+
+// makeRules makes the rules that have been asked for, and those that they need.
+func (b *builder) makeRules() error {
 	for len(b.queue) > 0 {
 		q := b.queue[0]
 		b.queue = b.queue[1:]
@@ -53,11 +67,7 @@ func (b *builder) build(g goal) error {
 			return err
 		}
 	}
-	alive, err := b.finish()
-	if err == nil && !alive {
-		err = refuse(g.place(), "no value satisfies it that could be written")
-	}
-	return err
+	return nil
 }
 
 func (b *builder) check(place string) error {

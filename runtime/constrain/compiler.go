@@ -47,11 +47,7 @@ func NewCompiler(v *Vocabulary, o Options) *Compiler {
 // who ask for the same schema at once wait for one compilation.
 func (c *Compiler) Schema(ctx context.Context, schema []byte) (*Grammar, error) {
 	return c.compile(ctx, "schema", schema, func(b *builder) error {
-		v, err := parseValue(schema)
-		if err != nil {
-			return err
-		}
-		n, err := read(v)
+		n, err := parse(schema)
 		if err != nil {
 			return err
 		}
@@ -59,11 +55,28 @@ func (c *Compiler) Schema(ctx context.Context, schema []byte) (*Grammar, error) 
 	})
 }
 
+// parse reads a schema.
+func parse(schema []byte) (*node, error) {
+	v, err := parseValue(schema)
+	if err != nil {
+		return nil, err
+	}
+	return read(v)
+}
+
 // Object returns the grammar of any JSON object.
 func (c *Compiler) Object(ctx context.Context) (*Grammar, error) {
 	return c.compile(ctx, "object", nil, func(b *builder) error {
-		return b.build(goal{{kinds: kindObject, maxLength: -1, maxItems: -1}})
+		return b.build(goal{anyObject()})
 	})
+}
+
+func anyObject() *node { return &node{kinds: kindObject, maxLength: -1, maxItems: -1} }
+
+// Layout returns the grammar of a layout. Where one of its schemas is wrong the error is a
+// *SchemaError that says which.
+func (c *Compiler) Layout(ctx context.Context, l Layout) (*Grammar, error) {
+	return c.compile(ctx, "layout", l.key(nil), func(b *builder) error { return b.buildLayout(l) })
 }
 
 // Pattern returns the grammar of the texts in which a regular expression matches, which are

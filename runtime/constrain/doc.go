@@ -49,6 +49,11 @@
 // properties that the schema does not list come last; that one of them comes twice cannot be
 // ruled out.
 //
+// A Layout is more than a schema: fixed words around values, alternatives, repetitions and free
+// text, such as the calls of tools that a model writes behind what it says. Special tokens have
+// no part in a text; one that a layout demands is spelled, in the vocabulary and in a Literal,
+// by bytes that no text has.
+//
 // # How
 //
 // Rules call each other, so a schema may be recursive, and a configuration is a position in

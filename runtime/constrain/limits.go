@@ -38,6 +38,8 @@ var ErrTooComplex = errors.New("the schema is too ambiguous: too many of its par
 
 // SchemaError says what is wrong with a schema, or not supported, and where.
 type SchemaError struct {
+	// Schema is the name of the schema within a Layout; empty outside of one.
+	Schema string
 	// Place is a JSON pointer into the schema; empty is the schema itself.
 	Place string
 	// Reason says what is wrong and what to do.

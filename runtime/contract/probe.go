@@ -36,6 +36,13 @@ type ProbeEvaluation struct {
 	CalibrationError float64 `json:"calibrationError"`
 }
 
+// MaxProbePrompts is how many prompts a probe is fitted to at most: the cost grows with the
+// cube, and a linear map of as many labels learns nothing more from more.
+const MaxProbePrompts = 1024
+
+// MinProbePrompts is the least that ProbeSpec.MaxPrompts may be.
+const MinProbePrompts = 16
+
 // ProbeSpec tells `t2 probe` everything about one probe.
 type ProbeSpec struct {
 	// Name of the AdaptivePolicy, for logs.
@@ -45,6 +52,10 @@ type ProbeSpec struct {
 	// Sets have prompts of one skill each, or of OthersLabel; their answers mean nothing
 	// here. A fifth of them, by the hash of their text, is held out.
 	Sets []SkillSet `json:"sets"`
+	// MaxPrompts bounds the prompts that the probe is fitted to, all skills together; a
+	// quarter as many of those that are held out are read. 0 means MaxProbePrompts, which
+	// is the most.
+	MaxPrompts int `json:"maxPrompts,omitempty"`
 	// DType is what matrices are kept as: DTypeF32, which empty means, DTypeBF16 or
 	// DTypeInt8: as they are served.
 	DType string `json:"dtype,omitempty"`

@@ -189,8 +189,10 @@ type ServingStatus struct {
 	Error *LoadError `json:"error,omitempty"`
 	// Experts are those of the desired set, in its order, the classifier last, and
 	// then those that are served until it is loaded.
-	Experts  []ServedExpert `json:"experts"`
-	Requests int64          `json:"requests"`
+	Experts []ServedExpert `json:"experts"`
+	// Probe is that of the desired set; nil where it has none.
+	Probe    *ServedProbe `json:"probe,omitempty"`
+	Requests int64        `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
 	Fallbacks int64 `json:"fallbacks"`
 	// LastAdaptation describes the last two-pass request; nil before it.
@@ -249,6 +251,15 @@ type ServedExpert struct {
 	State    string     `json:"state,omitempty"`
 	Error    *LoadError `json:"error,omitempty"`
 	Requests int64      `json:"requests"`
+}
+
+// ServedProbe says how the probe of a set stands.
+type ServedProbe struct {
+	// Digest is that of the one that is asked for.
+	Digest string `json:"digest"`
+	// State is one of the constants of ServedExpert.
+	State string     `json:"state"`
+	Error *LoadError `json:"error,omitempty"`
 }
 
 // Adaptation is the extension field "t2" of a completion: what pass 1 chose

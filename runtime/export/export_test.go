@@ -16,6 +16,7 @@ import (
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/export"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -45,7 +46,7 @@ func TestAnExportKeepsEverythingButWhatIsReplaced(t *testing.T) {
 	for _, dtype := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F16} {
 		for _, tied := range []bool{true, false} {
 			from := tiny(t, dtype, tied)
-			base, d := decomposed(t, from)
+			base, d := enginetest.Decomposed(t, from)
 			z := map[string][]float32{}
 			for _, name := range []string{"model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"} {
 				z[name] = make([]float32, d.Rank(name))
@@ -125,7 +126,7 @@ func TestWhatIsServedMergedIsExported(t *testing.T) {
 	be := registrytest.Open(t, 2)
 	for _, family := range []string{"mistral", "qwen2", "qwen3"} { // Tied; tied with biases; norms of heads.
 		from := "../model/testdata/" + family
-		base, d := decomposed(t, from)
+		base, d := enginetest.Decomposed(t, from)
 		z := map[string][]float32{}
 		for i, name := range d.Matrices() {
 			z[name] = make([]float32, d.Rank(name))

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,7 +15,7 @@ import (
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
-	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/export"
 	"github.com/transformersquared/operator/runtime/model"
@@ -49,7 +48,7 @@ type golden struct {
 // the exported checkpoint loaded here, and the exported checkpoint loaded by PyTorch.
 func TestAnExportedCheckpointIsWhatPyTorchAndTheServerCompute(t *testing.T) {
 	be := registrytest.Open(t, 2)
-	base, d := decomposed(t, llama)
+	base, d := enginetest.Decomposed(t, llama)
 	v, err := expert.ReadReference("../expert/testdata/reference/learnable_params.pt", d)
 	if err != nil {
 		t.Fatal(err)
@@ -166,27 +165,6 @@ func load(t *testing.T, be backend.Backend, dir string) *model.Model {
 		t.Fatal(err)
 	}
 	return m
-}
-
-// decomposed opens a model and decomposes all of it.
-func decomposed(t testing.TB, dir string) (*checkpoint.Checkpoint, *expert.Decomposition) {
-	t.Helper()
-	c, root := open(t, dir), t.TempDir()
-	m, err := expert.Decompose(t.Context(), c, root, contract.DecomposeSpec{
-		BaseDigest: contract.DigestPrefix + strings.Repeat("1", 64), Modules: expert.Modules(), DType: contract.DTypeF32,
-	}, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := contract.ArtifactDir(root, contract.DirDecompositions, m.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := expert.OpenDecomposition(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c, d
 }
 
 func composed(be backend.Backend, d *expert.Decomposition, z map[string][]float32) map[string]export.Compute {

@@ -14,10 +14,6 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// MostExamples is how many prompts a probe is fitted to at most: the cost grows with the
-// cube, and a linear map of as many labels learns nothing more from more.
-const MostExamples = 1024
-
 // passing is the share of the prompts that are left out in turn whose most likely label is
 // likely enough: what is less likely than for all but a twentieth of them is none of the
 // labels.
@@ -53,8 +49,8 @@ func Fit(ctx context.Context, labels []string, examples []Example) (*Probe, erro
 			return nil, fmt.Errorf("label %q has %d examples: two at least are needed", labels[k], n)
 		}
 	}
-	if len(examples) > MostExamples {
-		return nil, fmt.Errorf("%d examples, at most %d are possible", len(examples), MostExamples)
+	if len(examples) > contract.MaxProbePrompts {
+		return nil, fmt.Errorf("%d examples, at most %d are possible", len(examples), contract.MaxProbePrompts)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)

@@ -248,3 +248,42 @@ func TestWhatCannotBeFittedIsRefused(t *testing.T) {
 		t.Errorf("probabilities %v, %v", q, err)
 	}
 }
+
+// TestPromptsAreBounded: each label has the same share, and what a fit needs in any case.
+func TestPromptsAreBounded(t *testing.T) {
+	var all []prompt
+	for range 10 {
+		for label := range 3 {
+			all = append(all, prompt{label: label})
+		}
+	}
+	for most, want := range map[int]int{1024: 30, 30: 30, 16: 15, 3: 6} {
+		if got := len(limited(all, 3, most)); got != want {
+			t.Errorf("of %d prompts at most, %d are kept, want %d", most, got, want)
+		}
+	}
+}
+
+func TestSpecificationsThatMakeNoSense(t *testing.T) {
+	valid := contract.ProbeSpec{
+		DataDir: "/data", BaseDigest: contract.DigestPrefix + strings.Repeat("a", 64), Sets: make([]contract.SkillSet, 2),
+	}
+	for want, change := range map[string]func(*contract.ProbeSpec){
+		"dataDir is missing":     func(s *contract.ProbeSpec) { s.DataDir = "" },
+		"no digest":              func(s *contract.ProbeSpec) { s.BaseDigest = "x" },
+		"sets has 1 skills":      func(s *contract.ProbeSpec) { s.Sets = s.Sets[:1] },
+		"at most 65":             func(s *contract.ProbeSpec) { s.Sets = make([]contract.SkillSet, 66) },
+		"maxPrompts is 15, must": func(s *contract.ProbeSpec) { s.MaxPrompts = 15 },
+		"maxPrompts is 1025":     func(s *contract.ProbeSpec) { s.MaxPrompts = 1025 },
+		"dtype":                  func(s *contract.ProbeSpec) { s.DType = "F8" },
+	} {
+		spec := valid
+		change(&spec)
+		if err := Validate(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if err := Validate(valid); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ func Validate(s contract.ProbeSpec) error {
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(len(s.Sets) >= 2, "sets has %d skills: there is nothing to choose from", len(s.Sets))
 	check(len(s.Sets) <= contract.MaxExperts+1, "sets has %d skills, at most %d are possible", len(s.Sets), contract.MaxExperts+1)
+	check(s.MaxPrompts == 0 || s.MaxPrompts >= contract.MinProbePrompts && s.MaxPrompts <= contract.MaxProbePrompts,
+		"maxPrompts is %d, must be from %d to %d", s.MaxPrompts, contract.MinProbePrompts, contract.MaxProbePrompts)
 	_, err := backend.ParseDType(s.DType)
 	check(err == nil, "dtype %q is unknown: use one of %s, %s, %s", s.DType, contract.DTypeF32, contract.DTypeBF16, contract.DTypeInt8)
 	return errors.Join(errs...)
@@ -79,7 +82,8 @@ func Run(ctx context.Context, spec contract.ProbeSpec, o Options) (contract.Term
 			return contract.Termination{}, err
 		}
 	}
-	prompts[0] = limited(prompts[0], len(labels))
+	most := cmp.Or(spec.MaxPrompts, contract.MaxProbePrompts)
+	prompts[0], prompts[1] = limited(prompts[0], len(labels), most), limited(prompts[1], len(labels), most/heldShare)
 	examples, err := read(ctx, base, prompts[0], prompts[1], o.Progress)
 	if err != nil {
 		return contract.Termination{}, err
@@ -154,13 +158,16 @@ func encode(set *dataset.Set, tok *tokenizer.Tokenizer, labels []string, most in
 	return list, nil
 }
 
-// limited keeps of each label the first of its prompts, so that there are MostExamples at
-// most.
-func limited(prompts []prompt, labels int) []prompt {
-	of := make([]int, labels)
+// heldShare is how many prompts a probe is fitted to for one that it is evaluated by.
+const heldShare = 4
+
+// limited keeps of each label the first of its prompts, so that there are so many at most:
+// the same number of each label, and two of each in any case, which a fit needs.
+func limited(prompts []prompt, labels, most int) []prompt {
+	of, share := make([]int, labels), max(most/labels, 2)
 	var kept []prompt
 	for _, p := range prompts {
-		if of[p.label]++; of[p.label] <= MostExamples/labels {
+		if of[p.label]++; of[p.label] <= share {
 			kept = append(kept, p)
 		}
 	}

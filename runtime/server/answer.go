@@ -77,7 +77,7 @@ type outcome struct {
 
 // answer runs the passes of a request: pass 1 unless its model name pins the
 // weights, then pass 2 for each choice, whose chunks go to emit, one at a time.
-func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d engine.Delta) error) (outcome, error) {
+func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p piece) error) (outcome, error) {
 	var out outcome
 	c := s.core.Load()
 	if c == nil {
@@ -105,8 +105,18 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, d en
 	r.Continues = r.Continues || decision.Probabilities != nil && !decision.Remembered
 	s.count(t, decision)
 	begun := time.Now()
-	results, err := generate(ctx, c, q, r, emit)
+	take, end := c.calls.divide(q, emit)
+	results, err := generate(ctx, c, q, r, take)
 	out.sum(results)
+	for i := range results {
+		if err != nil {
+			break
+		}
+		var called bool
+		if called, err = end(i); called && out.finishes[i] == engine.FinishStop {
+			out.finishes[i] = finishToolCalls
+		}
+	}
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
 	if err != nil {
 		return out, err
@@ -129,13 +139,16 @@ func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Re
 	if err != nil {
 		return t, r, err
 	}
+	if err := c.calls.prepare(&q); err != nil {
+		return t, r, err
+	}
 	if r.Prompt, err = encodePrompt(c, q); err != nil {
 		return t, r, err
 	}
 	if err := checkBias(c, r.Sampling.Bias); err != nil {
 		return t, r, err
 	}
-	if r.Constraint, err = c.structures.constraint(ctx, q.structure, c.tok.EOS()); err != nil {
+	if r.Constraint, err = c.structures.constraint(ctx, q.structure, c.calls.layout(q), c.tok.EOS()); err != nil {
 		return t, r, err
 	}
 	longest := c.engine.LongestAnswer(len(r.Prompt))
@@ -200,6 +213,9 @@ func generate(ctx context.Context, c *core, q query, r engine.Request, emit func
 		r := r
 		if q.goesOn() {
 			r.Text = c.tok.NewStreamAfter(r.Prompt)
+		}
+		if len(q.offer.Functions) > 0 {
+			r.Text = c.tok.NewStream().Showing(c.calls.format.Shown())
 		}
 		if r.Constraint != nil {
 			r.Constraint = r.Constraint.Again()

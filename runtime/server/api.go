@@ -257,12 +257,14 @@ type reply struct {
 func (a *reply) whole(ctx context.Context) error {
 	texts := make([]strings.Builder, a.query.choices)
 	probs := make([][]engine.Logprob, a.query.choices)
-	out, err := a.server.answer(ctx, a.query, func(i int, d engine.Delta) error {
+	calls := make([]callsOfChoice, a.query.choices)
+	out, err := a.server.answer(ctx, a.query, func(i int, p piece) error {
 		text := &texts[i]
-		text.WriteString(d.Text)
-		if d.Logprob != nil {
-			probs[i] = append(probs[i], *d.Logprob)
+		text.WriteString(p.text)
+		if p.logprob != nil {
+			probs[i] = append(probs[i], *p.logprob)
 		}
+		calls[i].add(p.call)
 		return nil
 	})
 	if err != nil {
@@ -271,7 +273,7 @@ func (a *reply) whole(ctx context.Context) error {
 	a.answered(out)
 	parts := make([]part, a.query.choices)
 	for i := range parts {
-		parts[i] = part{index: i, text: texts[i].String(), probs: a.logprobs(probs[i], &position{})}
+		parts[i] = part{index: i, text: texts[i].String(), calls: calls[i], probs: a.logprobs(probs[i], &position{})}
 	}
 	writeJSON(a.w, http.StatusOK, a.format.whole(a.meta, parts, out))
 	return nil

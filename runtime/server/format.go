@@ -1,6 +1,9 @@
 package server
 
-import "github.com/transformersquared/operator/runtime/contract"
+import (
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/toolcall"
+)
 
 // meta is what all parts of one answer say of themselves.
 type meta struct {
@@ -23,10 +26,11 @@ type format interface {
 	usage(m meta, out outcome) any
 }
 
-// part is the text of one choice, or a chunk of it.
+// part is one choice, or a chunk of one: of its text or of its calls.
 type part struct {
 	index int
 	text  string
+	calls []toolcall.Call // Whole ones of a choice; of a chunk one at most, in pieces.
 	probs *logprobs
 }
 
@@ -107,14 +111,37 @@ type chatChoice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"`
+	Role    string     `json:"role"`
+	Content *string    `json:"content"` // null if there are calls alone.
+	Refusal *string    `json:"refusal"`
+	Calls   []chatCall `json:"tool_calls,omitempty"`
 }
 
 type chatDelta struct {
-	Role    string  `json:"role,omitempty"`
-	Content *string `json:"content,omitempty"`
+	Role    string     `json:"role,omitempty"`
+	Content *string    `json:"content,omitempty"`
+	Calls   []chatCall `json:"tool_calls,omitempty"`
+}
+
+// chatCall is a call of a tool, or a piece of one: the first has its id, type and name.
+type chatCall struct {
+	Index    *int         `json:"index,omitempty"` // Of pieces.
+	ID       string       `json:"id,omitempty"`
+	Type     string       `json:"type,omitempty"`
+	Function chatFunction `json:"function"`
+}
+
+type chatFunction struct {
+	Name      string `json:"name,omitempty"`
+	Arguments string `json:"arguments"`
+}
+
+func newChatCall(c toolcall.Call) chatCall {
+	call := chatCall{ID: c.ID, Function: chatFunction{Name: c.Name, Arguments: c.Arguments}}
+	if c.ID != "" {
+		call.Type = "function"
+	}
+	return call
 }
 
 func (chatFormat) prefix() string { return "chatcmpl-" }
@@ -122,10 +149,14 @@ func (chatFormat) prefix() string { return "chatcmpl-" }
 func (chatFormat) whole(m meta, choices []part, out outcome) any {
 	list := make([]any, len(choices))
 	for i, p := range choices {
-		list[i] = chatChoice{
-			Index: p.index, Message: &chatMessage{Role: "assistant", Content: p.text},
-			Logprobs: p.probs.chat(), Finish: &out.finishes[p.index],
+		message := &chatMessage{Role: "assistant"}
+		if p.text != "" || len(p.calls) == 0 {
+			message.Content = &p.text
 		}
+		for _, c := range p.calls {
+			message.Calls = append(message.Calls, newChatCall(c))
+		}
+		list[i] = chatChoice{Index: p.index, Message: message, Logprobs: p.probs.chat(), Finish: &out.finishes[p.index]}
 	}
 	return m.response(chatObject, list...).complete(out)
 }
@@ -136,7 +167,16 @@ func (chatFormat) first(m meta, choice int) any {
 }
 
 func (chatFormat) chunk(m meta, p part) any {
-	return m.response(chatChunk, chatChoice{Index: p.index, Delta: &chatDelta{Content: &p.text}, Logprobs: p.probs.chat()})
+	delta := &chatDelta{}
+	if len(p.calls) == 0 {
+		delta.Content = &p.text
+	}
+	for _, c := range p.calls {
+		call := newChatCall(c)
+		call.Index = &c.Index
+		delta.Calls = append(delta.Calls, call)
+	}
+	return m.response(chatChunk, chatChoice{Index: p.index, Delta: delta, Logprobs: p.probs.chat()})
 }
 
 func (chatFormat) last(m meta, choice int, out outcome) any {

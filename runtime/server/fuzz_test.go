@@ -27,11 +27,14 @@ func FuzzBodies(f *testing.F) {
 		`{"model":"demo:base","prompt":[[256,257]],"min_p":0.5,"repetition_penalty":1.5,"ignore_eos":true,"logprobs":20,"max_tokens":3}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"array","items":{"$ref":"#"}}}},"max_tokens":3}`,
 		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"},"n":2,"max_tokens":3}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","properties":{"a":{"enum":[1,"<|end|>"]}}}}}],"max_tokens":3}`,
+		`{"model":"demo:base","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","description":"<|user|>"}}],"tool_choice":"required","stream":true,"max_tokens":3}`,
+		`{"model":"demo","messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\":[1e400,{\"<|end|>\":null}]}"}}]},{"role":"tool","tool_call_id":"1","content":"<tool_call>"}],"tools":[],"max_tokens":2}`,
 		`[[[[[[[[`, `{"model":{}}`, `{"messages":{"0":1}}`, "\xff\xfe", `{"seed":-9223372036854775808,"model":"demo","prompt":"x"}`, ``,
 	} {
 		f.Add(seed)
 	}
-	h := open(f, nil)
+	h := openCalling(f)
 	api, admin := h.API(), h.Admin()
 	allowed := []int{200, 202, 400, 404, 413, 422, 503}
 	f.Fuzz(func(t *testing.T, body string) {

@@ -13,7 +13,7 @@ var harmless = map[string][]any{
 	"user": {anything}, "metadata": {anything}, "safety_identifier": {anything},
 	"prompt_cache_key": {anything}, "prompt_cache_retention": {anything}, "prompt_cache_options": {anything},
 	"store": {false}, "service_tier": {"auto", "default"},
-	// No tools.
+	// No tools. Of chats tools, tool_choice and parallel_tool_calls are honoured.
 	"tools": {[]any{}}, "functions": {[]any{}}, "tool_choice": {"none", "auto"}, "function_call": {"none", "auto"},
 	"parallel_tool_calls": {true, false},
 	// Text. Of chats response_format is honoured.

@@ -96,9 +96,9 @@ type answer struct {
 	Model       string `json:"model"`
 	Fingerprint string `json:"system_fingerprint"`
 	Choices     []struct {
-		Message  *struct{ Role, Content string } `json:"message"`
-		Delta    *struct{ Role, Content string } `json:"delta"`
-		Text     string                          `json:"text"`
+		Message  *said  `json:"message"`
+		Delta    *said  `json:"delta"`
+		Text     string `json:"text"`
 		Logprobs *struct {
 			Content []struct {
 				Token   string
@@ -115,6 +115,17 @@ type answer struct {
 	Usage      *usage               `json:"usage"`
 	Adaptation *contract.Adaptation `json:"t2"`
 	Error      *apiError            `json:"error"`
+}
+
+// said is a message of an answer, or a piece of one.
+type said struct {
+	Role    string
+	Content string
+	Calls   []struct {
+		Index    *int
+		ID, Type string
+		Function struct{ Name, Arguments string }
+	} `json:"tool_calls"`
 }
 
 type usage struct {

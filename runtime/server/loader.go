@@ -48,6 +48,7 @@ type offer struct {
 	due      time.Time           // Of the next attempt.
 	whole    bool                // All of it is in use; there is no next attempt.
 	failures map[string]error    // By expert: why it is not served.
+	unprobed error               // Why its probe is not served.
 	err      *contract.LoadError // Told; nil before patience is at its end.
 	result   string              // Counted: one of metrics' results.
 }
@@ -58,6 +59,8 @@ type attempted struct {
 	set *servedSet
 	// failures say, by expert, what set lacks.
 	failures map[string]error
+	// unprobed says why it lacks its probe.
+	unprobed error
 	// err says what is wrong with the set as a whole.
 	err error
 }
@@ -225,7 +228,7 @@ func (l *loader) finish(o *offer, got attempted, problem *contract.LoadError) (f
 	}
 	defer l.notify()
 	o.attempts++
-	o.failures = got.failures
+	o.failures, o.unprobed = got.failures, got.unprobed
 	if problem == nil {
 		o.whole, o.err = true, nil
 		l.count(o, resultTaken)
@@ -260,10 +263,17 @@ func (o *offer) problem(got attempted) *contract.LoadError {
 	if got.err != nil {
 		return loadError(o.digest, got.err)
 	}
-	if len(got.failures) == 0 {
+	if len(got.failures) == 0 && got.unprobed == nil {
 		return nil
 	}
 	sum := &contract.LoadError{Digest: o.digest, Permanent: true}
+	if got.unprobed != nil {
+		sum = loadError(o.digest, got.unprobed)
+		if len(got.failures) == 0 {
+			return sum
+		}
+		sum.Message += "; "
+	}
 	const most = 3 // Are named; every expert's state has its own.
 	named := 0
 	refs := o.spec.Refs()

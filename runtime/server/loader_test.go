@@ -251,6 +251,8 @@ func TestOneThatMayPassKeepsTheWholeFromBeingPermanent(t *testing.T) {
 		"one is late":       {attempted{failures: map[string]error{"a": damaged, "b": late}}, false, `expert "b": file does not exist`},
 		"one of two":        {attempted{failures: map[string]error{"b": damaged}}, true, "1 of 2 experts"},
 		"the set as such":   {attempted{err: damaged}, true, "it is damaged"},
+		"the probe":         {attempted{unprobed: late}, false, "file does not exist"},
+		"an expert as well": {attempted{unprobed: late, failures: map[string]error{"b": damaged}}, false, `file does not exist; expert "b": it is damaged`},
 		"a full disk helps": {attempted{err: late}, false, "file does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {

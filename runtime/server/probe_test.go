@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,9 @@ func TestProbeDispatches(t *testing.T) {
 	if err := s.Swap(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
+	if p := s.Status().Probe; p == nil || *p != (contract.ServedProbe{Digest: fitted.Digest, State: contract.ExpertServed}) {
+		t.Errorf("the status says %+v of the probe", p)
+	}
 	right, all := 0, 0
 	for _, one := range dispatchCases(t) {
 		if one.Skill == contract.OthersLabel {
@@ -65,6 +69,26 @@ func TestProbeDispatches(t *testing.T) {
 		t.Errorf("explained as %+v, %v", e, err)
 	}
 
+	// An expert that came after the probe was fitted can be named, and is chosen for nothing.
+	more := set
+	more.Experts = append(slices.Clone(set.Experts), idleOn(t, contract.ActivationAnswer, root, model, dm, "new"))
+	if err := s.Swap(t.Context(), more); err != nil {
+		t.Fatal(err)
+	}
+	sums := func(model string) contract.Adaptation {
+		return *postTo(t, s.API(), contract.PathChatCompletions, chat(model, "What is 2 + 3?", fields{"max_tokens": 1})).Adaptation
+	}
+	if a := sums("demo"); a.Expert != "demo-"+letters["math"] || a.Probabilities["demo-new"] != 0 {
+		t.Errorf("with an expert that the probe does not know: %+v", a)
+	}
+	if a := sums("demo:demo-new"); a.Expert != "demo-new" {
+		t.Errorf("the expert that it does not know is pinned: %+v", a)
+	}
+	if e, err := s.Explain(t.Context(), []byte(`{"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 3?"}]}`)); err != nil ||
+		e.Labels[len(set.Experts)].LogLikelihood != nil {
+		t.Errorf("explained as %+v, %v", e.Labels, err)
+	}
+
 	// Without its probe a set is served as Prompt would, and says what is missing.
 	missing := set
 	missing.Probe = &contract.ProbeRef{Digest: contract.DigestPrefix + strings.Repeat("0", 64)}
@@ -75,6 +99,10 @@ func TestProbeDispatches(t *testing.T) {
 		st := s.Status()
 		return st.Error != nil && st.ExpertSetDigest != st.DesiredDigest
 	})
+	if p := s.Status().Probe; p == nil || p.State != contract.ExpertFailed || p.Digest != missing.Probe.Digest ||
+		p.Error == nil || p.Error.Reason != contract.ReasonExpertMissing || p.Error.Digest != p.Digest {
+		t.Errorf("the status says %+v of the probe", p)
+	}
 	a := postTo(t, s.API(), contract.PathChatCompletions, chat("demo", "What is 2 + 3?", fields{"max_tokens": 1}))
 	if a.Adaptation.Strategy != contract.StrategyPrompt {
 		t.Errorf("without its probe the set is served by %s", a.Adaptation.Strategy)

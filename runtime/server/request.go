@@ -8,11 +8,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/toolcall"
 )
 
 // query is a request of either endpoint, understood but not yet answered.
@@ -31,8 +31,10 @@ type query struct {
 	choices int
 	// longest is the parameter that says how long an answer may be; "" if none does.
 	longest string
-	// structure is what the answer has to look like.
+	// structure is what the answer has to look like, and offer what the model may call
+	// instead.
 	structure structure
+	offer     toolcall.Offer
 	request   engine.Request // Without prompt and weights.
 }
 
@@ -67,7 +69,7 @@ func parseChat(body []byte) (query, error) {
 		return query{}, err
 	}
 	q := parseCommon(f)
-	q.messages, q.chat.Names = parseMessages(f)
+	q.messages = parseMessages(f)
 	parseChatOptions(f, &q.chat)
 	if n, ok := f.integer("max_completion_tokens", 1, math.MaxInt32); ok {
 		q.request.MaxTokens, q.longest = int(n), "max_completion_tokens"
@@ -79,18 +81,32 @@ func parseChat(body []byte) (query, error) {
 		f.fail(invalid("top_logprobs", "invalid_value", "top_logprobs needs logprobs to be true"))
 	}
 	q.structure = parseStructure(f)
-	if q.structure.kind != "" && q.request.IgnoreStopTokens {
-		f.fail(invalid("ignore_eos", "invalid_value", "ignore_eos and response_format exclude each other: an answer of a structure ends where that does"))
-	}
-	if q.structure.kind != "" && q.chat.ContinueFinal {
-		f.fail(invalid("continue_final_message", "invalid_value",
-			"continue_final_message and response_format exclude each other: an answer of a structure is one from its beginning"))
-	}
+	q.offer = parseTools(f)
+	q.refuseFreedom(f)
 	f.refuseOthers(with(harmless, harmlessOfChats))
 	if f.err != nil {
 		return query{}, f.err
 	}
 	return q, nil
+}
+
+// refuseFreedom refuses what does not go with an answer that has a structure, or may be a
+// call.
+func (q query) refuseFreedom(f *fields) {
+	asks := "response_format"
+	switch {
+	case len(q.offer.Functions) > 0:
+		asks = "tools"
+	case q.structure.kind == "":
+		return
+	}
+	if q.request.IgnoreStopTokens {
+		f.fail(invalid("ignore_eos", "invalid_value", "ignore_eos and %s exclude each other: an answer of a structure ends where that does", asks))
+	}
+	if q.chat.ContinueFinal {
+		f.fail(invalid("continue_final_message", "invalid_value",
+			"continue_final_message and %s exclude each other: an answer of a structure is one from its beginning", asks))
+	}
 }
 
 // with returns both tables in one.
@@ -220,80 +236,6 @@ func parseBias(f *fields) map[int32]float64 {
 	}
 	f.adopt(o)
 	return bias
-}
-
-// parseMessages reads the conversation, and who speaks by name.
-func parseMessages(f *fields) ([]tokenizer.Message, map[int]string) {
-	list := f.list("messages")
-	if len(list) == 0 {
-		f.fail(invalid("messages", "missing_required_parameter", "messages is missing or empty: a chat needs at least one message"))
-		return nil, nil
-	}
-	names := map[int]string{}
-	messages := make([]tokenizer.Message, 0, len(list))
-	for i, raw := range list {
-		o := f.element("messages", i, raw)
-		if o == nil {
-			return nil, nil
-		}
-		m := tokenizer.Message{Role: o.text("role")}
-		switch m.Role {
-		case "developer": // OpenAI's newer word for it.
-			m.Role = "system"
-		case "system", "user", "assistant":
-		case "tool", "function":
-			o.fail(invalid(o.prefix+"role", "unsupported_value",
-				"%srole is %q: this server supports no tools (tools, tool_calls); it must be system, developer, user or assistant", o.prefix, m.Role))
-		default:
-			o.fail(invalid(o.prefix+"role", "invalid_value", "%srole is %q: it must be system, developer, user or assistant", o.prefix, clip(m.Role)))
-		}
-		if name := o.text("name"); name != "" {
-			names[i] = name
-		}
-		// First what it has besides its content: that is missing where there are tool
-		// calls instead.
-		o.known["content"] = true
-		o.refuseOthers(harmlessOfMessages)
-		m.Content = parseContent(o, m.Role == "assistant")
-		f.adopt(o)
-		if f.err != nil {
-			return nil, nil
-		}
-		messages = append(messages, m)
-	}
-	return messages, names
-}
-
-// parseContent reads a message's content: text, or a list of text parts. An
-// assistant may have said nothing.
-func parseContent(o *fields, mayBeNull bool) string {
-	switch kindOf(o.raw["content"]) {
-	case "a string":
-		return o.text("content")
-	case "an array":
-	case "nothing", "null":
-		if !mayBeNull {
-			o.fail(invalid(o.prefix+"content", "missing_required_parameter", "%scontent is missing", o.prefix))
-		}
-		return ""
-	default:
-		o.wrongType("content", "a string or an array of parts")
-		return ""
-	}
-	var text strings.Builder
-	for i, raw := range o.list("content") {
-		part := o.element("content", i, raw)
-		if part == nil {
-			return ""
-		}
-		if kind := part.text("type"); kind != "text" {
-			part.fail(invalid(part.prefix+"type", "invalid_value", "%stype is %q: this server reads text only", part.prefix, clip(kind)))
-		}
-		text.WriteString(part.text("text"))
-		part.refuseOthers(harmlessOfParts)
-		o.adopt(part)
-	}
-	return text.String()
 }
 
 // parsePrompt reads the text or tokens to complete: a string, an array of token

@@ -23,6 +23,12 @@ func act(t testing.TB, s checkpointtest.Script) *house {
 	t.Helper()
 	dir := t.TempDir()
 	s.Write(t, dir)
+	return serve(t, dir)
+}
+
+// serve is a server on the model in dir.
+func serve(t testing.TB, dir string) *house {
+	t.Helper()
 	h := &house{Server: server.New(server.Config{
 		Name: "demo", ModelDir: dir, Threads: 1, MaxBatch: 2, Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 	})}

@@ -127,6 +127,8 @@ type core struct {
 	backend backend.Backend
 	// structures compile what answers have to look like.
 	structures structures
+	// calls is how the model calls tools.
+	calls calling
 }
 
 // Server serves one policy. New makes it, Load loads the model, API and Admin
@@ -215,7 +217,8 @@ func (s *Server) Load(ctx context.Context) (err error) {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
 	}
 	c.linears, c.width = base.Linears(), base.Config().HiddenSize
-	c.structures = newStructures(c.tok, ck.Config().VocabSize)
+	c.calls = newCalling(c.tok)
+	c.structures = newStructures(c.tok, ck.Config().VocabSize, c.calls)
 	o := engine.Options{
 		Base: base, Text: func() engine.TextStream { return c.tok.NewStream() }, StopTokens: c.tok.EOS(),
 		ContextLength: s.config.ContextLength, MaxBatch: s.config.MaxBatch, MaxWaiting: s.config.MaxWaiting,

@@ -122,7 +122,7 @@ func (s *Server) load(o *offer) attempted {
 			err = s.prepare(o.ctx, c, set)
 		}
 		if err == nil {
-			return attempted{set: set, failures: failures, err: probeErr}
+			return attempted{set: set, failures: failures, unprobed: probeErr}
 		}
 		ref, one := culprit(o, experts, err)
 		switch {
@@ -131,7 +131,7 @@ func (s *Server) load(o *offer) attempted {
 		case one:
 			lacks(ref, err)
 		case old != nil:
-			return attempted{failures: failures, err: err}
+			return attempted{failures: failures, unprobed: probeErr, err: err}
 		default:
 			return s.baseOnly(c, o, err)
 		}

@@ -41,6 +41,7 @@ func (s *Server) Status() contract.ServingStatus {
 		}
 	}
 	st.Experts = s.loader.experts(set)
+	st.Probe = s.loader.probe(set)
 	return st
 }
 
@@ -76,6 +77,26 @@ func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
 		}
 	}
 	return list
+}
+
+// probe says how the probe of the desired set stands; nil where that has none. l.mu is held.
+func (l *loader) probe(inUse *servedSet) *contract.ServedProbe {
+	o := l.desired
+	if o == nil || o.spec.Probe == nil {
+		return nil
+	}
+	p := &contract.ServedProbe{Digest: o.spec.Probe.Digest, State: contract.ExpertLoading}
+	switch {
+	case inUse != nil && inUse.probe != nil && inUse.probe.Manifest.Digest == p.Digest:
+		p.State = contract.ExpertServed
+	case o.err == nil: // Not told yet, or not known.
+	case o.unprobed != nil:
+		p.State, p.Error = contract.ExpertFailed, loadError(p.Digest, o.unprobed)
+	default: // Of something that is wrong with the set as a whole.
+		whole := *o.err
+		p.State, p.Error = contract.ExpertFailed, &whole
+	}
+	return p
 }
 
 // expert says how an expert of the offer stands. The loader's mutex is held.

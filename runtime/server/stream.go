@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/toolcall"
 )
 
 // writeTimeout is how long a client may take to accept one chunk of a stream
@@ -40,18 +41,23 @@ func (a *reply) stream(ctx context.Context) error {
 		}
 		return nil
 	}
-	out, err := a.server.answer(ctx, a.query, func(i int, d engine.Delta) error {
+	out, err := a.server.answer(ctx, a.query, func(i int, p piece) error {
 		if err := begin(); err != nil {
 			return err
 		}
-		if d.Text == "" && d.Logprob == nil {
+		if p.empty() {
 			return nil
 		}
+		chunk := part{index: i, text: p.text}
 		var probs []engine.Logprob
-		if d.Logprob != nil {
-			probs = append(probs, *d.Logprob)
+		if p.logprob != nil {
+			probs = append(probs, *p.logprob)
 		}
-		return events.send(a.format.chunk(a.meta, part{index: i, text: d.Text, probs: a.logprobs(probs, &positions[i])}))
+		chunk.probs = a.logprobs(probs, &positions[i])
+		if p.call != nil {
+			chunk.calls = []toolcall.Call{*p.call}
+		}
+		return events.send(a.format.chunk(a.meta, chunk))
 	})
 	if err == nil {
 		err = begin() // An answer may be empty.

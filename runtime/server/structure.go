@@ -65,26 +65,35 @@ type structures struct {
 	compiler *constrain.Compiler
 }
 
-// newStructures returns those of a model with so many tokens. Special tokens are part of no
-// answer.
-func newStructures(tok *tokenizer.Tokenizer, vocabulary int) structures {
-	v := constrain.NewVocabulary(vocabulary, func(id int32) []byte {
-		if tok.IsSpecial(id) {
-			return nil
-		}
-		return tok.TokenBytes(id)
-	})
+// newStructures returns those of a model with so many tokens.
+func newStructures(tok *tokenizer.Tokenizer, vocabulary int, calls calling) structures {
+	v := constrain.NewVocabulary(vocabulary, calls.format.Spelling(tok))
 	return structures{constrain.NewCompiler(v, constrain.Options{})}
 }
 
-// constraint returns what an answer must follow, nil if it is text.
-func (s structures) constraint(ctx context.Context, of structure, stops []int32) (*constrain.Matcher, error) {
+// layout is what an answer looks like, nil if it is text.
+func (s structure) layout() constrain.Layout {
+	switch s.kind {
+	case kindObject:
+		return constrain.Value{Object: true}
+	case kindSchema:
+		return constrain.Value{Schema: s.schema}
+	default:
+		return nil
+	}
+}
+
+// constraint returns what an answer must follow, nil if it is text. layout is what tools ask
+// for, with the structure in it; nil if nothing.
+func (s structures) constraint(ctx context.Context, of structure, layout constrain.Layout, stops []int32) (*constrain.Matcher, error) {
 	var grammar *constrain.Grammar
 	var err error
-	switch of.kind {
-	case kindObject:
+	switch {
+	case layout != nil:
+		grammar, err = s.compiler.Layout(ctx, layout)
+	case of.kind == kindObject:
 		grammar, err = s.compiler.Object(ctx)
-	case kindSchema:
+	case of.kind == kindSchema:
 		grammar, err = s.compiler.Schema(ctx, of.schema)
 	default:
 		return nil, nil //nolint:nilnil // Text has no constraint.

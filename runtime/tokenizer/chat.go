@@ -16,9 +16,15 @@ import (
 
 // Message is one turn of a conversation.
 type Message struct {
-	// Role is system, user, assistant or what else the template knows.
+	// Role is system, user, assistant, tool or what else the template knows.
 	Role    string
 	Content string
+	// Name says who speaks, for templates that care.
+	Name string
+	// ToolCalls are what an assistant called.
+	ToolCalls []ToolCall
+	// ToolCallID says of a tool's result which call it answers.
+	ToolCallID string
 }
 
 // ErrNoChatTemplate is what a tokenizer without a chat template answers.
@@ -43,35 +49,39 @@ const mark = "\uFDD0"
 var validRole = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 
 // chatTemplateSource finds the chat template: chat_template.jinja, or the one
-// in tokenizer_config.json, "default" if it has several.
-func chatTemplateSource(dir string, c tokenizerConfig) (string, error) {
+// in tokenizer_config.json, "default" if it has several. withTools is the one for
+// conversations with tools, "tool_use", where that is another.
+func chatTemplateSource(dir string, c tokenizerConfig) (source, withTools string, err error) {
 	b, err := artifact.ReadBounded(filepath.Join(dir, "chat_template.jinja"), maxTemplateFile)
 	if err == nil {
-		return string(b), nil
+		return string(b), "", nil
 	}
 	if !missing(err) {
-		return "", err
+		return "", "", err
 	}
 	if absent(c.ChatTemplate) {
-		return "", nil
+		return "", "", nil
 	}
 	var one string
 	if json.Unmarshal(c.ChatTemplate, &one) == nil {
-		return one, nil
+		return one, "", nil
 	}
 	var many []struct {
 		Name     string `json:"name"`
 		Template string `json:"template"`
 	}
 	if err := json.Unmarshal(c.ChatTemplate, &many); err != nil {
-		return "", fmt.Errorf("tokenizer_config.json: chat_template is neither a string nor a list: %w", err)
+		return "", "", fmt.Errorf("tokenizer_config.json: chat_template is neither a string nor a list: %w", err)
 	}
 	for _, t := range many {
-		if t.Name == "default" {
-			return t.Template, nil
+		switch t.Name {
+		case "default":
+			source = t.Template
+		case "tool_use":
+			withTools = t.Template
 		}
 	}
-	return "", nil
+	return source, withTools, nil
 }
 
 // render runs the template on messages whose text was marked.
@@ -79,16 +89,17 @@ func (t *Tokenizer) render(messages []Message, o ChatOptions) (text string, err 
 	work := templateWork
 	turns := make(jinja.List, len(messages))
 	for i, m := range messages {
-		work += workPerMessage + workPerByte*len(m.Content)
-		turn := []any{"role", m.Role, "content", m.Content}
-		if name := o.Names[i]; name != "" {
-			work += workPerByte * len(name)
-			turn = append(turn, "name", t.markSpecials(name))
+		if turns[i], err = t.turn(m, &work); err != nil {
+			return "", fmt.Errorf("message %d: %w", i, err)
 		}
-		turns[i] = jinja.NewDict(turn...)
 	}
 	// Hugging Face always passes these, and templates ask whether they are none.
 	variables := map[string]any{"messages": turns, "add_generation_prompt": !o.NoGenerationPrompt && !o.ContinueFinal, "tools": nil, "documents": nil}
+	if len(o.Tools) > 0 {
+		if variables["tools"], err = t.tools(o.Tools, &work); err != nil {
+			return "", err
+		}
+	}
 	for name, token := range t.specialNames {
 		variables[name] = token
 	}
@@ -98,7 +109,11 @@ func (t *Tokenizer) render(messages []Message, o ChatOptions) (text string, err 
 			return "", fmt.Errorf("variable %s of the chat template: %w", name, err)
 		}
 	}
-	if text, err = t.chat.Render(variables, work); err != nil {
+	template := t.chat
+	if len(o.Tools) > 0 && t.chatWithTools != nil {
+		template = t.chatWithTools
+	}
+	if text, err = template.Render(variables, work); err != nil {
 		return "", fmt.Errorf("rendering chat template: %w", err)
 	}
 	return text, nil
@@ -112,7 +127,12 @@ func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 // compute on it use EncodeChat: in the text alone a user's "<|end|>" cannot be
 // told from the template's.
 func (t *Tokenizer) ApplyChatTemplate(messages []Message, addGenerationPrompt bool) (string, error) {
-	text, err := t.renderMarked(messages, ChatOptions{NoGenerationPrompt: !addGenerationPrompt})
+	return t.ApplyChatTemplateWith(messages, ChatOptions{NoGenerationPrompt: !addGenerationPrompt})
+}
+
+// ApplyChatTemplateWith is ApplyChatTemplate with options.
+func (t *Tokenizer) ApplyChatTemplateWith(messages []Message, o ChatOptions) (string, error) {
+	text, err := t.renderMarked(messages, o)
 	return strings.ReplaceAll(text, mark, ""), err
 }
 
@@ -138,7 +158,8 @@ func (t *Tokenizer) renderMarked(messages []Message, o ChatOptions) (string, err
 		if !validRole.MatchString(m.Role) {
 			return "", fmt.Errorf("message %d has role %q: a role is a word such as user", i, m.Role)
 		}
-		marked[i] = Message{Role: m.Role, Content: t.markSpecials(m.Content)}
+		marked[i] = m
+		marked[i].Content = t.markSpecials(m.Content)
 	}
 	if !o.ContinueFinal {
 		return t.render(marked, o)

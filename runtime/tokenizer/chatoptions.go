@@ -20,12 +20,13 @@ type ChatOptions struct {
 	// ContinueFinal leaves the last message open, so that the answer goes on with
 	// it. There is no generation prompt then.
 	ContinueFinal bool
-	// Names say who speaks the i-th message, for templates that care.
-	Names map[int]string
 	// Variables are more variables for the template, such as Qwen 3's
 	// enable_thinking: values as encoding/json decodes them. Of those that every
 	// conversation has (see CheckVariables) none may be among them.
 	Variables map[string]any
+	// Tools are what the assistant may call, as templates expect them: JSON objects such as
+	// {"type": "function", "function": {"name": …, "description": …, "parameters": …}}.
+	Tools []json.RawMessage
 }
 
 // EncodeChatWith is EncodeChat with options.

@@ -282,7 +282,7 @@ func TestLlama2sSpacesComeAfterItsTokensToo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			chat, err := tok.EncodeChat([]Message{{"user", "Hello"}})
+			chat, err := tok.EncodeChat([]Message{{Role: "user", Content: "Hello"}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -49,6 +49,7 @@ type Stream struct {
 	t    *Tokenizer
 	p    *pipeline
 	skip string // What is still to come, and belongs to the prompt.
+	show map[int32]bool
 }
 
 // NewStream returns a decoder that skips special tokens.
@@ -75,9 +76,15 @@ func (t *Tokenizer) NewStreamAfter(prompt []int32) *Stream {
 	return s
 }
 
+// Showing lets these special tokens be part of the text, as they are spelled. It returns s.
+func (s *Stream) Showing(tokens map[int32]bool) *Stream {
+	s.show = tokens
+	return s
+}
+
 // Push takes the next token and returns the text that it completes; often "".
 func (s *Stream) Push(id int32) string {
-	s.t.push(s.p, id, true)
+	s.t.push(s.p, id, !s.show[id])
 	return s.take()
 }
 

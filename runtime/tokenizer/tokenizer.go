@@ -50,7 +50,9 @@ type Tokenizer struct {
 	specialText  []string // spellings that users must not inject
 	specialNames map[string]string
 	chat         *jinja.Template // nil if there is none
-	chatError    error           // Why the one that there is cannot be used.
+	// chatWithTools is for conversations with tools; nil if chat is.
+	chatWithTools *jinja.Template
+	chatError     error // Why the one that there is cannot be used.
 
 	// What a config may still change; nil where there is no such thing.
 	sentencePiece *spModel
@@ -86,15 +88,19 @@ func load(dir string) (*Tokenizer, error) {
 	if err := t.addModelEOS(dir); err != nil {
 		return nil, err
 	}
-	source, err := chatTemplateSource(dir, config)
+	source, withTools, err := chatTemplateSource(dir, config)
 	if err != nil {
 		return nil, err
 	}
+	// Text can be completed without any.
 	if source != "" {
-		// Text can be completed without it.
-		if t.chat, err = jinja.Parse(source); err != nil {
-			t.chatError = failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("the model's chat template cannot be used: %w", err))
-		}
+		t.chat, err = jinja.Parse(source)
+	}
+	if err == nil && withTools != "" {
+		t.chatWithTools, err = jinja.Parse(withTools)
+	}
+	if err != nil {
+		t.chatError = failure.Permanent(contract.ReasonUnsupported, fmt.Errorf("the model's chat template cannot be used: %w", err))
 	}
 	return t, nil
 }

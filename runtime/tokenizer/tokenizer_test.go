@@ -415,7 +415,7 @@ func FuzzEncode(f *testing.F) {
 		if back := tok.Decode(ids, false); utf8.ValidString(text) && back != text {
 			t.Fatalf("%q came back as %q", text, back)
 		}
-		chat, err := tok.EncodeChat([]Message{{"user", text}, {"assistant", text}})
+		chat, err := tok.EncodeChat([]Message{{Role: "user", Content: text}, {Role: "assistant", Content: text}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -120,7 +120,7 @@ func EncodePrompt(t *tokenizer.Tokenizer, messages []dataset.Message) ([]int32, 
 	}
 	converted := make([]tokenizer.Message, len(messages))
 	for i, m := range messages {
-		converted[i] = tokenizer.Message(m)
+		converted[i] = tokenizer.Message{Role: m.Role, Content: m.Content}
 	}
 	return t.EncodeChat(converted)
 }

@@ -35,6 +35,8 @@ type options struct {
 	llamaBench, python string
 	train, passes      bool
 	trainings          int
+	evolution          bool
+	skills, searches   []string // Of evolution.
 	t2                 string
 	profile            string
 	backend            string
@@ -62,12 +64,16 @@ func parseOptions() (options, error) {
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
 	flag.IntVar(&o.trainings, "shared-trainings", 0, "measure the memory of up to so many trainings at once that share their base instead")
-	flag.StringVar(&o.t2, "t2", "bin/t2", "the program that trains, for --shared-trainings")
+	flag.BoolVar(&o.evolution, "evolution", false, "measure searches beside Reinforce on the demo's skills instead, from as many seeds as there are rounds, each training alone on one thread")
+	skills := flag.String("skills", strings.Join(skillNames(), ","), "skills, for --evolution")
+	ways := flag.String("searches", searchNames()[0], "searches, for --evolution, of "+strings.Join(searchNames(), ", "))
+	flag.StringVar(&o.t2, "t2", "bin/t2", "the program that trains, for --shared-trainings and --evolution")
 	flag.StringVar(&o.python, "python", "", "a Python with torch, to compare the training step with, or on a GPU prefill and decoding")
 	flag.StringVar(&o.backend, "backend", "cpu", "what computes: "+strings.Join(registry.Names(), " or "))
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile, for go tool pprof; peers are not in it")
 	flag.Parse()
 	o.shapes, o.dtypes = strings.Split(*shapeNames, ","), strings.Split(*dtypes, ",")
+	o.skills, o.searches = strings.Split(*skills, ","), strings.Split(*ways, ",")
 	switch {
 	case flag.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -76,9 +82,14 @@ func parseOptions() (options, error) {
 	case o.rounds < 1 || o.threads < 1:
 		return o, fmt.Errorf("%d rounds with %d threads: both must be positive", o.rounds, o.threads)
 	}
-	for _, w := range o.dtypes {
-		if !slices.Contains([]string{"f32", "bf16", "int8"}, w) {
-			return o, fmt.Errorf("dtype %q: there are f32, bf16 and int8", w)
+	for _, list := range []struct {
+		what         string
+		asked, there []string
+	}{{"dtype", o.dtypes, []string{"f32", "bf16", "int8"}}, {"skill", o.skills, skillNames()}, {"search", o.searches, searchNames()}} {
+		for _, name := range list.asked {
+			if !slices.Contains(list.there, name) {
+				return o, fmt.Errorf("%s %q: there are %s", list.what, name, strings.Join(list.there, ", "))
+			}
 		}
 	}
 	return o, nil
@@ -103,8 +114,14 @@ func run(ctx stdcontext.Context) error {
 		defer pprof.StopCPUProfile()
 	}
 	r := &report{Threads: o.threads}
-	if o.onCPU() && o.trainings == 0 {
+	if o.onCPU() && o.trainings == 0 && !o.evolution {
 		r.probe = newProbe(o.threads)
+	}
+	if o.evolution {
+		o.shapes = nil // The model is the demo's.
+		if err := evolution(ctx, o, r); err != nil {
+			return err
+		}
 	}
 	for _, name := range o.shapes {
 		i := slices.IndexFunc(shapes, func(s shape) bool { return s.Name == name })

@@ -14,7 +14,9 @@ type report struct {
 	Passes  []*share `json:",omitempty"`
 	// Together are trainings at once.
 	Together []*together `json:",omitempty"`
-	probe    *probe
+	// Beside are searches beside Reinforce.
+	Beside []*beside `json:",omitempty"`
+	probe  *probe
 }
 
 // row is one line of the table.
@@ -51,9 +53,11 @@ func (r *report) add(shape, dtype, what string) *row {
 // table is for people, and for runtime/README.md.
 func (r *report) table() string {
 	var b strings.Builder
-	if len(r.Together) > 0 {
-		b.WriteString(togetherTable(r.Together))
-		return b.String()
+	switch {
+	case len(r.Together) > 0:
+		return togetherTable(r.Together)
+	case len(r.Beside) > 0:
+		return besideTable(r.Beside)
 	}
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
 	if len(r.Passes) > 0 {

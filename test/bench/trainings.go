@@ -28,22 +28,19 @@ const (
 	sharedAnswer     = 16
 	sharedPrompt     = 150 // Tokens, of a byte each.
 	sharedIterations = 1
-	sampleEach       = 500 * time.Millisecond
 )
 
-// together is what some trainings took at once.
+// together is what some trainings took at once, in each round.
 type together struct {
 	Shape, DType string
 	Trainings    int
 	Shared       bool
-	// PeakBytes and SteadyBytes are sums of the processes' proportional set sizes: at most,
-	// and the median of the second half of the time in which all of them ran.
-	PeakBytes, SteadyBytes int64
-	Seconds                float64
+	Memory       []footprint
+	Seconds      []float64
 }
 
 // trainings runs up to o.trainings processes of t2 train at once that share their base, and
-// one alone that does not.
+// one alone that does not, in rounds.
 func trainings(ctx stdcontext.Context, o options, s shape, r *report) error {
 	data := filepath.Join(o.dir, s.Name+"-volume")
 	base, decomposition, err := prepareVolume(ctx, o, s, data)
@@ -51,21 +48,22 @@ func trainings(ctx stdcontext.Context, o options, s shape, r *report) error {
 		return err
 	}
 	for _, dtype := range o.dtypes {
-		for n := 0; n <= o.trainings; n++ {
-			run := &together{Shape: s.Name, DType: dtype, Trainings: max(n, 1), Shared: n > 0}
-			fmt.Fprintf(os.Stderr, "%s %s: %d trainings, shared %t\n", s.Name, dtype, run.Trainings, run.Shared)
-			err := errors.Join(os.RemoveAll(filepath.Join(data, contract.DirRuns)), os.RemoveAll(filepath.Join(data, contract.DirShared)),
-				os.RemoveAll(filepath.Join(data, contract.DirExperts)))
-			if err == nil {
-				err = run.measure(ctx, o, data, base, decomposition)
-			}
-			if err != nil {
-				return err
-			}
-			const mib = 1 << 20
-			fmt.Fprintf(os.Stderr, "  %d MiB, at most %d MiB, in %.0f s\n", run.SteadyBytes/mib, run.PeakBytes/mib, run.Seconds)
-			r.Together = append(r.Together, run)
+		runs := make([]*together, o.trainings+1)
+		for n := range runs {
+			runs[n] = &together{Shape: s.Name, DType: dtype, Trainings: max(n, 1), Shared: n > 0}
 		}
+		for round := range o.rounds {
+			for _, run := range runs {
+				fmt.Fprintf(os.Stderr, "%s %s, round %d of %d: %d trainings, shared %t\n", s.Name, dtype, round+1, o.rounds, run.Trainings, run.Shared)
+				if err := run.measure(ctx, o, data, base, decomposition); err != nil {
+					return err
+				}
+				const mib = 1 << 20
+				memory := run.Memory[round]
+				fmt.Fprintf(os.Stderr, "  %.0f MiB at once, %.0f MiB at most, in %.0f s\n", memory.Peak/mib, memory.Bound/mib, run.Seconds[round])
+			}
+		}
+		r.Together = append(r.Together, runs...)
 	}
 	return nil
 }
@@ -112,8 +110,14 @@ func t2(ctx stdcontext.Context, o options, result any, arguments ...string) erro
 	return json.Unmarshal(out, result)
 }
 
-// measure trains, and looks at the processes' memory until all have ended.
+// measure trains as if nobody had trained before, so that shared weights are made, too, and
+// looks at the processes' memory until all have ended.
 func (run *together) measure(ctx stdcontext.Context, o options, data, base, decomposition string) error {
+	for _, made := range []string{contract.DirRuns, contract.DirShared, contract.DirExperts} {
+		if err := os.RemoveAll(filepath.Join(data, made)); err != nil {
+			return err
+		}
+	}
 	all, ctx := errgroup.WithContext(ctx)
 	processes := make([]*exec.Cmd, run.Trainings)
 	began := time.Now()
@@ -142,32 +146,10 @@ func (run *together) measure(ctx stdcontext.Context, o options, data, base, deco
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- all.Wait() }()
-	var whole []float64 // While all run.
-	for {
-		sum, running := int64(0), 0
-		for _, p := range processes {
-			if pss, err := proportionalSetSize(p.Process.Pid); err == nil && pss > 0 {
-				sum += pss
-				running++
-			}
-		}
-		run.PeakBytes = max(run.PeakBytes, sum)
-		if running == len(processes) {
-			whole = append(whole, float64(sum))
-		}
-		select {
-		case err := <-ended:
-			run.Seconds = time.Since(began).Seconds()
-			if err == nil && len(whole) == 0 {
-				err = errors.New("the trainings never ran all at once")
-			}
-			if err == nil {
-				run.SteadyBytes = int64(median(whole[len(whole)/2:]))
-			}
-			return err
-		case <-time.After(sampleEach):
-		}
-	}
+	memory, err := watch(processes, ended)
+	run.Memory = append(run.Memory, memory)
+	run.Seconds = append(run.Seconds, time.Since(began).Seconds())
+	return err
 }
 
 // writeTrainSpec writes the specification of the i-th training: all differ in their seed.
@@ -185,22 +167,6 @@ func writeTrainSpec(data, base, decomposition, dtype string, i int) (path string
 	}
 	path = filepath.Join(data, fmt.Sprintf("spec-%d.json", i))
 	return path, os.WriteFile(path, spec, 0o600)
-}
-
-// proportionalSetSize is what a process has in memory, in bytes, where of a page that
-// several processes have each counts its share.
-func proportionalSetSize(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "Pss:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no Pss", pid)
 }
 
 // writeBytesTokenizer writes a tokenizer without merges: a token a byte, by the alphabet
@@ -228,24 +194,38 @@ func writeBytesTokenizer(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "tokenizer.json"), b, 0o600)
 }
 
-// togetherTable is the table of trainings at once.
+// peak and bound are the figures of all rounds.
+func (run *together) peak() []float64 {
+	return each(run.Memory, func(f footprint) float64 { return f.Peak })
+}
+func (run *together) bound() []float64 {
+	return each(run.Memory, func(f footprint) float64 { return f.Bound })
+}
+
+func each(all []footprint, of func(footprint) float64) []float64 {
+	var figures []float64
+	for _, f := range all {
+		figures = append(figures, of(f))
+	}
+	return figures
+}
+
+// togetherTable is the table of trainings at once: medians of the rounds, and of the bound
+// its least and its most. The ratios are of bounds to what one alone had at once, which is
+// no more than its bound.
 func togetherTable(all []*together) string {
 	var b strings.Builder
-	b.WriteString("| shape | dtype | trainings | base | peak | steady | steady, of one alone | at most | of one that shares |\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| shape | dtype | trainings | base | at once | at most | in all rounds | of one alone | wanted |\n|---|---|---|---|---|---|---|---|---|\n")
 	const mib = 1 << 20
 	for _, t := range all {
-		of := func(shared bool) float64 {
-			i := slices.IndexFunc(all, func(one *together) bool {
-				return one.Shape == t.Shape && one.DType == t.DType && one.Trainings == 1 && one.Shared == shared
-			})
-			return float64(t.SteadyBytes) / float64(all[i].SteadyBytes)
-		}
-		base, last := "its own", ""
+		alone := all[slices.IndexFunc(all, func(one *together) bool { return one.Shape == t.Shape && one.DType == t.DType && !one.Shared })]
+		base, need, wanted := "its own", median(t.peak()), "1"
 		if t.Shared {
-			base, last = "shared", fmt.Sprintf("%.2f", of(true))
+			base, need, wanted = "shared", median(t.bound()), fmt.Sprintf("≤ %.1f", 0.4*float64(t.Trainings)+0.6)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %s | %d MiB | %d MiB | %.2f | %.1f | %s |\n", t.Shape, t.DType, t.Trainings, base,
-			t.PeakBytes/mib, t.SteadyBytes/mib, of(false), 0.4*float64(t.Trainings)+0.6, last)
+		bounds := t.bound()
+		fmt.Fprintf(&b, "| %s | %s | %d | %s | %.0f MiB | %.0f MiB | %.0f to %.0f MiB | %.2f | %s |\n", t.Shape, t.DType, t.Trainings, base,
+			median(t.peak())/mib, median(bounds)/mib, slices.Min(bounds)/mib, slices.Max(bounds)/mib, need/median(alone.peak()), wanted)
 	}
 	return b.String()
 }

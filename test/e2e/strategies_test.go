@@ -65,7 +65,8 @@ func strategies() {
 		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Complete", "job/strategies-seed", "--timeout=120s")
 	})
 	AfterAll(func(ctx SpecContext) {
-		gone(ctx, "adaptivepolicy/fixed", "adaptivepolicy/demo-classified", "adaptivepolicy/fewshot", "adaptivepolicy/transferred",
+		gone(ctx, "adaptivepolicy/fixed", "adaptivepolicy/demo-classified", "adaptivepolicy/fewshot", "adaptivepolicy/transferred", "adaptivepolicy/demo-probe",
+			"expertvector/math-answer", "expertvector/code-answer", "expertvector/reasoning-answer",
 			"expertvector/lora", "expertvector/brought", "job/strategies-seed", "configmap/adapter", "configmap/fewshot-examples")
 		gone(ctx, "basemodel/sibling")
 	})
@@ -108,6 +109,8 @@ func strategies() {
 		Expect(text).To(HaveSuffix("#### 7"))
 		gone(ctx, "adaptivepolicy/demo-classified")
 	}, SpecTimeout(4*time.Minute))
+
+	Describe("A probe of experts that act on answers", Ordered, func() { probed(get, ask, wait) })
 
 	Describe("The weights that a few examples find", Ordered, func() { fewShot(get, ask, wait) })
 
@@ -184,10 +187,7 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 
 	It("are not searched again for nothing", func(ctx SpecContext) {
 		was, jobs := get(ctx, "fewshot").Status.FewShot, searches(ctx)
-		kubectl(ctx, "", "-n", systemNamespace, "delete", "pod", "--all", "--wait=false")
-		kubectl(ctx, "", "-n", namespace, "label", "adaptivepolicy", "fewshot", "touched=yes")
-		kubectl(ctx, "", "-n", namespace, "label", "configmap", "fewshot-examples", "touched=yes")
-		kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
+		disturb(ctx, "adaptivepolicy/fewshot", "configmap/fewshot-examples")
 		Consistently(func(g Gomega) {
 			g.Expect(searches(ctx)).To(Equal(jobs))
 			g.Expect(get(ctx, "fewshot").Status.FewShot).To(Equal(was))
@@ -217,6 +217,16 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 		Expect(now.Runs).To(HaveLen(2))
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy", "fewshot")
 	}, SpecTimeout(4*time.Minute))
+}
+
+// disturb starts the operator anew, and changes nothing of these objects that matters.
+func disturb(ctx SpecContext, objects ...string) {
+	GinkgoHelper()
+	kubectl(ctx, "", "-n", systemNamespace, "delete", "pod", "--all", "--wait=false")
+	for _, object := range objects {
+		kubectl(ctx, "", "-n", namespace, "label", object, "touched=yes")
+	}
+	kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
 }
 
 // quoted is a number as kubectl writes a string that looks like one.

@@ -2,7 +2,6 @@ package envtest
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -39,14 +38,7 @@ var _ = Describe("An AdaptivePolicy", func() {
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
 		return servers
 	}
-	set := func(ctx SpecContext) contract.ExpertSet {
-		GinkgoHelper()
-		var configMap corev1.ConfigMap
-		w.get(ctx, "assistant-experts", &configMap)
-		var set contract.ExpertSet
-		Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
-		return set
-	}
+	set := func(ctx context.Context) contract.ExpertSet { return w.expertSet(ctx, "assistant") }
 
 	It("serves what there is, and is ready when there is all of it", func(ctx SpecContext) {
 		Expect(k8s.Create(ctx, policy)).To(Succeed())

@@ -218,14 +218,7 @@ var _ = Describe("Strategy Classifier", func() {
 		w.train(ctx, w.expert("math"), "1")
 		w.train(ctx, w.expert("code"), "2")
 	})
-	set := func(ctx context.Context) contract.ExpertSet {
-		GinkgoHelper()
-		var configMap corev1.ConfigMap
-		w.get(ctx, "assistant-experts", &configMap)
-		var set contract.ExpertSet
-		Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
-		return set
-	}
+	set := func(ctx context.Context) contract.ExpertSet { return w.expertSet(ctx, "assistant") }
 	// finish ends the training of a dispatcher as the runtime would.
 	finish := func(ctx context.Context, name, z string) contract.TrainSpec {
 		GinkgoHelper()

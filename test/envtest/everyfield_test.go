@@ -340,6 +340,17 @@ var searchRows = slices.Concat([]policyRow{
 	{"serving.resources", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
 }, datasetRows("strategy.fewShot.dataset", func(p *v1alpha1.AdaptivePolicy) *v1alpha1.Dataset { return &p.Spec.Strategy.FewShot.Dataset }))
 
+// probeRows are made one after the other of one policy of strategy Probe of the experts math
+// and code: a new run is another probe.
+var probeRows = slices.Concat([]policyRow{
+	{"strategy.probe.maxPrompts", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe.MaxPrompts = 64 }},
+	{"strategy.probe.minProbability", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe.MinProbability = "0.4" }},
+	{"strategy.probe.topK", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe.TopK = 2 }},
+	{"serving.dtype", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
+	{"serving.resources", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Resources = limits("1Gi") }},
+	{"strategy.probe.others.format", newRun, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe.Others = sums() }},
+}, datasetRows("strategy.probe.others", func(p *v1alpha1.AdaptivePolicy) *v1alpha1.Dataset { return p.Spec.Strategy.Probe.Others }))
+
 // imported is an ExpertVector that comes from somewhere.
 func (w world) imported(name string) *v1alpha1.ExpertVector {
 	e := w.expert(name)
@@ -360,7 +371,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(classifierRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -442,6 +453,26 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		}
 		r.change(p)
 		is, err := search()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	probing(func(*v1alpha1.ProbeStrategy) {})(p)
+	fit := func() (desired.Run, error) {
+		sets, digests := desired.PromptSets(p, []*v1alpha1.ExpertVector{w.expert("math"), w.expert("code")}), map[string]string{}
+		for _, set := range sets {
+			if ref := set.Dataset.ConfigMap; ref != nil {
+				digests[set.Role] = ref.Name + "/" + ref.Key
+			}
+		}
+		return desired.Probe(p, base, sets, digests, settings)
+	}
+	for _, r := range probeRows {
+		was, err := fit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := fit()
 		check(r.field, r.needs, was, is, err)
 	}
 	p = w.policy("assistant", "math", "code")

@@ -1,6 +1,7 @@
 package envtest
 
 import (
+	"context"
 	"encoding/json"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -8,7 +9,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -45,14 +45,7 @@ var _ = Describe("A policy of strategy FewShot", func() {
 		w.train(ctx, w.expert("math"), "1")
 		w.train(ctx, w.expert("code"), "2")
 	})
-	set := func(ctx SpecContext) contract.ExpertSet {
-		GinkgoHelper()
-		var configMap corev1.ConfigMap
-		w.get(ctx, "assistant-experts", &configMap)
-		var set contract.ExpertSet
-		Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
-		return set
-	}
+	set := func(ctx context.Context) contract.ExpertSet { return w.expertSet(ctx, "assistant") }
 	weights := func(ctx SpecContext) map[string]float64 {
 		GinkgoHelper()
 		all := map[string]float64{}
@@ -61,13 +54,9 @@ var _ = Describe("A policy of strategy FewShot", func() {
 		}
 		return all
 	}
-	finish := func(ctx SpecContext, result *contract.Termination) *batchv1.Job {
+	finish := func(ctx SpecContext, result *contract.Termination) {
 		GinkgoHelper()
-		job := w.openJob(ctx, v1alpha1.LabelSearch, "assistant")
-		pod := w.pod(ctx, job, "done")
-		w.setPod(ctx, pod, corev1.PodSucceeded, ended("adapt", 0, "Completed", result))
-		w.setJob(ctx, job, batchv1.JobComplete, "", 0)
-		return job
+		w.finish(ctx, v1alpha1.LabelSearch, "assistant", "adapt", result)
 	}
 	searched := func(ctx SpecContext) []*server {
 		GinkgoHelper()
@@ -78,12 +67,7 @@ var _ = Describe("A policy of strategy FewShot", func() {
 		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
 		return servers
 	}
-	jobs := func(ctx SpecContext) int {
-		GinkgoHelper()
-		var list batchv1.JobList
-		Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelSearch: "assistant"})).To(Succeed())
-		return len(list.Items)
-	}
+	jobs := func(ctx context.Context) int { return w.jobs(ctx, v1alpha1.LabelSearch, "assistant") }
 
 	It("goes from its YAML to what a search found", func(ctx SpecContext) {
 		Expect(k8s.Create(ctx, policy)).To(Succeed())

@@ -152,6 +152,14 @@ func conversation(kind v1alpha1.ConversationType, margin v1alpha1.Decimal) func(
 	}
 }
 
+// probing is strategy Probe with a change of its settings.
+func probing(change func(*v1alpha1.ProbeStrategy)) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyProbe, Probe: &v1alpha1.ProbeStrategy{MaxPrompts: 512}}
+		change(p.Spec.Strategy.Probe)
+	}
+}
+
 // searching is strategy FewShot with a change of its settings.
 func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) {
@@ -310,6 +318,38 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 		p.Spec.Strategy.Type, p.Spec.Experts[0].Weight = v1alpha1.StrategyFixed, "1.5"
 	}, "at most 1"),
 	Entry("knows strategies", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Type = "Magic" }, "Unsupported value"),
+	Entry("takes a probe", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyProbe} }, accepted),
+	Entry("takes a probe with others, bounds and a fallback", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = v1alpha1.Strategy{
+			Type:     v1alpha1.StrategyProbe,
+			Probe:    &v1alpha1.ProbeStrategy{Others: sums(), MaxPrompts: 64, MinProbability: "0.5", TopK: 2},
+			Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackExpert, Name: "math"},
+		}
+	}, accepted),
+	Entry("wants enough prompts for a probe", probing(func(s *v1alpha1.ProbeStrategy) { s.MaxPrompts = 15 }), "maxPrompts"),
+	Entry("wants no more prompts for a probe than one is fitted to", probing(func(s *v1alpha1.ProbeStrategy) { s.MaxPrompts = 1025 }), "maxPrompts"),
+	Entry("wants a probability of a probe", probing(func(s *v1alpha1.ProbeStrategy) { s.MinProbability = "1.5" }), "minProbability must be at most 1"),
+	Entry("wants few to be mixed by a probe", probing(func(s *v1alpha1.ProbeStrategy) { s.TopK = 9 }), "topK"),
+	Entry("wants one source of others", probing(func(s *v1alpha1.ProbeStrategy) {
+		s.Others = sums()
+		s.Others.HTTP = &v1alpha1.HTTPFile{URL: "https://example.org/others.jsonl"}
+	}), "exactly one"),
+	Entry("refuses mixtures by a probe in dense matrices", func(p *v1alpha1.AdaptivePolicy) {
+		probing(func(s *v1alpha1.ProbeStrategy) { s.TopK = 2 })(p)
+		p.Spec.Serving.Form = v1alpha1.FormMerged
+	}, "take form Auto or Unmerged"),
+	Entry("refuses a probe of another strategy", func(p *v1alpha1.AdaptivePolicy) {
+		probing(func(*v1alpha1.ProbeStrategy) {})(p)
+		p.Spec.Strategy.Type = v1alpha1.StrategyPrompt
+	}, "probe is for strategy Probe"),
+	Entry("refuses a question where a probe asks none", func(p *v1alpha1.AdaptivePolicy) {
+		probing(func(*v1alpha1.ProbeStrategy) {})(p)
+		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{TopK: 2}
+	}, "prompt is for the strategies Prompt and Classifier"),
+	Entry("refuses a conversation of a probe", func(p *v1alpha1.AdaptivePolicy) {
+		probing(func(*v1alpha1.ProbeStrategy) {})(p)
+		p.Spec.Strategy.Conversation = &v1alpha1.Conversation{Type: v1alpha1.ConversationKeep}
+	}, "Probe reads what the base reads in any case"),
 	Entry("takes examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = fewShot() }, accepted),
 	Entry("takes a small population", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 4, "0.5" }), accepted),
 	Entry("takes an elite of all", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 2, "1" }), accepted),
@@ -343,7 +383,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("has no fallback from weights that were searched", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = fewShot()
 		p.Spec.Strategy.Fallback = &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}
-	}, "fallback is for the strategies Prompt and Classifier"),
+	}, "fallback is for the strategies Prompt, Classifier and Probe"),
 	Entry("takes a template", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy.Prompt = &v1alpha1.PromptStrategy{Template: "{skills} {prompt}"}
 	}, accepted),
@@ -393,7 +433,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("knows fallbacks", fallback("Error", ""), "Unsupported value"),
 	Entry("has no fallback from a fixed mixture", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyFixed, Fallback: &v1alpha1.Fallback{Type: v1alpha1.FallbackBase}}
-	}, "fallback is for the strategies Prompt and Classifier"),
+	}, "fallback is for the strategies Prompt, Classifier and Probe"),
 	Entry("may fall back on one that the selector finds", func(p *v1alpha1.AdaptivePolicy) {
 		fallback(v1alpha1.FallbackExpert, "law")(p)
 		p.Spec.ExpertSelector = &metav1.LabelSelector{}

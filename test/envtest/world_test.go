@@ -168,6 +168,8 @@ func (w world) jobThat(ctx context.Context, label, name string, fits func(*batch
 		component = v1alpha1.ComponentDecompose
 	case v1alpha1.LabelSearch:
 		component = v1alpha1.ComponentAdapt
+	case v1alpha1.LabelProbe:
+		component = v1alpha1.ComponentProbe
 	}
 	var found *batchv1.Job
 	Eventually(func(g Gomega) {
@@ -385,10 +387,24 @@ func (w world) train(ctx context.Context, expert *v1alpha1.ExpertVector, z strin
 
 func (w world) finishTraining(ctx context.Context, name string, result *contract.Termination) {
 	GinkgoHelper()
-	job := w.openJob(ctx, v1alpha1.LabelExpert, name)
+	w.finish(ctx, v1alpha1.LabelExpert, name, "train", result)
+}
+
+// finish ends the open Job of an object well, with what its container leaves.
+func (w world) finish(ctx context.Context, label, name, container string, result *contract.Termination) {
+	GinkgoHelper()
+	job := w.openJob(ctx, label, name)
 	pod := w.pod(ctx, job, "done")
-	w.setPod(ctx, pod, corev1.PodSucceeded, ended("train", 0, "Completed", result))
+	w.setPod(ctx, pod, corev1.PodSucceeded, ended(container, 0, "Completed", result))
 	w.setJob(ctx, job, batchv1.JobComplete, "", 0)
+}
+
+// jobs counts the Jobs of an object.
+func (w world) jobs(ctx context.Context, label, name string) int {
+	GinkgoHelper()
+	var list batchv1.JobList
+	Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{label: name})).To(Succeed())
+	return len(list.Items)
 }
 
 // deployed waits for a policy's Deployment.
@@ -399,6 +415,16 @@ func (w world) deployed(ctx context.Context, name string) *appsv1.Deployment {
 		return k8s.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: name}, d)
 	}).Should(Succeed())
 	return d
+}
+
+// expertSet is what pods of a policy that start take.
+func (w world) expertSet(ctx context.Context, policy string) contract.ExpertSet {
+	GinkgoHelper()
+	var configMap corev1.ConfigMap
+	w.get(ctx, policy+"-experts", &configMap)
+	var set contract.ExpertSet
+	Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
+	return set
 }
 
 // roll does what the Deployment controller and the kubelet do: count pods as

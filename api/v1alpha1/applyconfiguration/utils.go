@@ -118,6 +118,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PolicyExpertStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyPod"):
 		return &apiv1alpha1.PolicyPodApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeProgress"):
+		return &apiv1alpha1.ProbeProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeStatus"):
+		return &apiv1alpha1.ProbeStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeStrategy"):
+		return &apiv1alpha1.ProbeStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PromptStrategy"):
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):

@@ -229,6 +229,7 @@ func (m *sharedMatrix) get(memory *memory, as *packed, made func() (*packed, err
 		return own, nil
 	}
 	if p := m.find(memory, as, false); p != nil {
+		own.release(memory)
 		return p, nil
 	}
 	return own, nil

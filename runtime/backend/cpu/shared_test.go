@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -144,6 +145,30 @@ func TestSharedWeightsEqualOwnOnes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Who makes a shared weight has nothing but what all map, at once and not when Go collects.
+func TestWhoMakesASharedWeightKeepsNoCopy(t *testing.T) {
+	for _, kind := range backend.DTypes() {
+		t.Run(kind.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			s := newSharer(t, dir, "")
+			w, _ := s.weight(sharedOrigin(), kind)
+			s.products(w)
+			var mapped int64
+			for _, f := range files(t, dir) {
+				info, err := os.Stat(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				mapped += info.Size()
+			}
+			if used := s.weights.inUse(); mapped == 0 || used != mapped {
+				t.Errorf("weights take %d bytes, the files have %d", used, mapped)
+			}
+			runtime.KeepAlive(w)
+		})
 	}
 }
 

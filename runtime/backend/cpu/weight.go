@@ -23,6 +23,9 @@ type packed struct {
 	out, k, nr       int
 	steps, stepWords int // Of a panel.
 	after            *successor
+
+	of      span // Of memory that has the panels, if one has.
+	cleanup runtime.Cleanup
 }
 
 // layout is a packed matrix without memory.
@@ -41,11 +44,20 @@ func newPacked(memory *memory, kind backend.DType, out, k, nr int) *packed {
 		p.panels = make([]float32, p.words())
 		return p
 	}
-	var of span
-	if p.panels, of = memory.take(p.words()); of.chunk != nil {
-		runtime.AddCleanup(p, memory.give, of)
+	if p.panels, p.of = memory.take(p.words()); p.of.chunk != nil {
+		p.cleanup = runtime.AddCleanup(p, memory.give, p.of)
 	}
 	return p
+}
+
+// release gives the panels back at once, and not when Go's collector finds that nobody
+// refers to them any more: nobody may.
+func (p *packed) release(memory *memory) {
+	if p.of.chunk != nil {
+		p.cleanup.Stop()
+		memory.give(p.of)
+	}
+	p.panels, p.of = nil, span{}
 }
 
 // count returns the number of panels.
@@ -74,24 +86,32 @@ func pack(workers *pool, memory *memory, kind backend.DType, data []float32, out
 	return p
 }
 
-// packTransposed copies the transpose [out, k] of a matrix [k, out].
-func packTransposed(workers *pool, memory *memory, kind backend.DType, data []float32, out, k, nr int) *packed {
-	p := newPacked(memory, kind, out, k, nr)
-	p.eachPanel(workers, func(panel []float32, first, rows int) {
-		if kind == backend.F32 {
-			for i := range k {
-				copy(panel[i*nr:][:rows], data[i*out+first:])
+// turnedRows is how many rows of a matrix are turned at a time, a multiple of the columns
+// that a step of floats has: unpacked, they are to stay near the processor.
+const turnedRows = 64
+
+// packTransposed copies the transpose of a packed matrix, whose steps are of float32 or
+// bfloat16. The matrix as float32, which is larger than both, is never there whole.
+func packTransposed(workers *pool, memory *memory, kind backend.DType, f *packed) *packed {
+	p := newPacked(memory, kind, f.k, f.out, f.nr)
+	size, columns := p.steps*p.stepWords, formats[kind].columns
+	workers.rows((f.out+turnedRows-1)/turnedRows, turnedRows*f.k, func(from, to int) {
+		rows, turned := make([]float32, turnedRows*f.k), make([]float32, turnedRows)
+		for first := from * turnedRows; first < min(to*turnedRows, f.out); first += turnedRows {
+			n := min(turnedRows, f.out-first)
+			for r := range n {
+				f.copyRow(rows[r*f.k:][:f.k], first+r)
 			}
-			return
-		}
-		row := make([]float32, k)
-		for r := range rows {
-			for i := range row {
-				row[i] = data[i*out+first+r]
+			for column := range f.k {
+				for r := range n {
+					turned[r] = rows[r*f.k+column]
+				}
+				panel := p.panels[column/p.nr*size:][:size]
+				formats[kind].pack(panel[first/columns*p.stepWords:], turned[:n], column%p.nr, p.nr)
 			}
-			formats[kind].pack(panel, row, r, nr)
 		}
 	})
+	runtime.KeepAlive(p)
 	return p
 }
 
@@ -143,7 +163,7 @@ func (w *weight) backward(workers *pool, memory *memory) *packed {
 			kind = backend.BF16
 		}
 		turn := func() (*packed, error) {
-			return packTransposed(workers, memory, kind, f.unpack(workers), f.k, f.out, f.nr), nil
+			return packTransposed(workers, memory, kind, f), nil
 		}
 		if w.shared == nil {
 			w.transposed, _ = turn()

@@ -3,6 +3,7 @@
 package checkpointtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -27,6 +28,12 @@ type Shape struct {
 	// alone.
 	Shards int
 	Seed   uint64
+	// Context is how many tokens a conversation may have; 128 if it is 0.
+	Context int
+	// Template is its chat template, where it has another than WriteTokenizer's, and Special
+	// are further special tokens, which Vocab must have room for.
+	Template string
+	Special  []string
 }
 
 // Tiny is a model of two layers with grouped-query attention, an MLP that is
@@ -51,10 +58,10 @@ func Write(tb testing.TB, dir string, s Shape) {
 	writeJSON(tb, dir, checkpoint.ConfigFile, map[string]any{
 		"model_type": "llama", "hidden_size": s.Hidden, "intermediate_size": s.Intermediate, "num_hidden_layers": s.Layers,
 		"num_attention_heads": s.Heads, "num_key_value_heads": s.KVHeads, "head_dim": s.HeadDim, "vocab_size": s.Vocab,
-		"max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+		"max_position_embeddings": cmp.Or(s.Context, 128), "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
 		"tie_word_embeddings": s.Tied, "bos_token_id": nil, "eos_token_id": End,
 	})
-	WriteTokenizer(tb, dir)
+	writeTokenizer(tb, dir, cmp.Or(s.Template, usualTemplate), s.Special)
 	writeWeights(tb, dir, Weights(s), s.Shards)
 }
 
@@ -123,6 +130,14 @@ func writeWeights(tb testing.TB, dir string, weights map[string]*tensor.Tensor, 
 // template.
 func WriteTokenizer(tb testing.TB, dir string) {
 	tb.Helper()
+	writeTokenizer(tb, dir, usualTemplate, nil)
+}
+
+const usualTemplate = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}" +
+	"{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+
+func writeTokenizer(tb testing.TB, dir, template string, special []string) {
+	tb.Helper()
 	vocab := map[string]int{}
 	next := rune(0x100)
 	for b := range 256 {
@@ -135,7 +150,7 @@ func WriteTokenizer(tb testing.TB, dir string) {
 		}
 	}
 	var added []any
-	for i, content := range []string{"<|end|>", "<|user|>", "<|assistant|>", "<|system|>"} {
+	for i, content := range append([]string{"<|end|>", "<|user|>", "<|assistant|>", "<|system|>"}, special...) {
 		added = append(added, map[string]any{"id": End + i, "content": content, "special": true})
 	}
 	writeJSON(tb, dir, contract.TokenizerFiles[0], map[string]any{
@@ -145,9 +160,7 @@ func WriteTokenizer(tb testing.TB, dir string) {
 		"model":         map[string]any{"type": "BPE", "vocab": vocab, "merges": []string{}},
 	})
 	writeJSON(tb, dir, "tokenizer_config.json", map[string]any{
-		"eos_token": "<|end|>",
-		"chat_template": "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}" +
-			"{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
+		"eos_token": "<|end|>", "chat_template": template,
 	})
 }
 

@@ -1,6 +1,7 @@
 package checkpointtest
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -19,6 +20,13 @@ type Script struct {
 	// Follows are the tokens that may follow one, by the factor of their logits,
 	// which are zero otherwise. Greedily the largest follows.
 	Follows map[string]map[string]float64
+	// Template is its chat template, where it has another than the messages' contents and a
+	// colon.
+	Template string
+	// Context is how many tokens a conversation may have; 256 if it is 0.
+	Context int
+	// Special are tokens that are special, beside ScriptEnd.
+	Special []string
 }
 
 // ScriptEnd ends an answer of a Script. It is special.
@@ -72,7 +80,7 @@ func (s Script) Write(tb testing.TB, dir string) {
 	writeJSON(tb, dir, checkpoint.ConfigFile, map[string]any{
 		"model_type": "llama", "hidden_size": size, "intermediate_size": head, "num_hidden_layers": 1,
 		"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": head, "vocab_size": size,
-		"max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
+		"max_position_embeddings": cmp.Or(s.Context, 256), "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
 		"tie_word_embeddings": false, "bos_token_id": nil, "eos_token_id": s.ID(tb, ScriptEnd),
 	})
 	const layer = "model.layers.0."
@@ -107,12 +115,16 @@ func (s Script) writeTokenizer(tb testing.TB, dir string) {
 	for i, token := range s.Tokens {
 		vocab[token] = i
 	}
+	var added []any
+	for _, token := range append([]string{ScriptEnd}, s.Special...) {
+		added = append(added, map[string]any{"id": s.ID(tb, token), "content": token, "special": true})
+	}
 	replace := func(from, to string) map[string]any {
 		return map[string]any{"type": "Replace", "pattern": map[string]string{"String": from}, "content": to}
 	}
 	writeJSON(tb, dir, contract.TokenizerFiles[0], map[string]any{
 		"version": "1.0", "pre_tokenizer": nil, "post_processor": nil,
-		"added_tokens": []any{map[string]any{"id": vocab[ScriptEnd], "content": ScriptEnd, "special": true}},
+		"added_tokens": added,
 		"normalizer": map[string]any{"type": "Sequence", "normalizers": []any{
 			map[string]any{"type": "Prepend", "prepend": "▁"}, replace(" ", "▁"),
 		}},
@@ -123,7 +135,7 @@ func (s Script) writeTokenizer(tb testing.TB, dir string) {
 		"model": map[string]any{"type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": []string{}},
 	})
 	writeJSON(tb, dir, "tokenizer_config.json", map[string]any{
-		"eos_token": ScriptEnd, "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}" +
-			"{% if shout is defined %}{{ shout }}{% endif %}{% if add_generation_prompt %}:{% endif %}",
+		"eos_token": ScriptEnd, "chat_template": cmp.Or(s.Template, "{% for m in messages %}{{ m.content }}{% endfor %}"+
+			"{% if shout is defined %}{{ shout }}{% endif %}{% if add_generation_prompt %}:{% endif %}"),
 	})
 }

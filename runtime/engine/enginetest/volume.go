@@ -5,6 +5,7 @@
 package enginetest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -54,6 +55,10 @@ type Kind struct {
 	Seed uint64
 	// Inner is the width of the MLP, Layers their number.
 	Inner, Layers int
+	// Template is its chat template, where it has another than messages between special
+	// tokens, and Context what it was made for, where that is not ContextLength.
+	Template string
+	Context  int
 }
 
 // Usual is the kind of New.
@@ -86,11 +91,11 @@ func NewOf(t testing.TB, kind Kind) *Volume {
 func (v *Volume) makeModel(t testing.TB, kind Kind) {
 	dir := filepath.Join(v.Root, contract.DirModels, "new")
 	check(t, artifact.MkdirAll(dir))
-	vocabulary := writeTokenizer(t, dir)
+	vocabulary := writeTokenizer(t, dir, cmp.Or(kind.Template, chatTemplate))
 	writeJSON(t, dir, "config.json", map[string]any{
 		"model_type": "llama", "hidden_size": hidden, "intermediate_size": kind.Inner, "num_hidden_layers": kind.Layers,
 		"num_attention_heads": heads, "num_key_value_heads": keyHeads, "vocab_size": vocabulary,
-		"max_position_embeddings": ContextLength, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+		"max_position_embeddings": cmp.Or(kind.Context, ContextLength), "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
 		"eos_token_id": vocabulary - 1, "bos_token_id": nil, "hidden_act": "silu",
 	})
 	rng := rand.New(rand.NewPCG(kind.Seed, 2))
@@ -134,7 +139,7 @@ func (v *Volume) makeModel(t testing.TB, kind Kind) {
 }
 
 // writeTokenizer writes a byte-level tokenizer without merges: a token a byte.
-func writeTokenizer(t testing.TB, dir string) (vocabulary int) {
+func writeTokenizer(t testing.TB, dir, template string) (vocabulary int) {
 	vocab, added := map[string]int{}, []map[string]any{}
 	for b := range 256 {
 		vocab[string(byteRune(b))] = b
@@ -152,7 +157,7 @@ func writeTokenizer(t testing.TB, dir string) (vocabulary int) {
 		"model": map[string]any{"type": "BPE", "vocab": vocab, "merges": []string{}},
 	})
 	writeJSON(t, dir, "tokenizer_config.json", map[string]any{
-		"eos_token": "<|end|>", "chat_template": chatTemplate,
+		"eos_token": "<|end|>", "chat_template": template,
 	})
 	return 256 + len(specials)
 }

@@ -162,6 +162,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: probe
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ProbeStatus
     - name: readyReplicas
       type:
         scalar: numeric
@@ -1096,6 +1099,96 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ProbeProgress
+  map:
+    fields:
+    - name: estimatedRemainingSeconds
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ProbeStatus
+  map:
+    fields:
+    - name: accuracy
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: baseDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: calibrationError
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: durationSeconds
+      type:
+        scalar: numeric
+    - name: heldOutPrompts
+      type:
+        scalar: numeric
+    - name: labels
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: logLoss
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: progress
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ProbeProgress
+    - name: prompts
+      type:
+        scalar: numeric
+    - name: recipe
+      type:
+        scalar: string
+    - name: runID
+      type:
+        scalar: string
+    - name: runs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: state
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertState
+    - name: threshold
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: unsure
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: untaught
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+- name: com.github.transformersquared.operator.api.v1alpha1.ProbeStrategy
+  map:
+    fields:
+    - name: maxPrompts
+      type:
+        scalar: numeric
+      default: 1024
+    - name: minProbability
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: others
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: topK
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy
   map:
     fields:
@@ -1376,6 +1469,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: fewShot
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.FewShotStrategy
+    - name: probe
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ProbeStrategy
     - name: prompt
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PromptStrategy

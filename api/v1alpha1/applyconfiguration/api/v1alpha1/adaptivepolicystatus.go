@@ -14,7 +14,7 @@ import (
 // fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// ExpertsTransferred where experts of another base are to be served, and, while they
+	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served, and, while they
 	// hold, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
@@ -50,6 +50,8 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	// fewShot is what the search of strategy FewShot found, and how far it is. Before it
 	// has found anything the base model answers.
 	FewShot *FewShotStatusApplyConfiguration `json:"fewShot,omitempty"`
+	// probe is what strategy Probe chooses by, and how far the next one is.
+	Probe *ProbeStatusApplyConfiguration `json:"probe,omitempty"`
 	// podCounts counts the pods by what they serve.
 	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
 	// classifier is what pass 1 runs with, of strategy Classifier.
@@ -187,6 +189,14 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithAdaptation(value *Adaptatio
 // If called multiple times, the FewShot field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithFewShot(value *FewShotStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.FewShot = value
+	return b
+}
+
+// WithProbe sets the Probe field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Probe field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithProbe(value *ProbeStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	b.Probe = value
 	return b
 }
 

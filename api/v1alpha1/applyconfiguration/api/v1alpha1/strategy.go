@@ -13,7 +13,10 @@ import (
 type StrategyApplyConfiguration struct {
 	// type of the strategy: Prompt shows the model the skills of the experts and
 	// asks for one (pass 1); Classifier asks the same of the model with an expert that
-	// was trained to answer it; FewShot mixes the experts, for every request, by the
+	// was trained to answer it; Probe asks nothing: it tells the skill from what the base
+	// makes of the request, which costs next to nothing with experts that act on answers
+	// (training.method.activation: Answer), since the base reads the request for them in
+	// any case; FewShot mixes the experts, for every request, by the
 	// weights that answer a few examples best, for which a Job searches once; Fixed by
 	// the weights that the policy gives. The last two have no pass 1.
 	Type *apiv1alpha1.StrategyType `json:"type,omitempty"`
@@ -24,10 +27,13 @@ type StrategyApplyConfiguration struct {
 	Conversation *ConversationApplyConfiguration `json:"conversation,omitempty"`
 	// classifier is what pass 1 runs with, for type Classifier, which needs it.
 	Classifier *ClassifierStrategyApplyConfiguration `json:"classifier,omitempty"`
+	// probe configures strategy Probe. Until a Job has fitted the first one, the base is
+	// asked as of strategy Prompt.
+	Probe *ProbeStrategyApplyConfiguration `json:"probe,omitempty"`
 	// fewShot configures strategy FewShot, which needs it. A change searches again.
 	FewShot *FewShotStrategyApplyConfiguration `json:"fewShot,omitempty"`
 	// fallback is what answers where pass 1 cannot decide, is not sure enough
-	// (prompt.minProbability) or fails; {type: Base} without it.
+	// (minProbability of prompt or probe) or fails; {type: Base} without it.
 	Fallback *FallbackApplyConfiguration `json:"fallback,omitempty"`
 }
 
@@ -66,6 +72,14 @@ func (b *StrategyApplyConfiguration) WithConversation(value *ConversationApplyCo
 // If called multiple times, the Classifier field is set to the value of the last call.
 func (b *StrategyApplyConfiguration) WithClassifier(value *ClassifierStrategyApplyConfiguration) *StrategyApplyConfiguration {
 	b.Classifier = value
+	return b
+}
+
+// WithProbe sets the Probe field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Probe field is set to the value of the last call.
+func (b *StrategyApplyConfiguration) WithProbe(value *ProbeStrategyApplyConfiguration) *StrategyApplyConfiguration {
+	b.Probe = value
 	return b
 }
 

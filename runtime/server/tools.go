@@ -1,0 +1,290 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/transformersquared/operator/runtime/constrain"
+	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/toolcall"
+)
+
+// Bounds of what a request may offer, and of the calls that it shows.
+const (
+	maxTools            = 128
+	maxToolDescription  = 16 << 10
+	maxToolParameters   = 64 << 10  // Bytes of one schema.
+	maxToolBytes        = 256 << 10 // Of all tools together.
+	maxToolCalls        = 1024      // Of one message.
+	maxToolCallID       = 256
+	maxFunctionNameSize = 64
+)
+
+var validFunction = regexp.MustCompile(fmt.Sprintf(`^[A-Za-z0-9_-]{1,%d}$`, maxFunctionNameSize))
+
+// finishToolCalls is the reason why an answer ends that has calls.
+const finishToolCalls = "tool_calls"
+
+// toolChoice is what tool_choice may say.
+const (
+	choiceAuto     = "auto"
+	choiceNone     = "none"
+	choiceRequired = "required"
+)
+
+// parseTools reads tools, tool_choice and parallel_tool_calls of a chat. What is offered, but
+// must not be called, is not offered.
+func parseTools(f *fields) toolcall.Offer {
+	var o toolcall.Offer
+	for i, raw := range f.list("tools") {
+		tool := f.element("tools", i, raw)
+		if tool == nil {
+			return o
+		}
+		if kind := tool.text("type"); kind != "function" {
+			tool.fail(invalid(tool.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", tool.prefix, clip(kind)))
+		}
+		function := tool.object("function")
+		if function == nil {
+			tool.fail(invalid(tool.prefix+"function", "missing_required_parameter", "%sfunction is missing", tool.prefix))
+		} else {
+			o.Functions = append(o.Functions, parseFunction(function))
+			function.refuseOthers(nil)
+		}
+		tool.refuseOthers(nil)
+		tool.adopt(function)
+		f.adopt(tool)
+	}
+	checkTools(f, o.Functions)
+	parseToolChoice(f, &o, func(choice *fields) string {
+		function := choice.object("function")
+		if function == nil {
+			return ""
+		}
+		name := function.text("name")
+		function.refuseOthers(nil)
+		choice.adopt(function)
+		return name
+	})
+	return o
+}
+
+// parseFunction reads a function's name, description, parameters and strict, which other
+// endpoints have elsewhere. The caller refuses other fields.
+func parseFunction(f *fields) toolcall.Function {
+	function := toolcall.Function{
+		Name: f.text("name"), Description: f.text("description"), Strict: f.flag("strict"), Place: f.prefix + "parameters",
+	}
+	switch {
+	case function.Name == "":
+		f.fail(invalid(f.prefix+"name", "missing_required_parameter", "%sname is missing", f.prefix))
+	case !validFunction.MatchString(function.Name):
+		f.fail(invalid(f.prefix+"name", "invalid_value", "%sname is %q: it must have 1 to %d letters, digits, underscores and hyphens",
+			f.prefix, clip(function.Name), maxFunctionNameSize))
+	case len(function.Description) > maxToolDescription:
+		f.fail(invalid(f.prefix+"description", "invalid_value", "%sdescription has %d bytes, at most %d are allowed",
+			f.prefix, len(function.Description), maxToolDescription))
+	}
+	if f.has("parameters") {
+		function.Parameters = parseParameters(f)
+	}
+	return function
+}
+
+// parseParameters reads the schema of a function's arguments. Whether it can be followed is
+// known later, where it has to be.
+func parseParameters(f *fields) json.RawMessage {
+	raw := f.raw["parameters"]
+	schema := f.object("parameters")
+	switch {
+	case schema == nil:
+		return nil
+	case len(raw) > maxToolParameters:
+		f.fail(invalid(f.prefix+"parameters", "invalid_value", "%sparameters has %d bytes, at most %d are allowed", f.prefix, len(raw), maxToolParameters))
+		return nil
+	}
+	if kind, ok := schema.raw["type"]; ok && !bytes.Equal(bytes.TrimSpace(kind), []byte(`"object"`)) {
+		f.fail(invalid(f.prefix+"parameters", "invalid_value", "%sparameters.type is %s: the arguments of a function are an object", f.prefix, clip(string(kind))))
+		return nil
+	}
+	return raw
+}
+
+// checkTools checks what is true of all functions together.
+func checkTools(f *fields, functions []toolcall.Function) {
+	if len(functions) > maxTools {
+		f.fail(invalid("tools", "invalid_value", "tools has %d functions, at most %d are allowed", len(functions), maxTools))
+	}
+	seen := map[string]int{}
+	bytes := 0
+	for i, function := range functions {
+		if first, taken := seen[function.Name]; taken {
+			f.fail(invalid("tools", "invalid_value", "tools[%d] and tools[%d] are both named %q: a call could not tell them apart", first, i, function.Name))
+		}
+		seen[function.Name] = i
+		bytes += len(function.Name) + len(function.Description) + len(function.Parameters)
+	}
+	if bytes > maxToolBytes {
+		f.fail(invalid("tools", "invalid_value", "tools has %d bytes of names, descriptions and schemas, at most %d are allowed", bytes, maxToolBytes))
+	}
+}
+
+// parseToolChoice reads tool_choice and parallel_tool_calls into an offer that has its
+// functions. named reads the name of the one function to call, which endpoints have in
+// different places.
+func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
+	parallel := f.flag("parallel_tool_calls")
+	o.Single = f.has("parallel_tool_calls") && !parallel
+	if !f.has("tool_choice") {
+		return
+	}
+	if kindOf(f.raw["tool_choice"]) == "a string" {
+		switch choice := f.text("tool_choice"); {
+		case choice == choiceNone:
+			o.Functions = nil
+		case choice == choiceAuto:
+		case choice == choiceRequired && len(o.Functions) > 0:
+			o.Required = true
+		case choice == choiceRequired:
+			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is required, and tools is empty: there is nothing to call"))
+		default:
+			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is %q: it must be auto, none, required, or an object that names a function", clip(choice)))
+		}
+		return
+	}
+	choice := f.object("tool_choice")
+	if choice == nil {
+		return
+	}
+	if kind := choice.text("type"); kind != "function" {
+		choice.fail(invalid("tool_choice.type", "unsupported_value", "tool_choice.type is %q: it must be function", clip(kind)))
+	}
+	o.Only = named(choice)
+	choice.refuseOthers(nil)
+	f.adopt(choice)
+	for _, function := range o.Functions {
+		if function.Name == o.Only {
+			return
+		}
+	}
+	if o.Only == "" {
+		f.fail(invalid("tool_choice", "missing_required_parameter", "tool_choice names no function"))
+	}
+	f.fail(invalid("tool_choice", "invalid_value", "tool_choice names %q, which is none of tools", clip(o.Only)))
+}
+
+// calling is how one model calls tools.
+type calling struct {
+	format *toolcall.Format // nil if it cannot.
+	err    error            // Why it cannot.
+}
+
+func newCalling(tok *tokenizer.Tokenizer) calling {
+	format, err := toolcall.Detect(tok)
+	return calling{format, err}
+}
+
+// prepare puts the tools, and the calls of a conversation, as the model's template takes
+// them.
+func (c calling) prepare(q *query) error {
+	called := -1
+	for i, m := range q.messages {
+		if len(m.ToolCalls) > 0 || m.Role == "tool" {
+			called = i
+			break
+		}
+	}
+	if called < 0 && len(q.offer.Functions) == 0 {
+		return nil
+	}
+	if c.format == nil {
+		param := "tools"
+		if len(q.offer.Functions) == 0 {
+			param = fmt.Sprintf("messages[%d].tool_calls", called)
+		}
+		what := ": this model cannot call tools"
+		if errors.Is(c.err, tokenizer.ErrNoChatTemplate) {
+			what = ""
+		}
+		return invalid(param, "unsupported_parameter", "%s: %s%s", param, c.err.Error(), what)
+	}
+	if called >= 0 && !c.format.ShowsCalls() {
+		return invalid(fmt.Sprintf("messages[%d].tool_calls", called), "unsupported_parameter",
+			"messages[%d].tool_calls: the model's chat template shows no calls of tools and no results of them: this model cannot go on after a call", called)
+	}
+	q.messages = c.format.Prepare(q.messages)
+	q.chat.Tools = q.offer.Tools()
+	return nil
+}
+
+// layout is what an answer has to look like, where tools or a structure ask for something;
+// nil if neither does.
+func (c calling) layout(q query) constrain.Layout {
+	if len(q.offer.Functions) == 0 {
+		return nil
+	}
+	return c.format.Layout(q.offer, q.structure.layout())
+}
+
+// piece is a piece of an answer.
+type piece struct {
+	text    string
+	call    *toolcall.Call // nil for none.
+	logprob *engine.Logprob
+}
+
+// empty reports whether there is nothing to be told.
+func (p piece) empty() bool { return p.text == "" && p.call == nil && p.logprob == nil }
+
+// callsOfChoice puts the calls of a choice together.
+type callsOfChoice []toolcall.Call
+
+// add takes the next piece; nil is none.
+func (c *callsOfChoice) add(piece *toolcall.Call) {
+	switch {
+	case piece == nil:
+	case piece.Index == len(*c):
+		*c = append(*c, *piece)
+	default:
+		(*c)[piece.Index].Arguments += piece.Arguments
+	}
+}
+
+// divide returns what takes the answers to q apart into text and calls, one function for
+// each choice, and what hands on the rest of one once it has ended, and reports whether it
+// has calls.
+func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int) (bool, error)) {
+	if len(q.offer.Functions) == 0 {
+		take = func(i int, d engine.Delta) error { return emit(i, piece{text: d.Text, logprob: d.Logprob}) }
+		return take, func(int) (bool, error) { return false, nil }
+	}
+	parsers := make([]*toolcall.Parser, q.choices)
+	for i := range parsers {
+		parsers[i] = c.format.NewParser(q.offer, q.structure.kind != "")
+	}
+	send := func(i int, pieces []toolcall.Piece) error {
+		for _, p := range pieces {
+			if err := emit(i, piece{text: p.Text, call: p.Call}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	take = func(i int, d engine.Delta) error {
+		if d.Logprob != nil { // Of a token whose text may be held back.
+			if err := emit(i, piece{logprob: d.Logprob}); err != nil {
+				return err
+			}
+		}
+		return send(i, parsers[i].Push(d.Text))
+	}
+	end = func(i int) (bool, error) {
+		err := send(i, parsers[i].Flush())
+		return parsers[i].Calls() > 0, err
+	}
+	return take, end
+}

@@ -1,0 +1,193 @@
+package toolcall_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/transformersquared/operator/runtime/toolcall"
+)
+
+// call is a call as a client puts it together.
+type call struct{ Name, Arguments string }
+
+// parse gives a parser an answer in pieces of so many bytes, and returns its text and calls.
+func parse(t testing.TB, p *toolcall.Parser, answer string, size int) (text string, calls []call, ids []string) {
+	t.Helper()
+	take := func(pieces []toolcall.Piece) {
+		for _, piece := range pieces {
+			text += piece.Text
+			c := piece.Call
+			switch {
+			case (c == nil) == (piece.Text == ""):
+				t.Errorf("a piece with %q and %+v", piece.Text, c)
+			case c == nil:
+			case c.Index == len(calls) && c.ID != "" && c.Name != "":
+				calls, ids = append(calls, call{c.Name, c.Arguments}), append(ids, c.ID)
+			case c.Index == len(calls)-1 && c.ID == "" && c.Name == "":
+				calls[c.Index].Arguments += c.Arguments
+			default:
+				t.Errorf("piece %+v behind %d calls", c, len(calls))
+			}
+		}
+	}
+	for rest := answer; rest != ""; {
+		n := min(size, len(rest))
+		take(p.Push(rest[:n]))
+		rest = rest[n:]
+	}
+	take(p.Flush())
+	if p.Calls() != len(calls) {
+		t.Errorf("it counts %d calls, and hands on %d", p.Calls(), len(calls))
+	}
+	return text, calls, ids
+}
+
+var offer = toolcall.Offer{Functions: []toolcall.Function{weather, {Name: "now"}}}
+
+func TestAnswersAreTakenApart(t *testing.T) {
+	bonn := call{"get_weather", `{"city": "Bonn"}`}
+	for _, c := range []struct {
+		family, name, answer, text string
+		calls                      []call
+	}{
+		{"hermes", "text", "Rain.  \n", "Rain.  \n", nil},
+		{"hermes", "nothing", "", "", nil},
+		{"hermes", "white space", " \n", " \n", nil},
+		{"hermes", "a call", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bonn\"}}\n</tool_call>", "", []call{bonn}},
+		{"hermes", "a call behind text", "Let me see.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bonn\"}}\n</tool_call>\n", "Let me see.", []call{bonn}},
+		{"hermes", "two calls", `<tool_call>{"name":"get_weather","arguments":{"city": "Bonn"}}</tool_call>` + "\n" + `<tool_call> {"name":"now","arguments":{}} </tool_call>`, "", []call{bonn, {"now", "{}"}}},
+		{"hermes", "text between two", `a<tool_call>{"name":"now","arguments":{}}</tool_call> b <tool_call>{"name":"now","arguments":{}}</tool_call>c`, "a bc", []call{{"now", "{}"}, {"now", "{}"}}},
+		{"hermes", "the last marker left out", `<tool_call>{"name":"get_weather","arguments":{"city": "Bonn"}}`, "", []call{bonn}},
+		{"hermes", "arguments first, and more members", `<tool_call>{"arguments": {"city": "Bonn"}, "id": [1, {"name": 2}], "name": "get_weather"}</tool_call>`, "", []call{bonn}},
+		{"hermes", "no arguments", `<tool_call>{"name": "now"}</tool_call>`, "", []call{{"now", "{}"}}},
+		{"hermes", "markers within a string", `<tool_call>{"name":"get_weather","arguments":{"city":"</tool_call><tool_call>{\"}"}}</tool_call>`, "", []call{{"get_weather", `{"city":"</tool_call><tool_call>{\"}"}`}}},
+		{"hermes", "another function", `x <tool_call>{"name":"rm","arguments":{}}</tool_call>`, `x <tool_call>{"name":"rm","arguments":{}}</tool_call>`, nil},
+		{"hermes", "no JSON", "<tool_call>now()</tool_call>", "<tool_call>now()</tool_call>", nil},
+		{"hermes", "JSON that ends too early", `<tool_call>{"name":"now","arguments":{"a`, `<tool_call>{"name":"now","arguments":{"a`, nil},
+		{"hermes", "arguments that are no object", `<tool_call>{"name":"now","arguments":"{}"}</tool_call>`, `<tool_call>{"name":"now","arguments":"{}"}</tool_call>`, nil},
+		{"hermes", "a word that is none", `<tool_call>{"name":"now","arguments":{"a":nul}}</tool_call>`, `<tool_call>{"name":"now","arguments":{"a":nul}}</tool_call>`, nil},
+		{"hermes", "another end", `<tool_call>{"name":"now"}</tool>`, `<tool_call>{"name":"now"}</tool>`, nil},
+		{"hermes", "a call behind what is none", `<tool_call>{"name":<tool_call>{"name":"now"}</tool_call>`, `<tool_call>{"name":`, []call{{"now", "{}"}}},
+		{"hermes", "the beginning of a marker", "a <tool_cal", "a <tool_cal", nil},
+		{"hermes", "a marker alone", "<tool_call>", "<tool_call>", nil},
+		{"mistral", "text", "Rain.", "Rain.", nil},
+		{"mistral", "a call", `[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Bonn"}}]`, "", []call{bonn}},
+		{"mistral", "two", `[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bonn"}, "id": "abcdefgh1"}, {"name":"now","arguments":{}}]`, "", []call{bonn, {"now", "{}"}}},
+		{"mistral", "text around", `So: [TOOL_CALLS] [{"name":"now","arguments":{}}] Done.`, "So: Done.", []call{{"now", "{}"}}},
+		{"mistral", "one of another function", `[TOOL_CALLS] [{"name":"now","arguments":{}},{"name":"rm","arguments":{}}]`, `[TOOL_CALLS] [{"name":"now","arguments":{}},{"name":"rm","arguments":{}}]`, nil},
+		{"mistral", "no list", `[TOOL_CALLS] {"name":"now"}`, `[TOOL_CALLS] {"name":"now"}`, nil},
+		{"mistral", "an empty list", `[TOOL_CALLS] []`, `[TOOL_CALLS] []`, nil},
+		{"mistral", "a list that ends too early", `[TOOL_CALLS] [{"name":"now"}`, `[TOOL_CALLS] [{"name":"now"}`, nil},
+		{"llama", "text", "{Rain}, I'd say.", "{Rain}, I'd say.", nil},
+		{"llama", "a call", `{"name": "get_weather", "parameters": {"city": "Bonn"}}`, "", []call{bonn}},
+		{"llama", "white space around", " \n{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Bonn\"}}\n ", "", []call{bonn}},
+		{"llama", "a type, and arguments by another name", `{"type": "function", "name": "get_weather", "arguments": {"city": "Bonn"}}`, "", []call{bonn}},
+		{"llama", "two", `{"name": "get_weather", "parameters": {"city": "Bonn"}}; {"name": "now", "parameters": {}}`, "", []call{bonn, {"now", "{}"}}},
+		{"llama", "text behind", `{"name": "now", "parameters": {}} is it.`, `{"name": "now", "parameters": {}} is it.`, nil},
+		{"llama", "text before", `It is {"name": "now", "parameters": {}}`, `It is {"name": "now", "parameters": {}}`, nil},
+		{"llama", "other JSON", `{"city": "Bonn"}`, `{"city": "Bonn"}`, nil},
+		{"json", "a call", `{"name": "get_weather", "arguments": {"city": "Bonn"}}`, "", []call{bonn}},
+		{"json", "by the other name", `{"name": "get_weather", "parameters": {"city": "Bonn"}}`, "", []call{bonn}},
+	} {
+		t.Run(c.family+"/"+c.name, func(t *testing.T) {
+			f := formatOf(t, c.family)
+			for _, size := range []int{1, 2, 7, 1000} {
+				text, calls, ids := parse(t, f.NewParser(offer, false), c.answer, size)
+				if text != c.text || !cmp.Equal(calls, c.calls) {
+					t.Errorf("in pieces of %d: %q and %v, want %q and %v", size, text, calls, c.text, c.calls)
+				}
+				for i, id := range ids {
+					if nine := len(id) == 9; nine != (c.family == "mistral") || strings.Contains(c.answer, "abcdefgh1") && (i == 0) != (id == "abcdefgh1") {
+						t.Errorf("id %q", id)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestParsersWithoutOffersPassTextOn(t *testing.T) {
+	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+		const answer = "<tool_call>{\"name\":\"now\"}</tool_call> [TOOL_CALLS] [{\"name\":\"now\"}]"
+		if text, calls, _ := parse(t, formatOf(t, family).NewParser(toolcall.Offer{}, false), answer, 3); text != answer || calls != nil {
+			t.Errorf("%s: %q, %v", family, text, calls)
+		}
+	}
+}
+
+// TestConstrainedCallsAreHandedOnAsTheyAreWritten follows an answer of which a constraint
+// says that it is calls.
+func TestConstrainedCallsAreHandedOnAsTheyAreWritten(t *testing.T) {
+	required := offer
+	required.Required = true
+	for family, answer := range map[string]string{
+		"hermes":  "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bo\\\"n\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
+		"mistral": `[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bo\"n"}}, {"name": "now", "arguments": {}}]`,
+	} {
+		f := formatOf(t, family)
+		for _, size := range []int{1, 2, 7, 1000} {
+			text, calls, _ := parse(t, f.NewParser(required, true), answer, size)
+			if want := []call{{"get_weather", `{"city": "Bo\"n"}`}, {"now", "{}"}}; text != "" || !cmp.Equal(calls, want) {
+				t.Errorf("%s in pieces of %d: %q, %v", family, size, text, calls)
+			}
+		}
+		// Whatever the answer's length cuts off, no markup comes.
+		for cut := range len(answer) {
+			text, calls, _ := parse(t, f.NewParser(required, false), answer[:cut], 3)
+			if text != "" {
+				t.Errorf("%s, cut behind %q: %q", family, answer[:cut], text)
+			}
+			if named := strings.Count(answer[:cut], `": {`); len(calls) != named {
+				t.Errorf("%s, cut behind %q: %v", family, answer[:cut], calls)
+			}
+		}
+		// Arguments come before the call is complete.
+		p := f.NewParser(required, false)
+		if pieces := p.Push(answer[:strings.Index(answer, "Bo")]); len(pieces) != 2 || pieces[0].Call.Name != "get_weather" || pieces[1].Call.Arguments != `{"city": "` {
+			t.Errorf("%s: the first pieces are %+v", family, pieces)
+		}
+	}
+}
+
+// FuzzParser gives every parser whatever comes, in pieces of any size: it loses nothing but
+// white space of what is no call, hands on well-formed calls alone, and the pieces' size makes
+// no difference.
+func FuzzParser(f *testing.F) {
+	for _, seed := range []string{
+		"<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", `[TOOL_CALLS] [{"name":"now","arguments":{"a":[1,{"b":null}]}}]`,
+		`{"name":"now","parameters":{}};{"name":"now"}`, "<tool_call><tool_call>{\"name\":\"now\"}", `{"name":"\u006eow","name":1}`, "a <tool_call>{\"\\", `[TOOL_CALLS][[[`,
+		`{"name":"now","arguments":{}}`, "\xff<tool_call>{\"\xfe\":1}</tool_call>",
+	} {
+		f.Add(seed, 1)
+		f.Add(seed, 5)
+	}
+	formats := map[string]*toolcall.Format{}
+	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+		formats[family] = formatOf(f, family)
+	}
+	f.Fuzz(func(t *testing.T, answer string, size int) {
+		size = max(size%64, 1)
+		for family, format := range formats {
+			text, calls, _ := parse(t, format.NewParser(offer, false), answer, size)
+			again, callsAgain, _ := parse(t, format.NewParser(offer, false), answer, len(answer)+1)
+			if text != again || !cmp.Equal(calls, callsAgain) {
+				t.Errorf("%s: in pieces of %d %q and %v, whole %q and %v", family, size, text, calls, again, callsAgain)
+			}
+			for _, c := range calls {
+				var arguments map[string]any
+				if err := json.Unmarshal([]byte(c.Arguments), &arguments); err != nil || c.Name != "get_weather" && c.Name != "now" {
+					t.Errorf("%s: call %+v: %v", family, c, err)
+				}
+			}
+			if len(calls) == 0 && text != answer {
+				t.Errorf("%s: %q becomes %q", family, answer, text)
+			}
+			required := offer
+			required.Required = true
+			parse(t, format.NewParser(required, false), answer, size) // Never panics, even so.
+		}
+	})
+}

@@ -1,0 +1,151 @@
+// Package toolcall lets a model call tools: it knows how the model's chat template shows
+// tools, how the model writes calls, and how to tell calls from text.
+//
+//	format, err := toolcall.Detect(tok)              // Once a model.
+//	prompt, err := tok.EncodeChatWith(format.Prepare(messages), tokenizer.ChatOptions{Tools: offer.Tools()})
+//	layout := format.Layout(offer, nil)              // nil: the model is free to write what it likes.
+//	parser := format.NewParser(offer, false)         // One for each answer.
+//	pieces := parser.Push(text)                      // Text, and pieces of calls.
+//	pieces = parser.Flush()
+//
+// # How models write calls
+//
+//	hermes   <tool_call>\n{"name": "f", "arguments": {…}}\n</tool_call>, as often as there are calls (Qwen 2.5, Qwen 3, Hermes)
+//	mistral  [TOOL_CALLS] [{"name": "f", "arguments": {…}}, …] (Mistral v2 and v3); ids have nine letters and digits
+//	llama    {"name": "f", "parameters": {…}} as all of the answer (Llama 3.1 to 3.3)
+//	json     {"name": "f", "arguments": {…}} as all of the answer: templates that show tools and leave the rest to the model
+//
+// Which it is, is found by rendering a conversation that has a call in it with the model's
+// own template, so that what the model is asked to write is what it has learnt.
+//
+// # What a call is
+//
+// A call is well formed if it is JSON, names a function that is offered, and has an object
+// for arguments. All else stays text, as it is written. So an answer that nothing constrains
+// is held back from where a call may begin until it is one, or is none. Where the answer is
+// constrained (Layout), what begins as a call is one, and its arguments are handed on as
+// they are written.
+package toolcall
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+
+	"github.com/transformersquared/operator/runtime/constrain"
+)
+
+// Function is a tool that a model may call.
+type Function struct {
+	Name, Description string
+	// Parameters is the JSON Schema of the arguments, an object; nil for a function without
+	// parameters.
+	Parameters json.RawMessage
+	// Strict says that the arguments have to satisfy Parameters.
+	Strict bool
+	// Place is where the schema is in a request, for errors.
+	Place string
+}
+
+// Offer is what a request lets a model call.
+type Offer struct {
+	Functions []Function
+	// Required says that the model must call one.
+	Required bool
+	// Only is the one function that it must call; empty for any.
+	Only string
+	// Single allows no more than one call in an answer.
+	Single bool
+}
+
+// noParameters is the schema of a function without parameters.
+const noParameters = `{"type": "object", "properties": {}}`
+
+// Tools are the functions as chat templates expect them.
+func (o Offer) Tools() []json.RawMessage {
+	tools := make([]json.RawMessage, len(o.Functions))
+	for i, f := range o.Functions {
+		// By hand, since templates show the fields in their order, and the schema as it came.
+		description := ""
+		if f.Description != "" {
+			description = `"description": ` + quote(f.Description) + `, `
+		}
+		parameters := f.Parameters
+		if parameters == nil {
+			parameters = json.RawMessage(noParameters)
+		}
+		tools[i] = fmt.Appendf(nil, `{"type": "function", "function": {"name": %s, %s"parameters": %s}}`, quote(f.Name), description, parameters)
+	}
+	return tools
+}
+
+func quote(text string) string {
+	b, err := json.Marshal(text)
+	if err != nil {
+		return `""` // Never: text has JSON.
+	}
+	return string(b)
+}
+
+// offers reports whether a function may be called.
+func (o Offer) offers(name string) bool {
+	for _, f := range o.Functions {
+		if f.Name == name {
+			return o.Only == "" || o.Only == name
+		}
+	}
+	return false
+}
+
+// demands reports whether the model must call something.
+func (o Offer) demands() bool { return o.Required || o.Only != "" }
+
+// constrained reports whether the model may not write what it likes: a call is demanded, or
+// calls have to be as they were ordered.
+func (o Offer) constrained() bool {
+	if o.demands() || o.Single {
+		return len(o.Functions) > 0
+	}
+	for _, f := range o.Functions {
+		if f.Strict {
+			return true
+		}
+	}
+	return false
+}
+
+// arguments is the value that a function's arguments are.
+func (f Function) arguments() constrain.Value {
+	v := constrain.Value{Name: f.Place, Schema: f.Parameters, Object: true, Loose: !f.Strict}
+	if f.Parameters == nil {
+		v.Schema = []byte(`{"type": "object", "additionalProperties": false}`)
+	}
+	return v
+}
+
+// Piece is a piece of an answer: text, or a piece of a call.
+type Piece struct {
+	Text string
+	Call *Call
+}
+
+// Call is a piece of a call. The first one of a call has its ID and Name; the Arguments of
+// all of them together are the call's, a JSON object unless the answer is cut short.
+type Call struct {
+	// Index counts the calls of an answer.
+	Index     int
+	ID, Name  string
+	Arguments string
+}
+
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// randomID returns so many random letters and digits.
+func randomID(length int) string {
+	b := make([]byte, length)
+	_, _ = rand.Read(b) // Never fails.
+	for i := range b {
+		b[i] = letters[int(b[i])%len(letters)]
+	}
+	return string(b)
+}
