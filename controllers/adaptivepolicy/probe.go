@@ -92,9 +92,9 @@ func (r *Reconciler) promptDigests(ctx context.Context, policy *v1alpha1.Adaptiv
 // missed its artifact for long: then it is made again by another Job of the same run.
 func (r *Reconciler) keep(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run) error {
 	now := policy.Status.Probe
-	if latest := runs.Latest(now.Runs); latest != nil && latest.ID != now.RunID && latest.Result == "" {
-		latest.Result, now.Progress = runs.ResultSuperseded, nil
-		return r.Runner.End(ctx, policy, selector)
+	if ended, err := r.Runner.Supersede(ctx, policy, selector, now.Runs, now.RunID); ended || err != nil {
+		now.Progress = nil
+		return err
 	}
 	i := slices.IndexFunc(now.Runs, func(r v1alpha1.RunStatus) bool { return r.ID == now.RunID })
 	switch {

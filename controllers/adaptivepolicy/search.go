@@ -49,9 +49,14 @@ func (r *Reconciler) search(ctx context.Context, policy *v1alpha1.AdaptivePolicy
 		return err
 	}
 	if was := policy.Status.FewShot; was != nil && len(was.Weights) > 0 {
-		if problem == nil && was.RunID == run.ID || problem != nil && was.Recipe == run.Recipe {
+		if problem != nil && was.Recipe == run.Recipe {
 			was.Progress = nil
 			return nil
+		}
+		if problem == nil && was.RunID == run.ID {
+			was.Progress = nil
+			_, err := r.Runner.Supersede(ctx, policy, selector, was.Runs, run.ID)
+			return err
 		}
 	}
 	// A search begins with all experts as they are to be: each begins anew for another.

@@ -96,6 +96,9 @@ func (r *Reconciler) realise(ctx context.Context, expert *v1alpha1.ExpertVector)
 		case !renewing:
 			if problem == nil {
 				expert.Status.Artifact.Recipe = run.Recipe
+				if _, err := r.Runner.Supersede(ctx, expert, selector(expert), expert.Status.Runs, run.ID); err != nil {
+					return status.Ready{}, err
+				}
 			}
 			ready := ready(expert, problem)
 			ready.After = after

@@ -19,14 +19,17 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
+// selector finds the Jobs and pods of an expert.
+func selector(expert *v1alpha1.ExpertVector) client.MatchingLabels {
+	return client.MatchingLabels{v1alpha1.LabelComponent: v1alpha1.ComponentTrain, v1alpha1.LabelExpert: expert.Name}
+}
+
 // run sees to the run's Job and writes what it came to.
 func (r *Reconciler) run(ctx context.Context, expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired.Run) (status.Ready, error) {
 	if latest := runs.Latest(expert.Status.Runs); latest == nil || latest.ID != run.ID {
 		expert.Status.Progress = nil
 	}
-	selector := client.MatchingLabels{
-		v1alpha1.LabelComponent: v1alpha1.ComponentTrain, v1alpha1.LabelExpert: expert.Name,
-	}
+	selector := selector(expert)
 	job, pods, err := r.Runner.Ensure(ctx, expert, selector, run)
 	if err != nil {
 		return status.Ready{}, err

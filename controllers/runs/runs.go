@@ -281,6 +281,21 @@ func Remember(remembered []v1alpha1.RunStatus, record v1alpha1.RunStatus) []v1al
 	return list
 }
 
+// Supersede ends the Job of the latest of the remembered runs, if that is another one than
+// the run of this ID, whose result there is and is asked for again: nobody waits for what it
+// would make. It reports whether there was one.
+func (r Runner) Supersede(ctx context.Context, owner client.Object, selector client.MatchingLabels, remembered []v1alpha1.RunStatus, id string) (bool, error) {
+	latest := Latest(remembered)
+	if latest == nil || latest.ID == id || latest.Result != "" {
+		return false, nil
+	}
+	if err := r.End(ctx, owner, selector); err != nil {
+		return false, err
+	}
+	latest.Result = ResultSuperseded
+	return true, nil
+}
+
 // Explain is the function of this name, and begins a run anew, after a pause that
 // record counts, where what it failed for may pass by itself. A Job that has not
 // begun is looked at again: no watch tells of what keeps it.

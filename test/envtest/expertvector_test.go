@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"k8s.io/utils/ptr"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -204,6 +205,28 @@ var _ = Describe("An ExpertVector", func() {
 			return math.Status.DecompositionDigest
 		}).Should(Equal(v1alpha1.Digest(digest("c"))))
 		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	})
+
+	It("ends the training that nobody waits for any more", func(ctx SpecContext) {
+		w.dataset(ctx, "{}")
+		w.decompose(ctx, "tiny")
+		w.train(ctx, math, "e")
+		change(ctx, w, math, func() { math.Spec.Training.Seed = new(int64(7)) })
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			w.get(ctx, "math", math)
+			g.Expect(math.Status.Runs).To(HaveLen(2))
+		}).Should(Succeed())
+		change(ctx, w, math, func() { math.Spec.Training.Seed = nil })
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			var jobs batchv1.JobList
+			g.Expect(k8s.List(ctx, &jobs, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelExpert: "math"})).To(Succeed())
+			g.Expect(jobs.Items).To(BeEmpty())
+		}).Should(Succeed())
+		w.becomes(ctx, math, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+		Expect(math.Status.Artifact.Digest).To(Equal(v1alpha1.Digest(digest("e"))))
+		Expect(math.Status.Runs).To(HaveExactElements(HaveField("Result", "Superseded"), HaveField("Result", "Succeeded")))
 	})
 
 	It("is suspended and goes on", func(ctx SpecContext) {

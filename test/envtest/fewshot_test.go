@@ -144,6 +144,25 @@ var _ = Describe("A policy of strategy FewShot", func() {
 		Expect(policy.Status.FewShot.Runs).To(HaveLen(2))
 	})
 
+	It("ends the search that nobody waits for any more", func(ctx SpecContext) {
+		searched(ctx)
+		was, before := policy.Status.FewShot.RunID, examples.Data["ten.jsonl"]
+		examples.Data["ten.jsonl"] = `{"question": "another"}`
+		Expect(k8s.Update(ctx, examples)).To(Succeed())
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.Status.FewShot.Runs).To(HaveLen(2))
+		}).Should(Succeed())
+		examples.Data["ten.jsonl"] = before
+		Expect(k8s.Update(ctx, examples)).To(Succeed())
+		Eventually(func() int { w.collect(ctx); return jobs(ctx) }).Should(BeZero())
+		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
+		Expect(policy.Status.FewShot).To(And(HaveField("RunID", was),
+			HaveField("Runs", HaveExactElements(HaveField("Result", "Superseded"), HaveField("Result", "Succeeded")))))
+		Expect(weights(ctx)).To(Equal(map[string]float64{"math 1": 0.875, "code 2": 0.125}))
+	})
+
 	It("searches again when an expert is another, and serves the one that was weighed meanwhile", func(ctx SpecContext) {
 		searched(ctx)
 		math := w.expert("math")
