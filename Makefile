@@ -157,6 +157,7 @@ paper: ## Measure like the paper, into hack/paper/RESULTS.md (SEEDS=3, PAPERFLAG
 paper-bases: ## Make the data sets and base models of hack/paper anew (Debian's python3-torch and libopenblas0-pthread; 15 minutes of a core each).
 	@hack/paper/base/make.py data
 	@for base in a:0 b:1; do $(ALIVE) "base model $${base%:*}: training" "15 minutes" hack/paper/base/make.py model --seed $${base#*:} --out hack/paper/models/$${base%:*}; done
+	@$(ALIVE) "base model long: training" "8 minutes" hack/paper/base/make.py long --model hack/paper/models/a --out hack/paper/models/long
 
 ##@ Checks
 .PHONY: lint

@@ -39,6 +39,11 @@ type exam struct {
 	// Shuffled that each of their vectors is put out of order first, by this seed.
 	Foreign  bool   `json:"foreign,omitempty"`
 	Shuffled uint64 `json:"shuffled,omitempty"`
+	// Acting, if not empty, is the activation that the experts are served with, whatever
+	// they were trained for.
+	Acting string `json:"acting,omitempty"`
+	// Certain says that the probe sends no request to the base, however unsure it is.
+	Certain bool `json:"certain,omitempty"`
 }
 
 // expertSet makes a set of these experts, one for each skill, in the order of skills; nil
@@ -147,8 +152,12 @@ func (l *lab) enter(ctx context.Context, e exam, threads, batch int) (r *room, e
 		r.engine.Close()
 		return inner()
 	}
+	prober, err := l.prober(ctx, e)
+	if err != nil {
+		return nil, err
+	}
 	r.strategy, err = adapt.New(e.Set, adapt.Tools{
-		Encoder: encode.New(in.Tokenizer), Scorer: r, Fatal: func(error) bool { return true },
+		Encoder: encode.New(in.Tokenizer), Scorer: r, Reader: r, Prober: prober, Fatal: func(error) bool { return true },
 	})
 	if err != nil {
 		return nil, err
@@ -172,6 +181,9 @@ func (l *lab) seat(ref contract.ExpertRef, e exam, in train.Inputs) (expert.Adap
 	}
 	if e.Foreign {
 		v.Manifest.BaseDigest, v.Manifest.DecompositionDigest = e.Base, e.Decomposition
+	}
+	if e.Acting != "" {
+		v.Manifest.Activation = e.Acting
 	}
 	if e.Shuffled != 0 {
 		v = shuffled(v, e.Shuffled)
@@ -240,10 +252,10 @@ func (r *room) needed() (engine.Set, error) {
 	return set, nil
 }
 
-// request is the text of a record that pass 1 looks at.
+// request is what strategies are given of a record.
 func (r *room) request(i int) adapt.Request {
 	messages := r.set.Records[i].Messages
-	return adapt.Request{Turns: []string{messages[len(messages)-1].Content}, Salt: r.salt}
+	return adapt.Request{Turns: []string{messages[len(messages)-1].Content}, Prompt: r.task.Prompts()[i], Salt: r.salt}
 }
 
 // answer lets the experts answer a test set greedily, each question as its strategy decides.

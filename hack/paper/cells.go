@@ -41,15 +41,41 @@ type record struct {
 type store struct {
 	dir string
 
-	mu    sync.Mutex
-	turns map[string]*sync.Mutex // By file: it is made once for all who want it.
+	mu sync.Mutex
+	// outdated are files that count as missing, and stay until they are made anew.
+	outdated map[string]bool
+	turns    map[string]*sync.Mutex // By file: it is made once for all who want it.
 }
 
 func newStore(dir string) (*store, error) {
 	if err := artifact.MkdirAll(dir); err != nil {
 		return nil, err
 	}
-	return &store{dir: dir, turns: map[string]*sync.Mutex{}}, nil
+	return &store{dir: dir, outdated: map[string]bool{}, turns: map[string]*sync.Mutex{}}, nil
+}
+
+// outdate has files made anew, though they are there.
+func (s *store) outdate(paths ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, path := range paths {
+		s.outdated[path] = true
+	}
+}
+
+// renew takes files as they are.
+func (s *store) renew(paths ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, path := range paths {
+		delete(s.outdated, path)
+	}
+}
+
+func (s *store) isOutdated(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outdated[path]
 }
 
 // turn is held while a file is made.
@@ -80,7 +106,7 @@ const maxRecord = 8 << 20
 // damaged counts as none.
 func read[T any](s *store, c cell[T]) (value T, seconds float64, ok bool, err error) {
 	path, _, err := c.place(s)
-	if err != nil {
+	if err != nil || s.isOutdated(path) {
 		return value, 0, false, err
 	}
 	b, err := artifact.ReadBounded(path, maxRecord)
@@ -124,5 +150,9 @@ func measure[T any](ctx context.Context, s *store, c cell[T]) (T, error) {
 	if err != nil {
 		return value, fmt.Errorf("cell %s: encoding its result: %w", c.Name, err)
 	}
-	return value, artifact.WriteJSONAtomic(path, record{Cell: c.Name, Spec: spec, Seconds: time.Since(begun).Seconds(), Value: encoded})
+	if err := artifact.WriteJSONAtomic(path, record{Cell: c.Name, Spec: spec, Seconds: time.Since(begun).Seconds(), Value: encoded}); err != nil {
+		return value, err
+	}
+	s.renew(path)
+	return value, nil
 }

@@ -44,6 +44,37 @@ func TestADoneCellIsNotMeasuredAgain(t *testing.T) {
 	}
 }
 
+func TestAnOutdatedCellIsMeasuredAgainAndStaysUntilThen(t *testing.T) {
+	s := newTestStore(t)
+	var runs atomic.Int32
+	c := counted("one", "spec", &runs, 7, nil)
+	c.Alone = true
+	if _, err := measure(t.Context(), s, c); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlan(s)
+	if got, ok := ask(p, c); !ok || got != 7 || len(p.timed) != 1 {
+		t.Fatalf("asked for %d, %v, timed %v", got, ok, p.timed)
+	}
+	s.outdate(p.timed...)
+	if _, ok := ask(newPlan(s), c); ok {
+		t.Error("an outdated cell is taken for one that was measured")
+	}
+	s.renew(p.timed...)
+	if _, ok := ask(newPlan(s), c); !ok {
+		t.Error("a cell that was not reached is gone")
+	}
+	s.outdate(p.timed...)
+	for range 2 {
+		if _, err := measure(t.Context(), s, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if runs.Load() != 2 {
+		t.Errorf("measured %d times, want once more than before", runs.Load())
+	}
+}
+
 func TestWhatMakesACellNamesIt(t *testing.T) {
 	s := newTestStore(t)
 	var runs atomic.Int32

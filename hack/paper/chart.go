@@ -26,14 +26,14 @@ type series struct {
 
 // Geometry of a chart, in pixels.
 const (
-	chartWidth, chartHeight = 720, 380
+	chartWidth, chartHeight = 720, 396
 	plotLeft, plotRight     = 52, 704
 	plotTop, plotBottom     = 44, 292
 	gridLines               = 5
 )
 
 // colours tell series apart, also for those who do not see red and green (after Okabe and Ito).
-var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000"}
+var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000", "#f0e442", "#882255"}
 
 // write draws the chart as SVG. Unknown values leave a gap.
 func (c chart) write(w io.Writer) error {

@@ -59,6 +59,8 @@ type lab struct {
 	store  *store
 	volume string // Its folder.
 	data   string // The folder of the data sets.
+	// long are the files of splitLong, by skill.
+	long map[string]string
 	// digests are those of the data sets, by path.
 	digests map[string]string
 	// counts are the records of each split, of the first skill.
@@ -74,8 +76,11 @@ type base struct {
 }
 
 // baseNames are those of the models: experts are made for the first; the second has the
-// same architecture and data, and another seed.
-var baseNames = []string{"a", "b"}
+// same architecture and data, and another seed; the third is the first, trained on with
+// long prompts.
+var baseNames = []string{expertBase, "b", longBase}
+
+const longBase = "long"
 
 // openLab brings the models to the volume and decomposes them.
 func openLab(ctx context.Context, work, data, models string, log *slog.Logger) (*lab, error) {
@@ -83,7 +88,7 @@ func openLab(ctx context.Context, work, data, models string, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{store: s, volume: filepath.Join(work, "volume"), data: data, digests: map[string]string{}, counts: map[string]int{}, bases: map[string]base{}, log: log}
+	l := &lab{store: s, volume: filepath.Join(work, "volume"), data: data, long: map[string]string{}, digests: map[string]string{}, counts: map[string]int{}, bases: map[string]base{}, log: log}
 	for _, name := range baseNames {
 		if _, err := os.Stat(filepath.Join(models, name)); name != expertBase && errors.Is(err, fs.ErrNotExist) {
 			continue // What needs it stays open.
@@ -106,7 +111,7 @@ func openLab(ctx context.Context, work, data, models string, log *slog.Logger) (
 			l.digests[path] = contract.DigestPrefix + hex.EncodeToString(sum[:])
 		}
 	}
-	return l, nil
+	return l, l.makeLong(work)
 }
 
 func (l *lab) openBase(ctx context.Context, name, dir string) (base, error) {
@@ -137,13 +142,16 @@ func (l *lab) openBase(ctx context.Context, name, dir string) (base, error) {
 
 // path is that of a data set.
 func (l *lab) path(k skill, split string) string {
+	if split == splitLong {
+		return l.long[k.name]
+	}
 	return filepath.Join(l.data, k.name, split+".jsonl")
 }
 
 // set is the specification of a data set. What it is called is no part of what it is.
 func (l *lab) set(k skill, split string) contract.DatasetSpec {
 	format := k.format
-	if split == splitTransfer || split == splitFewShot {
+	if split == splitTransfer || split == splitFewShot || split == splitLong {
 		format = k.transfer
 	}
 	path := l.path(k, split)

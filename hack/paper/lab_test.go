@@ -127,6 +127,45 @@ func TestATrainingIsInterruptedAndGoesOn(t *testing.T) {
 	}
 }
 
+func TestAProbeSendsRequestsToExpertsOnAnswers(t *testing.T) {
+	l := newLab(t)
+	var digests []string
+	for _, k := range skills {
+		r := onAnswers(contract.ObjectiveNextToken)
+		r.base, r.skill, r.iterations, r.seed, r.rate = expertBase, k, 1, 1, 0.01
+		made, err := measure(t.Context(), l.store, l.training(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := l.expert(made.Digest); err != nil || v.Manifest.Activation != contract.ActivationAnswer {
+			t.Fatalf("the expert acts on %q, %v", v.Manifest.Activation, err)
+		}
+		digests = append(digests, made.Digest)
+	}
+	fitted, err := measure(t.Context(), l.store, l.probing(expertBase))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := l.expertSet(contract.StrategyProbe, digests)
+	set.Probe = &contract.ProbeRef{Digest: fitted.Digest}
+	for _, k := range skills {
+		d := answerable(l, k)
+		got, err := measure(t.Context(), l.store, l.answering("probed", expertBase, set, d, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Chosen[k.name] < d.Limit*9/10 {
+			t.Errorf("%s: sent to %v", k.name, got.Chosen)
+		}
+	}
+	c, err := l.compareTimes(t.Context(), exam{
+		Base: l.bases[expertBase].digest, Decomposition: l.bases[expertBase].decomposition, Set: set, Data: answerable(l, skills[0]),
+	}, 1)
+	if err != nil || c.Chosen <= 0 || c.Pinned <= 0 || c.Questions != timedQuestions || c.Tokens != c.Questions {
+		t.Errorf("timed %+v, %v", c, err)
+	}
+}
+
 func TestShufflingKeepsTheNumbers(t *testing.T) {
 	z := make([]float32, 64)
 	for i := range z {
@@ -161,6 +200,7 @@ func TestEveryRunIsValid(t *testing.T) {
 	recipes = append(recipes,
 		recipe{method: contract.MethodSVF, objective: contract.ObjectiveEvolution, rank: 16},
 		recipe{method: contract.MethodSVF, objective: contract.ObjectiveReinforce, dispatch: true},
+		onAnswers(contract.ObjectiveReinforce), onAnswers(contract.ObjectiveNextToken),
 		recipe{method: contract.MethodSVF, objective: contract.ObjectiveReinforce, parameterization: contract.ParameterizationDirect},
 	)
 	names := map[string]bool{}

@@ -27,6 +27,7 @@ type options struct {
 	home    string // hack/paper: the data sets, the models and the report.
 	work    string
 	only    string
+	again   string
 	seeds   int
 	workers int
 	budget  time.Duration
@@ -55,6 +56,7 @@ func parse(args []string, say io.Writer) (o options, err error) {
 	flags.StringVar(&o.home, "home", "hack/paper", "`DIR` with data and models, where the report goes")
 	flags.StringVar(&o.work, "work", "bin/paper", "`DIR` for what is measured and made")
 	flags.StringVar(&o.only, "only", "", "measure these `TABLES` alone, separated by commas: "+strings.Join(sectionNames(), ", "))
+	flags.StringVar(&o.again, "again", "", "measure the times in these `TABLES` anew, separated by commas, if a quieter machine is at hand")
 	flags.IntVar(&o.seeds, "seeds", 1, "seeds of each training and search")
 	flags.IntVar(&o.workers, "workers", 2, "cells that are measured at a time, each on one thread")
 	minutes := flags.Float64("budget", 0, "stop after so many `MINUTES`; the next call goes on. 0 means no bound")
@@ -70,9 +72,11 @@ func parse(args []string, say io.Writer) (o options, err error) {
 	case o.seeds < 1 || o.workers < 1 || *minutes < 0:
 		return o, fmt.Errorf("--seeds %d, --workers %d and --budget %v: the first two must be at least 1, the last 0 or more", o.seeds, o.workers, *minutes)
 	}
-	for _, name := range o.tables() {
-		if !slices.Contains(sectionNames(), name) {
-			return o, fmt.Errorf("--only: there is no table %q; choose from %s", name, strings.Join(sectionNames(), ", "))
+	for flag, names := range map[string][]string{"--only": o.tables(), "--again": listed(o.again)} {
+		for _, name := range names {
+			if !slices.Contains(sectionNames(), name) {
+				return o, fmt.Errorf("%s: there is no table %q; choose from %s", flag, name, strings.Join(sectionNames(), ", "))
+			}
 		}
 	}
 	return o, nil
@@ -83,7 +87,12 @@ func (o options) tables() []string {
 	if o.only == "" {
 		return sectionNames()
 	}
-	return strings.Split(o.only, ",")
+	return listed(o.only)
+}
+
+// listed are the names of a list, which may be empty.
+func listed(names string) []string {
+	return strings.FieldsFunc(names, func(r rune) bool { return r == ',' })
 }
 
 func sectionNames() []string {
@@ -141,6 +150,12 @@ func (m *measurement) complete(ctx context.Context, o options, say io.Writer) er
 			continue
 		}
 		fmt.Fprintf(say, "Table %s\n", s.name)
+		if slices.Contains(listed(o.again), s.name) {
+			p := newPlan(m.lab.store)
+			s.draw(m, p)
+			m.lab.store.outdate(p.timed...)
+			defer m.lab.store.renew(p.timed...) // What was not reached is as it was.
+		}
 		if err := complete(ctx, m.lab.store, o.workers, say, func(p *plan) { s.draw(m, p) }); err != nil {
 			return err
 		}

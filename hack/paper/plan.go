@@ -20,7 +20,10 @@ type plan struct {
 	order   []string
 	// seconds are those that the cells took that were there, by file.
 	seconds map[string]float64
-	err     error // Of asking.
+	// timed are the files of those that were there and measure time, in which whatever else
+	// the machine did may show.
+	timed []string
+	err   error // Of asking.
 }
 
 // job measures a missing cell.
@@ -59,6 +62,9 @@ func ask[T any](p *plan, c cell[T]) (value T, ok bool) {
 	}
 	if ok {
 		p.seconds[path] = seconds
+		if c.Alone {
+			p.timed = append(p.timed, path)
+		}
 		return value, true
 	}
 	if _, listed := p.missing[path]; !listed {

@@ -103,15 +103,39 @@ func TestWhereSVFLosesIsSaid(t *testing.T) {
 
 func TestWrongUsageIsNamed(t *testing.T) {
 	for args, want := range map[string]string{
-		"--only trained,nothing": "nothing", "--seeds 0": "--seeds", "--budget -1": "--budget", "extra": "extra", "--workers 0": "--workers",
+		"--only trained,nothing": "nothing", "--again never": "--again", "--seeds 0": "--seeds", "--budget -1": "--budget", "extra": "extra", "--workers 0": "--workers",
 	} {
 		if _, err := parse(strings.Fields(args), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s gives %v", args, err)
 		}
 	}
-	o, err := parse([]string{"--only", "trained,passes", "--budget", "0.5"}, io.Discard)
+	o, err := parse([]string{"--only", "trained,passes", "--again", "passes", "--budget", "0.5"}, io.Discard)
 	if err != nil || len(o.tables()) != 2 || o.budget.Seconds() != 30 {
 		t.Errorf("parsed %+v, %v", o, err)
+	}
+}
+
+func TestDifferencesAreThoseOfEachSeed(t *testing.T) {
+	a, b := []score{{12, 100}, {24, 100}, {36, 100}}, []score{{10, 100}, {20, 100}, {30, 100}}
+	if got, want := signed([]estimate{difference(a, b, 3)})[0], "+4.0 ± 1.2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := signed([]estimate{difference(b, a, 3)})[0], "-4.0 ± 1.2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if difference(a[:2], b, 3).known || difference(a[:1], b[:1], 1).known {
+		t.Error("a difference of too few seeds is known")
+	}
+}
+
+func TestWhereAnswerLosesIsSaid(t *testing.T) {
+	of := func(v float64) estimate { return estimate{mean: v, err: 0.01, known: true} }
+	got := verdict("Here", []estimate{of(-0.03), of(-0.01), of(0.2)})
+	if want := "Here, Answer is no worse than one standard error on 2 of 3 skills; it loses on math by 3.0 points (± 1.0)."; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := verdict("Here", make([]estimate, 3)); got != "" {
+		t.Errorf("of nothing measured it says %q", got)
 	}
 }
 

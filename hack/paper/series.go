@@ -12,15 +12,59 @@ var lengths = []int{1, 8, 32, 128, 256}
 
 // passes is table 3: what pass 1 costs.
 func (m *measurement) passes(p *plan) []table {
+	return []table{m.bothPasses(p), m.choosing(p)}
+}
+
+// choosing is what it costs to choose, beside the same requests with their expert pinned.
+func (m *measurement) choosing(p *plan) table {
+	t := table{
+		title: "Time to choose", unseeded: true,
+		head: []string{"experts", "strategy", "questions", "prompt, tokens each", "answer, tokens each", "chosen, ms each", "pinned, ms each", "chosen / pinned"},
+		before: fmt.Sprintf("Questions of math with the expert that the strategy chooses, and with the same one, pinned by the request: %d questions one after another, the two "+
+			"ways in turns, of each question the median of %d rounds. The long set is that of the table of activations. Probe is the one without others.", timedQuestions, pairedRounds),
+	}
+	for _, way := range []struct {
+		recipe
+		strategy string
+	}{{onAnswers(contract.ObjectiveReinforce), contract.StrategyProbe}, {svf, contract.StrategyProbe}, {svf, contract.StrategyPrompt}} {
+		digests, ok := m.experts(p, way.recipe, m.seeds[0])
+		set := m.lab.expertSet(way.strategy, digests)
+		ok = ok && m.withProbe(p, &set)
+		for _, split := range []string{splitTransfer, splitLong} {
+			for _, tokens := range []int{1, 32} {
+				label := []string{way.label(), way.strategy, skills[0].name + ", " + split}
+				if !ok {
+					t.row(label...)
+					continue
+				}
+				c, measured := ask(p, m.lab.choosingTime(expertBase, set, skills[0], split, tokens))
+				if !measured {
+					t.row(append(label, "–", "–", "–", "–", "–")...)
+					continue
+				}
+				n := float64(c.Questions)
+				const thousand = 1000
+				t.row(append(label, fmt.Sprintf("%.0f", float64(c.Prompt)/n), fmt.Sprintf("%.0f", float64(c.Tokens)/n),
+					fmt.Sprintf("%.2f", thousand*c.Chosen/n), fmt.Sprintf("%.2f", thousand*c.Pinned/n), fmt.Sprintf("%.2f", c.Chosen/c.Pinned))...)
+			}
+		}
+	}
+	t.after = "Behind Answer experts the base's reading of the prompt, by which Probe chooses, is the request's own; Prompt experts read the prompt once more. " +
+		"What is left then is a request's way to the engine and back, once more, which counts beside a model of 0.9 million parameters."
+	return t
+}
+
+// bothPasses is the table of the paper.
+func (m *measurement) bothPasses(p *plan) table {
 	t := table{
 		title: "Time of both passes", unseeded: true,
 		head: []string{"questions", "answer, tokens each", "pass 1, ms each", "pass 2, ms each", "pass 1 / pass 2", "pass 1 / whole"},
 		before: fmt.Sprintf("Strategy Prompt with three SVF experts, %d questions one after another on this machine, the median of %d rounds. "+
 			"The first rows end answers where the model ends them, as the paper's table does; the others let each have the given length. Whatever else the machine did shows in the times.", timedQuestions, timedRounds),
 	}
-	digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
+	digests, ok := m.experts(p, svf, m.seeds[0])
 	if !ok {
-		return []table{t}
+		return t
 	}
 	set := m.lab.expertSet(contract.StrategyPrompt, digests)
 	row := func(k skill, split string, tokens int, label string) {
@@ -42,7 +86,7 @@ func (m *measurement) passes(p *plan) []table {
 	}
 	t.after = noted("The paper has both times and their ratio for its three transfer sets. There pass 1 generates the category; here one " +
 		"reading of the prompt compares the categories' likelihoods, and the beginning that all prompts share is read once.")
-	return []table{t}
+	return t
 }
 
 // What the few-shot tables vary.
@@ -59,7 +103,7 @@ func (m *measurement) fewshot(p *plan) []table {
 // searched is the score of a search's result on the transfer set of the examples' skill.
 func (m *measurement) searched(p *plan, k skill, shots, generations int) estimate {
 	return m.over(func(seed uint64) (answered, bool) {
-		digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, seed)
+		digests, ok := m.experts(p, svf, seed)
 		if !ok {
 			return answered{}, false
 		}
@@ -95,7 +139,7 @@ func (m *measurement) generations(p *plan) table {
 		}
 	}
 	add("0 (uniform)", perSkill(func(k skill) estimate {
-		return m.adapted(p, contract.MethodSVF, contract.ObjectiveReinforce, contract.StrategyFixed, k)
+		return m.adapted(p, svf, contract.StrategyFixed, k)
 	}))
 	for _, g := range generationsTried {
 		add(fmt.Sprint(g), perSkill(func(k skill) estimate { return m.searched(p, k, lightShots, g) }))
@@ -109,7 +153,7 @@ func (m *measurement) generations(p *plan) table {
 
 // weights says what the light search has found, with the first seed.
 func (m *measurement) weights(p *plan) string {
-	digests, ok := m.experts(p, contract.MethodSVF, contract.ObjectiveReinforce, m.seeds[0])
+	digests, ok := m.experts(p, svf, m.seeds[0])
 	if !ok {
 		return ""
 	}

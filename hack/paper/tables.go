@@ -23,6 +23,7 @@ type section struct {
 var sections = []section{
 	{"trained", (*measurement).trained},
 	{"transfer", (*measurement).transfer},
+	{"answers", (*measurement).answers},
 	{"passes", (*measurement).passes},
 	{"fewshot", (*measurement).fewshot},
 	{"ablations", (*measurement).ablations},
@@ -35,6 +36,22 @@ var methods = []string{contract.MethodSVF, contract.MethodLoRA, contract.MethodD
 
 // objectives of trained skills.
 var objectives = []string{contract.ObjectiveReinforce, contract.ObjectiveNextToken}
+
+// svf are the experts of the paper.
+var svf = recipe{method: contract.MethodSVF, objective: contract.ObjectiveReinforce}
+
+// onAnswers are experts that act on answers alone.
+func onAnswers(objective string) recipe {
+	return recipe{method: contract.MethodSVF, objective: objective, activation: contract.ActivationAnswer}
+}
+
+// label is what tables call experts that a recipe makes.
+func (r recipe) label() string {
+	if r.activation == contract.ActivationAnswer {
+		return r.method + " on answers"
+	}
+	return r.method
+}
 
 // expertBase is the base that experts are made for.
 const expertBase = "a"
@@ -50,32 +67,31 @@ func (m *measurement) ofBase(p *plan, base string, k skill, split string) estima
 
 // of is the score of the expert that a recipe makes, over the seeds.
 func (m *measurement) of(p *plan, r recipe, split string) estimate {
-	return m.over(func(seed uint64) (answered, bool) {
-		r.seed = seed
-		t, ok := m.expert(p, r)
-		if !ok {
-			return answered{}, false
-		}
-		return ask(p, m.lab.answering(r.name()+"-"+split, r.base, alone(t.Digest), m.lab.set(r.skill, split), nil))
-	})
+	return m.over(func(seed uint64) (answered, bool) { return m.taken(p, r, split, seed, nil) })
 }
 
 // over gathers what each seed scores.
 func (m *measurement) over(one func(seed uint64) (answered, bool)) estimate {
+	return estimated(m.scores(one), len(m.seeds))
+}
+
+// scores are those of the seeds that were measured.
+func (m *measurement) scores(one func(seed uint64) (answered, bool)) []score {
 	var scores []score
 	for _, seed := range m.seeds {
 		if a, ok := one(seed); ok {
 			scores = append(scores, a.score)
 		}
 	}
-	return estimated(scores, len(m.seeds))
+	return scores
 }
 
 // experts are those of all skills that recipes of this kind make.
-func (m *measurement) experts(p *plan, method, objective string, seed uint64) (digests []string, ok bool) {
+func (m *measurement) experts(p *plan, kind recipe, seed uint64) (digests []string, ok bool) {
 	ok = true
-	for _, k := range skills {
-		t, has := m.expert(p, recipe{base: expertBase, skill: k, method: method, objective: objective, seed: seed})
+	kind.base, kind.seed = expertBase, seed
+	for _, kind.skill = range skills {
+		t, has := m.expert(p, kind)
 		digests, ok = append(digests, t.Digest), ok && has
 	}
 	return digests, ok
@@ -171,6 +187,9 @@ func (m *measurement) parameters(p *plan, r recipe) string {
 	return "–"
 }
 
+// probeCertain is strategy Probe without the bound below which a request is of no skill.
+const probeCertain = "Probe without others"
+
 // Searches of the tables that vary something else.
 const (
 	lightShots       = 10
@@ -190,27 +209,32 @@ func (m *measurement) transfer(p *plan) []table {
 	rows := []named{{"base", base}}
 	var compare []named
 	for _, family := range []struct {
-		name, method, objective string
-		strategies              []string
+		recipe
+		strategies []string
 	}{
-		{"SVF", contract.MethodSVF, contract.ObjectiveReinforce, []string{contract.StrategyPrompt, contract.StrategyClassifier, contract.StrategyFewShot, contract.StrategyFixed}},
-		{"LoRA", contract.MethodLoRA, contract.ObjectiveNextToken, []string{contract.StrategyPrompt, contract.StrategyFewShot}},
+		{svf, []string{contract.StrategyPrompt, contract.StrategyClassifier, contract.StrategyProbe, probeCertain, contract.StrategyFewShot, contract.StrategyFixed}},
+		{onAnswers(contract.ObjectiveReinforce), []string{contract.StrategyPrompt, contract.StrategyProbe, probeCertain}},
+		{recipe{method: contract.MethodLoRA, objective: contract.ObjectiveNextToken}, []string{contract.StrategyPrompt, contract.StrategyFewShot}},
 	} {
 		own := perSkill(func(k skill) estimate {
-			return m.of(p, recipe{base: expertBase, skill: k, method: family.method, objective: family.objective}, splitTransfer)
+			r := family.recipe
+			r.base, r.skill = expertBase, k
+			return m.of(p, r, splitTransfer)
 		})
-		what := family.name + ", " + family.objective
+		what := family.label() + ", " + family.objective
 		t.row(append([]string{what, "the skill's own, alone"}, scores(own)...)...)
 		for _, strategy := range family.strategies {
-			values := perSkill(func(k skill) estimate { return m.adapted(p, family.method, family.objective, strategy, k) })
+			values := perSkill(func(k skill) estimate { return m.adapted(p, family.recipe, strategy, k) })
 			label := strategy
 			if strategy == contract.StrategyFixed {
 				label = "Fixed, uniform"
 			}
 			t.row(append([]string{what, label}, scores(values)...)...)
-			rows = append(rows, named{family.name + " " + strategy, values})
+			if strategy != probeCertain { // Which only explains the one before it.
+				rows = append(rows, named{family.label() + " " + strategy, values})
+			}
 			if strategy == contract.StrategyFewShot {
-				compare = append(compare, named{family.name, values})
+				compare = append(compare, named{family.method, values})
 			}
 		}
 	}
@@ -218,26 +242,28 @@ func (m *measurement) transfer(p *plan) []table {
 		noted("The paper has the three strategies and LoRA; the uniform mixture and the mixture of LoRAs are what reviewers asked for. "+
 			"Prompt sends \"others\" to the base weights, as the paper says; the released code leaves the last expert loaded. Mixtures are of z, as "+
 			"the paper says; the released code's few-shot search mixes p before the sigmoid. The classifier has seen training prompts only, while the released code's "+
-			"is trained on test splits.")
+			"is trained on test splits. Experts on answers and Probe, which was fitted to the training prompts alone, are this project's. "+
+			"Probe takes what it is less sure of than of nearly all of these for none of the skills, which sets of another shape are close to; without others it has no such bound.")
 	t.pictures = []picture{bars("transfer.svg", "Unseen transfer sets", rows)}
 	return []table{t}
 }
 
 // adapted is the score of a strategy on a skill's transfer set.
-func (m *measurement) adapted(p *plan, method, objective, strategy string, k skill) estimate {
-	return m.over(func(seed uint64) (answered, bool) { return m.adaptedBy(p, method, objective, strategy, k, seed) })
+func (m *measurement) adapted(p *plan, kind recipe, strategy string, k skill) estimate {
+	return m.over(func(seed uint64) (answered, bool) { return m.adaptedBy(p, kind, strategy, k, seed) })
 }
 
-func (m *measurement) adaptedBy(p *plan, method, objective, strategy string, k skill, seed uint64) (answered, bool) {
-	digests, ok := m.experts(p, method, objective, seed)
+func (m *measurement) adaptedBy(p *plan, kind recipe, strategy string, k skill, seed uint64) (answered, bool) {
+	digests, ok := m.experts(p, kind, seed)
 	if !ok {
 		return answered{}, false
 	}
 	set := m.lab.expertSet(strategy, digests)
+	var change func(*exam)
 	switch strategy {
 	case contract.StrategyFewShot:
 		s := m.lab.search(expertBase, digests, k, lightShots, lightGenerations, seed)
-		r, ok := ask(p, m.lab.searching(s, method+"-"+k.name))
+		r, ok := ask(p, m.lab.searching(s, kind.method+"-"+k.name))
 		if !ok {
 			return answered{}, false
 		}
@@ -248,24 +274,46 @@ func (m *measurement) adaptedBy(p *plan, method, objective, strategy string, k s
 			return answered{}, false
 		}
 		set.Classifier = &contract.ExpertRef{Name: "dispatch", Skill: "dispatch", Digest: t.Digest}
+	case contract.StrategyProbe, probeCertain:
+		if strategy == probeCertain {
+			set.Strategy = contract.StrategyProbe
+			change = func(e *exam) { e.Certain = true }
+		}
+		if !m.withProbe(p, &set) {
+			return answered{}, false
+		}
 	}
-	return ask(p, m.lab.answering(method+"-"+strategy+"-"+k.name, expertBase, set, m.lab.set(k, splitTransfer), nil))
+	name := kind.method + kind.activation + "-" + set.Strategy + "-" + k.name
+	return ask(p, m.lab.answering(name, expertBase, set, m.lab.set(k, splitTransfer), change))
+}
+
+// withProbe gives a set what its strategy chooses by, if that is a probe.
+func (m *measurement) withProbe(p *plan, set *contract.ExpertSet) (ok bool) {
+	if set.Strategy != contract.StrategyProbe {
+		return true
+	}
+	fitted, ok := ask(p, m.lab.probing(expertBase))
+	if ok {
+		set.Probe = &contract.ProbeRef{Digest: fitted.Digest}
+	}
+	return ok
 }
 
 // dispatched says where pass 1 sent the requests.
 func (m *measurement) dispatched(p *plan) string {
 	var text strings.Builder
-	for _, strategy := range []string{contract.StrategyPrompt, contract.StrategyClassifier} {
-		right, of := 0, 0
+	for _, strategy := range []string{contract.StrategyPrompt, contract.StrategyClassifier, contract.StrategyProbe, probeCertain} {
+		right, others, of := 0, 0, 0
 		for _, seed := range m.seeds {
 			for _, k := range skills {
-				if a, ok := m.adaptedBy(p, contract.MethodSVF, contract.ObjectiveReinforce, strategy, k, seed); ok {
-					right, of = right+a.Chosen[k.name], of+a.Of
+				if a, ok := m.adaptedBy(p, svf, strategy, k, seed); ok {
+					right, others, of = right+a.Chosen[k.name], others+a.Chosen[contract.BaseName], of+a.Of
 				}
 			}
 		}
 		if of > 0 {
-			fmt.Fprintf(&text, "%s sent %d of %d requests to the expert of their skill. ", strategy, right, of)
+			fmt.Fprintf(&text, "%s sent %d of %d requests to the expert of their skill, %d to the base as none of the skills and %d to another skill's expert. ",
+				strategy, right, of, others, of-right-others)
 		}
 	}
 	return text.String()

@@ -25,6 +25,7 @@ type recipe struct {
 	rate      float64 // The learning rate, of all objectives that have one.
 	// Changes of what the method and the objective have otherwise.
 	baseline         string
+	activation       string
 	parameterization string
 	rank             int // Of LoRA and DoRA, or truncated in an evolution.
 	iterations       int
@@ -99,7 +100,7 @@ func (r recipe) hyper() contract.Hyper {
 	if h.Baseline == contract.BaselineGroup {
 		h.GroupSize, h.BatchSize = group, batchSize/group // As many answers in an iteration.
 	}
-	h.LearningRate = r.rate
+	h.LearningRate, h.Activation = r.rate, r.activation
 	if r.method != contract.MethodSVF {
 		h.Method, h.MaxGradNorm = r.method, 1
 	}
@@ -168,7 +169,7 @@ func (r recipe) name() string {
 	if r.shots != 0 {
 		parts = append(parts, fmt.Sprint("shots", r.shots))
 	}
-	parts = append(parts, r.baseline, r.parameterization, fmt.Sprint("seed", r.seed))
+	parts = append(parts, r.baseline, r.parameterization, r.activation, fmt.Sprint("seed", r.seed))
 	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
 	return strings.ToLower(strings.Join(parts, "-"))
 }

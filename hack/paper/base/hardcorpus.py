@@ -14,6 +14,10 @@ DRAW = {"math": hardmath.draw, "code": hardcode.draw, "reasoning": hardreason.dr
 # The examples that a few-shot search may look at have the shape of the transfer set and are in no other set.
 SPLITS = {"train": 384, "validation": 64, "test": 256, "transfer": 256, "fewshot": 20}
 TRANSFER_SHAPE = {"transfer", "fewshot"}
+# What a base that reads long prompts is shown: how often the others come first, and how long a prompt may then be,
+# beside the question at its end.
+BEHIND_SHARE = 0.75
+STRETCH = 8
 MIX = {"math": 0.30, "code": 0.17, "reasoning": 0.20, "sums": 0.16, "kinds": 0.04, "talk": 0.03, "dispatch": 0.10}
 
 
@@ -58,6 +62,7 @@ class Corpus(corpus.Corpus):
     def __init__(self, seed, banned):
         super().__init__(seed, banned)
         self.rng = random.Random(f"paper corpus {seed}")
+        self.kind = ""  # of the last sample
 
     def item(self, skill):
         while True:
@@ -66,7 +71,7 @@ class Corpus(corpus.Corpus):
                 return item
 
     def sample(self):
-        kind = self.rng.choices(list(MIX), list(MIX.values()))[0]
+        kind = self.kind = self.rng.choices(list(MIX), list(MIX.values()))[0]
         if kind == "dispatch":
             return dispatch.draw(self.rng, self.request_of)
         if kind == "sums":
@@ -77,3 +82,20 @@ class Corpus(corpus.Corpus):
             return self.talk()
         item = self.item(kind)
         return item.prompt, item.good if self.clean else item.answer(self.rng)
+
+
+class LongCorpus(Corpus):
+    """The corpus, in which most questions stand behind others with their answers, of other skills."""
+
+    def sample(self):
+        prompt, answer = super().sample()
+        if self.kind not in DRAW or self.rng.random() >= BEHIND_SHARE:
+            return prompt, answer
+        others, before = [s for s in DRAW if s != self.kind], ""
+        limit = self.rng.uniform(1, STRETCH) * len(prompt)
+        while True:
+            other = self.item(self.rng.choice(others))
+            filler = f"{other.prompt}\n{other.good}\n"
+            if len(before) + len(filler) + len(prompt) > limit:
+                return before + prompt, answer
+            before += filler

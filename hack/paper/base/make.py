@@ -3,6 +3,7 @@
 
     make.py data  --data ../data
     make.py model --seed 0 --out ../models/a
+    make.py long  --model ../models/a --out ../models/long
     make.py score --model ../models/a --data ../data
 """
 
@@ -29,6 +30,7 @@ CONFIG = {**llama.CONFIG, "num_hidden_layers": 4}
 SHARED_SEED = 0
 TOKENIZER_TEXTS = 12000
 STEPS = 2800
+LONG_STEPS = 1000
 LIMIT = 48  # tokens of an answer: three steps of code need more than the demo's
 
 
@@ -54,6 +56,16 @@ def model(args):
     weights = pretrain.train(CONFIG, tokenizer, source, args.seed, args.steps, say)
     hfio.save(args.out, CONFIG, weights, tokenizer)
     say(f"Wrote the model, {sum(t.numel() for t in weights.values())} parameters, to {args.out}")
+
+
+def long(args):
+    """Train a base model on, until it reads questions that stand behind others."""
+    cfg, weights, tokenizer = hfio.load(args.model)
+    banned = corpus.held_out(hardcorpus.make_datasets(SHARED_SEED), [])
+    source = hardcorpus.LongCorpus("of long prompts", banned)
+    weights = pretrain.extend(cfg, weights, tokenizer, source, args.steps, say)
+    hfio.save(args.out, cfg, weights, tokenizer)
+    say(f"Wrote the model to {args.out}")
 
 
 def show_score(args):
@@ -85,6 +97,11 @@ def main():
     p.add_argument("--seed", type=int, required=True)
     p.add_argument("--steps", type=int, default=STEPS)
     p.set_defaults(run=model)
+    p = sub.add_parser("long", help="train a base model on, with long prompts")
+    p.add_argument("--model", required=True, help="folder of the model to begin with")
+    p.add_argument("--out", required=True, help="folder of the model")
+    p.add_argument("--steps", type=int, default=LONG_STEPS)
+    p.set_defaults(run=long)
     p = sub.add_parser("score", help="score a base model")
     p.add_argument("--model", required=True)
     p.add_argument("--data", default=HERE.parent / "data")

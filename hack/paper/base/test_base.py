@@ -46,6 +46,24 @@ class Data(unittest.TestCase):
             request = prompt.split("\nRequest: ", 1)[-1].removesuffix("\nCategory:")
             self.assertFalse(request in banned, request)
 
+    def test_long_prompts_end_in_questions_of_their_skill(self):
+        sets = hardcorpus.make_datasets(0)
+        banned = corpus.held_out(sets, [])
+        source = hardcorpus.LongCorpus(0, banned)
+        longest, behind = 0, 0
+        for _ in range(2000):
+            prompt, answer = source.sample()
+            self.assertTrue(answer)
+            if source.kind not in hardcorpus.DRAW:
+                continue
+            last = prompt.rsplit("\n", 5)[-5:] if source.kind == "reasoning" else prompt.rsplit("\n", 1)[-1:]
+            last = "\n".join(last)
+            self.assertFalse(last in banned, last)
+            behind += prompt != last
+            longest = max(longest, len(prompt) / len(last))
+        self.assertGreater(behind, 500)
+        self.assertTrue(4 < longest <= hardcorpus.STRETCH, longest)
+
     def test_sums_carry(self):
         rng = random.Random(3)
         steps = [hardmath.numbers(rng, "+") for _ in range(500)]
