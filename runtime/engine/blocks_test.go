@@ -200,7 +200,7 @@ func TestLabelsAreScoredAlikeWithFewForks(t *testing.T) {
 		s := h.Stats()
 		steps[blocks] = s.Steps
 		// The prompt is in the prefix cache.
-		if want := (engine.BlockStats{Total: blocks, Used: 2, Cached: 2}); s.Blocks != want {
+		if want := (engine.BlockStats{Total: blocks, Used: 2, Cached: 2, Idle: 2}); s.Blocks != want {
 			t.Errorf("blocks %+v, want %+v", s.Blocks, want)
 		}
 	}
