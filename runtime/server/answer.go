@@ -71,7 +71,10 @@ type outcome struct {
 	// latest end. Its Finish is the first choice's.
 	result engine.Result
 	// finishes says why each choice ended.
-	finishes   []string
+	finishes []string
+	// cut says of each choice that its last call's arguments end too early: nobody can make
+	// that call.
+	cut        []bool
 	adaptation contract.Adaptation
 }
 
@@ -108,10 +111,11 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		if err != nil {
 			break
 		}
-		var called bool
-		if called, err = end(i); called && out.finishes[i] == engine.FinishStop {
+		var e ending
+		if e, err = end(i); e.called && !e.cut && out.finishes[i] == engine.FinishStop {
 			out.finishes[i] = finishToolCalls
 		}
+		out.cut = append(out.cut, e.cut)
 	}
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
 	if err != nil {

@@ -309,6 +309,11 @@ func TestResponsesCallTools(t *testing.T) {
 	if got.Status != "incomplete" {
 		t.Errorf("%+v", got)
 	}
+	// A text of stop completes the answer, but not the call.
+	got = h.bothResponses(t, respond("weather?", fields{"tools": []any{with(flat(weather), "strict", true)}, "stop": "Bon"}))
+	if want := []string{"completed: Let me see.", `incomplete: get_weather({"city": ")`}; got.Status != "completed" || !slices.Equal(toldItems(got.Output), want) {
+		t.Errorf("%s, %q, want %q", got.Status, toldItems(got.Output), want)
+	}
 }
 
 func with(f fields, name string, value any) fields {

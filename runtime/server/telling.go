@@ -311,7 +311,11 @@ func (t *telling) end(out outcome) error {
 		kind, r.Status = "response.incomplete", statusIncomplete
 		r.Incomplete = &incompleteDetails{Reason: "max_output_tokens"}
 	}
-	if err := t.closeItem(r.Status); err != nil {
+	status := r.Status
+	if out.cut[0] { // By a text of stop, which completes the response.
+		status = statusIncomplete
+	}
+	if err := t.closeItem(status); err != nil {
 		return err
 	}
 	if r.Status == statusCompleted {

@@ -254,13 +254,18 @@ func (c *callsOfChoice) add(piece *toolcall.Call) {
 	}
 }
 
+// ending is how a choice ends.
+type ending struct {
+	called bool // It has calls.
+	cut    bool // The last one's arguments end too early.
+}
+
 // divide returns what takes the answers to q apart into text and calls, one function for
-// each choice, and what hands on the rest of one once it has ended, and reports whether it
-// has calls.
-func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int) (bool, error)) {
+// each choice, and what hands on the rest of one once it has ended, and says how.
+func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int) (ending, error)) {
 	if len(q.offer.Functions) == 0 {
 		take = func(i int, d engine.Delta) error { return emit(i, piece{text: d.Text, logprob: d.Logprob}) }
-		return take, func(int) (bool, error) { return false, nil }
+		return take, func(int) (ending, error) { return ending{}, nil }
 	}
 	parsers := make([]*toolcall.Parser, q.choices)
 	for i := range parsers {
@@ -282,9 +287,9 @@ func (c calling) divide(q query, emit func(choice int, p piece) error) (take fun
 		}
 		return send(i, parsers[i].Push(d.Text))
 	}
-	end = func(i int) (bool, error) {
+	end = func(i int) (ending, error) {
 		err := send(i, parsers[i].Flush())
-		return parsers[i].Calls() > 0, err
+		return ending{called: parsers[i].Calls() > 0, cut: parsers[i].Cut()}, err
 	}
 	return take, end
 }

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -245,6 +246,33 @@ func TestDemandedCallsAreStreamed(t *testing.T) {
 			if cut := h.bothTold(t, body); cut.content != "" || cut.finish != "length" {
 				t.Errorf("%s, cut: %+v", family, cut)
 			}
+		}
+	}
+}
+
+// TestTextsOfStopThatCutACallSaySo has texts of stop within a call, which would break who makes
+// every call of an answer that says tool_calls, and behind its arguments.
+func TestTextsOfStopThatCutACallSaySo(t *testing.T) {
+	for family, behind := range map[string]string{"hermes": "</tool_call>", "mistral": "}]", "llama": "", "json": ""} {
+		h := babble(t, family)
+		body := func(stop string) fields {
+			return fields{
+				"model": "demo:base", "messages": []fields{{"role": "user", "content": "x"}}, "temperature": 1.2, "seed": 5, "max_tokens": 2000, "stop": stop,
+				"tools":       []any{json.RawMessage(switchTool)},
+				"tool_choice": fields{"type": "function", "function": fields{"name": "switch"}},
+			}
+		}
+		if cut := h.bothTold(t, body(`on":`)); cut.finish != "stop" || len(cut.calls) != 1 || json.Valid([]byte(cut.calls[0].arguments)) {
+			t.Errorf("%s: within its arguments: %+v", family, cut)
+		}
+		if cut := h.bothTold(t, body(`switch`)); cut.finish != "stop" || len(cut.calls) != 0 || cut.content != "" {
+			t.Errorf("%s: before its name: %+v", family, cut)
+		}
+		if behind == "" { // Nothing but a brace.
+			continue
+		}
+		if got := h.bothTold(t, body(behind)); got.finish != "tool_calls" || len(got.calls) != 1 || !json.Valid([]byte(got.calls[0].arguments)) {
+			t.Errorf("%s: behind its arguments: %+v", family, got)
 		}
 	}
 }

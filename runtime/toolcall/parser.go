@@ -23,6 +23,7 @@ type Parser struct {
 	// Of a call that is handed on as it is written: the object of scan that it is, and how
 	// much of its arguments has been.
 	current, sent int
+	cut           bool
 	out           []Piece
 }
 
@@ -49,6 +50,10 @@ func (f *Format) NewParser(o Offer, structured bool) *Parser {
 
 // Calls returns how many calls there have been so far.
 func (p *Parser) Calls() int { return p.calls }
+
+// Cut reports whether the last call's arguments end too early. It is known once Flush has been
+// called; only calls that are handed on as they are written can be cut.
+func (p *Parser) Cut() bool { return p.cut }
 
 // Push takes the next piece of the answer, and returns what has become certain.
 func (p *Parser) Push(text string) []Piece {
@@ -204,6 +209,7 @@ func (p *Parser) refuse(marker int) {
 // incomplete is a call that the answer's end cuts off, which is all of the answer where calls
 // have no marker.
 func (p *Parser) incomplete() {
+	p.cut = p.sent > 0 // What is behind the arguments may be missing.
 	if p.live || p.scan.complete() && p.whole(p.held[p.blank:]) {
 		p.held = ""
 	}
