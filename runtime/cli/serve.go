@@ -69,8 +69,9 @@ keys and values, what experts are computed with, and requests' bodies each have 
 of the container's limit, or of what --memory says, and what does not fit is refused
 with the numbers. t2 doctor prints the plan, /metrics what is in use of it.
 
-At SIGTERM or ctrl-C requests in flight are finished. With --json the counters
-are printed as JSON at the end.`,
+At SIGTERM or ctrl-C requests in flight are finished; those that take longer than
+--grace end with the error shutting_down. With --json the counters are printed as
+JSON at the end.`,
 		Example: `  t2 serve --model ./model --decomposition ./data/decompositions/sha256-… \
     --expert math=./data/experts/sha256-… --describe "math=word problems and arithmetic"
   curl localhost:8000/v1/chat/completions -d '{"model":"demo","messages":[{"role":"user","content":"2+3?"}]}'`,

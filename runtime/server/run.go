@@ -16,8 +16,10 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10
-	// tellTime is how long clients may take to read that their requests have failed.
-	tellTime = 5 * time.Second
+	// tellTime is how long clients may take to read that their requests have failed;
+	// behind the grace period less, since a pod is soon killed then.
+	tellTime       = 5 * time.Second
+	tellAfterGrace = 2 * time.Second
 )
 
 // Run serves until ctx is done, then drains: readiness fails, requests in
@@ -75,10 +77,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		case err := <-lost:
 			// Whoever started this process starts another, and readiness fails until then.
 			// Requests have failed; their clients are to be told.
-			telling, told := context.WithTimeout(context.WithoutCancel(ctx), tellTime)
-			shut := servers["API"].Shutdown(telling)
-			told()
-			return errors.Join(fmt.Errorf("serving: %w", err), shut)
+			return errors.Join(fmt.Errorf("serving: %w", err), shutWithin(servers["API"], tellTime))
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
@@ -101,15 +100,28 @@ func (s *Server) drain(api *http.Server) {
 	begun := time.Now()
 	s.draining.Store(true)
 	s.log.Info("Draining", "grace", s.config.Grace.String())
-	ctx, cancel := context.WithTimeout(context.Background(), s.config.Grace)
-	defer cancel()
 	if s.config.DrainDelay > 0 {
 		delay := time.NewTimer(min(s.config.DrainDelay, s.config.Grace))
 		defer delay.Stop()
 		<-delay.C
 	}
-	if err := api.Shutdown(ctx); err != nil {
+	if err := shutWithin(api, s.config.Grace-time.Since(begun)); err != nil {
 		s.log.Warn("Ended requests that took longer than the grace period", "error", err)
+		// Their clients are to be told: a stream that merely breaks off looks like a fault of
+		// the network, and a request that still waits may go to another server.
+		if c := s.core.Load(); c != nil {
+			c.engine.Close()
+		}
+		if err := shutWithin(api, tellAfterGrace); err != nil {
+			s.log.Warn("Closed connections of clients that did not read the end", "error", err)
+		}
 	}
 	s.log.Info("Drained", "seconds", time.Since(begun).Seconds())
+}
+
+// shutWithin takes no more connections, and waits so long for those that have requests.
+func shutWithin(api *http.Server, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return api.Shutdown(ctx)
 }

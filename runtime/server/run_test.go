@@ -128,14 +128,50 @@ func TestGraceEnds(t *testing.T) {
 		_, code := reachable(t, admin+contract.PathReady)
 		return code == http.StatusOK
 	})
-	for range 20 {
-		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": 380}))
+	var streams []*http.Response
+	for range 4 { // As many as are computed together.
+		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": 380, "ignore_eos": true}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Body.Close()
+		streams = append(streams, r)
 	}
+	waiting := make(chan struct{})
+	go func() {
+		defer close(waiting)
+		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", nil))
+		if err != nil {
+			t.Errorf("a request that waits: %v", err)
+			return
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.StatusCode != http.StatusServiceUnavailable && r.StatusCode != http.StatusOK {
+			t.Errorf("a request that waits: %s %s, %v", r.Status, body, err)
+		}
+	}()
+	waitFor(t, "a request that waits", func() bool {
+		body, _ := reachable(t, admin+contract.PathMetrics)
+		return strings.Contains(body, "\nt2_waiting_requests 1\n")
+	})
 	stop()
+	cut := 0
+	for _, r := range streams {
+		body, err := io.ReadAll(r.Body)
+		switch told := string(body); {
+		case err != nil:
+			t.Errorf("a stream breaks off: %v", err)
+		case strings.Contains(told, `"shutting_down"`):
+			cut++
+		case !strings.HasSuffix(told, "data: [DONE]\n\n"):
+			t.Errorf("a stream ends with %q", told[max(0, len(told)-200):])
+		}
+	}
+	if cut == 0 {
+		t.Error("no stream was ended")
+	}
+	<-waiting
 	select {
 	case err := <-ended:
 		if err != nil {
