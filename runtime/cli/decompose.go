@@ -41,8 +41,8 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
   t2 decompose --model ./model --data-dir ./data --modules gate_proj,up_proj,down_proj --dtype BF16`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !jobs.HasSpec(specFile, env.Getenv) && (spec.DataDir == "" || (model == "") == (spec.BaseDigest == "")) {
-				return usagef("--data-dir and one of --model and --base-digest are needed")
+			if err := checkDecompose(cmd, jobs.HasSpec(specFile, env.Getenv)); err != nil {
+				return err
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("decompose", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
 				if jobs.HasSpec(specFile, env.Getenv) {
@@ -67,6 +67,20 @@ relative error ‖W − U·diag(σ)·Vᵀ‖ / ‖W‖ of the factors as they ar
 	compute.registerSolver(flags)
 	flags.StringVar(&fetched, "fetched", "", "take the model, and the part of the result about it, from `FILE` that t2 fetch wrote")
 	return cmd
+}
+
+// checkDecompose checks that the flags say which model, once, or leave that to a specification.
+func checkDecompose(cmd *cobra.Command, specified bool) error {
+	given := cmd.Flags().Changed
+	switch {
+	case specified:
+		return refuseBeside(cmd, "base-digest", "data-dir", "modules", "dtype")
+	case !given("data-dir"):
+		return usagef("--data-dir is missing: it is the folder that holds models, decompositions and experts")
+	case given("model") && given("base-digest"), !given("model") && !given("base-digest") && !given("fetched"):
+		return usagef("one of --model and --base-digest is needed, or what t2 fetch wrote by --fetched")
+	}
+	return nil
 }
 
 func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpec, compute computeFlags, model, handover string,

@@ -39,6 +39,9 @@ what is asked for, and is not fetched again if it is there.`,
 				if len(args) > 0 {
 					return usagef("give either SOURCE or a specification")
 				}
+				if err := refuseBeside(cmd, "data-dir", "digest"); err != nil {
+					return err
+				}
 			} else {
 				if len(args) == 0 || spec.DataDir == "" {
 					return usagef("SOURCE and --data-dir are needed")

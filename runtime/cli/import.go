@@ -36,6 +36,9 @@ digest is the file's SHA-256.`,
 				if len(args) > 0 {
 					return usagef("give either SOURCE or a specification")
 				}
+				if err := refuseBeside(cmd, "data-dir", "digest", "skill", "decomposition-digest", "base-digest"); err != nil {
+					return err
+				}
 			} else {
 				if len(args) == 0 || spec.DataDir == "" || spec.Digest == "" || spec.DecompositionDigest == "" {
 					return usagef("SOURCE, --data-dir, --digest and --decomposition-digest are needed")

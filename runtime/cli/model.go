@@ -65,6 +65,9 @@ func (f *computeFlags) registerSolver(flags *pflag.FlagSet) {
 
 // open opens the backend that the flag names or else a specification asks for.
 func (f *computeFlags) open(asked string) (backend.Backend, error) {
+	if f.threads < 0 {
+		return nil, failure.Permanentf(contract.ReasonUsage, "--threads %d must not be negative", f.threads)
+	}
 	name := cmp.Or(f.backend, asked, registry.Names()[0])
 	be, err := registry.Open(name, registry.Options{Threads: f.threads, CuBLAS: f.cublas, CuSOLVER: f.cusolver})
 	if err != nil && strings.EqualFold(name, contract.BackendCPU) {

@@ -149,3 +149,14 @@ func version() string {
 	}
 	return v
 }
+
+// refuseBeside refuses flags that are given beside a specification and that it would leave
+// without effect.
+func refuseBeside(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s has no effect beside a specification (--spec or %s), which says that itself: leave one of them out", name, contract.EnvSpec)
+		}
+	}
+	return nil
+}

@@ -77,6 +77,12 @@ JSON at the end.`,
   curl localhost:8000/v1/chat/completions -d '{"model":"demo","messages":[{"role":"user","content":"2+3?"}]}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if jobs.HasSpec(f.spec, env.Getenv) {
+				if err := refuseBeside(cmd, "model", "decomposition", "name", "expert", "describe", "strategy", "classifier", "probe", "fallback",
+					"prompt-template", "request-tokens", "min-probability", "top-k", "context", "allow-transfer", "max-batch"); err != nil {
+					return err
+				}
+			}
 			return f.run(cmd.Context(), env)
 		},
 	}
@@ -123,6 +129,9 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 // config makes the server's configuration of a specification or of flags.
 func (f *serveFlags) config(env *Env) (server.Config, error) {
 	var c server.Config
+	if f.cache < 0 || f.compute.threads < 0 {
+		return c, usagef("--cache-tokens %d and --threads %d must not be negative", f.cache, f.compute.threads)
+	}
 	form, err := engine.ParseForm(f.form)
 	if err != nil {
 		return c, usagef("--form: %w", err)

@@ -181,6 +181,9 @@ func TestServeUsage(t *testing.T) {
 		"a use of a library":     {[]string{"--model", v.ModelDir, "--cublas", "sometimes"}, `"sometimes" is none of never, training, always, auto`},
 		"another's backend":      {[]string{"--model", v.ModelDir, "--backend", "cuda"}, "run t2-cuda"},
 		"no specification":       {[]string{"--spec", "/nonexistent.json"}, "/nonexistent.json"},
+		"a flag beside one":      {[]string{"--spec", "/nonexistent.json", "--max-batch", "4"}, "--max-batch has no effect beside a specification"},
+		"a negative cache":       {[]string{"--model", v.ModelDir, "--cache-tokens", "-1"}, "--cache-tokens -1 and --threads 0 must not be negative"},
+		"negative threads":       {[]string{"--model", v.ModelDir, "--threads", "-1"}, "--threads -1 must not be negative"},
 		"a set without spec":     {[]string{"--model", v.ModelDir, "--experts", "x"}, "goes with a specification"},
 	} {
 		t.Run(name, func(t *testing.T) {

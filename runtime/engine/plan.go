@@ -262,15 +262,32 @@ func (p Plan) Err() error {
 	}
 	hint := "no smaller setting fits"
 	if would := p.wouldFit(); len(would) > 0 {
-		hint = strings.Join(would, ", or ") + ", would fit"
+		hint = strings.Join(would, ", or ") + " would fit"
 	}
 	limit, source := p.Limit()
 	kind := host.ErrMemory
 	if p.isOnDevice() {
 		kind = backend.ErrDeviceMemory
 	}
+	enough := p.enough()
 	return fmt.Errorf("%w: the model takes %s (%s), and %s is %s: %s are missing; %s",
-		kind, host.SizeText(p.Needs()), p.parts(), source, host.SizeText(limit), host.SizeText(p.Needs()-limit), hint)
+		kind, host.SizeText(enough.Needs()), enough.parts(), source, host.SizeText(limit), host.SizeText(enough.Needs()-limit), hint)
+}
+
+// enough is the plan of just as much memory as fits. It takes more than this one, whose
+// bodies have a part of what is too little.
+func (p *Plan) enough() Plan {
+	q := *p
+	for !q.Fits() {
+		w := q.wish
+		if q.isOnDevice() {
+			w.Memory.Device = q.Needs()
+		} else {
+			w.Memory.Host.Bytes, w.Memory.Host.Own = q.Needs(), true
+		}
+		q = PlanOf(q.config, w)
+	}
+	return q
 }
 
 // parts names what is needed and how much of it.

@@ -43,7 +43,7 @@ func TestPlansSayWhatWouldFit(t *testing.T) {
 		{"one merged", backend.BF16, engine.Memory{Host: host.Limit{Bytes: 34 * gigabyte, Source: "the limit", Own: true}},
 			func(w *engine.Wish) { w.Experts = true }, nil},
 		{"a large cache", backend.BF16, engine.Memory{Host: host.Limit{Bytes: 34 * gigabyte, Source: "the limit", Own: true}},
-			func(w *engine.Wish) { w.CacheBytes = 40 * gigabyte }, []string{"as f32 40.0 GiB", "a cache of "}},
+			func(w *engine.Wish) { w.CacheBytes = 40 * gigabyte }, []string{"as f32 40.0 GiB", "GiB would fit"}},
 		{"a device, and a small container", backend.BF16, engine.Memory{Device: 80 * gigabyte, Host: host.Limit{Bytes: process / 2, Source: "the limit", Own: true}},
 			nil, []string{"beside the device's memory", "the limit has 71.0 MiB"}},
 	} {
