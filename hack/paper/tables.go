@@ -243,7 +243,7 @@ func (m *measurement) transfer(p *plan) []table {
 			"Prompt sends \"others\" to the base weights, as the paper says; the released code leaves the last expert loaded. Mixtures are of z, as "+
 			"the paper says; the released code's few-shot search mixes p before the sigmoid. The classifier has seen training prompts only, while the released code's "+
 			"is trained on test splits. Experts on answers and Probe, which was fitted to the training prompts alone, are this project's. "+
-			"Probe takes what it is less sure of than of nearly all of these for none of the skills, which sets of another shape are close to; without others it has no such bound.")
+			"Probe takes what it is much less sure of than of nearly all of these for none of the skills; without others it has no such bound.")
 	t.pictures = []picture{bars("transfer.svg", "Unseen transfer sets", rows)}
 	return []table{t}
 }
