@@ -106,6 +106,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	begun := time.Now()
 	take, end := c.calls.divide(q, emit)
 	results, err := generate(ctx, c, q, r, take)
+	err = q.structure.named(err)
 	out.sum(results)
 	for i := range results {
 		if err != nil {
@@ -149,7 +150,7 @@ func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Re
 		return t, r, err
 	}
 	if r.Constraint, err = c.structures.constraint(ctx, q.structure, c.calls.layout(q), c.tok.EOS()); err != nil {
-		return t, r, q.structure.named(err)
+		return t, r, err
 	}
 	longest := c.engine.LongestAnswer(len(r.Prompt))
 	if q.messages == nil && q.longest == "" { // What nobody asked for is no reason to refuse.

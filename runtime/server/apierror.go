@@ -81,8 +81,6 @@ func asAPIError(err error) *apiError {
 		return invalid(schema.Schema, "invalid_json_schema", "%s%s", schema.Schema, strings.TrimPrefix(schema.Error(), "the schema"))
 	case errors.As(err, &schema):
 		return invalid("response_format", "invalid_json_schema", "response_format.json_schema.%s", strings.TrimPrefix(schema.Error(), "the "))
-	case errors.Is(err, constrain.ErrTooComplex), errors.Is(err, constrain.ErrStuck):
-		return invalid("response_format", "invalid_json_schema", "what response_format or tools ask for cannot be followed by this model: %s", err.Error())
 	case errors.As(err, &tooLarge):
 		return newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
 			"the request has more than %d bytes", tooLarge.Limit)

@@ -25,9 +25,10 @@ func (s structure) param() string {
 	return "response_format"
 }
 
-// named names the parameter in what is wrong with a structure.
+// named names the parameter where a model cannot follow a structure, which shows while it
+// answers.
 func (s structure) named(err error) error {
-	if s.place != "" && (errors.Is(err, constrain.ErrTooComplex) || errors.Is(err, constrain.ErrStuck)) {
+	if errors.Is(err, constrain.ErrTooComplex) || errors.Is(err, constrain.ErrStuck) {
 		return invalid(s.param(), "invalid_json_schema", "what %s or tools ask for cannot be followed by this model: %s", s.param(), err.Error())
 	}
 	return err
