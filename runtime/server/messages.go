@@ -74,8 +74,8 @@ func parseToolCalls(o *fields, called *callsSoFar) []tokenizer.ToolCall {
 		if call == nil {
 			return nil
 		}
-		if kind := call.text("type"); kind != "function" && call.has("type") {
-			call.fail(invalid(call.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", call.prefix, clip(kind)))
+		if call.has("type") {
+			parseToolKind(call)
 		}
 		c := tokenizer.ToolCall{ID: parseCallID(call, "id")}
 		function := call.object("function")
@@ -98,8 +98,7 @@ func parseToolCalls(o *fields, called *callsSoFar) []tokenizer.ToolCall {
 // parseCalled reads which function was called with what.
 func parseCalled(f *fields) (name string, arguments json.RawMessage) {
 	if name = f.text("name"); !validFunction.MatchString(name) {
-		f.fail(invalid(f.prefix+"name", "invalid_value", "%sname is %q: it must have 1 to %d letters, digits, underscores and hyphens",
-			f.prefix, clip(name), maxFunctionNameSize))
+		failFunctionName(f, name)
 	}
 	text := f.text("arguments")
 	if strings.TrimSpace(text) == "" {

@@ -180,9 +180,7 @@ func parseResponseTools(f *fields, q *query) {
 		if tool == nil {
 			return
 		}
-		if kind := tool.text("type"); kind != toolFunction {
-			tool.fail(invalid(tool.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", tool.prefix, clip(kind)))
-		}
+		parseToolKind(tool)
 		q.offer.Functions = append(q.offer.Functions, parseFunction(tool))
 		tool.refuseOthers(harmlessOfTools)
 		f.adopt(tool)

@@ -45,9 +45,7 @@ func parseTools(f *fields) toolcall.Offer {
 		if tool == nil {
 			return o
 		}
-		if kind := tool.text("type"); kind != "function" {
-			tool.fail(invalid(tool.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", tool.prefix, clip(kind)))
-		}
+		parseToolKind(tool)
 		function := tool.object("function")
 		if function == nil {
 			tool.fail(invalid(tool.prefix+"function", "missing_required_parameter", "%sfunction is missing", tool.prefix))
@@ -83,8 +81,7 @@ func parseFunction(f *fields) toolcall.Function {
 	case function.Name == "":
 		f.fail(invalid(f.prefix+"name", "missing_required_parameter", "%sname is missing", f.prefix))
 	case !validFunction.MatchString(function.Name):
-		f.fail(invalid(f.prefix+"name", "invalid_value", "%sname is %q: it must have 1 to %d letters, digits, underscores and hyphens",
-			f.prefix, clip(function.Name), maxFunctionNameSize))
+		failFunctionName(f, function.Name)
 	case len(function.Description) > maxToolDescription:
 		f.fail(invalid(f.prefix+"description", "invalid_value", "%sdescription has %d bytes, at most %d are allowed",
 			f.prefix, len(function.Description), maxToolDescription))
@@ -93,6 +90,19 @@ func parseFunction(f *fields) toolcall.Function {
 		function.Parameters = parseParameters(f)
 	}
 	return function
+}
+
+// parseToolKind reads the type of a tool, or of a call of one.
+func parseToolKind(f *fields) {
+	if kind := f.text("type"); kind != toolFunction {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", f.prefix, clip(kind)))
+	}
+}
+
+// failFunctionName refuses a name that is not validFunction.
+func failFunctionName(f *fields, name string) {
+	f.fail(invalid(f.prefix+"name", "invalid_value", "%sname is %q: it must have 1 to %d letters, digits, underscores and hyphens",
+		f.prefix, clip(name), maxFunctionNameSize))
 }
 
 // parseParameters reads the schema of a function's arguments. Whether it can be followed is
