@@ -22,6 +22,15 @@ const EnvAdminToken = "T2_ADMIN_TOKEN" //nolint:gosec // The name of a variable,
 // for the HTTP source of a fetch; it is set from the user's Secret.
 const EnvSourceToken = "T2_SOURCE_TOKEN" //nolint:gosec // The name of a variable, not a credential.
 
+// Environment variables with the other credentials of sources: S3's keys under the names
+// that every client of it knows, and the content of a Docker config.json.
+const (
+	EnvS3AccessKey    = "AWS_ACCESS_KEY_ID"
+	EnvS3SecretKey    = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // The name of a variable, as are the next two.
+	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec
+	EnvDockerConfig   = "T2_SOURCE_DOCKERCONFIG"
+)
+
 // EnvJudge names the environment variable with the unix socket of a judge that
 // runs programs for the reward UnitTests. Without it, they run in confined
 // processes of the runtime's own.
