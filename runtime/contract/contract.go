@@ -8,6 +8,8 @@
 // library only.
 package contract
 
+import "strings"
+
 // EnvSpec names the environment variable that carries a subcommand's JSON
 // specification (FetchSpec, DecomposeSpec, TrainSpec, AdaptSpec, ServeSpec) into a pod. On
 // a command line the same JSON is read from the file given by --spec.
@@ -30,6 +32,15 @@ const (
 	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec
 	EnvDockerConfig   = "T2_SOURCE_DOCKERCONFIG"
 )
+
+// CredentialsEnv is the name of a variable with a credential, where there are several of
+// its kind: that of a DatasetSpec's Credentials.
+func CredentialsEnv(variable, credentials string) string {
+	if credentials == "" {
+		return variable
+	}
+	return variable + "_" + strings.ToUpper(strings.ReplaceAll(credentials, "-", "_"))
+}
 
 // EnvJudge names the environment variable with the unix socket of a judge that
 // runs programs for the reward UnitTests. Without it, they run in confined

@@ -133,10 +133,17 @@ type DatasetSpec struct {
 	// train.jsonl"; empty means its path or address. It has no part in what a run
 	// is, nor in its RunID.
 	Name string `json:"name,omitempty"`
-	// Exactly one of Path, URL and Skills is set; Skills with FormatSkills.
-	Path   string      `json:"path,omitempty"`
-	URL    string      `json:"url,omitempty"`
-	Skills *SkillsSpec `json:"skills,omitempty"`
+	// Exactly one of Path, URL, HuggingFace, S3, OCI and Skills is set; Skills with
+	// FormatSkills. All but Skills are of one file, of a hub in a repository of data sets.
+	Path        string      `json:"path,omitempty"`
+	URL         string      `json:"url,omitempty"`
+	HuggingFace *HubSource  `json:"huggingFace,omitempty"`
+	S3          *S3Source   `json:"s3,omitempty"`
+	OCI         *OCISource  `json:"oci,omitempty"`
+	Skills      *SkillsSpec `json:"skills,omitempty"`
+	// Credentials, when set, says which variables of the environment have those of the
+	// source: CredentialsEnv of their usual names. It has no part in what a run is.
+	Credentials string `json:"credentials,omitempty"`
 	// Digest, when set, is the SHA-256 that the file must have.
 	Digest string `json:"digest,omitempty"`
 	Format string `json:"format"`
@@ -145,6 +152,22 @@ type DatasetSpec struct {
 	PromptTemplate string `json:"promptTemplate,omitempty"`
 	// Limit bounds the number of records used; 0 means all.
 	Limit int `json:"limit,omitempty"`
+}
+
+// Source is where the data set comes from; empty for Skills.
+func (d DatasetSpec) Source() Source {
+	s := Source{Path: d.Path, HuggingFace: d.HuggingFace, S3: d.S3, OCI: d.OCI}
+	if d.URL != "" {
+		s.HTTP = &HTTPSource{URL: d.URL}
+	}
+	return s
+}
+
+// Placeless is the data set without where it is and what it is called, which have no part
+// in what is made of it.
+func (d DatasetSpec) Placeless() DatasetSpec {
+	d.Name, d.Path, d.URL, d.HuggingFace, d.S3, d.OCI, d.Credentials = "", "", "", nil, nil, nil, ""
+	return d
 }
 
 // TrainSpec tells `t2 train` everything about one run.

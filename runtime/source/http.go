@@ -56,7 +56,7 @@ func newWeb(o Options, m *meter) *web {
 // is asked for. An address that does not exist gives an error that satisfies
 // errors.Is(err, fs.ErrNotExist), unclassified.
 func (d *web) do(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
-	where := u.Redacted()
+	where := shown(u)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, failure.Permanentf(contract.ReasonUsage, "source %s is no valid address", where)
@@ -103,7 +103,7 @@ func (d *web) opening(u *url.URL) opening {
 		if from > 0 {
 			begins, size := contentRange(response.Header.Get("Content-Range"))
 			if response.StatusCode != http.StatusPartialContent || begins != from || t.tag != tag {
-				return transfer{}, errors.Join(changed(u.Redacted()), response.Body.Close())
+				return transfer{}, errors.Join(changed(shown(u)), response.Body.Close())
 			}
 			t.size = size
 		}
@@ -127,7 +127,7 @@ func contentRange(s string) (from, size int64) {
 
 // get opens the body of an address. size is -1 if the server does not say.
 func (d *web) get(ctx context.Context, u *url.URL) (body io.ReadCloser, size int64, err error) {
-	return d.receive(ctx, d.opening(u), u.Redacted())
+	return d.receive(ctx, d.opening(u), shown(u))
 }
 
 // unreachable describes a failed request without the address that net/http's
@@ -163,12 +163,12 @@ func openHTTP(ctx context.Context, h contract.HTTPSource, scratch string, o Opti
 	}
 	d := newWeb(o, m)
 	switch {
-	case isExpertFile(u.Path):
+	case o.file || isExpertFile(u.Path):
 		return &httpFile{httpTree{web: d, base: u}}, nil
 	case !isArchive(u.Path):
 		return &httpTree{web: d, base: u}, nil
 	}
-	return receiveArchive(ctx, d.receiver, d.opening(u), u.Path, u.Redacted(), scratch)
+	return receiveArchive(ctx, d.receiver, d.opening(u), u.Path, shown(u), scratch)
 }
 
 // parseAddress checks that an address is one of http or https. what is it called in
@@ -180,9 +180,15 @@ func parseAddress(address, what string) (*url.URL, error) {
 		return nil, failure.Permanentf(contract.ReasonUsage, "%s is no valid URL", what)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, failure.Permanentf(contract.ReasonUsage, "%s %s is no http or https address", what, u.Redacted())
+		return nil, failure.Permanentf(contract.ReasonUsage, "%s %s is no http or https address", what, shown(u))
 	}
 	return u, nil
+}
+
+// shown is an address as messages have it: without a password, and without a query, in
+// which a signed address has its signature.
+func shown(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // receiveArchive unpacks an archive as it comes. name's suffix says whether it is
@@ -212,10 +218,10 @@ func (t *httpTree) take(ctx context.Context, name, dst string, limit int64) erro
 }
 
 func (t *httpTree) takeURL(ctx context.Context, u *url.URL, dst string, limit int64) error {
-	return t.receiver.take(ctx, t.opening(u), u.Redacted(), dst, limit, nil)
+	return t.receiver.take(ctx, t.opening(u), shown(u), dst, limit, nil)
 }
 
-func (t *httpTree) String() string { return t.base.Redacted() }
+func (t *httpTree) String() string { return shown(t.base) }
 
 func (t *httpTree) revision() string { return "" }
 

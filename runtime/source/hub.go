@@ -35,6 +35,7 @@ var repoName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9]
 type hubTree struct {
 	*web
 	endpoint *url.URL
+	kind     string // As the API's addresses have it: models or datasets.
 	repo     string
 	commit   string
 	folder   string
@@ -71,9 +72,12 @@ func openHub(ctx context.Context, h contract.HubSource, scratch string, o Option
 	if revision == "" {
 		revision = contract.DefaultHubRevision
 	}
-	t := &hubTree{web: newWeb(o, m), endpoint: endpoint, repo: h.Repo, folder: inside, files: map[string]hubFile{}}
+	t := &hubTree{web: newWeb(o, m), endpoint: endpoint, kind: "models", repo: h.Repo, folder: inside, files: map[string]hubFile{}}
 	t.explain = explainHub
-	single := isArchive(inside) || isExpertFile(inside)
+	if o.file {
+		t.kind = "datasets"
+	}
+	single := o.file || isArchive(inside) || isExpertFile(inside)
 	if single {
 		t.folder = strings.TrimPrefix(path.Dir("/"+inside), "/")
 	}
@@ -87,7 +91,7 @@ func openHub(ctx context.Context, h contract.HubSource, scratch string, o Option
 		return t, nil
 	}
 	name := path.Base(inside)
-	if isExpertFile(inside) {
+	if o.file || isExpertFile(inside) {
 		return &hubSingle{hubTree: t, name: name}, nil
 	}
 	file, ok := t.files[name]
@@ -95,7 +99,7 @@ func openHub(ctx context.Context, h contract.HubSource, scratch string, o Option
 		return nil, absentFrom(t, name, fs.ErrNotExist)
 	}
 	u := t.address(file)
-	unpacked, err := receiveArchive(ctx, t.receiver, t.opening(u), inside, u.Redacted(), scratch)
+	unpacked, err := receiveArchive(ctx, t.receiver, t.opening(u), inside, shown(u), scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +112,7 @@ func (t *hubTree) absent(revision string, err error) error {
 		return err
 	}
 	return failure.Transientf(contract.ReasonSourceNotFound, "%s has no %s at revision %s: check repo, revision and path: %w",
-		t.endpoint.Redacted(), path.Join(t.repo, t.folder), revision, err)
+		shown(t.endpoint), path.Join(t.repo, t.folder), revision, err)
 }
 
 // explainHub says what a hub means by a refusal: it hides what is private by a 401, and
@@ -131,7 +135,7 @@ func explainHub(r *http.Response, where string) error {
 // api is the address of one of the hub's questions about the repository. What follows is
 // one segment each, escaped.
 func (t *hubTree) api(segments ...string) *url.URL {
-	return t.join(append([]string{"api", "models", t.repo}, segments...))
+	return t.join(append([]string{"api", t.kind, t.repo}, segments...))
 }
 
 // join appends to the endpoint's path; a slash within a revision is escaped, so that it
@@ -162,7 +166,7 @@ func (t *hubTree) resolve(ctx context.Context, revision string) error {
 		return err
 	}
 	if !gitName.MatchString(answer.SHA) {
-		return failure.Transientf(contract.ReasonSourceUnreachable, "%s answers without a commit: is it a Hugging Face hub?", u.Redacted())
+		return failure.Transientf(contract.ReasonSourceUnreachable, "%s answers without a commit: is it a Hugging Face hub?", shown(u))
 	}
 	t.commit = answer.SHA
 	return nil
@@ -191,7 +195,7 @@ func (t *hubTree) list(ctx context.Context) error {
 			return failure.Permanentf(contract.ReasonInvalidModel, "%s has more than %d files in one folder", t, maxHubFiles)
 		}
 		if next != nil && len(page) == 0 {
-			return failure.Transientf(contract.ReasonSourceUnreachable, "%s answers with a page of nothing and says that more follows", u.Redacted())
+			return failure.Transientf(contract.ReasonSourceUnreachable, "%s answers with a page of nothing and says that more follows", shown(u))
 		}
 		u = next
 	}
@@ -209,7 +213,7 @@ func (t *hubTree) ask(ctx context.Context, u *url.URL, into any) (next *url.URL,
 		}
 		link = response.Header.Get("Link")
 		return transfer{body: response.Body, size: -1}, nil
-	}, u.Redacted())
+	}, shown(u))
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +223,7 @@ func (t *hubTree) ask(ctx context.Context, u *url.URL, into any) (next *url.URL,
 		return nil, err
 	}
 	if len(b) > maxHubAnswer || json.Unmarshal(b, into) != nil {
-		return nil, failure.Transientf(contract.ReasonSourceUnreachable, "%s does not answer as a Hugging Face hub does: check endpoint", u.Redacted())
+		return nil, failure.Transientf(contract.ReasonSourceUnreachable, "%s does not answer as a Hugging Face hub does: check endpoint", shown(u))
 	}
 	return t.following(u, link)
 }
@@ -234,7 +238,7 @@ func (t *hubTree) following(u *url.URL, link string) (*url.URL, error) {
 		}
 		next, err := u.Parse(strings.Trim(target, "<>"))
 		if err != nil || next.Host != t.endpoint.Host || next.Scheme != t.endpoint.Scheme {
-			return nil, failure.Transientf(contract.ReasonSourceUnreachable, "%s says that its next page is elsewhere: it is not asked for", u.Redacted())
+			return nil, failure.Transientf(contract.ReasonSourceUnreachable, "%s says that its next page is elsewhere: it is not asked for", shown(u))
 		}
 		return next, nil
 	}
@@ -243,7 +247,11 @@ func (t *hubTree) following(u *url.URL, link string) (*url.URL, error) {
 
 // address is where the hub has a file of the commit.
 func (t *hubTree) address(f hubFile) *url.URL {
-	return t.join(slices.Concat([]string{t.repo, "resolve", t.commit}, strings.Split(f.Path, "/")))
+	parts := []string{t.repo, "resolve", t.commit}
+	if t.kind != "models" {
+		parts = slices.Insert(parts, 0, t.kind)
+	}
+	return t.join(append(parts, strings.Split(f.Path, "/")...))
 }
 
 func (t *hubTree) take(ctx context.Context, name, dst string, limit int64) error {
@@ -252,8 +260,8 @@ func (t *hubTree) take(ctx context.Context, name, dst string, limit int64) error
 		return fmt.Errorf("%s has no %s: %w", t, name, fs.ErrNotExist)
 	}
 	u := t.address(f)
-	return t.receiver.take(ctx, t.opening(u), u.Redacted(), dst, limit, func(r io.Reader) io.Reader {
-		c := &checked{r: r, where: u.Redacted()}
+	return t.receiver.take(ctx, t.opening(u), shown(u), dst, limit, func(r io.Reader) io.Reader {
+		c := &checked{r: r, where: shown(u)}
 		if f.LFS != nil {
 			c.sum, c.want = sha256.New(), f.LFS.OID
 		} else {
@@ -265,7 +273,7 @@ func (t *hubTree) take(ctx context.Context, name, dst string, limit int64) error
 }
 
 func (t *hubTree) String() string {
-	return fmt.Sprintf("%s/%s at %.12s", strings.TrimSuffix(t.endpoint.Redacted(), "/"), path.Join(t.repo, t.folder), t.commit)
+	return fmt.Sprintf("%s/%s at %.12s", strings.TrimSuffix(shown(t.endpoint), "/"), path.Join(t.repo, t.folder), t.commit)
 }
 
 func (t *hubTree) revision() string { return t.commit }

@@ -75,7 +75,7 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 	if err := t.open(ctx, manifest, scratch); err != nil {
 		return nil, err
 	}
-	return t.folder(manifest)
+	return t.folder(manifest, o.file)
 }
 
 // pullCredentials are those that the user gave, or else those of Docker on this machine.
@@ -238,7 +238,7 @@ func (t *ociTree) unpack(ctx context.Context, layer ocispec.Descriptor, scratch 
 }
 
 // folder finds the folder of the artifact that holds the model or the expert.
-func (t *ociTree) folder(manifest ocispec.Manifest) (tree, error) {
+func (t *ociTree) folder(manifest ocispec.Manifest, file bool) (tree, error) {
 	var names []string
 	for name := range t.layers {
 		names = append(names, name)
@@ -252,11 +252,11 @@ func (t *ociTree) folder(manifest ocispec.Manifest) (tree, error) {
 	}
 	slices.Sort(names)
 	root, err := rootOf(names)
-	if err == nil {
+	if err == nil && !file {
 		t.root = root
 		return t, nil
 	}
-	if len(names) == 1 && isExpertFile(names[0]) {
+	if len(names) == 1 && (file || isExpertFile(names[0])) {
 		return &ociFile{ociTree: t, name: names[0]}, nil
 	}
 	var kinds []string
@@ -264,6 +264,9 @@ func (t *ociTree) folder(manifest ocispec.Manifest) (tree, error) {
 		if !slices.Contains(kinds, layer.MediaType) && len(kinds) < 5 {
 			kinds = append(kinds, layer.MediaType)
 		}
+	}
+	if file {
+		err = fmt.Errorf("holds %d files where one is needed", len(names))
 	}
 	return nil, fmt.Errorf("%s %w: it has %d layers (%s); a layer is read that is a tar, or whose annotation %s says which file it is",
 		t, err, len(manifest.Layers), strings.Join(kinds, ", "), strings.Join(nameAnnotations[:2], " or "))

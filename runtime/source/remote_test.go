@@ -411,11 +411,64 @@ func TestCredentialsComeFromTheEnvironment(t *testing.T) {
 		contract.EnvSourceToken: "t", contract.EnvS3AccessKey: "a", contract.EnvS3SecretKey: "b", contract.EnvS3SessionToken: "c", contract.EnvDockerConfig: "{}",
 	}
 	got := source.FromEnvironment(func(name string) string { return env[name] })
-	want := source.Options{Token: "t", S3: source.S3Keys{ID: "a", Secret: "b", SessionToken: "c"}, DockerConfig: []byte("{}")}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+	if got.Token != "t" || got.S3 != (source.S3Keys{ID: "a", Secret: "b", SessionToken: "c"}) || string(got.DockerConfig) != "{}" {
+		t.Errorf("%+v", got)
 	}
 	if got := source.FromEnvironment(func(string) string { return "" }); got.DockerConfig != nil {
 		t.Error("no configuration is one")
+	}
+}
+
+func TestSourcesOfACommandLine(t *testing.T) {
+	env := map[string]string{"HF_ENDPOINT": "https://hub.example.com", "AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://s3.example.com"}
+	for text, want := range map[string]contract.Source{
+		"./model":                            {Path: "./model"},
+		"https://a.b/c?d=e":                  {HTTP: &contract.HTTPSource{URL: "https://a.b/c?d=e"}},
+		"hf://org/name":                      {HuggingFace: &contract.HubSource{Repo: "org/name", Endpoint: "https://hub.example.com"}},
+		"hf://org/name@refs%2Fpr%2F1/a/b.pt": {HuggingFace: &contract.HubSource{Repo: "org/name", Revision: "refs/pr/1", Path: "a/b.pt", Endpoint: "https://hub.example.com"}},
+		"s3://bucket/a/b":                    {S3: &contract.S3Source{Bucket: "bucket", Prefix: "a/b", Region: "eu-west-1", Endpoint: "http://s3.example.com"}},
+		"oci://ghcr.io/a/b:v1":               {OCI: &contract.OCISource{Reference: "ghcr.io/a/b:v1"}},
+	} {
+		got, err := source.Parse(text, func(name string) string { return env[name] })
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v\n%s", text, err, diff)
+		}
+	}
+	for _, text := range []string{"ftp://a/b", "hf://name", "s3://", "hf://a/b@%zz"} {
+		if got, err := source.Parse(text, func(string) string { return "" }); err == nil {
+			t.Errorf("%s is %+v", text, got)
+		}
+	}
+}
+
+// A data set is one file of a repository of data sets, of a bucket or of an artifact.
+func TestAFileComesFromEveryService(t *testing.T) {
+	want := []byte(`{"question": "1 + 1?", "answer": "#### 2"}` + "\n")
+	hub := sourcetest.NewHub(t)
+	hub.Datasets["org/sums"] = &sourcetest.Repo{
+		Revisions: map[string]string{"main": sourcetest.Commit(1)},
+		Commits:   map[string]map[string][]byte{sourcetest.Commit(1): {"data/train.jsonl": want, "README.md": {}}},
+	}
+	s3 := bucketWith(t, "sets", map[string][]byte{"train.jsonl": want})
+	host := registryHost(t, nil)
+	push(t, host+"/sets/sums:v1", "application/vnd.example", []layer{{"application/jsonl", ocispec.AnnotationTitle, "train.jsonl", want}})
+	at := serve(t, map[string][]byte{"/train.jsonl": want})
+	for name, from := range map[string]contract.Source{
+		"http": {HTTP: &contract.HTTPSource{URL: at + "/train.jsonl"}},
+		"hub":  {HuggingFace: &contract.HubSource{Repo: "org/sums", Path: "data/train.jsonl", Endpoint: hub.URL}},
+		"s3":   {S3: &contract.S3Source{Endpoint: s3, Bucket: "sets", Prefix: "train.jsonl"}},
+		"oci":  {OCI: &contract.OCISource{Reference: host + "/sets/sums:v1", Insecure: true}},
+	} {
+		got, err := source.ReadFile(t.Context(), from, 1000, source.Options{DockerConfig: []byte(`{"auths":{}}`)})
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		if _, err := source.ReadFile(t.Context(), from, 10, source.Options{DockerConfig: []byte(`{"auths":{}}`)}); err == nil {
+			t.Errorf("%s: more than 10 bytes", name)
+		}
+	}
+	_, err := source.ReadFile(t.Context(), contract.Source{HuggingFace: &contract.HubSource{Repo: "org/sums", Path: "data/none.jsonl", Endpoint: hub.URL}}, 1000, source.Options{})
+	if reason, _ := failure.Of(err); reason != contract.ReasonSourceNotFound {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }

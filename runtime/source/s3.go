@@ -43,7 +43,7 @@ func openS3(ctx context.Context, s contract.S3Source, scratch string, o Options,
 		return nil, err
 	}
 	if strings.Trim(endpoint.Path, "/") != "" || endpoint.User != nil {
-		return nil, failure.Permanentf(contract.ReasonUsage, "the endpoint of s3 %s is more than scheme, host and port", endpoint.Redacted())
+		return nil, failure.Permanentf(contract.ReasonUsage, "the endpoint of s3 %s is more than scheme, host and port", shown(endpoint))
 	}
 	client := o.Client
 	if client == nil {
@@ -60,12 +60,12 @@ func openS3(ctx context.Context, s contract.S3Source, scratch string, o Options,
 	}
 	core, err := minio.NewCore(endpoint.Host, options)
 	if err != nil {
-		return nil, failure.Permanentf(contract.ReasonUsage, "s3 at %s: %w", endpoint.Redacted(), err)
+		return nil, failure.Permanentf(contract.ReasonUsage, "s3 at %s: %w", shown(endpoint), err)
 	}
 	prefix := path.Clean("/" + s.Prefix)[1:]
 	b := &bucket{receiver: newReceiver(o, m), core: *core, source: s, prefix: prefix, where: fmt.Sprintf("s3://%s at %s", path.Join(s.Bucket, prefix), endpoint.Host)}
 	switch {
-	case isExpertFile(prefix):
+	case o.file || isExpertFile(prefix):
 		return &object{bucket: b}, nil
 	case isArchive(prefix):
 		return receiveArchive(ctx, b.receiver, b.opening(prefix), prefix, b.where, scratch)

@@ -18,7 +18,9 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -50,6 +52,8 @@ type Options struct {
 	// RetryPause is how long the first pause is before a transfer that broke off goes on;
 	// each that follows is twice as long. 0 means a second.
 	RetryPause time.Duration
+	// file says that the source is one file, whatever its name.
+	file bool
 }
 
 // FromEnvironment are the credentials that variables of the environment have. A hub's
@@ -159,26 +163,95 @@ func open(ctx context.Context, s contract.Source, scratch string, o Options, m *
 	}
 }
 
-func openPath(ctx context.Context, path, scratch string, m *meter) (tree, error) {
-	stat, err := os.Stat(path)
+// Describe is what messages call a source, without secrets.
+func Describe(s contract.Source) string {
+	switch {
+	case s.HTTP != nil:
+		u, err := url.Parse(s.HTTP.URL)
+		if err != nil {
+			return "an address that is no valid URL"
+		}
+		return shown(u)
+	case s.HuggingFace != nil:
+		return "hf://" + path.Join(s.HuggingFace.Repo, s.HuggingFace.Path)
+	case s.S3 != nil:
+		return "s3://" + path.Join(s.S3.Bucket, s.S3.Prefix)
+	case s.OCI != nil:
+		return "oci://" + s.OCI.Reference
+	default:
+		return s.Path
+	}
+}
+
+// Parse reads how a command line names a source: a path, an http(s) address,
+// hf://ORG/NAME[@REVISION][/PATH], s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG.
+// What such an address does not say, variables of the environment do that other clients
+// know: HF_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and AWS_REGION.
+func Parse(text string, getenv func(string) string) (contract.Source, error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return contract.Source{Path: text}, nil
+	}
+	switch scheme {
+	case "http", "https":
+		return contract.Source{HTTP: &contract.HTTPSource{URL: text}}, nil
+	case "hf":
+		return parseHub(rest, getenv("HF_ENDPOINT"))
+	case "s3":
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		if bucket == "" {
+			return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "%s names no bucket: it must be s3://BUCKET/PREFIX", text)
+		}
+		s := contract.S3Source{Bucket: bucket, Prefix: prefix, Region: getenv("AWS_REGION"), Endpoint: getenv("AWS_ENDPOINT_URL_S3")}
+		if s.Endpoint == "" {
+			s.Endpoint = getenv("AWS_ENDPOINT_URL")
+		}
+		return contract.Source{S3: &s}, nil
+	case "oci":
+		return contract.Source{OCI: &contract.OCISource{Reference: rest}}, nil
+	default:
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "a source cannot begin with %s://: use a path, http, https, hf, s3 or oci", scheme)
+	}
+}
+
+// parseHub reads ORG/NAME[@REVISION][/PATH]. A revision with slashes is written with %2F.
+func parseHub(rest, endpoint string) (contract.Source, error) {
+	parts := strings.SplitN(rest, "/", 3)
+	if len(parts) < 2 {
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "hf://%s names no repository: it must be hf://ORG/NAME[@REVISION][/PATH]", rest)
+	}
+	name, revision, _ := strings.Cut(parts[1], "@")
+	revision, err := url.PathUnescape(revision)
+	if err != nil {
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "hf://%s: the revision is not escaped as it should be", rest)
+	}
+	h := contract.HubSource{Repo: parts[0] + "/" + name, Revision: revision, Endpoint: endpoint}
+	if len(parts) == 3 {
+		h.Path = parts[2]
+	}
+	return contract.Source{HuggingFace: &h}, nil
+}
+
+func openPath(ctx context.Context, place, scratch string, m *meter) (tree, error) {
+	stat, err := os.Stat(place)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failure.Transientf(contract.ReasonSourceNotFound, "source %s does not exist: check the path within the volume: %w", path, err)
+		return nil, failure.Transientf(contract.ReasonSourceNotFound, "source %s does not exist: check the path within the volume: %w", place, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening source: %w", err)
 	}
 	if stat.IsDir() {
-		return newDirTree(path, m), nil
+		return newDirTree(place, m), nil
 	}
-	if !isArchive(path) {
-		return &localFile{dirTree: newDirTree(filepath.Dir(path), m), name: filepath.Base(path)}, nil
+	if !isArchive(place) {
+		return &localFile{dirTree: newDirTree(filepath.Dir(place), m), name: filepath.Base(place)}, nil
 	}
-	f, err := os.Open(path)
+	f, err := os.Open(place)
 	if err != nil {
 		return nil, fmt.Errorf("opening source: %w", err)
 	}
 	m.add(0, stat.Size())
-	t, err := unpack(ctx, io.TeeReader(f, m), path, path, scratch)
+	t, err := unpack(ctx, io.TeeReader(f, m), place, place, scratch)
 	return t, errors.Join(err, f.Close())
 }
 

@@ -23,8 +23,8 @@ import (
 type Hub struct {
 	// URL is the hub's endpoint.
 	URL string
-	// Repos are the repositories by name.
-	Repos map[string]*Repo
+	// Repos are the repositories of models by name, Datasets those of data sets.
+	Repos, Datasets map[string]*Repo
 	// Page is how many entries an answer lists at most.
 	Page int
 	// Elsewhere is asked for files in LFS, as a content delivery network is.
@@ -54,7 +54,7 @@ func Commit(n int) string { return fmt.Sprintf("%040x", n) }
 
 // NewHub starts a hub without repositories.
 func NewHub(t testing.TB) *Hub {
-	h := &Hub{Repos: map[string]*Repo{}, Page: 2}
+	h := &Hub{Repos: map[string]*Repo{}, Datasets: map[string]*Repo{}, Page: 2}
 	h.Elsewhere = httptest.NewServer(http.HandlerFunc(h.serveLFS))
 	s := httptest.NewServer(http.HandlerFunc(h.serve))
 	t.Cleanup(s.Close)
@@ -74,16 +74,23 @@ func refuse(w http.ResponseWriter, status int, code, text string) {
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 	segments := strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/")
-	asksAPI := len(segments) > 2 && segments[0] == "api" && segments[1] == "models"
+	asksAPI := segments[0] == "api"
 	if asksAPI {
-		segments = segments[2:]
+		segments = segments[1:]
+	}
+	repos := h.Repos
+	if len(segments) > 0 && (asksAPI || segments[0] == "datasets") {
+		if segments[0] == "datasets" {
+			repos = h.Datasets
+		}
+		segments = segments[1:]
 	}
 	if len(segments) < 4 {
 		http.NotFound(w, r)
 		return
 	}
 	name, verb, revision := segments[0]+"/"+segments[1], segments[2], segments[3]
-	repo := h.Repos[name]
+	repo := repos[name]
 	if repo == nil || repo.Token != "" && r.Header.Get("Authorization") != "Bearer "+repo.Token {
 		refuse(w, http.StatusUnauthorized, "RepoNotFound", "Invalid username or password.")
 		return
