@@ -30,7 +30,10 @@ const (
 	EnvS3AccessKey    = "AWS_ACCESS_KEY_ID"
 	EnvS3SecretKey    = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // The name of a variable, as are the next two.
 	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec
-	EnvDockerConfig   = "T2_SOURCE_DOCKERCONFIG"
+	// EnvS3Ambient, where it is set, takes keys from where the process runs: a web identity
+	// token, or the metadata service of a machine or a container.
+	EnvS3Ambient    = "T2_SOURCE_S3_AMBIENT"
+	EnvDockerConfig = "T2_SOURCE_DOCKERCONFIG"
 )
 
 // CredentialsEnv is the name of a variable with a credential, where there are several of

@@ -47,16 +47,13 @@ const (
 )
 
 // S3Source is a folder of a bucket, or an archive of one or an expert's file in it. Keys
-// come by EnvS3AccessKey, EnvS3SecretKey and EnvS3SessionToken.
+// come by EnvS3AccessKey, EnvS3SecretKey and EnvS3SessionToken, or as EnvS3Ambient says.
 type S3Source struct {
 	// Endpoint is an http or https address; empty means AWS.
 	Endpoint string `json:"endpoint,omitempty"`
 	Region   string `json:"region,omitempty"`
 	Bucket   string `json:"bucket"`
 	Prefix   string `json:"prefix,omitempty"`
-	// Ambient takes keys from where the process runs: a web identity token, or the metadata
-	// service of a machine or a container.
-	Ambient bool `json:"ambient,omitempty"`
 }
 
 // OCISource is an artifact in an OCI registry. A Docker configuration with credentials

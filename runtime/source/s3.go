@@ -19,9 +19,11 @@ import (
 // awsEndpoint is where S3Source.Endpoint is empty.
 const awsEndpoint = "https://s3.amazonaws.com"
 
-// S3Keys are those of an access key; without an ID requests are not signed.
+// S3Keys are those of an access key. Without an ID, they are those of where the process
+// runs, if Ambient says so; else requests are not signed, as of a public bucket.
 type S3Keys struct {
 	ID, Secret, SessionToken string
+	Ambient                  bool
 }
 
 // bucket is a folder of an S3 bucket.
@@ -50,7 +52,7 @@ func openS3(ctx context.Context, s contract.S3Source, scratch string, o Options,
 		client = NewClient()
 	}
 	options := &minio.Options{
-		Creds: s3Credentials(s, o), Secure: endpoint.Scheme == "https", Region: s.Region, Transport: transport(client),
+		Creds: s3Credentials(o.S3), Secure: endpoint.Scheme == "https", Region: s.Region, Transport: transport(client),
 		// The download goes on by itself; a Job does the rest.
 		MaxRetries: 1,
 	}
@@ -80,13 +82,11 @@ func transport(c *http.Client) http.RoundTripper {
 	return c.Transport
 }
 
-// s3Credentials are the user's keys, those of where the process runs where they are asked
-// for, and none otherwise: a bucket may be public.
-func s3Credentials(s contract.S3Source, o Options) *credentials.Credentials {
+func s3Credentials(keys S3Keys) *credentials.Credentials {
 	switch {
-	case o.S3.ID != "":
-		return credentials.NewStaticV4(o.S3.ID, o.S3.Secret, o.S3.SessionToken)
-	case s.Ambient:
+	case keys.ID != "":
+		return credentials.NewStaticV4(keys.ID, keys.Secret, keys.SessionToken)
+	case keys.Ambient:
 		return credentials.NewIAM("")
 	default:
 		return credentials.NewStatic("", "", "", credentials.SignatureAnonymous)

@@ -63,6 +63,7 @@ func FromEnvironment(getenv func(string) string) Options {
 		Token: getenv(contract.EnvSourceToken),
 		S3: S3Keys{
 			ID: getenv(contract.EnvS3AccessKey), Secret: getenv(contract.EnvS3SecretKey), SessionToken: getenv(contract.EnvS3SessionToken),
+			Ambient: getenv(contract.EnvS3Ambient) != "",
 		},
 	}
 	if config := getenv(contract.EnvDockerConfig); config != "" {
