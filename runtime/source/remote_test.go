@@ -2,6 +2,8 @@ package source_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -470,5 +473,41 @@ func TestAFileComesFromEveryService(t *testing.T) {
 	_, err := source.ReadFile(t.Context(), contract.Source{HuggingFace: &contract.HubSource{Repo: "org/sums", Path: "data/none.jsonl", Endpoint: hub.URL}}, 1000, source.Options{})
 	if reason, _ := failure.Of(err); reason != contract.ReasonSourceNotFound {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// Hugging Face's own client understands the stand-in that our source is tested with.
+func TestTheHubIsOneToItsOwnClient(t *testing.T) {
+	dir := os.Getenv("T2_NODE_CLIENT")
+	if dir == "" {
+		t.Skip("T2_NODE_CLIENT is not set: it names test/clients/node with its packages installed, as make unit does")
+	}
+	model, _ := modelDir(t, 3)
+	content := files(t, model, "")
+	hub := sourcetest.NewHub(t)
+	hub.Repos["org/tiny"] = &sourcetest.Repo{
+		Token: "hf_s3cret", Revisions: map[string]string{"v1": sourcetest.Commit(7)},
+		Commits: map[string]map[string][]byte{sourcetest.Commit(7): content},
+	}
+	type file struct {
+		Size   int    `json:"size"`
+		SHA256 string `json:"sha256"`
+		LFS    bool   `json:"lfs"`
+	}
+	about := map[string]file{}
+	for name, b := range content {
+		sum := sha256.Sum256(b)
+		about[name] = file{len(b), hex.EncodeToString(sum[:]), sourcetest.InLFS(name)}
+	}
+	listed, err := json.Marshal(about)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := exec.CommandContext(t.Context(), "node", "--test", filepath.Join(dir, "hub.test.mjs"))
+	node.Env = append(os.Environ(), "HUB_URL="+hub.URL, "HUB_REPO=org/tiny", "HUB_REVISION=v1", "HUB_TOKEN=hf_s3cret",
+		"HUB_COMMIT="+sourcetest.Commit(7), "HUB_FILES="+string(listed))
+	out, err := node.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "# fail 0") {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }
