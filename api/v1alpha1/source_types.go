@@ -156,7 +156,7 @@ type OCISource struct {
 	// +kubebuilder:validation:MinLength=3
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})$`
-	Reference string `json:"reference,omitempty"`
+	Reference string `json:"reference,omitempty"` //nolint:kubeapilinter // What registries call it; it refers to no object.
 	// pullSecretRef names a Secret of type kubernetes.io/dockerconfigjson with the
 	// registry's credentials.
 	// +optional

@@ -118,7 +118,7 @@ func (r Runner) secretRenewed(ctx context.Context, job *batchv1.Job, reason stri
 	if was == "" || reason != contract.ReasonUnauthorized {
 		return false, nil
 	}
-	for _, each := range strings.Split(was, ",") {
+	for each := range strings.SplitSeq(was, ",") {
 		name, before, _ := strings.Cut(each, "/")
 		is, err := r.secretVersion(ctx, client.ObjectKey{Namespace: job.Namespace, Name: name})
 		if err != nil || is != before && is != "" {

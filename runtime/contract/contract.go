@@ -28,8 +28,8 @@ const EnvSourceToken = "T2_SOURCE_TOKEN" //nolint:gosec // The name of a variabl
 // that every client of it knows, and the content of a Docker config.json.
 const (
 	EnvS3AccessKey    = "AWS_ACCESS_KEY_ID"
-	EnvS3SecretKey    = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // The name of a variable, as are the next two.
-	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec
+	EnvS3SecretKey    = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // The name of a variable, not a credential.
+	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec // So is this.
 	// EnvS3Ambient, where it is set, takes keys from where the process runs: a web identity
 	// token, or the metadata service of a machine or a container.
 	EnvS3Ambient    = "T2_SOURCE_S3_AMBIENT"

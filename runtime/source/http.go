@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -123,11 +122,6 @@ func contentRange(s string) (from, size int64) {
 		return from, -1
 	}
 	return from, size
-}
-
-// get opens the body of an address. size is -1 if the server does not say.
-func (d *web) get(ctx context.Context, u *url.URL) (body io.ReadCloser, size int64, err error) {
-	return d.receive(ctx, d.opening(u), shown(u))
 }
 
 // unreachable describes a failed request without the address that net/http's

@@ -207,7 +207,7 @@ func (t *hubTree) list(ctx context.Context) error {
 func (t *hubTree) ask(ctx context.Context, u *url.URL, into any) (next *url.URL, err error) {
 	var link string
 	body, _, err := t.receive(ctx, func(ctx context.Context, _ int64, _ string) (transfer, error) {
-		response, err := t.do(ctx, u, http.Header{})
+		response, err := t.do(ctx, u, http.Header{}) //nolint:bodyclose // The download closes it.
 		if err != nil {
 			return transfer{}, err
 		}
@@ -231,7 +231,7 @@ func (t *hubTree) ask(ctx context.Context, u *url.URL, into any) (next *url.URL,
 // following reads a Link header (RFC 8288) as far as hubs use it. The next page must be of
 // the same hub, as the token goes there.
 func (t *hubTree) following(u *url.URL, link string) (*url.URL, error) {
-	for _, one := range strings.Split(link, ",") {
+	for one := range strings.SplitSeq(link, ",") {
 		target, parameters, ok := strings.Cut(strings.TrimSpace(one), ";")
 		if !ok || !strings.Contains(strings.ReplaceAll(parameters, " ", ""), `rel="next"`) {
 			continue

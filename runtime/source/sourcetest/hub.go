@@ -217,7 +217,7 @@ func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, repo string, files
 	w.Header().Set("X-Linked-Size", strconv.Itoa(len(content)))
 	// Another name of the same machine: another host to clients.
 	elsewhere := strings.Replace(h.Elsewhere.URL, "127.0.0.1", "localhost", 1)
-	http.Redirect(w, r, fmt.Sprintf("%s/%s/%x/%s", elsewhere, repo, sum, name), http.StatusFound)
+	http.Redirect(w, r, fmt.Sprintf("%s/%s/%x/%s", elsewhere, repo, sum, name), http.StatusFound) //nolint:gosec // To a server of the test.
 }
 
 func (h *Hub) serveLFS(w http.ResponseWriter, r *http.Request) {
