@@ -8,6 +8,7 @@ func commands(env *Env) []*cobra.Command {
 		newFetchCommand(env),
 		newDecomposeCommand(env),
 		newImportCommand(env),
+		newPublishCommand(env),
 		newExportCommand(env),
 		newInspectCommand(env),
 		newTrainCommand(env),

@@ -338,6 +338,8 @@ type ExpertResult struct {
 	Pass1Digest string `json:"pass1Digest,omitempty"`
 	// Activation is as in ExpertManifest.
 	Activation string `json:"activation,omitempty"`
+	// Artifact is the digest of what was published of it in a registry.
+	Artifact string `json:"artifact,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the

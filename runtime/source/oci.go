@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -46,6 +47,28 @@ type ociTree struct {
 }
 
 func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Options, m *meter) (_ tree, err error) {
+	t, err := openRegistry(s, o, m)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := t.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	if err := t.open(ctx, manifest, scratch); err != nil {
+		return nil, err
+	}
+	return t.folder(manifest, o.file)
+}
+
+// openRegistry returns what speaks with the registry of an artifact, of which nothing is
+// known yet.
+func openRegistry(s contract.OCISource, o Options, m *meter) (*ociTree, error) {
 	repo, err := remote.NewRepository(s.Reference)
 	if err != nil || repo.Reference.Reference == "" {
 		return nil, failure.Permanentf(contract.ReasonUsage,
@@ -62,20 +85,7 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 	asks := &auth.Client{Client: client, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
 	asks.SetUserAgent("t2")
 	repo.Client, repo.PlainHTTP = asks, s.Insecure
-	t := &ociTree{receiver: newReceiver(o, m), repo: repo, name: s.Reference, layers: map[string]ocispec.Descriptor{}}
-	manifest, err := t.resolve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.close())
-		}
-	}()
-	if err := t.open(ctx, manifest, scratch); err != nil {
-		return nil, err
-	}
-	return t.folder(manifest, o.file)
+	return &ociTree{receiver: newReceiver(o, m), repo: repo, name: s.Reference, layers: map[string]ocispec.Descriptor{}}, nil
 }
 
 // pullCredentials are those that the user gave, or else those of Docker on this machine.
@@ -105,14 +115,17 @@ func (t *ociTree) resolve(ctx context.Context) (ocispec.Manifest, error) {
 		if err := json.Unmarshal(b, &index); err != nil {
 			return ocispec.Manifest{}, fmt.Errorf("%s: the index is no JSON: %w", t, err)
 		}
-		if len(index.Manifests) != 1 {
-			return ocispec.Manifest{}, failure.Permanentf(contract.ReasonUsage, "%s is an index of %d manifests: name one of them by its digest", t, len(index.Manifests))
+		t.manifest = desc
+		one, err := ofPlatform(index.Manifests)
+		if err != nil {
+			return ocispec.Manifest{}, failure.Permanentf(contract.ReasonUsage, "%s %w: name one of them by its digest", t, err)
 		}
-		if desc, b, err = t.fetchManifest(ctx, index.Manifests[0].Digest.String()); err != nil {
+		if _, b, err = t.fetchManifest(ctx, one.Digest.String()); err != nil {
 			return ocispec.Manifest{}, err
 		}
+	} else {
+		t.manifest = desc
 	}
-	t.manifest = desc
 	var manifest ocispec.Manifest
 	if err := json.Unmarshal(b, &manifest); err != nil {
 		return manifest, fmt.Errorf("%s: the manifest is no JSON: %w", t, err)
@@ -121,6 +134,20 @@ func (t *ociTree) resolve(ctx context.Context) (ocispec.Manifest, error) {
 		return manifest, fmt.Errorf("%s has %d layers, at most %d are allowed", t, len(manifest.Layers), maxLayers)
 	}
 	return manifest, nil
+}
+
+// ofPlatform chooses among the manifests of an index: the only one, or that for the platform
+// of this program.
+func ofPlatform(manifests []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if len(manifests) == 1 {
+		return manifests[0], nil
+	}
+	for _, m := range manifests {
+		if m.Platform != nil && m.Platform.OS == runtime.GOOS && m.Platform.Architecture == runtime.GOARCH {
+			return m, nil
+		}
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("is an index of %d manifests, none of which is for %s/%s", len(manifests), runtime.GOOS, runtime.GOARCH)
 }
 
 // fetchManifest returns what a tag or digest names, checked.
@@ -154,7 +181,7 @@ func (t *ociTree) explain(ctx context.Context, err error) error {
 	}
 	if private || answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden {
 		return failure.Permanentf(contract.ReasonUnauthorized,
-			"fetching %s: there is no such repository, or it is private: give a secret that may pull it in pullSecretRef: %w", t.name, err)
+			"fetching %s: there is no such repository, or it is private: give credentials that may pull it, or push to it (pullSecretRef, or Docker's configuration): %w", t.name, err)
 	}
 	return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: the registry answers %d (%w)", t.name, answer.StatusCode, answer.Errors)
 }

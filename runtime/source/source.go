@@ -185,7 +185,8 @@ func Describe(s contract.Source) string {
 }
 
 // Parse reads how a command line names a source: a path, an http(s) address,
-// hf://ORG/NAME[@REVISION][/PATH], s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG.
+// hf://ORG/NAME[@REVISION][/PATH], s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG,
+// which oci+http:// asks for without TLS.
 // What such an address does not say, variables of the environment do that other clients
 // know: HF_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and AWS_REGION.
 func Parse(text string, getenv func(string) string) (contract.Source, error) {
@@ -208,8 +209,8 @@ func Parse(text string, getenv func(string) string) (contract.Source, error) {
 			s.Endpoint = getenv("AWS_ENDPOINT_URL")
 		}
 		return contract.Source{S3: &s}, nil
-	case "oci":
-		return contract.Source{OCI: &contract.OCISource{Reference: rest}}, nil
+	case "oci", "oci+http":
+		return contract.Source{OCI: &contract.OCISource{Reference: rest, Insecure: scheme == "oci+http"}}, nil
 	default:
 		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "a source cannot begin with %s://: use a path, http, https, hf, s3 or oci", scheme)
 	}

@@ -1,0 +1,223 @@
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/failure"
+)
+
+// ExpertArtifactType is that of an expert's manifests and index in a registry.
+const ExpertArtifactType = "application/vnd.transformersquared.expert.v1"
+
+// Annotations of an expert in a registry.
+const (
+	annotationExpert        = "dev.transformersquared.expert.digest"
+	annotationBase          = "dev.transformersquared.base.digest"
+	annotationDecomposition = "dev.transformersquared.decomposition.digest"
+	annotationSkill         = "dev.transformersquared.expert.skill"
+	annotationBaseline      = "dev.transformersquared.expert.baseline-score"
+	annotationScore         = "dev.transformersquared.expert.score"
+)
+
+// architectures are those of nodes that may mount an artifact as a volume: a container
+// runtime takes an image's manifest for its own platform only, though nothing in it differs.
+var architectures = []string{"amd64", "arm64"}
+
+// Published is an artifact in a registry.
+type Published struct {
+	// Digest is that of its index: registry/repository@Digest never means another.
+	Digest string
+	// Expert is the manifest of what is in it.
+	Expert contract.ExpertManifest
+}
+
+// PublishExpert pushes an expert's folder to a registry, after checking it. What becomes of
+// the same expert has the same digest whoever pushes it, and what is there already is not
+// pushed again.
+//
+// It has the form that both readers of artifacts and container runtimes understand (OCI
+// image specification 1.1): one layer of an image's tar media type, an image configuration
+// whose rootfs names the layer's content, and an artifact type beside it. A file under a
+// media type of its own with an empty configuration, which is what ORAS makes by default,
+// would be pulled by a container runtime and mounted as an empty folder.
+func PublishExpert(ctx context.Context, dir string, to contract.OCISource, o Options) (_ Published, err error) {
+	m, err := artifact.ReadManifest[contract.ExpertManifest](dir)
+	if err != nil {
+		return Published{}, fmt.Errorf("the expert in %s: %w", dir, err)
+	}
+	if err := errors.Join(artifact.VerifyContext(ctx, dir, m.Files), wholeExpert(m)); err != nil {
+		return Published{}, failure.Permanentf(contract.ReasonInvalidExpert, "the expert in %s: %w", dir, err)
+	}
+	t, err := openRegistry(to, o, &meter{report: o.Progress})
+	if err != nil {
+		return Published{}, err
+	}
+	layer, err := os.CreateTemp("", "t2-layer-*.tar")
+	if err != nil {
+		return Published{}, fmt.Errorf("packing the expert: %w", err)
+	}
+	defer func() { err = errors.Join(err, layer.Close(), os.Remove(layer.Name())) }()
+	desc, err := packFolder(layer, dir, m.Files)
+	if err != nil {
+		return Published{}, fmt.Errorf("packing the expert: %w", err)
+	}
+	if _, err := layer.Seek(0, io.SeekStart); err != nil {
+		return Published{}, fmt.Errorf("packing the expert: %w", err)
+	}
+	if err := t.push(ctx, t.repo.Blobs(), desc, layer); err != nil {
+		return Published{}, err
+	}
+	index, err := t.pushIndex(ctx, desc, m)
+	return Published{Digest: index.Digest.String(), Expert: m}, err
+}
+
+// wholeExpert checks that a manifest is that of an expert, whose digest is of its files.
+func wholeExpert(m contract.ExpertManifest) error {
+	if contract.DigestFiles(m.Files) != m.Digest {
+		return errors.New("its manifest's digest is not that of its files")
+	}
+	for _, f := range m.Files {
+		if f.Path == expert.File {
+			return nil
+		}
+	}
+	return fmt.Errorf("it has no %s", expert.File)
+}
+
+// packFolder writes a folder's manifest and files as a tar that says nothing of when and by
+// whom it was made.
+func packFolder(w io.Writer, dir string, files []contract.FileEntry) (ocispec.Descriptor, error) {
+	sum := digest.Canonical.Digester()
+	count := &countingWriter{}
+	archive := tar.NewWriter(io.MultiWriter(w, sum.Hash(), count))
+	names := []string{contract.ManifestFile}
+	for _, f := range files {
+		names = append(names, f.Path)
+	}
+	for _, name := range names {
+		if err := packFile(archive, dir, name); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: count.n}, nil
+}
+
+func packFile(archive *tar.Writer, dir, name string) (err error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stat, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := archive.WriteHeader(&tar.Header{Name: name, Size: stat.Size(), Mode: 0o444, Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}); err != nil {
+		return err
+	}
+	_, err = io.Copy(archive, f)
+	return err
+}
+
+type countingWriter struct{ n int64 }
+
+// Write implements io.Writer.
+func (c *countingWriter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// pushIndex pushes what names the layer: a configuration and a manifest for each
+// architecture, and the index of them, which gets the tag.
+func (t *ociTree) pushIndex(ctx context.Context, layer ocispec.Descriptor, m contract.ExpertManifest) (ocispec.Descriptor, error) {
+	annotations := map[string]string{
+		annotationExpert: m.Digest, annotationBase: m.BaseDigest, annotationDecomposition: m.DecompositionDigest, annotationSkill: m.Skill,
+		annotationBaseline: strconv.FormatFloat(m.BaselineScore, 'g', -1, 64), annotationScore: strconv.FormatFloat(m.Score, 'g', -1, 64),
+	}
+	index := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: ExpertArtifactType, Annotations: annotations,
+	}
+	for _, architecture := range architectures {
+		platform := ocispec.Platform{Architecture: architecture, OS: "linux"}
+		config, err := t.pushJSON(ctx, t.repo.Blobs(), ocispec.MediaTypeImageConfig, ocispec.Image{
+			Platform: platform, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+		})
+		if err != nil {
+			return config, err
+		}
+		manifest, err := t.pushJSON(ctx, t.repo.Manifests(), ocispec.MediaTypeImageManifest, ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: ExpertArtifactType,
+			Config: config, Layers: []ocispec.Descriptor{layer}, Annotations: annotations,
+		})
+		if err != nil {
+			return manifest, err
+		}
+		manifest.ArtifactType, manifest.Platform = ExpertArtifactType, &platform
+		index.Manifests = append(index.Manifests, manifest)
+	}
+	desc, err := t.pushJSON(ctx, t.repo.Manifests(), ocispec.MediaTypeImageIndex, index)
+	if err != nil {
+		return desc, err
+	}
+	if tag := t.repo.Reference.Reference; t.repo.Reference.ValidateReferenceAsDigest() != nil {
+		if err := t.repo.Tag(ctx, desc, tag); err != nil {
+			return desc, t.explain(ctx, err)
+		}
+	} else if tag != desc.Digest.String() {
+		return desc, failure.Permanentf(contract.ReasonDigestMismatch, "%s: the expert's artifact has digest %s: name a tag, or this digest", t, desc.Digest)
+	}
+	return desc, nil
+}
+
+// pusher is a store of blobs or of manifests.
+type pusher interface {
+	Exists(ctx context.Context, target ocispec.Descriptor) (bool, error)
+	Push(ctx context.Context, expected ocispec.Descriptor, content io.Reader) error
+}
+
+var _ pusher = (*remote.Repository)(nil)
+
+func (t *ociTree) pushJSON(ctx context.Context, to pusher, mediaType string, v any) (ocispec.Descriptor, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	return desc, t.push(ctx, to, desc, bytes.NewReader(b))
+}
+
+// push pushes what is not there yet.
+func (t *ociTree) push(ctx context.Context, to pusher, desc ocispec.Descriptor, content io.Reader) error {
+	there, err := to.Exists(ctx, desc)
+	if err != nil {
+		return t.explain(ctx, err)
+	}
+	if there {
+		return nil
+	}
+	t.meter.add(0, desc.Size)
+	if err := to.Push(ctx, desc, io.TeeReader(content, t.meter)); err != nil {
+		return t.explain(ctx, err)
+	}
+	return nil
+}
