@@ -41,14 +41,18 @@ func TestThePlanIsInTheMetrics(t *testing.T) {
 	v := enginetest.New(t)
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
-		ContextLength: 400, MaxBatch: 4, MaxWaiting: 7, KVCacheBytes: 1 << 20,
+		ContextLength: 400, MaxBatch: 4, MaxWaiting: 7, KVCacheBytes: 1 << 20, KVCacheType: contract.DTypeBF16,
+		NoAPIMetrics: true, MetricNames: map[string]string{contract.GaugeQueued: "a:queued"},
 	}
 	asked, err := server.FromSpec(spec)
-	if err != nil || asked.MaxWaiting != 7 || asked.CacheBytes != 1<<20 {
+	if err != nil || asked.MaxWaiting != 7 || asked.CacheBytes != 1<<20 || asked.KV != contract.DTypeBF16 || !asked.NoAPIMetrics ||
+		asked.MetricNames[contract.GaugeQueued] != "a:queued" || asked.MetricNames[contract.GaugeRunning] != contract.DefaultGaugeNames()[contract.GaugeRunning] {
 		t.Fatalf("%+v, %v", asked, err)
 	}
 	for _, change := range []func(*contract.ServeSpec){
 		func(s *contract.ServeSpec) { s.MaxWaiting = -1 }, func(s *contract.ServeSpec) { s.KVCacheBytes = -1 },
+		func(s *contract.ServeSpec) { s.MetricNames = map[string]string{"unheard": "of"} },
+		func(s *contract.ServeSpec) { s.MetricNames = map[string]string{contract.GaugeQueued: "go_x"} },
 	} {
 		bad := spec
 		change(&bad)

@@ -124,7 +124,11 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		return c, failure.Permanentf(contract.ReasonUsage, "maxWaiting %d and kvCacheBytes %d must not be negative", spec.MaxWaiting, spec.KVCacheBytes)
 	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
-	c.MaxWaiting, c.CacheBytes = spec.MaxWaiting, spec.KVCacheBytes
+	c.MaxWaiting, c.CacheBytes, c.KV = spec.MaxWaiting, spec.KVCacheBytes, spec.KVCacheType
+	if c.MetricNames, err = MetricNames(spec.MetricNames).orDefault(); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("metricNames: %w", err))
+	}
+	c.NoAPIMetrics = spec.NoAPIMetrics
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
