@@ -51,9 +51,7 @@ type ServingSpec struct {
 	// +kubebuilder:validation:Maximum=65536
 	MaxWaiting *int32 `json:"maxWaiting,omitempty"`
 	// kvCache is the memory of keys and values, by which a pod knows what it has read and
-	// written. Without it, it is what maxBatch requests of contextLength take, up to half
-	// of what the model leaves of the pod's memory limit, or of 2Gi where there is no limit
-	// or a GPU serves.
+	// written.
 	// +optional
 	KVCache *KVCache `json:"kvCache,omitempty"`
 	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
@@ -68,6 +66,11 @@ type ServingSpec struct {
 	// +optional
 	// +kubebuilder:default=Auto
 	Form Form `json:"form,omitempty"`
+	// metrics are those on the port of the API, where the endpoint picker of an
+	// InferencePool reads what a pod has to do. Without it they are there, with the names
+	// that pickers ask for unless they are told otherwise.
+	// +optional
+	Metrics *ServingMetrics `json:"metrics,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	// +optional
@@ -80,11 +83,97 @@ type KVCache struct {
 	// size in bytes. With the model, and with what experts need, it must fit the memory of
 	// the pod, or of its GPU; where it does not, the pod says which number is missing and
 	// does not start. The smaller it is, the fewer requests are answered at a time, and the
-	// longest one it can hold bounds prompt and answer.
-	// +required
+	// longest one it can hold bounds prompt and answer. Without it, it is what maxBatch
+	// requests of contextLength take, up to half of what the model leaves of the pod's
+	// memory limit, or of 2Gi where there is no limit or a GPU serves.
+	// +optional
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('16Ti')) <= 0",message="size must be a quantity from 1Mi to 16Ti, such as 4Gi"
 	Size *resource.Quantity `json:"size,omitempty"`
+	// type in which keys and values are kept: F32, or BF16, in half the memory and
+	// rounded once each. Without it, it is F32 on the CPU; on a GPU BF16 where dtype is
+	// BF16 or Int8, and else F32.
+	// +optional
+	Type KVCacheType `json:"type,omitempty"`
 }
+
+// KVCacheType is a number format of keys and values.
+// +kubebuilder:validation:Enum=F32;BF16
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type KVCacheType string
+
+// Number formats of keys and values.
+const (
+	// KVCacheF32 has four bytes a number.
+	KVCacheF32 KVCacheType = "F32"
+	// KVCacheBF16 has two bytes a number.
+	KVCacheBF16 KVCacheType = "BF16"
+)
+
+// ServingMetrics says which metrics the port of the API has.
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="!has(self.apiPort) || self.apiPort != 'Disabled' || !has(self.inferencePool)",message="inferencePool names metrics of the API's port, which apiPort Disabled takes away",fieldPath=".inferencePool"
+type ServingMetrics struct {
+	// apiPort says whether /metrics is on the port of the API, too: Enabled, or Disabled
+	// where clients that reach it are not to read it. The pods' port 8081 has it in any
+	// case. Without it, Enabled.
+	// +optional
+	APIPort APIPortMetrics `json:"apiPort,omitempty"`
+	// inferencePool names the gauges of the model server protocol, for an endpoint picker
+	// that asks for others than vLLM's: as the configuration of its core-metrics-extractor
+	// says.
+	// +optional
+	InferencePool *InferencePoolMetrics `json:"inferencePool,omitempty"`
+}
+
+// APIPortMetrics says whether the port of the API has metrics.
+// +kubebuilder:validation:Enum=Enabled;Disabled
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type APIPortMetrics string
+
+// Whether the port of the API has metrics.
+const (
+	// APIPortEnabled has them.
+	APIPortEnabled APIPortMetrics = "Enabled"
+	// APIPortDisabled leaves them to the pods' other port.
+	APIPortDisabled APIPortMetrics = "Disabled"
+)
+
+// InferencePoolMetrics are the names of gauges that the endpoint picker of an
+// InferencePool asks for.
+// +kubebuilder:validation:XValidation:rule="[self.queuedRequests, self.runningRequests, self.kvUsage, self.lora, self.cacheInfo].all(n, [self.queuedRequests, self.runningRequests, self.kvUsage, self.lora, self.cacheInfo].exists_one(m, m == n))",message="each gauge needs a name of its own; those that are not given are vLLM's"
+type InferencePoolMetrics struct {
+	// queuedRequests is the gauge of requests that wait: queuedRequestsSpec of a picker.
+	// +optional
+	// +kubebuilder:default="vllm:num_requests_waiting"
+	QueuedRequests MetricName `json:"queuedRequests,omitempty"`
+	// runningRequests is that of requests that are being answered: runningRequestsSpec.
+	// +optional
+	// +kubebuilder:default="vllm:num_requests_running"
+	RunningRequests MetricName `json:"runningRequests,omitempty"`
+	// kvUsage is that of the share of the cache that these hold, 0 to 1: kvUsageSpec.
+	// +optional
+	// +kubebuilder:default="vllm:kv_cache_usage_perc"
+	KVUsage MetricName `json:"kvUsage,omitempty"`
+	// lora is the one whose labels list the experts, as models that can be asked for:
+	// loraSpec.
+	// +optional
+	// +kubebuilder:default="vllm:lora_requests_info"
+	LoRA MetricName `json:"lora,omitempty"`
+	// cacheInfo is the one whose labels say how large and how many the cache's blocks are:
+	// cacheInfoSpec.
+	// +optional
+	// +kubebuilder:default="vllm:cache_config_info"
+	CacheInfo MetricName `json:"cacheInfo,omitempty"`
+}
+
+// MetricName is a name that Prometheus takes, and that is none of the pods' own.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:Pattern=`^[a-zA-Z_:][a-zA-Z0-9_:]*$`
+// +kubebuilder:validation:XValidation:rule="!self.matches('^(t2|go|process|promhttp)_')",message="names that begin with t2_, go_, process_ or promhttp_ are taken"
+type MetricName string
 
 // ServingDType is a number format that a model can be served in.
 // +kubebuilder:validation:Enum=F32;BF16;Int8

@@ -3,6 +3,7 @@ package desired
 import (
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -350,16 +351,7 @@ func TestWhatCannotBeRunIsAnError(t *testing.T) {
 // in where the blocks of a training are given, what the operator fills in where
 // they are not, and contract.DefaultHyper.
 func TestSchemaDefaultsAreThePaper(t *testing.T) {
-	text, err := os.ReadFile("../../config/crd/bases/transformersquared.dev_expertvectors.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var crd map[string]any
-	if err := yaml.Unmarshal(text, &crd); err != nil {
-		t.Fatal(err)
-	}
-	version := dig(t, crd, "spec", "versions").([]any)[0].(map[string]any)
-	schema := dig(t, version, "schema", "openAPIV3Schema", "properties", "spec", "properties", "training").(map[string]any)
+	schema := dig(t, specSchema(t, "expertvectors"), "properties", "training").(map[string]any)
 	training := &v1alpha1.TrainingSpec{}
 	given := map[string]any{
 		"method": map[string]any{"svf": map[string]any{}}, "optimizer": map[string]any{}, "schedule": map[string]any{},
@@ -518,19 +510,62 @@ func TestContextLength(t *testing.T) {
 	}
 }
 
-// What a policy says of queue and cache reaches its pods in whole numbers, and what it does
-// not say leaves them to it.
-func TestTheQueueAndTheCacheOfAPod(t *testing.T) {
+// What a policy says of queue, cache and metrics reaches its pods in whole numbers and in
+// the runtime's words, and what it does not say, or says as it is anyhow, leaves them to it.
+func TestTheQueueTheCacheAndTheMetricsOfAPod(t *testing.T) {
 	p := policy(func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.MaxWaiting = ptr.To[int32](40)
-		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Gi"))}
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Gi")), Type: v1alpha1.KVCacheBF16}
+		p.Spec.Serving.Metrics = &v1alpha1.ServingMetrics{APIPort: v1alpha1.APIPortDisabled}
 	})
-	if got := ServeSpec(p, baseModel()); got.MaxWaiting != 40 || got.KVCacheBytes != 3<<29 {
+	if got := ServeSpec(p, baseModel()); got.MaxWaiting != 40 || got.KVCacheBytes != 3<<29 || got.KVCacheType != contract.DTypeBF16 || !got.NoAPIMetrics {
 		t.Errorf("%+v", got)
 	}
-	if got := ServeSpec(policy(), baseModel()); got.MaxWaiting != 0 || got.KVCacheBytes != 0 {
+	p.Spec.Serving.Metrics = &v1alpha1.ServingMetrics{APIPort: v1alpha1.APIPortEnabled, InferencePool: &v1alpha1.InferencePoolMetrics{
+		QueuedRequests: "a:queued", RunningRequests: "a:running", KVUsage: "a:usage", LoRA: "a:lora", CacheInfo: "vllm:cache_config_info",
+	}}
+	want := map[string]string{contract.GaugeQueued: "a:queued", contract.GaugeRunning: "a:running", contract.GaugeCache: "a:usage", contract.GaugeExperts: "a:lora"}
+	if got := ServeSpec(p, baseModel()); got.NoAPIMetrics || !maps.Equal(got.MetricNames, want) {
+		t.Errorf("metrics %v, off the API's port %v, want %v", got.MetricNames, got.NoAPIMetrics, want)
+	}
+	p.Spec.Serving.Metrics.InferencePool = &v1alpha1.InferencePoolMetrics{QueuedRequests: "vllm:num_requests_waiting"}
+	for _, p := range []*v1alpha1.AdaptivePolicy{p, policy()} {
+		if got := ServeSpec(p, baseModel()); got.NoAPIMetrics || got.MetricNames != nil {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := ServeSpec(policy(), baseModel()); got.MaxWaiting != 0 || got.KVCacheBytes != 0 || got.KVCacheType != "" {
 		t.Errorf("%+v", got)
 	}
+}
+
+// The schema's defaults are the names that the runtime has without any.
+func TestDefaultNamesOfGaugesAreTheRuntimes(t *testing.T) {
+	schema := dig(t, specSchema(t, "adaptivepolicies"), "properties", "serving", "properties", "metrics", "properties", "inferencePool", "properties")
+	for field, gauge := range map[string]string{
+		"queuedRequests": contract.GaugeQueued, "runningRequests": contract.GaugeRunning, "kvUsage": contract.GaugeCache,
+		"lora": contract.GaugeExperts, "cacheInfo": contract.GaugeBlocks,
+	} {
+		got := dig(t, schema.(map[string]any), field, "default")
+		if want := contract.DefaultGaugeNames()[gauge]; got != want {
+			t.Errorf("%s is %v without a name, and the runtime calls it %s", field, got, want)
+		}
+	}
+}
+
+// specSchema is the schema of the specification of a kind, as the API server has it.
+func specSchema(t *testing.T, plural string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile("../../config/crd/bases/transformersquared.dev_" + plural + ".yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd map[string]any
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	version := dig(t, crd, "spec", "versions").([]any)[0].(map[string]any)
+	return dig(t, version, "schema", "openAPIV3Schema", "properties", "spec").(map[string]any)
 }
 
 func dig(t *testing.T, m map[string]any, keys ...string) any {

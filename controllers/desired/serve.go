@@ -47,8 +47,14 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		spec.MaxBatch = 16
 	}
 	spec.MaxWaiting = int(ptr.Deref(serving.MaxWaiting, 0))
-	if cache := serving.KVCache; cache != nil && cache.Size != nil {
-		spec.KVCacheBytes = cache.Size.Value()
+	if cache := serving.KVCache; cache != nil {
+		spec.KVCacheType = string(cache.Type)
+		if cache.Size != nil {
+			spec.KVCacheBytes = cache.Size.Value()
+		}
+	}
+	if m := serving.Metrics; m != nil {
+		spec.NoAPIMetrics, spec.MetricNames = m.APIPort == v1alpha1.APIPortDisabled, metricNames(m.InferencePool)
 	}
 	if base.Status.Artifact != nil {
 		spec.BaseDigest = string(base.Status.Artifact.Digest)
@@ -57,6 +63,23 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		spec.DecompositionDigest = string(base.Status.Decomposition.Digest)
 	}
 	return spec
+}
+
+// metricNames are those of a policy that are not the defaults; nil where there are none.
+func metricNames(m *v1alpha1.InferencePoolMetrics) map[string]string {
+	if m == nil {
+		return nil
+	}
+	names := map[string]string{
+		contract.GaugeQueued: string(m.QueuedRequests), contract.GaugeRunning: string(m.RunningRequests),
+		contract.GaugeCache: string(m.KVUsage), contract.GaugeExperts: string(m.LoRA), contract.GaugeBlocks: string(m.CacheInfo),
+	}
+	defaults := contract.DefaultGaugeNames()
+	maps.DeleteFunc(names, func(gauge, name string) bool { return name == "" || name == defaults[gauge] })
+	if len(names) == 0 {
+		return nil
+	}
+	return names
 }
 
 // defaultContextLength bounds the context of a policy that does not say, so that

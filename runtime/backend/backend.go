@@ -20,7 +20,7 @@
 // vocabulary, C columns in general. All matrices are row-major.
 //
 // Activations and the cache are stored as float32 or, where a backend lists it
-// (Capabilities.Storage), as bfloat16. Operations compute in float32 whatever they read,
+// (Capabilities.Storage and Capabilities.Cache), as bfloat16. Operations compute in float32 whatever they read,
 // and round each element that they write once, to nearest; attention may round the
 // weights of its softmax too before it multiplies with values, and its gradient those of
 // the scores. An operation's activations are of one type, but that a product without
@@ -120,8 +120,8 @@ type Device interface {
 	Capabilities() Capabilities
 	// Memory says how much of the device's memory is in use.
 	Memory() MemoryInfo
-	// Alloc returns a buffer of n elements with undefined contents. A type that is not
-	// among Capabilities.Storage is ErrUnsupported.
+	// Alloc returns a buffer of n elements with undefined contents. A type that is
+	// among neither Capabilities.Storage nor Cache is ErrUnsupported.
 	Alloc(t DType, n int) (Buffer, error)
 	// Free returns a buffer's memory for reuse; it must not be used after. A nil
 	// buffer is ignored. A buffer that is never freed is collected in the end.
@@ -201,8 +201,13 @@ type Capabilities struct {
 	// is there, so that two terms of zero may be left out, and sums divided at an even one,
 	// without changing a bit.
 	OrderedSums bool
-	// Storage lists the types that buffers may have; F32 is always one.
+	// Storage lists the types that activations may have; F32 is always one.
 	Storage []DType
+	// Cache lists those that keys and values may have beside activations in F32, which are
+	// those of Storage and maybe more. Of a type that is in Cache alone PagedAttention and
+	// RotateStore take keys and values, SelectRows and ScatterRows take both sides, and
+	// Device's methods copy; everything else is ErrUnsupported.
+	Cache []DType
 }
 
 // Capturer is a backend that can record the operations of a step and repeat them at

@@ -38,6 +38,8 @@ type modelFit struct {
 	Bodies  int64 `json:"bodyBytes"`
 	Process int64 `json:"processBytes"`
 	Swap    int64 `json:"swapBytes"`
+	// Loading is what reading the model takes for a while, before most others.
+	Loading int64 `json:"loadingBytes"`
 	// OneMerged is one mixture merged, and AllUnmerged the factors of all.
 	OneMerged   int64  `json:"oneMergedBytes"`
 	AllUnmerged int64  `json:"allUnmergedBytes"`
@@ -129,12 +131,12 @@ func fitOf(f *modelFlags, be backend.Backend, memory host.Size, asked engine.Wis
 	}
 	fit := &modelFit{
 		Path: f.model, DType: f.dtype.String(), Activations: storage.Activations.String(), KV: storage.Cache.String(), CacheTokens: plan.CacheTokens, MaxBatch: plan.MaxBatch,
-		Needs: plan.Footprint, Experts: plan.Experts, Bodies: plan.Bodies, Process: plan.Process, Swap: plan.Swap, OneMerged: plan.Merged, AllUnmerged: plan.Unmerged,
+		Needs: plan.Footprint, Experts: plan.Experts, Bodies: plan.Bodies, Process: plan.Process, Swap: plan.Swap, Loading: plan.Loading, OneMerged: plan.Merged, AllUnmerged: plan.Unmerged,
 		Fits: plan.Fits(), Merged: plan.MergedFit(), Unmerged: plan.UnmergedFits(),
 	}
 	fit.Limit, fit.Source = plan.Limit()
 	if err := plan.Err(); err != nil {
-		fit.Reason = err.Error()
+		fit.Fits, fit.Reason = false, err.Error()
 	}
 	return fit, nil
 }
@@ -153,7 +155,7 @@ func (d diagnosis) print(w io.Writer) error {
 		size := host.SizeText
 		line("Model", "%s as %s, activations as %s, a cache of %d tokens as %s, batches of %d", m.Path, m.DType, m.Activations, m.CacheTokens, m.KV, m.MaxBatch)
 		line("It takes", "%s: weights %s, cache %s, a step %s", size(m.Needs.Total()), size(m.Needs.Weights), size(m.Needs.Cache), size(m.Needs.Activations))
-		line("Beside it", "the process %s, requests' bodies %s, making a mixture %s", size(m.Process), size(m.Bodies), size(m.Swap))
+		line("Beside it", "the process %s, requests' bodies %s, making a mixture %s; before these two, reading the model %s", size(m.Process), size(m.Bodies), size(m.Swap), size(m.Loading))
 		line("Experts", "one mixture merged %s, all unmerged %s", size(m.OneMerged), size(m.AllUnmerged))
 		switch {
 		case m.Limit == 0:

@@ -53,6 +53,11 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 		asked.Model.LimitBytes != 512<<20 || asked.Model.ExpertBytes < 256<<20 || asked.Model.LimitSource == "" {
 		t.Errorf("%v: %s", err, got.stdout)
 	}
+	var narrow struct{ Model struct{ CacheTokens int } }
+	got = t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir, "--kv-cache", "1Mi", "--kv", "bf16", "--memory", "512Mi", "--json")
+	if err := json.Unmarshal([]byte(got.stdout), &narrow); err != nil || narrow.Model.CacheTokens < 2*asked.Model.CacheTokens {
+		t.Errorf("%v: of keys and values as bf16 as much holds %d tokens, and %d as f32", err, narrow.Model.CacheTokens, asked.Model.CacheTokens)
+	}
 	for name, args := range map[string][]string{
 		"no size":                  {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--memory", "much"},
 		"a negative batch":         {"doctor", "--backend", "cpu", "--model", v.ModelDir, "--max-batch", "-1"},

@@ -169,9 +169,11 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	c.MaxWaiting, c.CacheBytes = cmp.Or(f.queue, c.MaxWaiting), cmp.Or(int64(f.cacheBytes), c.CacheBytes)
 	c.Grace, c.CacheTokens, c.Memory = f.grace, f.cache, int64(f.memory)
 	c.APIAddress, c.AdminAddress = f.api, f.admin
-	c.NoAPIMetrics = !f.apiMetrics
-	if c.MetricNames, err = server.ParseMetricNames(f.metricNames); err != nil {
-		return c, usagef("--metric-name: %w", err)
+	c.NoAPIMetrics = c.NoAPIMetrics || !f.apiMetrics
+	if len(f.metricNames) > 0 {
+		if c.MetricNames, err = server.ParseMetricNames(f.metricNames); err != nil {
+			return c, usagef("--metric-name: %w", err)
+		}
 	}
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)

@@ -126,12 +126,19 @@ func TestServeAsAPod(t *testing.T) {
 	write(set, contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{{Name: "m", Skill: "math", Digest: math.Digest}}})
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
+		KVCacheType: contract.DTypeBF16, NoAPIMetrics: true, MetricNames: map[string]string{contract.GaugeQueued: "pool:queued"},
 	}
-	_, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
+	api, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
 	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) || !strings.Contains(status, `"device":"cpu (`) {
 		t.Errorf("status %s", status)
 	}
-	if exit, _, log := stop(); exit != contract.ExitOK {
+	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, "\npool:queued 0") {
+		t.Errorf("metrics for endpoint pickers have no name that was asked for:\n%s", metrics)
+	}
+	if text := body(t, api+contract.PathMetrics); strings.Contains(text, "pool:queued") {
+		t.Errorf("the API's port has metrics:\n%s", text)
+	}
+	if exit, _, log := stop(); exit != contract.ExitOK || !strings.Contains(log, `"storage":"f32, keys and values bf16"`) {
 		t.Errorf("exit status %d:\n%s", exit, log)
 	}
 

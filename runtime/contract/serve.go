@@ -84,6 +84,9 @@ type ServeSpec struct {
 	// KVCacheBytes is what the cache of keys and values may take; 0 means what the plan of
 	// memory gives it.
 	KVCacheBytes int64 `json:"kvCacheBytes,omitempty"`
+	// KVCacheType is what keys and values are stored as: DTypeF32 or DTypeBF16; empty means
+	// what the backend does for DType.
+	KVCacheType string `json:"kvCacheType,omitempty"`
 	// DType is what matrices are kept as: DTypeF32 (which empty means), DTypeBF16 or
 	// DTypeInt8. On a GPU the latter two store activations and the key-value cache as
 	// bfloat16, too.
@@ -92,6 +95,37 @@ type ServeSpec struct {
 	Form string `json:"form,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
 	Backend string `json:"backend,omitempty"`
+	// NoAPIMetrics takes PathMetrics off PortAPI.
+	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
+	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that
+	// are not called what DefaultGaugeNames says.
+	MetricNames map[string]string `json:"metricNames,omitempty"`
+}
+
+// Gauges that the endpoint picker of an InferencePool reads (gateway-api-inference-extension,
+// proposal 003, and llm-d-router, docs/plugin-metric-protocol.md): ServeSpec.MetricNames.
+const (
+	// GaugeQueued is how many requests wait.
+	GaugeQueued = "queued"
+	// GaugeRunning is how many are being answered.
+	GaugeRunning = "running"
+	// GaugeCache is how much of the key-value cache cannot be had, 0 to 1.
+	GaugeCache = "cache"
+	// GaugeBlocks has the size and the number of the cache's blocks as labels.
+	GaugeBlocks = "blocks"
+	// GaugeExperts has as labels which experts can be asked for.
+	GaugeExperts = "experts"
+)
+
+// DefaultGaugeNames are vLLM's, which pickers ask for unless they are told otherwise.
+func DefaultGaugeNames() map[string]string {
+	return map[string]string{
+		GaugeQueued:  "vllm:num_requests_waiting",
+		GaugeRunning: "vllm:num_requests_running",
+		GaugeCache:   "vllm:kv_cache_usage_perc",
+		GaugeBlocks:  "vllm:cache_config_info",
+		GaugeExperts: "vllm:lora_requests_info",
+	}
 }
 
 // ExpertSet says which experts a pod offers and how it adapts. The operator

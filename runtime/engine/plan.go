@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,6 +20,9 @@ type Wish struct {
 	// cache of so many bytes, where CacheTokens are 0.
 	ContextLength, MaxBatch, CacheTokens int
 	CacheBytes                           int64
+	// Request is how many tokens of one sequence the cache must hold with nothing beside it,
+	// whatever its size is asked to be; 0 where nothing is known of requests.
+	Request int
 	// Experts may be served, in this Form. Matrices are what they scale, [out, in] each; nil
 	// means all projections.
 	Experts  bool
@@ -55,6 +59,9 @@ type Plan struct {
 	Bodies int64
 	// Process is what everything else takes: the program, vocabularies, connections.
 	Process int64
+	// Loading is what reading the model takes for a while of the host's memory, before there
+	// are a cache, steps and bodies.
+	Loading int64
 	// Merged is what the matrices of one merged mixture take, and Unmerged the factors that
 	// all mixtures share.
 	Merged, Unmerged int64
@@ -95,6 +102,7 @@ func PlanOf(c checkpoint.Config, w Wish) Plan {
 	p.Footprint = model.FootprintOf(c, w.DType, w.Storage, 1, slots.steps(DefaultStepTokens, w.ContextLength))
 	tokenBytes := p.Cache
 	p.Process = process + processWord*int64(c.VocabSize)
+	p.Loading = model.LoadingBytes(c, w.DType)
 	p.planExperts()
 	if w.Body > 0 {
 		p.Bodies = max(min(p.hostLimit()/ofBodies, mostBodies), leastBodies*w.Body)
@@ -170,14 +178,18 @@ func (p *Plan) limit() int64 {
 	return p.hostLimit()
 }
 
-// hostNeeds is what is in the host's memory wherever weights are.
-func (p *Plan) hostNeeds() int64 { return p.Process + copiesOfBody*p.Bodies + p.Swap }
+// hostNeeds is what is in the host's memory wherever weights are: while the model is
+// loaded, or while it is served.
+func (p *Plan) hostNeeds() int64 { return p.Process + max(p.serving(), p.Loading) }
 
-// needs is what is in the memory of weights, but for experts.
+// serving is what of the host's memory requests and mixtures take.
+func (p *Plan) serving() int64 { return copiesOfBody*p.Bodies + p.Swap }
+
+// needs is what is in the memory of weights while the model is served, but for experts.
 func (p *Plan) needs() int64 {
 	n := p.Weights + p.Cache + p.Activations
 	if !p.isOnDevice() {
-		n += p.hostNeeds()
+		n += p.Process + p.serving()
 	}
 	return n
 }
@@ -195,7 +207,13 @@ func (p *Plan) leastExperts() int64 {
 }
 
 // Needs is the least that the plan takes of what weights lie in.
-func (p Plan) Needs() int64 { return p.needs() + p.leastExperts() }
+func (p Plan) Needs() int64 {
+	n := p.needs() + p.leastExperts()
+	if !p.isOnDevice() {
+		n = max(n, p.Weights+p.Process+p.Loading)
+	}
+	return n
+}
 
 // Limit is what there is of that, and Source where this is from; 0 where it is not known.
 func (p Plan) Limit() (bytes int64, source string) {
@@ -222,7 +240,20 @@ func (p Plan) Heap() int64 {
 	if p.hostLimit() == 0 {
 		return 0
 	}
-	return max(p.hostLimit()-p.Outside(), p.hostNeeds())
+	return max(p.hostLimit()-p.Outside(), p.Process+p.serving())
+}
+
+// LoadingHeap is what Go's heap may have while the model is loaded, 0 where that is not
+// known.
+func (p Plan) LoadingHeap() int64 {
+	if p.hostLimit() == 0 {
+		return 0
+	}
+	least, left := p.Process+p.Loading, p.hostLimit()
+	if !p.isOnDevice() {
+		left -= p.Weights
+	}
+	return max(least, left)
 }
 
 // MergedFit is how many merged mixtures there is memory for, and UnmergedFits says that
@@ -250,9 +281,27 @@ func (p *Plan) lacksHost() bool {
 	return p.isOnDevice() && p.hostLimit() > 0 && p.hostNeeds() > p.hostLimit()
 }
 
+// ErrCache is that the cache is asked to be smaller than any request needs it.
+var ErrCache = errors.New("the cache of keys and values is too small")
+
+// tooSmall says so, and how large it has to be: for one sequence and a block more, which
+// the first token of its answer may begin, or a label.
+func (p *Plan) tooSmall() error {
+	least := model.BlockSize * (model.Blocks(p.wish.Request) + 1)
+	if p.wish.Request == 0 || p.CacheTokens >= least {
+		return nil
+	}
+	tokenBytes := p.Cache / int64(p.CacheTokens)
+	return fmt.Errorf("%w: it holds %d tokens as %s in %s, and a request of %d tokens needs %d: give it %d bytes (%s) at least, or say nothing of it",
+		ErrCache, p.CacheTokens, p.wish.Storage.Cache, host.SizeText(p.Cache), p.wish.Request, least, int64(least)*tokenBytes, host.SizeText(int64(least)*tokenBytes))
+}
+
 // Err says what is missing, and what would fit, where the plan does not; it wraps
-// backend.ErrDeviceMemory or host.ErrMemory, by what has too little.
+// backend.ErrDeviceMemory or host.ErrMemory, by what has too little, or ErrCache.
 func (p Plan) Err() error {
+	if err := p.tooSmall(); err != nil {
+		return err
+	}
 	switch {
 	case p.Fits():
 		return nil
@@ -308,8 +357,8 @@ func (p *Plan) parts() string {
 }
 
 func (p *Plan) ofHost() string {
-	return fmt.Sprintf("the process %s, requests' bodies %s, making a mixture %s",
-		host.SizeText(p.Process), host.SizeText(copiesOfBody*p.Bodies), host.SizeText(p.Swap))
+	return fmt.Sprintf("the process %s, requests' bodies %s, making a mixture %s; or, beside weights and the process, reading them %s",
+		host.SizeText(p.Process), host.SizeText(copiesOfBody*p.Bodies), host.SizeText(p.Swap), host.SizeText(p.Loading))
 }
 
 // wouldFit lists single changes that make the plan fit: weights of a smaller type, a

@@ -75,6 +75,16 @@ func TestPlansSayWhatWouldFit(t *testing.T) {
 	if got := float64(p.Weights) / gigabyte; got < 14.9 || got > 15 {
 		t.Errorf("8B weights as bfloat16 take %.2f GiB, want 14.96", got)
 	}
+	// Reading the model: its head as float32, less what is read after it; or two of its
+	// largest matrices.
+	if got, want := engine.PlanOf(checkpoint.Config{
+		Layers: 2, HiddenSize: 2048, IntermediateSize: 8192, Heads: 32, KVHeads: 8, HeadDim: 64, VocabSize: 128256, MaxPositions: 2048, TieEmbeddings: true,
+	}, engine.Wish{DType: backend.BF16}).Loading, int64(4*128256*2048-2*2*(2*2048*2048+2*512*2048+3*8192*2048)); got != want {
+		t.Errorf("reading a wide vocabulary takes %d bytes, want %d", got, want)
+	}
+	if got := p.Loading; got != 2*4*4096*14336 {
+		t.Errorf("reading 8B takes %d bytes", got)
+	}
 	// A cache of as many tokens in half the memory, and steps but for what is float32 in any case.
 	half := model.Storage{Activations: backend.BF16, Cache: backend.BF16}
 	wide := engine.PlanOf(llama, engine.Wish{DType: backend.BF16, ContextLength: 4096, CacheTokens: 20000})
@@ -132,5 +142,22 @@ func TestPlansDivideALimit(t *testing.T) {
 	}
 	if full := 17*small.MaxPositions + 32*32; fitted < 30 || before.CacheTokens != full {
 		t.Errorf("%d limits fit; the largest has a cache of %d tokens, want %d", fitted, before.CacheTokens, full)
+	}
+}
+
+// Reading a model needs its memory beside the weights, whatever is served then.
+func TestLoadingCounts(t *testing.T) {
+	wide := checkpoint.Config{Layers: 1, HiddenSize: 64, IntermediateSize: 64, Heads: 1, KVHeads: 1, HeadDim: 64, VocabSize: 4 << 20, MaxPositions: 256, TieEmbeddings: true}
+	w := engine.Wish{DType: backend.Int8, MaxBatch: 1, Memory: engine.Memory{Host: host.Limit{Bytes: 1 << 40, Own: true}}}
+	p := engine.PlanOf(wide, w)
+	if p.Loading < 1<<30-1<<20 || p.Needs() < p.Weights+p.Process+p.Loading {
+		t.Fatalf("%+v needs %d", p, p.Needs())
+	}
+	w.Memory.Host.Bytes = p.Weights + p.Process + p.Loading - 1
+	if p = engine.PlanOf(wide, w); p.Fits() || !strings.Contains(p.Err().Error(), "reading them 1024.0 MiB") {
+		t.Errorf("a byte too little for reading: fits %v, %v", p.Fits(), p.Err())
+	}
+	if p.LoadingHeap() < p.Process+p.Loading {
+		t.Errorf("while it is read the heap may have %d bytes, of %d that reading takes", p.LoadingHeap(), p.Process+p.Loading)
 	}
 }

@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/model"
 	"github.com/transformersquared/operator/runtime/sample"
 )
 
@@ -74,13 +76,15 @@ func (s *soaked) run(ctx context.Context, h *house) (tokens []int32, scores []fl
 // all the while, many of them given up while they are prepared.
 func TestSoak(t *testing.T) {
 	for name, c := range map[string]struct {
-		form  engine.Form
-		swaps bool
+		form   engine.Form
+		swaps  bool
+		stored model.Storage
 	}{
-		"auto": {engine.FormAuto, false}, "merged": {engine.FormMerged, false},
-		"merged, with swaps": {engine.FormMerged, true}, "unmerged, with swaps": {engine.FormUnmerged, true},
+		"auto": {form: engine.FormAuto}, "merged": {form: engine.FormMerged},
+		"merged, with swaps": {form: engine.FormMerged, swaps: true}, "unmerged, with swaps": {form: engine.FormUnmerged, swaps: true},
+		"keys and values as bf16": {form: engine.FormAuto, stored: model.Storage{Cache: backend.BF16}},
 	} {
-		t.Run(name, func(t *testing.T) { soak(t, c.form, c.swaps) })
+		t.Run(name, func(t *testing.T) { soak(t, c.form, c.swaps, c.stored) })
 	}
 }
 
@@ -111,12 +115,12 @@ func swapping(ctx context.Context, t *testing.T, h *house, mixtures []engine.Mix
 	}
 }
 
-func soak(t *testing.T, form engine.Form, swaps bool) {
+func soak(t *testing.T, form engine.Form, swaps bool, stored model.Storage) {
 	const different, asked, askers, blocks = 100, 1200, 20, 10
 	h := start(t, func(o *engine.Options) {
 		o.Form, o.MaxBatch, o.MaxWaiting, o.StepTokens = form, 8, 6, 64
 		o.StopTokens, o.CacheTokens = nil, blocks*32
-	})
+	}, model.StoredAs(stored))
 	mixtures := append(h.experts(t, 2), engine.Mixture{})
 	h.use(t, engine.Set{Mixtures: mixtures[:2]})
 	r := rand.New(rand.NewPCG(5, 6))

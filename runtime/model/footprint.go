@@ -39,6 +39,19 @@ func FootprintOf(c checkpoint.Config, dtype backend.DType, storage Storage, toke
 	return f
 }
 
+// LoadingBytes is what Load takes of the host's memory beside all of the weights, at most:
+// it reads a matrix as float32, of which the one before may not have been collected yet.
+// Embeddings are the largest ones, but they are read first, when the others are not there.
+func LoadingBytes(c checkpoint.Config, dtype backend.DType) int64 {
+	const read = 2
+	var largest, layers int64
+	for _, s := range projectionShapes(c) {
+		largest = max(largest, backend.F32.Bytes(s[0], s[1]))
+		layers += int64(c.Layers) * dtype.Bytes(s[0], s[1])
+	}
+	return max(read*largest, backend.F32.Bytes(c.VocabSize, c.HiddenSize)-layers)
+}
+
 // Steps bound the steps that memory is planned for.
 type Steps struct {
 	// Rows are a step's tokens, and Wanted those of them whose logits are wanted.

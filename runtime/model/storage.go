@@ -74,13 +74,14 @@ func (s Storage) String() string {
 
 // check refuses what the backend does not have.
 func (s Storage) check(be backend.Backend) error {
-	has := be.Capabilities().Storage
+	has := be.Capabilities()
 	for _, stored := range []struct {
 		what string
 		as   backend.DType
-	}{{"activations", s.Activations}, {"keys and values", s.Cache}} {
-		if !slices.Contains(has, stored.as) {
-			return fmt.Errorf("store %s as %s: %s has %s: %w", stored.what, stored.as, be.Name(), names(has), backend.ErrUnsupported)
+		has  []backend.DType
+	}{{"activations", s.Activations, has.Storage}, {"keys and values", s.Cache, has.Cache}} {
+		if !slices.Contains(stored.has, stored.as) {
+			return fmt.Errorf("store %s as %s: %s has %s: %w", stored.what, stored.as, be.Name(), names(stored.has), backend.ErrUnsupported)
 		}
 	}
 	if s.Activations != backend.F32 && s.Cache != s.Activations {

@@ -16,7 +16,10 @@ import (
 func storages(be backend.Backend) []model.Storage {
 	all := []model.Storage{{}}
 	if slices.Contains(be.Capabilities().Storage, backend.BF16) {
-		all = append(all, model.Storage{Activations: backend.BF16, Cache: backend.BF16}, model.Storage{Cache: backend.BF16})
+		all = append(all, model.Storage{Activations: backend.BF16, Cache: backend.BF16})
+	}
+	if slices.Contains(be.Capabilities().Cache, backend.BF16) {
+		all = append(all, model.Storage{Cache: backend.BF16})
 	}
 	return all
 }
@@ -35,7 +38,7 @@ func storedBound(layers int) float64 {
 
 func TestStorageIsChosenByWeightsAndBackend(t *testing.T) {
 	be := newBackend(t, 1)
-	narrow := len(storages(be)) > 1
+	narrow := slices.Contains(be.Capabilities().Storage, backend.BF16)
 	both := func(t backend.DType) model.Storage { return model.Storage{Activations: t, Cache: t} }
 	serving := both(backend.F32)
 	if narrow {
@@ -54,7 +57,7 @@ func TestStorageIsChosenByWeightsAndBackend(t *testing.T) {
 		{weights: backend.BF16, activations: "f32", want: both(backend.F32)},
 		{weights: backend.Int8, kv: "F32", want: both(backend.F32)},
 		{weights: backend.F32, activations: "bf16", want: both(backend.BF16), narrow: true},
-		{weights: backend.F32, kv: "bf16", want: model.Storage{Cache: backend.BF16}, narrow: true},
+		{weights: backend.F32, kv: "bf16", want: model.Storage{Cache: backend.BF16}},
 		{weights: backend.F32, activations: "bf16", kv: "f32", wrong: "keys and values as f32 beside activations as bf16", narrow: true},
 		{weights: backend.F32, activations: "int8", wrong: "use auto, f32 or bf16"},
 		{weights: backend.F32, kv: "f16", wrong: "keys and values stored as"},

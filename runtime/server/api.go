@@ -163,7 +163,14 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*body, error)
 	if c == nil {
 		return nil, errNotLoaded
 	}
-	return s.bodies.readWithin(w, r, largestBody(c.engine.ContextLength()))
+	context := c.engine.ContextLength()
+	read, err := s.bodies.readWithin(w, r, largestBody(context))
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, newError(http.StatusRequestEntityTooLarge, typeInvalid, "request_too_large", "",
+			"the request has more than %d bytes, which is what the text of a prompt may take where prompt and answer have at most %d tokens: the context length of this server",
+			tooLarge.Limit, context)
+	}
+	return read, err
 }
 
 // bodyTimeout bounds how long a client may take to send a body. It is set for

@@ -277,7 +277,7 @@ func TestBadRequestsAreExplained(t *testing.T) {
 			message: "the context length is 400 tokens, but the request needs 403: 4 of the prompt and 399 of the answer; max_tokens can be at most 396"},
 		"the newer name of it": {body: with(fields{"max_tokens": nil, "max_completion_tokens": 399}), status: 400, param: "max_completion_tokens",
 			code: "context_length_exceeded", message: "max_completion_tokens can be at most 396"},
-		"body too large":        {body: with(fields{"user": strings.Repeat("x", 100<<10)}), status: 413, code: "request_too_large"},
+		"body too large":        {body: with(fields{"user": strings.Repeat("x", 100<<10)}), status: 413, code: "request_too_large", message: "at most 400 tokens: the context length"},
 		"prompt missing":        {path: contract.PathCompletions, body: fields{"model": "demo"}, status: 400, param: "prompt"},
 		"several prompts":       {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": []string{"a", "b"}}, status: 400, param: "prompt", message: "one a request"},
 		"prompt is an object":   {path: contract.PathCompletions, body: fields{"model": "demo", "prompt": fields{}}, status: 400, param: "prompt"},
@@ -395,17 +395,17 @@ func TestClientThatLeavesFreesItsPlace(t *testing.T) {
 }
 
 func TestRequestsThatTheCacheCannotHoldAreRefused(t *testing.T) {
-	h := open(t, func(c *server.Config) { c.CacheTokens = 64 })
+	h := open(t, func(c *server.Config) { c.CacheTokens = 160 })
 	for path, body := range map[string]fields{
-		contract.PathChatCompletions: chat("demo:base", strings.Repeat("x", 60), fields{"max_tokens": 20}),
-		contract.PathCompletions:     {"model": "demo:base", "prompt": strings.Repeat("x", 63), "max_tokens": 20},
+		contract.PathChatCompletions: chat("demo:base", strings.Repeat("x", 156), fields{"max_tokens": 20}),
+		contract.PathCompletions:     {"model": "demo:base", "prompt": strings.Repeat("x", 159), "max_tokens": 20},
 	} {
 		got, resp := h.ask(t, path, body)
 		if resp.StatusCode != http.StatusBadRequest || got.Error == nil {
 			t.Fatalf("%s: status %s, answer %+v, want 400", path, resp.Status, got)
 		}
 		if e := got.Error; e.Code != "context_length_exceeded" || e.Param != "max_tokens" ||
-			!strings.Contains(e.Message, "the cache holds 2 blocks of 32 tokens, but the request needs 3: for 63 tokens of the prompt and 20 of the answer; "+
+			!strings.Contains(e.Message, "the cache holds 5 blocks of 32 tokens, but the request needs 6: for 159 tokens of the prompt and 20 of the answer; "+
 				"max_tokens can be at most 2 with this prompt") {
 			t.Errorf("%s: error %+v", path, e)
 		}

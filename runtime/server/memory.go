@@ -1,12 +1,15 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
 
 	"github.com/transformersquared/operator/runtime/checkpoint"
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
+	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/host"
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -16,7 +19,9 @@ func Wish(config checkpoint.Config, contextLength int) engine.Wish {
 	if contextLength == 0 {
 		contextLength = config.MaxPositions
 	}
-	return engine.Wish{ContextLength: contextLength, Body: largestBody(contextLength)}
+	return engine.Wish{
+		ContextLength: contextLength, Body: largestBody(contextLength), Request: min(contextLength, contract.DefaultRequestTokens),
+	}
 }
 
 // MemoryLimit is what a process may have: as much as somebody says, or what there is.
@@ -38,7 +43,11 @@ func (s *Server) plan(c *core, config checkpoint.Config, storage model.Storage) 
 	}
 	w.Memory = engine.Memory{Host: MemoryLimit(s.config.Memory), Device: c.backend.Memory().Free}
 	plan := engine.PlanOf(config, w)
-	if err := plan.Err(); err != nil {
+	err := plan.Err()
+	switch {
+	case errors.Is(err, engine.ErrCache): // More memory would not help.
+		return plan, failure.Permanent(contract.ReasonUsage, fmt.Errorf("planning memory: %w", err))
+	case err != nil:
 		return plan, fmt.Errorf("planning memory: %w", err)
 	}
 	return plan, nil
@@ -50,12 +59,46 @@ func (s *Server) plan(c *core, config checkpoint.Config, storage model.Storage) 
 func (s *Server) take(plan engine.Plan) {
 	s.planned.Store(&plan)
 	s.bodies.setLimit(plan.Bodies)
+	s.limitHeap(plan.Heap())
 	limit, source := plan.Limit()
 	s.log.Info("Planned memory", "limit", host.SizeText(limit), "source", source,
 		"weights", plan.Weights, "kvCache", plan.Cache, "activations", plan.Activations, "experts", plan.Experts,
-		"swap", plan.Swap, "bodies", plan.Bodies, "process", plan.Process, "heap", plan.Heap())
-	if before := debug.SetMemoryLimit(-1); before == math.MaxInt64 && plan.Heap() > 0 {
-		debug.SetMemoryLimit(plan.Heap())
+		"swap", plan.Swap, "bodies", plan.Bodies, "process", plan.Process, "loading", plan.Loading, "heap", heapLimit())
+}
+
+// limitHeap limits Go's heap to so many bytes, 0 where that is not known, unless whoever
+// started the process has.
+func (s *Server) limitHeap(bytes int64) {
+	if bytes == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unlimit == nil {
+		before := debug.SetMemoryLimit(-1)
+		if before != math.MaxInt64 {
+			return
+		}
 		s.unlimit = func() { debug.SetMemoryLimit(before) }
 	}
+	debug.SetMemoryLimit(bytes)
+}
+
+// unlimitHeap takes it back.
+func (s *Server) unlimitHeap() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unlimit != nil {
+		s.unlimit()
+	}
+	s.unlimit = nil
+}
+
+// heapLimit is the limit of Go's heap that is in force, whoever set it; 0 where there is
+// none.
+func heapLimit() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
+		return limit
+	}
+	return 0
 }

@@ -1,12 +1,15 @@
 package server_test
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/server"
@@ -41,14 +44,18 @@ func TestThePlanIsInTheMetrics(t *testing.T) {
 	v := enginetest.New(t)
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest,
-		ContextLength: 400, MaxBatch: 4, MaxWaiting: 7, KVCacheBytes: 1 << 20,
+		ContextLength: 400, MaxBatch: 4, MaxWaiting: 7, KVCacheBytes: 1 << 20, KVCacheType: contract.DTypeBF16,
+		NoAPIMetrics: true, MetricNames: map[string]string{contract.GaugeQueued: "a:queued"},
 	}
 	asked, err := server.FromSpec(spec)
-	if err != nil || asked.MaxWaiting != 7 || asked.CacheBytes != 1<<20 {
+	if err != nil || asked.MaxWaiting != 7 || asked.CacheBytes != 1<<20 || asked.KV != contract.DTypeBF16 || !asked.NoAPIMetrics ||
+		asked.MetricNames[contract.GaugeQueued] != "a:queued" || asked.MetricNames[contract.GaugeRunning] != contract.DefaultGaugeNames()[contract.GaugeRunning] {
 		t.Fatalf("%+v, %v", asked, err)
 	}
 	for _, change := range []func(*contract.ServeSpec){
 		func(s *contract.ServeSpec) { s.MaxWaiting = -1 }, func(s *contract.ServeSpec) { s.KVCacheBytes = -1 },
+		func(s *contract.ServeSpec) { s.MetricNames = map[string]string{"unheard": "of"} },
+		func(s *contract.ServeSpec) { s.MetricNames = map[string]string{contract.GaugeQueued: "go_x"} },
 	} {
 		bad := spec
 		change(&bad)
@@ -76,7 +83,51 @@ func TestThePlanIsInTheMetrics(t *testing.T) {
 			t.Errorf("metrics have %s", none)
 		}
 	}
+	if limit := fmt.Sprintf("t2_memory_budget_bytes{of=%q} %v\n", "heap", float64(debug.SetMemoryLimit(-1))); !strings.Contains(metrics, limit) {
+		t.Errorf("metrics have no %s, which is in force:\n%s", limit, metrics)
+	}
 	if !strings.Contains(h.log.String(), "Planned memory") {
 		t.Error("the log does not say what was planned")
+	}
+}
+
+// A limit of Go's heap that whoever started the process has set stays, and is what the
+// metrics show.
+func TestALimitOfTheHeapThatIsThereStays(t *testing.T) {
+	const set = 3 << 30
+	before := debug.SetMemoryLimit(set)
+	defer debug.SetMemoryLimit(before)
+	h := openOn(t, enginetest.New(t), func(c *server.Config) { c.Memory = 512 << 20 })
+	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
+	if debug.SetMemoryLimit(-1) != set || !strings.Contains(metrics, `t2_memory_budget_bytes{of="heap"} 3.221225472e+09`) {
+		t.Errorf("the limit is %d, and metrics say:\n%s", debug.SetMemoryLimit(-1), metrics)
+	}
+}
+
+// What no request fits into is refused at start, with what the least is, and that is enough.
+func TestACacheOfNoUseIsRefused(t *testing.T) {
+	v := enginetest.New(t)
+	config := func(bytes int64) server.Config {
+		return server.Config{ModelDir: v.ModelDir, Name: "demo", CacheBytes: bytes}
+	}
+	err := server.New(config(1 << 10)).Load(t.Context())
+	if reason, permanent := failure.Of(err); !errors.Is(err, engine.ErrCache) || reason != contract.ReasonUsage || !permanent {
+		t.Fatalf("a cache of 1 KiB: %v (%s)", err, reason)
+	}
+	var least int64
+	if _, text, ok := strings.Cut(err.Error(), "needs 160: give it "); !ok {
+		t.Fatalf("the error does not say what is enough: %v", err)
+	} else if _, err := fmt.Sscan(text, &least); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.New(config(least - 1)).Load(t.Context()); !errors.Is(err, engine.ErrCache) {
+		t.Errorf("a byte less than the least: %v", err)
+	}
+	s := server.New(config(least))
+	if err := s.Load(t.Context()); err != nil {
+		t.Errorf("the least: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -117,7 +117,7 @@ var (
 	descCancelled = prometheus.NewDesc("t2_engine_cancelled_total", "Passes that were given up by their clients.", nil, nil)
 	descPreempted = prometheus.NewDesc("t2_engine_preempted_total", "Times that a request gave way to older ones for want of blocks, and was computed again.", nil, nil)
 	descFailed    = prometheus.NewDesc("t2_engine_failed_total", "Passes that failed.", nil, nil)
-	descBudget    = prometheus.NewDesc("t2_memory_budget_bytes", "What the plan of memory gives to each of its parts: weights, cache, activations, experts, swap (making a mixture), bodies (of requests), process and heap (Go's, the latter's limit); limit is what there is.", []string{"of"}, nil)
+	descBudget    = prometheus.NewDesc("t2_memory_budget_bytes", "What the plan of memory gives to each of its parts: weights, cache, activations, experts, swap (making a mixture), bodies (of requests), process, loading (of the model, for a while, before most others) and heap (the limit of Go's that is in force, GOMEMLIMIT's where that is set, 0 for none); limit is what there is.", []string{"of"}, nil)
 	descUsed      = prometheus.NewDesc("t2_memory_used_bytes", "What parts of the plan of memory have in use: cache (blocks that hold tokens), experts (merged models and factors, held or still in use) and bodies.", []string{"of"}, nil)
 	descReady     = prometheus.NewDesc("t2_ready", "1 while the pod may receive requests.", nil, nil)
 )
@@ -177,7 +177,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	limit, _ := plan.Limit()
 	for of, bytes := range map[string]int64{
 		"limit": limit, "weights": plan.Weights, "cache": plan.Cache, "activations": plan.Activations, "experts": plan.Experts,
-		"swap": plan.Swap, "bodies": plan.Bodies, "process": plan.Process, "heap": plan.Heap(),
+		"swap": plan.Swap, "bodies": plan.Bodies, "process": plan.Process, "loading": plan.Loading, "heap": heapLimit(),
 	} {
 		gauge(descBudget, bytes, of)
 	}

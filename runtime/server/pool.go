@@ -11,42 +11,19 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// What an InferencePool's endpoint picker reads of each pod to choose one: the gauges
-// of the model server protocol (gateway-api-inference-extension, proposal 003, and
-// llm-d-router, docs/plugin-metric-protocol.md), on contract.PathMetrics of
-// contract.PortAPI. Each has a name of its own (MetricNames), because pickers ask for
-// those of the server that they know.
-const (
-	// metricQueued is how many requests wait.
-	metricQueued = "queued"
-	// metricRunning is how many are being answered.
-	metricRunning = "running"
-	// metricCache is how much of the key-value cache cannot be had, 0 to 1.
-	metricCache = "cache"
-	// metricBlocks has the size and the number of the cache's blocks as labels.
-	metricBlocks = "blocks"
-	// metricExperts has as labels which experts can be asked for.
-	metricExperts = "experts"
-)
-
-// MetricNames are the names of the gauges for endpoint pickers, by what they are; the
-// empty name means that there is none.
+// MetricNames are the names of the gauges for endpoint pickers, by what they are
+// (contract.GaugeQueued and so on); the empty name means that there is none. They are on
+// contract.PathMetrics of contract.PortAPI. Each can have another name, because pickers ask
+// for those of the server that they know.
 type MetricNames map[string]string
 
-// DefaultMetricNames are vLLM's, which pickers ask for unless they are told otherwise.
-func DefaultMetricNames() MetricNames {
-	return MetricNames{
-		metricQueued:  "vllm:num_requests_waiting",
-		metricRunning: "vllm:num_requests_running",
-		metricCache:   "vllm:kv_cache_usage_perc",
-		metricBlocks:  "vllm:cache_config_info",
-		metricExperts: "vllm:lora_requests_info",
-	}
-}
+// DefaultMetricNames are vLLM's.
+func DefaultMetricNames() MetricNames { return contract.DefaultGaugeNames() }
 
 // Prometheus' names, without those that this server gives to others.
 var (
@@ -56,14 +33,21 @@ var (
 
 // ParseMetricNames returns the default names but for those that are given, WHAT=NAME each.
 func ParseMetricNames(given []string) (MetricNames, error) {
-	names := DefaultMetricNames()
+	names := MetricNames{}
 	for _, g := range given {
 		what, name, ok := strings.Cut(g, "=")
-		if _, known := names[what]; !ok || !known {
-			return nil, fmt.Errorf("%q is not WHAT=NAME with one of %s as WHAT", g, strings.Join(slices.Sorted(maps.Keys(names)), ", "))
+		if _, known := poolHelp[what]; !ok || !known {
+			return nil, fmt.Errorf("%q is not WHAT=NAME with one of %s as WHAT", g, strings.Join(slices.Sorted(maps.Keys(poolHelp)), ", "))
 		}
 		names[what] = name
 	}
+	return names.orDefault()
+}
+
+// orDefault returns the names and vLLM's for the other gauges.
+func (n MetricNames) orDefault() (MetricNames, error) {
+	names := DefaultMetricNames()
+	maps.Copy(names, n)
 	return names, names.check()
 }
 
@@ -115,15 +99,15 @@ func newPoolCollector(s *Server, names MetricNames) *poolCollector {
 // poolHelp are the gauges' descriptions, poolLabels the labels of those that have some.
 var (
 	poolHelp = map[string]string{
-		metricQueued:  "Requests that wait, for endpoint pickers: t2_waiting_requests.",
-		metricRunning: "Requests in the batch, for endpoint pickers: t2_running_requests.",
-		metricCache:   "Share of the key-value cache that requests in the batch hold, 0 to 1, for endpoint pickers. What can be evicted is free.",
-		metricBlocks:  "Tokens in a block of the key-value cache, and number of blocks, as labels, for endpoint pickers.",
-		metricExperts: "Model names of the experts that are served (running) and that are being loaded (waiting), as labels, for endpoint pickers.",
+		contract.GaugeQueued:  "Requests that wait, for endpoint pickers: t2_waiting_requests.",
+		contract.GaugeRunning: "Requests in the batch, for endpoint pickers: t2_running_requests.",
+		contract.GaugeCache:   "Share of the key-value cache that requests in the batch hold, 0 to 1, for endpoint pickers. What can be evicted is free.",
+		contract.GaugeBlocks:  "Tokens in a block of the key-value cache, and number of blocks, as labels, for endpoint pickers.",
+		contract.GaugeExperts: "Model names of the experts that are served (running) and that are being loaded (waiting), as labels, for endpoint pickers.",
 	}
 	poolLabels = map[string][]string{
-		metricBlocks:  {"block_size", "num_gpu_blocks"},
-		metricExperts: {"max_lora", "running_lora_adapters", "waiting_lora_adapters"},
+		contract.GaugeBlocks:  {"block_size", "num_gpu_blocks"},
+		contract.GaugeExperts: {"max_lora", "running_lora_adapters", "waiting_lora_adapters"},
 	}
 )
 
@@ -145,18 +129,18 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	if core := c.server.core.Load(); core != nil {
 		st = core.engine.Stats()
 	}
-	gauge(metricQueued, float64(st.Waiting))
-	gauge(metricRunning, float64(st.Running))
-	gauge(metricCache, held(st.Blocks))
+	gauge(contract.GaugeQueued, float64(st.Waiting))
+	gauge(contract.GaugeRunning, float64(st.Running))
+	gauge(contract.GaugeCache, held(st.Blocks))
 	if st.Blocks.Total > 0 {
-		gauge(metricBlocks, 1, strconv.Itoa(model.BlockSize), strconv.Itoa(st.Blocks.Total))
+		gauge(contract.GaugeBlocks, 1, strconv.Itoa(model.BlockSize), strconv.Itoa(st.Blocks.Total))
 	}
 	running, waiting := c.server.expertModels()
 	// Requests bring no experts along: a pod has those of its set, and room for no others.
 	// Pickers would send a request for another one to where there is room.
 	most := strconv.Itoa(len(running) + len(waiting))
 	// The value tells pickers which of several is the newest.
-	gauge(metricExperts, float64(time.Now().UnixMilli())/1000, most, strings.Join(running, ","), strings.Join(waiting, ","))
+	gauge(contract.GaugeExperts, float64(time.Now().UnixMilli())/1000, most, strings.Join(running, ","), strings.Join(waiting, ","))
 }
 
 // held is the share of a cache's blocks that cannot be given to another request.

@@ -124,7 +124,11 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		return c, failure.Permanentf(contract.ReasonUsage, "maxWaiting %d and kvCacheBytes %d must not be negative", spec.MaxWaiting, spec.KVCacheBytes)
 	}
 	c.Name, c.ContextLength, c.MaxBatch = spec.Name, spec.ContextLength, spec.MaxBatch
-	c.MaxWaiting, c.CacheBytes = spec.MaxWaiting, spec.KVCacheBytes
+	c.MaxWaiting, c.CacheBytes, c.KV = spec.MaxWaiting, spec.KVCacheBytes, spec.KVCacheType
+	if c.MetricNames, err = MetricNames(spec.MetricNames).orDefault(); err != nil {
+		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("metricNames: %w", err))
+	}
+	c.NoAPIMetrics = spec.NoAPIMetrics
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
@@ -170,9 +174,9 @@ type Server struct {
 	turnstile turnstile
 	bodies    bodies
 	planned   atomic.Pointer[engine.Plan] // nil until the model is being loaded.
-	unlimit   func()                      // Undoes what the plan says to Go's collector.
 
 	mu       sync.Mutex
+	unlimit  func() // Undoes what the plan says to Go's collector; nil where it says nothing.
 	lastSeen *contract.Adaptation
 	lastTime time.Time // When lastSeen was chosen.
 }
@@ -185,7 +189,7 @@ func New(config Config) *Server {
 	if config.Grace == 0 {
 		config.Grace = DefaultGrace
 	}
-	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1), unlimit: func() {}}
+	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.loader = newLoader(s.life, s.log, s.metrics)
@@ -204,6 +208,9 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil && c.backend != nil {
 			err = errors.Join(err, c.backend.Close())
+		}
+		if err != nil {
+			s.unlimitHeap()
 		}
 	}()
 	ck, err := checkpoint.OpenDir(s.config.ModelDir)
@@ -231,6 +238,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.limitHeap(plan.LoadingHeap())
 	base, err := model.Load(ctx, c.backend, ck, model.WeightsAs(s.config.DType), model.StoredAs(storage))
 	if err != nil {
 		return fmt.Errorf("loading model %s: %w", s.config.ModelDir, err)
@@ -271,7 +279,7 @@ func openDecomposition(c Config) (*expert.Decomposition, error) {
 func (s *Server) Close() error {
 	s.end()
 	s.loading.Wait() // It uses the engine, and ends with s.life.
-	defer s.unlimit()
+	defer s.unlimitHeap()
 	c := s.core.Swap(nil)
 	if c == nil {
 		return nil

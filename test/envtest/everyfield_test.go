@@ -360,6 +360,21 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.kvCache.size", newPods, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("64Mi"))}
 	}},
+	{"serving.kvCache.type", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.KVCache.Type = v1alpha1.KVCacheBF16 }},
+	{"serving.metrics.apiPort", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Metrics = &v1alpha1.ServingMetrics{APIPort: v1alpha1.APIPortDisabled}
+	}},
+	{"serving.metrics.inferencePool.queuedRequests", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Metrics = &v1alpha1.ServingMetrics{InferencePool: &v1alpha1.InferencePoolMetrics{QueuedRequests: "demo:queued"}}
+	}},
+	{"serving.metrics.inferencePool.runningRequests", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Metrics.InferencePool.RunningRequests = "demo:running"
+	}},
+	{"serving.metrics.inferencePool.kvUsage", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Metrics.InferencePool.KVUsage = "demo:cache" }},
+	{"serving.metrics.inferencePool.lora", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Metrics.InferencePool.LoRA = "demo:experts" }},
+	{"serving.metrics.inferencePool.cacheInfo", newPods, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Metrics.InferencePool.CacheInfo = "demo:blocks"
+	}},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},

@@ -475,7 +475,26 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("wants a cache", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("4k"))}
 	}, "a quantity from 1Mi to 16Ti"),
-	Entry("wants a size of its cache", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.KVCache = &v1alpha1.KVCache{} }, "kvCache"),
+	Entry("wants to know something of its cache", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.KVCache = &v1alpha1.KVCache{} }, "kvCache"),
+	Entry("takes a cache of a type alone", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Type: v1alpha1.KVCacheBF16}
+	}, accepted),
+	Entry("knows what keys and values are kept as", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Type: "Int8"}
+	}, "Unsupported value"),
+	Entry("takes its metrics from the API's port", metrics(v1alpha1.ServingMetrics{APIPort: v1alpha1.APIPortDisabled}), accepted),
+	Entry("wants to know something of its metrics", metrics(v1alpha1.ServingMetrics{}), "metrics"),
+	Entry("names gauges as a picker asks for them", metrics(v1alpha1.ServingMetrics{InferencePool: &v1alpha1.InferencePoolMetrics{
+		QueuedRequests: "sglang:num_queue_reqs", KVUsage: "sglang:token_usage",
+	}}), accepted),
+	Entry("names no gauges of a port that has none", metrics(v1alpha1.ServingMetrics{
+		APIPort: v1alpha1.APIPortDisabled, InferencePool: &v1alpha1.InferencePoolMetrics{KVUsage: "sglang:token_usage"},
+	}), "which apiPort Disabled takes away"),
+	Entry("wants names that Prometheus takes", metrics(v1alpha1.ServingMetrics{InferencePool: &v1alpha1.InferencePoolMetrics{KVUsage: "token-usage"}}), "inferencePool.kvUsage"),
+	Entry("wants names that are free", metrics(v1alpha1.ServingMetrics{InferencePool: &v1alpha1.InferencePoolMetrics{KVUsage: "go_goroutines"}}), "are taken"),
+	Entry("wants a name for each gauge", metrics(v1alpha1.ServingMetrics{InferencePool: &v1alpha1.InferencePoolMetrics{
+		QueuedRequests: "vllm:num_requests_running",
+	}}), "a name of its own"),
 	Entry("takes a large cache", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Size: new(resource.MustParse("1.5Ti"))}
 	}, accepted),
@@ -485,6 +504,11 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 		p.Spec.Serving.Resources = &corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "gpu"}}}
 	}, "not supported"),
 )
+
+// metrics gives a policy's pods these.
+func metrics(m v1alpha1.ServingMetrics) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Metrics = &m }
+}
 
 var _ = Describe("What cannot change", func() {
 	It("is the place of a model's volume; its size can be taken back", func(ctx SpecContext) {

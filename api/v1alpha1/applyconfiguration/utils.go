@@ -78,6 +78,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HTTPSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HuggingFaceSource"):
 		return &apiv1alpha1.HuggingFaceSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("InferencePoolMetrics"):
+		return &apiv1alpha1.InferencePoolMetricsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("KVCache"):
 		return &apiv1alpha1.KVCacheApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LocalRef"):
@@ -152,6 +154,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SecretKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretRef"):
 		return &apiv1alpha1.SecretRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServingMetrics"):
+		return &apiv1alpha1.ServingMetricsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServingSpec"):
 		return &apiv1alpha1.ServingSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SkillDataset"):

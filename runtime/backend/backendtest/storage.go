@@ -54,16 +54,22 @@ func (s *suite) newBuffer(t *testing.T, be backend.Backend, v []float32) backend
 	return newBufferAs(t, be, s.storage, v)
 }
 
-// mixedStorage tests what may have activations of both types, and wants everything else
-// to be refused by the operand's name.
+// mixedStorage tests what may have activations of both types, or keys and values narrower
+// than activations, and wants everything else to be refused by the operand's name.
 func (s *suite) mixedStorage(t *testing.T) {
 	for _, be := range s.variants {
-		if len(be.Capabilities().Storage) == 1 {
+		has := be.Capabilities()
+		if len(has.Cache) == 1 {
 			t.Skipf("%s stores float32 alone", be.Name())
 		}
 		t.Run("Copies", func(t *testing.T) { copiesRound(t, be) })
-		t.Run("Products", func(t *testing.T) { productsOfBoth(t, be) })
 		t.Run("Cache", func(t *testing.T) { narrowCache(t, be) })
+		t.Run("RowsOfACache", (&suite{variants: []backend.Backend{be}, storage: backend.BF16}).rows)
+		if len(has.Storage) == 1 {
+			t.Run("Refusals", func(t *testing.T) { narrowRefusals(t, be) })
+			continue
+		}
+		t.Run("Products", func(t *testing.T) { productsOfBoth(t, be) })
 		t.Run("Refusals", func(t *testing.T) { mixedRefusals(t, be) })
 	}
 }
@@ -143,9 +149,17 @@ func productsOfBoth(t *testing.T, be backend.Backend) {
 // narrowCache wants of activations in float32 beside a cache in bfloat16 that what is
 // written is rounded, and that attention is that to the cache's numbers as float32.
 func narrowCache(t *testing.T, be backend.Backend) {
+	for _, shape := range []backend.AttentionShape{
+		{Heads: 4, KVHeads: 2, HeadDim: 16}, {Heads: 4, KVHeads: 2, HeadDim: 6}, {Heads: 6, KVHeads: 2, HeadDim: 64}, {Heads: 7, KVHeads: 1, HeadDim: 112},
+	} {
+		t.Run(name(shape.Heads, " on ", shape.KVHeads, " heads of ", shape.HeadDim), func(t *testing.T) { narrowCacheOf(t, be, shape) })
+	}
+}
+
+func narrowCacheOf(t *testing.T, be backend.Backend, shape backend.AttentionShape) {
 	const n, rows, size, positions = 5, 640, backend.BlockMultiple, 50
 	narrow := &suite{storage: backend.BF16}
-	shape := backend.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 16, Scale: 0.25}
+	shape.Scale = float32(1 / math.Sqrt(float64(shape.HeadDim)))
 	width, kvWidth := shape.Heads*shape.HeadDim, shape.KVHeads*shape.HeadDim
 	at, slots := []int32{3, 49, 0, 7, 7}, []int32{600, -1, 3, 4, 5}
 	blocks := make([]int32, rows/size)
@@ -160,6 +174,14 @@ func narrowCache(t *testing.T, be backend.Backend) {
 		}
 		return out
 	}
+	attend := func(from, to int, cache func(seed uint64) backend.Buffer) []float32 {
+		attended := newBuffer(t, be, garbage((to-from)*width))
+		keys := paged(t, be, size, blocks, make([]int32, to-from), counts[from:to])
+		if err := be.PagedAttention(attended, newBuffer(t, be, random(n*width, 6)[from*width:to*width]), cache(7), cache(8), keys, shape); err != nil {
+			t.Fatal(err)
+		}
+		return download(attended)
+	}
 	// step writes a cache of this type and attends to another, of the same numbers.
 	step := func(as backend.DType) (q, k, v, out []float32) {
 		queries, keys, values := newBuffer(t, be, random(n*width, 1)), newBuffer(t, be, random(n*kvWidth, 2)), newBuffer(t, be, random(n*kvWidth, 3))
@@ -172,11 +194,11 @@ func narrowCache(t *testing.T, be backend.Backend) {
 		if err := p.RotateStore(backend.Rotary{Positions: tables.At(0), Table: newBuffer(t, be, random(positions*shape.HeadDim, 6)), Shape: shape}, queries, keys, values, written); err != nil {
 			t.Fatal(err)
 		}
-		attended := newBuffer(t, be, garbage(n*width))
-		if err := be.PagedAttention(attended, queries, cache(7), cache(8), paged(t, be, size, blocks, make([]int32, n), counts), shape); err != nil {
-			t.Fatal(err)
+		out = attend(0, n, cache)
+		if be.Capabilities().RowInvariant && !sameBits(out[width:2*width], attend(1, 2, cache)) {
+			t.Errorf("%s: a row differs from the row computed alone", as)
 		}
-		return download(queries), download(written.K), download(written.V), download(attended)
+		return download(queries), download(written.K), download(written.V), out
 	}
 	q, k, v, out := step(backend.BF16)
 	wantQ, wantK, wantV, want := step(backend.F32)
@@ -185,6 +207,53 @@ func narrowCache(t *testing.T, be backend.Backend) {
 	}
 	if !sameBits(out, want) {
 		t.Error("attention to it is another than that to its numbers as float32")
+	}
+}
+
+// narrowRefusals wants an error that names the operand of each operation of a backend that
+// stores keys and values alone in bfloat16.
+func narrowRefusals(t *testing.T, be backend.Backend) {
+	one := func(as backend.DType, n int) backend.Buffer { return newBufferAs(t, be, as, make([]float32, n)) }
+	wide, half, two := one(backend.F32, 4), one(backend.BF16, 4), one(backend.F32, 2)
+	w := newWeight(t, be, backend.F32, 4, 4, make([]float32, 16))
+	shape := backend.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 2, Scale: 1}
+	at, key := list(t, be, 0), spans(t, be, span{0, 1})
+	cache, rest := one(backend.BF16, 4*backend.BlockMultiple), one(backend.F32, 4*backend.BlockMultiple)
+	pages := paged(t, be, backend.BlockMultiple, []int32{0}, []int32{0}, []int32{1})
+	p := &backend.Parts{Backend: be, Arena: be.NewArena()}
+	defer p.Arena.Reset()
+	rotary := backend.Rotary{Positions: at, Table: two, Shape: shape}
+	for what, c := range map[string]struct {
+		err  error
+		name string
+	}{
+		"sum":                   {be.Add(wide, half), "x"},
+		"bias":                  {be.AddToRows(wide, backend.Scales{Bank: half}, 1), "bank"},
+		"scale":                 {be.ScaleColumns(wide, half, backend.Scales{Bank: wide}, 1), "x"},
+		"gradient of scales":    {be.ColumnDots(wide, half, wide, 1), "a"},
+		"selected rows":         {be.SelectRows(wide, half, at, 4), "indexed side"},
+		"scattered rows":        {be.ScatterRows(wide, half, at, 4), "indexed side"},
+		"norm":                  {be.RMSNorm(half, wide, wide, 1, 1e-5), "y"},
+		"norm's gradient":       {be.RMSNormBackward(wide, half, wide, wide, 1, 1e-5), "dy"},
+		"activation":            {be.SwiGLU(wide, wide, half), "up"},
+		"activation's gradient": {be.SwiGLUBackward(wide, wide, wide, half, wide), "gate"},
+		"log softmax":           {be.LogSoftmax(wide, half, 1), "x"},
+		"rotation":              {be.RoPE(half, at, 2, two, 2, false), "x"},
+		"packed keys":           {be.Attention(wide, nil, wide, half, half, key, shape), "k is"},
+		"queries":               {be.PagedAttention(wide, half, cache, cache, pages, shape), "q is"},
+		"values of two types":   {be.PagedAttention(wide, wide, cache, rest, pages, shape), "v is"},
+		"attention's gradient":  {be.AttentionBackward(wide, wide, wide, wide, wide, two, wide, half, wide, key, shape), "k is"},
+		"product":               {be.MatMul(1, backend.Product{Y: wide, X: half, W: w}), "x"},
+		"product's result":      {be.MatMul(1, backend.Product{Y: half, X: wide, W: w}), "y"},
+		"keys that are written": {p.RotateStore(rotary, nil, half, wide, backend.CacheRows{K: cache, V: cache, Slots: at}), "k is"},
+		"caches of two types":   {p.RotateStore(rotary, nil, wide, wide, backend.CacheRows{K: cache, V: rest, Slots: at}), "values"},
+	} {
+		if !errors.Is(c.err, backend.ErrUnsupported) || !strings.Contains(c.err.Error(), c.name) {
+			t.Errorf("%s, in bfloat16: error %v, want ErrUnsupported that names %s", what, c.err, c.name)
+		}
+	}
+	if _, err := be.Alloc(backend.Int8, 1); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("a buffer in int8: error %v, want ErrUnsupported", err)
 	}
 }
 

@@ -135,7 +135,11 @@ func (b *Backend) Attention(out, lse, q, k, v backend.Buffer, keys backend.Spans
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, lse, q, k, v, len(all.count), longest, s, func(n int) keyRows {
+	args, err := operands(op, operand{"k", k, -1}, operand{"v", v, -1})
+	if err != nil {
+		return err
+	}
+	return b.attend(op, out, lse, q, elements{wide: args[0]}, elements{wide: args[1]}, len(all.count), longest, s, func(n int) keyRows {
 		return spanRows(int(all.first[n]), int(all.count[n]), s)
 	})
 }
@@ -147,7 +151,11 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	if err != nil {
 		return err
 	}
-	return b.attend(op, out, nil, q, k, v, len(pages.count), longest, s, func(n int) keyRows {
+	cached, err := sameStorage(op, operand{"k", k, -1}, operand{"v", v, length(k)})
+	if err != nil {
+		return err
+	}
+	return b.attend(op, out, nil, q, cached[0], cached[1], len(pages.count), longest, s, func(n int) keyRows {
 		rows := keyRows{count: int(pages.count[n]), pages: pages.table(n), pageRows: pages.blockSize}
 		if page, together := rows.run(0); together == rows.count {
 			return spanRows(page*pages.blockSize, rows.count, s)
@@ -157,14 +165,13 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 }
 
 // attend computes n rows that attend to at most longest rows each.
-func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest int, s backend.AttentionShape, keys func(n int) keyRows) error {
+func (b *Backend) attend(op string, out, lse, q backend.Buffer, k, v elements, n, longest int, s backend.AttentionShape, keys func(n int) keyRows) error {
 	width := s.Heads * s.HeadDim
-	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width},
-		operand{"k", k, -1}, operand{"v", v, -1})
+	args, err := operands(op, operand{"out", out, n * width}, operand{"q", q, n * width})
 	if err != nil {
 		return err
 	}
-	a := attention{kernels: b.kernels, memory: &b.scores, shape: s, keys: keys, longest: longest, out: args[0], q: args[1], k: args[2], v: args[3]}
+	a := attention{kernels: b.kernels, memory: &b.scores, shape: s, keys: keys, longest: longest, out: args[0], q: args[1], k: k, v: v}
 	if lse != nil {
 		if a.lse, err = floats("lse", lse, n*s.Heads); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
@@ -194,12 +201,13 @@ func (b *Backend) attend(op string, out, lse, q, k, v backend.Buffer, n, longest
 
 // attention is one operation: out = softmax(scale·q·Kᵀ)·V.
 type attention struct {
-	kernels           *kernels
-	memory            *sync.Pool // Of *scoreMemory.
-	shape             backend.AttentionShape
-	keys              func(n int) keyRows
-	longest           int
-	out, lse, q, k, v []float32
+	kernels     *kernels
+	memory      *sync.Pool // Of *scoreMemory.
+	shape       backend.AttentionShape
+	keys        func(n int) keyRows
+	longest     int
+	out, lse, q []float32
+	k, v        elements
 }
 
 // scoreMemory is what the heads of one row that share a key-value head are computed
@@ -246,7 +254,7 @@ func (a *attention) heads(row, kvHead int, keys keyRows, scores []float32, ld in
 	offset := keys.offset + kvHead*d
 	for j := 0; j < keys.count; {
 		page, rows := keys.run(j)
-		a.kernels.dots(scores[j:], q, a.k[page*keys.pageRows*stride+offset:], d, ld, rows, stride, s.Scale)
+		a.dots(scores[j:], q, page*keys.pageRows*stride+offset, ld, rows)
 		j += rows
 	}
 	for h := range sums {
@@ -257,11 +265,31 @@ func (a *attention) heads(row, kvHead int, keys keyRows, scores []float32, ld in
 			a.lse[first+h] = top + float32(math.Log(float64(sums[h])))
 		}
 	}
-	a.kernels.combine(out, scores, a.v[offset:], d, ld, keys.count, stride, keys.pages, keys.pageRows)
+	a.combine(out, scores, offset, ld, keys)
 	for h, sum := range sums {
 		inverse := 1 / sum
 		for i := range d {
 			out[h*d+i] *= inverse
 		}
 	}
+}
+
+// dots are the scores of rows of keys that lie behind each other from an element on.
+func (a *attention) dots(scores, q []float32, from, ld, rows int) {
+	d, stride := a.shape.HeadDim, a.shape.KVHeads*a.shape.HeadDim
+	if k := a.k.half; k != nil {
+		a.kernels.dotsBF16(scores, q, k[from:], d, ld, rows, stride, a.shape.Scale)
+		return
+	}
+	a.kernels.dots(scores, q, a.k.wide[from:], d, ld, rows, stride, a.shape.Scale)
+}
+
+// combine adds up values, weighted, which begin at an element of their pages.
+func (a *attention) combine(out, weights []float32, from, ld int, keys keyRows) {
+	d, stride := a.shape.HeadDim, a.shape.KVHeads*a.shape.HeadDim
+	if v := a.v.half; v != nil {
+		a.kernels.combineBF16(out, weights, v[from:], d, ld, keys.count, stride, keys.pages, keys.pageRows)
+		return
+	}
+	a.kernels.combine(out, weights, a.v.wide[from:], d, ld, keys.count, stride, keys.pages, keys.pageRows)
 }

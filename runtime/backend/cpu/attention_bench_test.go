@@ -11,16 +11,16 @@ import (
 )
 
 // BenchmarkPagedAttention decodes a token of each of 8 sequences, in turn with
-// keys behind each other and in shuffled pages: paged-cost is the ratio of the
-// median times.
+// keys behind each other, in shuffled pages, and in such pages as bfloat16: paged-cost is
+// the ratio of the first two's median times, and narrow-cost that of the last two's.
 func BenchmarkPagedAttention(b *testing.B) {
 	const sequences, pageSize = 8, 32
 	shape := backend.AttentionShape{Heads: 16, KVHeads: 4, HeadDim: 64, Scale: 0.125}
 	for _, length := range []int{64, 512, 2048} {
 		b.Run(fmt.Sprint(length), func(b *testing.B) {
 			be := newTest(b, 0, "")
-			buffer := func(n int, seed uint64) backend.Buffer {
-				buf, err := be.Alloc(backend.F32, n)
+			stored := func(as backend.DType, n int, seed uint64) backend.Buffer {
+				buf, err := be.Alloc(as, n)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -29,9 +29,11 @@ func BenchmarkPagedAttention(b *testing.B) {
 				}
 				return buf
 			}
+			buffer := func(n int, seed uint64) backend.Buffer { return stored(backend.F32, n, seed) }
 			rows := sequences * length
 			q, out := buffer(sequences*shape.Heads*shape.HeadDim, 1), buffer(sequences*shape.Heads*shape.HeadDim, 2)
 			k, v := buffer(rows*shape.KVHeads*shape.HeadDim, 3), buffer(rows*shape.KVHeads*shape.HeadDim, 4)
+			narrowK, narrowV := stored(backend.BF16, k.Len(), 3), stored(backend.BF16, v.Len(), 4)
 			order := rand.New(rand.NewPCG(1, 2)).Perm(rows / pageSize)
 			tables, err := be.NewTables()
 			if err != nil {
@@ -50,7 +52,7 @@ func BenchmarkPagedAttention(b *testing.B) {
 			}
 			spans := backend.Spans{First: tables.At(0), Count: tables.At(1)}
 			pages := backend.Paged{Blocks: tables.At(2), First: tables.At(3), Count: tables.At(1), BlockSize: pageSize}
-			var took [2][]float64
+			var took [3][]float64
 			for b.Loop() {
 				begun := time.Now()
 				if err := be.Attention(out, nil, q, k, v, spans, shape); err != nil {
@@ -60,13 +62,20 @@ func BenchmarkPagedAttention(b *testing.B) {
 				if err := be.PagedAttention(out, q, k, v, pages, shape); err != nil {
 					b.Fatal(err)
 				}
+				before := time.Now()
+				if err := be.PagedAttention(out, q, narrowK, narrowV, pages, shape); err != nil {
+					b.Fatal(err)
+				}
 				took[0] = append(took[0], between.Sub(begun).Seconds())
-				took[1] = append(took[1], time.Since(between).Seconds())
+				took[1] = append(took[1], before.Sub(between).Seconds())
+				took[2] = append(took[2], time.Since(before).Seconds())
 			}
 			for i := range took {
 				slices.Sort(took[i])
 			}
-			b.ReportMetric(took[1][len(took[1])/2]/took[0][len(took[0])/2], "paged-cost")
+			median := func(i int) float64 { return took[i][len(took[i])/2] }
+			b.ReportMetric(median(1)/median(0), "paged-cost")
+			b.ReportMetric(median(2)/median(1), "narrow-cost")
 		})
 	}
 }

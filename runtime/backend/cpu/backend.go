@@ -25,7 +25,6 @@ import (
 	"sync/atomic"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/check"
 )
 
 // EnvPath names the environment variable that forces an instruction path.
@@ -66,19 +65,6 @@ type Backend struct {
 	most   int                 // That used ever was.
 }
 
-// buffer is memory of the process. data is nil after Free.
-type buffer struct {
-	data []float32
-	part bool // Of another buffer, whose memory it is.
-	at   span // Where it is of Backend.lasting.
-}
-
-// Len implements backend.Buffer.
-func (b *buffer) Len() int { return len(b.data) }
-
-// Type implements backend.Buffer.
-func (*buffer) Type() backend.DType { return backend.F32 }
-
 var _ backend.Backend = (*Backend)(nil)
 
 // New starts a backend with this many threads: the caller's goroutine and
@@ -113,7 +99,7 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, RowInvariantBackward: true, OrderedSums: true, Storage: []backend.DType{backend.F32}}
+	return backend.Capabilities{Backward: true, RowInvariant: true, RowInvariantBackward: true, OrderedSums: true, Storage: []backend.DType{backend.F32}, Cache: cacheTypes}
 }
 
 // Memory implements backend.Device. What the machine has is shared with others, so
@@ -165,7 +151,7 @@ func (b *Backend) Close() error {
 
 // allocatable refuses buffers that there are none of.
 func allocatable(t backend.DType, n int) error {
-	if t != backend.F32 {
+	if !slices.Contains(cacheTypes, t) {
 		return fmt.Errorf("allocate %d elements of type %s: %w", n, t, backend.ErrUnsupported)
 	}
 	if n < 0 || n > maxFloats {
@@ -183,11 +169,13 @@ func (b *Backend) AllocLasting(t backend.DType, n int) (backend.Buffer, error) {
 	if err := b.Sync(); err != nil {
 		return nil, err
 	}
-	data, at := b.lasting.take(n)
+	words, at := b.lasting.take(wordsOf(t, n))
 	if at.chunk == nil {
-		return b.Give(data)
+		if err := b.count(cap(words)); err != nil {
+			return nil, err
+		}
 	}
-	return &buffer{data: data, at: at}, nil
+	return newBuffer(t, n, words, at), nil
 }
 
 // Alloc implements backend.Device.
@@ -195,7 +183,7 @@ func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 	if err := allocatable(t, n); err != nil {
 		return nil, err
 	}
-	capacity := sizeClass(n)
+	capacity := sizeClass(wordsOf(t, n))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -207,10 +195,10 @@ func (b *Backend) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 		data := free[len(free)-1]
 		b.idle[capacity] = free[:len(free)-1]
 		b.held -= capacity
-		return &buffer{data: data[:n]}, nil
+		return newBuffer(t, n, data, span{}), nil
 	}
 	b.makeRoom()
-	return &buffer{data: newFloats(capacity)[:n]}, nil
+	return newBuffer(t, n, newFloats(capacity), span{}), nil
 }
 
 // holdable is how many elements may be held. It is an eighth more than was in use
@@ -233,11 +221,10 @@ func (b *Backend) makeRoom() {
 // Free implements backend.Device.
 func (b *Backend) Free(buf backend.Buffer) {
 	own, ok := buf.(*buffer)
-	if !ok || own == nil || own.data == nil {
+	if !ok || own == nil || own.isFreed() {
 		return
 	}
-	data := own.data
-	own.data = nil
+	data := own.free()
 	if own.part {
 		return
 	}
@@ -258,41 +245,24 @@ func (b *Backend) Free(buf backend.Buffer) {
 	b.idle[cap(data)] = append(b.idle[cap(data)], data)
 }
 
-// Take implements backend.Device.
-func (b *Backend) Take(buf backend.Buffer) ([]float32, error) {
-	data, err := floats("the buffer", buf, -1)
-	if err != nil {
-		return nil, fmt.Errorf("take: %w", err)
-	}
-	own := buf.(*buffer) //nolint:forcetypeassert // floats has looked.
-	if own.part {
-		return nil, errors.New("take: the buffer is a part of another")
-	}
-	if own.at.chunk != nil {
-		data = slices.Clone(data)
-		b.Free(own)
-		return data, nil
-	}
-	own.data = nil
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.used -= cap(data)
-	return data, nil
-}
-
 // Give implements backend.Device.
 func (b *Backend) Give(data []float32) (backend.Buffer, error) {
+	if err := b.count(cap(data)); err != nil {
+		return nil, err
+	}
+	return bufferOf(data), nil
+}
+
+// count counts words that a buffer gets without Alloc.
+func (b *Backend) count(words int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil, errClosed
+		return errClosed
 	}
-	if data == nil {
-		data = []float32{}
-	}
-	b.used += cap(data)
+	b.used += words
 	b.most = max(b.most, b.used)
-	return &buffer{data: data}, nil
+	return nil
 }
 
 // sizeClass rounds up to one of four capacities an octave, so that buffers of
@@ -304,97 +274,4 @@ func sizeClass(n int) int {
 	}
 	step := 1 << (bits.Len(uint(n-1)) - 3)
 	return (n + step - 1) / step * step
-}
-
-// Upload implements backend.Device.
-func (b *Backend) Upload(dst backend.Buffer, src []float32) error {
-	data, err := floats("dst", dst, len(src))
-	if err != nil {
-		return fmt.Errorf("upload: %w", err)
-	}
-	copy(data, src)
-	return nil
-}
-
-// Download implements backend.Device.
-func (b *Backend) Download(dst []float32, src backend.Buffer) error {
-	data, err := floats("src", src, len(dst))
-	if err != nil {
-		return fmt.Errorf("download: %w", err)
-	}
-	copy(dst, data)
-	return nil
-}
-
-// Copy implements backend.Device.
-func (b *Backend) Copy(dst, src backend.Buffer) error {
-	args, err := operands("copy", operand{"dst", dst, -1}, operand{"src", src, length(dst)})
-	if err != nil {
-		return err
-	}
-	copy(args[0], args[1])
-	return nil
-}
-
-// Zero implements backend.Device.
-func (b *Backend) Zero(buf backend.Buffer) error {
-	data, err := floats("the buffer", buf, -1)
-	if err != nil {
-		return fmt.Errorf("zero: %w", err)
-	}
-	clear(data)
-	return nil
-}
-
-// Rows implements backend.Device.
-func (b *Backend) Rows(buf backend.Buffer, c, from, to int) (backend.Buffer, error) {
-	data, err := floats("the buffer", buf, -1)
-	if err != nil {
-		return nil, fmt.Errorf("rows: %w", err)
-	}
-	if err := check.Part(len(data), c, from, to); err != nil {
-		return nil, err
-	}
-	return &buffer{data: data[from*c : to*c : to*c], part: true}, nil
-}
-
-// length is b.Len() for a live buffer and 0 for nil.
-func length(b backend.Buffer) int {
-	if b == nil {
-		return 0
-	}
-	return b.Len()
-}
-
-// floats returns a buffer's memory, or an error when it is not this backend's,
-// was freed, or does not hold want elements (any number if want is negative).
-func floats(name string, b backend.Buffer, want int) ([]float32, error) {
-	own, ok := b.(*buffer)
-	if !ok || own == nil || own.data == nil {
-		return nil, fmt.Errorf("%s is no live buffer of the cpu backend", name)
-	}
-	if want >= 0 && len(own.data) != want {
-		return nil, fmt.Errorf("%s has %d elements, want %d", name, len(own.data), want)
-	}
-	return own.data, nil
-}
-
-// operand is one buffer argument of an operation with the size it must have.
-type operand struct {
-	name string
-	buf  backend.Buffer
-	want int
-}
-
-// operands resolves several buffers at once; the error names the operation.
-func operands(op string, args ...operand) ([][]float32, error) {
-	out := make([][]float32, len(args))
-	for i, a := range args {
-		data, err := floats(a.name, a.buf, a.want)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", op, err)
-		}
-		out[i] = data
-	}
-	return out, nil
 }

@@ -74,7 +74,7 @@ func (b *Backend) composeRows(ctx context.Context, dst, u *weight, vt backend.We
 				u.forward.copyRow(left[r*rank:][:rank], first+r)
 			}
 		})
-		product := backend.Product{Y: &buffer{data: w[:n*in]}, X: &buffer{data: left[:n*rank]}, W: vt, Scales: &backend.Scales{Bank: s}}
+		product := backend.Product{Y: bufferOf(w[:n*in]), X: bufferOf(left[:n*rank]), W: vt, Scales: &backend.Scales{Bank: s}}
 		if err := b.MatMulBackward(n, product); err != nil {
 			return err
 		}

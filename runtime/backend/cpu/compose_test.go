@@ -20,7 +20,7 @@ func TestAMatrixIsTheSameInPieces(t *testing.T) {
 		}
 		return w.(*weight)
 	}
-	s := &buffer{data: random(rank, 3)}
+	s := bufferOf(random(rank, 3))
 	for _, kind := range backend.DTypes() {
 		u, vt := newWeight(t, backend.F32, out, rank, random(out*rank, 1)), newWeight(t, backend.F32, rank, in, random(rank*in, 2))
 		var want []float32

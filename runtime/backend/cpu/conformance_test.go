@@ -30,11 +30,12 @@ func (g *guarded) Alloc(t backend.DType, n int) (backend.Buffer, error) {
 		return nil, err
 	}
 	g.Backend.Free(inner)
-	whole := make([]float32, n+2*guard)
+	words := wordsOf(t, n)
+	whole := make([]float32, words+2*guard)
 	for i := range whole {
 		whole[i] = sentinel
 	}
-	b := &buffer{data: whole[guard : guard+n : guard+n]}
+	b := newBuffer(t, n, whole[guard:guard+words:guard+words], span{})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.live[b] = whole
@@ -47,7 +48,7 @@ func (g *guarded) Free(b backend.Buffer) {
 		return
 	}
 	g.check(own)
-	own.data = nil
+	own.free()
 }
 
 func (g *guarded) check(b *buffer) {
@@ -185,7 +186,7 @@ func TestPhasesDoNotTakeEachOthersMemory(t *testing.T) {
 				buffers = append(buffers, buf)
 			}
 			for _, buf := range buffers {
-				at := &buf.(*buffer).data[0]
+				at := &buf.(*buffer).wide[0]
 				if !known[at] {
 					known[at] = true
 					fresh++

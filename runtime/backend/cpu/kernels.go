@@ -59,6 +59,12 @@ type kernels struct {
 	// elements. It is the same sum, bit for bit, for all pages of a multiple of four
 	// rows, and for one page of all rows.
 	combine func(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int)
+	// dotsBF16 and combineBF16 are the two for keys and values in bfloat16: the same bits
+	// as of their numbers in float32.
+	dotsBF16    func(y, q []float32, k []uint16, n, ldy, rows, stride int, scale float32)
+	combineBF16 func(y, p []float32, v []uint16, n, ldp, rows, stride int, pages []int32, pageRows int)
+	// storeBF16 rounds to nearest, ties to even, len(dst) elements.
+	storeBF16 func(dst []uint16, src []float32)
 }
 
 // product is how a path multiplies with one type of weights. A step of it takes
@@ -136,6 +142,9 @@ func plainKernels() *kernels {
 		columnDots:     plainColumnDots,
 		dots:           plainDots,
 		combine:        plainCombine,
+		dotsBF16:       plainDotsBF16,
+		combineBF16:    plainCombineBF16,
+		storeBF16:      plainStoreBF16,
 	}
 }
 

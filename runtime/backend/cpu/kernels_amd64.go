@@ -91,6 +91,19 @@ func roundRow(dst, src []float32) {
 	}
 }
 
+// storeBF16Slice is AVX2's on every path: what AVX-512 BF16 has for it takes subnormal
+// numbers for zero.
+func storeBF16Slice(dst []uint16, src []float32) {
+	src = src[:len(dst)]
+	whole := len(dst) &^ (vectorStep - 1)
+	if whole > 0 {
+		storeBF16AVX2(&dst[0], &src[0], whole)
+	}
+	if whole < len(dst) {
+		plainStoreBF16(dst[whole:], src[whole:])
+	}
+}
+
 func narrowRow(dst, src []float32) {
 	whole := len(src) &^ (vectorStep - 1)
 	if whole > 0 {

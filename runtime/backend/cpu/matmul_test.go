@@ -93,7 +93,7 @@ func multiply(tb testing.TB, b *Backend, kind backend.DType, y, x, w []float32, 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := b.MatMul(n, backend.Product{Y: &buffer{data: y}, X: &buffer{data: x}, W: weight, Add: add}); err != nil {
+	if err := b.MatMul(n, backend.Product{Y: bufferOf(y), X: bufferOf(x), W: weight, Add: add}); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -127,7 +127,7 @@ func benchmarkMatMul(b *testing.B, path string, kind backend.DType, n, out, in i
 	if err != nil {
 		b.Fatal(err)
 	}
-	x, y := &buffer{data: random(n*in, 2)}, &buffer{data: make([]float32, n*out)}
+	x, y := bufferOf(random(n*in, 2)), bufferOf(make([]float32, n*out))
 	work := 2 * float64(n) * float64(out) * float64(in)
 	for b.Loop() {
 		if err := be.MatMul(n, backend.Product{Y: y, X: x, W: w}); err != nil {

@@ -25,7 +25,7 @@ func TestBuffersLieInHugePages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data := buf.(*buffer).data
+		data := buf.(*buffer).wide
 		start := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
 		for at := start; at < start+uintptr(4*n); {
 			end, advised := mapping(t, at)

@@ -47,6 +47,44 @@ func plainTileBF16(t *tileArgs) {
 	}
 }
 
+// plainStoreBF16 and plainLoadBF16 round to bfloat16, and widen it.
+func plainStoreBF16(dst []uint16, src []float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] = tensor.F32ToBF16(src[i])
+	}
+}
+
+func plainLoadBF16(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] = tensor.BF16ToF32(src[i])
+	}
+}
+
+// plainDotsBF16 and plainCombineBF16 add in the order of plainDots and plainCombine.
+func plainDotsBF16(y, q []float32, k []uint16, n, ldy, rows, stride int, scale float32) {
+	row := make([]float32, n)
+	for j := range rows {
+		plainLoadBF16(row, k[j*stride:])
+		for h := range len(q) / n {
+			y[h*ldy+j] = scale * plainDot(q[h*n:][:n], row)
+		}
+	}
+}
+
+func plainCombineBF16(y, p []float32, v []uint16, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	clear(y)
+	row := make([]float32, n)
+	for j := range rows {
+		at := int(pages[j/pageRows])*pageRows + j%pageRows
+		plainLoadBF16(row, v[at*stride:])
+		for h := range len(y) / n {
+			plainAxpy(y[h*n:][:n], p[h*ldp+j], row)
+		}
+	}
+}
+
 // lowHalf and highHalf are the bfloat16 values of a word.
 func lowHalf(word float32) float32 {
 	return math.Float32frombits(math.Float32bits(word) << 16)

@@ -140,7 +140,7 @@ func (b *Backend) SelectRows(y, x backend.Buffer, rows backend.Index, c int) err
 		return err
 	}
 	for i, r := range list {
-		copy(args[0][i*c:(i+1)*c], args[1][int(r)*c:])
+		b.copy(args[0].row(i, c), args[1].row(int(r), c))
 	}
 	return nil
 }
@@ -154,7 +154,7 @@ func (b *Backend) ScatterRows(y, x backend.Buffer, rows backend.Index, c int) er
 	}
 	for i, r := range list {
 		if r != nowhere {
-			copy(args[1][int(r)*c:(int(r)+1)*c], args[0][i*c:])
+			b.copy(args[1].row(int(r), c), args[0].row(i, c))
 		}
 	}
 	return nil
@@ -162,7 +162,7 @@ func (b *Backend) ScatterRows(y, x backend.Buffer, rows backend.Index, c int) er
 
 // rowCopy resolves the packed and the indexed side of a copy of rows, and which rows
 // those are, from the lowest that there may be on.
-func rowCopy(op string, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) ([][]float32, []int32, error) {
+func rowCopy(op string, dense, indexed backend.Buffer, rows backend.Index, c int, lowest int32) ([]elements, []int32, error) {
 	if c <= 0 {
 		return nil, nil, fmt.Errorf("%s: rows of %d elements", op, c)
 	}
@@ -170,11 +170,11 @@ func rowCopy(op string, dense, indexed backend.Buffer, rows backend.Index, c int
 	if err != nil {
 		return nil, nil, err
 	}
-	args, err := operands(op, operand{"the packed side", dense, len(list) * c}, operand{"the indexed side", indexed, -1})
+	args, err := sameStorage(op, operand{"the packed side", dense, len(list) * c}, operand{"the indexed side", indexed, -1})
 	if err != nil {
 		return nil, nil, err
 	}
-	return args, list, check.Rows(op, list, lowest, len(args[1]), c)
+	return args, list, check.Rows(op, list, lowest, length(indexed), c)
 }
 
 // RMSNorm implements backend.RowOps.

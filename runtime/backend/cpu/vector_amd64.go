@@ -66,6 +66,20 @@ func dotsAVX512(y *float32, q *float32, k *float32, scale float32, rows int, str
 //go:noescape
 func combineAVX512(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
 
+// dotsBF16AVX512 computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride
+// elements apart. A row of y has ldy elements. It writes groups of four, so up to
+// three elements behind y[h,rows−1].
+//
+//go:noescape
+func dotsBF16AVX512(y *float32, q *float32, k *uint16, scale float32, rows int, stride int, n int, ldy int, heads int)
+
+// combineBF16AVX512 computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are
+// stride elements apart in pages of pageRows rows. The weights of a head begin ldp
+// elements behind those of the one before.
+//
+//go:noescape
+func combineBF16AVX512(y *float32, p *float32, v *uint16, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
+
 func useAVX512(k *kernels) {
 	k.axpy = axpyAVX512Slice
 	k.mul = mulAVX512Slice
@@ -77,8 +91,9 @@ func useAVX512(k *kernels) {
 	k.swigluBackward = swigluBackwardAVX512Slice
 	k.rotate = rotateAVX512Slice
 	k.columnDots = columnDotsAVX512Slice
-	k.dots = dotsAVX512Slice
-	k.combine = combineAVX512Slice
+	k.dots, k.combine = dotsAVX512Slice, combineAVX512Slice
+	k.dotsBF16, k.combineBF16 = dotsBF16AVX512Slice, combineBF16AVX512Slice
+	k.storeBF16 = storeBF16Slice
 }
 
 func axpyAVX512Slice(y []float32, alpha float32, x []float32) {
@@ -222,7 +237,7 @@ func columnDotsAVX512Slice(d, a, b []float32, rows, stride int) {
 	columnDotsAVX512(&d[0], &a[0], &b[0], rows, stride)
 }
 
-func dotsAVX512Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+func dotsAVX512Slice(y, q []float32, k []float32, n, ldy, rows, stride int, scale float32) {
 	if n%vectorStep != 0 || rows == 0 {
 		plainDots(y, q, k, n, ldy, rows, stride, scale)
 		return
@@ -237,7 +252,7 @@ func dotsAVX512Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32)
 	}
 }
 
-func combineAVX512Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+func combineAVX512Slice(y, p []float32, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
 	if n%vectorStep != 0 || rows == 0 {
 		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
@@ -251,6 +266,39 @@ func combineAVX512Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int
 		heads := min(most, len(y)/n)
 		_ = p[(heads-1)*ldp+rows-1]
 		combineAVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
+	}
+}
+
+func dotsBF16AVX512Slice(y, q []float32, k []uint16, n, ldy, rows, stride int, scale float32) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainDotsBF16(y, q, k, n, ldy, rows, stride, scale)
+		return
+	}
+	const most = 4
+	_ = k[(rows-1)*stride+n-1]
+	for len(q) > 0 {
+		heads := min(most, len(q)/n)
+		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
+		dotsBF16AVX512(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
+	}
+}
+
+func combineBF16AVX512Slice(y, p []float32, v []uint16, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainCombineBF16(y, p, v, n, ldp, rows, stride, pages, pageRows)
+		return
+	}
+	for j := 0; j < rows; j += pageRows {
+		first := int(pages[j/pageRows]) * pageRows * stride
+		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
+	}
+	const most = 4
+	for len(y) > 0 {
+		heads := min(most, len(y)/n)
+		_ = p[(heads-1)*ldp+rows-1]
+		combineBF16AVX512(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
 		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
 	}
 }
@@ -319,6 +367,20 @@ func dotsAVX2(y *float32, q *float32, k *float32, scale float32, rows int, strid
 //go:noescape
 func combineAVX2(y *float32, p *float32, v *float32, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
 
+// dotsBF16AVX2 computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride
+// elements apart. A row of y has ldy elements. It writes groups of four, so up to
+// three elements behind y[h,rows−1].
+//
+//go:noescape
+func dotsBF16AVX2(y *float32, q *float32, k *uint16, scale float32, rows int, stride int, n int, ldy int, heads int)
+
+// combineBF16AVX2 computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are
+// stride elements apart in pages of pageRows rows. The weights of a head begin ldp
+// elements behind those of the one before.
+//
+//go:noescape
+func combineBF16AVX2(y *float32, p *float32, v *uint16, pages *int32, rows int, stride int, n int, pageRows int, ldp int, heads int)
+
 func useAVX2(k *kernels) {
 	k.axpy = axpyAVX2Slice
 	k.mul = mulAVX2Slice
@@ -330,8 +392,9 @@ func useAVX2(k *kernels) {
 	k.swigluBackward = swigluBackwardAVX2Slice
 	k.rotate = rotateAVX2Slice
 	k.columnDots = columnDotsAVX2Slice
-	k.dots = dotsAVX2Slice
-	k.combine = combineAVX2Slice
+	k.dots, k.combine = dotsAVX2Slice, combineAVX2Slice
+	k.dotsBF16, k.combineBF16 = dotsBF16AVX2Slice, combineBF16AVX2Slice
+	k.storeBF16 = storeBF16Slice
 }
 
 func axpyAVX2Slice(y []float32, alpha float32, x []float32) {
@@ -475,7 +538,7 @@ func columnDotsAVX2Slice(d, a, b []float32, rows, stride int) {
 	columnDotsAVX2(&d[0], &a[0], &b[0], rows, stride)
 }
 
-func dotsAVX2Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+func dotsAVX2Slice(y, q []float32, k []float32, n, ldy, rows, stride int, scale float32) {
 	if n%vectorStep != 0 || rows == 0 {
 		plainDots(y, q, k, n, ldy, rows, stride, scale)
 		return
@@ -490,7 +553,7 @@ func dotsAVX2Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
 	}
 }
 
-func combineAVX2Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+func combineAVX2Slice(y, p []float32, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
 	if n%vectorStep != 0 || rows == 0 {
 		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
@@ -508,6 +571,39 @@ func combineAVX2Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32
 	}
 }
 
+func dotsBF16AVX2Slice(y, q []float32, k []uint16, n, ldy, rows, stride int, scale float32) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainDotsBF16(y, q, k, n, ldy, rows, stride, scale)
+		return
+	}
+	const most = 2
+	_ = k[(rows-1)*stride+n-1]
+	for len(q) > 0 {
+		heads := min(most, len(q)/n)
+		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
+		dotsBF16AVX2(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
+	}
+}
+
+func combineBF16AVX2Slice(y, p []float32, v []uint16, n, ldp, rows, stride int, pages []int32, pageRows int) {
+	if n%vectorStep != 0 || rows == 0 {
+		plainCombineBF16(y, p, v, n, ldp, rows, stride, pages, pageRows)
+		return
+	}
+	for j := 0; j < rows; j += pageRows {
+		first := int(pages[j/pageRows]) * pageRows * stride
+		_ = v[first : first+(min(pageRows, rows-j)-1)*stride+n]
+	}
+	const most = 4
+	for len(y) > 0 {
+		heads := min(most, len(y)/n)
+		_ = p[(heads-1)*ldp+rows-1]
+		combineBF16AVX2(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
+	}
+}
+
 // narrowBF16AVX512 rounds x to pairs of bfloat16; it takes subnormal numbers for zero.
 //
 //go:noescape
@@ -517,6 +613,11 @@ func narrowBF16AVX512(y *float32, x *float32, n int)
 //
 //go:noescape
 func roundBF16AVX2(y *float32, x *float32, n int)
+
+// storeBF16AVX2 rounds x to the nearest bfloat16, ties to even.
+//
+//go:noescape
+func storeBF16AVX2(y *uint16, x *float32, n int)
 
 // quantizeAVX2 quantizes blocks of 32 elements of x to int8, as plainQuantize does.
 //

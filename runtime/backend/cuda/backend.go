@@ -145,7 +145,7 @@ func (b *Backend) Name() string {
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
 	return backend.Capabilities{
-		Backward: true, Storage: storage,
+		Backward: true, Storage: storage, Cache: storage,
 		// cuBLAS chooses how it adds by the shape of all.
 		RowInvariant: b.blas == nil || b.blasUse != backend.LibraryAlways, RowInvariantBackward: b.blas == nil,
 	}

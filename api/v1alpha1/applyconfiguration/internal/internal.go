@@ -23,6 +23,8 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.transformersquared.operator.api.v1alpha1.APIPortMetrics
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.AccessMode
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Activation
@@ -771,12 +773,40 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: tokenSecretRef
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.SecretKeyRef
+- name: com.github.transformersquared.operator.api.v1alpha1.InferencePoolMetrics
+  map:
+    fields:
+    - name: cacheInfo
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MetricName
+      default: vllm:cache_config_info
+    - name: kvUsage
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MetricName
+      default: vllm:kv_cache_usage_perc
+    - name: lora
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MetricName
+      default: vllm:lora_requests_info
+    - name: queuedRequests
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MetricName
+      default: vllm:num_requests_waiting
+    - name: runningRequests
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.MetricName
+      default: vllm:num_requests_running
 - name: com.github.transformersquared.operator.api.v1alpha1.KVCache
   map:
     fields:
     - name: size
       type:
         namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+    - name: type
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.KVCacheType
+- name: com.github.transformersquared.operator.api.v1alpha1.KVCacheType
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.LabelValue
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.LocalRef
@@ -816,6 +846,8 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.MethodType
       default: SVF
 - name: com.github.transformersquared.operator.api.v1alpha1.MethodType
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.MetricName
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ModelArtifact
   map:
@@ -1445,6 +1477,15 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ServingDType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ServingMetrics
+  map:
+    fields:
+    - name: apiPort
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.APIPortMetrics
+    - name: inferencePool
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.InferencePoolMetrics
 - name: com.github.transformersquared.operator.api.v1alpha1.ServingSpec
   map:
     fields:
@@ -1475,6 +1516,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: maxWaiting
       type:
         scalar: numeric
+    - name: metrics
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ServingMetrics
     - name: podTemplate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.PodTemplate

@@ -22,26 +22,62 @@ func (a *assembler) perHeads(most int, register string, part func(heads int)) {
 	}
 }
 
-// shared returns the operand for what is in memory and used once a head: a register
-// that it is loaded into, or the memory itself.
-func (a *assembler) shared(heads int, memory, register string) string {
-	if heads == 1 {
-		return memory
+// stored is how keys and values are stored: elements of 1<<shift bytes.
+type stored struct {
+	suffix string // Of the names of kernels.
+	goType string
+	shift  int
+}
+
+var (
+	storedF32  = stored{"", "float32", 2}
+	storedBF16 = stored{"BF16", "uint16", 1}
+)
+
+// at is the address of half h of a step behind a pointer, with an index register or "".
+func (s stored) at(a *assembler, pointer, index string, h int) string {
+	if index != "" {
+		index = "(" + index + "*1)"
 	}
-	a.p("VMOVUPS %s, %s", memory, register)
+	return fmt.Sprintf("%d(%s)%s", h*a.s.lanes<<s.shift, pointer, index)
+}
+
+// shared returns the operand for what is in memory and used once a head: a register
+// that it is loaded into, as float32, or the memory itself.
+func (s stored) shared(a *assembler, heads int, memory, register string) string {
+	switch {
+	case s == storedBF16:
+		a.p("VPMOVZXWD %s, %s", memory, register)
+		a.p("VPSLLD $16, %s, %s", register, register)
+	case heads == 1:
+		return memory
+	default:
+		a.p("VMOVUPS %s, %s", memory, register)
+	}
 	return register
+}
+
+// offset returns the register with what the offset of an element in bytes of float32, in
+// a register, is for what is stored: the same, or another one.
+func (s stored) offset(a *assembler, register, other string) string {
+	if s == storedF32 {
+		return register
+	}
+	a.p("MOVQ %s, %s", register, other)
+	a.p("SHRQ $%d, %s", storedF32.shift-s.shift, other)
+	return other
 }
 
 // dots takes four rows at once and transposes their lanes while adding them up.
 // The rows missing in the last group repeat its first one.
-func dots(a *assembler) {
-	a.p("SHLQ $2, DX")
+func (s stored) dots(a *assembler) {
+	a.p("SHLQ $%d, DX", s.shift)
 	a.p("SHLQ $2, R11")
 	a.p("SHLQ $2, BX")
 	a.p("VBROADCASTSS scale+24(FP), X%d", a.s.registers-1)
 	a.p("TESTQ CX, CX")
 	a.p("JLE done")
-	a.perHeads(a.s.DotsHeads(), "R15", a.dotsOfHeads)
+	a.perHeads(a.s.DotsHeads(), "R15", func(heads int) { s.dotsOfHeads(a, heads) })
 	a.label("done")
 }
 
@@ -58,7 +94,7 @@ func (s isa) DotsHeads() int {
 func (isa) CombineHeads() int { return attentionHeads }
 
 // dotsOfHeads is the part of dots for a number of heads.
-func (a *assembler) dotsOfHeads(heads int) {
+func (s stored) dotsOfHeads(a *assembler, heads int) {
 	rows := []string{"R8", "R9", "R10", "R12"}
 	name := func(label string) string { return fmt.Sprintf("%s%d", label, heads) }
 	acc := func(head, i int) string { return fmt.Sprintf("%s%d", a.s.reg, 4*head+i) }
@@ -81,6 +117,7 @@ func (a *assembler) dotsOfHeads(heads int) {
 	}
 	a.p("XORQ AX, AX")
 	a.label(name("column"))
+	at := s.offset(a, "AX", "R14")
 	a.each(func(h int) {
 		a.p("LEAQ (SI)(AX*1), R13")
 		for head := range heads {
@@ -90,7 +127,7 @@ func (a *assembler) dotsOfHeads(heads int) {
 			a.p("VMOVUPS %s, %s", a.at("R13", "", h), query(head))
 		}
 		for i, row := range rows {
-			key := a.shared(heads, a.at(row, "AX", h), key)
+			key := s.shared(a, heads, s.at(a, row, at, h), key)
 			for head := range heads {
 				a.p("VFMADD231PS %s, %s, %s", key, query(head), acc(head, i))
 			}
@@ -131,8 +168,8 @@ func (a *assembler) dotsOfHeads(heads int) {
 // are too few sums to hide latency, rows j, j+1, … go to sums of their own in turn.
 // The sums go on from page to page, so that pages of a multiple of four rows change
 // no bit.
-func combine(a *assembler) {
-	a.p("SHLQ $2, DX")
+func (s stored) combine(a *assembler) {
+	a.p("SHLQ $%d, DX", s.shift)
 	a.p("SHLQ $2, R11")
 	a.p("SHLQ $2, R15")
 	a.p("LEAQ (R15)(R15*2), R14") // Where the fourth head's weights are.
@@ -152,7 +189,7 @@ func combine(a *assembler) {
 		}
 		a.p("JMP sums%dx1", heads)
 		for steps := most; steps > 0; steps /= 2 {
-			a.combineSums(heads, steps)
+			s.combineSums(a, heads, steps)
 		}
 	})
 	a.label("next")
@@ -171,7 +208,7 @@ func (a *assembler) combineSteps(heads int) int {
 }
 
 // combineSums is the part of combine for a number of heads and steps of columns.
-func (a *assembler) combineSums(heads, steps int) {
+func (s stored) combineSums(a *assembler, heads, steps int) {
 	parts := steps * a.halves() // Registers of a row.
 	sets := max(1, 4/(heads*steps))
 	sum := func(set, head, part int) string {
@@ -184,7 +221,7 @@ func (a *assembler) combineSums(heads, steps int) {
 	add := func(set int) {
 		rows := make([]string, parts)
 		for part := range parts {
-			rows[part] = a.shared(heads, a.at("R9", "", part), row(part))
+			rows[part] = s.shared(a, heads, s.at(a, "R9", "", part), row(part))
 		}
 		for head := range heads {
 			a.p("VBROADCASTSS %d%s, %s", 4*set, weights[head], weight)
@@ -205,7 +242,7 @@ func (a *assembler) combineSums(heads, steps int) {
 	a.p("IMULQ BX, R9")
 	a.p("IMULQ DX, R9")
 	a.p("ADDQ R8, R9")
-	a.p("ADDQ R12, R9")
+	a.p("ADDQ %s, R9", s.offset(a, "R12", "AX"))
 	a.p("MOVQ BX, AX") // Rows of this page.
 	a.p("CMPQ CX, AX")
 	a.p("JGE %s", name("whole"))

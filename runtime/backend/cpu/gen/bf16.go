@@ -138,6 +138,19 @@ var narrowBF16 = vectorFunc{
 	},
 }
 
+// round sets t to x rounded to the nearest bfloat16, ties to even, as float32, with x and
+// nan as scratch.
+func (a *assembler) round(x, t, nan string) {
+	a.p("VPSRLD $16, %s, %s", x, t)
+	a.p("VPAND %s, %s, %s", constant("unit"), t, t)
+	a.p("VPADDD %s, %s, %s", constant("belowHalf"), t, t)
+	a.p("VPADDD %s, %s, %s", x, t, t)
+	a.p("VCMPPS $3, %s, %s, %s", x, x, nan)
+	a.p("VORPS %s, %s, %s", constant("quiet"), x, x)
+	a.p("VBLENDVPS %s, %s, %s, %s", nan, x, t, t)
+	a.p("VANDPS %s, %s, %s", constant("highHalf"), t, t)
+}
+
 // roundBF16 makes rows for widenedProduct.
 var roundBF16 = vectorFunc{
 	name: "roundBF16", doc: "rounds x to the nearest bfloat16, ties to even, and leaves it float32.",
@@ -147,16 +160,30 @@ var roundBF16 = vectorFunc{
 			a.each(func(h int) {
 				x, t, nan := a.r(0, h), a.r(1, h), a.r(2, h)
 				a.p("VMOVUPS %s, %s", a.at("SI", "DX", h), x)
-				a.p("VPSRLD $16, %s, %s", x, t)
-				a.p("VPAND %s, %s, %s", constant("unit"), t, t)
-				a.p("VPADDD %s, %s, %s", constant("belowHalf"), t, t)
-				a.p("VPADDD %s, %s, %s", x, t, t)
-				a.p("VCMPPS $3, %s, %s, %s", x, x, nan)
-				a.p("VORPS %s, %s, %s", constant("quiet"), x, x)
-				a.p("VBLENDVPS %s, %s, %s, %s", nan, x, t, t)
-				a.p("VANDPS %s, %s, %s", constant("highHalf"), t, t)
+				a.round(x, t, nan)
 				a.p("VMOVUPS %s, %s", t, a.at("DI", "DX", h))
 			})
+		})
+	},
+}
+
+// storeBF16 is roundBF16 into half the memory. Packing two registers leaves their
+// halves in turn, which are then put in order.
+var storeBF16 = vectorFunc{
+	name: "storeBF16", doc: "rounds x to the nearest bfloat16, ties to even.",
+	pointers: []string{"y *uint16", "x"}, ints: []string{"n"},
+	body: func(a *assembler) {
+		a.loop(func() { // DX counts the bytes of x; y is half as long.
+			a.each(func(h int) {
+				x, t, nan := a.r(0, h), a.r(1, h), a.r(2, h)
+				a.p("VMOVUPS %s, %s", a.at("SI", "DX", h), x)
+				a.round(x, t, nan)
+				a.p("VPSRLD $16, %s, %s", t, t)
+			})
+			a.p("VPACKUSDW %s, %s, %s", a.r(1, 1), a.r(1, 0), a.r(1, 0))
+			a.p("VPERMQ $0xd8, %s, %s", a.r(1, 0), a.r(1, 0))
+			a.p("VMOVDQU %s, (DI)", a.r(1, 0))
+			a.p("ADDQ $%d, DI", 2*step)
 		})
 	},
 }

@@ -168,14 +168,20 @@ var vectorFuncs = []vectorFunc{
 			a.each(func(h int) { a.p("VMOVUPS %s, %s", a.r(0, h), a.at("DI", "", h)) })
 		},
 	},
-	{
-		name: "dots", doc: "computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride\n// elements apart. A row of y has ldy elements. It writes groups of four, so up to\n// three elements behind y[h,rows−1].",
-		pointers: []string{"y", "q", "k"}, floats: []string{"scale"}, ints: []string{"rows", "stride", "n", "ldy", "heads"},
-		body: dots,
-	},
-	{
-		name: "combine", doc: "computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are\n// stride elements apart in pages of pageRows rows. The weights of a head begin ldp\n// elements behind those of the one before.",
-		pointers: []string{"y", "p", "v", "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows", "ldp", "heads"},
-		body: combine,
-	},
+}
+
+// attentionFuncs are the kernels that read keys and values which are stored so.
+func (s stored) attentionFuncs() []vectorFunc {
+	return []vectorFunc{
+		{
+			name: "dots" + s.suffix, doc: "computes y[h,j] = scale·⟨q[h], k[j]⟩ for heads of n elements and rows that are stride\n// elements apart. A row of y has ldy elements. It writes groups of four, so up to\n// three elements behind y[h,rows−1].",
+			pointers: []string{"y", "q", "k *" + s.goType}, floats: []string{"scale"}, ints: []string{"rows", "stride", "n", "ldy", "heads"},
+			body: s.dots,
+		},
+		{
+			name: "combine" + s.suffix, doc: "computes y[h] = Σ p[h,j]·v[j] for heads of n elements and rows that are\n// stride elements apart in pages of pageRows rows. The weights of a head begin ldp\n// elements behind those of the one before.",
+			pointers: []string{"y", "p", "v *" + s.goType, "pages *int32"}, ints: []string{"rows", "stride", "n", "pageRows", "ldp", "heads"},
+			body: s.combine,
+		},
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // isa is an instruction set with the width of its panels.
@@ -76,13 +77,13 @@ func generate() map[string][]byte {
 	vector := newFiles("vector", "")
 	writeConstants(&vector.asm)
 	for _, s := range []isa{avx512, avx2} {
-		for _, f := range vectorFuncs {
+		for _, f := range slices.Concat(vectorFuncs, storedF32.attentionFuncs(), storedBF16.attentionFuncs()) {
 			s.vector(&vector.asm, &vector.decl, f)
 		}
 		s.wrappers(&vector.decl)
 	}
 	avx512.vector(&vector.asm, &vector.decl, narrowBF16)
-	for _, f := range []vectorFunc{roundBF16, quantize("quantize", false), quantize("quantizeSplit", true)} {
+	for _, f := range []vectorFunc{roundBF16, storeBF16, quantize("quantize", false), quantize("quantizeSplit", true)} {
 		avx2.vector(&vector.asm, &vector.decl, f)
 	}
 	vector.finish(out)

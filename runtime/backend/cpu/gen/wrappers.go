@@ -21,8 +21,9 @@ func use{{.}}(k *kernels) {
 	k.swigluBackward = swigluBackward{{.}}Slice
 	k.rotate = rotate{{.}}Slice
 	k.columnDots = columnDots{{.}}Slice
-	k.dots = dots{{.}}Slice
-	k.combine = combine{{.}}Slice
+	k.dots, k.combine = dots{{.}}Slice, combine{{.}}Slice
+	k.dotsBF16, k.combineBF16 = dotsBF16{{.}}Slice, combineBF16{{.}}Slice
+	k.storeBF16 = storeBF16Slice
 }
 
 func axpy{{.}}Slice(y []float32, alpha float32, x []float32) {
@@ -165,10 +166,14 @@ func columnDots{{.}}Slice(d, a, b []float32, rows, stride int) {
 	_, _ = a[(rows-1)*stride+vectorStep-1], b[(rows-1)*stride+vectorStep-1]
 	columnDots{{.}}(&d[0], &a[0], &b[0], rows, stride)
 }
+`
 
-func dots{{.}}Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) {
+// attentionSource are those of the kernels that read keys and values which are stored in
+// some way.
+const attentionSource = `
+func dots{{.Stored}}{{.}}Slice(y, q []float32, k []{{.Type}}, n, ldy, rows, stride int, scale float32) {
 	if n%vectorStep != 0 || rows == 0 {
-		plainDots(y, q, k, n, ldy, rows, stride, scale)
+		plainDots{{.Stored}}(y, q, k, n, ldy, rows, stride, scale)
 		return
 	}
 	const most = {{.DotsHeads}}
@@ -176,14 +181,14 @@ func dots{{.}}Slice(y, q, k []float32, n, ldy, rows, stride int, scale float32) 
 	for len(q) > 0 {
 		heads := min(most, len(q)/n)
 		_ = y[:(heads-1)*ldy+roundUp(rows, 4)]
-		dots{{.}}(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
+		dots{{.Stored}}{{.}}(&y[0], &q[0], &k[0], scale, rows, stride, n, ldy, heads)
 		y, q = y[min(heads*ldy, len(y)):], q[heads*n:]
 	}
 }
 
-func combine{{.}}Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int32, pageRows int) {
+func combine{{.Stored}}{{.}}Slice(y, p []float32, v []{{.Type}}, n, ldp, rows, stride int, pages []int32, pageRows int) {
 	if n%vectorStep != 0 || rows == 0 {
-		plainCombine(y, p, v, n, ldp, rows, stride, pages, pageRows)
+		plainCombine{{.Stored}}(y, p, v, n, ldp, rows, stride, pages, pageRows)
 		return
 	}
 	for j := 0; j < rows; j += pageRows {
@@ -194,19 +199,33 @@ func combine{{.}}Slice(y, p, v []float32, n, ldp, rows, stride int, pages []int3
 	for len(y) > 0 {
 		heads := min(most, len(y)/n)
 		_ = p[(heads-1)*ldp+rows-1]
-		combine{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
+		combine{{.Stored}}{{.}}(&y[0], &p[0], &v[0], &pages[0], rows, stride, n, pageRows, ldp, heads)
 		y, p = y[heads*n:], p[min(heads*ldp, len(p)):]
 	}
 }
 `
 
-var wrapperTemplate = template.Must(template.New("wrappers").Parse(wrapperSource))
+var (
+	wrapperTemplate   = template.Must(template.New("wrappers").Parse(wrapperSource))
+	attentionTemplate = template.Must(template.New("attention").Parse(attentionSource))
+)
+
+// attentionWrappers is what attentionSource is written for.
+type attentionWrappers struct {
+	isa
+	Stored, Type string
+}
 
 // wrappers writes the Go functions around this instruction set's kernels.
 func (s isa) wrappers(w io.Writer) {
 	var b strings.Builder
 	if err := wrapperTemplate.Execute(&b, s); err != nil {
 		panic(err) // The template is a constant.
+	}
+	for _, t := range []stored{storedF32, storedBF16} {
+		if err := attentionTemplate.Execute(&b, attentionWrappers{s, t.suffix, t.goType}); err != nil {
+			panic(err) // As above.
+		}
 	}
 	_, _ = io.WriteString(w, b.String())
 }

@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/transformersquared/operator/api/v1alpha1"
 	resource "k8s.io/apimachinery/pkg/api/resource"
 )
 
@@ -14,8 +15,14 @@ type KVCacheApplyConfiguration struct {
 	// size in bytes. With the model, and with what experts need, it must fit the memory of
 	// the pod, or of its GPU; where it does not, the pod says which number is missing and
 	// does not start. The smaller it is, the fewer requests are answered at a time, and the
-	// longest one it can hold bounds prompt and answer.
+	// longest one it can hold bounds prompt and answer. Without it, it is what maxBatch
+	// requests of contextLength take, up to half of what the model leaves of the pod's
+	// memory limit, or of 2Gi where there is no limit or a GPU serves.
 	Size *resource.Quantity `json:"size,omitempty"`
+	// type in which keys and values are kept: F32, or BF16, in half the memory and
+	// rounded once each. Without it, it is F32 on the CPU; on a GPU BF16 where dtype is
+	// BF16 or Int8, and else F32.
+	Type *apiv1alpha1.KVCacheType `json:"type,omitempty"`
 }
 
 // KVCacheApplyConfiguration constructs a declarative configuration of the KVCache type for use with
@@ -29,5 +36,13 @@ func KVCache() *KVCacheApplyConfiguration {
 // If called multiple times, the Size field is set to the value of the last call.
 func (b *KVCacheApplyConfiguration) WithSize(value resource.Quantity) *KVCacheApplyConfiguration {
 	b.Size = &value
+	return b
+}
+
+// WithType sets the Type field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Type field is set to the value of the last call.
+func (b *KVCacheApplyConfiguration) WithType(value apiv1alpha1.KVCacheType) *KVCacheApplyConfiguration {
+	b.Type = &value
 	return b
 }

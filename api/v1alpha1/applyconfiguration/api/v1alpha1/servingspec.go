@@ -35,9 +35,7 @@ type ServingSpecApplyConfiguration struct {
 	// 256.
 	MaxWaiting *int32 `json:"maxWaiting,omitempty"`
 	// kvCache is the memory of keys and values, by which a pod knows what it has read and
-	// written. Without it, it is what maxBatch requests of contextLength take, up to half
-	// of what the model leaves of the pod's memory limit, or of 2Gi where there is no limit
-	// or a GPU serves.
+	// written.
 	KVCache *KVCacheApplyConfiguration `json:"kvCache,omitempty"`
 	// dtype in which a pod keeps the model's matrices: F32, BF16 (half the memory) or
 	// Int8 (27 % of it). The narrower, the faster they are read, and the more they
@@ -47,6 +45,10 @@ type ServingSpecApplyConfiguration struct {
 	// matrices of its own), Unmerged (all share U and V, and batches), or Auto, by
 	// the set of experts.
 	Form *apiv1alpha1.Form `json:"form,omitempty"`
+	// metrics are those on the port of the API, where the endpoint picker of an
+	// InferencePool reads what a pod has to do. Without it they are there, with the names
+	// that pickers ask for unless they are told otherwise.
+	Metrics *ServingMetricsApplyConfiguration `json:"metrics,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
@@ -135,6 +137,14 @@ func (b *ServingSpecApplyConfiguration) WithDType(value apiv1alpha1.ServingDType
 // If called multiple times, the Form field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithForm(value apiv1alpha1.Form) *ServingSpecApplyConfiguration {
 	b.Form = &value
+	return b
+}
+
+// WithMetrics sets the Metrics field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Metrics field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithMetrics(value *ServingMetricsApplyConfiguration) *ServingSpecApplyConfiguration {
+	b.Metrics = value
 	return b
 }
 
