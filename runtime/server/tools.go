@@ -271,11 +271,11 @@ type ending struct {
 }
 
 // divide returns what takes the answers to q apart into text and calls, one function for
-// each choice, and what hands on the rest of one once it has ended, and says how.
-func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int) (ending, error)) {
+// each choice, and what hands on the rest of one once it has ended by this reason, and says how.
+func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int, string) (ending, error)) {
 	if len(q.offer.Functions) == 0 {
 		take = func(i int, d engine.Delta) error { return emit(i, piece{text: d.Text, logprob: d.Logprob}) }
-		return take, func(int) (ending, error) { return ending{}, nil }
+		return take, func(int, string) (ending, error) { return ending{}, nil }
 	}
 	parsers := make([]*toolcall.Parser, q.choices)
 	for i := range parsers {
@@ -297,8 +297,8 @@ func (c calling) divide(q query, emit func(choice int, p piece) error) (take fun
 		}
 		return send(i, parsers[i].Push(d.Text))
 	}
-	end = func(i int) (ending, error) {
-		err := send(i, parsers[i].Flush())
+	end = func(i int, finish string) (ending, error) {
+		err := send(i, parsers[i].Flush(finish == engine.FinishLength))
 		return ending{called: parsers[i].Calls() > 0, cut: parsers[i].Cut()}, err
 	}
 	return take, end
