@@ -181,12 +181,16 @@ func parseResponseTools(f *fields, q *query) {
 			return
 		}
 		parseToolKind(tool)
-		q.offer.Functions = append(q.offer.Functions, parseFunction(tool))
+		function := parseFunction(tool)
+		if !tool.has("strict") { // OpenAI's default here, and only here.
+			function.Strict, function.Lenient = true, true
+		}
+		q.offer.Functions = append(q.offer.Functions, function)
 		tool.refuseOthers(harmlessOfTools)
 		f.adopt(tool)
 	}
 	checkTools(f, q.offer.Functions)
-	parseToolChoice(f, &q.offer, func(choice *fields) string { return choice.text("name") })
+	parseToolChoice(f, &q.offer, false)
 	q.asked.parallel = !q.offer.Single
 	if f.has("tool_choice") {
 		q.asked.toolChoice = f.raw["tool_choice"]

@@ -316,6 +316,39 @@ func TestResponsesCallTools(t *testing.T) {
 	}
 }
 
+// TestFunctionsOfResponsesAreStrictUnlessTheySayOtherwise has a model write what a schema does
+// not allow: OpenAI's default of strict is true here, if the schema can be followed.
+func TestFunctionsOfResponsesAreStrictUnlessTheySayOtherwise(t *testing.T) {
+	h := act(t, spellsAll(t, toolcalltest.Templates["hermes"]+":", "<tool_", "call>", "<0x0A>", `{"name": "get`, `_weather", "argu`, `ments": {"`, `town": "Bon`, `n"}}`, "</tool_call>"))
+	ask := func(tool fields) response {
+		t.Helper()
+		return h.bothResponses(t, respond("weather?", fields{"tools": []any{tool}, "max_output_tokens": 60}))
+	}
+	const free = `completed: get_weather({"town": "Bonn"})`
+	if got := toldItems(ask(with(flat(weather), "strict", false)).Output); !slices.Equal(got, []string{free}) {
+		t.Errorf("not strict: %q", got)
+	}
+	for name, tool := range map[string]fields{"nothing said": flat(weather), "null": with(flat(weather), "strict", nil), "strict": with(flat(weather), "strict", true)} {
+		got := ask(tool)
+		if calls := toldItems(got.Output); len(calls) == 1 && !strings.Contains(calls[0], `{"city"`) || slices.Contains(calls, free) {
+			t.Errorf("%s: %q", name, calls)
+		}
+	}
+	hard := with(flat(weather), "parameters", fields{"type": "object", "properties": fields{"town": fields{"not": fields{}}}})
+	if got := ask(hard); len(got.Output) != 1 {
+		t.Errorf("a schema that cannot be followed: %q", toldItems(got.Output))
+	}
+	if got, code := h.responses(t, respond("x", fields{"tools": []any{with(hard, "strict", true)}})); code != http.StatusBadRequest || got.Error.Param != "tools[0].parameters" {
+		t.Errorf("the same, strict: %d, %+v", code, got.Error)
+	}
+	// Some of the functions.
+	some := fields{"type": "allowed_tools", "mode": "required", "tools": []fields{{"type": "function", "name": "now"}}}
+	got := h.bothResponses(t, respond("x", fields{"tools": []any{flat(weather), fields{"type": "function", "name": "now"}}, "tool_choice": some, "parallel_tool_calls": false}))
+	if calls := toldItems(got.Output); !slices.Equal(calls, []string{"completed: now({})"}) {
+		t.Errorf("allowed tools: %q", calls)
+	}
+}
+
 func with(f fields, name string, value any) fields {
 	f = maps.Clone(f)
 	f[name] = value

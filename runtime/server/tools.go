@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -34,6 +36,7 @@ const (
 	choiceAuto     = "auto"
 	choiceNone     = "none"
 	choiceRequired = "required"
+	choiceAllowed  = "allowed_tools"
 )
 
 // parseTools reads tools, tool_choice and parallel_tool_calls of a chat. What is offered, but
@@ -58,16 +61,7 @@ func parseTools(f *fields) toolcall.Offer {
 		f.adopt(tool)
 	}
 	checkTools(f, o.Functions)
-	parseToolChoice(f, &o, func(choice *fields) string {
-		function := choice.object("function")
-		if function == nil {
-			return ""
-		}
-		name := function.text("name")
-		function.refuseOthers(nil)
-		choice.adopt(function)
-		return name
-	})
+	parseToolChoice(f, &o, true)
 	return o
 }
 
@@ -144,9 +138,8 @@ func checkTools(f *fields, functions []toolcall.Function) {
 }
 
 // parseToolChoice reads tool_choice and parallel_tool_calls into an offer that has its
-// functions. named reads the name of the one function to call, which endpoints have in
-// different places.
-func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
+// functions. nested says that what is said of a tool has an object of its own, as in chats.
+func parseToolChoice(f *fields, o *toolcall.Offer, nested bool) {
 	parallel := f.flag("parallel_tool_calls")
 	o.Single = f.has("parallel_tool_calls") && !parallel
 	if !f.has("tool_choice") {
@@ -162,7 +155,7 @@ func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
 		case choice == choiceRequired:
 			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is required, and tools is empty: there is nothing to call"))
 		default:
-			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is %q: it must be auto, none, required, or an object that names a function", clip(choice)))
+			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is %q: it must be auto, none, required, or an object that names functions", clip(choice)))
 		}
 		return
 	}
@@ -170,21 +163,71 @@ func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
 	if choice == nil {
 		return
 	}
-	if kind := choice.text("type"); kind != "function" {
-		choice.fail(invalid("tool_choice.type", "unsupported_value", "tool_choice.type is %q: it must be function", clip(kind)))
+	if kind := choice.text("type"); kind == choiceAllowed {
+		parseAllowedTools(choice, o, nested)
+	} else {
+		o.Only = parseNamedTool(choice, kind, o, nested)
 	}
-	o.Only = named(choice)
 	choice.refuseOthers(nil)
 	f.adopt(choice)
-	for _, function := range o.Functions {
-		if function.Name == o.Only {
+}
+
+// parseNamedTool reads which of the offered functions an object of this type names.
+func parseNamedTool(f *fields, kind string, o *toolcall.Offer, nested bool) string {
+	place := strings.TrimSuffix(f.prefix, ".")
+	if kind != toolFunction {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: it must be function, or of tool_choice %s", f.prefix, clip(kind), choiceAllowed))
+	}
+	name := ""
+	if !nested {
+		name = f.text("name")
+	} else if function := f.object(toolFunction); function != nil {
+		name = function.text("name")
+		function.refuseOthers(nil)
+		f.adopt(function)
+	}
+	switch {
+	case name == "":
+		f.fail(invalid(place, "missing_required_parameter", "%s names no function", place))
+	case !slices.ContainsFunc(o.Functions, func(offered toolcall.Function) bool { return offered.Name == name }):
+		f.fail(invalid(place, "invalid_value", "%s names %q, which is none of tools", place, clip(name)))
+	}
+	return name
+}
+
+// parseAllowedTools reads which of the functions that a model is shown it may call, or must.
+func parseAllowedTools(choice *fields, o *toolcall.Offer, nested bool) {
+	f := choice
+	if nested {
+		if f = choice.object(choiceAllowed); f == nil {
+			choice.fail(invalid("tool_choice."+choiceAllowed, "missing_required_parameter", "tool_choice.%s is missing: it has the mode and the tools", choiceAllowed))
 			return
 		}
+		defer func() {
+			f.refuseOthers(nil)
+			choice.adopt(f)
+		}()
 	}
-	if o.Only == "" {
-		f.fail(invalid("tool_choice", "missing_required_parameter", "tool_choice names no function"))
+	switch mode := f.text("mode"); mode {
+	case choiceAuto:
+	case choiceRequired:
+		o.Required = true
+	default:
+		f.fail(invalid(f.prefix+"mode", "invalid_value", "%smode is %q: it must be auto or required", f.prefix, clip(mode)))
 	}
-	f.fail(invalid("tool_choice", "invalid_value", "tool_choice names %q, which is none of tools", clip(o.Only)))
+	list := f.list("tools")
+	if len(list) == 0 {
+		f.fail(invalid(f.prefix+"tools", "missing_required_parameter", "%stools is missing or empty: tool_choice none forbids all calls", f.prefix))
+	}
+	for i, raw := range list {
+		tool := f.element("tools", i, raw)
+		if tool == nil {
+			return
+		}
+		o.Allowed = append(o.Allowed, parseNamedTool(tool, tool.text("type"), o, nested))
+		tool.refuseOthers(nil)
+		f.adopt(tool)
+	}
 }
 
 // calling is how one model calls tools.

@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -148,6 +149,7 @@ func babble(t testing.TB, family string, special ...string) *house {
 const (
 	ticketTool = `{"type":"function","function":{"name":"file_ticket","strict":true,"description":"Files a \"ticket\".","parameters":` + ticket + `}}`
 	switchTool = `{"type":"function","function":{"name":"switch","parameters":{"type":"object","properties":{"on":{"type":"boolean"}},"required":["on"]}}}`
+	switchName = `{"type":"function","function":{"name":"switch"}}`
 	nowTool    = `{"type":"function","function":{"name":"now"}}`
 )
 
@@ -177,7 +179,8 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 	for _, family := range []struct {
 		name    string
 		special []string
-	}{{"hermes", nil}, {"hermes", []string{"<tool_call>", "</tool_call>"}}, {"mistral", []string{"[TOOL_CALLS]"}}, {"llama", nil}, {"json", nil}} {
+	}{{"hermes", nil}, {"hermes", []string{"<tool_call>", "</tool_call>"}}, {"mistral", []string{"[TOOL_CALLS]"}}, {"llama", nil}, {"json", nil},
+		{"mistral-ids", []string{"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"}}, {"mistral-named", nil}, {"qwen-coder", nil}, {"qwen-coder", []string{"<tool_call>", "</tool_call>"}}} {
 		h := babble(t, family.name, family.special...)
 		for _, c := range []struct {
 			choice string
@@ -204,7 +207,7 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 				}
 				for _, call := range calls {
 					called[call.Function.Name]++
-					if nine := len(call.ID) == 9; nine != (family.name == "mistral") || c.only != "" && call.Function.Name != c.only {
+					if nine := len(call.ID) == 9; nine != strings.HasPrefix(family.name, "mistral") || c.only != "" && call.Function.Name != c.only {
 						t.Errorf("%s%s: call %+v", family.name, c.choice, call)
 					}
 					v, err := jsonschema.UnmarshalJSON(strings.NewReader(call.Function.Arguments))
@@ -229,7 +232,7 @@ func TestDemandedCallsAreStreamed(t *testing.T) {
 	if testing.Short() {
 		seeds = 1
 	}
-	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+	for _, family := range []string{"hermes", "mistral", "mistral-ids", "qwen-coder", "llama", "json"} {
 		h := babble(t, family)
 		for seed := range seeds {
 			body := fields{
@@ -330,6 +333,71 @@ func TestToolsGoWithStructures(t *testing.T) {
 	}
 }
 
+// TestAllowedToolsAreCalledAloneAndAllAreShown has random models call some of their tools.
+func TestAllowedToolsAreCalledAloneAndAllAreShown(t *testing.T) {
+	for _, family := range []string{"hermes", "llama"} {
+		h := babble(t, family)
+		all, _ := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool, `,"max_tokens":1`))
+		for mode, n := range map[string]int{"required": 8, "auto": 2} {
+			got, resp := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool,
+				fmt.Sprintf(`,"n":%d,"seed":3,"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":%q,"tools":[%s,%s]}}`, n, mode, nowTool, switchName)))
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %+v", family, got.Error)
+			}
+			if got.Usage.Prompt != all.Usage.Prompt {
+				t.Errorf("%s: a prompt of %d tokens, with all of them %d", family, got.Usage.Prompt, all.Usage.Prompt)
+			}
+			for _, c := range got.Choices {
+				if mode == "required" && len(c.Message.Calls) == 0 && *c.Finish != "length" {
+					t.Errorf("%s: %s: %+v", family, *c.Finish, c.Message)
+				}
+				for _, call := range c.Message.Calls {
+					if call.Function.Name != "now" && call.Function.Name != "switch" {
+						t.Errorf("%s: call %+v", family, call)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestCallsThatTheLengthCutsOffAreCalls has calls cut within their arguments, where nothing
+// constrains them and where they stand beside a structure.
+func TestCallsThatTheLengthCutsOffAreCalls(t *testing.T) {
+	structure := fields{"type": "json_schema", "json_schema": fields{"name": "x", "schema": json.RawMessage(ticket)}}
+	for family, said := range map[string][]string{
+		"hermes":        {"<tool_call>", "<0x0A>", `{"name": "`, `get_weather`, `", "arguments": `, `{"`, `city": "`, `Bon`, `n"}}`, "</tool_call>"},
+		"llama":         {`{"name": "`, `get_weather`, `", "parameters": `, `{"`, `city": "`, `Bon`, `n"}}`},
+		"mistral-named": {"[TOOL_CALLS]", "get_weather", "[ARGS]", `{"`, `city": "`, `Bon`, `n"}`},
+		"qwen-coder":    {"<tool_call>\n", "<function=", "get_weather>\n", "<parameter=", "city>\n", "Bon", "n", "\n</parameter>\n", "</function>\n", "</tool_call>"},
+	} {
+		script := spellsAll(t, toolcalltest.Templates[family]+":", said...)
+		h := act(t, script)
+		for name, more := range map[string]fields{"free": nil, "beside a structure": {"response_format": structure}} {
+			seen, text := map[string]bool{}, ""
+			for most := 1; most < len(said); most++ {
+				body := chatAfter("weather?", fields{"tools": []any{weather}, "max_tokens": most})
+				maps.Copy(body, more)
+				got := h.bothTold(t, body)
+				if got.finish != "length" {
+					break
+				}
+				text = got.content
+				if len(got.calls) == 0 {
+					continue
+				}
+				if got.content != "" || got.calls[0].name != "get_weather" || !strings.HasPrefix(`{"city": "Bonn"}`, got.calls[0].arguments) {
+					t.Errorf("%s, %s, of %d tokens: %+v", family, name, most, got)
+				}
+				seen[got.calls[0].arguments] = true
+			}
+			if len(seen) < 2 {
+				t.Errorf("%s, %s: cut off it is %v, or %q", family, name, seen, text)
+			}
+		}
+	}
+}
+
 func TestToolsThatCannotBeOffered(t *testing.T) {
 	h := babble(t, "hermes")
 	function := func(inner string) string { return `{"type":"function","function":{` + inner + `}}` }
@@ -358,7 +426,12 @@ func TestToolsThatCannotBeOffered(t *testing.T) {
 		{"strict is no flag", asked("", `,"tools":[`+function(`"name":"x","strict":"yes"`)+`]`), "tools[0].function.strict", "true or false"},
 		{"required of none", asked("", `,"tool_choice":"required"`), "tool_choice", "nothing to call"},
 		{"an unknown choice", asked("", `,"tools":[`+nowTool+`],"tool_choice":"maybe"`), "tool_choice", "auto, none, required"},
-		{"a choice of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools"}`), "tool_choice.type", "must be function"},
+		{"a choice of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"mcp"}`), "tool_choice.type", "must be function"},
+		{"allowed tools of nothing", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools"}`), "tool_choice.allowed_tools", "missing"},
+		{"allowed tools without a mode", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"tools":[`+nowTool+`]}}`), "tool_choice.allowed_tools.mode", "auto or required"},
+		{"no allowed tools", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[]}}`), "tool_choice.allowed_tools.tools", "empty"},
+		{"an allowed tool that is none", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[`+switchName+`]}}`), "tool_choice.allowed_tools.tools[0]", "none of tools"},
+		{"an allowed tool of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{"type":"mcp"}]}}`), "tool_choice.allowed_tools.tools[0].type", "must be function"},
 		{"a choice that names nothing", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"function"}`), "tool_choice", "names no function"},
 		{"a choice of another", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"function","function":{"name":"then"}}`), "tool_choice", "none of tools"},
 		{"parallel is no flag", asked("", `,"parallel_tool_calls":1`), "parallel_tool_calls", "true or false"},

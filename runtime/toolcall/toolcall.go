@@ -52,6 +52,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 )
@@ -62,8 +63,9 @@ type Function struct {
 	// Parameters is the JSON Schema of the arguments, an object; nil for a function without
 	// parameters.
 	Parameters json.RawMessage
-	// Strict says that the arguments have to satisfy Parameters.
-	Strict bool
+	// Strict says that the arguments have to satisfy Parameters, and Lenient that they need not
+	// where Parameters is a schema that cannot be followed.
+	Strict, Lenient bool
 	// Place is where the schema is in a request, for errors.
 	Place string
 }
@@ -75,6 +77,8 @@ type Offer struct {
 	Required bool
 	// Only is the one function that it must call; empty for any.
 	Only string
+	// Allowed are the names of those that it may call, of all that it is shown; nil for all.
+	Allowed []string
 	// Single allows no more than one call in an answer.
 	Single bool
 }
@@ -106,7 +110,7 @@ func quote(text string) string { return constrain.Quote(text) }
 func (o Offer) offers(name string) bool {
 	for _, f := range o.Functions {
 		if f.Name == name {
-			return o.Only == "" || o.Only == name
+			return (o.Only == "" || o.Only == name) && (o.Allowed == nil || slices.Contains(o.Allowed, name))
 		}
 	}
 	return false
@@ -118,7 +122,7 @@ func (o Offer) demands() bool { return o.Required || o.Only != "" }
 // constrained reports whether the model may not write what it likes: a call is demanded, or
 // calls have to be as they were ordered.
 func (o Offer) constrained() bool {
-	if o.demands() || o.Single {
+	if o.demands() || o.Single || o.Allowed != nil {
 		return len(o.Functions) > 0
 	}
 	for _, f := range o.Functions {
@@ -131,7 +135,7 @@ func (o Offer) constrained() bool {
 
 // arguments is the value that a function's arguments are.
 func (f Function) arguments() constrain.Value {
-	v := constrain.Value{Name: f.Place, Schema: f.Parameters, Object: true, Loose: !f.Strict}
+	v := constrain.Value{Name: f.Place, Schema: f.Parameters, Object: true, Loose: !f.Strict || f.Lenient}
 	if f.Parameters == nil {
 		v.Schema = []byte(`{"type": "object", "additionalProperties": false}`)
 	}
