@@ -180,9 +180,9 @@ func parseResponseTools(f *fields, q *query) {
 		if tool == nil {
 			return
 		}
-		parseToolKind(tool)
-		function := parseFunction(tool)
-		if !tool.has("strict") { // OpenAI's default here, and only here.
+		kind := parseToolKind(tool)
+		function := parseTool(tool, kind)
+		if kind == toolFunction && !tool.has("strict") { // OpenAI's default here, and only here.
 			function.Strict, function.Lenient = true, true
 		}
 		q.offer.Functions = append(q.offer.Functions, function)

@@ -48,16 +48,13 @@ func parseTools(f *fields) toolcall.Offer {
 		if tool == nil {
 			return o
 		}
-		parseToolKind(tool)
-		function := tool.object("function")
-		if function == nil {
-			tool.fail(invalid(tool.prefix+"function", "missing_required_parameter", "%sfunction is missing", tool.prefix))
-		} else {
-			o.Functions = append(o.Functions, parseFunction(function))
+		kind := parseToolKind(tool)
+		if function := toolObject(tool, kind); function != nil {
+			o.Functions = append(o.Functions, parseTool(function, kind))
 			function.refuseOthers(nil)
+			tool.adopt(function)
 		}
 		tool.refuseOthers(nil)
-		tool.adopt(function)
 		f.adopt(tool)
 	}
 	checkTools(f, o.Functions)
@@ -65,32 +62,60 @@ func parseTools(f *fields) toolcall.Offer {
 	return o
 }
 
-// parseFunction reads a function's name, description, parameters and strict, which other
-// endpoints have elsewhere. The caller refuses other fields.
-func parseFunction(f *fields) toolcall.Function {
-	function := toolcall.Function{
-		Name: f.text("name"), Description: f.text("description"), Strict: f.flag("strict"), Place: f.prefix + "parameters",
-	}
+// parseTool reads what a tool of a kind is, which endpoints have in different places. The
+// caller refuses other fields.
+func parseTool(f *fields, kind string) toolcall.Function {
+	name, description := f.text("name"), f.text("description")
 	switch {
-	case function.Name == "":
+	case name == "":
 		f.fail(invalid(f.prefix+"name", "missing_required_parameter", "%sname is missing", f.prefix))
-	case !validFunction.MatchString(function.Name):
-		failFunctionName(f, function.Name)
-	case len(function.Description) > maxToolDescription:
+	case !validFunction.MatchString(name):
+		failFunctionName(f, name)
+	case len(description) > maxToolDescription:
 		f.fail(invalid(f.prefix+"description", "invalid_value", "%sdescription has %d bytes, at most %d are allowed",
-			f.prefix, len(function.Description), maxToolDescription))
+			f.prefix, len(description), maxToolDescription))
 	}
+	if kind == toolCustom {
+		parseCustomFormat(f)
+		return toolcall.TextFunction(name, description)
+	}
+	function := toolcall.Function{Name: name, Description: description, Strict: f.flag("strict"), Place: f.prefix + "parameters"}
 	if f.has("parameters") {
 		function.Parameters = parseParameters(f)
 	}
 	return function
 }
 
-// parseToolKind reads the type of a tool, or of a call of one.
-func parseToolKind(f *fields) {
-	if kind := f.text("type"); kind != toolFunction {
-		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", f.prefix, clip(kind)))
+// parseCustomFormat refuses all but free text as what a custom tool takes.
+func parseCustomFormat(f *fields) {
+	format := f.object("format")
+	if format == nil {
+		return
 	}
+	if kind := format.text("type"); kind != "text" {
+		format.fail(invalid(format.prefix+"type", "unsupported_value",
+			"%stype is %q: this server knows no grammars of lark and regex; custom tools take any text, and parameters of functions can have a pattern", format.prefix, clip(kind)))
+	}
+	format.refuseOthers(nil)
+	f.adopt(format)
+}
+
+// parseToolKind reads the type of a tool, or of a call of one.
+func parseToolKind(f *fields) string {
+	kind := f.text("type")
+	if kind != toolFunction && kind != toolCustom {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions, and custom tools that take a text", f.prefix, clip(kind)))
+	}
+	return kind
+}
+
+// toolObject is the object in which chats say what a tool of a kind is, nil if it is missing.
+func toolObject(f *fields, kind string) *fields {
+	o := f.object(kind)
+	if o == nil {
+		f.fail(invalid(f.prefix+kind, "missing_required_parameter", "%s%s is missing", f.prefix, kind))
+	}
+	return o
 }
 
 // failFunctionName refuses a name that is not validFunction.
@@ -175,13 +200,13 @@ func parseToolChoice(f *fields, o *toolcall.Offer, nested bool) {
 // parseNamedTool reads which of the offered functions an object of this type names.
 func parseNamedTool(f *fields, kind string, o *toolcall.Offer, nested bool) string {
 	place := strings.TrimSuffix(f.prefix, ".")
-	if kind != toolFunction {
-		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: it must be function, or of tool_choice %s", f.prefix, clip(kind), choiceAllowed))
+	if kind != toolFunction && kind != toolCustom {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: it must be function or custom, or of tool_choice %s", f.prefix, clip(kind), choiceAllowed))
 	}
 	name := ""
 	if !nested {
 		name = f.text("name")
-	} else if function := f.object(toolFunction); function != nil {
+	} else if function := f.object(kind); function != nil {
 		name = function.text("name")
 		function.refuseOthers(nil)
 		f.adopt(function)
@@ -189,8 +214,10 @@ func parseNamedTool(f *fields, kind string, o *toolcall.Offer, nested bool) stri
 	switch {
 	case name == "":
 		f.fail(invalid(place, "missing_required_parameter", "%s names no function", place))
-	case !slices.ContainsFunc(o.Functions, func(offered toolcall.Function) bool { return offered.Name == name }):
-		f.fail(invalid(place, "invalid_value", "%s names %q, which is none of tools", place, clip(name)))
+	case !slices.ContainsFunc(o.Functions, func(offered toolcall.Function) bool {
+		return offered.Name == name && offered.IsText() == (kind == toolCustom)
+	}):
+		f.fail(invalid(place, "invalid_value", "%s names the %s %q, which is none of tools", place, kind, clip(name)))
 	}
 	return name
 }

@@ -361,6 +361,56 @@ func TestAllowedToolsAreCalledAloneAndAllAreShown(t *testing.T) {
 	}
 }
 
+// TestCustomToolsTakeText has a call of one, streamed and whole, and goes on from there.
+func TestCustomToolsTakeText(t *testing.T) {
+	const tool, text = `{"type":"custom","custom":{"name":"patch","description":"Patches.","format":{"type":"text"}}}`, "a\n\"b\" z"
+	for family, said := range map[string][]string{
+		"hermes":     {"<tool_call>", "<0x0A>", `{"name": "`, `patch`, `", "arguments": `, `{"`, `input": "`, `a\n`, `\"`, `b\`, `"▁\u007a"}}`, "</tool_call>"},
+		"qwen-coder": {"<tool_call>\n", "<function=", "patch>\n", "<parameter=", "input>\n", "a", "<0x0A>", `"b`, `"▁`, "z", "\n</parameter>\n", "</function>\n", "</tool_call>"},
+	} {
+		h := act(t, spellsAll(t, toolcalltest.Templates[family]+":", said...))
+		body := chatAfter("x", fields{"tools": []any{json.RawMessage(tool)}, "max_tokens": 40})
+		whole, resp := h.ask(t, contract.PathChatCompletions, body)
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %+v", family, whole.Error)
+		}
+		c := whole.Choices[0]
+		if *c.Finish != "tool_calls" || len(c.Message.Calls) != 1 || c.Message.Calls[0].Type != "custom" || c.Message.Calls[0].Custom == nil || c.Message.Calls[0].Function.Name != "" {
+			t.Fatalf("%s: %s: %+v", family, *c.Finish, c.Message)
+		}
+		call := c.Message.Calls[0]
+		if call.Custom.Name != "patch" || call.Custom.Input != text {
+			t.Errorf("%s: %+v", family, call.Custom)
+		}
+		body["stream"] = true
+		chunks, _ := h.stream(t, contract.PathChatCompletions, body)
+		streamed, pieces := "", 0
+		for _, chunk := range chunks {
+			for _, c := range chunk.Choices {
+				for _, call := range c.Delta.Calls {
+					if call.Custom == nil || *call.Index != 0 || (pieces == 0) != (call.Custom.Name == "patch" && call.Type == "custom" && call.ID != "") {
+						t.Errorf("%s: piece %+v", family, call)
+					}
+					streamed += call.Custom.Input
+					pieces++
+				}
+			}
+		}
+		if streamed != text || pieces < 3 {
+			t.Errorf("%s: streamed %q in %d pieces", family, streamed, pieces)
+		}
+		delete(body, "stream")
+		body["tool_choice"] = fields{"type": "custom", "custom": fields{"name": "patch"}}
+		body["messages"] = append(body["messages"].([]fields), fields{"role": "assistant", "tool_calls": []fields{
+			{"id": call.ID, "type": "custom", "custom": fields{"name": "patch", "input": text}},
+		}}, fields{"role": "tool", "tool_call_id": call.ID, "content": "done"})
+		next, resp := h.ask(t, contract.PathChatCompletions, body)
+		if resp.StatusCode != http.StatusOK || next.Usage.Prompt <= whole.Usage.Prompt || len(next.Choices[0].Message.Calls) != 1 {
+			t.Errorf("%s: %+v", family, next)
+		}
+	}
+}
+
 // TestCallsThatTheLengthCutsOffAreCalls has calls cut within their arguments, where nothing
 // constrains them and where they stand beside a structure.
 func TestCallsThatTheLengthCutsOffAreCalls(t *testing.T) {
@@ -407,7 +457,7 @@ func TestToolsThatCannotBeOffered(t *testing.T) {
 	for _, c := range []struct{ name, body, param, message string }{
 		{"no list", asked("", `,"tools":{}`), "tools", "must be an array"},
 		{"no object", asked("", `,"tools":[1]`), "tools[0]", "must be an object"},
-		{"another kind", asked("", `,"tools":[{"type":"web_search"}]`), "tools[0].type", "functions only"},
+		{"another kind", asked("", `,"tools":[{"type":"web_search"}]`), "tools[0].type", "calls functions"},
 		{"no function", asked("", `,"tools":[{"type":"function"}]`), "tools[0].function", "missing"},
 		{"no name", asked("", `,"tools":[`+function(``)+`]`), "tools[0].function.name", "missing"},
 		{"a bad name", asked("", `,"tools":[`+function(`"name":"a b"`)+`]`), "tools[0].function.name", "letters, digits"},
@@ -438,7 +488,12 @@ func TestToolsThatCannotBeOffered(t *testing.T) {
 		{"tools and a message to go on with", asked(`,{"role":"assistant","content":"y"}`, `,"continue_final_message":true,"tools":[`+nowTool+`]`), "continue_final_message", "tools exclude"},
 		{"tools and no end", asked("", `,"ignore_eos":true,"tools":[`+nowTool+`]`), "ignore_eos", "tools exclude"},
 		{"a call without id", asked(`,{"role":"assistant","tool_calls":[{"function":{"name":"now","arguments":"{}"}}]}`, ""), "messages[1].tool_calls[0].id", "1 to 256"},
-		{"a call of another kind", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"custom"}]}`, ""), "messages[1].tool_calls[0].type", "functions only"},
+		{"a call of another kind", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"mcp"}]}`, ""), "messages[1].tool_calls[0].type", "calls functions"},
+		{"a call of a custom tool that is none", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"custom","function":{"name":"x"}}]}`, ""), "messages[1].tool_calls[0].custom", "missing"},
+		{"a custom tool that is none", asked("", `,"tools":[{"type":"custom"}]`), "tools[0].custom", "missing"},
+		{"a custom tool with a schema", asked("", `,"tools":[{"type":"custom","custom":{"name":"x","parameters":{}}}]`), "tools[0].custom.parameters", "not supported"},
+		{"a grammar", asked("", `,"tools":[{"type":"custom","custom":{"name":"x","format":{"type":"grammar","grammar":{"syntax":"lark","definition":"x"}}}}]`), "tools[0].custom.format.type", "no grammars"},
+		{"a custom tool by the name of a function", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"custom","custom":{"name":"now"}}`), "tool_choice", "none of tools"},
 		{"a call of nothing", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"function"}]}`, ""), "messages[1].tool_calls[0].function", "missing"},
 		{"a call with a bad name", asked(`,{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"<|end|>","arguments":"{}"}}]}`, ""), "messages[1].tool_calls[0].function.name", "letters"},
 		{"arguments that are no JSON", asked(`,{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"now","arguments":"{x}"}}]}`, ""), "messages[1].tool_calls[0].function.arguments", "no JSON object"},

@@ -163,7 +163,7 @@ func (s *elementsScan) argument(text string) (status, bool) {
 	for {
 		i := strings.Index(text[s.search:], endParameter)
 		if i < 0 {
-			s.search = max(s.search, len(text)-len(endParameter)+1)
+			s.search = max(s.search, len(text)-overlap(text, endParameter))
 			s.writeText(text[:s.search])
 			return going, false
 		}

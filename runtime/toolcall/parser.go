@@ -1,6 +1,9 @@
 package toolcall
 
-import "strings"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Parser divides an answer, which comes in pieces, into text and calls. It is not safe for
 // concurrent use.
@@ -25,6 +28,7 @@ type Parser struct {
 	current int
 	told    bool
 	sent    int
+	text    *textReader // Of a TextFunction; else nil.
 	cut     bool
 	out     []Piece
 }
@@ -82,7 +86,7 @@ func (p *Parser) Flush(cut bool) []Piece {
 	switch {
 	case p.live && (p.calls > 0 || p.offer.demands()): // The beginning of a call.
 	case p.calls == 0 || strings.TrimSpace(p.held) != "":
-		p.text(p.held)
+		p.say(p.held)
 	}
 	p.held, p.in = "", inRest
 	return p.take()
@@ -94,7 +98,7 @@ func (p *Parser) take() []Piece {
 	return out
 }
 
-func (p *Parser) text(text string) {
+func (p *Parser) say(text string) {
 	if text != "" {
 		p.out = append(p.out, Piece{Text: text})
 	}
@@ -107,7 +111,7 @@ func (p *Parser) step() bool {
 	}
 	switch p.in {
 	case inRest:
-		p.text(p.held)
+		p.say(p.held)
 		p.held = ""
 		return false
 	case inCall:
@@ -170,19 +174,14 @@ func (p *Parser) marker() bool {
 		if i := strings.Index(p.held, marker); i >= 0 && (first < 0 || i < first) {
 			first = i
 		}
-		for n := min(len(marker)-1, len(p.held)); n > hold; n-- {
-			if strings.HasSuffix(p.held, marker[:n]) {
-				hold = n
-				break
-			}
-		}
+		hold = max(hold, overlap(p.held, marker))
 	}
 	before := p.held[:len(p.held)-hold]
 	if first >= 0 {
 		before = p.held[:first]
 	}
 	kept := len(strings.TrimRight(before, whiteSpace))
-	p.text(p.held[:kept])
+	p.say(p.held[:kept])
 	p.held = p.held[kept:]
 	if first >= 0 {
 		p.begin(first - kept)
@@ -227,7 +226,7 @@ func (p *Parser) refuse(text string) {
 		}
 	}
 	if !p.live { // Or a constraint allows calls alone.
-		p.text(p.held[:n])
+		p.say(p.held[:n])
 	}
 	p.held, p.blank, p.scan = p.held[n:], 0, nil
 }
@@ -274,14 +273,21 @@ func (p *Parser) stream(text string) {
 			if !ok || !p.offer.offers(name) {
 				return // It has not come yet: the layout has the name first.
 			}
-			p.out = append(p.out, Piece{Call: &Call{Index: p.calls, ID: p.idOf(id), Name: name}})
+			if p.text = nil; p.offer.takesText(name) {
+				p.text = &textReader{}
+			}
+			p.out = append(p.out, Piece{Call: &Call{Index: p.calls, ID: p.idOf(id), Name: name, Text: p.text != nil}})
 			p.calls++
 			p.told = true
 		}
 		arguments, all := p.scan.arguments(text, p.current)
-		if len(arguments) > p.sent {
-			p.out = append(p.out, Piece{Call: &Call{Index: p.calls - 1, Arguments: arguments[p.sent:]}})
-			p.sent = len(arguments)
+		come := arguments[p.sent:]
+		p.sent = len(arguments)
+		if p.text != nil {
+			come = p.text.read(arguments)
+		}
+		if come != "" {
+			p.out = append(p.out, Piece{Call: &Call{Index: p.calls - 1, Arguments: come, Text: p.text != nil}})
 		}
 		if !all {
 			return
@@ -305,6 +311,15 @@ func (p *Parser) whole(text string) bool {
 		c, ok := p.scan.whole(text, i)
 		if !ok || !p.offer.offers(c.Name) {
 			return false
+		}
+		if c.Text = p.offer.takesText(c.Name); c.Text {
+			var arguments map[string]string
+			if json.Unmarshal([]byte(c.Arguments), &arguments) != nil || len(arguments) != 1 {
+				return false
+			}
+			if c.Arguments, ok = arguments[textArgument]; !ok {
+				return false
+			}
 		}
 		c.Index = p.calls + len(calls)
 		calls = append(calls, Piece{Call: &c})

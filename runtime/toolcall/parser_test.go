@@ -213,6 +213,53 @@ func TestConstrainedCallsAreHandedOnAsTheyAreWritten(t *testing.T) {
 	}
 }
 
+// TestTextFunctionsTakeTheirTextAsItIs has a text in every family's spelling, whole, in pieces,
+// and cut off anywhere.
+func TestTextFunctionsTakeTheirTextAsItIs(t *testing.T) {
+	const text = "a \"b\"\n\\c\té 🙂 {<x>}"
+	o := toolcall.Offer{Functions: []toolcall.Function{weather, toolcall.TextFunction("patch", "Patches.")}}
+	if !o.Functions[1].IsText() || weather.IsText() {
+		t.Error("which is a function of a text?")
+	}
+	arguments := string(toolcall.TextArguments(text))
+	escaped := `{"input":"a \u0022b\"\u000a\\c\té \ud83d\uDE42 {<x>}"}`
+	for family, answers := range map[string][]string{
+		"hermes":      {"<tool_call>\n{\"name\": \"patch\", \"arguments\": " + arguments + "}\n</tool_call>", "<tool_call>\n{\"name\": \"patch\", \"arguments\": " + escaped + "}\n</tool_call>"},
+		"mistral-ids": {"[TOOL_CALLS]patch[CALL_ID]abcdefgh1[ARGS]" + escaped}, "llama": {`{"name": "patch", "parameters": ` + escaped + "}"},
+		"qwen-coder": {elements("patch", "input", text)},
+	} {
+		f := formatOf(t, family)
+		for _, answer := range answers {
+			for _, structured := range []bool{false, true} { // Where it is a choice, and where not.
+				for _, size := range []int{1, 3, 1000} {
+					said, calls, _ := parse(t, f.NewParser(o, structured), answer, size)
+					if want := []call{{"patch", text}}; said != "" || !cmp.Equal(calls, want) {
+						t.Errorf("%s in pieces of %d: %q and %q", family, size, said, calls)
+					}
+				}
+				for end := range len(answer) {
+					p := f.NewParser(o, structured)
+					come := ""
+					for _, piece := range append(p.Push(answer[:end]), p.Flush(true)...) {
+						if piece.Call != nil {
+							come += piece.Call.Arguments
+						}
+					}
+					if come = strings.TrimRight(come, "\ufffd"); !strings.HasPrefix(text, come) { // A character that is cut, too.
+						t.Errorf("%s, cut behind %q: %q", family, answer[:end], come)
+					}
+				}
+			}
+		}
+	}
+	for _, bad := range []string{`{}`, `{"input": 1}`, `{"text": "x"}`, `{"input": "x", "y": "z"}`} {
+		answer := `{"name": "patch", "parameters": ` + bad + `}`
+		if said, calls, _ := parse(t, formatOf(t, "llama").NewParser(o, true), answer, 9); said != answer || len(calls) > 0 {
+			t.Errorf("%s is read as %q and %v", answer, said, calls)
+		}
+	}
+}
+
 // FuzzParser gives every parser whatever comes, in pieces of any size: it loses nothing but
 // white space of what is no call, hands on well-formed calls alone, and the pieces' size makes
 // no difference.
@@ -248,9 +295,17 @@ func FuzzParser(f *testing.F) {
 			if len(calls) == 0 && text != answer {
 				t.Errorf("%s: %q becomes %q", family, answer, text)
 			}
+			// Never panics, even so.
 			required := offer
 			required.Required = true
-			parse(t, format.NewParser(required, false), answer, size) // Never panics, even so.
+			required.Functions = append(slices.Clone(offer.Functions), toolcall.TextFunction("patch", ""))
+			parse(t, format.NewParser(required, false), answer, size)
+			for _, structured := range []bool{true, false} {
+				p := format.NewParser(required, structured)
+				p.Push(answer[:len(answer)/2])
+				p.Push(answer[len(answer)/2:])
+				p.Flush(true)
+			}
 		}
 	})
 }

@@ -1,5 +1,7 @@
 package toolcall
 
+import "strings"
+
 // status is how far a scanner is.
 type status int
 
@@ -45,3 +47,14 @@ func (f *family) newScan(o Offer) scan {
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
 
 const whiteSpace = " \n\t\r"
+
+// overlap is the length of the longest end of a text that a marker begins with, but for the
+// whole marker.
+func overlap(text, marker string) int {
+	for n := min(len(marker)-1, len(text)); n > 0; n-- {
+		if strings.HasSuffix(text, marker[:n]) {
+			return n
+		}
+	}
+	return 0
+}

@@ -68,6 +68,8 @@ type Function struct {
 	Strict, Lenient bool
 	// Place is where the schema is in a request, for errors.
 	Place string
+	// text says that it is a TextFunction.
+	text bool
 }
 
 // Offer is what a request lets a model call.
@@ -155,6 +157,8 @@ type Call struct {
 	Index     int
 	ID, Name  string
 	Arguments string
+	// Text says that it is a call of a TextFunction: Arguments are its text.
+	Text bool
 }
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
