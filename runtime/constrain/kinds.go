@@ -198,7 +198,12 @@ func (k Kinds) other(text string) string {
 		return "false"
 	case strings.IndexByte(beginsNumber, text[0]) >= 0 && k&kindNumber == 0, text[0] == '[' && k&kindArray == 0, text[0] == '{' && k&kindObject == 0:
 		return ""
-	case strings.IndexByte(beginsNumber+"[{", text[0]) < 0 || !json.Valid([]byte(text)):
+	case strings.IndexByte(beginsNumber+"[{", text[0]) < 0:
+		return ""
+	case !json.Valid([]byte(text)):
+		if k&kindString == 0 && k.Begins(text[0]) {
+			return pythonJSON(text)
+		}
 		return ""
 	case k&kindNumber == kindInteger && strings.IndexByte(beginsNumber, text[0]) >= 0:
 		if n, err := parseDecimal(text); err != nil || !n.isInteger() {

@@ -33,7 +33,7 @@
 // # Arguments as text
 //
 // Qwen3-Coder writes an argument's value between lines, a string as it is and all else as
-// JSON, or in the words of Python, which its template shows (True, False, None). Which it is,
+// JSON, or as Python spells it, which its template shows (True, None, ['a']). Which it is,
 // its schema says: type, enum, const, those of anyOf, oneOf and allOf, and what $ref names. As
 // in the parser that Qwen publishes, an argument is a string if its schema says nothing, or
 // the schema does not list it; a value that is none of its kinds becomes a string, which the
