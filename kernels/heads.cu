@@ -29,14 +29,16 @@
 //        44  int32  0 no token is asked for, 1 the likeliest, 2 one that is drawn
 //        48  int32  top-k; 0, or more than v, is v
 //        52  int32  the row of work f32 [·, v] for the changed logits; −1 if all three
-//                   lists that change some are empty. No two asks have the same.
+//                   lists that change some are empty and all tokens are allowed. No two
+//                   asks have the same.
 //        56  2 int32  tokens that the repetition penalty is for: int32 each
 //        64  2 int32  bias: int32 token and f32 to add, each
 //        72  2 int32  other penalties: likewise
 //        80  2 int32  tokens whose log-probabilities (of the logits as they are) are asked
 //                   for: int32 each
 //        88  int32  the index in scores where these go
-//        92  int32  not used
+//        92  int32  the index of the first of ⌈v/32⌉ words, where bit i%32 of word i/32 says
+//                   whether token i is allowed; −1 if all are
 //
 // decide does what sample.Chooser does, in float64, operation by operation and in its
 // order, none of them fused; so it chooses the same token, whatever rounding does, as Go
@@ -61,16 +63,18 @@ struct Ask {
   double inverse, lowest, topp, uniform, repetition;
   int row, mode, topk, copy;
   List repeated, bias, penalties, scored;
-  int scores, unused;
+  int scores, allowed;
 };
 static_assert(sizeof(Ask) == 96, "as documented");
 
 enum { kNone, kLikeliest, kDrawn };
 enum { kFine, kNaN, kNotFinite };
 
-// change writes a row with the penalties and the bias of an ask.
+// change writes a row with the penalties and the bias of an ask. A token that is not allowed
+// has −∞, which no list changes.
 __device__ __forceinline__ void change(float *to, const float *logits, int v, const Ask &ask, const int *words) {
-  for (int i = threadIdx.x; i < v; i += kHeadThreads) to[i] = logits[i];
+  const int *allowed = ask.allowed < 0 ? nullptr : words + ask.allowed;
+  for (int i = threadIdx.x; i < v; i += kHeadThreads) to[i] = !allowed || (allowed[i / 32] >> (i % 32) & 1) ? logits[i] : __int_as_float(0xff800000);
   __syncthreads();
   for (int i = threadIdx.x; i < ask.repeated.count; i += kHeadThreads) {
     float &l = to[words[ask.repeated.first + i]];

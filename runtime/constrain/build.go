@@ -22,6 +22,7 @@ type builder struct {
 	texts  map[string]int32 // The rules of strings.
 	plain  int32            // The rule of any string; noRule before it is needed.
 	letter int32            // The rule of a character of a string, however it is spelled.
+	kinds  map[Kinds]*node  // See only.
 }
 
 // queued is a rule that is still to be made.
@@ -33,7 +34,7 @@ type queued struct {
 func newBuilder(ctx context.Context, open bool) *builder {
 	return &builder{
 		ctx: ctx, expander: newExpander(func() error { return context.Cause(ctx) }), open: open,
-		goals: map[string]int32{}, ids: map[*node]int{}, sets: map[string]int32{}, ranges: map[string]int32{}, texts: map[string]int32{}, plain: noRule, letter: noRule,
+		goals: map[string]int32{}, ids: map[*node]int{}, sets: map[string]int32{}, ranges: map[string]int32{}, texts: map[string]int32{}, kinds: map[Kinds]*node{}, plain: noRule, letter: noRule,
 	}
 }
 
@@ -43,6 +44,11 @@ func (b *builder) build(g goal) error {
 	if err := b.makeRules(); err != nil {
 		return err
 	}
+	return b.ends(g)
+}
+
+// ends finishes the rules of a goal, which some value must satisfy.
+func (b *builder) ends(g goal) error {
 	alive, err := b.finish()
 	if err == nil && !alive {
 		err = refuse(g.place(), noValue)

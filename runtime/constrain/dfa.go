@@ -42,7 +42,10 @@ func (d *dfa) matches(text string) bool {
 }
 
 // and accepts what both accept.
-func (d *dfa) and(other *dfa, place string) (*dfa, error) {
+func (d *dfa) and(other *dfa, place string) (*dfa, error) { return d.within(other, place, maxDFA) }
+
+// within accepts what both accept, if that takes no more states than most.
+func (d *dfa) within(other *dfa, place string, most int) (*dfa, error) {
 	type pair struct{ a, b int32 }
 	both := &dfa{}
 	ids := map[pair]int32{}
@@ -73,8 +76,8 @@ func (d *dfa) and(other *dfa, place string) (*dfa, error) {
 			}
 		}
 		both.states[at].moves = moves
-		if len(both.states) > maxDFA {
-			return nil, refuse(place, "together with what else is said of the text it needs more than %d states: make it simpler, or lengths smaller", maxDFA)
+		if len(both.states) > most {
+			return nil, refuse(place, "together with what else is said of the text it needs more than %d states: make it simpler, or lengths smaller", most)
 		}
 	}
 	return both.trimmed(), nil

@@ -152,38 +152,39 @@ func (r Repeat) build(b *builder, from int32) (int32, error) {
 }
 
 func (v Value) build(b *builder, from int32) (int32, error) {
-	g, err := v.goal(b)
-	if err != nil {
-		return from, v.named(err)
-	}
-	rule := b.rule(g)
-	if err := b.makeRules(); err != nil {
-		return from, v.named(err)
-	}
-	to := b.newState()
-	b.call(from, to, rule)
-	return to, nil
+	return v.part(b, from, (*builder).build)
 }
 
-// goal is what the value has to satisfy. Whether it can be followed is found by itself:
-// in the layout a value that nothing satisfies would be an alternative that is silently never
-// chosen.
-func (v Value) goal(b *builder) (goal, error) {
+// part builds the value with a builder of its own, and takes its rules over. By itself it is
+// known whether the schema can be followed: in the layout a value that nothing satisfies would
+// be an alternative that is silently never chosen. And of a schema that cannot be, nothing
+// stays behind.
+func (v Value) part(b *builder, from int32, build func(*builder, goal) error) (int32, error) {
 	var g goal
 	if v.Object || v.Loose {
 		g = goal{anyObject()}
 	}
-	if v.Schema == nil {
-		return g, nil
-	}
-	n, err := parse(v.Schema)
-	if err == nil {
-		err = newBuilder(b.ctx, b.open).build(append(goal{n}, g...))
-	}
+	own := newBuilder(b.ctx, b.open)
+	err := func() error {
+		if v.Schema == nil {
+			return build(own, g)
+		}
+		n, err := parse(v.Schema)
+		if err != nil {
+			return err
+		}
+		return build(own, append(goal{n}, g...))
+	}()
 	if _, bad := errors.AsType[*SchemaError](err); bad && v.Loose && context.Cause(b.ctx) == nil {
-		return g, nil
+		own = newBuilder(b.ctx, b.open)
+		err = build(own, g)
 	}
-	return append(goal{n}, g...), err
+	if err != nil {
+		return from, v.named(err)
+	}
+	to := b.newState()
+	b.call(from, to, b.adopt(&own.nfa))
+	return to, b.check("")
 }
 
 // named says in which schema an error is.

@@ -94,6 +94,25 @@ func (n *nfa) blank(from int32) int32 {
 	return next
 }
 
+// adopt takes the rules of a finished grammar over, and returns its root.
+func (n *nfa) adopt(other *nfa) int32 {
+	states, rules := int32(len(n.states)), int32(len(n.rules))
+	for _, s := range other.states {
+		for i := range s.edges {
+			e := &s.edges[i]
+			if e.to += states; e.rule != noRule {
+				e.rule += rules
+			}
+		}
+		n.states = append(n.states, s)
+	}
+	for _, r := range other.rules {
+		r.start, r.end = r.start+states, r.end+states
+		n.rules = append(n.rules, r)
+	}
+	return other.root + rules
+}
+
 // finish removes what leads to no end, and computes ranks and classes of bytes. It reports
 // whether anything is left.
 func (n *nfa) finish() (alive bool, err error) {

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// kindSet is a set of kinds of JSON values. A number is a whole one or has a fraction.
-type kindSet uint8
+// Kinds is a set of kinds of JSON values. A number is a whole one or has a fraction.
+type Kinds uint8
 
 const (
-	kindNull kindSet = 1 << iota
+	kindNull Kinds = 1 << iota
 	kindBool
 	kindInteger
 	kindFraction
@@ -23,7 +23,7 @@ const (
 	allKinds   = kindObject<<1 - 1
 )
 
-var kindNames = map[string]kindSet{
+var kindNames = map[string]Kinds{
 	"null": kindNull, "boolean": kindBool, "integer": kindInteger, "number": kindNumber,
 	"string": kindString, "array": kindArray, "object": kindObject,
 }
@@ -33,7 +33,7 @@ var kindNames = map[string]kindSet{
 type node struct {
 	place string
 	never bool // The schema false.
-	kinds kindSet
+	kinds Kinds
 	enum  []*value // nil for none; listed has their keys.
 
 	listed map[string]bool
@@ -106,21 +106,13 @@ func read(root *value) (*node, error) {
 
 // resolve finds the target of a node's $ref: "#" or a JSON pointer.
 func (r *reader) resolve(from *node) error {
-	v, place := r.root, ""
 	path, local := strings.CutPrefix(from.ref, "#")
 	if !local || path != "" && path[0] != '/' {
 		return refuse(from.place+"/$ref", "%q is not supported: refer to the schema itself, by #/$defs/… or another JSON pointer", short(from.ref))
 	}
-	for _, part := range strings.Split(path, "/")[1:] {
-		name := fromPointer.Replace(unescapePercent(part))
-		next := v.get(name)
-		if i, err := strconv.Atoi(name); err == nil && v.kind == kindArray && i >= 0 && i < len(v.items) {
-			next = v.items[i]
-		}
-		if next == nil {
-			return refuse(from.place+"/$ref", "%q is not there", short(from.ref))
-		}
-		v, place = next, place+"/"+part
+	v, place := r.root.at(path)
+	if v == nil {
+		return refuse(from.place+"/$ref", "%q is not there", short(from.ref))
 	}
 	var err error
 	from.target, err = r.schema(v, place)
@@ -266,7 +258,7 @@ func (r *reader) schemas(v *value, place string) ([]*node, error) {
 	return list, nil
 }
 
-func readKinds(v *value, place string) (kindSet, error) {
+func readKinds(v *value, place string) (Kinds, error) {
 	names := []string{v.text}
 	if v.kind != kindString {
 		var err error
@@ -274,7 +266,7 @@ func readKinds(v *value, place string) (kindSet, error) {
 			return 0, refuse(place, "it must be a type, or a list of types")
 		}
 	}
-	var kinds kindSet
+	var kinds Kinds
 	for _, name := range names {
 		kind, known := kindNames[name]
 		if !known {

@@ -157,8 +157,8 @@ func write(t *testing.T, g *constrain.Grammar, v *constrain.Vocabulary, decode f
 		for _, id := range closing { // Random texts are long else.
 			logits[id] += 5
 		}
-		draw.Uniform = rng.Float64()
-		token, err := chooser.ChooseAmong(logits, &draw, allowed.Bits)
+		draw.Uniform, draw.Allowed = rng.Float64(), allowed.Bits
+		token, err := chooser.Choose(logits, &draw)
 		if err != nil || !allowed.Allows(token) {
 			t.Fatalf("behind %q: token %d, %v", decode(tokens), token, err)
 		}

@@ -135,7 +135,7 @@ func (e *expander) cross(a, b []clause, place string) ([]clause, error) {
 	return all, nil
 }
 
-func (c clause) kinds() kindSet {
+func (c clause) kinds() Kinds {
 	kinds := allKinds
 	for _, n := range c {
 		kinds &= n.kinds

@@ -8,7 +8,7 @@ import (
 
 // quoted reads a text as a JSON string.
 func (n *nfa) quoted(from int32, text string) int32 {
-	return n.text(from, `"`+escaped(text)+`"`)
+	return n.text(from, Quote(text))
 }
 
 // strings reads the strings that satisfy a clause. Clauses that say the same of strings share
@@ -160,7 +160,10 @@ func (n *nfa) hexDigits(to int32, count int) int32 {
 }
 
 // dfa reads a text that an automaton accepts, as the inside of a string.
-func (b *builder) dfa(at, closed int32, d *dfa) error {
+func (b *builder) dfa(at, closed int32, d *dfa) error { return b.follow(at, closed, d, b.charset) }
+
+// follow reads a text that an automaton accepts. set is the rule of one of some characters.
+func (b *builder) follow(at, closed int32, d *dfa, set func([]span) int32) error {
 	states := make([]int32, len(d.states))
 	for i := range d.states {
 		states[i] = b.newState()
@@ -177,7 +180,7 @@ func (b *builder) dfa(at, closed int32, d *dfa) error {
 		for _, m := range s.moves { // In order, so that a schema always makes the same grammar.
 			if spans := byTarget[m.to]; spans != nil {
 				delete(byTarget, m.to)
-				b.call(states[i], states[m.to], b.charset(joined(spans)))
+				b.call(states[i], states[m.to], set(joined(spans)))
 			}
 		}
 		if b.full() {
@@ -189,13 +192,23 @@ func (b *builder) dfa(at, closed int32, d *dfa) error {
 
 // charset returns the rule of one of these characters, spelled with no needless escape.
 func (b *builder) charset(spans []span) int32 {
-	key := fmt.Sprint(spans)
-	if r, ok := b.sets[key]; ok {
-		return r
+	return b.set("spelled", spans, func(r rule) { b.spell(r, spans) })
+}
+
+// set returns the rule of some characters in a spelling; fill makes it.
+func (b *builder) set(spelling string, spans []span, fill func(rule)) int32 {
+	key := spelling + fmt.Sprint(spans)
+	id, ok := b.sets[key]
+	if !ok {
+		id = b.newRule()
+		b.sets[key] = id
+		fill(b.rules[id])
 	}
-	id := b.newRule()
-	b.sets[key] = id
-	r := b.rules[id]
+	return id
+}
+
+// spell reads one of these characters, spelled with no needless escape.
+func (b *builder) spell(r rule, spans []span) {
 	for _, s := range spans {
 		for c := s.lo; c <= min(s.hi, '\\'); c++ {
 			short, ok := shortEscapes[c]
@@ -212,7 +225,6 @@ func (b *builder) charset(spans []span) int32 {
 			}
 		}
 	}
-	return id
 }
 
 // notAmong accepts all texts but these.
@@ -271,21 +283,8 @@ func (b *builder) buildText(expression string) error {
 	}
 	b.root = b.newRule()
 	r := b.rules[b.root]
-	states := make([]int32, len(d.states))
-	for i := range d.states {
-		states[i] = b.newState()
-	}
-	b.skip(r.start, states[0])
-	for i, s := range d.states {
-		if s.accepts {
-			b.skip(states[i], r.end)
-		}
-		for _, m := range s.moves {
-			b.characters(states[i], states[m.to], m.span)
-		}
-		if err := b.check(""); err != nil {
-			return err
-		}
+	if err := b.plainly(r.start, r.end, d); err != nil {
+		return err
 	}
 	alive, err := b.finish()
 	if err == nil && !alive {

@@ -13,7 +13,7 @@ import (
 
 // value is a JSON value whose objects keep their order.
 type value struct {
-	kind    kindSet // One bit.
+	kind    Kinds // One bit.
 	flag    bool
 	number  decimal
 	text    string

@@ -283,7 +283,6 @@ type Engine struct {
 	ended       chan struct{} // Closed when the loop has ended.
 	lost        chan error    // Has one, once the device is lost.
 	wake        chan struct{} // One place: something waits.
-	choosers    sync.Pool     // Of *sample.Chooser, for answers under constraints.
 
 	mu      sync.Mutex
 	waiting []*job

@@ -113,6 +113,11 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(Delta) error
 	if err := e.checkPrompt(r.Prompt, max(r.MaxTokens, 1), answerDemand(len(r.Prompt), max(r.MaxTokens, 1))); err != nil {
 		return Result{}, err
 	}
+	if r.Constraint != nil { // The first mask may take longer than a step, which others would wait for.
+		if _, err := r.Constraint.Allowed(); err != nil {
+			return Result{}, err
+		}
+	}
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.LongestAnswer(len(r.Prompt))
 	}
@@ -165,6 +170,9 @@ type answer struct {
 
 	tokens []int32 // Sampled so far.
 	result Result
+	// allowed is what the constraint allows next, and stuck why that is unknown.
+	allowed *constrain.Mask
+	stuck   error
 }
 
 func (*answer) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
@@ -195,38 +203,35 @@ func (a *answer) segments(j *job, _ *loop) ([]model.Segment, error) {
 	return []model.Segment{{Seq: j.slot, Tokens: a.tokens[len(a.tokens)-1:]}}, nil
 }
 
-// asks for one token, and for its row where likelihoods are wanted, too.
+// asks for one token, and for its row where likelihoods are wanted, too. Under a constraint
+// it is asked among those that are allowed; where that is one there is nothing to choose.
 func (a *answer) asks() []backend.Ask {
-	if a.request.Constraint != nil {
-		return []backend.Ask{{Logits: true}}
+	ask := backend.Ask{Draw: a.sampler.Draw(), Logits: a.request.Logprobs >= 0}
+	if a.request.Constraint == nil {
+		return []backend.Ask{ask}
 	}
-	return []backend.Ask{{Draw: a.sampler.Draw(), Logits: a.request.Logprobs >= 0}}
+	a.allowed, a.stuck = a.request.Constraint.Allowed()
+	if a.stuck != nil || a.allowed.Count == 1 {
+		ask.Draw = nil
+	} else {
+		ask.Draw.Allowed = a.allowed.Bits
+	}
+	return []backend.Ask{ask}
 }
 
-// chosen is the next token. Under a constraint it is chosen here, by the row of logits: which
-// tokens are allowed is found while others' are, too.
+// chosen is the next token.
 func (a *answer) chosen(got backend.Answer) (int32, error) {
-	constraint := a.request.Constraint
-	if constraint == nil || got.Err != nil {
+	if a.request.Constraint == nil || got.Err != nil {
 		return got.Token, got.Err
 	}
-	allowed, err := constraint.Allowed()
-	if err != nil {
-		return 0, err
+	if a.stuck != nil {
+		return 0, a.stuck
 	}
-	id, draw := allowed.First, a.sampler.Draw()
-	if allowed.Count > 1 {
-		chooser, _ := a.engine.choosers.Get().(*sample.Chooser)
-		if chooser == nil {
-			chooser = &sample.Chooser{}
-		}
-		id, err = chooser.ChooseAmong(got.Logits, draw, allowed.Bits)
-		a.engine.choosers.Put(chooser)
-		if err != nil {
-			return 0, err
-		}
+	id := got.Token
+	if a.allowed.Count == 1 {
+		id = a.allowed.First
 	}
-	return id, constraint.Accept(id)
+	return id, a.request.Constraint.Accept(id)
 }
 
 // take takes one token.
@@ -266,6 +271,11 @@ func (a *answer) take(answers []backend.Answer) (done bool, err error) {
 	if a.result.Tokens == a.request.MaxTokens {
 		a.finish(FinishLength)
 		return true, nil
+	}
+	if a.request.Constraint != nil {
+		// What is allowed next is found here, while other answers' is, too; asks finds it again,
+		// and an error with it.
+		_, _ = a.request.Constraint.Allowed()
 	}
 	return false, nil
 }

@@ -3,9 +3,9 @@
 // batch, and generators are streams named by numbers (Stream), so that a
 // sequence's draws do not depend on when it is scheduled.
 //
-// The order of transforms is fixed: tokens that a constraint rules out (ChooseAmong), the repetition penalty, then bias and the
-// other penalties, then temperature, then min-p, then top-k, then top-p, then one
-// draw.
+// The order of transforms is fixed: tokens that a constraint rules out, the repetition
+// penalty, then bias and the other penalties, then temperature, then min-p, then top-k, then
+// top-p, then one draw.
 package sample
 
 import (
@@ -129,6 +129,9 @@ type Draw struct {
 	// Bias and then Penalties are added to the logits of tokens. In each, tokens are
 	// distinct.
 	Bias, Penalties []Adjustment
+	// Allowed are the tokens that may be chosen, token i by bit i%64 of word i/64; nil are
+	// all. The others are left out before anything else is looked at.
+	Allowed []uint64
 }
 
 // Adjustment is added to the logit of one token.
@@ -137,9 +140,9 @@ type Adjustment struct {
 	Add   float32
 }
 
-// changesLogits reports whether any logit is changed before the choice.
-func (d *Draw) changesLogits() bool {
-	return len(d.Repeated) > 0 || len(d.Bias) > 0 || len(d.Penalties) > 0
+// ChangesLogits reports whether any logit is changed before the choice.
+func (d *Draw) ChangesLogits() bool {
+	return len(d.Repeated) > 0 || len(d.Bias) > 0 || len(d.Penalties) > 0 || d.Allowed != nil
 }
 
 // Sampler says how the tokens of one sequence are to be chosen. It is not safe for
@@ -194,7 +197,7 @@ func (s *Sampler) Draw() *Draw {
 	if s.params.Temperature > 0 {
 		s.draw.Uniform = s.rng.Float64()
 	}
-	s.draw.Penalties = s.draw.Penalties[:0]
+	s.draw.Penalties, s.draw.Allowed = s.draw.Penalties[:0], nil
 	if s.params.FrequencyPenalty != 0 || s.params.PresencePenalty != 0 {
 		for token, n := range s.counts {
 			s.draw.Penalties = append(s.draw.Penalties, Adjustment{
@@ -240,20 +243,11 @@ type Chooser struct {
 }
 
 // Choose chooses a token from the logits [V] of one position. It returns
-// ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf.
+// ErrNotFinite if a logit is NaN or +Inf, or if all are −Inf, of those that are allowed.
 func (c *Chooser) Choose(logits []float32, d *Draw) (int32, error) {
-	if d.changesLogits() {
+	if d.ChangesLogits() {
 		logits = c.change(logits, d)
 	}
-	return c.choose(logits, d)
-}
-
-// ChooseAmong is Choose among the tokens that have a bit in allowed, token i in word i/64.
-// The others are left out before anything else is looked at. It returns ErrNotFinite if no
-// token that is allowed has a finite logit.
-func (c *Chooser) ChooseAmong(logits []float32, d *Draw, allowed []uint64) (int32, error) {
-	logits = c.change(logits, d)
-	forbid(logits, allowed)
 	return c.choose(logits, d)
 }
 
@@ -300,7 +294,8 @@ func (c *Chooser) choose(logits []float32, d *Draw) (int32, error) {
 	return int32(draw(c.probs, c.sums, d.Uniform*sum)), nil
 }
 
-// change returns a copy of the logits with the bias, less the penalties.
+// change returns a copy of the logits with the bias, less the penalties, and without the
+// tokens that are not allowed.
 func (c *Chooser) change(logits []float32, d *Draw) []float32 {
 	c.changed = append(c.changed[:0], logits...)
 	for _, token := range d.Repeated {
@@ -314,6 +309,9 @@ func (c *Chooser) change(logits []float32, d *Draw) []float32 {
 		for _, a := range list {
 			c.changed[a.Token] += a.Add
 		}
+	}
+	if d.Allowed != nil {
+		forbid(c.changed, d.Allowed)
 	}
 	return c.changed
 }

@@ -113,7 +113,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 			break
 		}
 		var e ending
-		if e, err = end(i); e.called && !e.cut && out.finishes[i] == engine.FinishStop {
+		if e, err = end(i, out.finishes[i]); e.called && !e.cut && out.finishes[i] == engine.FinishStop {
 			out.finishes[i] = finishToolCalls
 		}
 		out.cut = append(out.cut, e.cut)

@@ -148,10 +148,16 @@ type chatDelta struct {
 
 // chatCall is a call of a tool, or a piece of one: the first has its id, type and name.
 type chatCall struct {
-	Index    *int         `json:"index,omitempty"` // Of pieces.
-	ID       string       `json:"id,omitempty"`
-	Type     string       `json:"type,omitempty"`
-	Function chatFunction `json:"function"`
+	Index    *int          `json:"index,omitempty"` // Of pieces.
+	ID       string        `json:"id,omitempty"`
+	Type     string        `json:"type,omitempty"`
+	Function *chatFunction `json:"function,omitempty"` // Or Custom.
+	Custom   *chatCustom   `json:"custom,omitempty"`
+}
+
+type chatCustom struct {
+	Name  string `json:"name,omitempty"`
+	Input string `json:"input"`
 }
 
 type chatFunction struct {
@@ -160,9 +166,14 @@ type chatFunction struct {
 }
 
 func newChatCall(c toolcall.Call) chatCall {
-	call := chatCall{ID: c.ID, Function: chatFunction{Name: c.Name, Arguments: c.Arguments}}
+	call, kind := chatCall{ID: c.ID}, toolFunction
+	if c.Text {
+		kind, call.Custom = toolCustom, &chatCustom{Name: c.Name, Input: c.Arguments}
+	} else {
+		call.Function = &chatFunction{Name: c.Name, Arguments: c.Arguments}
+	}
 	if c.ID != "" {
-		call.Type = "function"
+		call.Type = kind
 	}
 	return call
 }

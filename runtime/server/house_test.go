@@ -125,6 +125,7 @@ type said struct {
 		Index    *int
 		ID, Type string
 		Function struct{ Name, Arguments string }
+		Custom   *struct{ Name, Input string }
 	} `json:"tool_calls"`
 }
 

@@ -12,10 +12,14 @@ const (
 	itemMessage   = "message"
 	itemCall      = "function_call"
 	itemOutput    = "function_call_output"
+	itemCustom    = "custom_tool_call"
 	itemReference = "item_reference"
 	partInput     = "input_text"
 	partOutput    = "output_text"
 	toolFunction  = "function"
+	toolCustom    = "custom"
+	// itemCustomOutput is a result of itemCustom.
+	itemCustomOutput = "custom_tool_call_output"
 )
 
 const (
@@ -72,9 +76,9 @@ func parseItem(o *fields, q *query, place string, called *callsSoFar) {
 	switch kind {
 	case itemMessage:
 		q.say(place, parseItemMessage(o))
-	case itemCall:
+	case itemCall, itemCustom:
 		call := tokenizer.ToolCall{ID: parseCallID(o, fieldCallID)}
-		call.Name, call.Arguments = parseCalled(o)
+		call.Name, call.Arguments = parseCalled(o, map[string]string{itemCall: toolFunction, itemCustom: toolCustom}[kind])
 		called.add(call)
 		if n := len(q.messages); n == 0 || q.messages[n-1].Role != roleAssistant {
 			q.say(place, tokenizer.Message{Role: roleAssistant})
@@ -83,7 +87,7 @@ func parseItem(o *fields, q *query, place string, called *callsSoFar) {
 		if last.ToolCalls = append(last.ToolCalls, call); len(last.ToolCalls) > maxToolCalls {
 			o.fail(invalid("input", "invalid_value", "%s is the call %d of one answer, at most %d are allowed", place, len(last.ToolCalls), maxToolCalls))
 		}
-	case itemOutput:
+	case itemOutput, itemCustomOutput:
 		m := tokenizer.Message{Role: roleTool}
 		m.ToolCallID = called.answered(o, fieldCallID, &m.Name)
 		if m.Content = parseItemText(o, "output", partInput, partOutput); !o.has("output") {
@@ -94,7 +98,8 @@ func parseItem(o *fields, q *query, place string, called *callsSoFar) {
 		o.fail(invalid(o.prefix+"type", "unsupported_value",
 			"%stype is %q: this server keeps no items; send the item itself, which clients do when they are told that store is false", o.prefix, kind))
 	default:
-		o.fail(invalid(o.prefix+"type", "unsupported_value", "%stype is %q: this server reads %s, %s and %s", o.prefix, clip(kind), itemMessage, itemCall, itemOutput))
+		o.fail(invalid(o.prefix+"type", "unsupported_value", "%stype is %q: this server reads %s, %s, %s, %s and %s",
+			o.prefix, clip(kind), itemMessage, itemCall, itemOutput, itemCustom, itemCustomOutput))
 	}
 	o.refuseOthers(harmlessOfItems)
 }

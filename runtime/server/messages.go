@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/transformersquared/operator/runtime/tokenizer"
+	"github.com/transformersquared/operator/runtime/toolcall"
 )
 
 const roleTool = "tool"
@@ -74,20 +75,18 @@ func parseToolCalls(o *fields, called *callsSoFar) []tokenizer.ToolCall {
 		if call == nil {
 			return nil
 		}
+		kind := toolFunction
 		if call.has("type") {
-			parseToolKind(call)
+			kind = parseToolKind(call)
 		}
 		c := tokenizer.ToolCall{ID: parseCallID(call, "id")}
-		function := call.object("function")
-		if function == nil {
-			call.fail(invalid(call.prefix+"function", "missing_required_parameter", "%sfunction is missing", call.prefix))
-		} else {
-			c.Name, c.Arguments = parseCalled(function)
+		if function := toolObject(call, kind); function != nil {
+			c.Name, c.Arguments = parseCalled(function, kind)
 			function.refuseOthers(nil)
+			call.adopt(function)
 		}
 		call.known["index"] = true // Of a stream's pieces: clients keep it.
 		call.refuseOthers(nil)
-		call.adopt(function)
 		o.adopt(call)
 		called.add(c)
 		calls = append(calls, c)
@@ -95,10 +94,13 @@ func parseToolCalls(o *fields, called *callsSoFar) []tokenizer.ToolCall {
 	return calls
 }
 
-// parseCalled reads which function was called with what.
-func parseCalled(f *fields) (name string, arguments json.RawMessage) {
+// parseCalled reads which tool of a kind was called with what.
+func parseCalled(f *fields, kind string) (name string, arguments json.RawMessage) {
 	if name = f.text("name"); !validFunction.MatchString(name) {
 		failFunctionName(f, name)
+	}
+	if kind == toolCustom {
+		return name, toolcall.TextArguments(f.text("input"))
 	}
 	text := f.text("arguments")
 	if strings.TrimSpace(text) == "" {

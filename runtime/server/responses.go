@@ -180,13 +180,17 @@ func parseResponseTools(f *fields, q *query) {
 		if tool == nil {
 			return
 		}
-		parseToolKind(tool)
-		q.offer.Functions = append(q.offer.Functions, parseFunction(tool))
+		kind := parseToolKind(tool)
+		function := parseTool(tool, kind)
+		if kind == toolFunction && !tool.has("strict") { // OpenAI's default here, and only here.
+			function.Strict, function.Lenient = true, true
+		}
+		q.offer.Functions = append(q.offer.Functions, function)
 		tool.refuseOthers(harmlessOfTools)
 		f.adopt(tool)
 	}
 	checkTools(f, q.offer.Functions)
-	parseToolChoice(f, &q.offer, func(choice *fields) string { return choice.text("name") })
+	parseToolChoice(f, &q.offer, false)
 	q.asked.parallel = !q.offer.Single
 	if f.has("tool_choice") {
 		q.asked.toolChoice = f.raw["tool_choice"]

@@ -40,9 +40,10 @@ type response struct {
 }
 
 type item struct {
-	ID, Type, Status, Role, Name, Arguments string
-	CallID                                  string `json:"call_id"`
-	Content                                 []struct {
+	ID, Type, Status, Role, Name, Arguments, Input string
+
+	CallID  string `json:"call_id"`
+	Content []struct {
 		Type, Text string
 		Logprobs   []struct{ Token string }
 	}
@@ -50,6 +51,9 @@ type item struct {
 
 // told is an item without its ids.
 func (i item) told() string {
+	if i.Type == "custom_tool_call" {
+		return fmt.Sprintf("%s: %s takes %s", i.Status, i.Name, i.Input)
+	}
 	if i.Type == "function_call" {
 		return fmt.Sprintf("%s: %s(%s)", i.Status, i.Name, i.Arguments)
 	}
@@ -90,6 +94,7 @@ type event struct {
 	Delta    string
 	Text     *string
 	Args     *string `json:"arguments"`
+	Input    *string
 	Part     *struct{ Type, Text string }
 }
 
@@ -152,7 +157,7 @@ func replay(t testing.TB, list []event) response {
 			if e.Part.Type != "output_text" || e.Part.Text != "" || *e.Content != 0 {
 				t.Errorf("event %d: %+v", i, e)
 			}
-		case "response.output_text.delta", "response.function_call_arguments.delta":
+		case "response.output_text.delta", "response.function_call_arguments.delta", "response.custom_tool_call_input.delta":
 			text += e.Delta
 		case "response.output_text.done":
 			if *e.Text != text {
@@ -165,6 +170,10 @@ func replay(t testing.TB, list []event) response {
 		case "response.function_call_arguments.done":
 			if *e.Args != text {
 				t.Errorf("event %d: %q after %q", i, *e.Args, text)
+			}
+		case "response.custom_tool_call_input.done":
+			if *e.Input != text {
+				t.Errorf("event %d: %q after %q", i, *e.Input, text)
 			}
 		case "response.output_item.done":
 			output[*e.Index] = *e.Item
@@ -316,6 +325,63 @@ func TestResponsesCallTools(t *testing.T) {
 	}
 }
 
+// TestFunctionsOfResponsesAreStrictUnlessTheySayOtherwise has a model write what a schema does
+// not allow: OpenAI's default of strict is true here, if the schema can be followed.
+func TestFunctionsOfResponsesAreStrictUnlessTheySayOtherwise(t *testing.T) {
+	h := act(t, spellsAll(t, toolcalltest.Templates["hermes"]+":", "<tool_", "call>", "<0x0A>", `{"name": "get`, `_weather", "argu`, `ments": {"`, `town": "Bon`, `n"}}`, "</tool_call>"))
+	ask := func(tool fields) response {
+		t.Helper()
+		return h.bothResponses(t, respond("weather?", fields{"tools": []any{tool}, "max_output_tokens": 60}))
+	}
+	const free = `completed: get_weather({"town": "Bonn"})`
+	if got := toldItems(ask(with(flat(weather), "strict", false)).Output); !slices.Equal(got, []string{free}) {
+		t.Errorf("not strict: %q", got)
+	}
+	for name, tool := range map[string]fields{"nothing said": flat(weather), "null": with(flat(weather), "strict", nil), "strict": with(flat(weather), "strict", true)} {
+		got := ask(tool)
+		if calls := toldItems(got.Output); len(calls) == 1 && !strings.Contains(calls[0], `{"city"`) || slices.Contains(calls, free) {
+			t.Errorf("%s: %q", name, calls)
+		}
+	}
+	hard := with(flat(weather), "parameters", fields{"type": "object", "properties": fields{"town": fields{"not": fields{}}}})
+	if got := ask(hard); len(got.Output) != 1 {
+		t.Errorf("a schema that cannot be followed: %q", toldItems(got.Output))
+	}
+	if got, code := h.responses(t, respond("x", fields{"tools": []any{with(hard, "strict", true)}})); code != http.StatusBadRequest || got.Error.Param != "tools[0].parameters" {
+		t.Errorf("the same, strict: %d, %+v", code, got.Error)
+	}
+	// Some of the functions.
+	some := fields{"type": "allowed_tools", "mode": "required", "tools": []fields{{"type": "function", "name": "now"}}}
+	got := h.bothResponses(t, respond("x", fields{"tools": []any{flat(weather), fields{"type": "function", "name": "now"}}, "tool_choice": some, "parallel_tool_calls": false}))
+	if calls := toldItems(got.Output); !slices.Equal(calls, []string{"completed: now({})"}) {
+		t.Errorf("allowed tools: %q", calls)
+	}
+}
+
+// TestResponsesCallCustomTools has a text for one, and goes on from there.
+func TestResponsesCallCustomTools(t *testing.T) {
+	h := act(t, spellsAll(t, toolcalltest.Templates["hermes"]+":", "<tool_call>", "<0x0A>", `{"name": "`, `patch`, `", "arguments": `, `{"`, `input": "`, `a\n`, `\"`, `b\`, `"▁\u007a"}}`, "</tool_call>"))
+	tool := fields{"type": "custom", "name": "patch", "description": "Patches."}
+	body := respond("x", fields{"tools": []any{tool}, "max_output_tokens": 40})
+	got := h.bothResponses(t, body)
+	if want := []string{"completed: patch takes a\n\"b\" z"}; !slices.Equal(toldItems(got.Output), want) || !strings.HasPrefix(got.Output[0].ID, "ctc_") || got.Output[0].CallID == "" {
+		t.Fatalf("%+v", got.Output)
+	}
+	call := got.Output[0]
+	body["tool_choice"] = fields{"type": "custom", "name": "patch"}
+	body["input"] = []fields{
+		{"role": "user", "content": "x"}, {"type": "custom_tool_call", "id": call.ID, "call_id": call.CallID, "name": call.Name, "input": call.Input},
+		{"type": "custom_tool_call_output", "call_id": call.CallID, "output": "done"},
+	}
+	if next := h.bothResponses(t, body); next.Usage.Input <= got.Usage.Input || len(next.Output) != 1 || next.Output[0].Type != "custom_tool_call" {
+		t.Errorf("%+v", next.Output)
+	}
+	body["tools"] = []any{with(tool, "format", fields{"type": "grammar", "syntax": "regex", "definition": "x"})}
+	if refused, code := h.responses(t, body); code != http.StatusBadRequest || refused.Error.Param != "tools[0].format.type" {
+		t.Errorf("a grammar: %d, %+v", code, refused.Error)
+	}
+}
+
 func with(f fields, name string, value any) fields {
 	f = maps.Clone(f)
 	f[name] = value
@@ -380,7 +446,7 @@ func TestResponsesRefuseByName(t *testing.T) {
 		"no output":                 {fields{"input": []fields{call, {"type": "function_call_output", "call_id": "1"}}}, "input[1].output", "missing"},
 		"calls without a template":  {fields{"input": []fields{{"role": "user", "content": "x"}, call}}, "input[1]", "cannot call tools"},
 		"tools without a template":  {fields{"tools": []any{flat(weather)}}, "tools", "cannot call tools"},
-		"built-in tools":            {fields{"tools": []fields{{"type": "web_search"}}}, "tools[0].type", "functions only"},
+		"built-in tools":            {fields{"tools": []fields{{"type": "web_search"}}}, "tools[0].type", "calls functions"},
 		"nothing to call":           {fields{"tool_choice": "required"}, "tool_choice", "nothing to call"},
 		"max_tokens":                {fields{"max_tokens": 3}, "max_tokens", "not supported"},
 		"too much":                  {fields{"max_output_tokens": 100000}, "max_output_tokens", "can be at most"},

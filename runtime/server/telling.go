@@ -98,7 +98,7 @@ type outputDetails struct {
 	ReasoningTokens int `json:"reasoning_tokens"`
 }
 
-// responseItem is a message, or a call of a function.
+// responseItem is a message, or a call of a tool.
 type responseItem struct {
 	ID     string `json:"id"`
 	Type   string `json:"type"`
@@ -110,7 +110,11 @@ type responseItem struct {
 	CallID    string  `json:"call_id,omitempty"`
 	Name      string  `json:"name,omitempty"`
 	Arguments *string `json:"arguments,omitempty"`
+	Input     *string `json:"input,omitempty"` // Of a custom tool's.
 }
+
+// isCall reports whether it is a call of a tool.
+func (i *responseItem) isCall() bool { return i.Type == itemCall || i.Type == itemCustom }
 
 type responsePart struct {
 	Type        string        `json:"type"`
@@ -225,9 +229,12 @@ func (t *telling) tellText(text string) error {
 
 // tellCall tells a piece of a call. Whose tokens they are is not told.
 func (t *telling) tellCall(c toolcall.Call) error {
-	if t.open == nil || t.open.Type != itemCall || t.call != c.Index {
-		arguments := ""
-		item := &responseItem{ID: "fc_" + newID(), Type: itemCall, CallID: c.ID, Name: c.Name, Arguments: &arguments}
+	if t.open == nil || !t.open.isCall() || t.call != c.Index {
+		nothing := ""
+		item := &responseItem{ID: "fc_" + newID(), Type: itemCall, CallID: c.ID, Name: c.Name, Arguments: &nothing}
+		if c.Text {
+			item = &responseItem{ID: "ctc_" + newID(), Type: itemCustom, CallID: c.ID, Name: c.Name, Input: &nothing}
+		}
 		if err := t.openItem(item); err != nil {
 			return err
 		}
@@ -238,7 +245,11 @@ func (t *telling) tellCall(c toolcall.Call) error {
 		return nil
 	}
 	t.text.WriteString(c.Arguments)
-	return t.send("response.function_call_arguments.delta", t.inItem(event{"delta": c.Arguments}))
+	kind := "response.function_call_arguments.delta"
+	if c.Text {
+		kind = "response.custom_tool_call_input.delta"
+	}
+	return t.send(kind, t.inItem(event{"delta": c.Arguments}))
 }
 
 func (t *telling) openMessage() error {
@@ -279,10 +290,14 @@ func (t *telling) closeItem(status string) error {
 	text := t.text.String()
 	t.open.Status = status
 	var err error
-	if t.open.Type == itemCall {
+	switch t.open.Type {
+	case itemCall:
 		t.open.Arguments = &text
 		err = t.send("response.function_call_arguments.done", t.inItem(event{"name": t.open.Name, "arguments": text}))
-	} else {
+	case itemCustom:
+		t.open.Input = &text
+		err = t.send("response.custom_tool_call_input.done", t.inItem(event{"input": text}))
+	default:
 		part := newResponsePart(text, append(t.probs, t.ahead...))
 		t.open.Content = &[]responsePart{part}
 		err = t.send("response.output_text.done", t.inPart(event{"text": text, "logprobs": part.Logprobs}))

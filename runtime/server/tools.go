@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -34,6 +36,7 @@ const (
 	choiceAuto     = "auto"
 	choiceNone     = "none"
 	choiceRequired = "required"
+	choiceAllowed  = "allowed_tools"
 )
 
 // parseTools reads tools, tool_choice and parallel_tool_calls of a chat. What is offered, but
@@ -45,58 +48,74 @@ func parseTools(f *fields) toolcall.Offer {
 		if tool == nil {
 			return o
 		}
-		parseToolKind(tool)
-		function := tool.object("function")
-		if function == nil {
-			tool.fail(invalid(tool.prefix+"function", "missing_required_parameter", "%sfunction is missing", tool.prefix))
-		} else {
-			o.Functions = append(o.Functions, parseFunction(function))
+		kind := parseToolKind(tool)
+		if function := toolObject(tool, kind); function != nil {
+			o.Functions = append(o.Functions, parseTool(function, kind))
 			function.refuseOthers(nil)
+			tool.adopt(function)
 		}
 		tool.refuseOthers(nil)
-		tool.adopt(function)
 		f.adopt(tool)
 	}
 	checkTools(f, o.Functions)
-	parseToolChoice(f, &o, func(choice *fields) string {
-		function := choice.object("function")
-		if function == nil {
-			return ""
-		}
-		name := function.text("name")
-		function.refuseOthers(nil)
-		choice.adopt(function)
-		return name
-	})
+	parseToolChoice(f, &o, true)
 	return o
 }
 
-// parseFunction reads a function's name, description, parameters and strict, which other
-// endpoints have elsewhere. The caller refuses other fields.
-func parseFunction(f *fields) toolcall.Function {
-	function := toolcall.Function{
-		Name: f.text("name"), Description: f.text("description"), Strict: f.flag("strict"), Place: f.prefix + "parameters",
-	}
+// parseTool reads what a tool of a kind is, which endpoints have in different places. The
+// caller refuses other fields.
+func parseTool(f *fields, kind string) toolcall.Function {
+	name, description := f.text("name"), f.text("description")
 	switch {
-	case function.Name == "":
+	case name == "":
 		f.fail(invalid(f.prefix+"name", "missing_required_parameter", "%sname is missing", f.prefix))
-	case !validFunction.MatchString(function.Name):
-		failFunctionName(f, function.Name)
-	case len(function.Description) > maxToolDescription:
+	case !validFunction.MatchString(name):
+		failFunctionName(f, name)
+	case len(description) > maxToolDescription:
 		f.fail(invalid(f.prefix+"description", "invalid_value", "%sdescription has %d bytes, at most %d are allowed",
-			f.prefix, len(function.Description), maxToolDescription))
+			f.prefix, len(description), maxToolDescription))
 	}
+	if kind == toolCustom {
+		parseCustomFormat(f)
+		return toolcall.TextFunction(name, description)
+	}
+	function := toolcall.Function{Name: name, Description: description, Strict: f.flag("strict"), Place: f.prefix + "parameters"}
 	if f.has("parameters") {
 		function.Parameters = parseParameters(f)
 	}
 	return function
 }
 
-// parseToolKind reads the type of a tool, or of a call of one.
-func parseToolKind(f *fields) {
-	if kind := f.text("type"); kind != toolFunction {
-		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions only", f.prefix, clip(kind)))
+// parseCustomFormat refuses all but free text as what a custom tool takes.
+func parseCustomFormat(f *fields) {
+	format := f.object("format")
+	if format == nil {
+		return
 	}
+	if kind := format.text("type"); kind != "text" {
+		format.fail(invalid(format.prefix+"type", "unsupported_value",
+			"%stype is %q: this server knows no grammars of lark and regex; custom tools take any text, and parameters of functions can have a pattern", format.prefix, clip(kind)))
+	}
+	format.refuseOthers(nil)
+	f.adopt(format)
+}
+
+// parseToolKind reads the type of a tool, or of a call of one.
+func parseToolKind(f *fields) string {
+	kind := f.text("type")
+	if kind != toolFunction && kind != toolCustom {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: this server calls functions, and custom tools that take a text", f.prefix, clip(kind)))
+	}
+	return kind
+}
+
+// toolObject is the object in which chats say what a tool of a kind is, nil if it is missing.
+func toolObject(f *fields, kind string) *fields {
+	o := f.object(kind)
+	if o == nil {
+		f.fail(invalid(f.prefix+kind, "missing_required_parameter", "%s%s is missing", f.prefix, kind))
+	}
+	return o
 }
 
 // failFunctionName refuses a name that is not validFunction.
@@ -144,9 +163,8 @@ func checkTools(f *fields, functions []toolcall.Function) {
 }
 
 // parseToolChoice reads tool_choice and parallel_tool_calls into an offer that has its
-// functions. named reads the name of the one function to call, which endpoints have in
-// different places.
-func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
+// functions. nested says that what is said of a tool has an object of its own, as in chats.
+func parseToolChoice(f *fields, o *toolcall.Offer, nested bool) {
 	parallel := f.flag("parallel_tool_calls")
 	o.Single = f.has("parallel_tool_calls") && !parallel
 	if !f.has("tool_choice") {
@@ -162,7 +180,7 @@ func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
 		case choice == choiceRequired:
 			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is required, and tools is empty: there is nothing to call"))
 		default:
-			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is %q: it must be auto, none, required, or an object that names a function", clip(choice)))
+			f.fail(invalid("tool_choice", "invalid_value", "tool_choice is %q: it must be auto, none, required, or an object that names functions", clip(choice)))
 		}
 		return
 	}
@@ -170,21 +188,73 @@ func parseToolChoice(f *fields, o *toolcall.Offer, named func(*fields) string) {
 	if choice == nil {
 		return
 	}
-	if kind := choice.text("type"); kind != "function" {
-		choice.fail(invalid("tool_choice.type", "unsupported_value", "tool_choice.type is %q: it must be function", clip(kind)))
+	if kind := choice.text("type"); kind == choiceAllowed {
+		parseAllowedTools(choice, o, nested)
+	} else {
+		o.Only = parseNamedTool(choice, kind, o, nested)
 	}
-	o.Only = named(choice)
 	choice.refuseOthers(nil)
 	f.adopt(choice)
-	for _, function := range o.Functions {
-		if function.Name == o.Only {
+}
+
+// parseNamedTool reads which of the offered functions an object of this type names.
+func parseNamedTool(f *fields, kind string, o *toolcall.Offer, nested bool) string {
+	place := strings.TrimSuffix(f.prefix, ".")
+	if kind != toolFunction && kind != toolCustom {
+		f.fail(invalid(f.prefix+"type", "unsupported_value", "%stype is %q: it must be function or custom, or of tool_choice %s", f.prefix, clip(kind), choiceAllowed))
+	}
+	name := ""
+	if !nested {
+		name = f.text("name")
+	} else if function := f.object(kind); function != nil {
+		name = function.text("name")
+		function.refuseOthers(nil)
+		f.adopt(function)
+	}
+	switch {
+	case name == "":
+		f.fail(invalid(place, "missing_required_parameter", "%s names no function", place))
+	case !slices.ContainsFunc(o.Functions, func(offered toolcall.Function) bool {
+		return offered.Name == name && offered.IsText() == (kind == toolCustom)
+	}):
+		f.fail(invalid(place, "invalid_value", "%s names the %s %q, which is none of tools", place, kind, clip(name)))
+	}
+	return name
+}
+
+// parseAllowedTools reads which of the functions that a model is shown it may call, or must.
+func parseAllowedTools(choice *fields, o *toolcall.Offer, nested bool) {
+	f := choice
+	if nested {
+		if f = choice.object(choiceAllowed); f == nil {
+			choice.fail(invalid("tool_choice."+choiceAllowed, "missing_required_parameter", "tool_choice.%s is missing: it has the mode and the tools", choiceAllowed))
 			return
 		}
+		defer func() {
+			f.refuseOthers(nil)
+			choice.adopt(f)
+		}()
 	}
-	if o.Only == "" {
-		f.fail(invalid("tool_choice", "missing_required_parameter", "tool_choice names no function"))
+	switch mode := f.text("mode"); mode {
+	case choiceAuto:
+	case choiceRequired:
+		o.Required = true
+	default:
+		f.fail(invalid(f.prefix+"mode", "invalid_value", "%smode is %q: it must be auto or required", f.prefix, clip(mode)))
 	}
-	f.fail(invalid("tool_choice", "invalid_value", "tool_choice names %q, which is none of tools", clip(o.Only)))
+	list := f.list("tools")
+	if len(list) == 0 {
+		f.fail(invalid(f.prefix+"tools", "missing_required_parameter", "%stools is missing or empty: tool_choice none forbids all calls", f.prefix))
+	}
+	for i, raw := range list {
+		tool := f.element("tools", i, raw)
+		if tool == nil {
+			return
+		}
+		o.Allowed = append(o.Allowed, parseNamedTool(tool, tool.text("type"), o, nested))
+		tool.refuseOthers(nil)
+		f.adopt(tool)
+	}
 }
 
 // calling is how one model calls tools.
@@ -271,11 +341,11 @@ type ending struct {
 }
 
 // divide returns what takes the answers to q apart into text and calls, one function for
-// each choice, and what hands on the rest of one once it has ended, and says how.
-func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int) (ending, error)) {
+// each choice, and what hands on the rest of one once it has ended by this reason, and says how.
+func (c calling) divide(q query, emit func(choice int, p piece) error) (take func(int, engine.Delta) error, end func(int, string) (ending, error)) {
 	if len(q.offer.Functions) == 0 {
 		take = func(i int, d engine.Delta) error { return emit(i, piece{text: d.Text, logprob: d.Logprob}) }
-		return take, func(int) (ending, error) { return ending{}, nil }
+		return take, func(int, string) (ending, error) { return ending{}, nil }
 	}
 	parsers := make([]*toolcall.Parser, q.choices)
 	for i := range parsers {
@@ -297,8 +367,8 @@ func (c calling) divide(q query, emit func(choice int, p piece) error) (take fun
 		}
 		return send(i, parsers[i].Push(d.Text))
 	}
-	end = func(i int) (ending, error) {
-		err := send(i, parsers[i].Flush())
+	end = func(i int, finish string) (ending, error) {
+		err := send(i, parsers[i].Flush(finish == engine.FinishLength))
 		return ending{called: parsers[i].Calls() > 0, cut: parsers[i].Cut()}, err
 	}
 	return take, end

@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -148,6 +149,7 @@ func babble(t testing.TB, family string, special ...string) *house {
 const (
 	ticketTool = `{"type":"function","function":{"name":"file_ticket","strict":true,"description":"Files a \"ticket\".","parameters":` + ticket + `}}`
 	switchTool = `{"type":"function","function":{"name":"switch","parameters":{"type":"object","properties":{"on":{"type":"boolean"}},"required":["on"]}}}`
+	switchName = `{"type":"function","function":{"name":"switch"}}`
 	nowTool    = `{"type":"function","function":{"name":"now"}}`
 )
 
@@ -177,7 +179,8 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 	for _, family := range []struct {
 		name    string
 		special []string
-	}{{"hermes", nil}, {"hermes", []string{"<tool_call>", "</tool_call>"}}, {"mistral", []string{"[TOOL_CALLS]"}}, {"llama", nil}, {"json", nil}} {
+	}{{"hermes", nil}, {"hermes", []string{"<tool_call>", "</tool_call>"}}, {"mistral", []string{"[TOOL_CALLS]"}}, {"llama", nil}, {"json", nil},
+		{"mistral-ids", []string{"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"}}, {"mistral-named", nil}, {"qwen-coder", nil}, {"qwen-coder", []string{"<tool_call>", "</tool_call>"}}} {
 		h := babble(t, family.name, family.special...)
 		for _, c := range []struct {
 			choice string
@@ -204,7 +207,7 @@ func TestDemandedCallsAreMadeAndValidate(t *testing.T) {
 				}
 				for _, call := range calls {
 					called[call.Function.Name]++
-					if nine := len(call.ID) == 9; nine != (family.name == "mistral") || c.only != "" && call.Function.Name != c.only {
+					if nine := len(call.ID) == 9; nine != strings.HasPrefix(family.name, "mistral") || c.only != "" && call.Function.Name != c.only {
 						t.Errorf("%s%s: call %+v", family.name, c.choice, call)
 					}
 					v, err := jsonschema.UnmarshalJSON(strings.NewReader(call.Function.Arguments))
@@ -229,7 +232,7 @@ func TestDemandedCallsAreStreamed(t *testing.T) {
 	if testing.Short() {
 		seeds = 1
 	}
-	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+	for _, family := range []string{"hermes", "mistral", "mistral-ids", "qwen-coder", "llama", "json"} {
 		h := babble(t, family)
 		for seed := range seeds {
 			body := fields{
@@ -330,6 +333,121 @@ func TestToolsGoWithStructures(t *testing.T) {
 	}
 }
 
+// TestAllowedToolsAreCalledAloneAndAllAreShown has random models call some of their tools.
+func TestAllowedToolsAreCalledAloneAndAllAreShown(t *testing.T) {
+	for _, family := range []string{"hermes", "llama"} {
+		h := babble(t, family)
+		all, _ := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool, `,"max_tokens":1`))
+		for mode, n := range map[string]int{"required": 8, "auto": 2} {
+			got, resp := h.ask(t, contract.PathChatCompletions, offered(ticketTool+","+switchTool+","+nowTool,
+				fmt.Sprintf(`,"n":%d,"seed":3,"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":%q,"tools":[%s,%s]}}`, n, mode, nowTool, switchName)))
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %+v", family, got.Error)
+			}
+			if got.Usage.Prompt != all.Usage.Prompt {
+				t.Errorf("%s: a prompt of %d tokens, with all of them %d", family, got.Usage.Prompt, all.Usage.Prompt)
+			}
+			for _, c := range got.Choices {
+				if mode == "required" && len(c.Message.Calls) == 0 && *c.Finish != "length" {
+					t.Errorf("%s: %s: %+v", family, *c.Finish, c.Message)
+				}
+				for _, call := range c.Message.Calls {
+					if call.Function.Name != "now" && call.Function.Name != "switch" {
+						t.Errorf("%s: call %+v", family, call)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestCustomToolsTakeText has a call of one, streamed and whole, and goes on from there.
+func TestCustomToolsTakeText(t *testing.T) {
+	const tool, text = `{"type":"custom","custom":{"name":"patch","description":"Patches.","format":{"type":"text"}}}`, "a\n\"b\" z"
+	for family, said := range map[string][]string{
+		"hermes":     {"<tool_call>", "<0x0A>", `{"name": "`, `patch`, `", "arguments": `, `{"`, `input": "`, `a\n`, `\"`, `b\`, `"▁\u007a"}}`, "</tool_call>"},
+		"qwen-coder": {"<tool_call>\n", "<function=", "patch>\n", "<parameter=", "input>\n", "a", "<0x0A>", `"b`, `"▁`, "z", "\n</parameter>\n", "</function>\n", "</tool_call>"},
+	} {
+		h := act(t, spellsAll(t, toolcalltest.Templates[family]+":", said...))
+		body := chatAfter("x", fields{"tools": []any{json.RawMessage(tool)}, "max_tokens": 40})
+		whole, resp := h.ask(t, contract.PathChatCompletions, body)
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %+v", family, whole.Error)
+		}
+		c := whole.Choices[0]
+		if *c.Finish != "tool_calls" || len(c.Message.Calls) != 1 || c.Message.Calls[0].Type != "custom" || c.Message.Calls[0].Custom == nil || c.Message.Calls[0].Function.Name != "" {
+			t.Fatalf("%s: %s: %+v", family, *c.Finish, c.Message)
+		}
+		call := c.Message.Calls[0]
+		if call.Custom.Name != "patch" || call.Custom.Input != text {
+			t.Errorf("%s: %+v", family, call.Custom)
+		}
+		body["stream"] = true
+		chunks, _ := h.stream(t, contract.PathChatCompletions, body)
+		streamed, pieces := "", 0
+		for _, chunk := range chunks {
+			for _, c := range chunk.Choices {
+				for _, call := range c.Delta.Calls {
+					if call.Custom == nil || *call.Index != 0 || (pieces == 0) != (call.Custom.Name == "patch" && call.Type == "custom" && call.ID != "") {
+						t.Errorf("%s: piece %+v", family, call)
+					}
+					streamed += call.Custom.Input
+					pieces++
+				}
+			}
+		}
+		if streamed != text || pieces < 3 {
+			t.Errorf("%s: streamed %q in %d pieces", family, streamed, pieces)
+		}
+		delete(body, "stream")
+		body["tool_choice"] = fields{"type": "custom", "custom": fields{"name": "patch"}}
+		body["messages"] = append(body["messages"].([]fields), fields{"role": "assistant", "tool_calls": []fields{
+			{"id": call.ID, "type": "custom", "custom": fields{"name": "patch", "input": text}},
+		}}, fields{"role": "tool", "tool_call_id": call.ID, "content": "done"})
+		next, resp := h.ask(t, contract.PathChatCompletions, body)
+		if resp.StatusCode != http.StatusOK || next.Usage.Prompt <= whole.Usage.Prompt || len(next.Choices[0].Message.Calls) != 1 {
+			t.Errorf("%s: %+v", family, next)
+		}
+	}
+}
+
+// TestCallsThatTheLengthCutsOffAreCalls has calls cut within their arguments, where nothing
+// constrains them and where they stand beside a structure.
+func TestCallsThatTheLengthCutsOffAreCalls(t *testing.T) {
+	structure := fields{"type": "json_schema", "json_schema": fields{"name": "x", "schema": json.RawMessage(ticket)}}
+	for family, said := range map[string][]string{
+		"hermes":        {"<tool_call>", "<0x0A>", `{"name": "`, `get_weather`, `", "arguments": `, `{"`, `city": "`, `Bon`, `n"}}`, "</tool_call>"},
+		"llama":         {`{"name": "`, `get_weather`, `", "parameters": `, `{"`, `city": "`, `Bon`, `n"}}`},
+		"mistral-named": {"[TOOL_CALLS]", "get_weather", "[ARGS]", `{"`, `city": "`, `Bon`, `n"}`},
+		"qwen-coder":    {"<tool_call>\n", "<function=", "get_weather>\n", "<parameter=", "city>\n", "Bon", "n", "\n</parameter>\n", "</function>\n", "</tool_call>"},
+	} {
+		script := spellsAll(t, toolcalltest.Templates[family]+":", said...)
+		h := act(t, script)
+		for name, more := range map[string]fields{"free": nil, "beside a structure": {"response_format": structure}} {
+			seen, text := map[string]bool{}, ""
+			for most := 1; most < len(said); most++ {
+				body := chatAfter("weather?", fields{"tools": []any{weather}, "max_tokens": most})
+				maps.Copy(body, more)
+				got := h.bothTold(t, body)
+				if got.finish != "length" {
+					break
+				}
+				text = got.content
+				if len(got.calls) == 0 {
+					continue
+				}
+				if got.content != "" || got.calls[0].name != "get_weather" || !strings.HasPrefix(`{"city": "Bonn"}`, got.calls[0].arguments) {
+					t.Errorf("%s, %s, of %d tokens: %+v", family, name, most, got)
+				}
+				seen[got.calls[0].arguments] = true
+			}
+			if len(seen) < 2 {
+				t.Errorf("%s, %s: cut off it is %v, or %q", family, name, seen, text)
+			}
+		}
+	}
+}
+
 func TestToolsThatCannotBeOffered(t *testing.T) {
 	h := babble(t, "hermes")
 	function := func(inner string) string { return `{"type":"function","function":{` + inner + `}}` }
@@ -339,7 +457,7 @@ func TestToolsThatCannotBeOffered(t *testing.T) {
 	for _, c := range []struct{ name, body, param, message string }{
 		{"no list", asked("", `,"tools":{}`), "tools", "must be an array"},
 		{"no object", asked("", `,"tools":[1]`), "tools[0]", "must be an object"},
-		{"another kind", asked("", `,"tools":[{"type":"web_search"}]`), "tools[0].type", "functions only"},
+		{"another kind", asked("", `,"tools":[{"type":"web_search"}]`), "tools[0].type", "calls functions"},
 		{"no function", asked("", `,"tools":[{"type":"function"}]`), "tools[0].function", "missing"},
 		{"no name", asked("", `,"tools":[`+function(``)+`]`), "tools[0].function.name", "missing"},
 		{"a bad name", asked("", `,"tools":[`+function(`"name":"a b"`)+`]`), "tools[0].function.name", "letters, digits"},
@@ -358,14 +476,24 @@ func TestToolsThatCannotBeOffered(t *testing.T) {
 		{"strict is no flag", asked("", `,"tools":[`+function(`"name":"x","strict":"yes"`)+`]`), "tools[0].function.strict", "true or false"},
 		{"required of none", asked("", `,"tool_choice":"required"`), "tool_choice", "nothing to call"},
 		{"an unknown choice", asked("", `,"tools":[`+nowTool+`],"tool_choice":"maybe"`), "tool_choice", "auto, none, required"},
-		{"a choice of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools"}`), "tool_choice.type", "must be function"},
+		{"a choice of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"mcp"}`), "tool_choice.type", "must be function"},
+		{"allowed tools of nothing", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools"}`), "tool_choice.allowed_tools", "missing"},
+		{"allowed tools without a mode", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"tools":[`+nowTool+`]}}`), "tool_choice.allowed_tools.mode", "auto or required"},
+		{"no allowed tools", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[]}}`), "tool_choice.allowed_tools.tools", "empty"},
+		{"an allowed tool that is none", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[`+switchName+`]}}`), "tool_choice.allowed_tools.tools[0]", "none of tools"},
+		{"an allowed tool of another kind", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{"type":"mcp"}]}}`), "tool_choice.allowed_tools.tools[0].type", "must be function"},
 		{"a choice that names nothing", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"function"}`), "tool_choice", "names no function"},
 		{"a choice of another", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"function","function":{"name":"then"}}`), "tool_choice", "none of tools"},
 		{"parallel is no flag", asked("", `,"parallel_tool_calls":1`), "parallel_tool_calls", "true or false"},
 		{"tools and a message to go on with", asked(`,{"role":"assistant","content":"y"}`, `,"continue_final_message":true,"tools":[`+nowTool+`]`), "continue_final_message", "tools exclude"},
 		{"tools and no end", asked("", `,"ignore_eos":true,"tools":[`+nowTool+`]`), "ignore_eos", "tools exclude"},
 		{"a call without id", asked(`,{"role":"assistant","tool_calls":[{"function":{"name":"now","arguments":"{}"}}]}`, ""), "messages[1].tool_calls[0].id", "1 to 256"},
-		{"a call of another kind", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"custom"}]}`, ""), "messages[1].tool_calls[0].type", "functions only"},
+		{"a call of another kind", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"mcp"}]}`, ""), "messages[1].tool_calls[0].type", "calls functions"},
+		{"a call of a custom tool that is none", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"custom","function":{"name":"x"}}]}`, ""), "messages[1].tool_calls[0].custom", "missing"},
+		{"a custom tool that is none", asked("", `,"tools":[{"type":"custom"}]`), "tools[0].custom", "missing"},
+		{"a custom tool with a schema", asked("", `,"tools":[{"type":"custom","custom":{"name":"x","parameters":{}}}]`), "tools[0].custom.parameters", "not supported"},
+		{"a grammar", asked("", `,"tools":[{"type":"custom","custom":{"name":"x","format":{"type":"grammar","grammar":{"syntax":"lark","definition":"x"}}}}]`), "tools[0].custom.format.type", "no grammars"},
+		{"a custom tool by the name of a function", asked("", `,"tools":[`+nowTool+`],"tool_choice":{"type":"custom","custom":{"name":"now"}}`), "tool_choice", "none of tools"},
 		{"a call of nothing", asked(`,{"role":"assistant","tool_calls":[{"id":"1","type":"function"}]}`, ""), "messages[1].tool_calls[0].function", "missing"},
 		{"a call with a bad name", asked(`,{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"<|end|>","arguments":"{}"}}]}`, ""), "messages[1].tool_calls[0].function.name", "letters"},
 		{"arguments that are no JSON", asked(`,{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"now","arguments":"{x}"}}]}`, ""), "messages[1].tool_calls[0].function.arguments", "no JSON object"},

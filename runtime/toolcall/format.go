@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/transformersquared/operator/runtime/constrain"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
@@ -19,7 +18,7 @@ var ErrNoTools = errors.New("the model's chat template knows no tools")
 // ErrUnknownForm says that a model's chat template writes calls as this package does not
 // know them.
 var ErrUnknownForm = errors.New("the model's chat template writes calls of tools in a form that this server does not know " +
-	"(it knows those of Hermes and Qwen, Mistral v3, Llama 3, and plain JSON)")
+	"(it knows those of Hermes and Qwen, Qwen3-Coder, Mistral, Llama 3, and plain JSON)")
 
 // Format is how a model writes calls. It never changes.
 type Format struct {
@@ -36,10 +35,15 @@ type Format struct {
 // family is a way to write calls.
 type family struct {
 	name string
+	form form
 	// begin and end are around a call, or around a list of calls; "" where a call is all of
 	// the answer.
 	begin, end string
-	// arguments is the member that has them.
+	// markers are texts that calls begin with: begin, and what a model writes without it.
+	markers []string
+	// inner are the marks within a call.
+	inner []string
+	// arguments is the member that has them, where a call is a JSON object.
 	arguments string
 	// list says that the calls of an answer are one array.
 	list bool
@@ -47,11 +51,30 @@ type family struct {
 	idLength int
 }
 
+// form is what a call looks like.
+type form int
+
+const (
+	formJSON     form = iota // An object that has the name and the arguments.
+	formNamed                // A name, and an object that is the arguments.
+	formElements             // An element that has one for each argument.
+)
+
 var (
-	hermes  = family{name: "hermes", begin: "<tool_call>", end: "</tool_call>", arguments: "arguments"}
-	mistral = family{name: "mistral", begin: "[TOOL_CALLS]", arguments: "arguments", list: true, idLength: 9}
+	hermes  = family{name: "hermes", begin: "<tool_call>", end: "</tool_call>", markers: []string{"<tool_call>"}, arguments: "arguments"}
+	mistral = family{name: "mistral", begin: "[TOOL_CALLS]", markers: []string{"[TOOL_CALLS]"}, arguments: "arguments", list: true, idLength: 9}
 	llama   = family{name: "llama", arguments: "parameters"}
 	plain   = family{name: "json", arguments: "arguments"}
+
+	mistralNamed = family{
+		name: "mistral-named", form: formNamed, begin: "[TOOL_CALLS]", markers: []string{"[TOOL_CALLS]"}, inner: []string{markArguments}, idLength: 9,
+	}
+	mistralWithIDs = family{
+		name: "mistral-ids", form: formNamed, begin: "[TOOL_CALLS]", markers: []string{"[TOOL_CALLS]"}, inner: []string{markID, markArguments}, idLength: 9,
+	}
+	coder = family{
+		name: "qwen-coder", form: formElements, begin: "<tool_call>", end: "</tool_call>", markers: []string{"<tool_call>", beginFunction},
+	}
 )
 
 // Name is the name of the family in this package's documentation.
@@ -111,6 +134,9 @@ const (
 
 var probeCalls = regexp.MustCompile(`\{\s*"name":\s*"` + probeTool + `",\s*"(arguments|parameters)":\s*\{\s*"` + probeArgument + `"`)
 
+var probeNamed = regexp.MustCompile(regexp.QuoteMeta(mistralNamed.begin) + probeTool + `(` + regexp.QuoteMeta(markID) + `[^\[]*)?` +
+	regexp.QuoteMeta(markArguments) + `\s*\{\s*"` + probeArgument + `"`)
+
 // Detect finds how a model writes calls, from its chat template and vocabulary. An error is
 // ErrNoTools or ErrUnknownForm, with the template's own words where it has some.
 func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
@@ -145,7 +171,7 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 		_, err := tok.ApplyChatTemplateWith(conversation(call, call), tokenizer.ChatOptions{Tools: tools})
 		f.single = err != nil
 	}
-	for i, marker := range []string{f.begin, f.end} {
+	for i, marker := range append([]string{f.begin, f.end}, f.inner...) {
 		if id, ok := tok.TokenID(marker); marker != "" && ok && tok.IsSpecial(id) {
 			f.special[marker] = mark{token: id, bytes: string([]byte{firstMark + byte(i)})}
 		}
@@ -156,15 +182,26 @@ func Detect(tok *tokenizer.Tokenizer) (*Format, error) {
 // familyOf finds the family by what a template makes of tools, and of a call; the latter is
 // empty if it makes nothing of one.
 func familyOf(shown, called string) (family, error) {
+	if strings.Contains(called, beginFunction+probeTool+endName) && strings.Contains(called, beginParameter+probeArgument+endName) {
+		return coder, nil
+	}
+	if written := probeNamed.FindStringSubmatch(called); written != nil {
+		if written[1] != "" {
+			return mistralWithIDs, nil
+		}
+		return mistralNamed, nil
+	}
 	written := probeCalls.FindStringSubmatchIndex(called)
 	if written == nil {
 		switch {
 		case strings.Count(called, probeTool) > strings.Count(shown, probeTool):
 			return family{}, ErrUnknownForm
-		case strings.Contains(shown, hermes.begin) && !strings.Contains(shown, "<function="):
-			return hermes, nil // It shows no calls, but says how to write one.
+		case !strings.Contains(shown, hermes.begin):
+			return plain, nil
+		case strings.Contains(shown, beginFunction):
+			return coder, nil
 		}
-		return plain, nil
+		return hermes, nil // It shows no calls, but says how to write one.
 	}
 	before := strings.TrimRight(called[:written[0]], " \n[")
 	switch {
@@ -181,67 +218,6 @@ func familyOf(shown, called string) (family, error) {
 // ShowsCalls reports whether the template shows calls and their results: whether a
 // conversation can go on after a call.
 func (f *Format) ShowsCalls() bool { return f.history }
-
-// word is the literal of a marker.
-func (f *Format) word(marker string) constrain.Literal {
-	if m, ok := f.special[marker]; ok {
-		return constrain.Literal(m.bytes)
-	}
-	return constrain.Literal(marker)
-}
-
-// Layout is what an answer has to look like: one or more calls where they are demanded, else
-// calls behind text, or answer instead of both where it is not nil. It is nil where the model
-// may write what it likes, or answer alone if nothing is offered.
-func (f *Format) Layout(o Offer, answer constrain.Layout) constrain.Layout {
-	if len(o.Functions) == 0 {
-		return answer
-	}
-	if !o.constrained() && answer == nil {
-		return nil
-	}
-	calls := f.calls(o)
-	switch {
-	case o.demands():
-		return calls
-	case answer != nil:
-		return constrain.Choice{answer, calls}
-	case f.begin == "":
-		return constrain.Choice{constrain.Free{NotFirst: "{"}, calls}
-	}
-	text := constrain.Free{Without: []string{f.begin}}
-	return constrain.Choice{text, constrain.Sequence{text, calls}}
-}
-
-// calls is one call, or several where that is allowed.
-func (f *Format) calls(o Offer) constrain.Layout {
-	var alternatives constrain.Choice
-	for _, function := range o.Functions {
-		if o.offers(function.Name) {
-			alternatives = append(alternatives, constrain.Sequence{
-				constrain.Literal(`{"name": ` + quote(function.Name) + `, ` + quote(f.arguments) + `: `), function.arguments(), constrain.Literal("}"),
-			})
-		}
-	}
-	var call constrain.Layout = alternatives
-	between := constrain.Literal("\n")
-	switch {
-	case f.begin == "":
-		return call
-	case f.list:
-		between = ", "
-	default:
-		call = constrain.Sequence{f.word(f.begin), constrain.Literal("\n"), call, constrain.Literal("\n"), f.word(f.end)}
-	}
-	if !o.Single && o.Only == "" {
-		call = constrain.Repeat{Item: call, Between: between}
-	}
-	if !f.list {
-		return call
-	}
-	blank := constrain.Choice{constrain.Literal(""), constrain.Literal(" ")}
-	return constrain.Sequence{f.word(f.begin), blank, constrain.Literal("["), call, constrain.Literal("]")}
-}
 
 // newID returns an id for a call.
 func (f *Format) newID() string {

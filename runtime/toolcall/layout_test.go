@@ -86,6 +86,26 @@ func TestLayoutsAllowWhatTemplatesShow(t *testing.T) {
 			t.Helper()
 			return model(t, toolcalltest.Templates["llama"])
 		}, 1},
+		{"qwen-coder", func(t *testing.T) *tokenizer.Tokenizer {
+			t.Helper()
+			return model(t, toolcalltest.Templates["qwen-coder"])
+		}, 2},
+		{"qwen-coder, with special markers", func(t *testing.T) *tokenizer.Tokenizer {
+			t.Helper()
+			return model(t, toolcalltest.Templates["qwen-coder"], "<tool_call>", "</tool_call>")
+		}, 2},
+		{"mistral-named", func(t *testing.T) *tokenizer.Tokenizer {
+			t.Helper()
+			return model(t, toolcalltest.Templates["mistral-named"], "[TOOL_CALLS]", "[ARGS]")
+		}, 2},
+		{"mistral-ids", func(t *testing.T) *tokenizer.Tokenizer {
+			t.Helper()
+			return model(t, toolcalltest.Templates["mistral-ids"], "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
+		}, 2},
+		{"mistral-ids, spelled", func(t *testing.T) *tokenizer.Tokenizer {
+			t.Helper()
+			return model(t, toolcalltest.Templates["mistral-ids"])
+		}, 2},
 		{"Qwen 3", func(t *testing.T) *tokenizer.Tokenizer {
 			t.Helper()
 			tok, err := tokenizer.Load(shared(t, "tokenizers", "qwen3"))
@@ -138,7 +158,7 @@ func TestLayoutsAllowWhatTemplatesShow(t *testing.T) {
 			if !follows(t, tok, v, f.Layout(strict, nil), words) || follows(t, tok, v, f.Layout(required, nil), words) {
 				t.Error("text is not allowed where it should be, or the other way round")
 			}
-			wrong := answerOf(t, tok, f, strict, tokenizer.Message{ToolCalls: []tokenizer.ToolCall{{ID: "abcdefgh1", Name: "get_weather", Arguments: json.RawMessage(`{"city": 1}`)}}})
+			wrong := answerOf(t, tok, f, strict, tokenizer.Message{ToolCalls: []tokenizer.ToolCall{{ID: "abcdefgh1", Name: "get_weather", Arguments: json.RawMessage(`{"city": "x", "days": "y"}`)}}})
 			if follows(t, tok, v, f.Layout(strict, nil), wrong) {
 				t.Errorf("%q is allowed", tok.Decode(wrong, false))
 			}

@@ -12,19 +12,25 @@ type Parser struct {
 	offer  Offer
 	// live says that the answer is constrained: what begins as a call is one.
 	live bool
+	// structured says that an answer which is no call has a structure, and so is nothing but
+	// that, or calls.
+	structured bool
 
 	came  strings.Builder
 	held  string // The end of came that is not decided: white space, the beginning of a marker, a call.
 	blank int    // How much of held is the white space before a call.
 	in    place
-	scan  *scan // nil outside of calls.
-	calls int   // Handed on, the one that is being written included.
+	scan  scan // nil outside of calls.
+	calls int  // Handed on, the one that is being written included.
 	used  map[string]bool
-	// Of a call that is handed on as it is written: the object of scan that it is, and how
-	// much of its arguments has been.
-	current, sent int
-	cut           bool
-	out           []Piece
+	// Of a call that is handed on as it is written: which of scan's it is, whether its name has
+	// been, and how much of its arguments.
+	current int
+	told    bool
+	sent    int
+	text    *textReader // Of a TextFunction; else nil.
+	cut     bool
+	out     []Piece
 }
 
 // place is where in an answer a parser is.
@@ -40,8 +46,8 @@ const (
 // NewParser returns a parser for an answer to an offer, which follows Layout. structured says
 // that an answer without calls has a structure, too: it may spell whatever begins a call.
 func (f *Format) NewParser(o Offer, structured bool) *Parser {
-	p := &Parser{format: f, offer: o, used: map[string]bool{}}
-	p.live = o.constrained() && (!structured || o.demands())
+	p := &Parser{format: f, offer: o, used: map[string]bool{}, structured: structured && !o.demands()}
+	p.live = o.constrained() && !p.structured
 	if len(o.Functions) == 0 {
 		p.in = inRest
 	}
@@ -52,7 +58,7 @@ func (f *Format) NewParser(o Offer, structured bool) *Parser {
 func (p *Parser) Calls() int { return p.calls }
 
 // Cut reports whether the last call's arguments end too early. It is known once Flush has been
-// called; only calls that are handed on as they are written can be cut.
+// called.
 func (p *Parser) Cut() bool { return p.cut }
 
 // Push takes the next piece of the answer, and returns what has become certain.
@@ -71,15 +77,16 @@ func (p *Parser) Push(text string) []Piece {
 	return p.take()
 }
 
-// Flush says that no more comes.
-func (p *Parser) Flush() []Piece {
+// Flush says that no more comes. cut says that the answer did not end by itself: then what has
+// come of a call is handed on as one, if its name and the beginning of its arguments have.
+func (p *Parser) Flush(cut bool) []Piece {
 	if p.in == inCall {
-		p.incomplete()
+		p.incomplete(cut)
 	}
 	switch {
 	case p.live && (p.calls > 0 || p.offer.demands()): // The beginning of a call.
 	case p.calls == 0 || strings.TrimSpace(p.held) != "":
-		p.text(p.held)
+		p.say(p.held)
 	}
 	p.held, p.in = "", inRest
 	return p.take()
@@ -91,7 +98,7 @@ func (p *Parser) take() []Piece {
 	return out
 }
 
-func (p *Parser) text(text string) {
+func (p *Parser) say(text string) {
 	if text != "" {
 		p.out = append(p.out, Piece{Text: text})
 	}
@@ -104,7 +111,7 @@ func (p *Parser) step() bool {
 	}
 	switch p.in {
 	case inRest:
-		p.text(p.held)
+		p.say(p.held)
 		p.held = ""
 		return false
 	case inCall:
@@ -116,13 +123,15 @@ func (p *Parser) step() bool {
 	}
 }
 
-// start looks at how an answer begins: where calls have no marker one is all of the answer.
+// start looks at how an answer begins: where calls have no marker, or all else has a structure,
+// one is there or nowhere.
 func (p *Parser) start() bool {
-	if p.format.begin != "" {
+	trimmed := strings.TrimLeft(p.held, whiteSpace)
+	switch {
+	case p.structured:
+		return p.startOfStructure()
+	case p.format.begin != "":
 		p.in = inText
-		return true
-	}
-	switch trimmed := strings.TrimLeft(p.held, " \n\t\r"); {
 	case trimmed == "":
 		return false
 	case trimmed[0] == '{':
@@ -133,34 +142,51 @@ func (p *Parser) start() bool {
 	return true
 }
 
+// startOfStructure tells calls from what else an answer may be by how they begin. Where a
+// structure can begin alike the answer's end decides.
+func (p *Parser) startOfStructure() bool {
+	wait := false
+	for _, beginning := range p.format.beginnings(p.offer) {
+		if strings.HasPrefix(p.held, beginning) {
+			p.live = p.format.begin != ""
+			p.begin(0)
+			return true
+		}
+		wait = wait || strings.HasPrefix(beginning, p.held)
+	}
+	if !wait {
+		p.in = inRest
+	}
+	return !wait
+}
+
 // begin begins a call behind some white space.
 func (p *Parser) begin(blank int) {
 	p.in, p.blank = inCall, blank
-	p.scan, p.current, p.sent = &scan{family: &p.format.family}, 0, 0
+	p.scan, p.current, p.told, p.sent = p.format.newScan(p.offer), 0, false, 0
 }
 
 // marker looks for the marker that begins a call. White space before it is no text of the
 // answer: the template puts it there.
 func (p *Parser) marker() bool {
-	marker := p.format.begin
-	if i := strings.Index(p.held, marker); i >= 0 {
-		kept := len(strings.TrimRight(p.held[:i], " \n\t\r"))
-		p.text(p.held[:kept])
-		p.held = p.held[kept:]
-		p.begin(i - kept)
-		return true
-	}
-	hold := 0
-	for n := min(len(marker)-1, len(p.held)); n > 0; n-- {
-		if strings.HasSuffix(p.held, marker[:n]) {
-			hold = n
-			break
+	hold, first := 0, -1
+	for _, marker := range p.format.markers {
+		if i := strings.Index(p.held, marker); i >= 0 && (first < 0 || i < first) {
+			first = i
 		}
+		hold = max(hold, overlap(p.held, marker))
 	}
-	kept := len(strings.TrimRight(p.held[:len(p.held)-hold], " \n\t\r"))
-	p.text(p.held[:kept])
+	before := p.held[:len(p.held)-hold]
+	if first >= 0 {
+		before = p.held[:first]
+	}
+	kept := len(strings.TrimRight(before, whiteSpace))
+	p.say(p.held[:kept])
 	p.held = p.held[kept:]
-	return false
+	if first >= 0 {
+		p.begin(first - kept)
+	}
+	return first >= 0
 }
 
 // call scans on.
@@ -174,14 +200,14 @@ func (p *Parser) call() bool {
 	case going:
 		return false
 	case bad:
-		p.refuse(len(p.format.begin))
+		p.refuse(text)
 		return true
 	}
 	if !p.live && !p.whole(text) {
-		p.refuse(len(p.format.begin))
+		p.refuse(text)
 		return true
 	}
-	p.held = p.held[p.blank+p.scan.at:]
+	p.held = p.held[p.blank+p.scan.length():]
 	p.in, p.scan, p.blank = inText, nil, 0
 	if p.format.begin == "" || p.offer.Single {
 		p.in = inRest
@@ -191,70 +217,109 @@ func (p *Parser) call() bool {
 
 // refuse makes text of what was no call: of the marker alone where there is one, since a
 // call may come behind it.
-func (p *Parser) refuse(marker int) {
-	p.in = inText
-	if p.format.begin == "" {
-		marker, p.in = len(p.held)-p.blank, inRest
+func (p *Parser) refuse(text string) {
+	p.in = inRest
+	n := len(p.held)
+	for _, marker := range p.format.markers {
+		if strings.HasPrefix(text, marker) {
+			p.in, n = inText, p.blank+len(marker)
+		}
 	}
-	n := p.blank + marker
-	if p.live {
-		p.held = p.held[n:] // Never: a constraint allows calls alone.
-	} else {
-		p.text(p.held[:n])
-		p.held = p.held[n:]
+	if !p.live { // Or a constraint allows calls alone.
+		p.say(p.held[:n])
 	}
-	p.blank, p.scan = 0, nil
+	p.held, p.blank, p.scan = p.held[n:], 0, nil
 }
 
 // incomplete is a call that the answer's end cuts off, which is all of the answer where calls
 // have no marker.
-func (p *Parser) incomplete() {
-	p.cut = p.sent > 0 // What is behind the arguments may be missing.
-	if p.live || p.scan.complete() && p.whole(p.held[p.blank:]) {
-		p.held = ""
+func (p *Parser) incomplete(cut bool) {
+	text := p.held[p.blank:]
+	switch {
+	case p.live:
+	case p.scan.complete():
+		if !p.whole(text) {
+			return
+		}
+	case !cut || !p.begun(text):
+		return
+	default:
+		p.stream(text)
 	}
+	p.held, p.cut = "", p.told // What is behind the arguments may be missing.
+}
+
+// begun reports whether what has come of calls that nothing constrains is the beginning of
+// calls and of nothing else.
+func (p *Parser) begun(text string) bool {
+	last := p.scan.count() - 1
+	for i := range last {
+		if c, ok := p.scan.whole(text, i); !ok || !p.offer.offers(c.Name) {
+			return false
+		}
+	}
+	if last < 0 || p.offer.Single && p.calls+last > 0 {
+		return false
+	}
+	name, _, ok := p.scan.head(text, last)
+	return ok && p.offer.offers(name)
 }
 
 // stream hands on what has come of calls.
 func (p *Parser) stream(text string) {
-	for ; p.current < len(p.scan.objects); p.current, p.sent = p.current+1, 0 {
-		o := p.scan.objects[p.current]
-		m, ok := o.last(p.format.arguments)
-		if !ok || m.begin == 0 {
-			return
-		}
-		raw := text[o.start:]
-		if p.sent == 0 {
-			name, ok := o.last("name")
-			c := Call{Index: p.calls, ID: p.format.newID()}
-			if !ok || name.end == 0 || json.Unmarshal([]byte(raw[name.begin:name.end]), &c.Name) != nil || !p.offer.offers(c.Name) {
-				return // Never: the layout has the name first.
+	for ; p.current < p.scan.count(); p.current, p.told, p.sent = p.current+1, false, 0 {
+		if !p.told {
+			name, id, ok := p.scan.head(text, p.current)
+			if !ok || !p.offer.offers(name) {
+				return // It has not come yet: the layout has the name first.
 			}
+			if p.text = nil; p.offer.takesText(name) {
+				p.text = &textReader{}
+			}
+			p.out = append(p.out, Piece{Call: &Call{Index: p.calls, ID: p.idOf(id), Name: name, Text: p.text != nil}})
 			p.calls++
-			p.out = append(p.out, Piece{Call: &c})
-			p.sent = m.begin
+			p.told = true
 		}
-		upTo := m.end
-		if upTo == 0 {
-			upTo = o.at
+		arguments, all := p.scan.arguments(text, p.current)
+		come := arguments[p.sent:]
+		p.sent = len(arguments)
+		if p.text != nil {
+			come = p.text.read(arguments)
 		}
-		if upTo > p.sent {
-			p.out = append(p.out, Piece{Call: &Call{Index: p.calls - 1, Arguments: raw[p.sent:upTo]}})
-			p.sent = upTo
+		if come != "" {
+			p.out = append(p.out, Piece{Call: &Call{Index: p.calls - 1, Arguments: come, Text: p.text != nil}})
 		}
-		if m.end == 0 {
+		if !all {
 			return
 		}
 	}
+}
+
+// idOf is the id of a call that a model has given one, which may be "".
+func (p *Parser) idOf(id string) string {
+	if !p.format.takes(id) || p.used[id] {
+		id = p.format.newID()
+	}
+	p.used[id] = true
+	return id
 }
 
 // whole hands on the calls of a complete scan, and reports whether they all are calls.
 func (p *Parser) whole(text string) bool {
 	var calls []Piece
-	for _, o := range p.scan.objects {
-		c, ok := p.read(text, o)
-		if !ok {
+	for i := range p.scan.count() {
+		c, ok := p.scan.whole(text, i)
+		if !ok || !p.offer.offers(c.Name) {
 			return false
+		}
+		if c.Text = p.offer.takesText(c.Name); c.Text {
+			var arguments map[string]string
+			if json.Unmarshal([]byte(c.Arguments), &arguments) != nil || len(arguments) != 1 {
+				return false
+			}
+			if c.Arguments, ok = arguments[textArgument]; !ok {
+				return false
+			}
 		}
 		c.Index = p.calls + len(calls)
 		calls = append(calls, Piece{Call: &c})
@@ -262,36 +327,10 @@ func (p *Parser) whole(text string) bool {
 	if p.offer.Single && p.calls+len(calls) > 1 {
 		return false
 	}
+	for _, piece := range calls {
+		piece.Call.ID = p.idOf(piece.Call.ID)
+	}
 	p.calls += len(calls)
 	p.out = append(p.out, calls...)
 	return true
-}
-
-// read reads a call.
-func (p *Parser) read(text string, o *object) (Call, bool) {
-	raw := text[o.start : o.start+o.at]
-	if !json.Valid([]byte(raw)) {
-		return Call{}, false
-	}
-	var got struct {
-		Name string `json:"name"`
-		ID   any    `json:"id"`
-	}
-	if json.Unmarshal([]byte(raw), &got) != nil || !p.offer.offers(got.Name) {
-		return Call{}, false
-	}
-	c := Call{Name: got.Name, Arguments: "{}", ID: p.format.newID()}
-	if id, _ := got.ID.(string); p.format.takes(id) && !p.used[id] {
-		c.ID = id // Mistral's models write ids.
-	}
-	p.used[c.ID] = true
-	m, ok := o.last("arguments")
-	if other, has := o.last("parameters"); has && (!ok || p.format.arguments == "parameters") {
-		m, ok = other, true
-	}
-	if !ok {
-		return c, true // Of a function without parameters.
-	}
-	c.Arguments = raw[m.begin:m.end]
-	return c, c.Arguments[0] == '{'
 }

@@ -2,12 +2,15 @@ package toolcall_test
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/transformersquared/operator/runtime/toolcall"
+	"github.com/transformersquared/operator/runtime/toolcall/toolcalltest"
 )
 
 // call is a call as a client puts it together.
@@ -38,12 +41,25 @@ func parse(t testing.TB, p *toolcall.Parser, answer string, size int) (text stri
 		take(p.Push(rest[:n]))
 		rest = rest[n:]
 	}
-	take(p.Flush())
+	take(p.Flush(false))
 	if p.Calls() != len(calls) {
 		t.Errorf("it counts %d calls, and hands on %d", p.Calls(), len(calls))
 	}
 	return text, calls, ids
 }
+
+// elements is a call as Qwen3-Coder writes it.
+func elements(name string, arguments ...string) string {
+	var s strings.Builder
+	s.WriteString("<tool_call>\n<function=" + name + ">\n")
+	for i := 0; i < len(arguments); i += 2 {
+		s.WriteString("<parameter=" + arguments[i] + ">\n" + arguments[i+1] + "\n</parameter>\n")
+	}
+	return s.String() + "</function>\n</tool_call>"
+}
+
+// families are those of toolcalltest.
+var families = slices.Sorted(maps.Keys(toolcalltest.Templates))
 
 var offer = toolcall.Offer{Functions: []toolcall.Function{weather, {Name: "now"}}}
 
@@ -89,6 +105,44 @@ func TestAnswersAreTakenApart(t *testing.T) {
 		{"llama", "text behind", `{"name": "now", "parameters": {}} is it.`, `{"name": "now", "parameters": {}} is it.`, nil},
 		{"llama", "text before", `It is {"name": "now", "parameters": {}}`, `It is {"name": "now", "parameters": {}}`, nil},
 		{"llama", "other JSON", `{"city": "Bonn"}`, `{"city": "Bonn"}`, nil},
+		{"mistral-ids", "text", "Rain [A].", "Rain [A].", nil},
+		{"mistral-ids", "a call", `[TOOL_CALLS]get_weather[CALL_ID]abcdefgh1[ARGS]{"city": "Bonn"}`, "", []call{bonn}},
+		{"mistral-ids", "two behind text", `So:[TOOL_CALLS]get_weather[CALL_ID]abcdefgh1[ARGS]{"city": "Bonn"}[TOOL_CALLS]now[CALL_ID]abcdefgh1[ARGS]{}`, "So:", []call{bonn, {"now", "{}"}}},
+		{"mistral-ids", "an id that is none", `[TOOL_CALLS]now[CALL_ID]call_1[ARGS]{}`, "", []call{{"now", "{}"}}},
+		{"mistral-named", "a call", `[TOOL_CALLS]get_weather[ARGS]{"city": "Bonn"}`, "", []call{bonn}},
+		{"mistral-named", "two, and text behind", `[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]get_weather[ARGS]{"city": "Bonn"} Done.`, " Done.", []call{{"now", "{}"}, bonn}},
+		{"mistral-named", "white space, and a mark left out", "[TOOL_CALLS] now [ARGS] {}\n[TOOL_CALLS]get_weather{\"city\": \"Bonn\"}", "", []call{{"now", "{}"}, bonn}},
+		{"mistral-named", "marks within a string", `[TOOL_CALLS]get_weather[ARGS]{"city":"[TOOL_CALLS]now[ARGS]{}"}`, "", []call{{"get_weather", `{"city":"[TOOL_CALLS]now[ARGS]{}"}`}}},
+		{"mistral-named", "another function", `[TOOL_CALLS]rm[ARGS]{}`, `[TOOL_CALLS]rm[ARGS]{}`, nil},
+		{"mistral-named", "no JSON", `[TOOL_CALLS]now[ARGS]{a}`, `[TOOL_CALLS]now[ARGS]{a}`, nil},
+		{"mistral-named", "a word that is none", `[TOOL_CALLS]now[ARGS]{"a":nul}`, `[TOOL_CALLS]now[ARGS]{"a":nul}`, nil},
+		{"mistral-named", "arguments that are no object", `[TOOL_CALLS]now[ARGS][]`, `[TOOL_CALLS]now[ARGS][]`, nil},
+		{"mistral-named", "no name", `[TOOL_CALLS][ARGS]{}`, `[TOOL_CALLS][ARGS]{}`, nil},
+		{"mistral-named", "an older list", `[TOOL_CALLS] [{"name":"now","arguments":{}}]`, `[TOOL_CALLS] [{"name":"now","arguments":{}}]`, nil},
+		{"mistral-named", "one that ends too early", `[TOOL_CALLS]now[ARGS]{"a`, `[TOOL_CALLS]now[ARGS]{"a`, nil},
+		{"mistral-named", "a name that ends too early", `[TOOL_CALLS]no`, `[TOOL_CALLS]no`, nil},
+		{"mistral-named", "two ids", `[TOOL_CALLS]now[CALL_ID]a[CALL_ID]b[ARGS]{}`, `[TOOL_CALLS]now[CALL_ID]a[CALL_ID]b[ARGS]{}`, nil},
+		{"qwen-coder", "text", "a < b, </parameter>", "a < b, </parameter>", nil},
+		{"qwen-coder", "a call", elements("get_weather", "city", "Bonn"), "", []call{bonn}},
+		{"qwen-coder", "two behind text", "Let me see.\n\n" + elements("get_weather", "city", "Bonn", "days", "2") + "\n" + elements("now"), "Let me see.",
+			[]call{{"get_weather", `{"city": "Bonn", "days": 2}`}, {"now", "{}"}}},
+		{"qwen-coder", "on one line", `<tool_call><function=get_weather><parameter=city>Bonn</parameter></function></tool_call>`, "", []call{bonn}},
+		{"qwen-coder", "no markers around", "<function=get_weather>\n<parameter=city>\nBonn\n</parameter>\n</function>", "", []call{bonn}},
+		{"qwen-coder", "no marker before", "So: <function=get_weather>\n<parameter=city>\nBonn\n</parameter>\n</function>\n</tool_call> x", "So: x", []call{bonn}},
+		{"qwen-coder", "the last marker left out", "<tool_call>\n<function=now>\n</function>", "", []call{{"now", "{}"}}},
+		{"qwen-coder", "lines, quotes and elements within a string", elements("get_weather", "city", "\n<b>\"</parameter>\n\n<function=now>\\é\t"), "",
+			[]call{{"get_weather", `{"city": "\n<b>\"</parameter>\n\n<function=now>\\é\t"}`}}},
+		{"qwen-coder", "an empty string", elements("get_weather", "city", ""), "", []call{{"get_weather", `{"city": ""}`}}},
+		{"qwen-coder", "a string that looks like something else", elements("get_weather", "city", "null"), "", []call{{"get_weather", `{"city": "null"}`}}},
+		{"qwen-coder", "a number that is none", elements("get_weather", "days", "two"), "", []call{{"get_weather", `{"days": "two"}`}}},
+		{"qwen-coder", "an argument that the schema does not list", elements("get_weather", "when", "1"), "", []call{{"get_weather", `{"when": "1"}`}}},
+		{"qwen-coder", "one twice", elements("get_weather", "city", "Ulm", "days", "1", "city", "Bonn"), "", []call{{"get_weather", `{"city": "Bonn", "days": 1}`}}},
+		{"qwen-coder", "another function", elements("rm"), elements("rm"), nil},
+		{"qwen-coder", "no function", "<tool_call>\nnow()\n</tool_call>", "<tool_call>\nnow()\n</tool_call>", nil},
+		{"qwen-coder", "another end", "<tool_call><function=now></function>x", "<tool_call>x", []call{{"now", "{}"}}},
+		{"qwen-coder", "a call behind what is none", "<tool_call>x" + elements("now"), "<tool_call>x", []call{{"now", "{}"}}},
+		{"qwen-coder", "one that ends too early", "<tool_call>\n<function=get_weather>\n<parameter=city>\nBo", "<tool_call>\n<function=get_weather>\n<parameter=city>\nBo", nil},
+		{"qwen-coder", "the beginning of a marker", "a <func", "a <func", nil},
 		{"json", "a call", `{"name": "get_weather", "arguments": {"city": "Bonn"}}`, "", []call{bonn}},
 		{"json", "by the other name", `{"name": "get_weather", "parameters": {"city": "Bonn"}}`, "", []call{bonn}},
 	} {
@@ -100,7 +154,7 @@ func TestAnswersAreTakenApart(t *testing.T) {
 					t.Errorf("in pieces of %d: %q and %v, want %q and %v", size, text, calls, c.text, c.calls)
 				}
 				for i, id := range ids {
-					if nine := len(id) == 9; nine != (c.family == "mistral") || strings.Contains(c.answer, "abcdefgh1") && (i == 0) != (id == "abcdefgh1") {
+					if nine := len(id) == 9; nine != strings.HasPrefix(c.family, "mistral") || strings.Contains(c.answer, "abcdefgh1") && (i == 0) != (id == "abcdefgh1") {
 						t.Errorf("id %q", id)
 					}
 				}
@@ -110,7 +164,7 @@ func TestAnswersAreTakenApart(t *testing.T) {
 }
 
 func TestParsersWithoutOffersPassTextOn(t *testing.T) {
-	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+	for _, family := range families {
 		const answer = "<tool_call>{\"name\":\"now\"}</tool_call> [TOOL_CALLS] [{\"name\":\"now\"}]"
 		if text, calls, _ := parse(t, formatOf(t, family).NewParser(toolcall.Offer{}, false), answer, 3); text != answer || calls != nil {
 			t.Errorf("%s: %q, %v", family, text, calls)
@@ -124,8 +178,10 @@ func TestConstrainedCallsAreHandedOnAsTheyAreWritten(t *testing.T) {
 	required := offer
 	required.Required = true
 	for family, answer := range map[string]string{
-		"hermes":  "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bo\\\"n\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
-		"mistral": `[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bo\"n"}}, {"name": "now", "arguments": {}}]`,
+		"mistral-ids": `[TOOL_CALLS]get_weather[CALL_ID]abcdefgh1[ARGS]{"city": "Bo\"n"}[TOOL_CALLS]now[CALL_ID]abcdefgh2[ARGS]{}`,
+		"qwen-coder":  elements("get_weather", "city", `Bo"n`) + "\n" + elements("now"),
+		"hermes":      "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bo\\\"n\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
+		"mistral":     `[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bo\"n"}}, {"name": "now", "arguments": {}}]`,
 	} {
 		f := formatOf(t, family)
 		for _, size := range []int{1, 2, 7, 1000} {
@@ -140,14 +196,66 @@ func TestConstrainedCallsAreHandedOnAsTheyAreWritten(t *testing.T) {
 			if text != "" {
 				t.Errorf("%s, cut behind %q: %q", family, answer[:cut], text)
 			}
-			if named := strings.Count(answer[:cut], `": {`); len(calls) != named {
+			named := strings.Count(answer[:cut], `": {`) + strings.Count(answer[:cut], "[ARGS]{") + strings.Count(answer[:cut], "weather>") + strings.Count(answer[:cut], "now>")
+			if len(calls) != named {
 				t.Errorf("%s, cut behind %q: %v", family, answer[:cut], calls)
 			}
 		}
 		// Arguments come before the call is complete.
 		p := f.NewParser(required, false)
-		if pieces := p.Push(answer[:strings.Index(answer, "Bo")]); len(pieces) != 2 || pieces[0].Call.Name != "get_weather" || pieces[1].Call.Arguments != `{"city": "` {
+		first, begun := answer[:strings.Index(answer, "Bo")], `{"city": "`
+		if family == "qwen-coder" {
+			begun = `{"city": `
+		}
+		if pieces := p.Push(first); len(pieces) != 2 || pieces[0].Call.Name != "get_weather" || pieces[1].Call.Arguments != begun {
 			t.Errorf("%s: the first pieces are %+v", family, pieces)
+		}
+	}
+}
+
+// TestTextFunctionsTakeTheirTextAsItIs has a text in every family's spelling, whole, in pieces,
+// and cut off anywhere.
+func TestTextFunctionsTakeTheirTextAsItIs(t *testing.T) {
+	const text = "a \"b\"\n\\c\té 🙂 {<x>}"
+	o := toolcall.Offer{Functions: []toolcall.Function{weather, toolcall.TextFunction("patch", "Patches.")}}
+	if !o.Functions[1].IsText() || weather.IsText() {
+		t.Error("which is a function of a text?")
+	}
+	arguments := string(toolcall.TextArguments(text))
+	escaped := `{"input":"a \u0022b\"\u000a\\c\té \ud83d\uDE42 {<x>}"}`
+	for family, answers := range map[string][]string{
+		"hermes":      {"<tool_call>\n{\"name\": \"patch\", \"arguments\": " + arguments + "}\n</tool_call>", "<tool_call>\n{\"name\": \"patch\", \"arguments\": " + escaped + "}\n</tool_call>"},
+		"mistral-ids": {"[TOOL_CALLS]patch[CALL_ID]abcdefgh1[ARGS]" + escaped}, "llama": {`{"name": "patch", "parameters": ` + escaped + "}"},
+		"qwen-coder": {elements("patch", "input", text)},
+	} {
+		f := formatOf(t, family)
+		for _, answer := range answers {
+			for _, structured := range []bool{false, true} { // Where it is a choice, and where not.
+				for _, size := range []int{1, 3, 1000} {
+					said, calls, _ := parse(t, f.NewParser(o, structured), answer, size)
+					if want := []call{{"patch", text}}; said != "" || !cmp.Equal(calls, want) {
+						t.Errorf("%s in pieces of %d: %q and %q", family, size, said, calls)
+					}
+				}
+				for end := range len(answer) {
+					p := f.NewParser(o, structured)
+					come := ""
+					for _, piece := range append(p.Push(answer[:end]), p.Flush(true)...) {
+						if piece.Call != nil {
+							come += piece.Call.Arguments
+						}
+					}
+					if come = strings.TrimRight(come, "\ufffd"); !strings.HasPrefix(text, come) { // A character that is cut, too.
+						t.Errorf("%s, cut behind %q: %q", family, answer[:end], come)
+					}
+				}
+			}
+		}
+	}
+	for _, bad := range []string{`{}`, `{"input": 1}`, `{"text": "x"}`, `{"input": "x", "y": "z"}`} {
+		answer := `{"name": "patch", "parameters": ` + bad + `}`
+		if said, calls, _ := parse(t, formatOf(t, "llama").NewParser(o, true), answer, 9); said != answer || len(calls) > 0 {
+			t.Errorf("%s is read as %q and %v", answer, said, calls)
 		}
 	}
 }
@@ -159,13 +267,15 @@ func FuzzParser(f *testing.F) {
 	for _, seed := range []string{
 		"<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", `[TOOL_CALLS] [{"name":"now","arguments":{"a":[1,{"b":null}]}}]`,
 		`{"name":"now","parameters":{}};{"name":"now"}`, "<tool_call><tool_call>{\"name\":\"now\"}", `{"name":"\u006eow","name":1}`, "a <tool_call>{\"\\", `[TOOL_CALLS][[[`,
+		`[TOOL_CALLS]now[CALL_ID]abcdefgh1[ARGS]{"a":1}[TOOL_CALLS]now{}`, "<function=now></function></tool_call>", "<tool_call><function=get_weather><parameter=days>[</parameter>\n\n</function>",
+		elements("get_weather", "city", "\n\xe2\x82", "days", "2", "x", "{\"</parameter>\"}", "city", ""),
 		`{"name":"now","arguments":{}}`, "\xff<tool_call>{\"\xfe\":1}</tool_call>",
 	} {
 		f.Add(seed, 1)
 		f.Add(seed, 5)
 	}
 	formats := map[string]*toolcall.Format{}
-	for _, family := range []string{"hermes", "mistral", "llama", "json"} {
+	for _, family := range families {
 		formats[family] = formatOf(f, family)
 	}
 	f.Fuzz(func(t *testing.T, answer string, size int) {
@@ -185,9 +295,17 @@ func FuzzParser(f *testing.F) {
 			if len(calls) == 0 && text != answer {
 				t.Errorf("%s: %q becomes %q", family, answer, text)
 			}
+			// Never panics, even so.
 			required := offer
 			required.Required = true
-			parse(t, format.NewParser(required, false), answer, size) // Never panics, even so.
+			required.Functions = append(slices.Clone(offer.Functions), toolcall.TextFunction("patch", ""))
+			parse(t, format.NewParser(required, false), answer, size)
+			for _, structured := range []bool{true, false} {
+				p := format.NewParser(required, structured)
+				p.Push(answer[:len(answer)/2])
+				p.Push(answer[len(answer)/2:])
+				p.Flush(true)
+			}
 		}
 	})
 }

@@ -64,7 +64,7 @@ func TestFamiliesAreFoundByWhatTemplatesDo(t *testing.T) {
 		"one without tools":              {"{% for m in messages %}{{ m.content }}{% endfor %}", toolcall.ErrNoTools},
 		"one that asks, and shows none":  {"{% if tools %}Call away.{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}", toolcall.ErrNoTools},
 		"one that refuses them":          {"{% if tools %}{{ raise_exception('no tools here') }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}", toolcall.ErrNoTools},
-		"one with calls in another form": {strings.NewReplacer(`{"name": "' + call.name + '", "arguments": '`, `<function=' + call.name + '>'`).Replace(toolcalltest.Templates["hermes"]), toolcall.ErrUnknownForm},
+		"one with calls in another form": {strings.NewReplacer(`{"name": "' + call.name + '", "arguments": '`, `<call:' + call.name + '>'`).Replace(toolcalltest.Templates["hermes"]), toolcall.ErrUnknownForm},
 	} {
 		if _, err := toolcall.Detect(model(t, c.template)); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)

@@ -76,6 +76,37 @@ func draws(vocabulary int) []sample.Draw {
 			out = append(out, d)
 		}
 	}
+	return append(out, allowed(vocabulary)...)
+}
+
+// allowed are choices among some of so many tokens: every third, those of a half, all, the
+// last, with what changes logits and without. Words that are not there allow none.
+func allowed(vocabulary int) []sample.Draw {
+	words := (vocabulary + 63) / 64
+	third, all, last, half := make([]uint64, words), make([]uint64, words), make([]uint64, words), make([]uint64, words/2+1)
+	for i := range vocabulary {
+		if all[i/64] |= 1 << (i % 64); i%3 == 0 {
+			third[i/64] |= 1 << (i % 64)
+		}
+	}
+	last[words-1] = 1 << ((vocabulary - 1) % 64)
+	for i := range half {
+		half[i] = all[i]
+	}
+	var out []sample.Draw
+	for _, bits := range [][]uint64{third, all, last, half} {
+		for _, d := range []sample.Draw{
+			{},
+			{Temperature: 1, Uniform: 0.4},
+			{Temperature: 0.7, Uniform: 0.99, TopK: 5, TopP: 0.9},
+			{Temperature: 1, Uniform: 0.2, MinP: 0.05},
+			{Temperature: 1, Uniform: 0.6, Repeated: []int32{int32(vocabulary - 1)}, RepetitionPenalty: 1.3, Bias: []sample.Adjustment{{Token: 0, Add: 40}}},
+			{Bias: []sample.Adjustment{{Token: int32(vocabulary / 2), Add: 90}}},
+		} {
+			d.Allowed = bits
+			out = append(out, d)
+		}
+	}
 	return out
 }
 
@@ -129,6 +160,15 @@ func (s *suite) decideNotFinite(t *testing.T) {
 		answers, err := be.Decide(b, 5, asks)
 		if err != nil {
 			t.Fatal(err)
+		}
+		// NaN is nothing to a choice among others, and no choice is one of none.
+		some, none := []uint64{1<<4 | 1<<36}, []uint64{0}
+		among, err := be.Decide(b, 5, []backend.Ask{{Row: 0, Draw: &sample.Draw{Allowed: some}}, {Row: 2, Draw: &sample.Draw{Allowed: some}}, {Row: 4, Draw: &sample.Draw{Allowed: none}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if among[0].Err != nil || among[0].Token != 4 && among[0].Token != 36 || !errors.Is(among[1].Err, sample.ErrNotFinite) || !errors.Is(among[2].Err, sample.ErrNotFinite) {
+			t.Errorf("%s chooses among some, among −Inf and among none: %+v", be.Name(), among)
 		}
 		for i, a := range answers {
 			if bad := asks[i].Row < 3; errors.Is(a.Err, sample.ErrNotFinite) != bad {

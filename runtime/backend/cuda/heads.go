@@ -38,7 +38,7 @@ func (b *Backend) Decide(logits backend.Buffer, n int, asks []backend.Ask) ([]ba
 			rows = append(rows, pieceOf(answers[i].Logits, args[0].start+address(backend.F32.Bytes(1, ask.Row*c))))
 		}
 	}
-	encoded := encodeAsks(asks)
+	encoded := encodeAsks(asks, c)
 	out, err := b.decide(args[0].start, c, encoded, rows)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
@@ -56,10 +56,10 @@ const (
 	askInverse, askLowest, askTopP, askUniform, askRepetition = 0, 8, 16, 24, 32
 	askRow, askMode, askTopK, askCopy                         = 40, 44, 48, 52
 	askRepeated, askBias, askPenalties, askScored             = 56, 64, 72, 80
-	askScores                                                 = 88
+	askScores, askAllowed                                     = 88, 92
 
 	modeNone, modeLikeliest, modeDrawn = 0, 1, 2
-	noCopy                             = -1
+	noCopy, allAllowed                 = -1, -1
 )
 
 // encodedAsks are questions as the kernel reads them.
@@ -71,7 +71,7 @@ type encodedAsks struct {
 	total  int   // Of them.
 }
 
-func encodeAsks(asks []backend.Ask) encodedAsks {
+func encodeAsks(asks []backend.Ask, vocabulary int) encodedAsks {
 	e := encodedAsks{bytes: make([]byte, len(asks)*askBytes), count: len(asks), scores: make([]int, len(asks))}
 	little := binary.LittleEndian
 	const word = 4
@@ -91,6 +91,7 @@ func encodeAsks(asks []backend.Ask) encodedAsks {
 		number(askRow, ask.Row)
 		number(askMode, modeNone)
 		number(askCopy, noCopy)
+		number(askAllowed, allAllowed)
 		float(askLowest, math.Inf(-1))
 		if d := ask.Draw; d != nil {
 			number(askMode, modeLikeliest)
@@ -105,9 +106,13 @@ func encodeAsks(asks []backend.Ask) encodedAsks {
 			float(askUniform, d.Uniform)
 			float(askRepetition, d.RepetitionPenalty)
 			number(askTopK, min(d.TopK, math.MaxInt32))
-			if len(d.Repeated)+len(d.Bias)+len(d.Penalties) > 0 {
+			if d.ChangesLogits() {
 				number(askCopy, e.copies)
 				e.copies++
+			}
+			if d.Allowed != nil {
+				number(askAllowed, len(e.bytes)/word)
+				e.bytes = appendBits(e.bytes, d.Allowed, (vocabulary+31)/32)
 			}
 			list(at, askRepeated, len(d.Repeated), d.Repeated)
 			list(at, askBias, len(d.Bias), adjustments(d.Bias))
@@ -119,6 +124,18 @@ func encodeAsks(asks []backend.Ask) encodedAsks {
 		e.total += len(ask.Scores)
 	}
 	return e
+}
+
+// appendBits appends so many words of 32 bits; those that are not there have none.
+func appendBits(to []byte, bits []uint64, words int) []byte {
+	for i := range words {
+		word := uint64(0)
+		if i/2 < len(bits) {
+			word = bits[i/2] >> (i % 2 * 32)
+		}
+		to = binary.LittleEndian.AppendUint32(to, uint32(word))
+	}
+	return to
 }
 
 // adjustments are tokens and the bits of what is added to their logits.

@@ -2,8 +2,14 @@
 // written anew, in little, with what matters to tools as the published ones have it.
 package toolcalltest
 
+import "strings"
+
 // Templates are chat templates by the name of the family.
-var Templates = map[string]string{"hermes": hermes, "mistral": mistral, "llama": llama, "json": plain}
+var Templates = map[string]string{
+	"hermes": hermes, "mistral": mistral, "llama": llama, "json": plain, "qwen-coder": coder,
+	"mistral-named": strings.ReplaceAll(named, "ID", ""),
+	"mistral-ids":   strings.ReplaceAll(named, "ID", `{% if call.id | length != 9 %}{{ raise_exception("ids have nine characters") }}{% endif %}{{ "[CALL_ID]" + call.id }}`),
+}
 
 // hermes is in the manner of Qwen's.
 const hermes = `{%- if tools %}<|system|>You have these functions:
@@ -69,4 +75,51 @@ const llama = `{%- if tools is not none and messages[0].role == "user" %}
 // plain shows tools, and leaves to the model what to make of them.
 const plain = `{%- if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}
 {%- for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}`
+
+// named is in the manner of those of Mistral since v11: a name, and the arguments behind a mark,
+// with an id between (Small 3.2) or without (Devstral, Ministral 3).
+const named = `{%- for m in messages %}
+{%- if m.role == "user" %}
+{%- if loop.first and tools %}{{ "[AVAILABLE_TOOLS]" + tools | tojson + "[/AVAILABLE_TOOLS]" }}{% endif %}{{ "[INST]" + m.content + "[/INST]" }}
+{%- elif m.role == "tool" %}{{ "[TOOL_RESULTS]" + m.content | string + "[/TOOL_RESULTS]" }}
+{%- elif m.role == "assistant" %}{{ m.content }}
+{%- for call in m.tool_calls or [] %}{{ "[TOOL_CALLS]" + call.function.name }}ID{{ "[ARGS]" + call.function.arguments | tojson }}{% endfor %}{{ eos_token }}
+{%- else %}{{ "[SYSTEM_PROMPT]" + m.content + "[/SYSTEM_PROMPT]" }}
+{%- endif %}
+{%- endfor %}`
+
+// coder is in the manner of Qwen3-Coder's, which writes the words of Python.
+const coder = `{%- if tools %}<|system|>You have these functions:
+<tools>
+{%- for tool in tools %}
+<function>
+<name>{{ tool.function.name }}</name>
+<parameters>{% for name, fields in (tool.function.parameters.properties or {}) | items %}
+<parameter><name>{{ name }}</name><type>{{ fields.type }}</type></parameter>
+{%- endfor %}</parameters>
+</function>
+{%- endfor %}
+</tools>
+Call one like this: <tool_call>
+<function=name>
+<parameter=first>
+value
+</parameter>
+</function>
+</tool_call><|end|>{% endif %}
+{%- for m in messages %}
+{%- if m.role == "tool" %}<|user|>
+<tool_response>
+{{ m.content }}
+</tool_response><|end|>
+{%- else %}<|{{ m.role }}|>{{ m.content }}
+{%- for call in m.tool_calls or [] %}
+{%- if m.content or not loop.first %}{{ "\n" }}{% endif %}{{ "<tool_call>\n<function=" + call.function.name + ">\n" }}
+{%- for name, value in call.function.arguments | items %}{{ "<parameter=" + name + ">\n" }}
+{%- if value is mapping or value is sequence and value is not string %}{{ value | tojson }}{% else %}{{ value | string }}{% endif %}{{ "\n</parameter>\n" }}
+{%- endfor %}{{ "</function>\n</tool_call>" }}
+{%- endfor %}<|end|>
+{%- endif %}
+{%- endfor %}
 {%- if add_generation_prompt %}<|assistant|>{% endif %}`

@@ -83,6 +83,30 @@ test("calls a function, hears its output and goes on", async () => {
   assert.equal(next.t2.pass1Seconds, 0);
 });
 
+test("calls some of the tools that it is shown, and custom ones", async () => {
+  const now = { type: "function", name: "now", strict: null, parameters: null };
+  const note = { type: "custom", name: "note" };
+  const asked = { ...request, tools: [lamp, now, note], parallel_tool_calls: false, logit_bias: { 34: 6 } };
+  const whole = await client.responses.create({ ...asked, tool_choice: { type: "allowed_tools", mode: "required", tools: [{ type: "function", name: "now" }] } });
+  assert.deepEqual(whole.output.map((o) => [o.type, o.name]), [["function_call", "now"]]);
+
+  const custom = { ...asked, tool_choice: { type: "custom", name: "note" } };
+  const [call] = (await client.responses.create(custom)).output;
+  assert.equal(call.type, "custom_tool_call");
+  let input = "";
+  const stream = client.responses.stream(custom);
+  for await (const event of stream) {
+    if (event.type === "response.custom_tool_call_input.delta") input += event.delta;
+    if (event.type === "response.custom_tool_call_input.done") assert.equal(event.input, input);
+  }
+  assert.equal(input, call.input);
+  assert.deepEqual((await stream.finalResponse()).output[0].input, call.input);
+
+  const items = [{ role: "user", content: request.input }, call, { type: "custom_tool_call_output", call_id: call.call_id, output: "done" }];
+  const next = await client.responses.create({ ...request, input: items, tools: [note], max_output_tokens: 5 });
+  assert.ok(next.usage.total_tokens > 0);
+});
+
 test("refuses what has to be kept, and says what to do", async () => {
   for (const [name, value] of Object.entries({ store: true, background: true, previous_response_id: "resp_1", conversation: "conv_1" })) {
     await assert.rejects(client.responses.create({ ...request, [name]: value }), (e) => {

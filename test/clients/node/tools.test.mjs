@@ -116,6 +116,28 @@ test("runs a tool by the client's own loop", async () => {
   assert.deepEqual(runner.messages.at(-1), { role: "tool", tool_call_id: runner.messages.at(-2).tool_calls[0].id, content: "done" });
 });
 
+test("calls some of the tools that it is shown", async () => {
+  const allowed = { mode: "required", tools: [{ type: "function", function: { name: "now" } }] };
+  const asked = { ...chat, tool_choice: { type: "allowed_tools", allowed_tools: allowed }, parallel_tool_calls: false };
+  const whole = await client.chat.completions.create(asked);
+  assert.deepEqual(whole.choices[0].message.tool_calls.map((c) => c.function.name), ["now"]);
+  const all = await client.chat.completions.create({ ...chat, max_completion_tokens: 1 });
+  assert.equal(whole.usage.prompt_tokens, all.usage.prompt_tokens);
+});
+
+test("gives a custom tool its text, and hears its result", async () => {
+  const asked = { ...chat, tools: [...tools, { type: "custom", custom: { name: "note" } }], tool_choice: { type: "custom", custom: { name: "note" } }, logit_bias: { 34: 6 } };
+  const whole = await client.chat.completions.create(asked);
+  const [{ message }] = whole.choices;
+  const [call] = message.tool_calls;
+  assert.equal(call.type, "custom");
+  assert.equal(call.custom.name, "note");
+  assert.equal(typeof call.custom.input, "string");
+  const messages = [...chat.messages, message, { role: "tool", tool_call_id: call.id, content: "done" }];
+  const next = await client.chat.completions.create({ ...chat, tools: asked.tools, messages, max_completion_tokens: 5 });
+  assert.ok(next.usage.prompt_tokens > whole.usage.prompt_tokens);
+});
+
 test("offers nothing where nothing may be called", async () => {
   const ask = async (more) => (await client.chat.completions.create({ ...chat, temperature: 0, max_completion_tokens: 12, tools: undefined, ...more })).choices[0];
   const plain = await ask({});
