@@ -12,6 +12,8 @@ type report struct {
 	Threads int
 	Rows    []*row   `json:",omitempty"`
 	Passes  []*share `json:",omitempty"`
+	// Served are ways to choose experts under load, in pairs.
+	Served []*served `json:",omitempty"`
 	// Together are trainings at once.
 	Together []*together `json:",omitempty"`
 	// Beside are searches beside Reinforce.
@@ -60,6 +62,9 @@ func (r *report) table() string {
 		return besideTable(r.Beside)
 	}
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
+	if len(r.Served) > 0 {
+		b.WriteString(servedTable(r.Served))
+	}
 	if len(r.Passes) > 0 {
 		b.WriteString("| shape | dtype | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
 		for _, p := range r.Passes {
