@@ -282,13 +282,16 @@ type Engine struct {
 	stop        context.CancelFunc
 	ended       chan struct{} // Closed when the loop has ended.
 	lost        chan error    // Has one, once the device is lost.
-	wake        chan struct{} // One place: something waits.
+	wake        chan struct{} // One place: something has changed in the queue.
 	choosers    sync.Pool     // Of *sample.Chooser, for answers under constraints.
 
 	mu      sync.Mutex
 	waiting []*job
 	places  int // Taken by requests; see admission.
 	closed  bool
+
+	arrivals uint64              // How many requests were admitted.
+	expected map[*admission]bool // Those whose pass 1 has just been answered.
 
 	running                        atomic.Int64
 	promptTokens, tokens, steps    atomic.Int64
@@ -331,6 +334,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		expected: map[*admission]bool{},
 		weights: newWeights(running, policy{
 			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed, budget: o.ExpertBytes,
 		}, o.Compose),

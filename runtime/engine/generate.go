@@ -167,6 +167,8 @@ type answer struct {
 	result Result
 }
 
+func (*answer) lane() lane { return answering }
+
 func (*answer) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
 
 func (a *answer) admitted() {

@@ -42,6 +42,8 @@ type reading struct {
 	done  chan error
 }
 
+func (*reading) lane() lane { return previewing }
+
 func (*reading) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
 
 func (*reading) restart() {}
