@@ -103,6 +103,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
@@ -205,6 +206,8 @@ type Options struct {
 	// Patient says that all requests are of one who waits for the last of them: a prompt
 	// waits for less that others before it are reading, a quarter of it, too.
 	Patient bool
+
+	followUp time.Duration // 0 means defaultFollowUp.
 }
 
 // Defaults of Options.
@@ -259,6 +262,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ExpertBytes < 0 {
 		return fmt.Errorf("experts may take %d bytes: it must be positive, or 0 for no bound", o.ExpertBytes)
+	}
+	if o.followUp == 0 {
+		o.followUp = defaultFollowUp
 	}
 	limit := o.Base.Config().MaxPositions
 	if o.ContextLength > limit {

@@ -146,10 +146,10 @@ func (l *loop) writers() int {
 	return n
 }
 
-// followUp is how long the loop waits for pass 2 of requests whose pass 1 it has just
+// defaultFollowUp is how long the loop waits for pass 2 of requests whose pass 1 it has just
 // answered. They take some microseconds, and a step many milliseconds, which they would wait
 // for otherwise; only who waits for weights to be composed takes longer.
-const followUp = time.Millisecond
+const defaultFollowUp = time.Millisecond
 
 // follow waits a moment for what requests ask for behind their pass 1, if there are places
 // for it, so that the next step begins with it.
@@ -162,7 +162,7 @@ func (l *loop) follow(ctx context.Context) {
 	if !e.follows() {
 		return
 	}
-	timer := time.NewTimer(followUp)
+	timer := time.NewTimer(e.o.followUp)
 	defer timer.Stop()
 	for e.follows() {
 		select {
