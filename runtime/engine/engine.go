@@ -298,6 +298,10 @@ type Engine struct {
 
 	arrivals uint64              // How many requests were admitted.
 	expected map[*admission]bool // Those whose pass 1 has just been answered.
+	pins     []pin               // What the set in use begins with;
+	repin    bool                // the loop has not seen it.
+
+	reading sync.WaitGroup // Of pins.
 
 	running                        atomic.Int64
 	promptTokens, tokens, steps    atomic.Int64
@@ -379,6 +383,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 	e.stop()
 	<-e.ended
+	e.reading.Wait()
 	e.weights.wait()
 }
 
@@ -411,7 +416,10 @@ func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.pr
 // Retain takes a set into use: requests that are made from now on are computed
 // in its form. What the set has no use for is forgotten; requests that use it
 // go on with it.
-func (e *Engine) Retain(s Set) { e.weights.retain(s) }
+func (e *Engine) Retain(s Set) {
+	e.weights.retain(s)
+	e.pinned(s)
+}
 
 // Form is the form of the set in use: FormMerged or FormUnmerged.
 func (e *Engine) Form() Form { return e.weights.form() }

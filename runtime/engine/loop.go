@@ -87,6 +87,7 @@ func (l *loop) run(ctx context.Context) {
 	defer l.abort()
 	for ctx.Err() == nil {
 		l.follow(ctx)
+		l.repin()
 		l.admit()
 		if len(l.running) == 0 {
 			select {
