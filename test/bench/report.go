@@ -66,9 +66,9 @@ func (r *report) table() string {
 		b.WriteString(servedTable(r.Served))
 	}
 	if len(r.Passes) > 0 {
-		b.WriteString("| shape | dtype | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
+		b.WriteString("| shape | dtype | what | beside | time | processor time |\n|---|---|---|---|---|---|\n")
 		for _, p := range r.Passes {
-			fmt.Fprintf(&b, "| %s | %s | %d tokens | %s | %.0f %% |\n", p.Shape, p.DType, p.Question, p.Answer, 100*median(p.Shares))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.3f | %.3f |\n", p.Shape, p.DType, p.What, p.Beside, median(p.Shares), median(p.Processor))
 		}
 	}
 	if len(r.Rows) == 0 {

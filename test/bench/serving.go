@@ -245,11 +245,6 @@ func ones(n int) []float32 {
 	return v
 }
 
-// processorSeconds is the time that all processors have worked for this process.
-func processorSeconds() float64 {
-	return processorTime().Seconds()
-}
-
 // servedTable has a line for each way, and their ratios.
 func servedTable(all []*served) string {
 	out := "| shape | dtype | experts | requests/s | processor, s a request | first token p50, p99, s | in tokens computed | in steps | tokens, batches a request |\n|---|---|---|---|---|---|---|---|---|\n"
