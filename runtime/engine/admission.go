@@ -14,6 +14,9 @@ type admission struct {
 	places  int
 	arrived uint64
 	users   int // The request itself, and its jobs. Engine.mu protects it.
+	// own says that it is no request, but work that the engine gives itself: it takes no
+	// place, and is not counted.
+	own bool
 }
 
 type admissionKey struct{}
@@ -55,11 +58,31 @@ func (e *Engine) leave(a *admission) {
 	}
 }
 
+// admitOwn lets the engine give itself work.
+func (e *Engine) admitOwn(ctx context.Context) (admitted context.Context, leave func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.arrivals++
+	a := &admission{users: 1, arrived: e.arrivals, own: true}
+	return context.WithValue(ctx, admissionKey{}, a), func() { e.leave(a) }
+}
+
+// requests counts the jobs that are requests'.
+func requests(jobs []*job) int {
+	n := 0
+	for _, j := range jobs {
+		if !j.admission.own {
+			n++
+		}
+	}
+	return n
+}
+
 // expect says that a request will go on: its pass 1 has been answered.
 func (e *Engine) expect(a *admission) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if a.users > 1 { // Else there is nobody but the job itself.
+	if a.users > 1 && !a.own { // Else there is nobody but the job itself.
 		e.expected[a] = true
 	}
 }

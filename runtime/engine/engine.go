@@ -466,7 +466,7 @@ type FormStats struct {
 // Stats returns the present numbers.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
-	waiting := len(e.waiting)
+	waiting := requests(e.waiting)
 	e.mu.Unlock()
 	merged := FormStats{Tokens: e.merged.tokens.Load(), Batches: e.merged.batches.Load()}
 	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Batches: e.unmerged.batches.Load()}

@@ -126,7 +126,7 @@ func (l *loop) count() {
 	e.cachedBlocks.Store(int64(l.prefixes.len()))
 	e.idleBlocks.Store(int64(l.cache.IdleBlocks()))
 	e.reservedBlocks.Store(int64(l.outstanding()))
-	e.running.Store(int64(len(l.running)))
+	e.running.Store(int64(requests(l.running)))
 }
 
 // batch is what one model computes in a step.

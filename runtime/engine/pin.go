@@ -13,8 +13,7 @@ type pin struct {
 }
 
 // pinned makes the beginnings of a set those of the prefix cache, and has them read, unless
-// they are so already. They are read as requests are: where those leave no place, the first
-// prompt that begins so is what reads them.
+// they are so already.
 func (e *Engine) pinned(s Set) {
 	pins := make([]pin, len(s.Beginnings))
 	for i, b := range s.Beginnings {
@@ -38,7 +37,9 @@ func (e *Engine) readBeginning(b Beginning) {
 	if len(b.Tokens) < model.BlockSize { // Less is not kept.
 		return
 	}
-	_, _ = e.read(e.weights.ctx, b.Mixture, ReadRequest{Prompt: b.Tokens})
+	ctx, leave := e.admitOwn(e.weights.ctx)
+	defer leave()
+	_, _ = e.read(ctx, b.Mixture, ReadRequest{Prompt: b.Tokens})
 }
 
 // repin tells the prefix cache of beginnings that are new.
