@@ -126,6 +126,7 @@ func (l *loop) count() {
 	e.cachedBlocks.Store(int64(l.prefixes.len()))
 	e.idleBlocks.Store(int64(l.cache.IdleBlocks()))
 	e.reservedBlocks.Store(int64(l.outstanding()))
+	e.choosing.Store(int64(requests(l.running) - l.writers()))
 	e.running.Store(int64(requests(l.running)))
 }
 

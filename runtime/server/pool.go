@@ -116,7 +116,7 @@ func newPoolCollector(s *Server, names MetricNames) *poolCollector {
 var (
 	poolHelp = map[string]string{
 		metricQueued:  "Requests that wait, for endpoint pickers: t2_waiting_requests.",
-		metricRunning: "Requests in the batch, for endpoint pickers: t2_running_requests.",
+		metricRunning: "Requests that are computed, for endpoint pickers: t2_running_requests.",
 		metricCache:   "Share of the key-value cache that requests in the batch hold, 0 to 1, for endpoint pickers. What can be evicted is free.",
 		metricBlocks:  "Tokens in a block of the key-value cache, and number of blocks, as labels, for endpoint pickers.",
 		metricExperts: "Model names of the experts that are served (running) and that are being loaded (waiting), as labels, for endpoint pickers.",
