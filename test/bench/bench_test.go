@@ -55,7 +55,7 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 // TestChoosingIsMeasuredUnderLoad wants every figure of both ways, and more tokens computed
 // with pass 1.
 func TestChoosingIsMeasuredUnderLoad(t *testing.T) {
-	o := options{rounds: 1, threads: 2, dir: t.TempDir(), dtypes: []string{"f32"}}
+	o := options{rounds: 1, threads: 2, dir: t.TempDir(), dtypes: []string{"f32"}, maxBatch: clients}
 	r := &report{Threads: o.threads}
 	if err := serving(t.Context(), o, tiny, r); err != nil {
 		t.Fatal(err)
@@ -78,6 +78,8 @@ func TestChoosingIsMeasuredUnderLoad(t *testing.T) {
 	}
 	if table := r.table(); strings.Count(table, "\n| tiny") != 2 || !strings.Contains(table, "| ratio |") {
 		t.Errorf("table:\n%s", table)
+	} else {
+		t.Log(table)
 	}
 }
 

@@ -51,7 +51,7 @@ func serving(ctx stdcontext.Context, o options, s shape, r *report) error {
 }
 
 func servingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
-	e, err := engine.New(ctx, engine.Options{Base: subject.model, ContextLength: context, Factors: madeUpFactors(subject.model)})
+	e, err := engine.New(ctx, engine.Options{Base: subject.model, ContextLength: context, MaxBatch: o.maxBatch, Factors: madeUpFactors(subject.model)})
 	if err != nil {
 		return err
 	}
