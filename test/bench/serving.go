@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -247,9 +248,10 @@ func ones(n int) []float32 {
 
 // servedTable has a line for each way, and their ratios.
 func servedTable(all []*served) string {
-	out := "| shape | dtype | experts | requests/s | processor, s a request | first token p50, p99, s | in tokens computed | in steps | tokens, batches a request |\n|---|---|---|---|---|---|---|---|---|\n"
+	var b strings.Builder
+	b.WriteString("| shape | dtype | experts | requests/s | processor, s a request | first token p50, p99, s | in tokens computed | in steps | tokens, batches a request |\n|---|---|---|---|---|---|---|---|---|\n")
 	for i, s := range all {
-		out += fmt.Sprintf("| %s | %s | %s | %.2f | %.2f | %.2f, %.2f | %.0f, %.0f | %.0f, %.0f | %.0f, %.2f |\n", s.Shape, s.DType, s.How,
+		fmt.Fprintf(&b, "| %s | %s | %s | %.2f | %.2f | %.2f, %.2f | %.0f, %.0f | %.0f, %.0f | %.0f, %.2f |\n", s.Shape, s.DType, s.How,
 			median(s.Requests), median(s.Processor), median(s.FirstP50), median(s.FirstP99), median(s.WorkP50), median(s.WorkP99),
 			median(s.StepsP50), median(s.StepsP99), median(s.Tokens), median(s.Batches))
 		if i%2 == 0 {
@@ -262,12 +264,12 @@ func servedTable(all []*served) string {
 			}
 			return median(ratios)
 		}
-		out += fmt.Sprintf("| | | ratio | %.2f | %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f |\n",
+		fmt.Fprintf(&b, "| | | ratio | %.2f | %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f |\n",
 			of(func(s *served) []float64 { return s.Requests }), of(func(s *served) []float64 { return s.Processor }),
 			of(func(s *served) []float64 { return s.FirstP50 }), of(func(s *served) []float64 { return s.FirstP99 }),
 			of(func(s *served) []float64 { return s.WorkP50 }), of(func(s *served) []float64 { return s.WorkP99 }),
 			of(func(s *served) []float64 { return s.StepsP50 }), of(func(s *served) []float64 { return s.StepsP99 }),
 			of(func(s *served) []float64 { return s.Tokens }), of(func(s *served) []float64 { return s.Batches }))
 	}
-	return out
+	return b.String()
 }
