@@ -237,6 +237,7 @@ func TestPass2BeginsWithTheNextStep(t *testing.T) {
 			leave() // An explanation has no pass 2.
 			continue
 		}
+		time.Sleep(2 * time.Millisecond) // Many steps, if the loop did not wait.
 		at := &counting{engine: e}
 		if _, err := e.Generate(admitted, Request{Prompt: []int32{6, 7}, MaxTokens: 1, Logprobs: -1, Text: at}, func(Delta) error { return nil }); err != nil {
 			t.Fatal(err)
