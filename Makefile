@@ -130,8 +130,13 @@ bench-train: ## The SVF training step beside PyTorch (PYTHON=… has torch).
 	go run ./test/bench --train --shapes 135M --json $(BIN)/bench-train.json --python $(or $(PYTHON),/usr/bin/python3) $(BENCHFLAGS)
 
 .PHONY: bench-passes
-bench-passes: ## What pass 1 costs beside pass 2.
+bench-passes: ## What pass 1 costs beside pass 2, and the second turn of a conversation beside its own tokens.
 	go run ./test/bench --passes --shapes 135M $(BENCHFLAGS)
+
+.PHONY: bench-choosing
+bench-choosing: ## Experts that pass 1 chooses beside pinned ones, 32 clients at a time (BENCHFLAGS="--max-batch 32 …").
+	@mkdir -p $(BIN)
+	go run ./test/bench --serving --shapes 135M --json $(BIN)/bench-choosing.json $(BENCHFLAGS)
 
 .PHONY: bench-shared
 bench-shared: ## The memory of up to four trainings at once that share their base (half an hour; BENCHFLAGS="--rounds 1": a third).

@@ -121,6 +121,10 @@ type Needs struct {
 	// Blends says that Decide may choose other mixtures of these experts, too, of
 	// which there are too many to list.
 	Blends bool
+	// Beginning is what all prompts begin with that the Scorer is asked about, and With the
+	// weights that it is asked to run with; none where nothing is known of them.
+	Beginning []int32
+	With      map[string]float64
 }
 
 // Strategy chooses experts for a request.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,6 +37,19 @@ func tokens(s string) []int32 {
 	return out
 }
 
+// text is what tokens spell.
+func text(ids []int32) string {
+	var b strings.Builder
+	for _, id := range ids {
+		if id == 1000 {
+			b.WriteString("<end>")
+			continue
+		}
+		b.WriteByte(byte(id))
+	}
+	return b.String()
+}
+
 // scorer answers given scores and remembers what it was asked.
 type scorer struct {
 	scores []float64
@@ -49,17 +63,6 @@ type scorer struct {
 
 func (s *scorer) Score(_ context.Context, q adapt.Scoring) ([]float64, error) {
 	s.calls++
-	text := func(ids []int32) string {
-		var b strings.Builder
-		for _, id := range ids {
-			if id == 1000 {
-				b.WriteString("<end>")
-				continue
-			}
-			b.WriteByte(byte(id))
-		}
-		return b.String()
-	}
 	s.with, s.prompt, s.salt, s.labels = q.With, text(q.Prompt), q.Salt, nil
 	for _, l := range q.Labels {
 		s.labels = append(s.labels, text(l))
@@ -397,11 +400,52 @@ func TestNeeds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, s.Needs()); diff != "" {
+			got := s.Needs()
+			if asks := got.Passes == 2 && len(set.Experts) > 0; asks != (len(got.Beginning) > 0) {
+				t.Errorf("pass 1 begins with %d tokens, and whether there is one is %v", len(got.Beginning), asks)
+			}
+			got.Beginning = nil // See TestWhatAllQuestionsBeginWith.
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("needs (-want +got):\n%s", diff)
 			}
 			if s.Name() != set.Strategy {
 				t.Errorf("%s calls itself %s", set.Strategy, s.Name())
+			}
+		})
+	}
+}
+
+// TestWhatAllQuestionsBeginWith wants it to be what the template has before the request, in
+// whatever weights pass 1 runs with.
+func TestWhatAllQuestionsBeginWith(t *testing.T) {
+	own := demoSet()
+	own.PromptTemplate = "Skills:\n{skills}\nAsked: {prompt}\nSkill:"
+	last := demoSet()
+	last.PromptTemplate = "{prompt} is for which of {skills}?"
+	for name, c := range map[string]struct {
+		set  contract.ExpertSet
+		ends string
+	}{
+		"the default template": {demoSet(), "Request: "}, "a template of one's own": {own, "Asked: "}, "the request first": {last, ""},
+		"a classifier": {classifierSet(), "Request: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &scorer{scores: []float64{-1, -2, -3}}
+			strategy, err := adapt.New(c.set, adapt.Tools{Encoder: bytesEncoder{}, Scorer: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, request := range []string{"axe", "7 and 5", "ΩЖ", "\n\n"} {
+				if _, err := strategy.Decide(t.Context(), adapt.Request{Turns: []string{request}}); err != nil {
+					t.Fatal(err)
+				}
+				before, _, found := strings.Cut(s.prompt, request)
+				if needs := strategy.Needs(); !found || !slices.Equal(needs.Beginning, tokens(before)) || cmp.Diff(needs.With, s.with) != "" {
+					t.Errorf("the question %q is asked with %v; said was %q with %v", s.prompt, s.with, text(needs.Beginning), needs.With)
+				}
+				if !strings.HasSuffix(before, c.ends) || before == "" != (c.ends == "") {
+					t.Errorf("what is before the request is %q, want it to end with %q", before, c.ends)
+				}
 			}
 		})
 	}

@@ -48,7 +48,13 @@ func readingPrompt(set contract.ExpertSet, r reader) (*prompt, error) {
 func (p *prompt) Name() string { return p.strategy }
 
 // Needs implements Strategy.
-func (p *prompt) Needs() Needs { return p.needs(p.with) }
+func (p *prompt) Needs() Needs {
+	n := p.needs(p.with)
+	if len(p.names) > 1 { // Else nothing is asked.
+		n.Beginning, n.With = p.beginning, p.with
+	}
+	return n
+}
 
 // Decide implements Strategy: one prefill, then the likelihood of each label.
 func (p *prompt) Decide(ctx context.Context, r Request) (Decision, error) {

@@ -26,6 +26,8 @@ type Question struct {
 	tokens   int       // Of a request, at most.
 	texts    []string  // Skills in their order, then contract.OthersLabel.
 	labels   [][]int32 // The tokens of texts.
+	// beginning is what all prompts have in common before the request.
+	beginning []int32
 }
 
 // NewQuestion makes the question of skills that are valid (see ValidatePass1).
@@ -62,7 +64,30 @@ func newQuestion(p contract.Pass1, e Encoder) (*Question, error) {
 		}
 		q.labels = append(q.labels, tokens)
 	}
+	q.beginning = q.begin()
 	return q, nil
+}
+
+// begin returns what the prompts of requests that have nothing in common begin with. Tokens
+// that a request's first letters become one with are none of it. Nothing is known of them
+// where the encoder does not know all of these letters.
+func (q *Question) begin() []int32 {
+	var common []int32
+	for i, request := range []string{"a", "7", "\n", "(", "Ж"} {
+		ids, err := q.Prompt(request)
+		if err != nil {
+			return nil
+		}
+		if i == 0 {
+			common = ids
+		}
+		n := 0
+		for n < min(len(ids), len(common)) && ids[n] == common[n] {
+			n++
+		}
+		common = common[:n]
+	}
+	return common
 }
 
 // Labels are the tokens of the answers to choose from: the skills in their order,

@@ -1,13 +1,22 @@
 package engine
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // admission is the places of a request in the batch and in the queue before it: as many
 // as the request has choices, whatever it asks the engine for. They are taken from when
-// the request is admitted until the last of what it asked for has ended.
+// the request is admitted until the last of what it asked for has ended. Whatever that is,
+// and whenever it is asked for, it stands in the queue where the request arrived: pass 2 is
+// behind nobody who came while pass 1 ran.
 type admission struct {
-	places int
-	users  int // The request itself, and its jobs. Engine.mu protects it.
+	places  int
+	arrived uint64
+	users   int // The request itself, and its jobs. Engine.mu protects it.
+	// own says that it is no request, but work that the engine gives itself: it takes no
+	// place, and is not counted.
+	own bool
 }
 
 type admissionKey struct{}
@@ -36,7 +45,8 @@ func (e *Engine) admit(places int) (*admission, error) {
 		return nil, ErrBusy
 	}
 	e.places += places
-	return &admission{places: places, users: 1}, nil
+	e.arrivals++
+	return &admission{places: places, users: 1, arrived: e.arrivals}, nil
 }
 
 func (e *Engine) leave(a *admission) {
@@ -44,6 +54,66 @@ func (e *Engine) leave(a *admission) {
 	defer e.mu.Unlock()
 	if a.users--; a.users == 0 {
 		e.places -= a.places
+		e.expectNot(a)
+	}
+}
+
+// admitOwn lets the engine give itself work.
+func (e *Engine) admitOwn(ctx context.Context) (admitted context.Context, leave func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.arrivals++
+	a := &admission{users: 1, arrived: e.arrivals, own: true}
+	return context.WithValue(ctx, admissionKey{}, a), func() { e.leave(a) }
+}
+
+// requests counts the jobs that are requests'.
+func requests(jobs []*job) int {
+	n := 0
+	for _, j := range jobs {
+		if !j.admission.own {
+			n++
+		}
+	}
+	return n
+}
+
+// expect says that a request will go on: its pass 1 has been answered.
+func (e *Engine) expect(a *admission) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a.users > 1 && !a.own { // Else there is nobody but the job itself.
+		e.expected[a] = true
+	}
+}
+
+// expectNot says that a request has gone on, or has ended. e.mu is held.
+func (e *Engine) expectNot(a *admission) {
+	if e.expected[a] {
+		delete(e.expected, a)
+		e.awake()
+	}
+}
+
+// follows reports whether a request is expected to go on.
+func (e *Engine) follows() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.expected) > 0
+}
+
+// forget expects nobody any more.
+func (e *Engine) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.expected)
+}
+
+// awake tells the loop that something has changed.
+func (e *Engine) awake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -73,17 +143,28 @@ func (e *Engine) tryEnqueue(j *job) error {
 		}
 	}
 	j.admission = a
-	e.waiting = append(e.waiting, j)
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
+	e.expectNot(a)
+	e.line(j)
+	e.awake()
 	return nil
+}
+
+// line puts a job into the queue: behind those that gave way, and those of requests that
+// arrived before its own. e.mu is held.
+func (e *Engine) line(j *job) {
+	place := len(e.waiting)
+	for place > 0 && !e.waiting[place-1].gaveWay && e.waiting[place-1].admission.arrived > j.admission.arrived {
+		place--
+	}
+	e.waiting = slices.Insert(e.waiting, place, j)
 }
 
 // finish ends a job of the loop, and gives back what it has taken before its caller hears
 // of it.
 func (e *Engine) finish(j *job, err error) {
+	if err == nil && j.work.lane() != answering {
+		e.expect(j.admission)
+	}
 	e.leave(j.admission)
 	e.weights.release(j.uses)
 	j.work.end(err)

@@ -93,19 +93,19 @@ func cacheBlocks(tokenBytes int64, contextLength, cacheTokens int, s slots) int 
 func defaultBlocks(blockBytes, share int64, contextLength int, s slots) int {
 	const blocksOfFork = 2
 	context := model.Blocks(contextLength)
-	all := (s.batch+1)*context + s.forks*blocksOfFork
+	all := (s.answers+1)*context + s.forks*blocksOfFork
 	return max(int(min(int64(all), share/blockBytes)), context+1)
 }
 
 // grant gives a waiting job a slot, if there are blocks for its prompt, and one more for
-// each job that runs: room for what all of them write next. More is not reserved: answers
+// each answer that is written: room for what all of them write next. More is not reserved: answers
 // take blocks as they grow, and when there is none the youngest job gives way. A job
 // alone always gets what it needs (Fits).
 func (l *loop) grant(j *job) bool {
 	d := j.work.demand(len(j.prompt))
 	j.foreseen = l.foreseen(j)
 	d.blocks -= j.foreseen / model.BlockSize
-	left := l.cache.FreeBlocks() + l.cache.IdleBlocks() - l.outstanding() - len(l.running)
+	left := l.cache.FreeBlocks() + l.cache.IdleBlocks() - l.outstanding() - l.writers()
 	if len(l.running) > 0 && d.least() > left {
 		return false
 	}
@@ -114,8 +114,7 @@ func (l *loop) grant(j *job) bool {
 		j.forks = max(1, min(d.forks, l.slots.forks, (left-d.blocks)/d.forkBlocks))
 		j.promised += j.forks * d.forkBlocks
 	}
-	j.slot = l.free[len(l.free)-1]
-	l.free = l.free[:len(l.free)-1]
+	j.slot = l.free.take(j.work.lane())
 	return true
 }
 
@@ -156,7 +155,7 @@ func (l *loop) makeRoom(b *batch) []model.Segment {
 	}
 }
 
-// yield has the job that was admitted last give way to the others.
+// yield has the job whose request arrived last give way to the others.
 func (l *loop) yield(lacking int) {
 	var left []*job
 	for _, j := range slices.Backward(l.running) {
@@ -180,6 +179,7 @@ func (l *loop) giveWay(j *job) {
 	}
 	again := &job{
 		ctx: j.ctx, variant: j.variant, reader: j.reader, byReader: j.byReader, prompt: j.work.sequence(j), work: j.work, admission: j.admission, uses: j.uses,
+		gaveWay: true,
 	}
 	j.ended = true
 	if err := l.release(j); err != nil {
@@ -197,7 +197,7 @@ func (l *loop) giveWay(j *job) {
 
 // release takes a job's slot and blocks back, and those of its forks.
 func (l *loop) release(j *job) error {
-	l.free = append(l.free, j.slot)
+	l.free.put(l.slots, j.slot)
 	err := l.cache.Truncate(j.slot, 0)
 	for i, of := range l.forks {
 		if of == j {
@@ -215,6 +215,6 @@ func (l *loop) releaseForks() error {
 		}
 	}
 	clear(l.forks)
-	l.forks = l.forks[:0]
+	l.forks, l.labelRows = l.forks[:0], 0
 	return nil
 }

@@ -68,9 +68,7 @@
 // reserves nothing. When there is no block left the youngest request gives way: it waits
 // again, before all others, and then reads what it has read and written until then, to the
 // same tokens as if nothing had been. A request that the cache could not hold with nothing
-// beside it is refused (CacheError). Requests are admitted in the order in which they
-// came, but for those that need more blocks than there are: others pass them, as many as
-// the batch has places.
+// beside it is refused (CacheError).
 //
 // What a request begins with and another one, by the same weights, began with, is read
 // once: the choices of one request, the turns of a conversation, conversations under one
@@ -79,8 +77,24 @@
 // quarter more than is there). What ends leaves its
 // blocks to the prefix cache, where they stay until a request needs one: the
 // least recently used are evicted first, and so the cache never takes room from requests.
+// Last of all go the beginnings that the set in use names (Set.Beginnings): what all
+// questions of pass 1 begin with.
 // An expert's weights may leave and come again: their name, not their place in memory, says
 // whose keys and values these are.
+//
+// # The queue
+//
+// Requests are admitted, and their prompts read, in the order in which they arrived, whatever
+// they ask for: pass 2 of one whose pass 1 has been answered is behind nobody who came
+// meanwhile. Some go out of turn: what needs more blocks than there are lets others pass, as
+// many as the batch has places; and jobs of pass 1 have places of their own, beside the batch
+// of answers: where that is full, requests have their pass 1 while they wait for it. Only prompts that pass 1 reads for the answer, too (Read), wait until theirs
+// is among the next to be answered, so that they are still in the cache then.
+//
+// Pass 2 begins with the step behind pass 1: the loop waits for it for a millisecond at most.
+// The questions of a step are one batch, with their labels as forks, of the base's dense
+// matrices, whatever the form of the experts is: a question has some hundred rows, and a batch
+// of its own costs no more than ten; the factors would cost the more arithmetic for each row.
 //
 // # Experts that act on answers
 //
@@ -103,6 +117,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/model"
@@ -179,8 +194,8 @@ type Options struct {
 	// ContextLength bounds prompt and answer together, in tokens; 0 means what
 	// the model was made for.
 	ContextLength int
-	// MaxBatch bounds how many sequences are computed together; 0 means
-	// DefaultMaxBatch.
+	// MaxBatch bounds how many answers are written together; 0 means DefaultMaxBatch. Jobs of
+	// pass 1 are computed beside them.
 	MaxBatch int
 	// CacheTokens is how many tokens of prompts and answers the key-value cache
 	// holds, rounded up to blocks; tokens that requests share count once. 0
@@ -205,6 +220,8 @@ type Options struct {
 	// Patient says that all requests are of one who waits for the last of them: a prompt
 	// waits for less that others before it are reading, a quarter of it, too.
 	Patient bool
+
+	followUp time.Duration // 0 means defaultFollowUp.
 }
 
 // Defaults of Options.
@@ -260,6 +277,9 @@ func (o *Options) setDefaults() error {
 	if o.ExpertBytes < 0 {
 		return fmt.Errorf("experts may take %d bytes: it must be positive, or 0 for no bound", o.ExpertBytes)
 	}
+	if o.followUp == 0 {
+		o.followUp = defaultFollowUp
+	}
 	limit := o.Base.Config().MaxPositions
 	if o.ContextLength > limit {
 		return fmt.Errorf("a context length of %d tokens: the model was made for %d", o.ContextLength, limit)
@@ -282,14 +302,21 @@ type Engine struct {
 	stop        context.CancelFunc
 	ended       chan struct{} // Closed when the loop has ended.
 	lost        chan error    // Has one, once the device is lost.
-	wake        chan struct{} // One place: something waits.
+	wake        chan struct{} // One place: something has changed in the queue.
 
 	mu      sync.Mutex
 	waiting []*job
 	places  int // Taken by requests; see admission.
 	closed  bool
 
-	running                        atomic.Int64
+	arrivals uint64              // How many requests were admitted.
+	expected map[*admission]bool // Those whose pass 1 has just been answered.
+	pins     []pin               // What the set in use begins with;
+	repin    bool                // the loop has not seen it.
+
+	reading sync.WaitGroup // Of pins.
+
+	running, choosing              atomic.Int64
 	promptTokens, tokens, steps    atomic.Int64
 	cachedTokens, cancelled, fails atomic.Int64
 	preempted                      atomic.Int64
@@ -330,6 +357,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		o: o, totalBlocks: cache.TotalBlocks(), stop: stop, ended: make(chan struct{}), lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		expected: map[*admission]bool{},
 		weights: newWeights(running, policy{
 			base: o.Base, reader: o.Reader, form: o.Form, factors: o.Factors, batch: o.MaxBatch, composed: o.MaxComposed, budget: o.ExpertBytes,
 		}, o.Compose),
@@ -368,6 +396,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 	e.stop()
 	<-e.ended
+	e.reading.Wait()
 	e.weights.wait()
 }
 
@@ -400,15 +429,19 @@ func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.pr
 // Retain takes a set into use: requests that are made from now on are computed
 // in its form. What the set has no use for is forgotten; requests that use it
 // go on with it.
-func (e *Engine) Retain(s Set) { e.weights.retain(s) }
+func (e *Engine) Retain(s Set) {
+	e.weights.retain(s)
+	e.pinned(s)
+}
 
 // Form is the form of the set in use: FormMerged or FormUnmerged.
 func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.
 type Stats struct {
-	// Waiting and Running count requests.
-	Waiting, Running int
+	// Waiting and Running count requests: those that wait for a place, and those that are
+	// computed, of which Choosing are in pass 1.
+	Waiting, Running, Choosing int
 	// PromptTokens were read, CachedTokens were found in the cache, Tokens were
 	// written, in Steps of the loop.
 	PromptTokens, CachedTokens, Tokens, Steps int64
@@ -447,13 +480,13 @@ type FormStats struct {
 // Stats returns the present numbers.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
-	waiting := len(e.waiting)
+	waiting := requests(e.waiting)
 	e.mu.Unlock()
 	merged := FormStats{Tokens: e.merged.tokens.Load(), Batches: e.merged.batches.Load()}
 	unmerged := FormStats{Tokens: e.unmerged.tokens.Load(), Batches: e.unmerged.batches.Load()}
 	e.weights.count(&merged, &unmerged)
 	return Stats{
-		Waiting: waiting, Running: int(e.running.Load()), Merged: merged, Unmerged: unmerged,
+		Waiting: waiting, Running: int(e.running.Load()), Choosing: int(e.choosing.Load()), Merged: merged, Unmerged: unmerged,
 		PromptTokens: e.promptTokens.Load(), CachedTokens: e.cachedTokens.Load(),
 		Tokens: e.tokens.Load(), Steps: e.steps.Load(),
 		Cancelled: e.cancelled.Load(), Failed: e.fails.Load(), Preempted: e.preempted.Load(),

@@ -482,9 +482,12 @@ func TestAFullQueueIsBusyButKeepsWhatItAdmitted(t *testing.T) {
 	if _, err := h.Score(t.Context(), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}}); !errors.Is(err, engine.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}
+	if _, err := h.Score(two, engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}}); err != nil {
+		t.Errorf("pass 1 of a request that was admitted, beside a full batch: %v", err)
+	}
 	continued := make(chan error, 1)
 	go func() {
-		_, err := h.Score(context.WithoutCancel(two), engine.ScoreRequest{Prompt: []int32{1}, Labels: [][]int32{{1}}})
+		_, err := h.ask(context.WithoutCancel(two), engine.Request{Prompt: []int32{1}, MaxTokens: 1})
 		continued <- err
 	}()
 	waitFor(t, func() bool { return h.Stats().Waiting == 3 })

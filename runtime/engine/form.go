@@ -75,6 +75,15 @@ type Set struct {
 	Fixed bool
 	// Blends says that they will ask for more mixtures of these than can be listed.
 	Blends bool
+	// Beginnings are what many prompts of pass 1 will begin with. They are read as soon as
+	// the set is in use, and the last that the prefix cache gives up until another set is.
+	Beginnings []Beginning
+}
+
+// Beginning is what prompts of a mixture begin with.
+type Beginning struct {
+	Mixture Mixture
+	Tokens  []int32
 }
 
 // variant is what computes a sequence from its first token to its last. Keys

@@ -175,6 +175,8 @@ type answer struct {
 	stuck   error
 }
 
+func (*answer) lane() lane { return answering }
+
 func (*answer) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
 
 func (a *answer) admitted() {

@@ -11,21 +11,6 @@ import (
 	"github.com/transformersquared/operator/runtime/model"
 )
 
-// slots divides the cache's sequences: one for each running request, and the forks in
-// which labels are scored side by side.
-type slots struct {
-	batch, forks int
-}
-
-func newSlots(batch int) slots {
-	return slots{batch: batch, forks: min(max(batch, 8), 32)}
-}
-
-func (s slots) total() int { return s.batch + s.forks }
-
-// fork returns the i-th fork's sequence.
-func (s slots) fork(i int) int { return s.batch + i }
-
 // job is a request on its way through the loop.
 type job struct {
 	ctx context.Context //nolint:containedctx // A request carries its context into the loop that owns the model.
@@ -39,7 +24,8 @@ type job struct {
 	admission *admission
 	uses      []*held // Released by the engine's finish.
 
-	overtaken int // How many were admitted while it waited for blocks and they came after it.
+	overtaken int  // How many were admitted while it waited for blocks and they came after it.
+	gaveWay   bool // It has run before, and waits before all that have not.
 
 	slot     int // Sequence in the cache.
 	promised int // Blocks that its prompt takes, and its forks.
@@ -52,6 +38,8 @@ type job struct {
 // work is what a job does once its prompt has been read. All its methods are
 // called by the loop.
 type work interface {
+	// lane is which places the job waits for.
+	lane() lane
 	// demand is what the job holds of the cache once a prompt of so many tokens is
 	// read.
 	demand(prompt int) demand
@@ -86,19 +74,20 @@ type loop struct {
 	cache  *model.Cache
 	slots  slots
 
-	running  []*job // In order of admission.
-	free     []int  // Slots.
-	prefixes *prefixCache
-	forks    []*job // Those that have taken each of the forks in this step.
+	running   []*job // In the order in which their requests arrived.
+	free      free
+	prefixes  *prefixCache
+	forks     []*job // Those that have taken each of the forks in this step,
+	labelRows int    // and how many tokens these have.
 }
 
 func (l *loop) run(ctx context.Context) {
-	for i := range l.slots.batch {
-		l.free = append(l.free, l.slots.batch-1-i)
-	}
+	l.free = l.slots.all()
 	l.prefixes = newPrefixCache(l.cache)
 	defer l.abort()
 	for ctx.Err() == nil {
+		l.follow(ctx)
+		l.repin()
 		l.admit()
 		if len(l.running) == 0 {
 			select {
@@ -129,43 +118,6 @@ func (l *loop) abort() {
 	}
 }
 
-// admit gives free slots and blocks to those who wait longest, and drops those
-// who have stopped waiting. One that needs many blocks lets others pass until it has been
-// overtaken as often as a batch has places; then those behind it wait with it.
-func (l *loop) admit() {
-	e := l.engine
-	var gone []*job
-	var short []*job // Wait for blocks.
-	closed := false
-	e.mu.Lock()
-	e.waiting = slices.DeleteFunc(e.waiting, func(j *job) bool {
-		switch {
-		case j.ctx.Err() != nil:
-			gone = append(gone, j)
-			return true
-		case closed || len(l.free) == 0:
-			return false
-		case !l.grant(j):
-			short = append(short, j)
-			closed = j.overtaken >= e.o.MaxBatch || len(short) == e.o.MaxBatch
-			return false
-		}
-		for _, other := range short {
-			other.overtaken++
-			closed = closed || other.overtaken >= e.o.MaxBatch
-		}
-		l.running = append(l.running, j)
-		j.work.admitted()
-		return true
-	})
-	e.mu.Unlock()
-	for _, j := range gone {
-		e.cancelled.Add(1)
-		e.finish(j, context.Cause(j.ctx))
-	}
-	l.count()
-}
-
 // count publishes how much is going on; the requests last, so that the blocks are
 // no older than they are.
 func (l *loop) count() {
@@ -174,7 +126,8 @@ func (l *loop) count() {
 	e.cachedBlocks.Store(int64(l.prefixes.len()))
 	e.idleBlocks.Store(int64(l.cache.IdleBlocks()))
 	e.reservedBlocks.Store(int64(l.outstanding()))
-	e.running.Store(int64(len(l.running)))
+	e.choosing.Store(int64(requests(l.running) - l.writers()))
+	e.running.Store(int64(requests(l.running)))
 }
 
 // batch is what one model computes in a step.
@@ -213,7 +166,6 @@ func (b *batch) segments() []model.Segment {
 
 // step advances every running job by one batch per model.
 func (l *loop) step(ctx context.Context) {
-	budget := l.engine.o.StepTokens
 	var batches []*batch
 	of := func(v variant) *batch {
 		for _, b := range batches {
@@ -224,6 +176,7 @@ func (l *loop) step(ctx context.Context) {
 		batches = append(batches, &batch{model: v.model, form: v.form})
 		return batches[len(batches)-1]
 	}
+	budget := l.engine.o.StepTokens
 	for _, j := range l.running {
 		if j.ended {
 			continue

@@ -146,12 +146,11 @@ func unmergedBytes(dtype backend.DType, out, in, rank int) int64 {
 }
 
 // steps are the largest that an engine computes: the tokens of prompts that it reads at
-// once, one of each answer, and a few of each label.
+// once, one of each answer and of each job of pass 1, and those of labels.
 func (s slots) steps(prompts, contextLength int) model.Steps {
-	const ofLabel = 4
-	wanted := s.batch + s.forks*ofLabel
+	wanted := s.answers + s.questions + s.labelRows
 	return model.Steps{
-		Rows: prompts + wanted, Wanted: wanted, Decoded: s.batch, Sequences: s.total(), ContextLength: contextLength,
+		Rows: prompts + wanted, Wanted: wanted, Decoded: s.answers, Sequences: s.total(), ContextLength: contextLength,
 	}
 }
 

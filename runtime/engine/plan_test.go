@@ -140,7 +140,7 @@ func TestPlansDivideALimit(t *testing.T) {
 			}
 		}
 	}
-	if full := 17*small.MaxPositions + 32*32; fitted < 30 || before.CacheTokens != full {
+	if full := 17*small.MaxPositions + 48*2*32; fitted < 30 || before.CacheTokens != full {
 		t.Errorf("%d limits fit; the largest has a cache of %d tokens, want %d", fitted, before.CacheTokens, full)
 	}
 }

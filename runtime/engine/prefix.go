@@ -38,15 +38,17 @@ func (l *loop) foreseen(j *job) int {
 // matchPrefix begins a prompt with what it has in common with one that is in the
 // cache: of a running job, as all choices of a request have, or of one that has ended. It
 // says that the job should wait if at least half of its prompt is about to come there by a
-// job before it. That costs no time: the one before is read first.
+// job before it, which is read first, or by one that reads already, and so waits for nobody.
 func (l *loop) matchPrefix(j *job) (wait bool, err error) {
 	seq, shared, coming := 0, 0, 0
+	behind := false
 	for _, other := range l.running {
 		if other == j {
-			break // Those behind it may wait for it.
-		}
-		if other.ended {
+			behind = true
 			continue
+		}
+		if other.ended || behind && other.read == 0 {
+			continue // Those behind it may wait for it.
 		}
 		common, there := l.shared(j, other)
 		if there > shared {

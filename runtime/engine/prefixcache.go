@@ -21,6 +21,7 @@ type prefixCache struct {
 	// used has all blocks, the most recently used first. Whoever uses a block uses those
 	// before it in its path afterwards, so that no block is behind one that follows it.
 	used list.List
+	pins []pin
 }
 
 // cachedBlock is a node of a tree: the next tokens of all paths through it.
@@ -30,8 +31,9 @@ type cachedBlock struct {
 	tokens []int32 // A block full, or fewer, and then nothing follows.
 	parent *cachedBlock
 	// next are sorted by their tokens. None's tokens are the beginning of another's.
-	next  []*cachedBlock
-	place *list.Element
+	next   []*cachedBlock
+	place  *list.Element
+	pinned bool // It is evicted when no other can be. So are those before it in its path.
 }
 
 func newPrefixCache(cache *model.Cache) *prefixCache {
@@ -100,6 +102,7 @@ func (c *prefixCache) insert(writer key, seq int, tokens []int32) error {
 	}
 	root := node
 	var path []*cachedBlock
+	pinned := c.pinnedBlocks(writer, tokens)
 	for i := 0; len(tokens) > 0; i++ {
 		own := tokens[:min(model.BlockSize, len(tokens))]
 		tokens = tokens[len(own):]
@@ -125,6 +128,7 @@ func (c *prefixCache) insert(writer key, seq int, tokens []int32) error {
 			}
 			found.block, found.tokens = block, slices.Clone(own)
 			c.nodes[block] = found
+			found.pinned = i < pinned
 		}
 		path = append(path, found)
 		node = found
@@ -133,17 +137,28 @@ func (c *prefixCache) insert(writer key, seq int, tokens []int32) error {
 	return nil
 }
 
-// evict makes a block free that no sequence has, the one that was used longest ago. It
-// reports whether there was one.
+// evict makes a block free that no sequence has, the one that was used longest ago, and of
+// those that are pinned only where there are no others. It reports whether there was one.
 func (c *prefixCache) evict() (bool, error) {
+	for _, pinned := range []bool{false, true} {
+		if b := c.oldest(pinned); b != nil {
+			return true, c.remove(b)
+		}
+	}
+	return false, nil
+}
+
+// oldest returns the idle block that was used longest ago, and has none behind it if one
+// such is idle; nil if none is.
+func (c *prefixCache) oldest(pinned bool) *cachedBlock {
 	var inside *cachedBlock
 	for e := c.used.Back(); e != nil; e = e.Prev() {
 		b := e.Value.(*cachedBlock) //nolint:forcetypeassert // The list has nothing else.
-		if !c.cache.IsIdle(b.block) {
+		if b.pinned != pinned || !c.cache.IsIdle(b.block) {
 			continue
 		}
 		if len(b.next) == 0 {
-			return true, c.remove(b)
+			return b
 		}
 		if inside == nil {
 			inside = b
@@ -151,10 +166,7 @@ func (c *prefixCache) evict() (bool, error) {
 	}
 	// What follows an idle block is in use: by a sequence that has made its beginning
 	// itself, while another one did.
-	if inside == nil {
-		return false, nil
-	}
-	return true, c.remove(inside)
+	return inside
 }
 
 // leave lets go of blocks in the middle of which segments go on, which then write to them

@@ -19,11 +19,16 @@ type ReadRequest struct {
 // in the prefix cache then: for the same request, if the base or an expert that acts on
 // answers alone answers it, and for others.
 func (e *Engine) Read(ctx context.Context, r ReadRequest) ([]float32, error) {
+	return e.read(ctx, Mixture{}, r)
+}
+
+// read is Read with a mixture.
+func (e *Engine) read(ctx context.Context, m Mixture, r ReadRequest) ([]float32, error) {
 	const nothing = 1 // A prompt that only just fits is followed by nothing, and read all the same.
 	if err := e.checkPrompt(r.Prompt, nothing, demand{blocks: model.Blocks(len(r.Prompt))}); err != nil {
 		return nil, err
 	}
-	j, err := e.weights.job(ctx, Mixture{}, r.Salt, true, r.Prompt)
+	j, err := e.weights.job(ctx, m, r.Salt, true, r.Prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +46,8 @@ type reading struct {
 	state []float32
 	done  chan error
 }
+
+func (*reading) lane() lane { return previewing }
 
 func (*reading) demand(prompt int) demand { return demand{blocks: model.Blocks(prompt)} }
 

@@ -88,6 +88,8 @@ type scoring struct {
 	wave     []int
 }
 
+func (*scoring) lane() lane { return questioning }
+
 func (s *scoring) demand(prompt int) demand { return scoreDemand(prompt, s.labels) }
 
 // restart forgets the labels that were scored: their likelihoods are summed anew.
@@ -109,10 +111,12 @@ func (s *scoring) forks(j *job, l *loop) []model.Fork {
 		if len(label) == 1 {
 			continue
 		}
-		if len(out) == j.forks || len(l.forks) == l.slots.forks {
+		rows := len(label) - 1
+		if len(out) == j.forks || len(l.forks) == l.slots.forks || l.labelRows > 0 && l.labelRows+rows > l.slots.labelRows {
 			break
 		}
-		out = append(out, model.Fork{Seq: l.slots.fork(len(l.forks)), Tokens: label[:len(label)-1]})
+		l.labelRows += rows
+		out = append(out, model.Fork{Seq: l.slots.fork(len(l.forks)), Tokens: label[:rows]})
 		l.forks = append(l.forks, j)
 		s.wave = append(s.wave, s.next)
 	}

@@ -401,6 +401,13 @@ func (w *weights) retain(s Set) {
 	}
 }
 
+// scoring is the key of what a mixture reads pass 1's prompts with.
+func (w *weights) scoring(m Mixture) key {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plan.key(m, true)
+}
+
 // form is the form of the plan in use.
 func (w *weights) form() Form {
 	w.mu.Lock()

@@ -427,8 +427,8 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 		`t2_requests_total{code="200",endpoint="chat"} 1`, `t2_requests_total{code="400",endpoint="completions"} 1`,
 		`t2_pass_duration_seconds_count{pass="1",strategy="Prompt"} 1`, `t2_tokens_total{kind="answer"}`,
 		`t2_mixtures{form="unmerged"} 2`, `t2_mixtures{form="merged"} 0`, `t2_mixture_bytes{form="merged"} 0`, `t2_mixture_bytes{form="unmerged"}`,
-		`t2_computed_tokens_total{form="unmerged"}`, `t2_computed_batches_total{form="merged"}`, "t2_waiting_requests 0", "t2_ready 1",
-		`t2_cache_blocks{state="total"} 81`, `t2_cache_blocks{state="reserved"}`, `t2_cache_blocks{state="used"}`, `t2_cache_blocks{state="cached"}`,
+		`t2_computed_tokens_total{form="unmerged"}`, `t2_computed_batches_total{form="merged"}`, "t2_waiting_requests 0", "t2_choosing_requests 0", "t2_ready 1",
+		`t2_cache_blocks{state="total"} 113`, `t2_cache_blocks{state="reserved"}`, `t2_cache_blocks{state="used"}`, `t2_cache_blocks{state="cached"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)

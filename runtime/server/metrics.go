@@ -104,8 +104,9 @@ func (m *metrics) offered(result string) { m.offers.WithLabelValues(result).Inc(
 type engineCollector struct{ server *Server }
 
 var (
-	descWaiting   = prometheus.NewDesc("t2_waiting_requests", "Requests that wait for a slot in the batch.", nil, nil)
-	descRunning   = prometheus.NewDesc("t2_running_requests", "Requests in the batch.", nil, nil)
+	descWaiting   = prometheus.NewDesc("t2_waiting_requests", "Requests that wait for a place in the batch, or in pass 1.", nil, nil)
+	descRunning   = prometheus.NewDesc("t2_running_requests", "Requests that are computed.", nil, nil)
+	descChoosing  = prometheus.NewDesc("t2_choosing_requests", "Requests that are computed (t2_running_requests) and in pass 1, beside the batch.", nil, nil)
 	descComposed  = prometheus.NewDesc("t2_composed_models", "Composed weights that are kept.", nil, nil)
 	descMixtures  = prometheus.NewDesc("t2_mixtures", "Mixtures of experts that are held ready, by form: merged (a model each) or unmerged (scales of shared factors).", []string{"form"}, nil)
 	descBytes     = prometheus.NewDesc("t2_mixture_bytes", "Memory of what is held for mixtures beyond the base model, by form.", []string{"form"}, nil)
@@ -125,7 +126,7 @@ var (
 // Describe implements prometheus.Collector.
 func (*engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descWaiting, descRunning, descComposed, descMixtures, descBytes, descComputed, descBatches,
+		descWaiting, descRunning, descChoosing, descComposed, descMixtures, descBytes, descComputed, descBatches,
 		descTokens, descBlocks, descSteps, descCancelled, descPreempted, descFailed, descBudget, descUsed, descReady,
 	} {
 		ch <- d
@@ -151,6 +152,7 @@ func (e *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descWaiting, int64(st.Waiting))
 	gauge(descRunning, int64(st.Running))
+	gauge(descChoosing, int64(st.Choosing))
 	gauge(descComposed, int64(st.Merged.Mixtures))
 	for form, f := range map[engine.Form]engine.FormStats{engine.FormMerged: st.Merged, engine.FormUnmerged: st.Unmerged} {
 		gauge(descMixtures, int64(f.Mixtures), string(form))

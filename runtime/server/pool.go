@@ -100,7 +100,7 @@ func newPoolCollector(s *Server, names MetricNames) *poolCollector {
 var (
 	poolHelp = map[string]string{
 		contract.GaugeQueued:  "Requests that wait, for endpoint pickers: t2_waiting_requests.",
-		contract.GaugeRunning: "Requests in the batch, for endpoint pickers: t2_running_requests.",
+		contract.GaugeRunning: "Requests that are computed, for endpoint pickers: t2_running_requests.",
 		contract.GaugeCache:   "Share of the key-value cache that requests in the batch hold, 0 to 1, for endpoint pickers. What can be evicted is free.",
 		contract.GaugeBlocks:  "Tokens in a block of the key-value cache, and number of blocks, as labels, for endpoint pickers.",
 		contract.GaugeExperts: "Model names of the experts that are served (running) and that are being loaded (waiting), as labels, for endpoint pickers.",

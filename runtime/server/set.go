@@ -417,6 +417,11 @@ func (s *servedSet) mixtures() engine.Set {
 	for _, ref := range s.spec.Experts {
 		add(s.experts[ref.Name].mixture)
 	}
+	if len(needs.Beginning) > 0 && len(s.spec.Experts) > 0 { // Without experts there is no pass 1.
+		if m, err := s.mixture(needs.With, nil); err == nil { // Else as above.
+			list.Beginnings = []engine.Beginning{{Mixture: m, Tokens: needs.Beginning}}
+		}
+	}
 	return list
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // tiny has every kind of tensor and takes no time.
@@ -26,12 +28,12 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range r.Passes {
-		if len(p.Shares) != 2 || median(p.Shares) <= 0 {
-			t.Errorf("pass 1 of an answer of %s: %v", p.Answer, p.Shares)
+		if len(p.Shares) != 2 || len(p.Processor) != 2 || median(p.Shares) <= 0 {
+			t.Errorf("%s beside %s: %v, %v", p.What, p.Beside, p.Shares, p.Processor)
 		}
 	}
-	if len(r.Passes) != 2*len(questions) {
-		t.Errorf("%d shares of pass 1", len(r.Passes))
+	if len(r.Passes) != 2*len(questions)+1 {
+		t.Errorf("%d shares of pass 1 and of turns", len(r.Passes))
 	}
 	if len(r.Rows) != 4 {
 		t.Fatalf("%d rows", len(r.Rows))
@@ -45,8 +47,39 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 		t.Errorf("decoding beside probes: %v", shares)
 	}
 	r.Rows[0].Peer, r.Rows[0].PeerName = []float64{r.Rows[0].Ours[0] / 2, r.Rows[0].Ours[1] / 2}, "peer"
-	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4+2*len(questions) {
+	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4+2*len(questions)+1 {
 		t.Errorf("table:\n%s", table)
+	}
+}
+
+// TestChoosingIsMeasuredUnderLoad wants every figure of both ways, and more tokens computed
+// with pass 1.
+func TestChoosingIsMeasuredUnderLoad(t *testing.T) {
+	o := options{rounds: 1, threads: 2, dir: t.TempDir(), dtypes: []string{"f32"}, maxBatch: clients}
+	r := &report{Threads: o.threads}
+	if err := serving(t.Context(), o, tiny, r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Served) != 2 {
+		t.Fatalf("%d ways to choose", len(r.Served))
+	}
+	for _, s := range r.Served {
+		for what, figures := range map[string][]float64{
+			"requests": s.Requests, "processor": s.Processor, "p50": s.FirstP50, "p99": s.FirstP99, "work p50": s.WorkP50, "work p99": s.WorkP99,
+			"steps p50": s.StepsP50, "steps p99": s.StepsP99, "tokens": s.Tokens, "batches": s.Batches,
+		} {
+			if len(figures) != 1 || figures[0] <= 0 {
+				t.Errorf("%s, %s: %v", s.How, what, figures)
+			}
+		}
+	}
+	if pinned, choosing := r.Served[0].Tokens[0], r.Served[1].Tokens[0]; choosing < pinned+contract.DefaultRequestTokens/2 {
+		t.Errorf("%v tokens a request with pass 1, %v without", choosing, pinned)
+	}
+	if table := r.table(); strings.Count(table, "\n| tiny") != 2 || !strings.Contains(table, "| ratio |") {
+		t.Errorf("table:\n%s", table)
+	} else {
+		t.Log(table)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend/registry"
+	"github.com/transformersquared/operator/runtime/engine"
 )
 
 // options are the command's flags.
@@ -34,6 +35,8 @@ type options struct {
 	dir, out           string
 	llamaBench, python string
 	train, passes      bool
+	serving            bool
+	maxBatch           int // Of serving.
 	trainings          int
 	evolution          bool
 	skills, searches   []string // Of evolution.
@@ -63,6 +66,8 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
+	flag.BoolVar(&o.serving, "serving", false, "measure experts that pass 1 chooses beside pinned ones, with many clients at a time, instead")
+	flag.IntVar(&o.maxBatch, "max-batch", engine.DefaultMaxBatch, "answers that are written together, for --serving")
 	flag.IntVar(&o.trainings, "shared-trainings", 0, "measure the memory of up to so many trainings at once that share their base instead")
 	flag.BoolVar(&o.evolution, "evolution", false, "measure searches beside Reinforce on the demo's skills instead, from as many seeds as there are rounds, each training alone on one thread")
 	skills := flag.String("skills", strings.Join(skillNames(), ","), "skills, for --evolution")
@@ -77,6 +82,8 @@ func parseOptions() (options, error) {
 	switch {
 	case flag.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.maxBatch < 1:
+		return o, fmt.Errorf("%d answers together: there is no such number", o.maxBatch)
 	case o.trainings < 0:
 		return o, fmt.Errorf("%d trainings at once: there is no such number", o.trainings)
 	case o.rounds < 1 || o.threads < 1:
@@ -134,6 +141,8 @@ func run(ctx stdcontext.Context) error {
 			measure = training
 		case o.passes:
 			measure = passes
+		case o.serving:
+			measure = serving
 		case o.trainings > 0:
 			measure = trainings
 		}

@@ -4,7 +4,7 @@ import (
 	stdcontext "context"
 	"fmt"
 	"os"
-	"time"
+	"slices"
 
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -21,16 +21,32 @@ const (
 // questions are lengths in tokens: a line, and a page that comes with context.
 var questions = []int{64, 1024}
 
-// share is how long pass 1 takes of the time that pass 2 does, one a round.
+// A conversation: so many tokens of the turns before, of which the last are an answer, and of
+// the user's next one. Both have to fit into context.
+const (
+	historyTokens  = 2000
+	answeredTokens = 8
+	turnTokens     = 40
+)
+
+// share is how long pass 1 takes of the time that pass 2 does, or the second turn of a
+// conversation of what its own tokens take alone, one a round: by the clock and of
+// processors.
 type share struct {
 	Shape, DType string
-	Question     int
-	Answer       string
-	Shares       []float64
+	// What is measured, and beside what.
+	What, Beside      string
+	Shares, Processor []float64
 }
 
-// passes measures both passes of single requests through the engine. Pass 2 runs
-// on the base's weights, which is what a merged expert costs.
+// add adds a round.
+func (s *share) add(what, beside spent) {
+	s.Shares, s.Processor = append(s.Shares, what.clock/beside.clock), append(s.Processor, what.processor/beside.processor)
+}
+
+// passes measures both passes of single requests through the engine, and what the prefix
+// cache saves of a conversation's second turn. Pass 2 runs on the base's weights, which is
+// what a merged expert costs.
 func passes(ctx stdcontext.Context, o options, s shape, r *report) error {
 	return eachDType(ctx, o, s, r, func(subject *subject, dtype string) error {
 		return passesOf(ctx, o, s, subject, dtype, r)
@@ -50,12 +66,13 @@ func passesOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtyp
 			return err
 		}
 	}
-	return nil
+	return secondTurn(ctx, o, s, e, dtype, r)
 }
 
 func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, questionTokens int, dtype string, r *report) error {
-	long := &share{Shape: s.Name, DType: dtype, Question: questionTokens, Answer: fmt.Sprintf("%d tokens", longAnswer)}
-	short := &share{Shape: s.Name, DType: dtype, Question: questionTokens, Answer: "one token"}
+	what := fmt.Sprintf("pass 1 of a question of %d tokens", questionTokens)
+	long := &share{Shape: s.Name, DType: dtype, What: what, Beside: fmt.Sprintf("pass 2 of %d tokens", longAnswer)}
+	short := &share{Shape: s.Name, DType: dtype, What: what, Beside: "pass 2 of one token"}
 	r.Passes = append(r.Passes, long, short)
 	for round := range o.rounds + 1 { // The first warms up, and brings the instruction into the cache.
 		fmt.Fprintf(os.Stderr, "%s %s passes: round %d of %d\n", s.Name, dtype, round, o.rounds)
@@ -73,19 +90,60 @@ func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, que
 			return err
 		}
 		for answer, into := range map[int]*share{longAnswer: long, 1: short} {
-			second, err := timed(func() error {
-				_, err := e.Generate(ctx, engine.Request{Prompt: question, MaxTokens: answer, Logprobs: -1}, func(engine.Delta) error { return nil })
-				return err
-			})
+			// The second of them would find its prompt in the cache.
+			own := slices.Concat(tokens(1, answer, s.Vocab), question[1:])
+			second, err := answered(ctx, e, own, answer)
 			if err != nil {
 				return err
 			}
 			if round > 0 {
-				into.Shares = append(into.Shares, first/second)
+				into.add(first, second)
 			}
 		}
 	}
 	return nil
+}
+
+// secondTurn measures the second turn of a conversation.
+func secondTurn(ctx stdcontext.Context, o options, s shape, e *engine.Engine, dtype string, r *report) error {
+	turn := &share{
+		Shape: s.Name, DType: dtype, What: fmt.Sprintf("a turn of %d tokens behind %d", turnTokens, historyTokens), Beside: "its tokens alone",
+	}
+	r.Passes = append(r.Passes, turn)
+	for round := range o.rounds + 1 {
+		var written []int32
+		first := tokens(historyTokens-answeredTokens, 17*round+3, s.Vocab)
+		_, err := e.Generate(ctx, engine.Request{Prompt: first, MaxTokens: answeredTokens, Logprobs: -1, IgnoreStopTokens: true}, func(d engine.Delta) error {
+			if d.Token >= 0 {
+				written = append(written, d.Token)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		next := tokens(turnTokens, 1000*round+5, s.Vocab)
+		behind, err := answered(ctx, e, slices.Concat(first, written, next), 1)
+		if err != nil {
+			return err
+		}
+		alone, err := answered(ctx, e, next, 1)
+		if err != nil {
+			return err
+		}
+		if round > 0 {
+			turn.add(behind, alone)
+		}
+	}
+	return nil
+}
+
+// answered is what an answer of so many tokens costs.
+func answered(ctx stdcontext.Context, e *engine.Engine, prompt []int32, answer int) (spent, error) {
+	return timed(func() error {
+		_, err := e.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: answer, Logprobs: -1}, func(engine.Delta) error { return nil })
+		return err
+	})
 }
 
 // tokens makes a text up.
@@ -95,11 +153,4 @@ func tokens(n, from, vocabulary int) []int32 {
 		out[i] = int32((from + 31*i) % vocabulary)
 	}
 	return out
-}
-
-// timed returns the seconds that f takes.
-func timed(f func() error) (float64, error) {
-	begun := time.Now()
-	err := f()
-	return time.Since(begun).Seconds(), err
 }

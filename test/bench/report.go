@@ -12,6 +12,8 @@ type report struct {
 	Threads int
 	Rows    []*row   `json:",omitempty"`
 	Passes  []*share `json:",omitempty"`
+	// Served are ways to choose experts under load, in pairs.
+	Served []*served `json:",omitempty"`
 	// Together are trainings at once.
 	Together []*together `json:",omitempty"`
 	// Beside are searches beside Reinforce.
@@ -60,10 +62,13 @@ func (r *report) table() string {
 		return besideTable(r.Beside)
 	}
 	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
+	if len(r.Served) > 0 {
+		b.WriteString(servedTable(r.Served))
+	}
 	if len(r.Passes) > 0 {
-		b.WriteString("| shape | dtype | question | answer | pass 1 / pass 2 |\n|---|---|---|---|---|\n")
+		b.WriteString("| shape | dtype | what | beside | time | processor time |\n|---|---|---|---|---|---|\n")
 		for _, p := range r.Passes {
-			fmt.Fprintf(&b, "| %s | %s | %d tokens | %s | %.0f %% |\n", p.Shape, p.DType, p.Question, p.Answer, 100*median(p.Shares))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.3f | %.3f |\n", p.Shape, p.DType, p.What, p.Beside, median(p.Shares), median(p.Processor))
 		}
 	}
 	if len(r.Rows) == 0 {
