@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -63,13 +64,18 @@ func (g *guarded) check(b *buffer) {
 	}
 }
 
-// testedPaths are all paths, or the best alone with -short: what threads share is the
-// same on each, so that the race detector, which slows plain Go down by twenty, has one.
+// testedPaths are all paths, also those that are emulated, or the best alone with -short:
+// what threads share is the same on each, so that the race detector, which slows plain Go
+// down by twenty, has one.
 func testedPaths() []string {
+	paths := Paths()
 	if testing.Short() {
-		return Paths()[:1]
+		return paths[:1]
 	}
-	return Paths()
+	for _, k := range emulated {
+		paths = append(paths, k.name)
+	}
+	return paths
 }
 
 // TestEveryPathConforms runs the conformance suite on each instruction path with
@@ -88,9 +94,17 @@ func TestEveryPathConforms(t *testing.T) {
 					return g
 				}
 			}
-			backendtest.Run(t, open(1), open(2), open(5))
+			variants := []func(testing.TB) backend.Backend{open(1), open(2), open(5)}
+			if isEmulated(path) { // Slow.
+				variants = []func(testing.TB) backend.Backend{open(1), open(3)}
+			}
+			backendtest.Run(t, variants...)
 		})
 	}
+}
+
+func isEmulated(path string) bool {
+	return slices.ContainsFunc(emulated, func(k *kernels) bool { return k.name == path })
 }
 
 func TestUnknownPathIsRefusedByName(t *testing.T) {

@@ -518,6 +518,11 @@ func narrowBF16AVX512(y *float32, x *float32, n int)
 //go:noescape
 func roundBF16AVX2(y *float32, x *float32, n int)
 
+// narrowBF16AVX2 rounds x to the nearest bfloat16, ties to even, and pairs of them to a word.
+//
+//go:noescape
+func narrowBF16AVX2(y *float32, x *float32, n int)
+
 // quantizeAVX2 quantizes blocks of 32 elements of x to int8, as plainQuantize does.
 //
 //go:noescape

@@ -2915,6 +2915,46 @@ done:
 	VZEROUPPER
 	RET
 
+// func narrowBF16AVX2(y *float32, x *float32, n int)
+TEXT ·narrowBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	XORQ DX, DX
+	SHLQ $2, CX
+	JEQ done
+loop:
+	VMOVUPS 0(SI)(DX*1), Y0
+	VPSRLD $16, Y0, Y2
+	VPAND vectors<>+1024(SB), Y2, Y2
+	VPADDD vectors<>+1088(SB), Y2, Y2
+	VPADDD Y0, Y2, Y2
+	VCMPPS $3, Y0, Y0, Y4
+	VORPS vectors<>+1152(SB), Y0, Y0
+	VBLENDVPS Y4, Y0, Y2, Y2
+	VMOVUPS 32(SI)(DX*1), Y1
+	VPSRLD $16, Y1, Y3
+	VPAND vectors<>+1024(SB), Y3, Y3
+	VPADDD vectors<>+1088(SB), Y3, Y3
+	VPADDD Y1, Y3, Y3
+	VCMPPS $3, Y1, Y1, Y5
+	VORPS vectors<>+1152(SB), Y1, Y1
+	VBLENDVPS Y5, Y1, Y3, Y3
+	VSHUFPS $0x88, Y3, Y2, Y0
+	VSHUFPS $0xdd, Y3, Y2, Y1
+	VPSRLD $16, Y0, Y0
+	VANDPS vectors<>+1216(SB), Y1, Y1
+	VORPS Y0, Y1, Y1
+	VPERMQ $0xd8, Y1, Y1
+	VMOVDQU Y1, (DI)
+	ADDQ $32, DI
+	ADDQ $64, DX
+	CMPQ DX, CX
+	JLT loop
+done:
+	VZEROUPPER
+	RET
+
 // func quantizeAVX2(y *float32, x *float32, blocks int)
 TEXT ·quantizeAVX2(SB), NOSPLIT, $0-24
 	MOVQ y+0(FP), DI

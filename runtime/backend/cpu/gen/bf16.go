@@ -145,18 +145,46 @@ var roundBF16 = vectorFunc{
 	body: func(a *assembler) {
 		a.loop(func() {
 			a.each(func(h int) {
-				x, t, nan := a.r(0, h), a.r(1, h), a.r(2, h)
-				a.p("VMOVUPS %s, %s", a.at("SI", "DX", h), x)
-				a.p("VPSRLD $16, %s, %s", x, t)
-				a.p("VPAND %s, %s, %s", constant("unit"), t, t)
-				a.p("VPADDD %s, %s, %s", constant("belowHalf"), t, t)
-				a.p("VPADDD %s, %s, %s", x, t, t)
-				a.p("VCMPPS $3, %s, %s, %s", x, x, nan)
-				a.p("VORPS %s, %s, %s", constant("quiet"), x, x)
-				a.p("VBLENDVPS %s, %s, %s, %s", nan, x, t, t)
-				a.p("VANDPS %s, %s, %s", constant("highHalf"), t, t)
-				a.p("VMOVUPS %s, %s", t, a.at("DI", "DX", h))
+				a.p("VMOVUPS %s, %s", a.at("SI", "DX", h), a.r(0, h))
+				a.roundToBF16(a.r(0, h), a.r(1, h), a.r(2, h))
+				a.p("VANDPS %s, %s, %s", constant("highHalf"), a.r(1, h), a.r(1, h))
+				a.p("VMOVUPS %s, %s", a.r(1, h), a.at("DI", "DX", h))
 			})
+		})
+	},
+}
+
+// roundToBF16 sets the high halves of t to x as bfloat16, and leaves something in the
+// low ones. It changes x where that is no number.
+func (a *assembler) roundToBF16(x, t, nan string) {
+	a.p("VPSRLD $16, %s, %s", x, t)
+	a.p("VPAND %s, %s, %s", constant("unit"), t, t)
+	a.p("VPADDD %s, %s, %s", constant("belowHalf"), t, t)
+	a.p("VPADDD %s, %s, %s", x, t, t)
+	a.p("VCMPPS $3, %s, %s, %s", x, x, nan)
+	a.p("VORPS %s, %s, %s", constant("quiet"), x, x)
+	a.p("VBLENDVPS %s, %s, %s, %s", nan, x, t, t)
+}
+
+// narrowRounded makes rows for the products on tiles: what roundBF16 does, in pairs.
+var narrowRounded = vectorFunc{
+	name: "narrowBF16", doc: "rounds x to the nearest bfloat16, ties to even, and pairs of them to a word.",
+	pointers: []string{"y", "x"}, ints: []string{"n"},
+	body: func(a *assembler) {
+		a.loop(func() { // DX counts the bytes of x; y is half as long.
+			a.each(func(h int) {
+				a.p("VMOVUPS %s, %s", a.at("SI", "DX", h), a.r(0, h))
+				a.roundToBF16(a.r(0, h), a.r(1, h), a.r(2, h))
+			})
+			x, y, even, odd := a.r(1, 0), a.r(1, 1), a.r(0, 0), a.r(0, 1)
+			a.p("VSHUFPS $0x88, %s, %s, %s", y, x, even)
+			a.p("VSHUFPS $0xdd, %s, %s, %s", y, x, odd)
+			a.p("VPSRLD $16, %s, %s", even, even)
+			a.p("VANDPS %s, %s, %s", constant("highHalf"), odd, odd)
+			a.p("VORPS %s, %s, %s", even, odd, odd)
+			a.p("VPERMQ $0xd8, %s, %s", odd, odd)
+			a.p("VMOVDQU %s, (DI)", odd)
+			a.p("ADDQ $32, DI")
 		})
 	},
 }
