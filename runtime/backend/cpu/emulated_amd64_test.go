@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 		if err := amxtest.Install(); err != nil {
 			fmt.Fprintf(os.Stderr, "Path amx is not tested: %v\n", err)
 		} else {
-			emulated = pathsWith(features{avx2: true, avx512: f.avx512, vnni: f.vnni, amx: true})[:1]
+			emulated = pathsWith(features{avx2: true, avx512: f.avx512, vnni: f.vnni, amx: true})[:2]
 		}
 	}
 	code := m.Run()

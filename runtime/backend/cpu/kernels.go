@@ -11,7 +11,7 @@ import (
 
 const (
 	// maxTile is the largest mr·nr of any path.
-	maxTile = 96 * 32
+	maxTile = 192 * 32
 	// vectorStep is the number of elements the vector kernels work on at once.
 	vectorStep = 16
 	cacheLine  = 64 // Bytes.
@@ -29,6 +29,8 @@ type kernels struct {
 	// ownOrder says that sums of a product are not always in the order of the columns,
 	// two and two; see backend.Capabilities.OrderedSums.
 	ownOrder bool
+	// widenedInt8 is backend.Capabilities.WidenedInt8.
+	widenedInt8 bool
 	// products multiply with the types of weights.
 	products [len(formats)]product
 	// dot returns Σ a·b over len(a) elements.
@@ -103,7 +105,9 @@ type tileArgs struct {
 	add         bool
 	ahead       []float32
 	stride      int
-	sums        []int32 // Memory of the tile's own.
+	// Memory of the tile's own.
+	sums []int32
+	wide []float32
 }
 
 // width is the number of outputs of a panel of weights of a type.

@@ -32,7 +32,7 @@ func accelerated() []*kernels { return pathsWith(detect()) }
 func pathsWith(f features) []*kernels {
 	var out []*kernels
 	if f.amx {
-		out = append(out, amxKernels(f))
+		out = append(out, amxKernels(f), amxWideKernels(f))
 	}
 	if f.bf16 {
 		k := avx512Kernels(f.vnni)

@@ -45,6 +45,9 @@ func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
 	}
 	for _, path := range testedPaths() {
 		for _, kind := range backend.DTypes() {
+			if path == "amxwide" && kind != backend.Int8 {
+				continue // Is that of amx.
+			}
 			for _, s := range shapes {
 				t.Run(fmt.Sprintf("%s/%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(t *testing.T) {
 					x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)

@@ -60,7 +60,7 @@ type tiler struct {
 
 // release drops the references to memory that belongs to others.
 func (t *tiler) release() {
-	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{sums: t.args.sums}, nil
+	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{sums: t.args.sums, wide: t.args.wide}, nil
 }
 
 // take sets rows to the steps of a block of a's rows before to. What several

@@ -31,6 +31,9 @@ const (
 	amxBlockSteps = 16 * amxDepth
 	// amxSums are the integers of two blocks of int8 columns of a group.
 	amxSums = 2 * amxGroup * amxColumns
+	// amxWideRows is the number of rows for which a panel is widened once, and amxWideSteps
+	// of how many steps at a time: 32 KiB.
+	amxWideRows, amxWideSteps = 2 * amxRows, 8
 	// amxFewInt8 is the number of rows up to which VNNI computes an int8 product: it
 	// reads a panel once then, and has the same bits.
 	amxFewInt8 = 6
@@ -166,6 +169,37 @@ func multiplyAMXInt8(t *tileArgs, groups int) {
 		multiplyAMXInt8_32(t, &config, groups, &t.sums[0])
 	} else {
 		multiplyAMXInt8_16(t, &config, groups, &t.sums[0])
+	}
+}
+
+// amxWideKernels returns the path that widens int8 weights to bfloat16. That takes longer
+// than to multiply with them up to some hundred rows, and about half as long for many.
+func amxWideKernels(f features) *kernels {
+	k := amxKernels(f)
+	k.name, k.widenedInt8 = "amxwide", true
+	k.products[backend.Int8] = product{
+		mr: amxWideRows, nr: amxColumns, rowWords: wideWords, prepare: narrowRoundedRow, spread: true,
+		fetches: wideWords * fetchesAMXBF16, tile: tileAMXWide,
+	}
+	return k
+}
+
+// wideWords are the bfloat16 steps of a step of int8 weights.
+const wideWords = backend.Int8Block
+
+func tileAMXWide(t *tileArgs) {
+	if t.wide == nil {
+		t.wide = make([]float32, amxWideSteps*wideWords*amxColumns)
+	}
+	part, fetched := *t, 0
+	for first := 0; first < t.steps; first += amxWideSteps {
+		n := min(amxWideSteps, t.steps-first)
+		widenInt8AVX2(&t.wide[0], &t.panel[first*int8Step*amxColumns], n)
+		part.steps, part.add = n*wideWords, t.add || first > 0
+		part.a, part.panel = t.a[first*wideWords:], t.wide
+		part.ahead = t.ahead[min(fetched, len(t.ahead)-1):]
+		tileAMXBF16(&part)
+		fetched += part.steps * fetchesAMXBF16 * t.stride / 4
 	}
 }
 

@@ -101,6 +101,31 @@ func TestTiledBF16ProductsHaveTheManualsOrder(t *testing.T) {
 	}
 }
 
+// TestWidenedInt8ProductsAreNoWorse measures what the ways to multiply with int8 weights
+// cost: to round rows to int8 as well, which costs as much as that of weights, or to round
+// rows and the stored weights to bfloat16.
+func TestWidenedInt8ProductsAreNoWorse(t *testing.T) {
+	onTiles(t)
+	const n, out, in = 40, 64, 1024
+	x, w := random(n*in, 1), random(out*in, 2)
+	off := map[string]float64{}
+	for _, path := range []string{"plain", "amx", "amxwide"} {
+		y := make([]float32, n*out)
+		multiply(t, newTest(t, 1, path), backend.Int8, y, x, w, n, out, in, false)
+		var wrong, power float64
+		for i, v := range y {
+			want := exact(x, w, nil, i, out, in, false)
+			wrong += (float64(v) - want) * (float64(v) - want)
+			power += want * want
+		}
+		off[path] = wrong / power
+		t.Logf("path %s: normalised mean square error %.3g, of float32 weights and rows", path, off[path])
+	}
+	if off["amxwide"] > off["plain"] || off["amx"] > 1.001*off["plain"] {
+		t.Errorf("errors %v, want none larger than plain's", off)
+	}
+}
+
 // tiledDot adds the products of 32 elements, those of even and of odd ones apart, to a
 // sum; size is the sum of their magnitudes.
 func tiledDot(sum float32, x, w []float32) (dot float32, size float64) {

@@ -86,7 +86,7 @@ func generate() map[string][]byte {
 		s.wrappers(&vector.decl)
 	}
 	avx512.vector(&vector.asm, &vector.decl, narrowBF16)
-	for _, f := range []vectorFunc{roundBF16, narrowRounded, quantize("quantize", false), quantize("quantizeSplit", true)} {
+	for _, f := range []vectorFunc{roundBF16, narrowRounded, widenInt8, quantize("quantize", false), quantize("quantizeSplit", true)} {
 		avx2.vector(&vector.asm, &vector.decl, f)
 	}
 	vector.finish(out)
