@@ -149,7 +149,7 @@ func tiledDot(sum float32, x, w []float32) (dot float32, size float64) {
 // which the emulation says; and no thread has tiles after a product.
 func TestTilesAreNeverLeftToOthers(t *testing.T) {
 	k, _ := onTiles(t)
-	duration := 1500 * time.Millisecond
+	duration := 750 * time.Millisecond
 	if testing.Short() {
 		duration /= 5
 	}
