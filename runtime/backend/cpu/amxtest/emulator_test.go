@@ -8,6 +8,8 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -249,7 +251,6 @@ func TestTilesHaveTheirShape(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	m.fill(r, r.Uint32)
 	before, config := m, m.config
-	// What is loaded of more rows and then stored by a configuration of fewer.
 	if faults := m.run(t, ldtilecfg, tilezeroC, tilestoreC, sttilecfg, tilerelease); faults != nil {
 		t.Fatal(faults)
 	}
@@ -330,5 +331,25 @@ func TestTilesAreOfAThread(t *testing.T) {
 	}
 	if faults := m.run(t, tilerelease); faults != nil || Live() {
 		t.Errorf("the tiles are not released (%v)", faults)
+	}
+}
+
+// TestOtherInstructionsAreLeftToGo executes one that no processor has, in a process of its
+// own, and wants Go's runtime to say so.
+func TestOtherInstructionsAreLeftToGo(t *testing.T) {
+	const asked = "AMXTEST_ILLEGAL"
+	if os.Getenv(asked) != "" {
+		var m machine
+		m.run(t, []byte{0x0f, 0x0b}) // UD2.
+		return
+	}
+	if err := Install(); err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), asked+"=1")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "SIGILL: illegal instruction") {
+		t.Errorf("error %v, output:\n%s", err, out)
 	}
 }

@@ -112,13 +112,13 @@ func (k *amxKernel) fetch(lines int) {
 	}
 }
 
-// multiply multiplies the tiles at a's and the panel's pointers, the latter with this
-// displacement, and does something after each product.
-func (k *amxKernel) multiply(by tileOp, displacement int, after func()) {
+// multiply multiplies the tiles at a's and the panel's pointers, with these displacements,
+// and does something after each product.
+func (k *amxKernel) multiply(by tileOp, ofA, ofPanel int, after func()) {
 	b := func(j int) tileMemory {
-		return tileMemory{base: tilePanel, index: tileLine, displacement: displacement + 64*j}
+		return tileMemory{base: tilePanel, index: tileLine, displacement: ofPanel + 64*j}
 	}
-	k.p("%s", loaded(4, tileMemory{base: firstA, index: "R12"}))
+	k.p("%s", loaded(4, tileMemory{base: firstA, index: "R12", displacement: ofA}))
 	k.p("%s", loaded(6, b(0)))
 	k.p("%s", by.multiplied(0, 4, 6))
 	after()
@@ -126,7 +126,7 @@ func (k *amxKernel) multiply(by tileOp, displacement int, after func()) {
 	k.p("%s", by.multiplied(1, 4, 7))
 	after()
 	if k.tall > 1 {
-		k.p("%s", loaded(5, tileMemory{base: secondA, index: "R12"}))
+		k.p("%s", loaded(5, tileMemory{base: secondA, index: "R12", displacement: ofA}))
 		k.p("%s", by.multiplied(2, 5, 6))
 		after()
 		k.p("%s", by.multiplied(3, 5, 7))
@@ -154,7 +154,7 @@ func (k *amxKernel) bf16(name string) {
 	k.behind("R8", "R12", secondA)
 	k.p("MOVQ depth+24(FP), CX")
 	k.label("loop")
-	k.multiply(dotBF16, 0, func() { k.fetch(tileRows * bf16Fetches / (2 * k.tall)) })
+	k.multiply(dotBF16, 0, 0, func() { k.fetch(tileRows * bf16Fetches / (2 * k.tall)) })
 	k.p("ADDQ $64, %s", firstA)
 	if k.tall > 1 {
 		k.p("ADDQ $64, %s", secondA)
@@ -170,18 +170,25 @@ func (k *amxKernel) bf16(name string) {
 	k.p("RET")
 }
 
-// int8Block writes what follows of one block of columns: the integers, which tiles add,
-// times both scales, are added to c as addSums does it, by the same instructions, so
-// that a product is the same, bit for bit.
-func (k *amxKernel) int8Block(block int) {
-	const rowBytes = 4 * (int8Lines + 2) // Of a block.
-	sums := k.tall * tileRows * lineBytes * block
-	k.p("MOVQ sums+24(FP), BX") // Blocks take turns at two places.
+// int8RowBytes is what a block of columns takes of a row of a.
+const int8RowBytes = 4 * (int8Lines + 2)
+
+// sumsOf is where the integers of a block of columns are, from the argument on.
+func (k *amxKernel) sumsOf(block int) int { return k.tall * tileRows * lineBytes * block }
+
+// int8Tiles writes what tiles do for a block of columns: its integers go to memory.
+func (k *amxKernel) int8Tiles(block int) {
+	k.p("MOVQ sums+24(FP), BX")
 	k.each(func(tile, _, _ int) { k.p("%s", zeroed(tile)) })
-	k.multiply(dotSU, (1+block*int8Lines)*lineBytes, func() { k.fetch(int8Fetches / 2 / (2 * k.tall)) })
+	k.multiply(dotSU, block*int8RowBytes, (1+block*int8Lines)*lineBytes, func() { k.fetch(int8Fetches / 2 / (2 * k.tall)) })
 	k.each(func(tile, i, j int) {
-		k.p("%s", stored(tileMemory{base: "BX", index: tileLine, displacement: sums + i*tileRows*lineBytes + 64*j}, tile))
+		k.p("%s", stored(tileMemory{base: "BX", index: tileLine, displacement: k.sumsOf(block) + i*tileRows*lineBytes + 64*j}, tile))
 	})
+}
+
+// int8Sums writes what follows: the integers times both scales are added to c as addSums
+// does it, by the same instructions, so that a product is the same, bit for bit.
+func (k *amxKernel) int8Sums(block int) {
 	for j := range 4 {
 		k.p("VMOVDQU %d(%s), Y%d", 32*j, tilePanel, 8+j)
 		if block == 1 {
@@ -189,15 +196,16 @@ func (k *amxKernel) int8Block(block int) {
 		}
 		k.p("VPSLLD $16, Y%d, Y%d", 8+j, 8+j)
 	}
+	k.p("MOVQ sums+24(FP), BX")
 	k.p("MOVQ DI, R11")
 	k.p("MOVQ %s, CX", firstA)
 	k.p("MOVQ rows-8(SP), R8")
 	row := fmt.Sprintf("row%d", block)
 	k.label(row)
-	k.p("VBROADCASTSS %d(CX), Y4", rowBytes-8)
-	k.p("VPBROADCASTD %d(CX), Y5", rowBytes-4)
+	k.p("VBROADCASTSS %d(CX), Y4", (block+1)*int8RowBytes-8)
+	k.p("VPBROADCASTD %d(CX), Y5", (block+1)*int8RowBytes-4)
 	for j := range 4 {
-		k.p("VPADDD %d(BX), Y5, Y%d", sums+32*j, j)
+		k.p("VPADDD %d(BX), Y5, Y%d", k.sumsOf(block)+32*j, j)
 		k.p("VCVTDQ2PS Y%d, Y%d", j, j)
 		k.p("VMULPS Y%d, Y%d, Y%d", 8+j, j, j)
 		k.p("VMOVUPS %d(R11), Y6", 32*j)
@@ -209,10 +217,6 @@ func (k *amxKernel) int8Block(block int) {
 	k.p("ADDQ R12, CX")
 	k.p("DECQ R8")
 	k.p("JNE %s", row)
-	k.p("ADDQ $%d, %s", rowBytes, firstA)
-	if k.tall > 1 {
-		k.p("ADDQ $%d, %s", rowBytes, secondA)
-	}
 }
 
 // int8 writes the kernel for int8, which adds to c: each block of 32 columns is a product
@@ -232,8 +236,16 @@ func (k *amxKernel) int8(name string) {
 	k.p("MOVQ CX, steps-32(SP)")
 	k.behind("R8", "R12", secondA)
 	k.label("step")
-	k.int8Block(0)
-	k.int8Block(1)
+	for block := range 2 { // The tiles of the second block go on while the first is added up.
+		k.int8Tiles(block)
+	}
+	for block := range 2 {
+		k.int8Sums(block)
+	}
+	k.p("ADDQ $%d, %s", 2*int8RowBytes, firstA)
+	if k.tall > 1 {
+		k.p("ADDQ $%d, %s", 2*int8RowBytes, secondA)
+	}
 	k.p("ADDQ $%d, %s", (1+2*int8Lines)*lineBytes, tilePanel)
 	k.p("DECQ steps-32(SP)")
 	k.p("JNE step")
