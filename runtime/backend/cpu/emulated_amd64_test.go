@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/transformersquared/operator/runtime/backend/cpu/amxtest"
+	"github.com/transformersquared/operator/test/amxtest"
 )
 
 // TestMain lets tests have path amx where the processor has no tiles: their instructions

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
-	"github.com/transformersquared/operator/runtime/backend/cpu/amxtest"
+	"github.com/transformersquared/operator/test/amxtest"
 )
 
 // onTiles returns path amx, whose instructions are emulated where the processor has none.
