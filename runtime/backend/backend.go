@@ -201,6 +201,9 @@ type Capabilities struct {
 	// is there, so that two terms of zero may be left out, and sums divided at an even one,
 	// without changing a bit.
 	OrderedSums bool
+	// WidenedInt8: MatMul multiplies with weights of type Int8 as if they were BF16 and had
+	// been rounded from what they store.
+	WidenedInt8 bool
 	// Storage lists the types that activations may have; F32 is always one.
 	Storage []DType
 	// Cache lists those that keys and values may have beside activations in F32, which are

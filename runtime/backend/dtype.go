@@ -32,6 +32,9 @@ const (
 	// m/127 and q = x·(127/m), adds the products of the integers exactly, and the
 	// blocks' sums times both scales in float32. A row of x in which a block has an
 	// infinite element or NaN gives NaN.
+	//
+	// A backend whose Capabilities.WidenedInt8 says so rounds what is stored, q·s, to
+	// bfloat16 instead, and x as for BF16, and multiplies as that type says.
 	Int8
 )
 

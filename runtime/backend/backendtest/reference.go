@@ -28,6 +28,28 @@ func refStored(kind backend.DType, v []float32, cols int) []float64 {
 	})
 }
 
+// roundedRows returns rows [·, cols] as MatMul rounds x for a type of weights.
+func (s *suite) roundedRows(kind backend.DType, v []float32, cols int) []float64 {
+	if s.widened(kind) {
+		kind = backend.BF16
+	}
+	return refRounded(kind, v, cols)
+}
+
+// multipliedRows returns rows [·, cols] of a weight as MatMul multiplies with them.
+func (s *suite) multipliedRows(kind backend.DType, v []float32, cols int) []float64 {
+	stored := refStored(kind, v, cols)
+	if s.widened(kind) { // float32 holds what int8 weights store.
+		return refRounded(backend.BF16, narrowed(stored), cols)
+	}
+	return stored
+}
+
+// widened says whether MatMul takes weights of a type for bfloat16.
+func (s *suite) widened(kind backend.DType) bool {
+	return kind == backend.Int8 && s.variants[0].Capabilities().WidenedInt8
+}
+
 // refRounded returns rows [·, cols] as MatMul rounds x for a type of weights.
 func refRounded(kind backend.DType, v []float32, cols int) []float64 {
 	return refKept(kind, v, cols, func(top float32) (scale, inverse float32) { return top / 127, 127 / top })

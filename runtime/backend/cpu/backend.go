@@ -7,11 +7,13 @@
 // outside of Go's heap, in memory of this process or in files that several map
 // (backend.Sharer).
 //
-// The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
+// The environment variable T2_CPU (plain, avx2, avx512, avx512bf16, amx or amxwide) forces one
 // path, for tests and for comparing machines. Results are the same on every run of
 // one path, whatever the number of threads; between paths they differ by rounding.
-// The path avx512bf16 takes subnormal numbers in products with bfloat16 weights
-// for zero, because its instructions do; it is avx512 in all other respects.
+// The paths avx512bf16, amx and amxwide take subnormal numbers in products with bfloat16
+// weights for zero, because their instructions do; avx512bf16 is avx512 in all other
+// respects, and amxwide is amx, but for products with int8 weights, which it takes for
+// bfloat16 (backend.Capabilities.WidenedInt8).
 package cpu
 
 import (
@@ -99,7 +101,10 @@ func (b *Backend) Name() string {
 
 // Capabilities implements backend.Device.
 func (b *Backend) Capabilities() backend.Capabilities {
-	return backend.Capabilities{Backward: true, RowInvariant: true, RowInvariantBackward: true, OrderedSums: true, Storage: []backend.DType{backend.F32}, Cache: cacheTypes}
+	return backend.Capabilities{
+		Backward: true, RowInvariant: true, RowInvariantBackward: true,
+		OrderedSums: !b.kernels.ownOrder, WidenedInt8: b.kernels.widenedInt8, Storage: []backend.DType{backend.F32}, Cache: cacheTypes,
+	}
 }
 
 // Memory implements backend.Device. What the machine has is shared with others, so

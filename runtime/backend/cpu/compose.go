@@ -42,7 +42,7 @@ func (b *Backend) Compose(ctx context.Context, dst, u, vt backend.Weight, s back
 	if _, err := operands(op, operand{"s", s, rank}); err != nil {
 		return err
 	}
-	return b.composeRows(ctx, own[0], own[1], vt, s, roundUp(max(composeProducts/(rank*in), fewestComposed), b.kernels.nr))
+	return b.composeRows(ctx, own[0], own[1], vt, s, roundUp(max(composeProducts/(rank*in), fewestComposed), b.kernels.width(dst.Type())))
 }
 
 // composeRows composes so many rows at a time, a multiple of a panel's.

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -64,13 +65,18 @@ func (g *guarded) check(b *buffer) {
 	}
 }
 
-// testedPaths are all paths, or the best alone with -short: what threads share is the
-// same on each, so that the race detector, which slows plain Go down by twenty, has one.
+// testedPaths are all paths, also those that are emulated, or the best alone with -short:
+// what threads share is the same on each, so that the race detector, which slows plain Go
+// down by twenty, has one.
 func testedPaths() []string {
+	paths := Paths()
 	if testing.Short() {
-		return Paths()[:1]
+		return paths[:1]
 	}
-	return Paths()
+	for _, k := range emulated {
+		paths = append(paths, k.name)
+	}
+	return paths
 }
 
 // TestEveryPathConforms runs the conformance suite on each instruction path with
@@ -89,9 +95,20 @@ func TestEveryPathConforms(t *testing.T) {
 					return g
 				}
 			}
-			backendtest.Run(t, open(1), open(2), open(5))
+			switch {
+			case !isEmulated(path):
+				backendtest.Run(t, open(1), open(2), open(5))
+			case path == "amxwide": // Has products of its own.
+				backendtest.RunProducts(t, open(3))
+			default: // Is slow; that threads change nothing, the test of products' rows shows.
+				backendtest.Run(t, open(3))
+			}
 		})
 	}
+}
+
+func isEmulated(path string) bool {
+	return slices.ContainsFunc(emulated, func(k *kernels) bool { return k.name == path })
 }
 
 func TestUnknownPathIsRefusedByName(t *testing.T) {

@@ -11,10 +11,11 @@ import (
 
 const (
 	// maxTile is the largest mr·nr of any path.
-	maxTile = 12 * 32
+	maxTile = 192 * 32
 	// vectorStep is the number of elements the vector kernels work on at once.
 	vectorStep = 16
 	cacheLine  = 64 // Bytes.
+	lineWords  = cacheLine / 4
 )
 
 // kernels is one instruction path: the inner loops that the operations are made
@@ -22,8 +23,14 @@ const (
 // length only.
 type kernels struct {
 	name string
-	// nr is the number of outputs of a panel.
+	// nr is the number of outputs of a panel of float32, and of the types whose product
+	// has none of its own.
 	nr int
+	// ownOrder says that sums of a product are not always in the order of the columns,
+	// two and two; see backend.Capabilities.OrderedSums.
+	ownOrder bool
+	// widenedInt8 is backend.Capabilities.WidenedInt8.
+	widenedInt8 bool
 	// products multiply with the types of weights.
 	products [len(formats)]product
 	// dot returns Σ a·b over len(a) elements.
@@ -70,13 +77,21 @@ type kernels struct {
 // product is how a path multiplies with one type of weights. A step of it takes
 // the columns of W that formats says.
 type product struct {
-	// mr is the number of rows of a tile at most.
-	mr int
+	// mr is the number of rows of a tile at most, and nr that of the outputs of a panel
+	// where it is not kernels.nr.
+	mr, nr int
 	// rowWords is what a step takes of a row that prepare made of in elements; a
 	// word is the memory of one float32, whatever is in it. What the last step has
 	// no elements for is zero before. Where prepare is nil a row is used as it is.
 	rowWords int
 	prepare  func(dst, src []float32)
+	// spread says that rows which are made ready lie an odd number of cache lines apart,
+	// for a tile that reads many of them at the same column.
+	spread bool
+	// unit is the number of steps of which all blocks but the last have a multiple, where
+	// it is not that of most kernels; and blockSteps the number of steps of a block, where
+	// it is not the format's.
+	unit, blockSteps int
 	// fetches is how often a step of tile fetches what is ahead; see tileArgs.
 	fetches int
 	// tile computes one tile of a product.
@@ -96,6 +111,17 @@ type tileArgs struct {
 	add         bool
 	ahead       []float32
 	stride      int
+	// Memory of the tile's own.
+	sums []int32
+	wide []float32
+}
+
+// width is the number of outputs of a panel of weights of a type.
+func (k *kernels) width(kind backend.DType) int {
+	if nr := k.products[kind].nr; nr > 0 {
+		return nr
+	}
+	return k.nr
 }
 
 // Paths lists the instruction paths of this processor and build that EnvPath can
@@ -108,13 +134,16 @@ func Paths() []string {
 	return names
 }
 
+// emulated are paths of which tests carry out the instructions that the processor lacks.
+var emulated []*kernels
+
 // chooseKernels returns the named path, or the best one for "".
 func chooseKernels(path string) (*kernels, error) {
 	available := append(accelerated(), plainKernels())
 	if path == "" {
 		return available[0], nil
 	}
-	for _, k := range available {
+	for _, k := range append(available, emulated...) {
 		if k.name == path {
 			return k, nil
 		}

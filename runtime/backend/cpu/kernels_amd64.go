@@ -8,7 +8,7 @@ import (
 
 // features are the instruction sets that make a difference.
 type features struct {
-	avx2, avx512, vnni, bf16 bool
+	avx2, avx512, vnni, bf16, amx bool
 }
 
 // detect returns those of this processor.
@@ -19,6 +19,7 @@ func detect() features {
 	return features{
 		avx2: avx2, avx512: avx512,
 		vnni: avx512 && x.HasAVX512VNNI, bf16: avx512 && x.HasAVX512BF16,
+		amx: avx2 && tilesUsable(),
 	}
 }
 
@@ -30,6 +31,9 @@ func accelerated() []*kernels { return pathsWith(detect()) }
 // no path of its own, since it changes no bit of a result.
 func pathsWith(f features) []*kernels {
 	var out []*kernels
+	if f.amx {
+		out = append(out, amxKernels(f), amxWideKernels(f))
+	}
 	if f.bf16 {
 		k := avx512Kernels(f.vnni)
 		k.name = "avx512bf16"
@@ -43,17 +47,21 @@ func pathsWith(f features) []*kernels {
 		out = append(out, avx512Kernels(f.vnni))
 	}
 	if f.avx2 {
-		k := plainKernels()
-		k.name, k.nr = "avx2", 16
-		k.products = [...]product{
-			backend.F32:  {mr: 6, rowWords: 1, fetches: fetchesAVX2, tile: tileAVX2},
-			backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, fetches: fetchesWidenedAVX2, tile: tileWidenedAVX2},
-			backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, fetches: fetchesInt8AVX2, tile: tileInt8AVX2},
-		}
-		useAVX2(k)
-		out = append(out, k)
+		out = append(out, avx2Kernels())
 	}
 	return out
+}
+
+func avx2Kernels() *kernels {
+	k := plainKernels()
+	k.name, k.nr = "avx2", 16
+	k.products = [...]product{
+		backend.F32:  {mr: 6, rowWords: 1, fetches: fetchesAVX2, tile: tileAVX2},
+		backend.BF16: {mr: 6, rowWords: 2, prepare: roundRow, fetches: fetchesWidenedAVX2, tile: tileWidenedAVX2},
+		backend.Int8: {mr: 2, rowWords: 2 * (2*int8Words + 2), prepare: quantizeSplit, fetches: fetchesInt8AVX2, tile: tileInt8AVX2},
+	}
+	useAVX2(k)
+	return k
 }
 
 func avx512Kernels(vnni bool) *kernels {
@@ -104,17 +112,20 @@ func storeBF16Slice(dst []uint16, src []float32) {
 	}
 }
 
-func narrowRow(dst, src []float32) {
+func narrowRow(dst, src []float32) { narrowPairs(dst, src, narrowBF16AVX512) }
+
+// narrowPairs calls kernel for the whole steps of a row and then for what is left over.
+func narrowPairs(dst, src []float32, kernel func(y, x *float32, n int)) {
 	whole := len(src) &^ (vectorStep - 1)
 	if whole > 0 {
 		_ = dst[whole/2-1]
-		narrowBF16AVX512(&dst[0], &src[0], whole)
+		kernel(&dst[0], &src[0], whole)
 	}
 	if whole < len(src) {
 		var t [vectorStep]float32
 		copy(t[:], src[whole:])
 		var pairs [vectorStep / 2]float32
-		narrowBF16AVX512(&pairs[0], &t[0], vectorStep)
+		kernel(&pairs[0], &t[0], vectorStep)
 		copy(dst[whole/2:], pairs[:])
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Blocking of the matrix product. A kernel tile is product.mr rows by one panel
-// of kernels.nr outputs; a sum over k is cut into blocks (format.blockSteps) only by
+// of kernels.width outputs; a sum over k is cut into blocks (format.blockSteps) only by
 // storing and reloading the float32 accumulator, which rounds nothing, so blocking
 // never changes a result.
 const (
@@ -30,7 +30,7 @@ func (b *Backend) MatMul(n int, products ...backend.Product) error {
 
 // MatMulBackward implements backend.LinearOps.
 func (b *Backend) MatMulBackward(n int, products ...backend.Product) error {
-	return b.multiply("matmul backward", n, products, func(w *weight) *packed { return w.backward(b.pool, b.weights) })
+	return b.multiply("matmul backward", n, products, func(w *weight) *packed { return w.backward(b.pool, b.weights, b.kernels) })
 }
 
 // multiply computes products with one of the layouts of their weights.
@@ -156,17 +156,18 @@ func (b *Backend) Gather(y backend.Buffer, w backend.Weight, ids backend.Index) 
 // compute divides products of n rows into tasks, where the panels of all products are
 // counted as if they lay behind each other.
 func (b *Backend) compute(n int, all []multiplication) {
-	var panels, work, mr int
+	var panels, work, mr, columns int
 	var rowCost float64
 	for _, m := range all {
 		panels += m.count()
+		columns += m.count() * m.packed.nr
 		work += n * m.out * m.k
 		mr = max(mr, m.mr)
 		rowCost = max(rowCost, formats[m.kind].rowCost)
 	}
 	g := grid{tiles: (n + mr - 1) / mr, rows: 1, columns: split{panels: panels, each: panels}}
 	if b.pool.threads > 1 && work >= inlineWork {
-		g = newGrid(n, g.tiles, panels, b.kernels.nr, b.pool.threads, rowCost)
+		g = newGrid(n, g.tiles, panels, columns/panels, b.pool.threads, rowCost)
 	}
 	if g.rows == 1 {
 		b.follow(all, g.columns)

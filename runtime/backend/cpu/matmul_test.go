@@ -45,20 +45,30 @@ func TestProductRowsDoNotDependOnTheirBatch(t *testing.T) {
 	}
 	for _, path := range testedPaths() {
 		for _, kind := range backend.DTypes() {
+			if path == "amxwide" && kind != backend.Int8 {
+				continue // Is that of amx.
+			}
 			for _, s := range shapes {
 				t.Run(fmt.Sprintf("%s/%s/%dx%dx%d", path, kind, s.n, s.out, s.in), func(t *testing.T) {
 					x, w, y0 := random(s.n*s.in, 1), random(s.out*s.in, 2), random(s.n*s.out, 3)
 					for _, add := range []bool{false, true} {
 						want := slices.Clone(y0)
 						alone := newTest(t, 1, path)
-						for r := range s.n {
+						each, many := 1, []int{1, 2, 3, 5}
+						if isEmulated(path) && kind != backend.F32 { // Slow.
+							each, many = 1+s.n/8, []int{3}
+						}
+						for r := 0; r < s.n; r += each {
 							multiply(t, alone, kind, want[r*s.out:][:s.out], x[r*s.in:][:s.in], w, 1, s.out, s.in, add)
 						}
-						for _, threads := range []int{1, 2, 3, 5} {
+						for _, threads := range many {
 							got := slices.Clone(y0)
 							multiply(t, newTest(t, threads, path), kind, got, x, w, s.n, s.out, s.in, add)
-							if !slices.Equal(got, want) {
-								t.Errorf("add %v, %d threads: the batch differs from its rows computed alone", add, threads)
+							for r := 0; r < s.n; r += each {
+								if !slices.Equal(got[r*s.out:][:s.out], want[r*s.out:][:s.out]) {
+									t.Errorf("add %v, %d threads: row %d of the batch differs from the row computed alone", add, threads, r)
+									break
+								}
 							}
 						}
 						for i := range want {

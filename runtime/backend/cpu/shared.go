@@ -108,7 +108,7 @@ func (b *Backend) SharedWeight(of backend.Origin, t backend.DType, out, in int, 
 		return nil, err
 	}
 	defer leave()
-	forward, err := shared.get(b.weights, layout(t, out, in, b.kernels.nr), made)
+	forward, err := shared.get(b.weights, layout(t, out, in, b.kernels.width(t)), made)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func mappings(t *testing.T, path string) int {
 // A shared weight computes what one of the process' own does, bit for bit, of every type
 // and on every path; its data are asked for once, and both backends map the same file.
 func TestSharedWeightsEqualOwnOnes(t *testing.T) {
-	for _, path := range Paths() {
+	for _, path := range testedPaths() {
 		for _, kind := range backend.DTypes() {
 			t.Run(path+" "+kind.String(), func(t *testing.T) {
 				dir := t.TempDir()
@@ -183,7 +183,7 @@ func TestSharedWeightsAreToldApart(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range Paths() {
+	for _, path := range testedPaths() {
 		if _, asked := newSharer(t, dir, path).weight(sharedOrigin(), backend.F32); asked == (path == "plain") {
 			t.Errorf("on path %s the data were asked for: %t", path, asked)
 		}

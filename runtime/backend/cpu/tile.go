@@ -8,7 +8,7 @@ func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
 	}
 	t.multiplication = m
 	t.row, t.tiles, t.panelEnd = row, (rowEnd-row+m.mr-1)/m.mr, panelEnd
-	each := m.blockSteps()
+	each := m.packed.blockSteps(m.product)
 	if rowEnd-row == 1 { // Nothing is used twice: read the panels front to back.
 		each = m.steps
 	}
@@ -29,11 +29,16 @@ func (b *Backend) block(m multiplication, row, rowEnd, panel, panelEnd int) {
 }
 
 // blockSteps is the number of steps of a block; all blocks have about as many.
-func (p *packed) blockSteps() int {
-	const unrolled = 4 // Steps that kernels take together.
-	most := formats[p.kind].blockSteps
+func (p *packed) blockSteps(by *product) int {
+	most, unit := by.blockSteps, by.unit
+	if most == 0 {
+		most = formats[p.kind].blockSteps
+	}
+	if unit == 0 {
+		unit = 4 // Steps that most kernels take together.
+	}
 	blocks := max(1, (p.steps+most-1)/most)
-	return roundUp((p.steps+blocks-1)/blocks, unrolled)
+	return roundUp((p.steps+blocks-1)/blocks, unit)
 }
 
 // tiler computes the tiles of one block of steps. It is kept for the next one, since
@@ -55,7 +60,7 @@ type tiler struct {
 
 // release drops the references to memory that belongs to others.
 func (t *tiler) release() {
-	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{}, nil
+	t.multiplication, t.args, t.rows = multiplication{}, tileArgs{sums: t.args.sums, wide: t.args.wide}, nil
 }
 
 // take sets rows to the steps of a block of a's rows before to. What several
@@ -71,9 +76,13 @@ func (t *tiler) take(to int) {
 	column := t.first * perStep
 	columns := min(t.args.steps*perStep, t.k-column)
 	width := t.args.steps * t.rowWords
-	t.made = resized(t.made, (to-t.row)*width)
+	apart := width
+	if t.spread {
+		apart = roundUp(width, lineWords) | lineWords
+	}
+	t.made = resized(t.made, (to-t.row)*apart)
 	for r := t.row; r < to; r++ {
-		source, made := t.a[r*t.lda+column:][:columns], t.made[(r-t.row)*width:][:width]
+		source, made := t.a[r*t.lda+column:][:columns], t.made[(r-t.row)*apart:][:width]
 		if direct {
 			copy(made, source)
 			continue
@@ -92,7 +101,7 @@ func (t *tiler) take(to int) {
 			t.prepare(made, source)
 		}
 	}
-	t.rows, t.args.lda = t.made, width
+	t.rows, t.args.lda = t.made, apart
 }
 
 // resized returns a slice of n elements, s itself where it has room.

@@ -12,7 +12,7 @@ import (
 // the first group before they compute with them, whole where two tiles share it, and
 // nothing else.
 func TestTilesFetchThePanelsAhead(t *testing.T) {
-	for _, path := range Paths() {
+	for _, path := range testedPaths() {
 		for _, kind := range backend.DTypes() {
 			for _, n := range []int{2, 12, 13, 100} {
 				t.Run(fmt.Sprintf("%s/%s/%d rows", path, kind, n), func(t *testing.T) {
@@ -82,12 +82,16 @@ func TestBlocksAreOfOneSize(t *testing.T) {
 	for _, c := range []struct {
 		kind        backend.DType
 		steps, want int
+		by          product
 	}{
-		{backend.F32, 576, 576}, {backend.F32, 1536, 768}, {backend.F32, 2048, 684}, {backend.F32, 1, 4},
-		{backend.BF16, 768, 768}, {backend.BF16, 1024, 512}, {backend.Int8, 24, 24}, {backend.Int8, 128, 32},
+		{kind: backend.F32, steps: 576, want: 576}, {kind: backend.F32, steps: 1536, want: 768},
+		{kind: backend.F32, steps: 2048, want: 684}, {kind: backend.F32, steps: 1, want: 4},
+		{kind: backend.BF16, steps: 768, want: 768}, {kind: backend.BF16, steps: 1024, want: 512},
+		{kind: backend.Int8, steps: 24, want: 24}, {kind: backend.Int8, steps: 128, want: 32},
+		{kind: backend.BF16, steps: 1025, want: 208, by: product{unit: 16, blockSteps: 256}},
 	} {
 		p := packed{kind: c.kind, steps: c.steps}
-		if got := p.blockSteps(); got != c.want {
+		if got := p.blockSteps(&c.by); got != c.want {
 			t.Errorf("%s: %d steps in blocks of %d, want %d", c.kind, c.steps, got, c.want)
 		}
 	}

@@ -619,6 +619,11 @@ func roundBF16AVX2(y *float32, x *float32, n int)
 //go:noescape
 func storeBF16AVX2(y *uint16, x *float32, n int)
 
+// widenInt8AVX2 makes lines of bfloat16 pairs, rounded to nearest, ties to even, of the steps of an int8 panel of 32 outputs.
+//
+//go:noescape
+func widenInt8AVX2(y *float32, x *float32, steps int)
+
 // quantizeAVX2 quantizes blocks of 32 elements of x to int8, as plainQuantize does.
 //
 //go:noescape

@@ -91,9 +91,10 @@ func pack(workers *pool, memory *memory, kind backend.DType, data []float32, out
 const turnedRows = 64
 
 // packTransposed copies the transpose of a packed matrix, whose steps are of float32 or
-// bfloat16. The matrix as float32, which is larger than both, is never there whole.
-func packTransposed(workers *pool, memory *memory, kind backend.DType, f *packed) *packed {
-	p := newPacked(memory, kind, f.k, f.out, f.nr)
+// bfloat16, in panels of nr. The matrix as float32, which is larger than both, is never
+// there whole.
+func packTransposed(workers *pool, memory *memory, kind backend.DType, f *packed, nr int) *packed {
+	p := newPacked(memory, kind, f.k, f.out, nr)
 	size, columns := p.steps*p.stepWords, formats[kind].columns
 	workers.rows((f.out+turnedRows-1)/turnedRows, turnedRows*f.k, func(from, to int) {
 		rows, turned := make([]float32, turnedRows*f.k), make([]float32, turnedRows)
@@ -153,8 +154,8 @@ func (w *weight) Out() int { return w.forward.out }
 // In implements backend.Weight.
 func (w *weight) In() int { return w.forward.k }
 
-// backward returns Wᵀ packed.
-func (w *weight) backward(workers *pool, memory *memory) *packed {
+// backward returns Wᵀ packed, as a backend's kernels want it.
+func (w *weight) backward(workers *pool, memory *memory, by *kernels) *packed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.transposed == nil {
@@ -162,13 +163,14 @@ func (w *weight) backward(workers *pool, memory *memory) *packed {
 		if f.kind == backend.BF16 {
 			kind = backend.BF16
 		}
+		nr := by.width(kind)
 		turn := func() (*packed, error) {
-			return packTransposed(workers, memory, kind, f), nil
+			return packTransposed(workers, memory, kind, f, nr), nil
 		}
 		if w.shared == nil {
 			w.transposed, _ = turn()
 		} else {
-			w.transposed, _ = w.shared.turned().get(memory, layout(kind, f.k, f.out, f.nr), turn)
+			w.transposed, _ = w.shared.turned().get(memory, layout(kind, f.k, f.out, nr), turn)
 		}
 	}
 	return w.transposed
@@ -195,12 +197,12 @@ func (b *Backend) NewWeight(t backend.DType, out, in int, data []float32) (backe
 	}
 	defer leave()
 	if data == nil {
-		return &weight{forward: newPacked(b.weights, t, out, in, b.kernels.nr)}, nil
+		return &weight{forward: newPacked(b.weights, t, out, in, b.kernels.width(t))}, nil
 	}
 	if i := unfit(b.pool, t, data, out, in); i >= 0 {
 		return nil, check.Unfit("new weight", t, out, in, i/in, i%in, data[i])
 	}
-	return &weight{forward: pack(b.pool, b.weights, t, data, out, in, b.kernels.nr)}, nil
+	return &weight{forward: pack(b.pool, b.weights, t, data, out, in, b.kernels.width(t))}, nil
 }
 
 // unfit returns the index of the first element that a type cannot hold, or −1.
@@ -243,7 +245,7 @@ func (b *Backend) weight(op string, w backend.Weight) (*weight, error) {
 	if !ok || own == nil {
 		return nil, fmt.Errorf("%s: %w", op, errForeignWeight)
 	}
-	if own.forward.nr != b.kernels.nr {
+	if own.forward.nr != b.kernels.width(own.forward.kind) {
 		return nil, fmt.Errorf("%s: %w", op, errForeignWeight)
 	}
 	return own, nil

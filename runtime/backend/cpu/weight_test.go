@@ -32,7 +32,7 @@ func TestTransposesHoldTheTurnedMatrix(t *testing.T) {
 						}
 					}
 					want := pack(workers, nil, turnedKind, turned, in, out, nr)
-					if got := packTransposed(workers, nil, turnedKind, f); !slices.Equal(got.panels, want.panels) {
+					if got := packTransposed(workers, nil, turnedKind, f, nr); !slices.Equal(got.panels, want.panels) {
 						t.Errorf("panels of %d rows hold another matrix", nr)
 					}
 				}

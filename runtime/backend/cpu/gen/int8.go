@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // An int8 panel holds pairs of blocks of 32 columns of W: a line of bfloat16 scales,
 // those of the first block in the low halves, and for each block eight lines of
 // words with four columns each, the first in the lowest byte. The bytes have 128
@@ -120,6 +122,64 @@ func (k *kernel) addSums(i, block, scale int) {
 			k.p("VFMADD231PS %s, %s, %s", broadcast, sum, k.r(k.acc(r, j)))
 		}
 	}
+}
+
+// widenInt8 makes a bfloat16 panel of an int8 one of 32 outputs.
+var widenInt8 = vectorFunc{
+	name: "widenInt8", doc: "makes lines of bfloat16 pairs, rounded to nearest, ties to even, of the steps of an int8 panel of 32 outputs.",
+	pointers: []string{"y", "x"}, ints: []string{"steps"},
+	body: func(a *assembler) {
+		const vectors = 4 // Of a line.
+		a.label("step")
+		for block := range 2 {
+			for j := range vectors { // The scales, and −128 times them.
+				scale, offset := 8+j, 12+j
+				a.p("VMOVDQU %d(SI), Y%d", 32*j, scale)
+				if block == 1 {
+					a.p("VPSRLD $16, Y%d, Y%d", scale, scale)
+				}
+				a.p("VPSLLD $16, Y%d, Y%d", scale, scale)
+				a.p("VMULPS %s, Y%d, Y%d", constant("minusBias"), scale, offset)
+			}
+			for l := range int8Lines {
+				for j := range vectors {
+					a.p("VMOVDQU %d(SI), Y0", 32*(vectors*(1+block*int8Lines+l)+j))
+					for pair := range 2 {
+						a.widenByte(2*pair, 1, 3, j)
+						a.widenByte(2*pair+1, 2, 3, j)
+						a.p("VPSRLD $16, Y1, Y1")
+						a.p("VANDPS %s, Y2, Y2", constant("highHalf"))
+						a.p("VORPS Y1, Y2, Y2")
+						a.p("VMOVUPS Y2, %d(DI)", 32*(vectors*(2*(block*int8Lines+l)+pair)+j))
+					}
+				}
+			}
+		}
+		a.p("ADDQ $%d, SI", 32*vectors*(1+2*int8Lines))
+		a.p("ADDQ $%d, DI", 32*vectors*4*int8Lines)
+		a.p("DECQ CX")
+		a.p("JNE step")
+	},
+}
+
+// widenByte sets the high halves of register to to a byte of the words in Y0, times the
+// scales of vector j, as bfloat16. The product is exact before it is rounded: fifteen
+// bits have room.
+func (a *assembler) widenByte(b, to, temporary, j int) {
+	source := "Y0"
+	if b > 0 {
+		a.p("VPSRLD $%d, Y0, Y%d", 8*b, to)
+		source = fmt.Sprintf("Y%d", to)
+	}
+	if b < 3 {
+		a.p("VPAND %s, %s, Y%d", constant("lowByte"), source, to)
+	}
+	a.p("VCVTDQ2PS Y%d, Y%d", to, to)
+	a.p("VFMADD213PS Y%d, Y%d, Y%d", 12+j, 8+j, to)
+	a.p("VPSRLD $16, Y%d, Y%d", to, temporary)
+	a.p("VPAND %s, Y%d, Y%d", constant("unit"), temporary, temporary)
+	a.p("VPADDD %s, Y%d, Y%d", constant("belowHalf"), to, to)
+	a.p("VPADDD Y%d, Y%d, Y%d", temporary, to, to)
 }
 
 // quantize makes rows for vnniProduct, or for int8Product with split.

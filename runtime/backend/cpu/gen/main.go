@@ -1,6 +1,6 @@
 // Command gen writes the assembly of package cpu and its Go declarations: the
 // matrix products with weights in float32, bfloat16 and int8 (gemm_amd64.s,
-// bf16_amd64.s, int8_amd64.s) and the vector kernels (vector_amd64.s); and those of
+// bf16_amd64.s, int8_amd64.s, and on tiles amx_amd64.s) and the vector kernels (vector_amd64.s); and those of
 // package svd, products in float64 (tile_amd64.s). The kernels are the same few
 // lines for every number of rows and for several instruction sets, which is why a
 // program writes them:
@@ -74,6 +74,10 @@ func generate() map[string][]byte {
 		f.finish(out)
 	}
 
+	tiles := newFiles("amx", "#include \"go_asm.h\"\n")
+	tileKernels(tiles)
+	tiles.finish(out)
+
 	vector := newFiles("vector", "")
 	writeConstants(&vector.asm)
 	for _, s := range []isa{avx512, avx2} {
@@ -83,7 +87,7 @@ func generate() map[string][]byte {
 		s.wrappers(&vector.decl)
 	}
 	avx512.vector(&vector.asm, &vector.decl, narrowBF16)
-	for _, f := range []vectorFunc{roundBF16, storeBF16, quantize("quantize", false), quantize("quantizeSplit", true)} {
+	for _, f := range []vectorFunc{roundBF16, storeBF16, widenInt8, quantize("quantize", false), quantize("quantizeSplit", true)} {
 		avx2.vector(&vector.asm, &vector.decl, f)
 	}
 	vector.finish(out)

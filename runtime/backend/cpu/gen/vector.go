@@ -125,6 +125,8 @@ var constants = []struct {
 	{"highHalf", 0xffff0000},
 	{"magnitude", 0x7fffffff}, // Of quantize, from here.
 	{"limit", math.Float32bits(127)},
+	{"lowByte", 0xff}, // Of widenInt8, from here.
+	{"minusBias", math.Float32bits(-128)},
 }
 
 func writeConstants(w io.Writer) {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cpu
+
+// permitTiles is not known here.
+func permitTiles() bool { return false }
