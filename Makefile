@@ -70,9 +70,9 @@ LONG := ./runtime/backend/cpu ./runtime/constrain
 unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
 	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test $(RACE) -short -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
-	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools"
+	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools, 5000 requests at once"
 	T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
-	go test -run TestDemandedCallsAreMadeAndValidate ./runtime/server
+	go test -run 'TestDemandedCallsAreMadeAndValidate|TestSoak' ./runtime/server ./runtime/engine
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
