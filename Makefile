@@ -61,7 +61,7 @@ test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everyth
 ##@ Layers of tests
 # How `make build` compiles. What is checked and tested without the race detector is compiled
 # alike, so that all packages are compiled once for both.
-STATIC := CGO_ENABLED=0 GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
+STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath"
 # Accesses to memory within gonum are not watched, which would make its loops slower by
 # fourteen: each of its callers gives it arrays that no other goroutine has. All that calls
 # it is watched.
