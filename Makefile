@@ -59,16 +59,23 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
+# How `make build` compiles. What is checked and tested without the race detector is compiled
+# alike, so that all packages are compiled once for both.
+STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath"
+# Accesses to memory within gonum are not watched, which would make its loops slower by
+# fourteen: each of its callers gives it arrays that no other goroutine has. All that calls
+# it is watched.
+RACE := -race -gcflags='gonum.org/v1/gonum/...=-race=false'
 # Packages whose tests ask for testing.Short: the race detector slows them down by twenty.
 LONG := ./runtime/backend/cpu ./runtime/constrain
 
 .PHONY: unit
 unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the import boundaries, with the race detector.
 	@echo "==> unit tests (race detector)"
-	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test -race -short -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
-	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools"
-	T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
-	go test -run TestDemandedCallsAreMadeAndValidate ./runtime/server
+	T2_SHARED_DATA=$(DATA) T2_NODE_CLIENT=$(CURDIR)/$(NODE_CLIENT) go test $(RACE) -short -timeout 20m $$(go list ./... | grep -v -e /test/envtest -e /test/e2e)
+	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools, 5000 requests at once"
+	$(STATIC) T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
+	$(STATIC) go test -run 'TestDemandedCallsAreMadeAndValidate|TestSoak' ./runtime/server ./runtime/engine
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
@@ -89,7 +96,7 @@ cluster-test: cluster-bin ## The local cluster itself: two nodes, real workloads
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
-	KUBEBUILDER_ASSETS=$(CLUSTER) go test -race -timeout 15m ./test/envtest/...
+	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/...
 
 # Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
 SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
@@ -106,7 +113,7 @@ e2e: cluster-bin images image-cuda softgpu ## The whole chain on a local cluster
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
-	    go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
+	    $(STATIC) go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
@@ -167,7 +174,7 @@ paper-bases: ## Make the data sets and base models of hack/paper anew (Debian's 
 ##@ Checks
 .PHONY: lint
 lint: verify ## go vet, golangci-lint, kube-api-linter, govulncheck, and generated code is current.
-	@echo "==> go vet"; go vet ./...
+	@echo "==> go vet"; $(STATIC) go vet ./...
 	@hack/lint.sh
 
 .PHONY: generate
@@ -231,7 +238,7 @@ softcuda:
 # stands on them the tests that take seconds on the software driver.
 CUDA_SKIP := ResultsDoNotDependOnThreads|SiblingsCompute
 CUDA_UPPER := GreedyEquals|ChainRule|Logprobs|StopTokens|EightExperts|ReferenceAlgorithm|DivergenceFromItself|ExtremeLogits|Compos|OnTheDevice|CandidatesAreJudged|MixturesAreThose
-KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda ./test/kernels
+KERNEL_TESTS := CGO_ENABLED=1 LD_LIBRARY_PATH=$(BIN)/softcuda SOFTCUDA_STRICT=1 go test -count=1 -tags cuda -trimpath ./test/kernels
 
 .PHONY: test-cuda
 test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which executes the PTX that ships.
@@ -240,8 +247,8 @@ test-cuda: softcuda ## The CUDA runtime's tests on the software driver, which ex
 	@echo "==> each kernel on the software driver, and the bytes that it moves"; $(KERNEL_TESTS)
 	@echo "==> the CUDA backend, and what computes on it, on the software driver"
 	@export $(CUDA_ENV) $(if $(DATA),T2_SHARED_DATA=$(DATA)) LD_LIBRARY_PATH=$(BIN)/softcuda:$(BIN)/softcuda/libraries SOFTCUDA_STRICT=1 T2_BACKEND=cuda; \
-	  $(ALIVE) "its own tests and the model's" "4 minutes" go test -tags cuda -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
-	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
+	  $(ALIVE) "its own tests and the model's" "4 minutes" go test -tags cuda -trimpath -timeout 20m -skip '$(CUDA_SKIP)' ./runtime/backend/cuda ./runtime/backend/registry ./runtime/model; \
+	  $(ALIVE) "the engine's and training's" "1 minute" go test -tags cuda -trimpath -timeout 20m -run '$(CUDA_UPPER)' ./runtime/engine ./runtime/train ./runtime/expert
 
 .PHONY: test-gpu
 test-gpu: ## The same tests, and each kernel under compute-sanitizer, on a GPU of this machine; or carry bin/gpu to one, and say bin/gpu/run test there.

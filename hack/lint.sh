@@ -13,7 +13,10 @@ if [ ${#packages[@]} -eq 0 ]; then packages=(./...); fi
 
 echo "==> golangci-lint and kube-api-linter (building them takes 2 minutes the first time)"
 go build -C hack/tools -o "$bin/lint" ./lint
-"$bin/lint" run "${packages[@]}"
+# What is linted is compiled first, as `make build` and `make build-cuda` do it: once for both.
+GOFLAGS="$(go env GOFLAGS) -trimpath"
+export GOFLAGS
+CGO_ENABLED=0 "$bin/lint" run "${packages[@]}"
 # What is for GPUs is built with a tag, against our header of the driver's API.
 hack/cuda/loader.sh
 CGO_CFLAGS="-I$PWD/hack/softcuda/include" CGO_LDFLAGS="-L$PWD/bin/cuda" \

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/transformersquared/operator/runtime/contract"
@@ -25,17 +27,48 @@ func TestMain(m *testing.M) {
 		_ = judge.Confine(os.Args[2:])
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := os.RemoveAll(opened.work); err != nil {
+		fmt.Fprintln(os.Stderr, "removing what the tests shared:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
-// newLab is a laboratory of the committed models and data sets.
+// opened is the laboratory that the tests' own ones are copies of: its models are
+// decomposed once.
+var opened struct {
+	sync.Mutex
+	*lab
+	work string // Its folder, as long as the tests run.
+}
+
+// newLab is a laboratory of the committed models and data sets, of which a test has the
+// volume and the cells for itself.
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l, err := openLab(t.Context(), t.TempDir(), "data", "models", slog.New(slog.DiscardHandler))
-	if err != nil {
+	opened.Lock()
+	defer opened.Unlock()
+	if opened.lab == nil {
+		work, err := os.MkdirTemp("", "lab") //nolint:usetesting // It outlives the test.
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened.work = work
+		if opened.lab, err = openLab(t.Context(), work, "data", "models", slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := *opened.lab
+	own.volume = filepath.Join(t.TempDir(), "volume")
+	if err := os.CopyFS(own.volume, os.DirFS(opened.volume)); err != nil {
 		t.Fatal(err)
 	}
-	return l
+	var err error
+	if own.store, err = newStore(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	return &own
 }
 
 // answerable is the lab's data set of a skill, of a few records.

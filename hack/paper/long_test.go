@@ -12,6 +12,10 @@ import (
 
 func TestLongPromptsEndInTheQuestionsOfTheTransferSets(t *testing.T) {
 	l := newLab(t)
+	again := &lab{data: l.data, long: map[string]string{}, digests: map[string]string{}}
+	if err := again.makeLong(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range skills {
 		short, err := dataset.Load(t.Context(), l.set(k, splitTransfer), nil)
 		if err != nil {
@@ -37,7 +41,6 @@ func TestLongPromptsEndInTheQuestionsOfTheTransferSets(t *testing.T) {
 			before = front
 		}
 		// It is the same file each time, whatever folder it lies in.
-		again := newLab(t)
 		if again.set(k, splitLong).Digest != l.set(k, splitLong).Digest || again.path(k, splitLong) == l.path(k, splitLong) {
 			t.Errorf("%s: another set", k.name)
 		}

@@ -94,7 +94,12 @@ func TestServeByFlags(t *testing.T) {
 	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, `t2_cache_blocks{state="total"} 32`) {
 		t.Errorf("a cache of 1000 tokens was asked for; metrics:\n%s", metrics)
 	}
-	if metrics := body(t, api+contract.PathMetrics); !strings.Contains(metrics, "\npool:cache ") || !strings.Contains(metrics, "\nvllm:num_requests_running 0") {
+	// The engine counts at the end of a step, when the client has its answer already.
+	metrics := ""
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(metrics, "\nvllm:num_requests_running 0") && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		metrics = body(t, api+contract.PathMetrics)
+	}
+	if !strings.Contains(metrics, "\npool:cache ") || !strings.Contains(metrics, "\nvllm:num_requests_running 0") {
 		t.Errorf("the API's port has no metrics for endpoint pickers:\n%s", metrics)
 	}
 	exit, stdout, stderr := stop()

@@ -417,6 +417,7 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 	secret := "my password is hunter2"
 	h.ask(t, contract.PathChatCompletions, chat("demo", secret, nil))
 	h.ask(t, contract.PathCompletions, fields{"model": "demo", "prompt": secret, "stream": true, "n": 70})
+	h.handled()
 	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
 	for name, text := range map[string]string{"log": h.log.String(), "metrics": metrics} {
 		if strings.Contains(text, "hunter2") {

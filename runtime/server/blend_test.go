@@ -102,6 +102,7 @@ func TestBelowTheThresholdTheFallbackAnswers(t *testing.T) {
 	if s := h.Status(); s.Fallbacks != 1 {
 		t.Errorf("%d fallbacks, want 1", s.Fallbacks)
 	}
+	h.handled()
 	if log := h.log.String(); !strings.Contains(log, `"fallback":"BelowMinProbability"`) {
 		t.Errorf("the log does not say that pass 1 fell back:\n%s", log)
 	}

@@ -106,6 +106,7 @@ func TestAnExplanationIsOfWhatAnswers(t *testing.T) {
 			checkLabels(t, got, a.Probabilities)
 		})
 	}
+	h.handled()
 	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
 	if want := `t2_requests_total{code="200",endpoint="explain"} 12`; !strings.Contains(metrics, want) {
 		t.Errorf("no %s in\n%s", want, metrics)

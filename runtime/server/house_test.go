@@ -82,6 +82,22 @@ func openOn(t testing.TB, v *enginetest.Volume, change func(*server.Config)) *ho
 	return h
 }
 
+// endlessTokens take longer to write than any test looks at an answer: what has to be in
+// flight still is, however late the test is.
+const endlessTokens = 1 << 15
+
+// endless is a volume whose model has room for such an answer, which its configuration allows.
+func endless(t testing.TB) (*enginetest.Volume, func(*server.Config)) {
+	t.Helper()
+	kind := enginetest.Usual
+	kind.Context = 2 * endlessTokens
+	return enginetest.NewOf(t, kind), func(c *server.Config) { c.ContextLength = kind.Context }
+}
+
+// handled waits until the handlers of all requests have ended, and takes no more: a client
+// has all of its answer before its handler has logged and counted it.
+func (h *house) handled() { h.api.Close() }
+
 func (h *house) set() contract.ExpertSet {
 	return contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{
 		{Name: "demo-math", Skill: "math", Description: "word problems and arithmetic", Digest: h.math.Digest},

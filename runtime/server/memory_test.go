@@ -68,6 +68,7 @@ func TestThePlanIsInTheMetrics(t *testing.T) {
 		t.Errorf("Go's heap is limited to %d bytes", limit)
 	}
 	h.ask(t, contract.PathChatCompletions, chat("demo", "x", nil))
+	h.handled()
 	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
 	for _, want := range []string{
 		`t2_memory_budget_bytes{of="limit"} 5.36870912e+08`, `t2_memory_budget_bytes{of="cache"} 1.0`, `t2_memory_budget_bytes{of="weights"}`,

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
@@ -59,9 +60,12 @@ func TestEndpointPickersReadTheLoad(t *testing.T) {
 		t.Errorf("idle: %v wait, %v run, the cache is used to %v", queued, running, cache)
 	}
 	var asking sync.WaitGroup
+	var seen atomic.Bool
 	for range 12 {
 		asking.Go(func() {
-			h.ask(t, contract.PathChatCompletions, chat("demo:demo-math", "a long story", fields{"max_tokens": 200, "ignore_eos": true}))
+			for !seen.Load() && !t.Failed() {
+				h.ask(t, contract.PathChatCompletions, chat("demo:demo-math", "a long story", fields{"max_tokens": 200, "ignore_eos": true}))
+			}
 		})
 	}
 	waitFor(t, "two requests to run and others to wait", func() bool {
@@ -71,6 +75,7 @@ func TestEndpointPickersReadTheLoad(t *testing.T) {
 		}
 		return queued > 0 && running == 2 && cache > 0
 	})
+	seen.Store(true)
 	asking.Wait()
 	// What the prefix cache keeps is in nobody's way.
 	waitFor(t, "the load to be over", func() bool {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/transformersquared/operator/runtime/checkpoint/checkpointtest"
 	"github.com/transformersquared/operator/runtime/contract"
-	"github.com/transformersquared/operator/runtime/server"
 	"github.com/transformersquared/operator/runtime/toolcall/toolcalltest"
 )
 
@@ -476,8 +475,9 @@ func TestResponsesRefuseByName(t *testing.T) {
 }
 
 func TestWhatFailsInTheMidstOfAResponseIsTold(t *testing.T) {
-	h := open(t, func(c *server.Config) { c.Threads = 1 })
-	body := respond("a long story", fields{"stream": true, "ignore_eos": true, "max_output_tokens": 300})
+	v, allow := endless(t)
+	h := openOn(t, v, allow)
+	body := respond("a long story", fields{"stream": true, "ignore_eos": true, "max_output_tokens": endlessTokens})
 	r, err := post(t.Context(), h.api.URL+contract.PathResponses, body)
 	if err != nil {
 		t.Fatal(err)

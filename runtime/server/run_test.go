@@ -114,9 +114,10 @@ func TestLifeOfAPod(t *testing.T) {
 }
 
 func TestGraceEnds(t *testing.T) {
-	v := enginetest.New(t)
+	v, allow := endless(t)
 	log := &servertest.Log{}
 	c := config(t, v, log)
+	allow(&c)
 	c.SetFile, c.Set = "", &contract.ExpertSet{Strategy: contract.StrategyPrompt}
 	c.Grace = time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
@@ -130,7 +131,7 @@ func TestGraceEnds(t *testing.T) {
 	})
 	var streams []*http.Response
 	for range 4 { // As many as are computed together.
-		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": 380, "ignore_eos": true}))
+		r, err := post(t.Context(), api+contract.PathChatCompletions, chat("demo:base", "x", fields{"stream": true, "max_tokens": endlessTokens, "ignore_eos": true}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,7 +40,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(2 * time.Minute)
-	SetDefaultEventuallyPollingInterval(time.Second)
+	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
 	RunSpecs(t, "The chain on a real cluster")
 }
 

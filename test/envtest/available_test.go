@@ -136,6 +136,7 @@ var _ = Describe("What is said of an object", func() {
 		math := &v1alpha1.ExpertVector{}
 		w.get(ctx, "math", math)
 		was := math.DeepCopy()
+		w.told(ctx, math, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded) // Behind the status.
 		told := w.events(ctx, "math")
 		math.Spec.Training.BackoffLimit = new(int32(1))
 		Expect(k8s.Update(ctx, math)).To(Succeed())
