@@ -7,8 +7,11 @@
 // outside of Go's heap, in memory of this process or in files that several map
 // (backend.Sharer).
 //
-// The environment variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one
-// path, for tests and for comparing machines. Results are the same on every run of
+// Which path computes is measured when the first backend is opened, in at most some tens of
+// milliseconds, and remembered in the user's cache folder; see choose.go. The environment
+// variable T2_CPU (plain, avx2, avx512 or avx512bf16) forces one, for tests, for comparing
+// machines, and where all of them are to compute the same bits; T2_CPU=flags takes the first
+// of Paths without measuring. Results are the same on every run of
 // one path, whatever the number of threads; between paths they differ by rounding.
 // The path avx512bf16 takes subnormal numbers in products with bfloat16 weights
 // for zero, because its instructions do; it is avx512 in all other respects.
@@ -47,6 +50,7 @@ var errClosed = errors.New("the cpu backend is closed")
 type Backend struct {
 	pool      *pool
 	kernels   *kernels
+	choice    choice    // Of kernels.
 	tilers    sync.Pool // Of *tiler.
 	gradients sync.Pool // Of *gradientMemory.
 	scores    sync.Pool // Of *scoreMemory.
@@ -90,18 +94,18 @@ func New(threads int) (*Backend, error) {
 }
 
 func newWithPath(threads int, path string) (*Backend, error) {
-	k, err := chooseKernels(path)
+	c, err := choosePath(path)
 	if err != nil {
 		return nil, err
 	}
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return newWithKernels(threads, k), nil
+	return newWithKernels(threads, c), nil
 }
 
-func newWithKernels(threads int, k *kernels) *Backend {
-	b := &Backend{pool: newPool(threads), kernels: k, weights: &memory{}, lasting: &memory{}, idle: map[int][][]float32{}}
+func newWithKernels(threads int, c choice) *Backend {
+	b := &Backend{pool: newPool(threads), kernels: c.kernels, choice: c, weights: &memory{}, lasting: &memory{}, idle: map[int][][]float32{}}
 	runtime.AddCleanup(b, (*memory).close, b.weights) // Of who forgets to.
 	return b
 }
