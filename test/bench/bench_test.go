@@ -44,7 +44,9 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 	if shares := r.Rows[1].ofBandwidth(); len(shares) != 2*decodeTokens/probedTokens || median(shares) <= 0 {
 		t.Errorf("decoding beside probes: %v", shares)
 	}
-	r.Rows[0].Peer, r.Rows[0].PeerName = []float64{r.Rows[0].Ours[0] / 2, r.Rows[0].Ours[1] / 2}, "peer"
+	for _, ours := range r.Rows[0].Ours {
+		r.Rows[0].beside("peer", ours/2)
+	}
 	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4+2*len(questions) {
 		t.Errorf("table:\n%s", table)
 	}
@@ -105,16 +107,36 @@ func TestGGUFFilesAreWhole(t *testing.T) {
 		if string(magic[:]) != "GGUF" || version != 3 || tensors != uint64(len(tiny.matrices())) {
 			t.Fatalf("%s: header %s %d %d", dtype, magic, version, tensors)
 		}
+		value := func(kind uint32) (v uint32) {
+			switch kind {
+			case ggufString:
+				text()
+			case ggufBool:
+				var b bool
+				number(&b)
+			default:
+				number(&v)
+			}
+			return v
+		}
 		for range pairs {
 			key := text()
-			var kind, value uint32
+			var kind uint32
 			number(&kind)
-			if kind == ggufString {
-				text()
+			if kind == ggufArray {
+				var n uint64
+				number(&kind)
+				number(&n)
+				if n != 0 && n != uint64(tiny.Vocab) {
+					t.Errorf("%s: %s has %d values", dtype, key, n)
+				}
+				for range n {
+					value(kind)
+				}
 				continue
 			}
-			if number(&value); key == "llama.block_count" && value != 2 {
-				t.Errorf("%s: %d blocks", dtype, value)
+			if v := value(kind); key == "llama.block_count" && v != 2 {
+				t.Errorf("%s: %d blocks", dtype, v)
 			}
 		}
 		sizes, last := map[string]uint64{}, ""

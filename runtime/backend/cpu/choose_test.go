@@ -15,9 +15,9 @@ import (
 
 // alike are the times of a path that is so many times as fast as one that takes a
 // millisecond with many rows and a microsecond with one.
-func alike(name string, f32, bf16, int8 float64) pathTimes {
+func alike(name string, f32, bf16, q8 float64) pathTimes {
 	p := pathTimes{Path: name}
-	for t, speed := range []float64{f32, bf16, int8} {
+	for t, speed := range []float64{f32, bf16, q8} {
 		p.Turns[t] = turns{Many: 1e-3 / speed, One: 1e-6 / speed}
 	}
 	return p
@@ -130,7 +130,7 @@ func TestADamagedFileIsMeasuredAnew(t *testing.T) {
 		"other processor": func(s string) string { return strings.Replace(s, "Made-up 1", "Made-up 2", 1) },
 		"other path":      func(s string) string { return strings.Replace(s, `"path": "a"`, `"path": "c"`, 1) },
 		"no time":         func(s string) string { return strings.Replace(s, `"many": 0.001`, `"many": 0`, 1) },
-		"other times":     func(s string) string { return strings.Replace(s, `"many": 0.001`, `"many": 0.00001`, -1) },
+		"other times":     func(s string) string { return strings.ReplaceAll(s, `"many": 0.001`, `"many": 0.00001`) },
 		"much too long":   func(s string) string { return strings.Repeat(" ", maxKept) + s },
 	} {
 		m := &counted{times: right}
