@@ -45,7 +45,7 @@ func (s shape) writeGGUF(path, dtype string) error {
 
 // ggufPath is where that file is, in the bench's folder.
 func (s shape) ggufPath(dir, dtype string) string {
-	return filepath.Join(dir, s.Name, dtype+"-words.gguf")
+	return filepath.Join(s.folder(dir), dtype+".gguf")
 }
 
 func (s shape) encodeGGUF(w *ggufWriter, dtype string) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -25,7 +24,7 @@ const (
 
 // eachDType measures one shape with every dtype.
 func eachDType(ctx stdcontext.Context, o options, s shape, r *report, measure func(subject *subject, dtype string) error) error {
-	dir := filepath.Join(o.dir, s.Name)
+	dir := s.folder(o.dir)
 	if err := s.write(dir); err != nil {
 		return err
 	}

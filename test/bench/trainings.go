@@ -71,7 +71,7 @@ func trainings(ctx stdcontext.Context, o options, s shape, r *report) error {
 // prepareVolume makes a data volume with the model of a shape and its decomposition, and
 // returns their digests.
 func prepareVolume(ctx stdcontext.Context, o options, s shape, data string) (base, decomposition string, err error) {
-	dir := filepath.Join(o.dir, s.Name)
+	dir := s.folder(o.dir)
 	if err := s.write(dir); err != nil {
 		return "", "", err
 	}
