@@ -49,7 +49,7 @@ var versionLine = regexp.MustCompile(`version: \S+ \(([0-9a-f]{7,40})\)`)
 // identify asks a program for its commit, and the checkout that it lies in, if it does, for
 // the day.
 func (p *peer) identify(ctx stdcontext.Context) {
-	said, _ := exec.CommandContext(ctx, p.program, "--version").CombinedOutput() //nolint:gosec,errcheck // The caller says which; what does not know the flag says nothing.
+	said, _ := exec.CommandContext(ctx, p.program, "--version").CombinedOutput() //nolint:gosec // The caller says which; what does not know the flag says nothing.
 	if found := versionLine.FindSubmatch(said); found != nil {
 		p.built(ctx, string(found[1]))
 	}

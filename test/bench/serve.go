@@ -4,14 +4,11 @@ import (
 	"bytes"
 	stdcontext "context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -153,7 +150,7 @@ func servedVolume(ctx stdcontext.Context, o options, s shape) (*volume, error) {
 
 // nameOf an expert: two tokens, of which the first one is what its questions end with. A
 // model of random weights thinks most of the token that it has just read, so that pass 1,
-// too, finds whom a question is for.
+// too, finds whom a request is for.
 func nameOf(i int) string { return markOf(i) + strconv.Itoa(i) }
 
 func markOf(expert int) string { return string(rune('A' + expert)) }
@@ -198,7 +195,7 @@ func (v *volume) experts(activation string) ([]string, error) {
 	return folders, nil
 }
 
-// fit has t2 probe learn which expert a question is for.
+// fit has t2 probe learn which expert a request is for.
 func (v *volume) fit(ctx stdcontext.Context, o options) (string, error) {
 	const prompts = 24 // Of an expert.
 	spec := contract.ProbeSpec{Name: "bench", DataDir: v.root, BaseDigest: v.base, DType: contract.DTypeBF16}
@@ -238,7 +235,7 @@ type contender struct {
 	program   string
 	arguments func(api, admin string) []string
 	ready     func(api, admin string) string // The URL that says so.
-	model     func(question) string
+	model     func(request) string
 }
 
 // servers are those to be measured, peers first.
@@ -253,13 +250,13 @@ func (v *volume) servers(o options, dtype string) ([]contender, error) {
 		all = append(all, contender{
 			name: p.String(), way: wayBase, program: p.program,
 			arguments: func(api, _ string) []string {
-				host, port, _ := net.SplitHostPort(api) //nolint:errcheck // Of freeAddress.
+				host, port, _ := net.SplitHostPort(api) // Of freeAddress.
 				threads, clients := strconv.Itoa(o.threads), strconv.Itoa(o.clients)
 				return []string{"-m", v.shape.ggufPath(o.dir, dtype), "--host", host, "--port", port, "-t", threads, "-tb", threads,
 					"-np", clients, "-c", strconv.Itoa(o.clients * (longestPrompt + longestAnswer))}
 			},
 			ready: func(api, _ string) string { return "http://" + api + "/health" },
-			model: func(question) string { return "model" },
+			model: func(request) string { return "model" },
 		})
 	}
 	for _, w := range ways {
@@ -277,7 +274,7 @@ func (v *volume) ours(o options, dtype string, w way) contender {
 	c := contender{
 		name: "runtime", way: w, program: o.t2,
 		ready: func(_, admin string) string { return "http://" + admin + contract.PathReady },
-		model: func(q question) string {
+		model: func(q request) string {
 			switch w {
 			case wayBase:
 				return name + ":" + contract.BaseName
@@ -289,7 +286,7 @@ func (v *volume) ours(o options, dtype string, w way) contender {
 		},
 	}
 	c.arguments = func(api, admin string) []string {
-		model, _ := contract.ArtifactDir(v.root, contract.DirModels, v.base) //nolint:errcheck // A digest that fetching has made.
+		model, _ := contract.ArtifactDir(v.root, contract.DirModels, v.base) // A digest that fetching has made.
 		arguments := []string{"serve", "--listen", api, "--admin", admin, "--model", model, "--name", name, "--dtype", dtype,
 			"--threads", strconv.Itoa(o.threads), "--max-batch", strconv.Itoa(o.clients), "--context", strconv.Itoa(longestPrompt + longestAnswer),
 			"--prompt-template", passOneTemplate}
@@ -307,84 +304,3 @@ func (v *volume) ours(o options, dtype string, w way) contender {
 // passOneTemplate makes, with the names of eight experts, an instruction as long as that of
 // four skills is in a usual tokenizer's tokens (see instructionTokens): here one is a byte.
 const passOneTemplate = "Which of these has to answer the request that follows? Say its name and nothing else.\n{skills}\n\n{prompt}"
-
-// startPatience is how long a server may take until it is ready: it composes experts.
-const startPatience = 10 * time.Minute
-
-// measure starts the server, asks it everything and ends it.
-func (c contender) measure(ctx stdcontext.Context, o options, list []question) (_ *tally, err error) {
-	api, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	admin, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, c.program, c.arguments(api, admin)...) //nolint:gosec // The caller says which.
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer func() {
-		_ = cmd.Process.Signal(os.Interrupt) // It may have ended.
-		select {
-		case <-ended:
-		case <-time.After(cmd.WaitDelay):
-			_ = cmd.Process.Kill() // Likewise.
-			<-ended
-		}
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, tail(log.Bytes()))
-		}
-	}()
-	if err := awaitReady(ctx, c.ready(api, admin), ended); err != nil {
-		return nil, err
-	}
-	l := traffic{url: "http://" + api + contract.PathCompletions, clients: o.clients, limit: o.limit, model: c.model}
-	return l.run(ctx, list), ctx.Err()
-}
-
-// freeAddress is one of the loopback interface that nobody listens on.
-func freeAddress(ctx stdcontext.Context) (string, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// awaitReady returns once a URL answers with status 200.
-func awaitReady(ctx stdcontext.Context, url string, ended chan error) error {
-	for deadline := time.Now().Add(startPatience); time.Now().Before(deadline); {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err == nil {
-			status := response.StatusCode
-			if err := response.Body.Close(); err != nil {
-				return err
-			}
-			if status == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("it ended before it was ready: %w", errors.Join(err, ctx.Err()))
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("%s did not say within %v that it is ready", url, startPatience)
-}

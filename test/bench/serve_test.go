@@ -103,7 +103,7 @@ func TestRequestsAreTheSameEachTime(t *testing.T) {
 	if shortest > shortestPrompt+8 || longest < longestPrompt*9/10 || least != 1 || most < longestAnswer*9/10 {
 		t.Errorf("prompts of %d to %d, answers of %d to %d tokens", shortest, longest, least, most)
 	}
-	// A question of a byte a token has as many for the model.
+	// A request of a byte a token has as many for the model.
 	dir := t.TempDir()
 	if err := writeTokenizer(dir, tiny.Vocab); err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestAPeerSaysWhatItIs(t *testing.T) {
 func TestAServerThatDoesNotStartSaysWhy(t *testing.T) {
 	c := contender{
 		name: "nobody", program: "/bin/sh", arguments: func(string, string) []string { return []string{"-c", "echo no model >&2; exit 3"} },
-		ready: func(api, _ string) string { return "http://" + api + "/health" }, model: func(question) string { return "" },
+		ready: func(api, _ string) string { return "http://" + api + "/health" }, model: func(request) string { return "" },
 	}
 	_, err := c.measure(t.Context(), options{servingOptions: servingOptions{clients: 1, limit: time.Second}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "no model") || !strings.Contains(err.Error(), "ended before it was ready") {

@@ -33,8 +33,8 @@ var systemPrompts = []int{40, 96, 240, 480}
 
 const leastQuestion = 24
 
-// question is a request.
-type question struct {
+// request is what a client asks.
+type request struct {
 	prompt string
 	tokens int // Of the answer.
 	expert int // That it is pinned to, and that a probe should find.
@@ -42,7 +42,7 @@ type question struct {
 
 // madeUp are n requests, the same for each server: lengths are as likely to double as to
 // halve.
-func madeUp(n int, seed uint64) []question {
+func madeUp(n int, seed uint64) []request {
 	r := rand.New(rand.NewPCG(seed, 9)) //nolint:gosec // The same numbers each time.
 	between := func(least, most int) int {
 		return int(math.Round(math.Exp(math.Log(float64(least)) + r.Float64()*math.Log(float64(most)/float64(least)))))
@@ -51,7 +51,7 @@ func madeUp(n int, seed uint64) []question {
 	for i, length := range systemPrompts {
 		systems[i] = words(rand.New(rand.NewPCG(uint64(i), 10)), length) //nolint:gosec // Likewise.
 	}
-	list := make([]question, n)
+	list := make([]request, n)
 	for i := range list {
 		length := between(shortestPrompt, longestPrompt)
 		fitting := 0
@@ -59,7 +59,7 @@ func madeUp(n int, seed uint64) []question {
 			fitting++
 		}
 		system := systems[r.IntN(fitting)]
-		q := question{tokens: between(1, longestAnswer), expert: r.IntN(servedExperts)}
+		q := request{tokens: between(1, longestAnswer), expert: r.IntN(servedExperts)}
 		q.prompt = system + asked(r, length-len(system), q.expert)
 		list[i] = q
 	}
@@ -90,7 +90,7 @@ type traffic struct {
 	url     string // Of completions.
 	clients int
 	limit   time.Duration
-	model   func(question) string
+	model   func(request) string
 }
 
 // tally is what they saw.
@@ -139,7 +139,7 @@ type answer struct {
 
 // run asks all questions, so many at a time, each by a connection of its own: servers close
 // idle ones as they like, which is no matter of this.
-func (l traffic) run(ctx stdcontext.Context, list []question) *tally {
+func (l traffic) run(ctx stdcontext.Context, list []request) *tally {
 	ctx, cancel := stdcontext.WithTimeout(ctx, l.limit)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
@@ -191,7 +191,7 @@ func tallied(took time.Duration, answers []answer, failures []error) *tally {
 }
 
 // ask sends one request and reads its stream.
-func (l traffic) ask(ctx stdcontext.Context, client *http.Client, q question) (answer, error) {
+func (l traffic) ask(ctx stdcontext.Context, client *http.Client, q request) (answer, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": l.model(q), "prompt": q.prompt, "max_tokens": q.tokens, "temperature": 0, "ignore_eos": true,
 		"stream": true, "stream_options": map[string]any{"include_usage": true},
@@ -199,19 +199,19 @@ func (l traffic) ask(ctx stdcontext.Context, client *http.Client, q question) (a
 	if err != nil {
 		return answer{}, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, bytes.NewReader(body))
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
-	request.Header.Set("Content-Type", "application/json")
+	post.Header.Set("Content-Type", "application/json")
 	sent := time.Now()
-	response, err := client.Do(request)
+	response, err := client.Do(post)
 	if err != nil {
 		return answer{}, err
 	}
 	defer func() { _ = response.Body.Close() }() // It was read, or is given up.
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 300)) //nolint:errcheck // For people.
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 300)) // For people.
 		return answer{}, fmt.Errorf("status %d: %s", response.StatusCode, text)
 	}
 	return readStream(response.Body, sent, q.tokens)
