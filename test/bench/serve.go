@@ -197,13 +197,13 @@ func (v *volume) experts(activation string) ([]string, error) {
 
 // fit has t2 probe learn which expert a request is for.
 func (v *volume) fit(ctx stdcontext.Context, o options) (string, error) {
-	const prompts = 24 // Of an expert.
+	const prompts, length = 12, 32 // Of an expert: the base reads them in seconds.
 	spec := contract.ProbeSpec{Name: "bench", DataDir: v.root, BaseDigest: v.base, DType: contract.DTypeBF16}
 	r := rand.New(rand.NewPCG(2, 12)) //nolint:gosec // The same numbers each time.
 	for i := range servedExperts {
 		var lines bytes.Buffer
 		for range prompts {
-			if err := json.NewEncoder(&lines).Encode(map[string]string{"prompt": asked(r, shortestPrompt, i), "answer": "-"}); err != nil {
+			if err := json.NewEncoder(&lines).Encode(map[string]string{"prompt": asked(r, length, i), "answer": "-"}); err != nil {
 				return "", err
 			}
 		}
