@@ -253,7 +253,7 @@ func (v *volume) servers(o options, dtype string) ([]contender, error) {
 				host, port, _ := net.SplitHostPort(api) // Of freeAddress.
 				threads, clients := strconv.Itoa(o.threads), strconv.Itoa(o.clients)
 				return []string{"-m", v.shape.ggufPath(o.dir, dtype), "--host", host, "--port", port, "-t", threads, "-tb", threads,
-					"-np", clients, "-c", strconv.Itoa(o.clients * (longestPrompt + longestAnswer))}
+					"-np", clients, "-c", strconv.Itoa(o.clients * servedContext)}
 			},
 			ready: func(api, _ string) string { return "http://" + api + "/health" },
 			model: func(request) string { return "model" },
@@ -288,7 +288,7 @@ func (v *volume) ours(o options, dtype string, w way) contender {
 	c.arguments = func(api, admin string) []string {
 		model, _ := contract.ArtifactDir(v.root, contract.DirModels, v.base) // A digest that fetching has made.
 		arguments := []string{"serve", "--listen", api, "--admin", admin, "--model", model, "--name", name, "--dtype", dtype,
-			"--threads", strconv.Itoa(o.threads), "--max-batch", strconv.Itoa(o.clients), "--context", strconv.Itoa(longestPrompt + longestAnswer),
+			"--threads", strconv.Itoa(o.threads), "--max-batch", strconv.Itoa(o.clients), "--context", strconv.Itoa(servedContext),
 			"--prompt-template", passOneTemplate}
 		for i, folder := range experts {
 			arguments = append(arguments, "--expert", nameOf(i)+"="+folder)

@@ -25,6 +25,9 @@ const (
 	shortestPrompt, longestPrompt = 64, 1024
 	longestAnswer                 = 200
 	servedExperts                 = 8
+
+	// servedContext is what servers have room for, of each client's.
+	servedContext = 1280
 )
 
 // systemPrompts are the lengths of those that requests share, whose prompt has room for it
