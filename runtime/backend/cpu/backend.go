@@ -101,11 +101,13 @@ func newWithPath(threads int, path string) (*Backend, error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return newWithKernels(threads, c), nil
+	b := newWithKernels(threads, c.kernels)
+	b.choice = c
+	return b, nil
 }
 
-func newWithKernels(threads int, c choice) *Backend {
-	b := &Backend{pool: newPool(threads), kernels: c.kernels, choice: c, weights: &memory{}, lasting: &memory{}, idle: map[int][][]float32{}}
+func newWithKernels(threads int, k *kernels) *Backend {
+	b := &Backend{pool: newPool(threads), kernels: k, weights: &memory{}, lasting: &memory{}, idle: map[int][][]float32{}}
 	runtime.AddCleanup(b, (*memory).close, b.weights) // Of who forgets to.
 	return b
 }

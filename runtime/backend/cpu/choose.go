@@ -38,18 +38,8 @@ type choice struct {
 	measured []pathTimes
 }
 
-// PathByFlags is the value of EnvPath for the first of Paths, whatever it measures.
+// PathByFlags is the value of EnvPath that takes the first of Paths without measuring.
 const PathByFlags = "flags"
-
-// Paths lists the instruction paths of this processor and build that EnvPath can
-// force, in the order in which they are preferred before anything is measured.
-func Paths() []string {
-	var names []string
-	for _, k := range append(accelerated(), plainKernels()) {
-		names = append(names, k.name)
-	}
-	return names
-}
 
 // choosePath returns the path that a value of EnvPath asks for.
 func choosePath(asked string) (choice, error) {
@@ -57,23 +47,11 @@ func choosePath(asked string) (choice, error) {
 	case "":
 		return automatic(), nil
 	case PathByFlags:
-		return choice{kernels: append(accelerated(), plainKernels())[0], how: fmt.Sprintf("%s=%s: the first of %s", EnvPath, asked, strings.Join(Paths(), ", ")), forced: true}, nil
+		k, err := chooseKernels("")
+		return choice{kernels: k, how: fmt.Sprintf("%s=%s: the first of %s", EnvPath, asked, strings.Join(Paths(), ", ")), forced: true}, err
 	}
-	k, err := pathNamed(asked)
-	if err != nil {
-		return choice{}, fmt.Errorf("%s=%q: %w", EnvPath, asked, err)
-	}
-	return choice{kernels: k, how: fmt.Sprintf("%s=%s", EnvPath, asked), forced: true}, nil
-}
-
-// pathNamed returns a path by its name.
-func pathNamed(name string) (*kernels, error) {
-	for _, k := range append(accelerated(), plainKernels()) {
-		if k.name == name {
-			return k, nil
-		}
-	}
-	return nil, fmt.Errorf("this processor and build offer %s", strings.Join(Paths(), ", "))
+	k, err := chooseKernels(asked)
+	return choice{kernels: k, how: fmt.Sprintf("%s=%s", EnvPath, asked), forced: true}, err
 }
 
 // automatic is the path of all backends of this process that nobody has forced one on.
@@ -164,9 +142,9 @@ func (b *Backend) Path() string { return b.kernels.name }
 
 // TakePath implements backend.Pather.
 func (b *Backend) TakePath(name string) error {
-	k, err := pathNamed(name)
-	if err != nil {
-		return fmt.Errorf("take path %q: %w: %w", name, backend.ErrUnsupported, err)
+	k, err := chooseKernels(name)
+	if err != nil || name == "" {
+		return fmt.Errorf("take path %q: %w: this processor and build offer %s", name, backend.ErrUnsupported, strings.Join(Paths(), ", "))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

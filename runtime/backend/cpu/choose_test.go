@@ -328,7 +328,8 @@ func TestTheChoiceIsTheSameInOneProcess(t *testing.T) {
 }
 
 func TestABackendSaysHowItsPathWasChosen(t *testing.T) {
-	b := newWithKernels(1, choice{kernels: named("b")[0], how: "measured", measured: []pathTimes{alike("a", 1, 1, 1), alike("b", 1, 2, 1)}})
+	b := newWithKernels(1, named("b")[0])
+	b.choice = choice{kernels: b.kernels, how: "measured", measured: []pathTimes{alike("a", 1, 1, 1), alike("b", 1, 2, 1)}}
 	defer func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)

@@ -1,6 +1,11 @@
 package cpu
 
-import "github.com/transformersquared/operator/runtime/backend"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/transformersquared/operator/runtime/backend"
+)
 
 //go:generate go run ./gen
 
@@ -85,6 +90,30 @@ type tileArgs struct {
 	add         bool
 	ahead       []float32
 	stride      int
+}
+
+// Paths lists the instruction paths of this processor and build that EnvPath can
+// force, in the order in which they are preferred before anything is measured.
+func Paths() []string {
+	var names []string
+	for _, k := range append(accelerated(), plainKernels()) {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// chooseKernels returns the named path, or the first one for "".
+func chooseKernels(path string) (*kernels, error) {
+	available := append(accelerated(), plainKernels())
+	if path == "" {
+		return available[0], nil
+	}
+	for _, k := range available {
+		if k.name == path {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("%s=%q: this processor and build offer %s", EnvPath, path, strings.Join(Paths(), ", "))
 }
 
 func plainKernels() *kernels {

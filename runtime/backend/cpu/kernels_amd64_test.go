@@ -14,9 +14,9 @@ func TestVNNIChangesNoBit(t *testing.T) {
 		t.Skip("this processor has no AVX-512 VNNI")
 	}
 	f.bf16 = false
-	with := newWithKernels(1, choice{kernels: pathsWith(f)[0]})
+	with := newWithKernels(1, pathsWith(f)[0])
 	f.vnni = false
-	without := newWithKernels(1, choice{kernels: pathsWith(f)[0]})
+	without := newWithKernels(1, pathsWith(f)[0])
 	if with.kernels.products[backend.Int8].rowWords == without.kernels.products[backend.Int8].rowWords {
 		t.Fatal("both use the same kernels")
 	}

@@ -15,7 +15,7 @@ func BenchmarkKernels(b *testing.B) {
 	x, y, u, v, w := random(n, 1), random(n, 2), random(n, 3), random(n, 4), random(n, 5)
 	q, k, p := random(heads*headDim, 6), random(rows*headDim, 7), random(heads*rows, 8)
 	for _, path := range Paths() {
-		kernels, err := pathNamed(path)
+		kernels, err := chooseKernels(path)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func (m measurement) of(paths []*kernels) (_ []pathTimes, err error) {
 	w, x, y := values(measuredOut*measuredIn), values(measuredRows*measuredIn), values(measuredRows*measuredOut)
 	var all []*contestant
 	for i, k := range paths {
-		b := newWithKernels(1, choice{kernels: k})
+		b := newWithKernels(1, k)
 		defer func() { err = errors.Join(err, b.Close()) }()
 		for t := range formats {
 			if sameAs(paths, i, t) < i {
