@@ -102,7 +102,7 @@ func Paths() []string {
 	return names
 }
 
-// chooseKernels returns the named path, or the first one for "".
+// chooseKernels returns the named path, or the best one for "".
 func chooseKernels(path string) (*kernels, error) {
 	available := append(accelerated(), plainKernels())
 	if path == "" {
