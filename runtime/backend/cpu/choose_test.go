@@ -254,8 +254,12 @@ func TestThisProcessorIsMeasured(t *testing.T) {
 	if n := len(times); times[n-1].Turns != times[n-2].Turns {
 		t.Errorf("a twin took %+v, not %+v", times[n-1].Turns, times[n-2].Turns)
 	}
-	if len(paths) > 2 && fastest(times) == len(times)-1 {
-		t.Error("plain Go won")
+	// Also where the list has it first, which is what it says of an instruction that is slow.
+	for range 2 {
+		if won := times[fastest(times)].Path; len(paths) > 2 && (won == "plain" || won == "twin") {
+			t.Errorf("plain Go won of %v", times)
+		}
+		slices.Reverse(times)
 	}
 }
 
