@@ -92,7 +92,10 @@ func (r *report) table() string {
 		}
 	}
 	peers := slices.Sorted(maps.Keys(names))
-	b.WriteString("\n| shape | dtype | what | tokens/s |")
+	if len(r.Passes) > 0 {
+		b.WriteString("\n")
+	}
+	b.WriteString("| shape | dtype | what | tokens/s |")
 	for _, name := range peers {
 		fmt.Fprintf(&b, " %s | ratio |", name)
 	}
