@@ -73,24 +73,6 @@ type BaseModelSpec struct {
 	Runtime RuntimeSpec `json:"runtime,omitzero"`
 }
 
-// ModelSource is where a model comes from: exactly one of http and
-// persistentVolumeClaim.
-// +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
-type ModelSource struct {
-	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
-	// folder, or of that folder itself. Exactly one of http and
-	// persistentVolumeClaim is given.
-	// +optional
-	HTTP *HTTPSource `json:"http,omitempty"`
-	// persistentVolumeClaim holds the model's folder.
-	// +optional
-	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the model must have; without it, what is fetched is trusted
-	// and its digest is reported in the status.
-	// +optional
-	Digest Digest `json:"digest,omitempty"`
-}
-
 // DecompositionSpec says which matrices are factored.
 type DecompositionSpec struct {
 	// modules are the projections to factor, all seven of a Llama-family block by
@@ -238,6 +220,13 @@ type ModelArtifact struct {
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	Files int32 `json:"files,omitempty"`
+	// revision of the source that was fetched, in its own words: the commit that a
+	// hub's branch or tag meant, the digest of a registry's manifest. Sources by http,
+	// S3 and volume have none.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Revision string `json:"revision,omitempty"`
 }
 
 // Architecture is what a model says it is.

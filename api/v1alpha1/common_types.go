@@ -102,45 +102,6 @@ type ConfigMapKeyRef struct {
 	Key string `json:"key,omitempty"`
 }
 
-// HTTPSource is an address to download from.
-type HTTPSource struct {
-	// url is an http or https address.
-	// +required
-	// +kubebuilder:validation:MinLength=8
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
-	URL string `json:"url,omitempty"`
-	// tokenSecretRef names the Secret whose value is sent as bearer token.
-	// +optional
-	TokenSecretRef *SecretKeyRef `json:"tokenSecretRef,omitempty"`
-}
-
-// HTTPFile is the address of a file that needs no credentials.
-type HTTPFile struct {
-	// url is an http or https address.
-	// +required
-	// +kubebuilder:validation:MinLength=8
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
-	URL string `json:"url,omitempty"`
-}
-
-// ClaimSource is a file or folder in a PersistentVolumeClaim of the same
-// namespace. It is mounted read-only.
-type ClaimSource struct {
-	// claimName is the name of the PersistentVolumeClaim.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	ClaimName string `json:"claimName,omitempty"`
-	// path within the volume, relative to its root, without "..".
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="path must be relative to the volume's root and must not contain '..'"
-	Path string `json:"path,omitempty"`
-}
-
 // Backend is what the runtime computes with.
 // +kubebuilder:validation:Enum=Auto;CPU;CUDA
 // +kubebuilder:validation:MinLength=1

@@ -69,12 +69,16 @@ type SkillDataset struct {
 }
 
 // Dataset is a file of JSON objects, one a line or in one array, compressed by
-// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
-// +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http
+// gzip or not, from exactly one of configMap, persistentVolumeClaim, http, huggingFace, s3
+// and oci.
+// +kubebuilder:validation:ExactlyOneOf=configMap;persistentVolumeClaim;http;huggingFace;s3;oci
+// +kubebuilder:validation:XValidation:rule="!has(self.huggingFace) || has(self.huggingFace.path)",message="path must say which file of the repository it is",fieldPath=".huggingFace"
+// +kubebuilder:validation:XValidation:rule="!has(self.s3) || has(self.s3.prefix)",message="prefix must be the file's whole key",fieldPath=".s3"
 // +kubebuilder:validation:XValidation:rule="!has(self.promptTemplate) || self.format != 'Chat'",message="format Chat has whole conversations and takes no promptTemplate",fieldPath=".promptTemplate"
 type Dataset struct {
 	// configMap holds the file under a key. A change of its content trains, or searches, again.
-	// Exactly one of configMap, persistentVolumeClaim and http is given.
+	// Exactly one of configMap, persistentVolumeClaim, http, huggingFace, s3 and oci is
+	// given.
 	// +optional
 	ConfigMap *ConfigMapKeyRef `json:"configMap,omitempty"`
 	// persistentVolumeClaim holds the file. A change of its content is noticed only
@@ -83,7 +87,19 @@ type Dataset struct {
 	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
 	// http is the file's address. A change of its content is noticed only by digest.
 	// +optional
-	HTTP *HTTPFile `json:"http,omitempty"`
+	HTTP *HTTPSource `json:"http,omitempty"`
+	// huggingFace is the file in a repository of data sets; path names it. A change of its
+	// content is noticed only by digest.
+	// +optional
+	HuggingFace *HuggingFaceSource `json:"huggingFace,omitempty"`
+	// s3 is the file in a bucket; prefix is its whole key. A change of its content is
+	// noticed only by digest.
+	// +optional
+	S3 *S3Source `json:"s3,omitempty"`
+	// oci is an artifact that has the file alone. A change of its content is noticed
+	// only by digest.
+	// +optional
+	OCI *OCISource `json:"oci,omitempty"`
 	// digest is the SHA-256 that the file must have; another file is refused.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`

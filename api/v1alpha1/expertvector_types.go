@@ -107,24 +107,6 @@ const (
 	RoleDispatcher ExpertRole = "Dispatcher"
 )
 
-// ExpertSource is where a finished expert comes from: exactly one of http and
-// persistentVolumeClaim.
-// +kubebuilder:validation:ExactlyOneOf=http;persistentVolumeClaim
-type ExpertSource struct {
-	// http is the address of the expert's .safetensors file, of a .tar, .tar.gz or
-	// .tgz archive of its folder, or of a .pt file that the paper's reference
-	// implementation saved. Exactly one of http and persistentVolumeClaim is given.
-	// +optional
-	HTTP *HTTPSource `json:"http,omitempty"`
-	// persistentVolumeClaim holds the expert's file or folder.
-	// +optional
-	PersistentVolumeClaim *ClaimSource `json:"persistentVolumeClaim,omitempty"`
-	// digest is what the expert, or its one file, must have; it is verified before
-	// anything is served.
-	// +required
-	Digest Digest `json:"digest,omitempty"`
-}
-
 // ExpertVectorStatus says how training goes and what came of it.
 // +kubebuilder:validation:MinProperties=0
 type ExpertVectorStatus struct {

@@ -56,8 +56,8 @@ const AnnotationOwner = GroupName + "/owner-uid"
 // asked for it: only that suspension is the operator's to take back.
 const AnnotationSuspended = GroupName + "/suspended"
 
-// AnnotationSecretVersion is on a Job whose pods show a token to a source: the
-// resource version of the token's Secret when the Job was made.
+// AnnotationSecretVersion is on a Job whose pods show credentials to sources: names and
+// resource versions of their Secrets when the Job was made, such as hub/7,keys/12.
 const AnnotationSecretVersion = GroupName + "/secret-version"
 
 // LabelQueue is on Jobs that Kueue admits; it comes from the user's podTemplate.

@@ -227,7 +227,7 @@ func classifierMessages(t *testing.T) (all []statustest.Message) {
 		if tc.math != nil {
 			tc.math(math)
 		} else { // Imported, beside two skills that can be learnt.
-			tc.policy.Spec.Strategy.Classifier.Train.Others = &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/others.jsonl"}}
+			tc.policy.Spec.Strategy.Classifier.Train.Others = &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/others.jsonl"}}
 		}
 		experts := found(math, code)
 		if tc.with != nil {

@@ -21,7 +21,7 @@ func dispatching(e *v1alpha1.ExpertVector) {
 		{Skill: "code", Dataset: &v1alpha1.Dataset{
 			PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "sets", Path: "mbpp.jsonl"}, Format: v1alpha1.FormatMBPP, Limit: 100,
 		}},
-		{Skill: "others", Dataset: &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/o.jsonl"}, Format: v1alpha1.FormatChat}},
+		{Skill: "others", Dataset: &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/o.jsonl"}, Format: v1alpha1.FormatChat}},
 	}}}
 }
 
@@ -33,7 +33,7 @@ func classifying(p *v1alpha1.AdaptivePolicy) {
 		Classifier: &v1alpha1.ClassifierStrategy{Train: &v1alpha1.ClassifierTraining{
 			Objective: v1alpha1.ClassifierReinforce, Method: &v1alpha1.Method{Type: v1alpha1.MethodLoRA, LoRA: &v1alpha1.LowRankMethod{Rank: 4}},
 			Schedule: &v1alpha1.Schedule{Iterations: 40, BatchSize: 24}, Optimizer: &v1alpha1.Optimizer{LearningRate: "0.01"}, Seed: new(int64(7)),
-			Others: &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/o.jsonl"}, Format: v1alpha1.FormatPairs},
+			Others: &v1alpha1.Dataset{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/o.jsonl"}, Format: v1alpha1.FormatPairs},
 		}},
 	}
 }

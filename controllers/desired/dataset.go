@@ -117,8 +117,20 @@ func dataset(pod *podBuilder, role string, d v1alpha1.Dataset, digests map[strin
 		return spec, pod.claim(d.PersistentVolumeClaim.ClaimName, folder)
 	case d.HTTP != nil:
 		spec.URL = d.HTTP.URL
+	default:
+		from := placeOfDataset(d).source(folder)
+		spec.HuggingFace, spec.S3, spec.OCI = from.HuggingFace, from.S3, from.OCI
 	}
 	return spec, nil
+}
+
+// name says what people call a data set, whose path in a pod says nothing to them, and
+// which credentials are its own, as those of its role. Neither makes another run.
+func name(spec *contract.DatasetSpec, role string, d v1alpha1.Dataset) {
+	spec.Name = datasetName(d)
+	if p := placeOfDataset(d); p.secret() != "" || p.s3 != nil {
+		spec.Credentials = role
+	}
 }
 
 // asAsked returns the specification of a dispatcher's data with the digests that its
@@ -133,21 +145,33 @@ func asAsked(spec contract.DatasetSpec, d *v1alpha1.TrainingDataset) contract.Da
 	return spec
 }
 
-// nameDatasets says what people call the data sets, whose paths in a pod say nothing
-// to them.
+// nameDatasets names the data sets of a training.
 func nameDatasets(spec *contract.TrainSpec, d *v1alpha1.TrainingDataset) {
 	if d.Skills == nil {
-		spec.Train.Name, spec.Validation.Name = datasetName(d.Train), datasetName(d.Validation)
+		name(&spec.Train, RoleTrain, d.Train)
+		name(&spec.Validation, RoleValidation, d.Validation)
 		return
 	}
 	for i, part := range Parts(d) {
-		name := datasetName(*part.Dataset)
-		spec.Train.Skills.Sets[i].Dataset.Name, spec.Validation.Skills.Sets[i].Dataset.Name = name, name
+		name(&spec.Train.Skills.Sets[i].Dataset, part.Role, *part.Dataset)
+		name(&spec.Validation.Skills.Sets[i].Dataset, part.Role, *part.Dataset)
 	}
 }
 
-// datasetName is what the runtime's messages call a data set. An address says all by
-// itself.
+// credentials gives a container those of the data sets that it reads, and returns where
+// they come from.
+func credentials(c *coreac.ContainerApplyConfiguration, parts ...Part) []place {
+	var places []place
+	for _, part := range parts {
+		p := placeOfDataset(*part.Dataset)
+		p.credentials(c, part.Role)
+		places = append(places, p)
+	}
+	return places
+}
+
+// datasetName is what the runtime's messages call a data set. Other places say all by
+// themselves.
 func datasetName(d v1alpha1.Dataset) string {
 	switch {
 	case d.ConfigMap != nil:

@@ -32,7 +32,8 @@ func Modules(base *v1alpha1.BaseModel) []v1alpha1.Module {
 // init container fetches.
 func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	source := base.Spec.Source
-	fetch := contract.FetchSpec{Digest: string(source.Digest), DataDir: contract.MountData}
+	from := placeOfModel(source)
+	fetch := contract.FetchSpec{Source: from.source(contract.MountSource), Digest: string(source.Digest), DataDir: contract.MountData}
 	dtype := base.Spec.Decomposition.DType
 	if dtype == "" {
 		dtype = v1alpha1.DTypeF32
@@ -44,12 +45,6 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	on := compute(base, wish{}, settings)
 	pod := newPod(base, on, nil, settings)
 	scratch := pod.emptyDir(volumeScratch, contract.MountScratch)
-	switch {
-	case source.HTTP != nil:
-		fetch.HTTP = &contract.HTTPSource{URL: source.HTTP.URL}
-	case source.PersistentVolumeClaim != nil:
-		fetch.Path = inClaim(contract.MountSource, source.PersistentVolumeClaim)
-	}
 	claimName := ""
 	if source.PersistentVolumeClaim != nil {
 		claimName = source.PersistentVolumeClaim.ClaimName
@@ -66,7 +61,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		return Run{}, err
 	}
 	fetchContainer.WithVolumeMounts(scratch) // The port is named once, by the container that follows.
-	bearer(fetchContainer, source.HTTP)
+	from.credentials(fetchContainer, "")
 	if source.PersistentVolumeClaim != nil {
 		fetchContainer.WithVolumeMounts(pod.claim(claimName, contract.MountSource))
 	}
@@ -82,7 +77,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 		return Run{}, err
 	}
 	return job(jobParts{
-		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff, source: source.HTTP, template: pod.template,
+		kind: "BaseModel", owner: base, runID: id, backoffLimit: decomposeBackoff, sources: []place{from}, template: pod.template,
 		labels: labels(v1alpha1.ComponentDecompose, base.Name, nil),
 		pod:    podSpec.WithInitContainers(fetchContainer),
 	})

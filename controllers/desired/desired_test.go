@@ -55,7 +55,7 @@ func expertVector(change ...func(*v1alpha1.ExpertVector)) *v1alpha1.ExpertVector
 			Training: &v1alpha1.TrainingSpec{
 				Dataset: v1alpha1.TrainingDataset{
 					Train:      v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "sums", Key: "train.jsonl"}, Format: v1alpha1.FormatGSM8K},
-					Validation: v1alpha1.Dataset{HTTP: &v1alpha1.HTTPFile{URL: "https://example.org/v.jsonl"}, Format: v1alpha1.FormatGSM8K, Limit: 64},
+					Validation: v1alpha1.Dataset{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/v.jsonl"}, Format: v1alpha1.FormatGSM8K, Limit: 64},
 				},
 				Objective: v1alpha1.Objective{Reinforce: &v1alpha1.ReinforceObjective{Reward: v1alpha1.RewardNumeric}},
 			},

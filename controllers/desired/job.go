@@ -2,6 +2,7 @@ package desired
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -28,9 +29,8 @@ type Run struct {
 	Job *batchac.JobApplyConfiguration
 	// Suspend says that the run is to be held.
 	Suspend bool
-	// Secret is the name of the Secret that holds the token for a source; empty
-	// where there is none.
-	Secret string
+	// Secrets are the names of the Secrets that hold credentials for sources, sorted.
+	Secrets []string
 }
 
 // jobParts are what differs between the Jobs of the operator.
@@ -42,7 +42,7 @@ type jobParts struct {
 	recipe       string
 	backoffLimit int32
 	suspend      bool
-	source       *v1alpha1.HTTPSource
+	sources      []place
 	template     v1alpha1.PodTemplate
 	pod          *coreac.PodSpecApplyConfiguration
 }
@@ -94,9 +94,12 @@ func job(parts jobParts) (Run, error) {
 		made.WithAnnotations(map[string]string{v1alpha1.AnnotationSuspended: "true"})
 	}
 	run := Run{ID: parts.runID, Recipe: parts.recipe, JobName: name, Job: made, Suspend: parts.suspend}
-	if parts.source != nil && parts.source.TokenSecretRef != nil {
-		run.Secret = parts.source.TokenSecretRef.Name
+	for _, p := range parts.sources {
+		if name := p.secret(); name != "" && !slices.Contains(run.Secrets, name) {
+			run.Secrets = append(run.Secrets, name)
+		}
 	}
+	slices.Sort(run.Secrets)
 	return run, nil
 }
 

@@ -188,21 +188,6 @@ func (p *podBuilder) spec(containers ...*coreac.ContainerApplyConfiguration) (*c
 	return spec, shapePod(spec, p.template.Spec)
 }
 
-// bearer puts a user's token into the environment of a container that fetches
-// by http. The operator never reads it.
-func bearer(c *coreac.ContainerApplyConfiguration, source *v1alpha1.HTTPSource) {
-	if source == nil || source.TokenSecretRef == nil {
-		return
-	}
-	key := source.TokenSecretRef.Key
-	if key == "" {
-		key = "token"
-	}
-	c.WithEnv(coreac.EnvVar().WithName(contract.EnvSourceToken).WithValueFrom(
-		coreac.EnvVarSource().WithSecretKeyRef(
-			coreac.SecretKeySelector().WithName(source.TokenSecretRef.Name).WithKey(key))))
-}
-
 // adminPort names the port of health, metrics and progress.
 func adminPort() *coreac.ContainerPortApplyConfiguration {
 	return coreac.ContainerPort().WithName(portAdmin).WithContainerPort(contract.PortAdmin).WithProtocol(corev1.ProtocolTCP)

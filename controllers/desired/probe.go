@@ -96,20 +96,23 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 	}
 	spec.Name, spec.Backend = policy.Name, on.name()
 	spec.DType = unlessDefault(policy.Spec.Serving.DType, v1alpha1.ServingF32)
+	parts := make([]Part, len(sets))
 	for i, set := range sets {
-		spec.Sets[i].Dataset.Name = datasetName(*set.Dataset)
+		name(&spec.Sets[i].Dataset, set.Role, *set.Dataset)
+		parts[i] = set.Part
 	}
 	container, err := pod.container(ContainerProbe, []string{"probe"}, spec, true)
 	if err != nil {
 		return Run{}, err
 	}
 	container.WithPorts(adminPort()).WithVolumeMounts(mounts...)
+	sources := credentials(container, parts...)
 	podSpec, err := pod.spec(container)
 	if err != nil {
 		return Run{}, err
 	}
 	return job(jobParts{
-		kind: "AdaptivePolicy", owner: policy, runID: id, recipe: recipe, template: pod.template, backoffLimit: probeBackoff,
+		kind: "AdaptivePolicy", owner: policy, runID: id, recipe: recipe, sources: sources, template: pod.template, backoffLimit: probeBackoff,
 		labels: labels(v1alpha1.ComponentProbe, base.Name, map[string]string{v1alpha1.LabelProbe: policy.Name}),
 		pod:    podSpec,
 	})

@@ -65,7 +65,8 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 	if err != nil {
 		return Run{}, err
 	}
-	spec.Name, spec.Backend, spec.Examples.Name = policy.Name, on.name(), datasetName(few.Dataset)
+	spec.Name, spec.Backend = policy.Name, on.name()
+	name(&spec.Examples, RoleExamples, few.Dataset)
 	spec.DType = unlessDefault(policy.Spec.Serving.DType, v1alpha1.ServingF32)
 	container, err := pod.container(ContainerAdapt, []string{"adapt"}, spec, true)
 	if err != nil {
@@ -75,6 +76,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}
+	sources := credentials(container, Part{Role: RoleExamples, Dataset: &few.Dataset})
 	pod.mountDonors(container, donors)
 	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
@@ -82,7 +84,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 		return Run{}, err
 	}
 	return job(jobParts{
-		kind: "AdaptivePolicy", owner: policy, runID: spec.RunID, recipe: recipe, template: pod.template, backoffLimit: searchBackoff,
+		kind: "AdaptivePolicy", owner: policy, runID: spec.RunID, recipe: recipe, sources: sources, template: pod.template, backoffLimit: searchBackoff,
 		labels: labels(v1alpha1.ComponentAdapt, base.Name, map[string]string{v1alpha1.LabelSearch: policy.Name}),
 		pod:    podSpec.WithInitContainers(judge...),
 	})

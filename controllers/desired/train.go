@@ -68,13 +68,14 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	}
 	container.WithPorts(adminPort())
 	container.WithVolumeMounts(data.mounts...)
+	sources := credentials(container, Parts(&training.Dataset)...)
 	judge := pod.judge(spec.Reward, container)
 	podSpec, err := pod.spec(container)
 	if err != nil {
 		return Run{}, err
 	}
 	return job(jobParts{
-		kind: "ExpertVector", owner: expert, runID: spec.RunID, recipe: recipe, template: pod.template,
+		kind: "ExpertVector", owner: expert, runID: spec.RunID, recipe: recipe, sources: sources, template: pod.template,
 		backoffLimit: ptr.Deref(training.BackoffLimit, 3),
 		suspend:      ptr.Deref(training.Suspend, false),
 		labels:       labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
@@ -128,18 +129,16 @@ func identify(expert *v1alpha1.ExpertVector, spec *contract.TrainSpec) (recipe s
 
 func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	source := expert.Spec.Source
+	from := placeOfExpert(*source)
 	spec := contract.ImportSpec{
+		Source: from.source(contract.MountSource),
 		Digest: string(source.Digest), DataDir: contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 	}
 	pod := newPod(base, beside(base, settings), nil, settings)
 	var mount *coreac.VolumeMountApplyConfiguration
-	switch {
-	case source.HTTP != nil:
-		spec.HTTP = &contract.HTTPSource{URL: source.HTTP.URL}
-	case source.PersistentVolumeClaim != nil:
-		spec.Path = inClaim(contract.MountSource, source.PersistentVolumeClaim)
+	if source.PersistentVolumeClaim != nil {
 		mount = pod.claim(source.PersistentVolumeClaim.ClaimName, contract.MountSource)
 	}
 	// The digest says what the result is, wherever it comes from; the place is
@@ -154,7 +153,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		return Run{}, err
 	}
 	container.WithPorts(adminPort())
-	bearer(container, source.HTTP)
+	from.credentials(container, "")
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}
@@ -164,7 +163,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	}
 	return job(jobParts{
 		kind: "ExpertVector", owner: expert, runID: id, recipe: id, backoffLimit: importBackoff,
-		source: source.HTTP, template: pod.template,
+		sources: []place{from}, template: pod.template,
 		labels: labels(v1alpha1.ComponentTrain, base.Name, map[string]string{v1alpha1.LabelExpert: expert.Name}),
 		pod:    podSpec,
 	})

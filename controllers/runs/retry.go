@@ -111,15 +111,35 @@ func (r Runner) failed(ctx context.Context, job *batchv1.Job, out outcome.Outcom
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
 
-// secretRenewed reports whether the Secret whose token a source refused is
-// another than when the Job was made.
+// secretRenewed reports whether one of the Secrets with the credentials that a source
+// refused is there, and another than when the Job was made.
 func (r Runner) secretRenewed(ctx context.Context, job *batchv1.Job, reason string) (bool, error) {
-	name, was, ok := strings.Cut(job.Annotations[v1alpha1.AnnotationSecretVersion], "/")
-	if !ok || reason != contract.ReasonUnauthorized {
+	was := job.Annotations[v1alpha1.AnnotationSecretVersion]
+	if was == "" || reason != contract.ReasonUnauthorized {
 		return false, nil
 	}
-	is, err := r.secretVersion(ctx, client.ObjectKey{Namespace: job.Namespace, Name: name})
-	return is != was && is != "", err
+	for each := range strings.SplitSeq(was, ",") {
+		name, before, _ := strings.Cut(each, "/")
+		is, err := r.secretVersion(ctx, client.ObjectKey{Namespace: job.Namespace, Name: name})
+		if err != nil || is != before && is != "" {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// secretVersions are the names and versions of Secrets, as AnnotationSecretVersion has
+// them.
+func (r Runner) secretVersions(ctx context.Context, namespace string, names []string) (string, error) {
+	var all []string
+	for _, name := range names {
+		version, err := r.secretVersion(ctx, client.ObjectKey{Namespace: namespace, Name: name})
+		if err != nil {
+			return "", err
+		}
+		all = append(all, name+"/"+version)
+	}
+	return strings.Join(all, ","), nil
 }
 
 // secretVersion is the resource version of a Secret, empty where it is not

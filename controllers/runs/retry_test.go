@@ -96,8 +96,8 @@ func exists(t *testing.T, r Runner, job *batchv1.Job) bool {
 
 func TestAFailedRunIsBegunAnew(t *testing.T) {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "hub", Namespace: "demo", ResourceVersion: "7"}}
-	same := map[string]string{v1alpha1.AnnotationSecretVersion: "hub/7"}
-	other := map[string]string{v1alpha1.AnnotationSecretVersion: "hub/6"}
+	same := map[string]string{v1alpha1.AnnotationSecretVersion: "absent/,hub/7"}
+	other := map[string]string{v1alpha1.AnnotationSecretVersion: "absent/,hub/6"}
 	for _, tc := range []struct {
 		name        string
 		reason      string
@@ -218,7 +218,7 @@ func TestEveryJobIsMarkedWithTheVersionOfItsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := wanted("new")
-	run.Secret = "hub"
+	run.Secrets = []string{"hub", "not-there-yet"}
 	if _, _, err := r.Ensure(t.Context(), owner, selector, run); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestEveryJobIsMarkedWithTheVersionOfItsSecret(t *testing.T) {
 	if err := server.Get(t.Context(), client.ObjectKeyFromObject(before), again); err != nil {
 		t.Fatal(err)
 	}
-	if got := again.Annotations[v1alpha1.AnnotationSecretVersion]; got != "hub/7" {
-		t.Errorf("it is marked %q, want hub/7", got)
+	if got := again.Annotations[v1alpha1.AnnotationSecretVersion]; got != "hub/7,not-there-yet/" {
+		t.Errorf("it is marked %q, want hub/7,not-there-yet/", got)
 	}
 }

@@ -114,15 +114,15 @@ func (r Runner) Observe(ctx context.Context, job *batchv1.Job, pods []corev1.Pod
 	return out, nil
 }
 
-// make makes a run's Job, and marks it with the version of the Secret whose token
+// make makes a run's Job, and marks it with the versions of the Secrets whose credentials
 // its pods show.
 func (r Runner) make(ctx context.Context, owner client.Object, job *batchv1.Job, run desired.Run) error {
-	if run.Secret != "" {
-		version, err := r.secretVersion(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: run.Secret})
+	if len(run.Secrets) > 0 {
+		versions, err := r.secretVersions(ctx, owner.GetNamespace(), run.Secrets)
 		if err != nil {
 			return err
 		}
-		run.Job.WithAnnotations(map[string]string{v1alpha1.AnnotationSecretVersion: run.Secret + "/" + version})
+		run.Job.WithAnnotations(map[string]string{v1alpha1.AnnotationSecretVersion: versions})
 	}
 	return r.Applier.Make(ctx, owner, job, run.Job)
 }

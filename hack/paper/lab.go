@@ -120,7 +120,7 @@ func (l *lab) openBase(ctx context.Context, name, dir string) (base, error) {
 	if err != nil {
 		return b, fmt.Errorf("finding the model: %w", err)
 	}
-	m, err := source.FetchModel(ctx, contract.FetchSpec{Path: absolute, DataDir: l.volume}, source.Options{})
+	m, err := source.FetchModel(ctx, contract.FetchSpec{Source: contract.Source{Path: absolute}, DataDir: l.volume}, source.Options{})
 	if err != nil {
 		return b, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,14 +23,19 @@ func newFetchCommand(env *Env) *cobra.Command {
 		Short: "Bring a model to a data folder, verified",
 		Long: `Fetch copies a model in Hugging Face layout to DATA/models/sha256-…
 
-SOURCE is a folder, a .tar, .tar.gz or .tgz of one, or an http(s) address of
-either; of a folder on a server the files are asked for by name. A bearer token
-comes from the environment variable ` + contract.EnvSourceToken + `.
+SOURCE is a folder, a .tar, .tar.gz or .tgz of one, or where either is:
+  http(s)://…                       a server; a folder's files are asked for by name
+  hf://ORG/NAME[@REVISION][/PATH]   a Hugging Face hub
+  s3://BUCKET/PREFIX                a bucket
+  oci://REGISTRY/REPOSITORY:TAG     a registry: an artifact of ORAS or ModelPack, or an image
+
+` + credentialsHelp + `
 
 What arrives is opened and checked before it becomes visible: config, tensor
 headers, tokenizer, and that they fit together. With --digest it must be exactly
 what is asked for, and is not fetched again if it is there.`,
 		Example: `  t2 fetch ./Llama-3.2-1B-Instruct --data-dir ./data
+  t2 fetch hf://HuggingFaceTB/SmolLM2-135M-Instruct --data-dir ./data
   t2 fetch https://models.example.com/demo.tar.gz --data-dir ./data --digest sha256:…`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +50,10 @@ what is asked for, and is not fetched again if it is there.`,
 				if len(args) == 0 || spec.DataDir == "" {
 					return usagef("SOURCE and --data-dir are needed")
 				}
-				spec.HTTP, spec.Path = sourceOf(args[0])
+				var err error
+				if spec.Source, err = source.Parse(args[0], env.Getenv); err != nil {
+					return &UsageError{Err: err}
+				}
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("fetch", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
 				if jobs.HasSpec(specFile, env.Getenv) {
@@ -67,13 +74,22 @@ what is asked for, and is not fetched again if it is there.`,
 	return cmd
 }
 
-// sourceOf tells addresses from paths.
-func sourceOf(s string) (*contract.HTTPSource, string) {
-	if strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
-		return &contract.HTTPSource{URL: s}, ""
+// sourceOptions are the credentials of the environment, for a hub also its token under the
+// name that its other clients know: nobody else is to see that.
+func sourceOptions(env *Env, p *jobs.Progress, from contract.Source) source.Options {
+	o := source.FromEnvironment(env.Getenv)
+	if o.Token == "" && from.HuggingFace != nil {
+		o.Token = env.Getenv("HF_TOKEN")
 	}
-	return nil, s
+	o.Progress = byteProgress(p, "Fetching")
+	return o
 }
+
+// credentialsHelp says in the help of commands where credentials come from.
+const credentialsHelp = `Credentials come from the environment: a bearer token of a server or a hub from
+` + contract.EnvSourceToken + `, of a hub also from HF_TOKEN, keys of S3 from ` + contract.EnvS3AccessKey + ` and
+` + contract.EnvS3SecretKey + `, those of a registry from Docker's configuration.
+HF_ENDPOINT, AWS_ENDPOINT_URL and AWS_REGION say where a hub and a bucket are.`
 
 // handover returns where fetch leaves its result for decompose: what a flag
 // says or, in a pod with a scratch volume, the agreed place.
@@ -89,14 +105,14 @@ func handover(flag string, managed bool) string {
 
 func fetch(ctx context.Context, env *Env, p *jobs.Progress, spec contract.FetchSpec, handover string) (contract.Termination, error) {
 	p.Phase("Fetching", 0, 0)
-	m, err := source.FetchModel(ctx, spec, source.Options{Token: env.Getenv(contract.EnvSourceToken), Progress: byteProgress(p, "Fetching")})
+	m, err := source.FetchModel(ctx, spec, sourceOptions(env, p, spec.Source))
 	if err != nil {
 		return contract.Termination{}, err
 	}
 	result := contract.Termination{Model: &contract.ModelResult{
-		Digest: m.Digest, SizeBytes: m.SizeBytes, FileCount: len(m.Files), Architecture: m.Architecture,
+		Digest: m.Digest, SizeBytes: m.SizeBytes, FileCount: len(m.Files), Architecture: m.Architecture, Revision: m.Revision,
 	}}
-	jobs.Logger(ctx).Info("Fetched model", "digest", m.Digest, "bytes", m.SizeBytes, "files", len(m.Files))
+	jobs.Logger(ctx).Info("Fetched model", "digest", m.Digest, "bytes", m.SizeBytes, "files", len(m.Files), "revision", m.Revision)
 	if handover != "" {
 		if err := artifact.WriteJSONAtomic(handover, result); err != nil {
 			return contract.Termination{}, fmt.Errorf("handing the result over: %w", err)

@@ -21,8 +21,10 @@ func newImportCommand(env *Env) *cobra.Command {
 digest that is asked for and scales the decomposition that is there.
 
 SOURCE is an expert's folder, an archive of one, an expert.safetensors file, or
-an http(s) address of any of them. A bearer token comes from the environment
-variable ` + contract.EnvSourceToken + `.
+where any of them is: an http(s) address, hf://ORG/NAME[@REVISION][/PATH],
+s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG.
+
+` + credentialsHelp + `
 
 It may also be what the paper's reference implementation saves of an expert or
 of a few-shot search (learnable_params.pt, policy_params.pt). Nothing in such a
@@ -43,7 +45,10 @@ digest is the file's SHA-256.`,
 				if len(args) == 0 || spec.DataDir == "" || spec.Digest == "" || spec.DecompositionDigest == "" {
 					return usagef("SOURCE, --data-dir, --digest and --decomposition-digest are needed")
 				}
-				spec.HTTP, spec.Path = sourceOf(args[0])
+				var err error
+				if spec.Source, err = source.Parse(args[0], env.Getenv); err != nil {
+					return &UsageError{Err: err}
+				}
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("import", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
 				if jobs.HasSpec(specFile, env.Getenv) {
@@ -68,7 +73,7 @@ digest is the file's SHA-256.`,
 
 func importExpert(ctx context.Context, env *Env, p *jobs.Progress, spec contract.ImportSpec) (contract.Termination, error) {
 	p.Phase("Fetching", 0, 0)
-	m, err := source.ImportExpert(ctx, spec, source.Options{Token: env.Getenv(contract.EnvSourceToken), Progress: byteProgress(p, "Fetching")})
+	m, err := source.ImportExpert(ctx, spec, sourceOptions(env, p, spec.Source))
 	if err != nil {
 		return contract.Termination{}, err
 	}

@@ -18,7 +18,7 @@ import (
 func TestOutputsMayBePipes(t *testing.T) {
 	origin, dir := t.TempDir(), t.TempDir()
 	checkpointtest.Write(t, origin, checkpointtest.Tiny())
-	spec, err := json.Marshal(contract.FetchSpec{Path: origin, DataDir: t.TempDir()})
+	spec, err := json.Marshal(contract.FetchSpec{Source: contract.Source{Path: origin}, DataDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

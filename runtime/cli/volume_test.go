@@ -67,7 +67,7 @@ func TestAVolumeIsFilledAsInACluster(t *testing.T) {
 		http.FileServer(http.Dir(origin)).ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	fetch := contract.FetchSpec{HTTP: &contract.HTTPSource{URL: server.URL}, Digest: want.Digest, DataDir: data}
+	fetch := contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: server.URL}}, Digest: want.Digest, DataDir: data}
 
 	o := pod(t, fetch, nil, "fetch", "--fetched", scratch)
 	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonUnauthorized || !o.termination.Permanent {
@@ -111,7 +111,7 @@ func TestAVolumeIsFilledAsInACluster(t *testing.T) {
 func importOne(t *testing.T, data string, d *contract.DecompositionManifest) (digest string) {
 	t.Helper()
 	file, digest := randomExpert(t, data, d)
-	spec := contract.ImportSpec{Path: file, Digest: digest, DataDir: data, BaseDigest: d.BaseDigest, DecompositionDigest: d.Digest}
+	spec := contract.ImportSpec{Source: contract.Source{Path: file}, Digest: digest, DataDir: data, BaseDigest: d.BaseDigest, DecompositionDigest: d.Digest}
 	o := pod(t, spec, nil, "import")
 	if o.code != contract.ExitOK || o.termination.Expert == nil || o.termination.Expert.Digest != digest {
 		t.Fatalf("import: status %d, %+v, %s", o.code, o.termination, o.stderr)
@@ -150,7 +150,7 @@ func TestAnExpertOfTheReferenceImplementationIsImported(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec := contract.ImportSpec{Path: filepath.Join(files, file), Digest: entry.SHA256, DataDir: data, BaseDigest: base, DecompositionDigest: d.Digest, Skill: "math"}
+		spec := contract.ImportSpec{Source: contract.Source{Path: filepath.Join(files, file)}, Digest: entry.SHA256, DataDir: data, BaseDigest: base, DecompositionDigest: d.Digest, Skill: "math"}
 		o := pod(t, spec, nil, "import")
 		if o.code != contract.ExitOK || o.termination.Expert == nil {
 			t.Fatalf("%s: status %d, %s", file, o.code, o.stderr)
@@ -182,7 +182,7 @@ func TestAnExpertOfTheReferenceImplementationIsImported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := pod(t, contract.ImportSpec{Path: "../checkpoint/torch/testdata/whole.pt", Digest: entry.SHA256, DataDir: data, DecompositionDigest: d.Digest}, nil, "import")
+	o := pod(t, contract.ImportSpec{Source: contract.Source{Path: "../checkpoint/torch/testdata/whole.pt"}, Digest: entry.SHA256, DataDir: data, DecompositionDigest: d.Digest}, nil, "import")
 	if o.code != contract.ExitPermanent || o.termination.Reason != contract.ReasonInvalidExpert || !strings.Contains(o.termination.Message, "expert from ../checkpoint/torch/testdata/whole.pt: ") || !strings.Contains(o.termination.Message, "__main__.Small") {
 		t.Errorf("a whole module: status %d, %+v", o.code, o.termination)
 	}

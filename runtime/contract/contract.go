@@ -8,6 +8,8 @@
 // library only.
 package contract
 
+import "strings"
+
 // EnvSpec names the environment variable that carries a subcommand's JSON
 // specification (FetchSpec, DecomposeSpec, TrainSpec, AdaptSpec, ServeSpec) into a pod. On
 // a command line the same JSON is read from the file given by --spec.
@@ -21,6 +23,27 @@ const EnvAdminToken = "T2_ADMIN_TOKEN" //nolint:gosec // The name of a variable,
 // EnvSourceToken names the environment variable that carries a bearer token
 // for the HTTP source of a fetch; it is set from the user's Secret.
 const EnvSourceToken = "T2_SOURCE_TOKEN" //nolint:gosec // The name of a variable, not a credential.
+
+// Environment variables with the other credentials of sources: S3's keys under the names
+// that every client of it knows, and the content of a Docker config.json.
+const (
+	EnvS3AccessKey    = "AWS_ACCESS_KEY_ID"
+	EnvS3SecretKey    = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // The name of a variable, not a credential.
+	EnvS3SessionToken = "AWS_SESSION_TOKEN"     //nolint:gosec // So is this.
+	// EnvS3Ambient, where it is set, takes keys from where the process runs: a web identity
+	// token, or the metadata service of a machine or a container.
+	EnvS3Ambient    = "T2_SOURCE_S3_AMBIENT"
+	EnvDockerConfig = "T2_SOURCE_DOCKERCONFIG"
+)
+
+// CredentialsEnv is the name of a variable with a credential, where there are several of
+// its kind: that of a DatasetSpec's Credentials.
+func CredentialsEnv(variable, credentials string) string {
+	if credentials == "" {
+		return variable
+	}
+	return variable + "_" + strings.ToUpper(strings.ReplaceAll(credentials, "-", "_"))
+}
 
 // EnvJudge names the environment variable with the unix socket of a judge that
 // runs programs for the reward UnitTests. Without it, they run in confined

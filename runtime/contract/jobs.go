@@ -1,22 +1,68 @@
 package contract
 
-// FetchSpec tells `t2 fetch` where a model is and where it goes. Exactly one of
-// HTTP and Path is set.
+// FetchSpec tells `t2 fetch` where a model is and where it goes. The source is a folder
+// in Hugging Face layout, or an archive of one.
 type FetchSpec struct {
-	HTTP *HTTPSource `json:"http,omitempty"`
-	// Path is a folder in Hugging Face layout, such as MountSource/llama.
-	Path string `json:"path,omitempty"`
+	Source
 	// Digest, when set, is what the fetched model's digest must be.
 	Digest string `json:"digest,omitempty"`
 	// DataDir is the root under which DirModels lies.
 	DataDir string `json:"dataDir"`
 }
 
+// Source is where a model or an expert comes from: exactly one member is set. A
+// credential is never among them: it comes by the environment.
+type Source struct {
+	HTTP *HTTPSource `json:"http,omitempty"`
+	// Path is a file or folder, such as MountSource/llama.
+	Path        string     `json:"path,omitempty"`
+	HuggingFace *HubSource `json:"huggingFace,omitempty"`
+	S3          *S3Source  `json:"s3,omitempty"`
+	OCI         *OCISource `json:"oci,omitempty"`
+}
+
 // HTTPSource is an http(s) address: of a .tar, .tar.gz or .tgz archive of a
-// folder in Hugging Face layout, or of such a folder itself (its files are then
-// asked for by name). A token comes by EnvSourceToken.
+// folder, of such a folder itself (its files are then asked for by name), or of an
+// expert's file. A token comes by EnvSourceToken.
 type HTTPSource struct {
 	URL string `json:"url"`
+}
+
+// HubSource is a folder of a model repository of a Hugging Face hub. A token comes by
+// EnvSourceToken.
+type HubSource struct {
+	Repo string `json:"repo"`
+	// Revision is a branch, tag or commit; empty means DefaultHubRevision.
+	Revision string `json:"revision,omitempty"`
+	// Path is a folder in the repository, or an expert's file; empty means its root.
+	Path string `json:"path,omitempty"`
+	// Endpoint is the hub's address; empty means DefaultHubEndpoint.
+	Endpoint string `json:"endpoint,omitempty"`
+}
+
+// What a HubSource means that does not say it.
+const (
+	DefaultHubRevision = "main"
+	DefaultHubEndpoint = "https://huggingface.co"
+)
+
+// S3Source is a folder of a bucket, or an archive of one or an expert's file in it. Keys
+// come by EnvS3AccessKey, EnvS3SecretKey and EnvS3SessionToken, or as EnvS3Ambient says.
+type S3Source struct {
+	// Endpoint is an http or https address; empty means AWS.
+	Endpoint string `json:"endpoint,omitempty"`
+	Region   string `json:"region,omitempty"`
+	Bucket   string `json:"bucket"`
+	Prefix   string `json:"prefix,omitempty"`
+}
+
+// OCISource is an artifact in an OCI registry. A Docker configuration with credentials
+// comes by EnvDockerConfig.
+type OCISource struct {
+	// Reference is registry/repository with a tag, a digest or both.
+	Reference string `json:"reference"`
+	// Insecure speaks http instead of https.
+	Insecure bool `json:"insecure,omitempty"`
 }
 
 // DecomposeSpec tells `t2 decompose` which matrices of which model to factor.
@@ -84,10 +130,17 @@ type DatasetSpec struct {
 	// train.jsonl"; empty means its path or address. It has no part in what a run
 	// is, nor in its RunID.
 	Name string `json:"name,omitempty"`
-	// Exactly one of Path, URL and Skills is set; Skills with FormatSkills.
-	Path   string      `json:"path,omitempty"`
-	URL    string      `json:"url,omitempty"`
-	Skills *SkillsSpec `json:"skills,omitempty"`
+	// Exactly one of Path, URL, HuggingFace, S3, OCI and Skills is set; Skills with
+	// FormatSkills. All but Skills are of one file, of a hub in a repository of data sets.
+	Path        string      `json:"path,omitempty"`
+	URL         string      `json:"url,omitempty"`
+	HuggingFace *HubSource  `json:"huggingFace,omitempty"`
+	S3          *S3Source   `json:"s3,omitempty"`
+	OCI         *OCISource  `json:"oci,omitempty"`
+	Skills      *SkillsSpec `json:"skills,omitempty"`
+	// Credentials, when set, says which variables of the environment have those of the
+	// source: CredentialsEnv of their usual names. It has no part in what a run is.
+	Credentials string `json:"credentials,omitempty"`
 	// Digest, when set, is the SHA-256 that the file must have.
 	Digest string `json:"digest,omitempty"`
 	Format string `json:"format"`
@@ -96,6 +149,22 @@ type DatasetSpec struct {
 	PromptTemplate string `json:"promptTemplate,omitempty"`
 	// Limit bounds the number of records used; 0 means all.
 	Limit int `json:"limit,omitempty"`
+}
+
+// Source is where the data set comes from; empty for Skills.
+func (d DatasetSpec) Source() Source {
+	s := Source{Path: d.Path, HuggingFace: d.HuggingFace, S3: d.S3, OCI: d.OCI}
+	if d.URL != "" {
+		s.HTTP = &HTTPSource{URL: d.URL}
+	}
+	return s
+}
+
+// Placeless is the data set without where it is and what it is called, which have no part
+// in what is made of it.
+func (d DatasetSpec) Placeless() DatasetSpec {
+	d.Name, d.Path, d.URL, d.HuggingFace, d.S3, d.OCI, d.Credentials = "", "", "", nil, nil, nil, ""
+	return d
 }
 
 // TrainSpec tells `t2 train` everything about one run.
@@ -252,6 +321,10 @@ type ModelResult struct {
 	SizeBytes    int64        `json:"sizeBytes"`
 	FileCount    int          `json:"fileCount"`
 	Architecture Architecture `json:"architecture"`
+	// Revision is what the source had at the time, in its own words: a commit of a hub, a
+	// manifest's digest in a registry. Empty where a source has none, and where the model
+	// was there already.
+	Revision string `json:"revision,omitempty"`
 }
 
 // ExpertResult is what a training or import produced.
@@ -268,10 +341,9 @@ type ExpertResult struct {
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
-// decomposition that DecompositionDigest names. Exactly one of HTTP and Path.
+// decomposition that DecompositionDigest names.
 type ImportSpec struct {
-	HTTP *HTTPSource `json:"http,omitempty"`
-	Path string      `json:"path,omitempty"`
+	Source
 	// Digest is that of the expert, or the SHA-256 of its one file; required.
 	Digest              string `json:"digest"`
 	DataDir             string `json:"dataDir"`

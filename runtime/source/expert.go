@@ -88,7 +88,7 @@ func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decom
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	from, err := open(ctx, spec.HTTP, spec.Path, experts, o, &meter{report: o.Progress})
+	from, err := open(ctx, spec.Source, experts, o, &meter{report: o.Progress})
 	if err != nil {
 		return contract.ExpertManifest{}, err
 	}

@@ -17,24 +17,33 @@ import (
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
+// Fetched is a model on the volume.
+type Fetched struct {
+	contract.ModelManifest
+	// Revision is what the source called the state that was fetched: a hub's commit, the
+	// digest of a registry's manifest. Empty where it has no name for that, and where
+	// nothing was fetched.
+	Revision string
+}
+
 // FetchModel brings a model to spec.DataDir and returns its manifest.
 //
 // With spec.Digest the result is what was asked for or an error, and a model
 // that is on the volume already is verified instead of fetched. Without it the
 // source is always read, since nobody knows whether it has changed.
-func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (contract.ModelManifest, error) {
+func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetched, error) {
 	if spec.DataDir == "" {
-		return contract.ModelManifest{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
+		return Fetched{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
 	}
 	if spec.Digest != "" {
 		dir, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.Digest)
 		if err != nil {
-			return contract.ModelManifest{}, failure.Permanent(contract.ReasonUsage, err)
+			return Fetched{}, failure.Permanent(contract.ReasonUsage, err)
 		}
 		if m, ok, err := present[contract.ModelManifest](dir, func(m contract.ModelManifest) (string, []contract.FileEntry) {
 			return m.Digest, m.Files
 		}); ok || err != nil {
-			return m, err
+			return Fetched{ModelManifest: m}, err
 		}
 	}
 	m, err := fetchModel(ctx, spec, o)
@@ -61,11 +70,11 @@ func present[M any](dir string, content func(M) (digest string, files []contract
 	return m, false, nil
 }
 
-func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ contract.ModelManifest, err error) {
+func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ Fetched, err error) {
 	models := filepath.Join(spec.DataDir, contract.DirModels)
 	stage, err := artifact.Stage(models)
 	if err != nil {
-		return contract.ModelManifest{}, err
+		return Fetched{}, err
 	}
 	published := false
 	defer func() {
@@ -74,23 +83,24 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ cont
 		}
 	}()
 	count := &meter{report: o.Progress}
-	from, err := open(ctx, spec.HTTP, spec.Path, models, o, count)
+	from, err := open(ctx, spec.Source, models, o, count)
 	if err != nil {
-		return contract.ModelManifest{}, err
+		return Fetched{}, err
 	}
 	err = takeModel(ctx, from, stage.Dir(), count)
 	if err = errors.Join(err, from.close()); err != nil {
-		return contract.ModelManifest{}, err
+		return Fetched{}, err
 	}
-	m, err := CheckModel(stage.Dir())
+	m := Fetched{Revision: from.revision()}
+	m.ModelManifest, err = CheckModel(stage.Dir())
 	if err != nil {
-		return contract.ModelManifest{}, fmt.Errorf("model from %s: %w", from, err)
+		return Fetched{}, fmt.Errorf("model from %s: %w", from, err)
 	}
 	if spec.Digest != "" && m.Digest != spec.Digest {
 		return m, failure.Permanentf(contract.ReasonDigestMismatch,
 			"model from %s has digest %s, the specification asks for %s; if the source may change, remove the digest or set the new one", from, m.Digest, spec.Digest)
 	}
-	if err := stage.PublishDigest(m.Digest, m); err != nil {
+	if err := stage.PublishDigest(m.Digest, m.ModelManifest); err != nil {
 		return m, err
 	}
 	published = true
@@ -148,7 +158,8 @@ func takeWeights(from tree, take func(name string, limit int64) error, dir strin
 	if err != nil {
 		return fmt.Errorf("model from %s: %w", from, err)
 	}
-	if _, remote := from.(*httpTree); remote {
+	switch from.(type) {
+	case *httpTree, *hubTree, *bucket, *ociTree: // What is on this machine is counted as it is opened.
 		count.expect(indexTotal(b))
 	}
 	for _, shard := range checkpoint.IndexShards(index) {

@@ -1,5 +1,10 @@
-// Package source brings models and experts from where users keep them to a data
-// volume: from an http(s) address or a mounted path, as a folder or an archive.
+// Package source brings models, experts and data sets from where users keep them: models
+// and experts to a data volume, from an http(s) address, a Hugging Face hub, an S3 bucket,
+// an OCI registry or a mounted path, as a folder or an archive.
+//
+// A transfer that breaks off goes on where it was, if what its server has is still the
+// same. What a server knows the hash of is compared with it: files of a hub, blobs of a
+// registry.
 //
 // What arrives is untrusted. It is staged out of sight, bounded in size, opened
 // and checked, compared with the digest that was asked for, and only then
@@ -15,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,8 +33,14 @@ import (
 
 // Options are what a fetch may use besides its specification.
 type Options struct {
-	// Token is sent as a bearer token with every request to the source's host.
+	// Token is sent as a bearer token with every request to the source's host, which is
+	// one of http or a hub.
 	Token string
+	// S3 are the keys for a bucket.
+	S3 S3Keys
+	// DockerConfig is the content of a config.json of Docker with credentials for
+	// registries; nil means that of this machine's user.
+	DockerConfig []byte
 	// Client replaces the HTTP client; nil means NewClient().
 	Client *http.Client
 	// Progress is called with the bytes that have arrived and the bytes
@@ -37,6 +49,27 @@ type Options struct {
 	// StallTimeout ends a download that delivers nothing for so long; 0 means
 	// DefaultStallTimeout.
 	StallTimeout time.Duration
+	// RetryPause is how long the first pause is before a transfer that broke off goes on;
+	// each that follows is twice as long. 0 means a second.
+	RetryPause time.Duration
+	// file says that the source is one file, whatever its name.
+	file bool
+}
+
+// FromEnvironment are the credentials that variables of the environment have. A hub's
+// token may have the name that a hub's other clients know.
+func FromEnvironment(getenv func(string) string) Options {
+	o := Options{
+		Token: getenv(contract.EnvSourceToken),
+		S3: S3Keys{
+			ID: getenv(contract.EnvS3AccessKey), Secret: getenv(contract.EnvS3SecretKey), SessionToken: getenv(contract.EnvS3SessionToken),
+			Ambient: getenv(contract.EnvS3Ambient) != "",
+		},
+	}
+	if config := getenv(contract.EnvDockerConfig); config != "" {
+		o.DockerConfig = []byte(config)
+	}
+	return o
 }
 
 // DefaultStallTimeout is Options.StallTimeout's default.
@@ -57,6 +90,9 @@ type tree interface {
 	take(ctx context.Context, name, dst string, limit int64) error
 	// String describes the source in messages, without secrets.
 	String() string
+	// revision names what the source had when it was opened, empty where it has no
+	// names for that.
+	revision() string
 	// close removes what was only needed to read the source.
 	close() error
 }
@@ -96,68 +132,127 @@ func (m *meter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// open returns the tree of a source: exactly one of h and path is set. scratch
-// is where an archive may be unpacked.
-func open(ctx context.Context, h *contract.HTTPSource, path, scratch string, o Options, m *meter) (tree, error) {
-	switch {
-	case h != nil && path != "":
-		return nil, failure.Permanentf(contract.ReasonUsage, "source has both http and path: give exactly one")
-	case h != nil:
-		return openHTTP(ctx, *h, scratch, o, m)
-	case path != "":
-		return openPath(ctx, path, scratch, m)
+// open returns the tree of a source. scratch is where an archive may be unpacked.
+func open(ctx context.Context, s contract.Source, scratch string, o Options, m *meter) (tree, error) {
+	type kind struct {
+		name  string
+		given bool
+		open  func() (tree, error)
+	}
+	kinds := []kind{
+		{"http", s.HTTP != nil, func() (tree, error) { return openHTTP(ctx, *s.HTTP, scratch, o, m) }},
+		{"huggingFace", s.HuggingFace != nil, func() (tree, error) { return openHub(ctx, *s.HuggingFace, scratch, o, m) }},
+		{"s3", s.S3 != nil, func() (tree, error) { return openS3(ctx, *s.S3, scratch, o, m) }},
+		{"oci", s.OCI != nil, func() (tree, error) { return openOCI(ctx, *s.OCI, scratch, o, m) }},
+		{"path", s.Path != "", func() (tree, error) { return openPath(ctx, s.Path, scratch, m) }},
+	}
+	var names []string
+	var found []kind
+	for _, k := range kinds {
+		names = append(names, k.name)
+		if k.given {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, failure.Permanentf(contract.ReasonUsage, "the source has none of %s: give exactly one", strings.Join(names, ", "))
+	case 1:
+		return found[0].open()
 	default:
-		return nil, failure.Permanentf(contract.ReasonUsage, "source has neither http nor path: give exactly one")
+		return nil, failure.Permanentf(contract.ReasonUsage, "the source has both %s and %s: give exactly one", found[0].name, found[1].name)
 	}
 }
 
-func openHTTP(ctx context.Context, h contract.HTTPSource, scratch string, o Options, m *meter) (tree, error) {
-	u, err := url.Parse(h.URL)
-	if err != nil {
-		// The parser's error repeats the address, which may hold a password.
-		return nil, failure.Permanentf(contract.ReasonUsage, "source is no valid URL")
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, failure.Permanentf(contract.ReasonUsage, "source %s is no http or https address", u.Redacted())
-	}
-	d := newDownloader(o, m)
+// Describe is what messages call a source, without secrets.
+func Describe(s contract.Source) string {
 	switch {
-	case isExpertFile(u.Path):
-		return &httpFile{httpTree{downloader: d, base: u}}, nil
-	case !isArchive(u.Path):
-		return &httpTree{downloader: d, base: u}, nil
+	case s.HTTP != nil:
+		u, err := url.Parse(s.HTTP.URL)
+		if err != nil {
+			return "an address that is no valid URL"
+		}
+		return shown(u)
+	case s.HuggingFace != nil:
+		return "hf://" + path.Join(s.HuggingFace.Repo, s.HuggingFace.Path)
+	case s.S3 != nil:
+		return "s3://" + path.Join(s.S3.Bucket, s.S3.Prefix)
+	case s.OCI != nil:
+		return "oci://" + s.OCI.Reference
+	default:
+		return s.Path
 	}
-	body, _, err := d.get(ctx, u)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failure.Transient(contract.ReasonSourceNotFound, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	t, err := unpack(ctx, body, u.Path, u.Redacted(), scratch)
-	return t, errors.Join(err, body.Close())
 }
 
-func openPath(ctx context.Context, path, scratch string, m *meter) (tree, error) {
-	stat, err := os.Stat(path)
+// Parse reads how a command line names a source: a path, an http(s) address,
+// hf://ORG/NAME[@REVISION][/PATH], s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG.
+// What such an address does not say, variables of the environment do that other clients
+// know: HF_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and AWS_REGION.
+func Parse(text string, getenv func(string) string) (contract.Source, error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return contract.Source{Path: text}, nil
+	}
+	switch scheme {
+	case "http", "https":
+		return contract.Source{HTTP: &contract.HTTPSource{URL: text}}, nil
+	case "hf":
+		return parseHub(rest, getenv("HF_ENDPOINT"))
+	case "s3":
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		if bucket == "" {
+			return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "%s names no bucket: it must be s3://BUCKET/PREFIX", text)
+		}
+		s := contract.S3Source{Bucket: bucket, Prefix: prefix, Region: getenv("AWS_REGION"), Endpoint: getenv("AWS_ENDPOINT_URL_S3")}
+		if s.Endpoint == "" {
+			s.Endpoint = getenv("AWS_ENDPOINT_URL")
+		}
+		return contract.Source{S3: &s}, nil
+	case "oci":
+		return contract.Source{OCI: &contract.OCISource{Reference: rest}}, nil
+	default:
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "a source cannot begin with %s://: use a path, http, https, hf, s3 or oci", scheme)
+	}
+}
+
+// parseHub reads ORG/NAME[@REVISION][/PATH]. A revision with slashes is written with %2F.
+func parseHub(rest, endpoint string) (contract.Source, error) {
+	parts := strings.SplitN(rest, "/", 3)
+	if len(parts) < 2 {
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "hf://%s names no repository: it must be hf://ORG/NAME[@REVISION][/PATH]", rest)
+	}
+	name, revision, _ := strings.Cut(parts[1], "@")
+	revision, err := url.PathUnescape(revision)
+	if err != nil {
+		return contract.Source{}, failure.Permanentf(contract.ReasonUsage, "hf://%s: the revision is not escaped as it should be", rest)
+	}
+	h := contract.HubSource{Repo: parts[0] + "/" + name, Revision: revision, Endpoint: endpoint}
+	if len(parts) == 3 {
+		h.Path = parts[2]
+	}
+	return contract.Source{HuggingFace: &h}, nil
+}
+
+func openPath(ctx context.Context, place, scratch string, m *meter) (tree, error) {
+	stat, err := os.Stat(place)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failure.Transientf(contract.ReasonSourceNotFound, "source %s does not exist: check the path within the volume: %w", path, err)
+		return nil, failure.Transientf(contract.ReasonSourceNotFound, "source %s does not exist: check the path within the volume: %w", place, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening source: %w", err)
 	}
 	if stat.IsDir() {
-		return newDirTree(path, m), nil
+		return newDirTree(place, m), nil
 	}
-	if !isArchive(path) {
-		return &localFile{dirTree: newDirTree(filepath.Dir(path), m), name: filepath.Base(path)}, nil
+	if !isArchive(place) {
+		return &localFile{dirTree: newDirTree(filepath.Dir(place), m), name: filepath.Base(place)}, nil
 	}
-	f, err := os.Open(path)
+	f, err := os.Open(place)
 	if err != nil {
 		return nil, fmt.Errorf("opening source: %w", err)
 	}
 	m.add(0, stat.Size())
-	t, err := unpack(ctx, io.TeeReader(f, m), path, path, scratch)
+	t, err := unpack(ctx, io.TeeReader(f, m), place, place, scratch)
 	return t, errors.Join(err, f.Close())
 }
 
@@ -250,6 +345,8 @@ func (t *dirTree) take(ctx context.Context, name, dst string, limit int64) (err 
 }
 
 func (t *dirTree) String() string { return t.dir }
+
+func (t *dirTree) revision() string { return "" }
 
 func (t *dirTree) close() error { return nil }
 

@@ -150,7 +150,7 @@ func TestAModelArrivesTheSameFromWherever(t *testing.T) {
 		site["/tiny.tar.gz"] = archive(t, dir, "tiny/", true)
 		site["/tiny.tgz"] = archive(t, dir, "a/b/tiny/", true)
 		url := serve(t, site)
-		for name, spec := range map[string]contract.FetchSpec{
+		for name, from := range map[string]contract.Source{
 			"a folder":                {Path: dir},
 			"a folder of links":       {Path: linked},
 			"an archive":              {Path: tarPath},
@@ -159,14 +159,14 @@ func TestAModelArrivesTheSameFromWherever(t *testing.T) {
 			"an archive on a server":  {HTTP: &contract.HTTPSource{URL: url + "/tiny.tar.gz"}},
 			"with folders around":     {HTTP: &contract.HTTPSource{URL: url + "/tiny.tgz?signature=x"}},
 		} {
-			spec.DataDir, spec.Digest = t.TempDir(), want.Digest
+			spec := contract.FetchSpec{Source: from, DataDir: t.TempDir(), Digest: want.Digest}
 			last, total := int64(0), int64(0)
 			got, err := source.FetchModel(t.Context(), spec, source.Options{Progress: func(d, n int64) { last, total = d, n }})
 			if err != nil {
 				t.Errorf("%s, %d shards: %v", name, shards, err)
 				continue
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got.ModelManifest); diff != "" {
 				t.Errorf("%s: manifest -want +got\n%s", name, diff)
 			}
 			if last == 0 || last > total {
@@ -230,14 +230,14 @@ func TestEveryTokenizerFileArrives(t *testing.T) {
 			t.Errorf("%s: the model's files are %v", name, want.Files)
 		}
 		url := serve(t, map[string][]byte{"/m.tgz": archive(t, dir, "m/", true)})
-		for from, spec := range map[string]contract.FetchSpec{"a folder": {Path: dir}, "an archive": {HTTP: &contract.HTTPSource{URL: url + "/m.tgz"}}} {
-			spec.DataDir = t.TempDir()
+		for from, of := range map[string]contract.Source{"a folder": {Path: dir}, "an archive": {HTTP: &contract.HTTPSource{URL: url + "/m.tgz"}}} {
+			spec := contract.FetchSpec{Source: of, DataDir: t.TempDir()}
 			got, err := source.FetchModel(t.Context(), spec, source.Options{})
 			if err != nil {
 				t.Errorf("%s from %s: %v", name, from, err)
 				continue
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got.ModelManifest); diff != "" {
 				t.Errorf("%s from %s: manifest -want +got\n%s", name, from, diff)
 			}
 		}
@@ -246,7 +246,7 @@ func TestEveryTokenizerFileArrives(t *testing.T) {
 
 func TestAModelThatIsThereIsNotFetchedAgain(t *testing.T) {
 	dir, want := modelDir(t, 1)
-	spec := contract.FetchSpec{Path: dir, DataDir: t.TempDir(), Digest: want.Digest}
+	spec := contract.FetchSpec{Source: contract.Source{Path: dir}, DataDir: t.TempDir(), Digest: want.Digest}
 	if _, err := source.FetchModel(t.Context(), spec, source.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -299,36 +299,36 @@ func TestBadSourcesLeaveNothing(t *testing.T) {
 		wantPermanent bool
 		want          string
 	}{
-		{"another digest", contract.FetchSpec{Path: good, Digest: "sha256:" + strings.Repeat("0", 64)}, contract.ReasonDigestMismatch, true, want.Digest},
-		{"no source", contract.FetchSpec{}, contract.ReasonUsage, true, "neither"},
-		{"two sources", contract.FetchSpec{Path: good, HTTP: &contract.HTTPSource{URL: url}}, contract.ReasonUsage, true, "both"},
-		{"no digest of ours", contract.FetchSpec{Path: good, Digest: "v1"}, contract.ReasonUsage, true, "no digest"},
-		{"another scheme", contract.FetchSpec{HTTP: &contract.HTTPSource{URL: "file:///etc/passwd"}}, contract.ReasonUsage, true, "http"},
-		{"a path that is not there", contract.FetchSpec{Path: filepath.Join(good, "nothing")}, contract.ReasonSourceNotFound, false, "does not exist"},
-		{"a folder without a model", contract.FetchSpec{Path: t.TempDir()}, contract.ReasonSourceNotFound, false, "config.json"},
-		{"a single file", contract.FetchSpec{Path: filepath.Join(good, "model.safetensors")}, contract.ReasonInvalidModel, true, "single file"},
-		{"a server without the folder", contract.FetchSpec{HTTP: &contract.HTTPSource{URL: url + "/nothing"}}, contract.ReasonSourceNotFound, false, "404"},
-		{"a server without the archive", contract.FetchSpec{HTTP: &contract.HTTPSource{URL: url + "/nothing.tar"}}, contract.ReasonSourceNotFound, false, "404"},
-		{"half an archive", contract.FetchSpec{HTTP: &contract.HTTPSource{URL: url + "/half.tar.gz"}}, contract.ReasonInvalidModel, true, "truncated"},
-		{"no archive", contract.FetchSpec{HTTP: &contract.HTTPSource{URL: url + "/text.tar.gz"}}, contract.ReasonInvalidModel, true, "archive"},
-		{"truncated weights", contract.FetchSpec{Path: damaged(func(dir string) error { return os.Truncate(filepath.Join(dir, "model.safetensors"), 5000) })},
+		{"another digest", contract.FetchSpec{Source: contract.Source{Path: good}, Digest: "sha256:" + strings.Repeat("0", 64)}, contract.ReasonDigestMismatch, true, want.Digest},
+		{"no source", contract.FetchSpec{}, contract.ReasonUsage, true, "none of http, huggingFace, s3, oci, path"},
+		{"two sources", contract.FetchSpec{Source: contract.Source{Path: good, HTTP: &contract.HTTPSource{URL: url}}}, contract.ReasonUsage, true, "both"},
+		{"no digest of ours", contract.FetchSpec{Source: contract.Source{Path: good}, Digest: "v1"}, contract.ReasonUsage, true, "no digest"},
+		{"another scheme", contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: "file:///etc/passwd"}}}, contract.ReasonUsage, true, "http"},
+		{"a path that is not there", contract.FetchSpec{Source: contract.Source{Path: filepath.Join(good, "nothing")}}, contract.ReasonSourceNotFound, false, "does not exist"},
+		{"a folder without a model", contract.FetchSpec{Source: contract.Source{Path: t.TempDir()}}, contract.ReasonSourceNotFound, false, "config.json"},
+		{"a single file", contract.FetchSpec{Source: contract.Source{Path: filepath.Join(good, "model.safetensors")}}, contract.ReasonInvalidModel, true, "single file"},
+		{"a server without the folder", contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: url + "/nothing"}}}, contract.ReasonSourceNotFound, false, "404"},
+		{"a server without the archive", contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: url + "/nothing.tar"}}}, contract.ReasonSourceNotFound, false, "404"},
+		{"half an archive", contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: url + "/half.tar.gz"}}}, contract.ReasonInvalidModel, true, "truncated"},
+		{"no archive", contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: url + "/text.tar.gz"}}}, contract.ReasonInvalidModel, true, "archive"},
+		{"truncated weights", contract.FetchSpec{Source: contract.Source{Path: damaged(func(dir string) error { return os.Truncate(filepath.Join(dir, "model.safetensors"), 5000) })}},
 			contract.ReasonInvalidModel, true, "truncated"},
-		{"a config that is no JSON", contract.FetchSpec{Path: damaged(overwrite("config.json", "{"))}, contract.ReasonInvalidModel, true, "config.json"},
-		{"another architecture", contract.FetchSpec{Path: damaged(overwrite("config.json", `{"model_type":"gpt2"}`))}, contract.ReasonUnsupported, true, "gpt2"},
-		{"a tokenizer that is no JSON", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", "{"))}, contract.ReasonInvalidModel, true, "tokenizer"},
-		{"a tokenizer of another kind", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", `{"model":{"type":"Unigram"}}`))}, contract.ReasonUnsupported, true, "Unigram"},
-		{"no tokenizer", contract.FetchSpec{Path: damaged(func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.json")) })},
+		{"a config that is no JSON", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("config.json", "{"))}}, contract.ReasonInvalidModel, true, "config.json"},
+		{"another architecture", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("config.json", `{"model_type":"gpt2"}`))}}, contract.ReasonUnsupported, true, "gpt2"},
+		{"a tokenizer that is no JSON", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("tokenizer.json", "{"))}}, contract.ReasonInvalidModel, true, "tokenizer"},
+		{"a tokenizer of another kind", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("tokenizer.json", `{"model":{"type":"Unigram"}}`))}}, contract.ReasonUnsupported, true, "Unigram"},
+		{"no tokenizer", contract.FetchSpec{Source: contract.Source{Path: damaged(func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.json")) })}},
 			contract.ReasonSourceNotFound, false, "tokenizer.model"},
-		{"a SentencePiece model that is none", contract.FetchSpec{Path: damaged(func(dir string) error {
+		{"a SentencePiece model that is none", contract.FetchSpec{Source: contract.Source{Path: damaged(func(dir string) error {
 			return os.Rename(filepath.Join(dir, "tokenizer.json"), filepath.Join(dir, "tokenizer.model"))
-		})}, contract.ReasonInvalidModel, true, "tokenizer.model"},
-		{"weights that are a Git LFS pointer", contract.FetchSpec{Path: damaged(overwrite("model.safetensors", lfsPointer))},
+		})}}, contract.ReasonInvalidModel, true, "tokenizer.model"},
+		{"weights that are a Git LFS pointer", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("model.safetensors", lfsPointer))}},
 			contract.ReasonInvalidModel, true, "model.safetensors: this is a Git LFS pointer, not the file itself: fetch the file of 123456789 bytes (git lfs pull"},
-		{"a tokenizer that is one", contract.FetchSpec{Path: damaged(overwrite("tokenizer.json", lfsPointer))}, contract.ReasonInvalidModel, true, "git lfs pull"},
-		{"a tokenizer of another model", contract.FetchSpec{Path: damaged(smaller)}, contract.ReasonInvalidModel, true, "different models"},
-		{"a folder in place of a file", contract.FetchSpec{Path: damaged(func(dir string) error {
+		{"a tokenizer that is one", contract.FetchSpec{Source: contract.Source{Path: damaged(overwrite("tokenizer.json", lfsPointer))}}, contract.ReasonInvalidModel, true, "git lfs pull"},
+		{"a tokenizer of another model", contract.FetchSpec{Source: contract.Source{Path: damaged(smaller)}}, contract.ReasonInvalidModel, true, "different models"},
+		{"a folder in place of a file", contract.FetchSpec{Source: contract.Source{Path: damaged(func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "config.json")), os.Mkdir(filepath.Join(dir, "config.json"), 0o700))
-		})}, contract.ReasonInvalidModel, true, "no regular file"},
+		})}}, contract.ReasonInvalidModel, true, "no regular file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.spec.DataDir = t.TempDir()
@@ -382,8 +382,8 @@ func TestServersThatMisbehave(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := httptest.NewServer(c.handle)
 			defer s.Close()
-			spec := contract.FetchSpec{HTTP: &contract.HTTPSource{URL: strings.Replace(s.URL, "http://", "http://user:secret@", 1) + "/m"}, DataDir: t.TempDir()}
-			_, err := source.FetchModel(t.Context(), spec, source.Options{StallTimeout: 300 * time.Millisecond})
+			spec := contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: strings.Replace(s.URL, "http://", "http://user:secret@", 1) + "/m"}}, DataDir: t.TempDir()}
+			_, err := source.FetchModel(t.Context(), spec, source.Options{StallTimeout: 300 * time.Millisecond, RetryPause: time.Millisecond})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -402,7 +402,7 @@ func TestAnUnreachableServerIsTriedAgain(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	url := s.URL
 	s.Close()
-	_, err := source.FetchModel(t.Context(), contract.FetchSpec{HTTP: &contract.HTTPSource{URL: url}, DataDir: t.TempDir()}, source.Options{})
+	_, err := source.FetchModel(t.Context(), contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: url}}, DataDir: t.TempDir()}, source.Options{})
 	if reason, permanent := failure.Of(err); reason != contract.ReasonSourceUnreachable || permanent {
 		t.Errorf("classified as %s, permanent %v: %v", reason, permanent, err)
 	}
@@ -433,7 +433,7 @@ func TestTheTokenGoesToTheSourceAlone(t *testing.T) {
 		http.Redirect(w, r, other+r.URL.Path, http.StatusFound)
 	}))
 	defer s.Close()
-	spec := contract.FetchSpec{HTTP: &contract.HTTPSource{URL: s.URL}, DataDir: t.TempDir(), Digest: want.Digest}
+	spec := contract.FetchSpec{Source: contract.Source{HTTP: &contract.HTTPSource{URL: s.URL}}, DataDir: t.TempDir(), Digest: want.Digest}
 	if _, err := source.FetchModel(t.Context(), spec, source.Options{Token: "s3cret"}); err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestAnInterruptionLeavesNothing(t *testing.T) {
 	dir, _ := modelDir(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	spec := contract.FetchSpec{Path: dir, DataDir: t.TempDir()}
+	spec := contract.FetchSpec{Source: contract.Source{Path: dir}, DataDir: t.TempDir()}
 	_, err := source.FetchModel(ctx, spec, source.Options{Progress: func(done, _ int64) {
 		if done > 1000 {
 			cancel()
@@ -470,7 +470,7 @@ func TestAFullDiskLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	_, err := source.FetchModel(t.Context(), contract.FetchSpec{Path: dir, DataDir: root}, source.Options{})
+	_, err := source.FetchModel(t.Context(), contract.FetchSpec{Source: contract.Source{Path: dir}, DataDir: root}, source.Options{})
 	if reason, permanent := failure.Of(err); reason != contract.ReasonDiskFull || permanent {
 		t.Errorf("classified as %s, permanent %v: %v", reason, permanent, err)
 	}

@@ -14,8 +14,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/transformersquared/operator/runtime/artifact"
+	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/expert"
+	"github.com/transformersquared/operator/runtime/peft"
 )
 
 // Bounds of archives. Weights hardly compress; what expands a hundredfold is
@@ -24,6 +29,7 @@ const (
 	maxEntries   = 100_000
 	maxExpansion = 100
 	freeBytes    = 64 << 20 // expansion below this is never held against an archive
+	maxWindow    = 64 << 20 // what a zstd archive may make its reader keep
 )
 
 // archiveTree is an unpacked archive; files are moved out of it.
@@ -47,22 +53,40 @@ func unpack(ctx context.Context, r io.Reader, name, description, scratch string)
 			err = errors.Join(err, staging.Discard())
 		}
 	}()
-	counted := &countingReader{r: &contextReader{ctx, r}}
-	var plain io.Reader = counted
-	if lower := strings.ToLower(name); !strings.HasSuffix(lower, ".tar") {
-		z, err := gzip.NewReader(counted)
-		if err != nil {
-			return nil, badArchive(description, err)
-		}
-		plain = z
-	}
-	if err := extract(plain, counted, staging.Dir()); err != nil {
-		return nil, badArchive(description, err)
+	if err := extractAll(ctx, r, name, description, staging.Dir()); err != nil {
+		return nil, err
 	}
 	if t.dir, err = findRoot(staging.Dir()); err != nil {
 		return nil, badArchive(description, err)
 	}
 	return t, nil
+}
+
+// extractAll writes the wanted entries of an archive below dir. name's suffix says how it
+// is compressed.
+func extractAll(ctx context.Context, r io.Reader, name, description, dir string) error {
+	counted := &countingReader{r: &contextReader{ctx, r}}
+	var plain io.Reader = counted
+	switch lower := strings.ToLower(name); {
+	case strings.HasSuffix(lower, ".tar"):
+	case strings.HasSuffix(lower, ".zst"):
+		z, err := zstd.NewReader(counted, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return badArchive(description, err)
+		}
+		defer z.Close()
+		plain = z
+	default:
+		z, err := gzip.NewReader(counted)
+		if err != nil {
+			return badArchive(description, err)
+		}
+		plain = z
+	}
+	if err := extract(plain, counted, dir); err != nil {
+		return badArchive(description, err)
+	}
+	return nil
 }
 
 func badArchive(description string, err error) error {
@@ -220,43 +244,68 @@ func (s *spender) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// findRoot returns the folder of an unpacked archive that holds the files: the
-// one with a config.json or a manifest or, failing that, an expert file that is
-// nearest to the top.
+// findRoot returns the folder of an unpacked archive that holds the files.
 func findRoot(dir string) (string, error) {
-	best, depth := "", -1
+	names, err := filesBelow(dir)
+	if err != nil {
+		return "", err
+	}
+	root, err := rootOf(names)
+	return filepath.Join(dir, filepath.FromSlash(root)), err
+}
+
+// filesBelow lists the files below a folder, as paths within it.
+func filesBelow(dir string) ([]string, error) {
+	var names []string
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || e.IsDir() {
 			return err
 		}
-		switch e.Name() {
-		case "config.json", contract.ManifestFile, "expert.safetensors":
+		name, err := filepath.Rel(dir, p)
+		names = append(names, filepath.ToSlash(name))
+		return err
+	})
+	return names, err
+}
+
+// rootOf returns the folder that holds a model or an expert among the names of files: the
+// one with a config.json or a manifest or, failing that, an expert's or an adapter's file
+// that is nearest to the top.
+func rootOf(names []string) (string, error) {
+	best, depth := "", -1
+	for _, name := range names {
+		switch path.Base(name) {
+		case checkpoint.ConfigFile, contract.ManifestFile, expert.File, peft.ConfigFile:
 		default:
-			return nil
+			continue
 		}
-		d := strings.Count(p, string(filepath.Separator))
-		if depth >= 0 && d == depth && filepath.Dir(p) != best {
-			return fmt.Errorf("holds several models: %s and %s", filepath.Base(best), filepath.Base(filepath.Dir(p)))
+		d, dir := strings.Count(name, "/"), path.Dir(name)
+		if depth >= 0 && d == depth && dir != best {
+			return "", fmt.Errorf("holds several models: %s and %s", path.Base(best), path.Base(dir))
 		}
 		if depth < 0 || d < depth {
-			best, depth = filepath.Dir(p), d
+			best, depth = dir, d
 		}
-		return nil
-	})
-	if err == nil && depth < 0 {
-		err = errors.New("holds neither a model (config.json) nor an expert (expert.safetensors)")
 	}
-	return best, err
+	if depth < 0 {
+		return "", fmt.Errorf("holds neither a model (%s) nor an expert (%s) nor an adapter (%s)", checkpoint.ConfigFile, expert.File, peft.ConfigFile)
+	}
+	return best, nil
 }
 
 func (t *archiveTree) take(_ context.Context, name, dst string, limit int64) error {
-	from := filepath.Join(t.dir, name)
+	return moveOut(t.dir, name, "archive "+t.name, dst, limit)
+}
+
+// moveOut takes a file out of the folder that an archive was unpacked to.
+func moveOut(dir, name, description, dst string, limit int64) error {
+	from := filepath.Join(dir, filepath.FromSlash(name))
 	stat, err := os.Lstat(from)
 	if err != nil {
-		return fmt.Errorf("archive %s: %w", t.name, err)
+		return fmt.Errorf("%s: %w", description, err)
 	}
 	if stat.Size() > limit {
-		return fmt.Errorf("%s in archive %s has %d bytes, at most %d are allowed", name, t.name, stat.Size(), limit)
+		return fmt.Errorf("%s in %s has %d bytes, at most %d are allowed", name, description, stat.Size(), limit)
 	}
 	if err := os.Rename(from, dst); err != nil {
 		return fmt.Errorf("fetching: %w", err)
@@ -265,5 +314,7 @@ func (t *archiveTree) take(_ context.Context, name, dst string, limit int64) err
 }
 
 func (t *archiveTree) String() string { return t.name }
+
+func (t *archiveTree) revision() string { return "" }
 
 func (t *archiveTree) close() error { return t.staging.Discard() }

@@ -73,7 +73,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := filepath.Join(dir, "data")
-			_, err := source.FetchModel(t.Context(), contract.FetchSpec{Path: path, DataDir: root}, source.Options{})
+			_, err := source.FetchModel(t.Context(), contract.FetchSpec{Source: contract.Source{Path: path}, DataDir: root}, source.Options{})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -108,7 +108,7 @@ func FuzzArchive(f *testing.F) {
 			t.Fatal(err)
 		}
 		root := filepath.Join(dir, "data")
-		if _, err := source.FetchModel(t.Context(), contract.FetchSpec{Path: path, DataDir: root}, source.Options{}); err == nil {
+		if _, err := source.FetchModel(t.Context(), contract.FetchSpec{Source: contract.Source{Path: path}, DataDir: root}, source.Options{}); err == nil {
 			return
 		}
 		nothingVisible(t, root)

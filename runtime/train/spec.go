@@ -141,7 +141,8 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
 	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
-		d.Name, d.Path, d.URL, d.Skills = "", "", "", nil // The digest is of all of Skills.
+		*d = d.Placeless()
+		d.Skills = nil // The digest is of all of them.
 		d.Digest = []string{trainDigest, validationDigest}[i]
 	}
 	s.Hyperparameters.CheckpointInterval = 0

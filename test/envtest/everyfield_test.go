@@ -66,10 +66,10 @@ var baseRows = slices.Concat([]baseRow{
 	{"source.http.url", newRun, func(b *v1alpha1.BaseModel) {
 		b.Spec.Source = v1alpha1.ModelSource{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/model.tgz"}}
 	}},
-	{"source.http.tokenSecretRef.name", nothing, func(b *v1alpha1.BaseModel) {
-		b.Spec.Source.HTTP.TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"}
-	}},
-	{"source.http.tokenSecretRef.key", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Source.HTTP.TokenSecretRef.Key = "other" }},
+}, remoteRows("source", func(b *v1alpha1.BaseModel) remote {
+	s := &b.Spec.Source
+	return remote{&s.HTTP, &s.HuggingFace, &s.S3, &s.OCI}
+}), []baseRow{
 	{"decomposition.modules", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"up_proj", "down_proj"} }},
 	{"decomposition.dtype", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = v1alpha1.DTypeBF16 }},
 	{"storage.size", growth, func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = new(resource.MustParse("2Gi")) }},
@@ -135,12 +135,49 @@ func podTemplateRows[T client.Object](of string, needs needs, at func(T) **v1alp
 	}
 }
 
+// remote are the services that a source may be at.
+type remote struct {
+	http *(*v1alpha1.HTTPSource)
+	hub  *(*v1alpha1.HuggingFaceSource)
+	s3   *(*v1alpha1.S3Source)
+	oci  *(*v1alpha1.OCISource)
+}
+
+// remoteRows are the changes of a source that is an address before. Which credentials show
+// who fetches makes nothing else of it.
+func remoteRows[T client.Object](at string, of func(T) remote) []row[T] {
+	set := func(field string, needs needs, change func(remote)) row[T] {
+		return row[T]{at + "." + field, needs, func(o T) { change(of(o)) }}
+	}
+	return []row[T]{
+		set("http.tokenSecretRef.name", nothing, func(r remote) { (*r.http).TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"} }),
+		set("http.tokenSecretRef.key", nothing, func(r remote) { (*r.http).TokenSecretRef.Key = "other" }),
+		set("huggingFace.repo", newRun, func(r remote) {
+			*r.http, *r.hub = nil, &v1alpha1.HuggingFaceSource{Repo: "org/name", Path: "train.jsonl"}
+		}),
+		set("huggingFace.revision", newRun, func(r remote) { (*r.hub).Revision = "v1" }),
+		set("huggingFace.path", newRun, func(r remote) { (*r.hub).Path = "other.jsonl" }),
+		set("huggingFace.endpoint", newRun, func(r remote) { (*r.hub).Endpoint = "https://hub.example.org" }),
+		set("huggingFace.tokenSecretRef.name", nothing, func(r remote) { (*r.hub).TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"} }),
+		set("huggingFace.tokenSecretRef.key", nothing, func(r remote) { (*r.hub).TokenSecretRef.Key = "other" }),
+		set("s3.bucket", newRun, func(r remote) { *r.hub, *r.s3 = nil, &v1alpha1.S3Source{Bucket: "sums", Prefix: "train.jsonl"} }),
+		set("s3.prefix", newRun, func(r remote) { (*r.s3).Prefix = "other.jsonl" }),
+		set("s3.region", newRun, func(r remote) { (*r.s3).Region = "eu-central-1" }),
+		set("s3.endpoint", newRun, func(r remote) { (*r.s3).Endpoint = "https://s3.example.org" }),
+		set("s3.secretRef.name", nothing, func(r remote) { (*r.s3).SecretRef = &v1alpha1.SecretRef{Name: "keys"} }),
+		set("s3.ambient", nothing, func(r remote) { (*r.s3).SecretRef, (*r.s3).Ambient = nil, new(true) }),
+		set("oci.reference", newRun, func(r remote) { *r.s3, *r.oci = nil, &v1alpha1.OCISource{Reference: "registry.example.org/sums:v1"} }),
+		set("oci.insecure", newRun, func(r remote) { (*r.oci).Insecure = new(true) }),
+		set("oci.pullSecretRef.name", nothing, func(r remote) { (*r.oci).PullSecretRef = &v1alpha1.SecretRef{Name: "pull"} }),
+	}
+}
+
 // dataset are the changes of a data set, which begins as world.expert makes it.
 func datasetRows[T client.Object](at string, of func(T) *v1alpha1.Dataset) []row[T] {
 	set := func(field string, needs needs, change func(*v1alpha1.Dataset)) row[T] {
 		return row[T]{at + "." + field, needs, func(o T) { change(of(o)) }}
 	}
-	return []row[T]{
+	return slices.Concat([]row[T]{
 		set("configMap.name", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Name = "more-sums" }),
 		set("configMap.key", newRun, func(d *v1alpha1.Dataset) { d.ConfigMap.Key = "other.jsonl" }),
 		set("format", newRun, func(d *v1alpha1.Dataset) { d.Format = v1alpha1.FormatPairs }),
@@ -151,10 +188,10 @@ func datasetRows[T client.Object](at string, of func(T) *v1alpha1.Dataset) []row
 		}),
 		set("persistentVolumeClaim.path", newRun, func(d *v1alpha1.Dataset) { d.PersistentVolumeClaim.Path = "other.jsonl" }),
 		set("http.url", newRun, func(d *v1alpha1.Dataset) {
-			d.PersistentVolumeClaim, d.HTTP = nil, &v1alpha1.HTTPFile{URL: "https://example.org/sums.jsonl"}
+			d.PersistentVolumeClaim, d.HTTP = nil, &v1alpha1.HTTPSource{URL: "https://example.org/sums.jsonl"}
 		}),
 		set("digest", newRun, func(d *v1alpha1.Dataset) { d.Digest = v1alpha1.Digest(digest("5")) }),
-	}
+	}, remoteRows(at, func(o T) remote { d := of(o); return remote{&d.HTTP, &d.HuggingFace, &d.S3, &d.OCI} }))
 }
 
 func inReinforce(change func(*v1alpha1.ReinforceObjective)) func(*v1alpha1.ExpertVector) {
@@ -261,18 +298,18 @@ var trainingRows = slices.Concat([]expertRow{
 
 // importRows are made one after the other of one ExpertVector, which begins as
 // world.imported makes it.
-var importRows = []expertRow{
+var importRows = slices.Concat([]expertRow{
 	{"source.http.url", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.HTTP.URL = "https://example.org/other.safetensors" }},
-	{"source.http.tokenSecretRef.name", nothing, func(e *v1alpha1.ExpertVector) {
-		e.Spec.Source.HTTP.TokenSecretRef = &v1alpha1.SecretKeyRef{Name: "hub"}
-	}},
-	{"source.http.tokenSecretRef.key", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Source.HTTP.TokenSecretRef.Key = "other" }},
+}, remoteRows("source", func(e *v1alpha1.ExpertVector) remote {
+	s := e.Spec.Source
+	return remote{&s.HTTP, &s.HuggingFace, &s.S3, &s.OCI}
+}), []expertRow{
 	{"source.persistentVolumeClaim.claimName", newRun, func(e *v1alpha1.ExpertVector) {
-		e.Spec.Source.HTTP, e.Spec.Source.PersistentVolumeClaim = nil, &v1alpha1.ClaimSource{ClaimName: "experts", Path: "math"}
+		e.Spec.Source.OCI, e.Spec.Source.PersistentVolumeClaim = nil, &v1alpha1.ClaimSource{ClaimName: "experts", Path: "math"}
 	}},
 	{"source.persistentVolumeClaim.path", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.PersistentVolumeClaim.Path = "other" }},
 	{"source.digest", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.Digest = v1alpha1.Digest(digest("7")) }},
-}
+})
 
 // policyRows are made one after the other of one policy of the experts math and
 // code. The expert law is better than the base and bad is worse; both have the

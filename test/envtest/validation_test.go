@@ -54,6 +54,34 @@ var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseMod
 	Entry("knows addresses", func(b *v1alpha1.BaseModel) {
 		b.Spec.Source = v1alpha1.ModelSource{HTTP: &v1alpha1.HTTPSource{URL: "file:///etc/passwd"}}
 	}, "spec.source.http.url"),
+	Entry("takes a repository of a hub", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HuggingFace: &v1alpha1.HuggingFaceSource{
+			Repo: "org/some.model-1B", Revision: "refs/pr/7", Path: "sub folder/model", Endpoint: "http://mirror.example.org/hub",
+		}}
+	}, accepted),
+	Entry("knows repositories", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HuggingFace: &v1alpha1.HuggingFaceSource{Repo: "https://huggingface.co/org/model"}}
+	}, "spec.source.huggingFace.repo"),
+	Entry("stays in the repository", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{HuggingFace: &v1alpha1.HuggingFaceSource{Repo: "org/model", Path: "../other"}}
+	}, "must not contain '..'"),
+	Entry("takes a bucket", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{S3: &v1alpha1.S3Source{
+			Endpoint: "https://s3.example.org:9000", Bucket: "weights", Prefix: "models/tiny/", SecretRef: &v1alpha1.SecretRef{Name: "keys"},
+		}}
+	}, accepted),
+	Entry("wants one kind of keys", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{S3: &v1alpha1.S3Source{Bucket: "weights", Ambient: new(true), SecretRef: &v1alpha1.SecretRef{Name: "keys"}}}
+	}, "at most one of"),
+	Entry("knows endpoints", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{S3: &v1alpha1.S3Source{Bucket: "weights", Endpoint: "https://s3.example.org/weights"}}
+	}, "spec.source.s3.endpoint"),
+	Entry("takes an artifact by tag and digest", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "registry.example.org:5000/a/b_c/d:v1@" + digest("a")}}
+	}, accepted),
+	Entry("wants a tag or a digest", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "registry.example.org:5000/model"}}
+	}, "spec.source.oci.reference"),
 	Entry("knows digests", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = "sha256:abc" }, "spec.source.digest"),
 	Entry("knows digests in lower case", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = v1alpha1.Digest(digest("A")) }, "spec.source.digest"),
 	Entry("takes names of folders with dots", func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "a..b/.c" }, accepted),
@@ -332,7 +360,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	Entry("wants few to be mixed by a probe", probing(func(s *v1alpha1.ProbeStrategy) { s.TopK = 9 }), "topK"),
 	Entry("wants one source of others", probing(func(s *v1alpha1.ProbeStrategy) {
 		s.Others = sums()
-		s.Others.HTTP = &v1alpha1.HTTPFile{URL: "https://example.org/others.jsonl"}
+		s.Others.HTTP = &v1alpha1.HTTPSource{URL: "https://example.org/others.jsonl"}
 	}), "exactly one"),
 	Entry("refuses mixtures by a probe in dense matrices", func(p *v1alpha1.AdaptivePolicy) {
 		probing(func(s *v1alpha1.ProbeStrategy) { s.TopK = 2 })(p)
@@ -374,7 +402,7 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 	}, "Unsupported value"),
 	Entry("takes examples from one place", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = fewShot()
-		p.Spec.Strategy.FewShot.Dataset.HTTP = &v1alpha1.HTTPFile{URL: "https://example.org/examples.jsonl"}
+		p.Spec.Strategy.FewShot.Dataset.HTTP = &v1alpha1.HTTPSource{URL: "https://example.org/examples.jsonl"}
 	}, "exactly one of"),
 	Entry("takes no weights beside those that are searched", func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Strategy = fewShot()

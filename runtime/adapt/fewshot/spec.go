@@ -73,7 +73,8 @@ func options(f contract.FewShot, experts, layers int) search.CEMOptions {
 func runDigest(s contract.AdaptSpec, examples string) (string, error) {
 	s.Name, s.RunID, s.DataDir, s.Backend, s.DType = "", "", "", "", ""
 	s.TransferDir = ""
-	s.Examples.Name, s.Examples.Path, s.Examples.URL, s.Examples.Digest = "", "", "", examples
+	s.Examples = s.Examples.Placeless()
+	s.Examples.Digest = examples
 	s.Experts = slices.Clone(s.Experts)
 	for i := range s.Experts {
 		s.Experts[i].Name, s.Experts[i].TransferFrom = "", ""

@@ -241,8 +241,8 @@ func parserOf(spec contract.DatasetSpec) (parser, error) {
 	if spec.Skills != nil {
 		return nil, fmt.Errorf("skills are of format %s, not of %s", contract.FormatSkills, spec.Format)
 	}
-	if (spec.Path == "") == (spec.URL == "") {
-		return nil, errors.New("a data set needs exactly one of path and url")
+	if spec.Path != "" && spec.Source() != (contract.Source{Path: spec.Path}) || spec.Source() == (contract.Source{}) {
+		return nil, errors.New("a data set needs exactly one of path, url, huggingFace, s3 and oci")
 	}
 	if spec.Limit < 0 {
 		return nil, fmt.Errorf("the limit of a data set is %d: it must be 0 (all records) or more", spec.Limit)

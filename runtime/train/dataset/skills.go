@@ -85,8 +85,8 @@ func validSkills(spec contract.DatasetSpec) error {
 	switch {
 	case s == nil:
 		return fmt.Errorf("format %s is made of data sets that have a format of their own: give them in skills", contract.FormatSkills)
-	case spec.Path != "" || spec.URL != "" || spec.PromptTemplate != "" || spec.Limit != 0 || spec.Digest != "":
-		return fmt.Errorf("format %s takes no path, url, digest, promptTemplate or limit: give them in each of skills.sets", contract.FormatSkills)
+	case spec.Source() != contract.Source{} || spec.PromptTemplate != "" || spec.Limit != 0 || spec.Digest != "":
+		return fmt.Errorf("format %s takes no source, digest, promptTemplate or limit: give them in each of skills.sets", contract.FormatSkills)
 	case s.Part != contract.PartTrain && s.Part != contract.PartValidation:
 		return fmt.Errorf("skills.part %q is unknown: use %s or %s", s.Part, contract.PartTrain, contract.PartValidation)
 	case len(s.Sets) < 2:

@@ -153,7 +153,7 @@ func TestSkillsThatMakeNoSense(t *testing.T) {
 		want, reason string
 	}{
 		"a file":           {func(d *contract.DatasetSpec) { d.Skills, d.Path = nil, "x" }, "give them in skills", contract.ReasonUsage},
-		"a file beside":    {func(d *contract.DatasetSpec) { d.Path = "x" }, "takes no path", contract.ReasonUsage},
+		"a file beside":    {func(d *contract.DatasetSpec) { d.Path = "x" }, "takes no source", contract.ReasonUsage},
 		"another format":   {func(d *contract.DatasetSpec) { d.Format = contract.FormatPairs }, "skills are of format Skills", contract.ReasonUsage},
 		"no part":          {func(d *contract.DatasetSpec) { d.Skills.Part = "Test" }, `part "Test" is unknown`, contract.ReasonUsage},
 		"one skill":        {func(d *contract.DatasetSpec) { d.Skills.Sets = d.Skills.Sets[:1] }, "nothing to tell apart", contract.ReasonUsage},

@@ -359,16 +359,25 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.DatasetFormat
     - name: http
       type:
-        namedType: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
+        namedType: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
+    - name: huggingFace
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.HuggingFaceSource
     - name: limit
       type:
         scalar: numeric
+    - name: oci
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.OCISource
     - name: persistentVolumeClaim
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
     - name: promptTemplate
       type:
         scalar: string
+    - name: s3
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
 - name: com.github.transformersquared.operator.api.v1alpha1.DatasetFormat
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Decimal
@@ -473,9 +482,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: http
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
+    - name: huggingFace
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.HuggingFaceSource
+    - name: oci
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.OCISource
     - name: persistentVolumeClaim
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
+    - name: s3
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertState
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertVector
@@ -726,12 +744,6 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
-- name: com.github.transformersquared.operator.api.v1alpha1.HTTPFile
-  map:
-    fields:
-    - name: url
-      type:
-        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
   map:
     fields:
@@ -741,6 +753,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: url
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.HuggingFaceSource
+  map:
+    fields:
+    - name: endpoint
+      type:
+        scalar: string
+    - name: path
+      type:
+        scalar: string
+    - name: repo
+      type:
+        scalar: string
+    - name: revision
+      type:
+        scalar: string
+    - name: tokenSecretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SecretKeyRef
 - name: com.github.transformersquared.operator.api.v1alpha1.KVCache
   map:
     fields:
@@ -796,6 +826,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: files
       type:
         scalar: numeric
+    - name: revision
+      type:
+        scalar: string
     - name: sizeBytes
       type:
         scalar: numeric
@@ -808,9 +841,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: http
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
+    - name: huggingFace
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.HuggingFaceSource
+    - name: oci
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.OCISource
     - name: persistentVolumeClaim
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
+    - name: s3
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
 - name: com.github.transformersquared.operator.api.v1alpha1.Module
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -823,6 +865,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.OCISource
+  map:
+    fields:
+    - name: insecure
+      type:
+        scalar: boolean
+    - name: pullSecretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SecretRef
+    - name: reference
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Objective
   map:
     fields:
@@ -1322,6 +1376,27 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+- name: com.github.transformersquared.operator.api.v1alpha1.S3Source
+  map:
+    fields:
+    - name: ambient
+      type:
+        scalar: boolean
+    - name: bucket
+      type:
+        scalar: string
+    - name: endpoint
+      type:
+        scalar: string
+    - name: prefix
+      type:
+        scalar: string
+    - name: region
+      type:
+        scalar: string
+    - name: secretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SecretRef
 - name: com.github.transformersquared.operator.api.v1alpha1.SVFMethod
   map:
     fields:
@@ -1359,6 +1434,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
       default: token
+    - name: name
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SecretRef
+  map:
+    fields:
     - name: name
       type:
         scalar: string

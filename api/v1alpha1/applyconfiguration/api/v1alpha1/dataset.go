@@ -10,16 +10,27 @@ import (
 // with apply.
 //
 // Dataset is a file of JSON objects, one a line or in one array, compressed by
-// gzip or not, from exactly one of configMap, persistentVolumeClaim and http.
+// gzip or not, from exactly one of configMap, persistentVolumeClaim, http, huggingFace, s3
+// and oci.
 type DatasetApplyConfiguration struct {
 	// configMap holds the file under a key. A change of its content trains, or searches, again.
-	// Exactly one of configMap, persistentVolumeClaim and http is given.
+	// Exactly one of configMap, persistentVolumeClaim, http, huggingFace, s3 and oci is
+	// given.
 	ConfigMap *ConfigMapKeyRefApplyConfiguration `json:"configMap,omitempty"`
 	// persistentVolumeClaim holds the file. A change of its content is noticed only
 	// by digest.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
 	// http is the file's address. A change of its content is noticed only by digest.
-	HTTP *HTTPFileApplyConfiguration `json:"http,omitempty"`
+	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
+	// huggingFace is the file in a repository of data sets; path names it. A change of its
+	// content is noticed only by digest.
+	HuggingFace *HuggingFaceSourceApplyConfiguration `json:"huggingFace,omitempty"`
+	// s3 is the file in a bucket; prefix is its whole key. A change of its content is
+	// noticed only by digest.
+	S3 *S3SourceApplyConfiguration `json:"s3,omitempty"`
+	// oci is an artifact that has the file alone. A change of its content is noticed
+	// only by digest.
+	OCI *OCISourceApplyConfiguration `json:"oci,omitempty"`
 	// digest is the SHA-256 that the file must have; another file is refused.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
 	// format of the file's records, each a JSON object with these fields (others may
@@ -69,8 +80,32 @@ func (b *DatasetApplyConfiguration) WithPersistentVolumeClaim(value *ClaimSource
 // WithHTTP sets the HTTP field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the HTTP field is set to the value of the last call.
-func (b *DatasetApplyConfiguration) WithHTTP(value *HTTPFileApplyConfiguration) *DatasetApplyConfiguration {
+func (b *DatasetApplyConfiguration) WithHTTP(value *HTTPSourceApplyConfiguration) *DatasetApplyConfiguration {
 	b.HTTP = value
+	return b
+}
+
+// WithHuggingFace sets the HuggingFace field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HuggingFace field is set to the value of the last call.
+func (b *DatasetApplyConfiguration) WithHuggingFace(value *HuggingFaceSourceApplyConfiguration) *DatasetApplyConfiguration {
+	b.HuggingFace = value
+	return b
+}
+
+// WithS3 sets the S3 field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the S3 field is set to the value of the last call.
+func (b *DatasetApplyConfiguration) WithS3(value *S3SourceApplyConfiguration) *DatasetApplyConfiguration {
+	b.S3 = value
+	return b
+}
+
+// WithOCI sets the OCI field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OCI field is set to the value of the last call.
+func (b *DatasetApplyConfiguration) WithOCI(value *OCISourceApplyConfiguration) *DatasetApplyConfiguration {
+	b.OCI = value
 	return b
 }
 

@@ -9,13 +9,23 @@ import (
 // ExpertSourceApplyConfiguration represents a declarative configuration of the ExpertSource type for use
 // with apply.
 //
-// ExpertSource is where a finished expert comes from: exactly one of http and
-// persistentVolumeClaim.
+// ExpertSource is where a finished expert comes from: exactly one of http, huggingFace, s3,
+// oci and persistentVolumeClaim. It is an expert's folder, its .safetensors file, a .pt file
+// that the paper's reference implementation saved, or the folder of an adapter in PEFT's
+// format.
 type ExpertSourceApplyConfiguration struct {
 	// http is the address of the expert's .safetensors file, of a .tar, .tar.gz or
 	// .tgz archive of its folder, or of a .pt file that the paper's reference
-	// implementation saved. Exactly one of http and persistentVolumeClaim is given.
+	// implementation saved. Exactly one of http, huggingFace, s3, oci and
+	// persistentVolumeClaim is given.
 	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
+	// huggingFace is a repository of a Hugging Face hub, such as one of an adapter; path
+	// may name a folder or a file in it.
+	HuggingFace *HuggingFaceSourceApplyConfiguration `json:"huggingFace,omitempty"`
+	// s3 is the expert's folder in a bucket, an archive of it, or its file.
+	S3 *S3SourceApplyConfiguration `json:"s3,omitempty"`
+	// oci is an artifact in a registry whose layers are the expert's files.
+	OCI *OCISourceApplyConfiguration `json:"oci,omitempty"`
 	// persistentVolumeClaim holds the expert's file or folder.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
 	// digest is what the expert, or its one file, must have; it is verified before
@@ -34,6 +44,30 @@ func ExpertSource() *ExpertSourceApplyConfiguration {
 // If called multiple times, the HTTP field is set to the value of the last call.
 func (b *ExpertSourceApplyConfiguration) WithHTTP(value *HTTPSourceApplyConfiguration) *ExpertSourceApplyConfiguration {
 	b.HTTP = value
+	return b
+}
+
+// WithHuggingFace sets the HuggingFace field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HuggingFace field is set to the value of the last call.
+func (b *ExpertSourceApplyConfiguration) WithHuggingFace(value *HuggingFaceSourceApplyConfiguration) *ExpertSourceApplyConfiguration {
+	b.HuggingFace = value
+	return b
+}
+
+// WithS3 sets the S3 field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the S3 field is set to the value of the last call.
+func (b *ExpertSourceApplyConfiguration) WithS3(value *S3SourceApplyConfiguration) *ExpertSourceApplyConfiguration {
+	b.S3 = value
+	return b
+}
+
+// WithOCI sets the OCI field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OCI field is set to the value of the last call.
+func (b *ExpertSourceApplyConfiguration) WithOCI(value *OCISourceApplyConfiguration) *ExpertSourceApplyConfiguration {
+	b.OCI = value
 	return b
 }
 

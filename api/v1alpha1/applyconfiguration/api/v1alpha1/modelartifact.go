@@ -17,6 +17,10 @@ type ModelArtifactApplyConfiguration struct {
 	SizeBytes *int64 `json:"sizeBytes,omitempty"`
 	// files is their number.
 	Files *int32 `json:"files,omitempty"`
+	// revision of the source that was fetched, in its own words: the commit that a
+	// hub's branch or tag meant, the digest of a registry's manifest. Sources by http,
+	// S3 and volume have none.
+	Revision *string `json:"revision,omitempty"`
 }
 
 // ModelArtifactApplyConfiguration constructs a declarative configuration of the ModelArtifact type for use with
@@ -46,5 +50,13 @@ func (b *ModelArtifactApplyConfiguration) WithSizeBytes(value int64) *ModelArtif
 // If called multiple times, the Files field is set to the value of the last call.
 func (b *ModelArtifactApplyConfiguration) WithFiles(value int32) *ModelArtifactApplyConfiguration {
 	b.Files = &value
+	return b
+}
+
+// WithRevision sets the Revision field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Revision field is set to the value of the last call.
+func (b *ModelArtifactApplyConfiguration) WithRevision(value string) *ModelArtifactApplyConfiguration {
+	b.Revision = &value
 	return b
 }

@@ -9,13 +9,22 @@ import (
 // ModelSourceApplyConfiguration represents a declarative configuration of the ModelSource type for use
 // with apply.
 //
-// ModelSource is where a model comes from: exactly one of http and
+// ModelSource is where a model comes from: exactly one of http, huggingFace, s3, oci and
 // persistentVolumeClaim.
 type ModelSourceApplyConfiguration struct {
 	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
-	// folder, or of that folder itself. Exactly one of http and
+	// folder, or of that folder itself. Exactly one of http, huggingFace, s3, oci and
 	// persistentVolumeClaim is given.
 	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
+	// huggingFace is a repository of models of a Hugging Face hub. Which commit its
+	// revision meant is in status.artifact.revision.
+	HuggingFace *HuggingFaceSourceApplyConfiguration `json:"huggingFace,omitempty"`
+	// s3 is the model's folder in a bucket, or an archive of it as with http.
+	S3 *S3SourceApplyConfiguration `json:"s3,omitempty"`
+	// oci is an artifact in a registry whose layers are the model's files, as ORAS and
+	// ModelPack make them, or tars of them, as in images. Its manifest's digest is in
+	// status.artifact.revision.
+	OCI *OCISourceApplyConfiguration `json:"oci,omitempty"`
 	// persistentVolumeClaim holds the model's folder.
 	PersistentVolumeClaim *ClaimSourceApplyConfiguration `json:"persistentVolumeClaim,omitempty"`
 	// digest is what the model must have; without it, what is fetched is trusted
@@ -34,6 +43,30 @@ func ModelSource() *ModelSourceApplyConfiguration {
 // If called multiple times, the HTTP field is set to the value of the last call.
 func (b *ModelSourceApplyConfiguration) WithHTTP(value *HTTPSourceApplyConfiguration) *ModelSourceApplyConfiguration {
 	b.HTTP = value
+	return b
+}
+
+// WithHuggingFace sets the HuggingFace field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HuggingFace field is set to the value of the last call.
+func (b *ModelSourceApplyConfiguration) WithHuggingFace(value *HuggingFaceSourceApplyConfiguration) *ModelSourceApplyConfiguration {
+	b.HuggingFace = value
+	return b
+}
+
+// WithS3 sets the S3 field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the S3 field is set to the value of the last call.
+func (b *ModelSourceApplyConfiguration) WithS3(value *S3SourceApplyConfiguration) *ModelSourceApplyConfiguration {
+	b.S3 = value
+	return b
+}
+
+// WithOCI sets the OCI field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OCI field is set to the value of the last call.
+func (b *ModelSourceApplyConfiguration) WithOCI(value *OCISourceApplyConfiguration) *ModelSourceApplyConfiguration {
+	b.OCI = value
 	return b
 }
 
