@@ -43,8 +43,9 @@ func parsePeers(list string) ([]*peer, error) {
 	return all, nil
 }
 
-// versionLine is what programs of llama.cpp say of themselves: "version: 4840 (8337e4cd)".
-var versionLine = regexp.MustCompile(`version: \S+ \(([0-9a-f]{7,40})\)`)
+// versionLine is what programs of llama.cpp say of themselves: "version: 4840 (8337e4cd)",
+// or newer ones "version: 0.2.0-dev (build 10587, commit 3f545becc)".
+var versionLine = regexp.MustCompile(`version: \S+ \((?:build \d+, commit )?([0-9a-f]{7,40})\)`)
 
 // identify asks a program for its commit, and the checkout that it lies in, if it does, for
 // the day.

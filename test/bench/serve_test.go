@@ -221,12 +221,15 @@ func TestAPeerSaysWhatItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &peer{Name: "peer", program: filepath.Join(dir, "server")}
-	if err := os.WriteFile(p.program, []byte("#!/bin/sh\necho 'version: 7 ("+commit+")' >&2\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	p.identify(t.Context())
-	if got, want := p.String(), "peer "+commit+" of 2026-08-15"; got != want {
-		t.Errorf("%s, want %s", got, want)
+	for _, says := range []string{"7 (" + commit + ")", "0.2.0-dev (build 7, commit " + commit + ")"} {
+		if err := os.WriteFile(p.program, []byte("#!/bin/sh\necho 'version: "+says+"' >&2\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		p.Commit, p.Day = "", ""
+		p.identify(t.Context())
+		if got, want := p.String(), "peer "+commit+" of 2026-08-15"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 	unknown := &peer{Name: "peer", program: filepath.Join(dir, "nothing")}
 	unknown.identify(t.Context())
