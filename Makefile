@@ -125,11 +125,23 @@ bench: ## Prefill, decode and batched decode of well-known shapes (BENCHFLAGS="-
 	@mkdir -p $(BIN)
 	go run ./test/bench --json $(BIN)/bench.json $(BENCHFLAGS)
 
+comma := ,
+
+# Peers are NAME=PATH, separated by commas: llama.cpp's own program, and ik_llama.cpp's.
+BENCH_PEERS = $(if $(LLAMA_BENCH),llama.cpp=$(LLAMA_BENCH))$(if $(IK_LLAMA_BENCH),$(if $(LLAMA_BENCH),$(comma))ik_llama.cpp=$(IK_LLAMA_BENCH))
+SERVE_PEERS = $(if $(LLAMA_SERVER),llama.cpp=$(LLAMA_SERVER))$(if $(IK_LLAMA_SERVER),$(if $(LLAMA_SERVER),$(comma))ik_llama.cpp=$(IK_LLAMA_SERVER))
+
 .PHONY: bench-peers
-bench-peers: ## The same beside llama.cpp: LLAMA_BENCH=/path/to/llama-bench.
-	@[ -n "$(LLAMA_BENCH)" ] || { echo "bench-peers: LLAMA_BENCH=… must name llama.cpp's llama-bench" >&2; exit 1; }
+bench-peers: ## The same beside llama.cpp and ik_llama.cpp: LLAMA_BENCH=/path/to/llama-bench IK_LLAMA_BENCH=….
+	@[ -n "$(BENCH_PEERS)" ] || { echo "bench-peers: LLAMA_BENCH=… or IK_LLAMA_BENCH=… must name a llama-bench" >&2; exit 1; }
 	@mkdir -p $(BIN)
-	go run ./test/bench --json $(BIN)/bench-peers.json --llama-bench $(LLAMA_BENCH) $(BENCHFLAGS)
+	go run ./test/bench --json $(BIN)/bench-peers.json --llama-bench '$(BENCH_PEERS)' $(BENCHFLAGS)
+
+.PHONY: bench-serve
+bench-serve: ## Servers under load: 32 clients, with 8 experts and without, beside LLAMA_SERVER=/path/to/llama-server if given (BENCHFLAGS="--shapes 1B --dtype int8 …").
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/bench-t2 ./runtime
+	go run ./test/bench --serve --rounds 1 --t2 $(BIN)/bench-t2 --shapes 135M --dtype bf16,int8 --json $(BIN)/bench-serve.json $(if $(SERVE_PEERS),--llama-server '$(SERVE_PEERS)') $(BENCHFLAGS)
 
 .PHONY: bench-train
 bench-train: ## The SVF training step beside PyTorch (PYTHON=… has torch).
@@ -143,7 +155,7 @@ bench-passes: ## What pass 1 costs beside pass 2, and the second turn of a conve
 .PHONY: bench-choosing
 bench-choosing: ## Experts that pass 1 chooses beside pinned ones, 32 clients at a time (BENCHFLAGS="--max-batch 32 …").
 	@mkdir -p $(BIN)
-	go run ./test/bench --serving --shapes 135M --json $(BIN)/bench-choosing.json $(BENCHFLAGS)
+	go run ./test/bench --choosing --shapes 135M --json $(BIN)/bench-choosing.json $(BENCHFLAGS)
 
 .PHONY: bench-shared
 bench-shared: ## The memory of up to four trainings at once that share their base (half an hour; BENCHFLAGS="--rounds 1": a third).

@@ -251,17 +251,6 @@ type Reserver interface {
 	Reserve(bytes int64) (release func(), err error)
 }
 
-// Describer is a backend that says what it computes on, for people. It is optional.
-type Describer interface {
-	Describe() []Fact
-}
-
-// Fact is one thing about a device: "Driver", "CUDA 12.4".
-type Fact struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // LinearOps are the products with a weight. N is the number of rows.
 type LinearOps interface {
 	// MatMul computes products of n rows each. They are independent: none reads or

@@ -72,10 +72,7 @@ func newDoctorCommand(env *Env) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, be.Close()) }()
-			d := diagnosis{Backend: be.Name()}
-			if described, ok := be.(backend.Describer); ok {
-				d.Facts = described.Describe()
-			}
+			d := diagnosis{Backend: be.Name(), Facts: backend.Facts(be)}
 			if f.model != "" {
 				if d.Model, err = fitOf(&f, be, memory, engine.Wish{ContextLength: context, MaxBatch: batch, CacheBytes: int64(cache)}); err != nil {
 					return err

@@ -14,6 +14,7 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 	got := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir, "--dtype", "bf16", "--max-batch", "4", "--json")
 	var d struct {
 		Backend string
+		Facts   []struct{ Name, Value string }
 		Model   struct {
 			DType                 string
 			Activations, KV       string
@@ -29,8 +30,11 @@ func TestDoctorSaysWhatComputesAndWhatAModelTakes(t *testing.T) {
 		d.Model.CacheTokens == 0 || d.Model.NeedsBytes.Weights == 0 || d.Model.NeedsBytes.Cache == 0 {
 		t.Errorf("%s", got.stdout)
 	}
+	if len(d.Facts) < 2 || d.Facts[0].Name != "Path" || !strings.HasPrefix(d.Backend, "cpu ("+strings.Fields(d.Facts[0].Value)[0]+",") || d.Facts[1].Name != "Paths" {
+		t.Errorf("%s: %v", d.Backend, d.Facts)
+	}
 	text := t2(t, nil, "", "doctor", "--backend", "cpu", "--model", v.ModelDir)
-	for _, phrase := range []string{"Backend", "It takes", "weights", "Fits"} {
+	for _, phrase := range []string{"Backend", "Path ", "Paths", "It takes", "weights", "Fits"} {
 		if !strings.Contains(text.stdout, phrase) {
 			t.Errorf("no %q in:\n%s", phrase, text.stdout)
 		}

@@ -53,6 +53,7 @@ func (j *specJob) computing(ctx context.Context, name string, run func(backend.B
 		return contract.Termination{}, err
 	}
 	defer func() { err = errors.Join(err, be.Close()) }()
+	backend.LogFacts(jobs.Logger(ctx), be)
 	defer j.collectOften()()
 	j.share(ctx, be)
 	return run(be, programs)

@@ -230,6 +230,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 	if c.backend, err = registry.Open(s.config.Backend, registry.Options{Threads: s.config.Threads, CuBLAS: s.config.CuBLAS}); err != nil {
 		return err
 	}
+	backend.LogFacts(s.log, c.backend)
 	storage, err := model.ParseStorage(c.backend, s.config.DType, s.config.Activations, s.config.KV)
 	if err != nil {
 		return failure.Permanent(contract.ReasonUsage, err)

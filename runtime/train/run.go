@@ -5,8 +5,8 @@
 //
 // A run is a function of its specification, its data and its seed: it can be
 // interrupted after any iteration and continued elsewhere, and ends with the
-// same bits (on processors that take the same instruction path, see package
-// cpu).
+// same bits, on processors that have the instructions that it was begun with (see
+// TakePath).
 package train
 
 import (
@@ -94,6 +94,9 @@ func Run(ctx context.Context, spec contract.TrainSpec, o Options) (_ contract.Te
 		return done, nil
 	}
 	if err := Confine(ctx, judge, o.Log); err != nil {
+		return contract.Termination{}, err
+	}
+	if err := TakePath(stage.Dir(), o.Backend, o.Log); err != nil {
 		return contract.Termination{}, err
 	}
 	o.Progress.Device(o.Backend.Name())

@@ -46,7 +46,9 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 	if shares := r.Rows[1].ofBandwidth(); len(shares) != 2*decodeTokens/probedTokens || median(shares) <= 0 {
 		t.Errorf("decoding beside probes: %v", shares)
 	}
-	r.Rows[0].Peer, r.Rows[0].PeerName = []float64{r.Rows[0].Ours[0] / 2, r.Rows[0].Ours[1] / 2}, "peer"
+	for _, ours := range r.Rows[0].Ours {
+		r.Rows[0].beside("peer", ours/2)
+	}
 	if table := r.table(); !strings.Contains(table, "| 2.00 |") || strings.Count(table, "\n| tiny") != 4+2*len(questions)+1 {
 		t.Errorf("table:\n%s", table)
 	}
@@ -57,13 +59,13 @@ func TestARunMeasuresEveryRow(t *testing.T) {
 func TestChoosingIsMeasuredUnderLoad(t *testing.T) {
 	o := options{rounds: 1, threads: 2, dir: t.TempDir(), dtypes: []string{"f32"}, maxBatch: clients}
 	r := &report{Threads: o.threads}
-	if err := serving(t.Context(), o, tiny, r); err != nil {
+	if err := choosing(t.Context(), o, tiny, r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Served) != 2 {
-		t.Fatalf("%d ways to choose", len(r.Served))
+	if len(r.Picked) != 2 {
+		t.Fatalf("%d ways to choose", len(r.Picked))
 	}
-	for _, s := range r.Served {
+	for _, s := range r.Picked {
 		for what, figures := range map[string][]float64{
 			"requests": s.Requests, "processor": s.Processor, "p50": s.FirstP50, "p99": s.FirstP99, "work p50": s.WorkP50, "work p99": s.WorkP99,
 			"steps p50": s.StepsP50, "steps p99": s.StepsP99, "tokens": s.Tokens, "batches": s.Batches,
@@ -73,7 +75,7 @@ func TestChoosingIsMeasuredUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	if pinned, choosing := r.Served[0].Tokens[0], r.Served[1].Tokens[0]; choosing < pinned+contract.DefaultRequestTokens/2 {
+	if pinned, choosing := r.Picked[0].Tokens[0], r.Picked[1].Tokens[0]; choosing < pinned+contract.DefaultRequestTokens/2 {
 		t.Errorf("%v tokens a request with pass 1, %v without", choosing, pinned)
 	}
 	if table := r.table(); strings.Count(table, "\n| tiny") != 2 || !strings.Contains(table, "| ratio |") {
@@ -138,16 +140,36 @@ func TestGGUFFilesAreWhole(t *testing.T) {
 		if string(magic[:]) != "GGUF" || version != 3 || tensors != uint64(len(tiny.matrices())) {
 			t.Fatalf("%s: header %s %d %d", dtype, magic, version, tensors)
 		}
+		value := func(kind uint32) (v uint32) {
+			switch kind {
+			case ggufString:
+				text()
+			case ggufBool:
+				var b bool
+				number(&b)
+			default:
+				number(&v)
+			}
+			return v
+		}
 		for range pairs {
 			key := text()
-			var kind, value uint32
+			var kind uint32
 			number(&kind)
-			if kind == ggufString {
-				text()
+			if kind == ggufArray {
+				var n uint64
+				number(&kind)
+				number(&n)
+				if n != 0 && n != uint64(tiny.Vocab) {
+					t.Errorf("%s: %s has %d values", dtype, key, n)
+				}
+				for range n {
+					value(kind)
+				}
 				continue
 			}
-			if number(&value); key == "llama.block_count" && value != 2 {
-				t.Errorf("%s: %d blocks", dtype, value)
+			if v := value(kind); key == "llama.block_count" && v != 2 {
+				t.Errorf("%s: %d blocks", dtype, v)
 			}
 		}
 		sizes, last := map[string]uint64{}, ""

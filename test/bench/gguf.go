@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/transformersquared/operator/runtime/artifact"
@@ -13,8 +14,11 @@ import (
 // Types of values and tensors in GGUF files, version 3.
 const (
 	ggufUint32  = 4
+	ggufInt32   = 5
 	ggufFloat32 = 6
+	ggufBool    = 7
 	ggufString  = 8
+	ggufArray   = 9
 
 	ggmlF32  = 0
 	ggmlQ8   = 8
@@ -27,7 +31,7 @@ const (
 
 // writeGGUF writes the same model as write does as a GGUF file for llama.cpp,
 // with matrices of type f32, bf16 or int8 (Q8_0: blocks of 32 weights with an
-// f16 scale). It has no vocabulary: llama-bench makes tokens up.
+// f16 scale), and with the same vocabulary, so that a text has the same tokens.
 func (s shape) writeGGUF(path, dtype string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
@@ -37,6 +41,11 @@ func (s shape) writeGGUF(path, dtype string) error {
 		s.encodeGGUF(w, dtype)
 		return w.err
 	})
+}
+
+// ggufPath is where that file is, in the bench's folder.
+func (s shape) ggufPath(dir, dtype string) string {
+	return filepath.Join(s.folder(dir), dtype+".gguf")
 }
 
 func (s shape) encodeGGUF(w *ggufWriter, dtype string) {
@@ -52,11 +61,10 @@ func (s shape) encodeGGUF(w *ggufWriter, dtype string) {
 	w.bytes([]byte("GGUF"))
 	w.number(uint32(3))
 	w.number(uint64(len(matrices)))
-	w.number(uint64(len(numbers) + 3))
+	w.number(uint64(len(numbers) + 2 + ggufTokenizerPairs))
 	w.pair("general.architecture", ggufString)
 	w.text("llama")
-	w.pair("tokenizer.ggml.model", ggufString)
-	w.text("no_vocab")
+	w.tokenizer(s.Vocab)
 	w.pair("llama.attention.layer_norm_rms_epsilon", ggufFloat32)
 	w.number(float32(1e-5))
 	for _, n := range numbers {
@@ -84,6 +92,31 @@ func (s shape) encodeGGUF(w *ggufWriter, dtype string) {
 		w.matrix(m, dtype)
 		w.align()
 	}
+}
+
+const ggufTokenizerPairs = 7
+
+// tokenizer writes the vocabulary of n tokens: a BPE without merges. Token 0 ends a text, as
+// config.json has it.
+func (w *ggufWriter) tokenizer(n int) {
+	const normal = 1 // Type of a token.
+	w.pair("tokenizer.ggml.model", ggufString)
+	w.text("gpt2")
+	w.pair("tokenizer.ggml.pre", ggufString)
+	w.text("gpt-2")
+	w.list("tokenizer.ggml.tokens", ggufString, n)
+	for _, token := range vocabulary(n) {
+		w.text(token)
+	}
+	w.list("tokenizer.ggml.token_type", ggufInt32, n)
+	for range n {
+		w.number(int32(normal))
+	}
+	w.list("tokenizer.ggml.merges", ggufString, 0)
+	w.pair("tokenizer.ggml.eos_token_id", ggufUint32)
+	w.number(uint32(0))
+	w.pair("tokenizer.ggml.add_bos_token", ggufBool)
+	w.number(false)
 }
 
 // ggml returns a matrix's type and size in bytes.
@@ -129,6 +162,13 @@ func (w *ggufWriter) text(s string) {
 func (w *ggufWriter) pair(key string, kind uint32) {
 	w.text(key)
 	w.number(kind)
+}
+
+// list begins an array of n values.
+func (w *ggufWriter) list(key string, kind uint32, n int) {
+	w.pair(key, ggufArray)
+	w.number(kind)
+	w.number(uint64(n))
 }
 
 func (w *ggufWriter) align() {

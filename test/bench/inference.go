@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/transformersquared/operator/runtime/backend"
@@ -25,7 +24,7 @@ const (
 
 // eachDType measures one shape with every dtype.
 func eachDType(ctx stdcontext.Context, o options, s shape, r *report, measure func(subject *subject, dtype string) error) error {
-	dir := filepath.Join(o.dir, s.Name)
+	dir := s.folder(o.dir)
 	if err := s.write(dir); err != nil {
 		return err
 	}
@@ -50,10 +49,12 @@ func inference(ctx stdcontext.Context, o options, s shape, r *report) error {
 }
 
 func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
-	var peer *llama
-	if o.llamaBench != "" {
-		peer = &llama{bench: o.llamaBench, threads: o.threads, model: filepath.Join(o.dir, s.Name, dtype+".gguf")}
-		if err := s.writeGGUF(peer.model, dtype); err != nil {
+	var peers []*llama
+	for _, p := range o.llamaBench {
+		peers = append(peers, &llama{peer: p, threads: o.threads, model: s.ggufPath(o.dir, dtype)})
+	}
+	if len(peers) > 0 {
+		if err := s.writeGGUF(peers[0].model, dtype); err != nil {
 			return err
 		}
 	}
@@ -72,7 +73,7 @@ func inferenceOf(ctx stdcontext.Context, o options, s shape, subject *subject, d
 		if err := subject.decode(ctx, batch, batchedTokens, nil, batched); err != nil {
 			return err
 		}
-		if peer != nil {
+		for _, peer := range peers {
 			if err := peer.measure(ctx, prefill, decode, batched); err != nil {
 				return err
 			}

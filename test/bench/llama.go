@@ -13,10 +13,10 @@ import (
 	"strconv"
 )
 
-// llama is llama.cpp's llama-bench, and llama-batched-bench if it lies beside
-// it, on the same model.
+// llama is llama-bench of llama.cpp or of one that came of it, and llama-batched-bench if
+// it lies beside it, on the same model.
 type llama struct {
-	bench   string
+	*peer
 	model   string
 	threads int
 }
@@ -27,27 +27,29 @@ func (l *llama) measure(ctx stdcontext.Context, prefill, decode, batched *row) e
 		Prompt int     `json:"n_prompt"`
 		Gen    int     `json:"n_gen"`
 		Speed  float64 `json:"avg_ts"`
+		Commit string  `json:"build_commit"`
 	}
-	out, err := l.run(ctx, l.bench, "-m", l.model, "-p", strconv.Itoa(promptTokens), "-n", strconv.Itoa(decodeTokens),
+	out, err := l.run(ctx, l.program, "-m", l.model, "-p", strconv.Itoa(promptTokens), "-n", strconv.Itoa(decodeTokens),
 		"-t", strconv.Itoa(l.threads), "-r", "1", "-o", "json")
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(out, &results); err != nil {
-		return fmt.Errorf("what %s prints: %w", l.bench, err)
+		return fmt.Errorf("what %s prints: %w", l.program, err)
 	}
 	for _, r := range results {
 		into := prefill
 		if r.Gen > 0 {
 			into = decode
 		}
-		into.Peer, into.PeerName = append(into.Peer, r.Speed), "llama.cpp"
+		into.beside(l.Name, r.Speed)
+		l.built(ctx, r.Commit)
 	}
 	return l.batched(ctx, batched)
 }
 
 func (l *llama) batched(ctx stdcontext.Context, into *row) error {
-	program := filepath.Join(filepath.Dir(l.bench), "llama-batched-bench")
+	program := filepath.Join(filepath.Dir(l.program), "llama-batched-bench")
 	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -67,7 +69,7 @@ func (l *llama) batched(ctx stdcontext.Context, into *row) error {
 	if err := json.NewDecoder(bytes.NewReader(out[i:])).Decode(&result); err != nil {
 		return fmt.Errorf("what %s prints: %w", program, err)
 	}
-	into.Peer, into.PeerName = append(into.Peer, result.Speed), "llama.cpp"
+	into.beside(l.Name, result.Speed)
 	return nil
 }
 

@@ -1,7 +1,8 @@
 // Command bench measures the runtime on models of well-known shapes with
 // made-up weights: prefill, decode and batched decode, beside llama.cpp where
 // its llama-bench is given, and the SVF training step, beside the reference
-// algorithm in PyTorch where a Python with torch is given.
+// algorithm in PyTorch where a Python with torch is given. Likewise servers under load,
+// beside llama-server.
 //
 // Peers take turns with the runtime (A B A B) in one run, and all figures are
 // medians. The memory bandwidth drifts within seconds on shared machines, so it is
@@ -22,6 +23,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend/registry"
@@ -30,19 +32,21 @@ import (
 
 // options are the command's flags.
 type options struct {
-	shapes, dtypes     []string
-	rounds, threads    int
-	dir, out           string
-	llamaBench, python string
-	train, passes      bool
-	serving            bool
-	maxBatch           int // Of serving.
-	trainings          int
-	evolution          bool
-	skills, searches   []string // Of evolution.
-	t2                 string
-	profile            string
-	backend            string
+	shapes, dtypes   []string
+	rounds, threads  int
+	dir, out         string
+	llamaBench       []*peer
+	python           string
+	train, passes    bool
+	choosing         bool
+	maxBatch         int // Of choosing.
+	trainings        int
+	evolution        bool
+	skills, searches []string // Of evolution.
+	t2               string
+	profile          string
+	backend          string
+	servingOptions
 }
 
 func main() {
@@ -63,11 +67,12 @@ func parseOptions() (options, error) {
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each")
 	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "t2-bench"), "folder for the models; they are kept")
 	flag.StringVar(&o.out, "json", "", "file for all figures as JSON")
-	flag.StringVar(&o.llamaBench, "llama-bench", "", "llama.cpp's llama-bench, to compare with; llama-batched-bench beside it is used too")
+	benches := flag.String("llama-bench", "", "llama.cpp's llama-bench, to compare with, or several such programs as NAME=PATH,NAME=PATH; llama-batched-bench beside each is used too")
+	servers := o.registerServing()
 	flag.BoolVar(&o.train, "train", false, "measure the training step instead")
 	flag.BoolVar(&o.passes, "passes", false, "measure what pass 1 costs beside pass 2 instead")
-	flag.BoolVar(&o.serving, "serving", false, "measure experts that pass 1 chooses beside pinned ones, with many clients at a time, instead")
-	flag.IntVar(&o.maxBatch, "max-batch", engine.DefaultMaxBatch, "answers that are written together, for --serving")
+	flag.BoolVar(&o.choosing, "choosing", false, "measure experts that pass 1 chooses beside pinned ones, with many clients at a time, instead")
+	flag.IntVar(&o.maxBatch, "max-batch", engine.DefaultMaxBatch, "answers that are written together, for --choosing")
 	flag.IntVar(&o.trainings, "shared-trainings", 0, "measure the memory of up to so many trainings at once that share their base instead")
 	flag.BoolVar(&o.evolution, "evolution", false, "measure searches beside Reinforce on the demo's skills instead, from as many seeds as there are rounds, each training alone on one thread")
 	skills := flag.String("skills", strings.Join(skillNames(), ","), "skills, for --evolution")
@@ -79,6 +84,13 @@ func parseOptions() (options, error) {
 	flag.Parse()
 	o.shapes, o.dtypes = strings.Split(*shapeNames, ","), strings.Split(*dtypes, ",")
 	o.skills, o.searches = strings.Split(*skills, ","), strings.Split(*ways, ",")
+	var err error
+	if o.llamaBench, err = parsePeers(*benches); err != nil {
+		return o, fmt.Errorf("--llama-bench: %w", err)
+	}
+	if err := o.checkServing(*servers); err != nil {
+		return o, err
+	}
 	switch {
 	case flag.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -120,8 +132,8 @@ func run(ctx stdcontext.Context) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := &report{Threads: o.threads}
-	if o.onCPU() && o.trainings == 0 && !o.evolution {
+	r := &report{Threads: o.threads, Day: time.Now().UTC().Format(time.DateOnly), Commit: ourCommit(ctx), Peers: slices.Concat(o.llamaBench, o.llamaServer)}
+	if o.onCPU() && o.trainings == 0 && !o.evolution && !o.serve {
 		r.probe = newProbe(o.threads)
 	}
 	if o.evolution {
@@ -141,10 +153,12 @@ func run(ctx stdcontext.Context) error {
 			measure = training
 		case o.passes:
 			measure = passes
-		case o.serving:
-			measure = serving
+		case o.choosing:
+			measure = choosing
 		case o.trainings > 0:
 			measure = trainings
+		case o.serve:
+			measure = serving
 		}
 		if err := measure(ctx, o, shapes[i], r); err != nil {
 			return fmt.Errorf("shape %s: %w", name, err)

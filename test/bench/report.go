@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -10,28 +11,41 @@ import (
 type report struct {
 	Backend string
 	Threads int
-	Rows    []*row   `json:",omitempty"`
-	Passes  []*share `json:",omitempty"`
-	// Served are ways to choose experts under load, in pairs.
-	Served []*served `json:",omitempty"`
+	// Day and Commit are the runtime's.
+	Day, Commit string   `json:",omitempty"`
+	Peers       []*peer  `json:",omitempty"`
+	Rows        []*row   `json:",omitempty"`
+	Passes      []*share `json:",omitempty"`
+	// Picked are ways to choose experts under load, in pairs.
+	Picked []*picked `json:",omitempty"`
 	// Together are trainings at once.
 	Together []*together `json:",omitempty"`
 	// Beside are searches beside Reinforce.
 	Beside []*beside `json:",omitempty"`
+	// Served are servers under load.
+	Served []*served `json:",omitempty"`
 	probe  *probe
 }
 
 // row is one line of the table.
 type row struct {
 	Shape, DType, What string
-	// Ours and Peer are tokens a second, one a round; Peer may have none.
-	Ours, Peer []float64
-	PeerName   string `json:",omitempty"`
+	// Ours are tokens a second, one a round, and Peers those of others by their names.
+	Ours  []float64
+	Peers map[string][]float64 `json:",omitempty"`
 	// BytesPerToken is what decoding a token of one sequence reads, 0 where memory is
 	// not the limit. Each round has parts, in tokens a second, and probes before and
 	// after each, in bytes a second.
 	BytesPerToken float64     `json:",omitempty"`
 	Parts, Probes [][]float64 `json:",omitempty"`
+}
+
+// beside adds a peer's figure.
+func (l *row) beside(name string, speed float64) {
+	if l.Peers == nil {
+		l.Peers = map[string][]float64{}
+	}
+	l.Peers[name] = append(l.Peers[name], speed)
 }
 
 // ofBandwidth is what decoding read of what the probes beside it did, for each part.
@@ -60,10 +74,12 @@ func (r *report) table() string {
 		return togetherTable(r.Together)
 	case len(r.Beside) > 0:
 		return besideTable(r.Beside)
+	case len(r.Served) > 0:
+		return fmt.Sprintf("%d threads, medians%s\n\n%s", r.Threads, r.versions(), servedTable(r.Served))
 	}
-	fmt.Fprintf(&b, "%s, %d threads, medians\n\n", r.Backend, r.Threads)
-	if len(r.Served) > 0 {
-		b.WriteString(servedTable(r.Served))
+	fmt.Fprintf(&b, "%s, %d threads, medians%s\n\n", r.Backend, r.Threads, r.versions())
+	if len(r.Picked) > 0 {
+		b.WriteString(pickedTable(r.Picked))
 	}
 	if len(r.Passes) > 0 {
 		b.WriteString("| shape | dtype | what | beside | time | processor time |\n|---|---|---|---|---|---|\n")
@@ -74,20 +90,48 @@ func (r *report) table() string {
 	if len(r.Rows) == 0 {
 		return b.String()
 	}
-	b.WriteString("\n")
-	b.WriteString("| shape | dtype | what | tokens/s | peer | ratio | of bandwidth |\n|---|---|---|---|---|---|---|\n")
+	names := map[string]bool{}
 	for _, l := range r.Rows {
-		peer, ratio, share := "", "", ""
-		if len(l.Peer) > 0 {
-			peer = fmt.Sprintf("%s %s", l.PeerName, figure(median(l.Peer)))
-			ratio = fmt.Sprintf("%.2f", median(l.Ours)/median(l.Peer))
+		for name := range l.Peers {
+			names[name] = true
+		}
+	}
+	peers := slices.Sorted(maps.Keys(names))
+	if len(r.Passes) > 0 {
+		b.WriteString("\n")
+	}
+	b.WriteString("| shape | dtype | what | tokens/s |")
+	for _, name := range peers {
+		fmt.Fprintf(&b, " %s | ratio |", name)
+	}
+	b.WriteString(" of bandwidth |\n" + strings.Repeat("|---", 5+2*len(peers)) + "|\n")
+	for _, l := range r.Rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |", l.Shape, l.DType, l.What, figure(median(l.Ours)))
+		for _, name := range peers {
+			if speeds := l.Peers[name]; len(speeds) > 0 {
+				fmt.Fprintf(&b, " %s | %.2f |", figure(median(speeds)), median(l.Ours)/median(speeds))
+			} else {
+				b.WriteString(" | |")
+			}
 		}
 		if shares := l.ofBandwidth(); len(shares) > 0 {
-			share = fmt.Sprintf("%.2f", median(shares))
+			fmt.Fprintf(&b, " %.2f", median(shares))
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.Shape, l.DType, l.What, figure(median(l.Ours)), peer, ratio, share)
+		b.WriteString(" |\n")
 	}
 	return b.String()
+}
+
+// versions says when this was, and what was compared.
+func (r *report) versions() string {
+	if r.Day == "" {
+		return ""
+	}
+	all := []string{r.Day, "runtime " + r.Commit}
+	for _, p := range r.Peers {
+		all = append(all, p.String())
+	}
+	return "; " + strings.Join(all, ", ")
 }
 
 func figure(v float64) string {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -80,7 +81,12 @@ func (m matrix) values() []float32 {
 		return v
 	}
 	r := rand.New(rand.NewPCG(uint64(m.rows), uint64(m.cols))) //nolint:gosec // The same numbers each time.
-	const scale = 0.04
+	scale := float32(0.04)
+	if strings.HasSuffix(m.hf, ".o_proj.weight") || strings.HasSuffix(m.hf, ".down_proj.weight") {
+		// What layers add to a token leaves it the largest part, so that a model of random
+		// weights still knows what it has read last (see nameOf).
+		scale /= 64
+	}
 	for i := range v {
 		v[i] = (r.Float32() - 0.5) * scale
 	}
@@ -98,6 +104,9 @@ func (s shape) weightBytes(t backend.DType) int64 {
 	}
 	return n
 }
+
+// folder is the model's in the bench's. Models of other numbers had other names.
+func (s shape) folder(dir string) string { return filepath.Join(dir, s.Name+"-2") }
 
 // write makes a model folder with bf16 weights, unless it is there.
 func (s shape) write(dir string) error {

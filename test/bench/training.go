@@ -52,9 +52,6 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dt
 	for i := range rows {
 		rows[i] = r.add(s.Name, dtype, fmt.Sprintf("training step, %d×%d", trainSequences, trainTokens))
 	}
-	for i, algorithm := range peers {
-		rows[i].PeerName = "PyTorch, " + algorithm
-	}
 	for round := range o.rounds {
 		fmt.Fprintf(os.Stderr, "%s %s training: round %d of %d\n", s.Name, dtype, round+1, o.rounds)
 		if err := trainStep(ctx, m, rows...); err != nil {
@@ -65,7 +62,7 @@ func trainingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dt
 			if err != nil {
 				return err
 			}
-			rows[i].Peer = append(rows[i].Peer, speed)
+			rows[i].beside("PyTorch, "+algorithm, speed)
 		}
 	}
 	return nil
@@ -157,7 +154,7 @@ func torchInference(ctx stdcontext.Context, o options, s shape, dtype string, pr
 		if err != nil {
 			return err
 		}
-		each.into.PeerName, each.into.Peer = "PyTorch", append(each.into.Peer, speeds["tokens_per_second"])
+		each.into.beside("PyTorch", speeds["tokens_per_second"])
 	}
 	return nil
 }

@@ -71,11 +71,11 @@ func trainings(ctx stdcontext.Context, o options, s shape, r *report) error {
 // prepareVolume makes a data volume with the model of a shape and its decomposition, and
 // returns their digests.
 func prepareVolume(ctx stdcontext.Context, o options, s shape, data string) (base, decomposition string, err error) {
-	dir := filepath.Join(o.dir, s.Name)
+	dir := s.folder(o.dir)
 	if err := s.write(dir); err != nil {
 		return "", "", err
 	}
-	if err := writeBytesTokenizer(dir); err != nil {
+	if err := writeTokenizer(dir, s.Vocab); err != nil {
 		return "", "", err
 	}
 	var fetched, decomposed contract.Termination
@@ -167,31 +167,6 @@ func writeTrainSpec(data, base, decomposition, dtype string, i int) (path string
 	}
 	path = filepath.Join(data, fmt.Sprintf("spec-%d.json", i))
 	return path, os.WriteFile(path, spec, 0o600)
-}
-
-// writeBytesTokenizer writes a tokenizer without merges: a token a byte, by the alphabet
-// that byte-level tokenizers write bytes in.
-func writeBytesTokenizer(dir string) error {
-	vocabulary := map[string]int{}
-	beyond := rune(256)
-	for b := range 256 {
-		r := rune(b)
-		if b <= ' ' || b >= 0x7f && b <= 0xa0 || b == 0xad {
-			r = beyond
-			beyond++
-		}
-		vocabulary[string(r)] = b
-	}
-	bytesOnly := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}
-	b, err := json.Marshal(map[string]any{
-		"version": "1.0", "added_tokens": []any{}, "normalizer": nil, "pre_tokenizer": bytesOnly,
-		"post_processor": nil, "decoder": bytesOnly,
-		"model": map[string]any{"type": "BPE", "vocab": vocabulary, "merges": []string{}},
-	})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "tokenizer.json"), b, 0o600)
 }
 
 // peak and bound are the figures of all rounds.

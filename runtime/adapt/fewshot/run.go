@@ -72,6 +72,9 @@ func Run(ctx context.Context, spec contract.AdaptSpec, o Options) (_ contract.Te
 	if err := train.Confine(ctx, judge, o.Log); err != nil {
 		return contract.Termination{}, err
 	}
+	if err := train.TakePath(stage.Dir(), o.Backend, o.Log); err != nil {
+		return contract.Termination{}, err
+	}
 	o.Progress.Device(o.Backend.Name())
 	begun := time.Now()
 	s, err := newSearcher(ctx, spec, digest, examples, judge, stage.Dir(), o)

@@ -7,8 +7,11 @@
 // outside of Go's heap, in memory of this process or in files that several map
 // (backend.Sharer).
 //
-// The environment variable T2_CPU (plain, avx2, avx512, avx512bf16, amx or amxwide) forces one
-// path, for tests and for comparing machines. Results are the same on every run of
+// Which path computes is measured when the first backend is opened, in at most some tens of
+// milliseconds, and remembered in the user's cache folder; see choose.go. The environment
+// variable T2_CPU (plain, avx2, avx512, avx512bf16, amx or amxwide) forces one, for tests, for comparing
+// machines, and where all of them are to compute the same bits; T2_CPU=flags takes the first
+// of Paths without measuring. Results are the same on every run of
 // one path, whatever the number of threads; between paths they differ by rounding.
 // The paths avx512bf16, amx and amxwide take subnormal numbers in products with bfloat16
 // weights for zero, because their instructions do; avx512bf16 is avx512 in all other
@@ -48,6 +51,7 @@ var errClosed = errors.New("the cpu backend is closed")
 type Backend struct {
 	pool      *pool
 	kernels   *kernels
+	choice    choice    // Of kernels.
 	tilers    sync.Pool // Of *tiler.
 	gradients sync.Pool // Of *gradientMemory.
 	scores    sync.Pool // Of *scoreMemory.
@@ -78,14 +82,16 @@ func New(threads int) (*Backend, error) {
 }
 
 func newWithPath(threads int, path string) (*Backend, error) {
-	k, err := chooseKernels(path)
+	c, err := choosePath(path)
 	if err != nil {
 		return nil, err
 	}
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return newWithKernels(threads, k), nil
+	b := newWithKernels(threads, c.kernels)
+	b.choice = c
+	return b, nil
 }
 
 func newWithKernels(threads int, k *kernels) *Backend {

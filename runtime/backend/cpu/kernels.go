@@ -125,7 +125,7 @@ func (k *kernels) width(kind backend.DType) int {
 }
 
 // Paths lists the instruction paths of this processor and build that EnvPath can
-// force, the best one, which is chosen without it, first.
+// force, in the order in which they are preferred before anything is measured.
 func Paths() []string {
 	var names []string
 	for _, k := range append(accelerated(), plainKernels()) {

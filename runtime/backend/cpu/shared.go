@@ -50,7 +50,7 @@ const (
 // sharing is a folder of shared weights.
 type sharing struct {
 	dir  string
-	path string // Of instructions.
+	path func() string // Of instructions.
 	log  *slog.Logger
 	once sync.Once // What it says is said once.
 
@@ -76,7 +76,7 @@ var _ backend.Sharer = (*Backend)(nil)
 
 // ShareWeights implements backend.Sharer.
 func (b *Backend) ShareWeights(dir string, log *slog.Logger) {
-	b.shared.Store(&sharing{dir: dir, path: b.kernels.name, log: log, sets: map[string]*sharedSet{}})
+	b.shared.Store(&sharing{dir: dir, path: b.Path, log: log, sets: map[string]*sharedSet{}})
 }
 
 // SharedWeight implements backend.Sharer.
@@ -126,7 +126,7 @@ func (s *sharing) matrix(of backend.Origin, t backend.DType) *sharedMatrix {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Words are as this processor's memory has them.
-	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s", layoutVersion, of.Digest, t, s.path, runtime.GOARCH))
+	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s", layoutVersion, of.Digest, t, s.path(), runtime.GOARCH))
 	name := hex.EncodeToString(key[:16])
 	set, ok := s.sets[name]
 	if !ok {

@@ -25,14 +25,13 @@ import (
 const (
 	clients        = 32
 	servedRequests = 96
-	servedExperts  = 8
 	servedAnswer   = 200 // At most.
 	servedUser     = 512 // Tokens of the user's, at most, and of a system prompt.
 	tailTokens     = 12  // Of pass 1's prompt behind the question.
 )
 
-// served is how one way to choose experts went, one figure a round.
-type served struct {
+// picked is how one way to choose experts went, one figure a round.
+type picked struct {
 	Shape, DType, How string
 	// Requests a second of the clock, and Processor seconds of each request.
 	Requests, Processor []float64
@@ -44,14 +43,14 @@ type served struct {
 	Tokens, Batches []float64
 }
 
-// serving measures the engine under load: experts that pass 1 chooses, beside pinned ones.
-func serving(ctx stdcontext.Context, o options, s shape, r *report) error {
+// choosing measures the engine under load: experts that pass 1 chooses, beside pinned ones.
+func choosing(ctx stdcontext.Context, o options, s shape, r *report) error {
 	return eachDType(ctx, o, s, r, func(subject *subject, dtype string) error {
-		return servingOf(ctx, o, s, subject, dtype, r)
+		return choosingOf(ctx, o, s, subject, dtype, r)
 	})
 }
 
-func servingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
+func choosingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dtype string, r *report) error {
 	e, err := engine.New(ctx, engine.Options{Base: subject.model, ContextLength: context, MaxBatch: o.maxBatch, Factors: madeUpFactors(subject.model)})
 	if err != nil {
 		return err
@@ -66,10 +65,10 @@ func servingOf(ctx stdcontext.Context, o options, s shape, subject *subject, dty
 		return err
 	}
 	e.Retain(set)
-	pinned, choosing := &served{Shape: s.Name, DType: dtype, How: "pinned"}, &served{Shape: s.Name, DType: dtype, How: "chosen by pass 1"}
-	r.Served = append(r.Served, pinned, choosing)
+	pinned, choosing := &picked{Shape: s.Name, DType: dtype, How: "pinned"}, &picked{Shape: s.Name, DType: dtype, How: "chosen by pass 1"}
+	r.Picked = append(r.Picked, pinned, choosing)
 	for round := range o.rounds + 1 { // The first warms up, and brings what prompts begin with into the cache.
-		for i, into := range []*served{pinned, choosing} {
+		for i, into := range []*picked{pinned, choosing} {
 			fmt.Fprintf(os.Stderr, "%s %s %s: round %d of %d\n", s.Name, dtype, into.How, round, o.rounds)
 			l := &crowd{engine: e, mixtures: mixtures, vocabulary: s.Vocab, chooses: into == choosing, texts: uint64(2*round + i), lengths: uint64(round)}
 			if err := l.run(ctx); err != nil {
@@ -174,7 +173,7 @@ func (l *crowd) ask(ctx stdcontext.Context, i uint64) error {
 }
 
 // tell adds a round's figures.
-func (l *crowd) tell(into *served) {
+func (l *crowd) tell(into *picked) {
 	at := func(v []float64, share float64) float64 {
 		slices.Sort(v)
 		return v[int(share*float64(len(v)-1)+0.5)]
@@ -246,8 +245,8 @@ func ones(n int) []float32 {
 	return v
 }
 
-// servedTable has a line for each way, and their ratios.
-func servedTable(all []*served) string {
+// pickedTable has a line for each way, and their ratios.
+func pickedTable(all []*picked) string {
 	var b strings.Builder
 	b.WriteString("| shape | dtype | experts | requests/s | processor, s a request | first token p50, p99, s | in tokens computed | in steps | tokens, batches a request |\n|---|---|---|---|---|---|---|---|---|\n")
 	for i, s := range all {
@@ -257,7 +256,7 @@ func servedTable(all []*served) string {
 		if i%2 == 0 {
 			continue
 		}
-		of := func(get func(*served) []float64) float64 {
+		of := func(get func(*picked) []float64) float64 {
 			var ratios []float64
 			for k, v := range get(s) {
 				ratios = append(ratios, v/get(all[i-1])[k])
@@ -265,11 +264,11 @@ func servedTable(all []*served) string {
 			return median(ratios)
 		}
 		fmt.Fprintf(&b, "| | | ratio | %.2f | %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f | %.2f, %.2f |\n",
-			of(func(s *served) []float64 { return s.Requests }), of(func(s *served) []float64 { return s.Processor }),
-			of(func(s *served) []float64 { return s.FirstP50 }), of(func(s *served) []float64 { return s.FirstP99 }),
-			of(func(s *served) []float64 { return s.WorkP50 }), of(func(s *served) []float64 { return s.WorkP99 }),
-			of(func(s *served) []float64 { return s.StepsP50 }), of(func(s *served) []float64 { return s.StepsP99 }),
-			of(func(s *served) []float64 { return s.Tokens }), of(func(s *served) []float64 { return s.Batches }))
+			of(func(s *picked) []float64 { return s.Requests }), of(func(s *picked) []float64 { return s.Processor }),
+			of(func(s *picked) []float64 { return s.FirstP50 }), of(func(s *picked) []float64 { return s.FirstP99 }),
+			of(func(s *picked) []float64 { return s.WorkP50 }), of(func(s *picked) []float64 { return s.WorkP99 }),
+			of(func(s *picked) []float64 { return s.StepsP50 }), of(func(s *picked) []float64 { return s.StepsP99 }),
+			of(func(s *picked) []float64 { return s.Tokens }), of(func(s *picked) []float64 { return s.Batches }))
 	}
 	return b.String()
 }
