@@ -88,8 +88,9 @@
 // they ask for: pass 2 of one whose pass 1 has been answered is behind nobody who came
 // meanwhile. Some go out of turn: what needs more blocks than there are lets others pass, as
 // many as the batch has places; and jobs of pass 1 have places of their own, beside the batch
-// of answers: where that is full, requests have their pass 1 while they wait for it. Only prompts that pass 1 reads for the answer, too (Read), wait until theirs
-// is among the next to be answered, so that they are still in the cache then.
+// of answers: where that is full, requests have their pass 1 while they wait for it. Only
+// prompts that pass 1 reads for the answer, too (Read), wait until theirs is among the next to
+// be answered, so that they are still in the cache then.
 //
 // Pass 2 begins with the step behind pass 1: the loop waits for it for a millisecond at most.
 // The questions of a step are one batch, with their labels as forks, of the base's dense

@@ -61,15 +61,47 @@ func spanRows(first, count int, s backend.AttentionShape) keyRows {
 	return keyRows{offset: first * s.KVHeads * s.HeadDim, count: count, pages: onePage, pageRows: count}
 }
 
-// run returns the page of row j, the first of its page, and how many rows lie
-// behind each other from there on: pages that were taken together often do.
-func (r keyRows) run(j int) (page, rows int) {
+// run returns where row j is and how many rows lie behind each other from there on: pages
+// that were taken together often do.
+func (r keyRows) run(j int) (row, rows int) {
 	first := j / r.pageRows
 	last := first + 1
 	for last*r.pageRows < r.count && r.pages[last] == r.pages[last-1]+1 {
 		last++
 	}
-	return int(r.pages[first]), min(last*r.pageRows, r.count) - j
+	return int(r.pages[first])*r.pageRows + j%r.pageRows, min(last*r.pageRows, r.count) - j
+}
+
+// keyChunk is how many keys and values are used by several rows of queries, and by all their
+// columns, before the next ones are: what the first cache holds of one head. A row's values
+// are added up chunk by chunk, wherever they lie and whoever is beside it, so that its sum
+// is always the same.
+const keyChunk = 64
+
+// part returns the rows of the chunk that begins with row j. Where it is no number of whole
+// pages, nor part of one, it has smaller pages, which are listed in scratch.
+func (r keyRows) part(j, stride int, scratch *[keyChunk]int32) keyRows {
+	part := keyRows{offset: r.offset, count: min(keyChunk, r.count-j), pages: r.pages[j/r.pageRows:], pageRows: r.pageRows}
+	within := j % r.pageRows
+	switch {
+	case within+part.count <= r.pageRows:
+		part.offset += within * stride
+	case within > 0:
+		part.pageRows = gcd(r.pageRows, keyChunk)
+		part.pages = scratch[:(part.count+part.pageRows-1)/part.pageRows]
+		for i := range part.pages {
+			at := j + i*part.pageRows
+			part.pages[i] = (r.pages[at/r.pageRows]*int32(r.pageRows) + int32(at%r.pageRows)) / int32(part.pageRows)
+		}
+	}
+	return part
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // sameMemory says whether one of the two are the first rows of the other.
@@ -157,8 +189,8 @@ func (b *Backend) PagedAttention(out, q, k, v backend.Buffer, keys backend.Paged
 	}
 	return b.attend(op, out, nil, q, cached[0], cached[1], len(pages.count), longest, s, func(n int) keyRows {
 		rows := keyRows{count: int(pages.count[n]), pages: pages.table(n), pageRows: pages.blockSize}
-		if page, together := rows.run(0); together == rows.count {
-			return spanRows(page*pages.blockSize, rows.count, s)
+		if row, together := rows.run(0); together == rows.count {
+			return spanRows(row, rows.count, s)
 		}
 		return rows
 	})
@@ -210,12 +242,18 @@ type attention struct {
 	k, v        elements
 }
 
-// scoreMemory is what the heads of one row that share a key-value head are computed
-// in.
+// scoreMemory is what the heads of some rows that share a key-value head are computed in.
 type scoreMemory struct {
-	scores []float32 // [share, ld]
-	sums   []float32 // [share]
+	scores []float32 // [rows, share, ld]
+	sums   []float32 // [rows, share]
+	q      []float32 // [rows, share, HeadDim]
+	part   []float32 // [share, HeadDim]
+	pages  [keyChunk]int32
 }
+
+// scoreBytes bounds the scores of rows that are computed together: with more, what they
+// share is no longer near when it is used again.
+const scoreBytes = 1 << 20
 
 // compute computes some key-value heads of some rows.
 func (a *attention) compute(from, to, firstHead, endHead int) {
@@ -225,51 +263,85 @@ func (a *attention) compute(from, to, firstHead, endHead int) {
 	}
 	share := a.shape.Heads / a.shape.KVHeads
 	ld := roundUp(a.longest, vectorStep)
+	together := min(to-from, max(1, scoreBytes/(4*share*ld)))
 	m, _ := a.memory.Get().(*scoreMemory)
 	if m == nil {
 		m = &scoreMemory{}
 	}
-	m.scores, m.sums = resized(m.scores, share*ld), resized(m.sums, share)
+	m.scores, m.sums = resized(m.scores, together*share*ld), resized(m.sums, together*share)
+	m.q, m.part = resized(m.q, together*share*a.shape.HeadDim), resized(m.part, share*a.shape.HeadDim)
 	for first := 0; first < len(keys); {
 		end := first + 1
-		for end < len(keys) && keys[end].sameMemory(keys[first]) {
+		for end < len(keys) && end < first+together && keys[end].sameMemory(keys[first]) {
 			end++
 		}
 		for h := firstHead; h < endHead; h++ {
-			for r := first; r < end; r++ {
-				a.heads(from+r, h, keys[r], m.scores, ld, m.sums)
-			}
+			a.heads(from+first, h, keys[first:end], m, ld)
 		}
 		first = end
 	}
 	a.memory.Put(m)
 }
 
-// heads computes the heads of one row that share a key-value head.
-func (a *attention) heads(row, kvHead int, keys keyRows, scores []float32, ld int, sums []float32) {
+// heads computes the heads of rows of queries from one on that share a key-value head and
+// the memory of their keys.
+func (a *attention) heads(row, kvHead int, keys []keyRows, m *scoreMemory, ld int) {
 	s := a.shape
 	d, stride := s.HeadDim, s.KVHeads*s.HeadDim
-	first := row*s.Heads + kvHead*len(sums)
-	out, q := a.out[first*d:][:len(sums)*d], a.q[first*d:][:len(sums)*d]
-	offset := keys.offset + kvHead*d
-	for j := 0; j < keys.count; {
-		page, rows := keys.run(j)
-		a.dots(scores[j:], q, page*keys.pageRows*stride+offset, ld, rows)
-		j += rows
-	}
-	for h := range sums {
-		p := scores[h*ld:][:keys.count]
-		top := a.kernels.maximum(p)
-		sums[h] = a.kernels.expShifted(p, p, top)
-		if a.lse != nil {
-			a.lse[first+h] = top + float32(math.Log(float64(sums[h])))
+	share := s.Heads / s.KVHeads
+	// What a row of queries has of out and q, and of scores.
+	first := func(r int) int { return (row+r)*s.Heads + kvHead*share }
+	scores := func(r int) []float32 { return m.scores[r*share*ld:][:share*ld] }
+	// Rows that attend to less than the longest get scores that they do not look at.
+	most := keys[0]
+	for r, k := range keys {
+		copy(m.q[r*share*d:][:share*d], a.q[first(r)*d:])
+		if k.count > most.count {
+			most = k
 		}
 	}
-	a.combine(out, scores, offset, ld, keys)
-	for h, sum := range sums {
-		inverse := 1 / sum
-		for i := range d {
-			out[h*d+i] *= inverse
+	q, longest := m.q[:len(keys)*share*d], most.count
+
+	for from := 0; from < longest; from += keyChunk {
+		for j, end := from, min(from+keyChunk, longest); j < end; {
+			at, rows := most.run(j)
+			rows = min(rows, end-j)
+			a.dots(m.scores[j:], q, at*stride+most.offset+kvHead*d, ld, rows)
+			j += rows
+		}
+	}
+	for r, k := range keys {
+		for h := range share {
+			p := scores(r)[h*ld:][:k.count]
+			top := a.kernels.maximum(p)
+			sum := a.kernels.expShifted(p, p, top)
+			if m.sums[r*share+h] = sum; a.lse != nil {
+				a.lse[first(r)+h] = top + float32(math.Log(float64(sum)))
+			}
+		}
+	}
+	for from := 0; from < longest; from += keyChunk {
+		for r, k := range keys {
+			if from >= k.count {
+				continue
+			}
+			out, weights := a.out[first(r)*d:][:share*d], scores(r)[from:]
+			part := k.part(from, stride, &m.pages)
+			if from == 0 {
+				a.combine(out, weights, part.offset+kvHead*d, ld, part)
+				continue
+			}
+			a.combine(m.part, weights, part.offset+kvHead*d, ld, part)
+			a.kernels.axpy(out, 1, m.part)
+		}
+	}
+	for r := range keys {
+		out := a.out[first(r)*d:][:share*d]
+		for h := range share {
+			inverse := 1 / m.sums[r*share+h]
+			for i := range d {
+				out[h*d+i] *= inverse
+			}
 		}
 	}
 }

@@ -79,3 +79,48 @@ func BenchmarkPagedAttention(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTurnAttention computes the attention of a turn's tokens behind a history of
+// another length, in the shape of SmolLM2-135M.
+func BenchmarkTurnAttention(b *testing.B) {
+	const turn, pageSize = 40, 32
+	shape := backend.AttentionShape{Heads: 9, KVHeads: 3, HeadDim: 64, Scale: 0.125}
+	for _, history := range []int{0, 512, 2000, 8000} {
+		b.Run(fmt.Sprint(history), func(b *testing.B) {
+			be := newTest(b, 0, "")
+			buffer := func(n int, seed uint64) backend.Buffer {
+				buf, err := be.Alloc(backend.F32, n)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := be.Upload(buf, random(n, seed)); err != nil {
+					b.Fatal(err)
+				}
+				return buf
+			}
+			keys := (history + turn + pageSize - 1) / pageSize * pageSize
+			q, out := buffer(turn*shape.Heads*shape.HeadDim, 1), buffer(turn*shape.Heads*shape.HeadDim, 2)
+			k, v := buffer(keys*shape.KVHeads*shape.HeadDim, 3), buffer(keys*shape.KVHeads*shape.HeadDim, 4)
+			tables, err := be.NewTables()
+			if err != nil {
+				b.Fatal(err)
+			}
+			var first, count, blocks []int32
+			for _, block := range rand.New(rand.NewPCG(1, 2)).Perm(keys / pageSize) {
+				blocks = append(blocks, int32(block))
+			}
+			for i := range turn {
+				first, count = append(first, 0), append(count, int32(history+i+1))
+			}
+			if err := tables.Set(first, count, blocks); err != nil {
+				b.Fatal(err)
+			}
+			pages := backend.Paged{Blocks: tables.At(2), First: tables.At(0), Count: tables.At(1), BlockSize: pageSize}
+			for b.Loop() {
+				if err := be.PagedAttention(out, q, k, v, pages, shape); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
