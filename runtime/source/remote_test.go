@@ -485,10 +485,12 @@ func TestTheHubIsOneToItsOwnClient(t *testing.T) {
 	model, _ := modelDir(t, 3)
 	content := files(t, model, "")
 	hub := sourcetest.NewHub(t)
+	hub.Lock()
 	hub.Repos["org/tiny"] = &sourcetest.Repo{
 		Token: "hf_s3cret", Revisions: map[string]string{"v1": sourcetest.Commit(7)},
 		Commits: map[string]map[string][]byte{sourcetest.Commit(7): content},
 	}
+	hub.Unlock()
 	type file struct {
 		Size   int    `json:"size"`
 		SHA256 string `json:"sha256"`

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -21,6 +22,9 @@ import (
 // Hub is a Hugging Face hub as far as reading goes: commits by revision, listings of
 // folders in pages, files of a commit, those in LFS by a redirect to another host.
 type Hub struct {
+	// Mutex is held while it answers. Who changes something and then has another process
+	// ask holds it, too.
+	sync.Mutex
 	// URL is the hub's endpoint.
 	URL string
 	// Repos are the repositories of models by name, Datasets those of data sets.
@@ -73,6 +77,8 @@ func refuse(w http.ResponseWriter, status int, code, text string) {
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
+	h.Lock()
+	defer h.Unlock()
 	segments := strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/")
 	asksAPI := segments[0] == "api"
 	if asksAPI {
@@ -221,6 +227,8 @@ func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, repo string, files
 }
 
 func (h *Hub) serveLFS(w http.ResponseWriter, r *http.Request) {
+	h.Lock()
+	defer h.Unlock()
 	if r.Header.Get("Authorization") != "" {
 		h.Leaked++
 	}
