@@ -60,9 +60,7 @@ func (d *web) do(ctx context.Context, u *url.URL, header http.Header) (*http.Res
 	if err != nil {
 		return nil, failure.Permanentf(contract.ReasonUsage, "source %s is no valid address", where)
 	}
-	if header != nil {
-		request.Header = header
-	}
+	request.Header = header
 	request.Header.Set("User-Agent", "t2")
 	if d.token != "" {
 		request.Header.Set("Authorization", "Bearer "+d.token)

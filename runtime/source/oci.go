@@ -110,12 +110,12 @@ func (t *ociTree) resolve(ctx context.Context) (ocispec.Manifest, error) {
 	if err != nil {
 		return ocispec.Manifest{}, err
 	}
+	t.manifest = desc
 	var index ocispec.Index
 	if desc.MediaType == ocispec.MediaTypeImageIndex || desc.MediaType == "application/vnd.docker.distribution.manifest.list.v2+json" {
 		if err := json.Unmarshal(b, &index); err != nil {
 			return ocispec.Manifest{}, fmt.Errorf("%s: the index is no JSON: %w", t, err)
 		}
-		t.manifest = desc
 		one, err := ofPlatform(index.Manifests)
 		if err != nil {
 			return ocispec.Manifest{}, failure.Permanentf(contract.ReasonUsage, "%s %w: name one of them by its digest", t, err)
@@ -123,8 +123,6 @@ func (t *ociTree) resolve(ctx context.Context) (ocispec.Manifest, error) {
 		if _, b, err = t.fetchManifest(ctx, one.Digest.String()); err != nil {
 			return ocispec.Manifest{}, err
 		}
-	} else {
-		t.manifest = desc
 	}
 	var manifest ocispec.Manifest
 	if err := json.Unmarshal(b, &manifest); err != nil {

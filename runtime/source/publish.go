@@ -78,9 +78,6 @@ func PublishExpert(ctx context.Context, dir string, to contract.OCISource, o Opt
 	if err != nil {
 		return Published{}, fmt.Errorf("packing the expert: %w", err)
 	}
-	if _, err := layer.Seek(0, io.SeekStart); err != nil {
-		return Published{}, fmt.Errorf("packing the expert: %w", err)
-	}
 	if err := t.push(ctx, t.repo.Blobs(), desc, layer); err != nil {
 		return Published{}, err
 	}
@@ -101,12 +98,11 @@ func wholeExpert(m contract.ExpertManifest) error {
 	return fmt.Errorf("it has no %s", expert.File)
 }
 
-// packFolder writes a folder's manifest and files as a tar that says nothing of when and by
-// whom it was made.
-func packFolder(w io.Writer, dir string, files []contract.FileEntry) (ocispec.Descriptor, error) {
+// packFolder writes a folder's manifest and files to a new file, as a tar that says nothing
+// of when and by whom it was made, and rewinds it.
+func packFolder(f *os.File, dir string, files []contract.FileEntry) (ocispec.Descriptor, error) {
 	sum := digest.Canonical.Digester()
-	count := &countingWriter{}
-	archive := tar.NewWriter(io.MultiWriter(w, sum.Hash(), count))
+	archive := tar.NewWriter(io.MultiWriter(f, sum.Hash()))
 	names := []string{contract.ManifestFile}
 	for _, f := range files {
 		names = append(names, f.Path)
@@ -119,7 +115,12 @@ func packFolder(w io.Writer, dir string, files []contract.FileEntry) (ocispec.De
 	if err := archive.Close(); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: count.n}, nil
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: size}, err
 }
 
 func packFile(archive *tar.Writer, dir, name string) (err error) {
@@ -137,14 +138,6 @@ func packFile(archive *tar.Writer, dir, name string) (err error) {
 	}
 	_, err = io.Copy(archive, f)
 	return err
-}
-
-type countingWriter struct{ n int64 }
-
-// Write implements io.Writer.
-func (c *countingWriter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	return len(p), nil
 }
 
 // pushIndex pushes what names the layer: a configuration and a manifest for each
