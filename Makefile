@@ -320,6 +320,14 @@ else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif
 
+.PHONY: release
+release: cluster-bin ## Images for amd64 and arm64, chart, manifests, kubectl plugin, bills of materials, provenance and checksums in dist (VERSION=v0.1.0, COSIGN_KEY=…).
+	@VERSION="$(VERSION)" IMG_BASE="$(IMG_BASE)" T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release.sh
+
+.PHONY: release-twice
+release-twice: cluster-bin helm ## Make a release twice, from two folders, and fail where a byte differs.
+	@T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release-twice.sh
+
 .PHONY: print-softcuda
 print-softcuda: ## Build the software CUDA driver and print its folder, for LD_LIBRARY_PATH on a machine without a GPU.
 	@hack/softcuda/build.sh >&2
