@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	apilabels "k8s.io/apimachinery/pkg/labels"
@@ -48,7 +49,7 @@ func Scheme() (*runtime.Scheme, error) {
 }
 
 // CacheOptions bound what the operator keeps in memory: of Jobs, pods,
-// Deployments and Services only its own, of ConfigMaps (which users make, with
+// Deployments, Services and PodDisruptionBudgets only its own, of ConfigMaps (which users make, with
 // data sets) no more than name and version.
 func CacheOptions() cache.Options {
 	own := cache.ByObject{Label: apilabels.SelectorFromSet(apilabels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy})}
@@ -59,7 +60,9 @@ func CacheOptions() cache.Options {
 			&corev1.Pod{}:        own,
 			&appsv1.Deployment{}: own,
 			&corev1.Service{}:    own,
-			&corev1.ConfigMap{}:  {Transform: bare},
+
+			&policyv1.PodDisruptionBudget{}: own,
+			&corev1.ConfigMap{}:             {Transform: bare},
 		},
 	}
 }
