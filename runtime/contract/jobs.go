@@ -269,7 +269,7 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
+	// Phase is a word: Fetching, Verifying, Publishing, Decomposing, Exporting, Baseline, Training,
 	// Validating, Searching, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
@@ -338,8 +338,10 @@ type ExpertResult struct {
 	Pass1Digest string `json:"pass1Digest,omitempty"`
 	// Activation is as in ExpertManifest.
 	Activation string `json:"activation,omitempty"`
-	// Artifact is the digest of what was published of it in a registry.
-	Artifact string `json:"artifact,omitempty"`
+	// Artifact is the digest of what was published of it in a registry, and Evaluation
+	// that of the manifest which refers to it and has its evaluation.
+	Artifact   string `json:"artifact,omitempty"`
+	Evaluation string `json:"evaluation,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
@@ -356,6 +358,15 @@ type ImportSpec struct {
 	Skill string `json:"skill,omitempty"`
 }
 
+// PublishSpec tells `t2 publish` which expert of a volume goes where.
+type PublishSpec struct {
+	// Digest is that of the expert under DataDir.
+	Digest  string `json:"digest"`
+	DataDir string `json:"dataDir"`
+	// To has registry/repository:tag. Credentials come by EnvDockerConfig.
+	To OCISource `json:"to"`
+}
+
 // Reasons in a Termination; the operator uses them as condition reasons.
 const (
 	ReasonUsage                 = "InvalidSpec"             // permanent
@@ -368,6 +379,7 @@ const (
 	ReasonSourceUnreachable     = "SourceUnreachable"       // retried
 	ReasonSourceNotFound        = "SourceNotFound"          // retried
 	ReasonUnauthorized          = "Unauthorized"            // permanent
+	ReasonTagImmutable          = "TagImmutable"            // permanent: a registry keeps a tag on what it names
 	ReasonDiskFull              = "DiskFull"                // retried
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
