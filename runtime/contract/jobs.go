@@ -8,6 +8,8 @@ type FetchSpec struct {
 	Digest string `json:"digest,omitempty"`
 	// DataDir is the root under which DirModels lies.
 	DataDir string `json:"dataDir"`
+	// Verify, when set, is whose signature the source must have.
+	Verify *Verification `json:"verify,omitempty"`
 }
 
 // Source is where a model or an expert comes from: exactly one member is set. A
@@ -325,6 +327,8 @@ type ModelResult struct {
 	// manifest's digest in a registry. Empty where a source has none, and where the model
 	// was there already.
 	Revision string `json:"revision,omitempty"`
+	// Verified is whose signature it has, where one was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 // ExpertResult is what a training or import produced.
@@ -342,6 +346,8 @@ type ExpertResult struct {
 	// that of the manifest which refers to it and has its evaluation.
 	Artifact   string `json:"artifact,omitempty"`
 	Evaluation string `json:"evaluation,omitempty"`
+	// Verified is whose signature an import has, where one was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
@@ -356,6 +362,8 @@ type ImportSpec struct {
 	// Skill is what an expert is called whose file does not say it: one of the
 	// paper's reference implementation, or an adapter in PEFT's format.
 	Skill string `json:"skill,omitempty"`
+	// Verify, when set, is whose signature the source must have.
+	Verify *Verification `json:"verify,omitempty"`
 }
 
 // PublishSpec tells `t2 publish` which expert of a volume goes where.
@@ -379,6 +387,8 @@ const (
 	ReasonSourceUnreachable     = "SourceUnreachable"       // retried
 	ReasonSourceNotFound        = "SourceNotFound"          // retried
 	ReasonUnauthorized          = "Unauthorized"            // permanent
+	ReasonSignatureMissing      = "SignatureMissing"        // permanent: nobody signed what must be signed
+	ReasonSignatureInvalid      = "SignatureInvalid"        // permanent: it is not what was signed, or by another key
 	ReasonTagImmutable          = "TagImmutable"            // permanent: a registry keeps a tag on what it names
 	ReasonDiskFull              = "DiskFull"                // retried
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint

@@ -60,6 +60,11 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 			err = errors.Join(err, t.close())
 		}
 	}()
+	if o.verify != nil && o.verify.method == contract.VerifyCosign {
+		if err := t.checkCosign(ctx, o.verify); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.open(ctx, manifest, scratch); err != nil {
 		return nil, err
 	}
