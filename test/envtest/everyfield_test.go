@@ -427,7 +427,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows), names(gateRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -529,6 +529,17 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		}
 		r.change(p)
 		is, err := fit()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+	for _, r := range gateRows {
+		was, err := evaluationOf(p, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := evaluationOf(p, base)
 		check(r.field, r.needs, was, is, err)
 	}
 	p = w.policy("assistant", "math", "code")
