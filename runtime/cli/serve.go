@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -36,6 +38,7 @@ type serveFlags struct {
 	memory            host.Size
 	metricNames       []string
 	apiMetrics        bool
+	keepText          bool
 	grace, drainDelay time.Duration
 }
 
@@ -56,6 +59,11 @@ A second port has /healthz, /readyz, /metrics and /experts; a PUT of an expert
 set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and
 exchanges the experts without losing a request. GET /experts says how far that is
 and what could not be loaded.
+
+Each answer has an id (header X-Request-Id), and for an hour or some thousands of
+answers GET /v1/adaptation/requests/ID says how it came about, without its text. A
+POST of {"request": ID, "right": true} to /v1/adaptation:outcome marks it, which is
+counted by expert; GET /outcomes on the second port lists what was marked.
 
 Experts are computed in one of two forms. Merged, each mixture has dense weights
 and a batch of its own: fastest for one mixture at a time. Unmerged, all share U
@@ -102,9 +110,16 @@ JSON at the end.`,
 	registerMemory(flags, &f.memory)
 	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
 	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
+	flags.BoolVar(&f.keepText, "keep-text", keepsText(env), "keep the text of requests and answers for a while, which makes data sets of the answers that clients mark (/outcomes on the other port); by default what "+contract.EnvKeepText+" says, and without it no text is kept")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
+}
+
+// keepsText is what the environment says of keeping text; what is not true is false.
+func keepsText(env *Env) bool {
+	keep, err := strconv.ParseBool(env.Getenv(contract.EnvKeepText))
+	return err == nil && keep
 }
 
 func (f *serveFlags) run(ctx context.Context, env *Env) error {
@@ -148,6 +163,9 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 			c.SetFile = f.setFile
 		}
 		c.DrainDelay = podDrainDelay
+		if c.Pod, err = os.Hostname(); err != nil { // Which is the pod's name.
+			return c, fmt.Errorf("finding the pod's name: %w", err)
+		}
 	} else if c, err = f.fromFlags(); err != nil {
 		return c, err
 	}
@@ -175,6 +193,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 			return c, usagef("--metric-name: %w", err)
 		}
 	}
+	c.KeepText = f.keepText
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)
 	return c, nil

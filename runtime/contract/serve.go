@@ -235,6 +235,8 @@ type ServingStatus struct {
 	Requests int64        `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
 	Fallbacks int64 `json:"fallbacks"`
+	// BaseOutcomes are of the base weights' answers; nil where none was marked.
+	BaseOutcomes *Outcomes `json:"baseOutcomes,omitempty"`
 	// LastAdaptation describes the last two-pass request; nil before it.
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
 	// LastAdaptationTime is when that was chosen.
@@ -291,6 +293,8 @@ type ServedExpert struct {
 	State    string     `json:"state,omitempty"`
 	Error    *LoadError `json:"error,omitempty"`
 	Requests int64      `json:"requests"`
+	// Outcomes are of its answers; nil where none was marked.
+	Outcomes *Outcomes `json:"outcomes,omitempty"`
 }
 
 // ServedProbe says how the probe of a set stands.

@@ -22,6 +22,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
@@ -76,6 +77,12 @@ type Config struct {
 	// DefaultMetricNames. NoAPIMetrics takes contract.PathMetrics off the API's port.
 	MetricNames  MetricNames
 	NoAPIMetrics bool
+	// Pod is what the process is called in contract.HeaderPod; empty means that it says
+	// nothing of it.
+	Pod string
+	// KeepText has the text of requests and answers kept for contract.PathOutcomes, with
+	// all else that is kept of them.
+	KeepText bool
 	// APIAddress and AdminAddress are listened on.
 	APIAddress, AdminAddress string
 	// DrainDelay is how long new requests are still accepted after the process
@@ -171,6 +178,8 @@ type Server struct {
 
 	requests  atomic.Int64
 	fallbacks atomic.Int64
+	kept      *requestlog.Log
+	base      requestlog.Tally // Of the base weights' answers.
 	turnstile turnstile
 	bodies    bodies
 	planned   atomic.Pointer[engine.Plan] // nil until the model is being loaded.
@@ -191,6 +200,11 @@ func New(config Config) *Server {
 	}
 	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(context.Background())
+	limits := requestlog.Default
+	if config.KeepText {
+		limits = requestlog.WithText
+	}
+	s.kept = requestlog.New(limits, time.Now)
 	s.metrics = newMetrics(s)
 	s.loader = newLoader(s.life, s.log, s.metrics)
 	s.loader.load, s.loader.use = s.load, s.use

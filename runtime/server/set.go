@@ -22,6 +22,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/probe"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 )
 
 // maxSetBytes bounds an expert set; adapt.MaxExperts with long descriptions
@@ -59,6 +60,7 @@ type servedExpert struct {
 	vector   expert.Adapter
 	mixture  engine.Mixture // Of this expert alone.
 	requests *atomic.Int64
+	outcomes *requestlog.Tally
 }
 
 // errNotLoaded says that the model is still being loaded.
@@ -309,14 +311,14 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 
 // loadExpert returns an expert that was verified and fits the decomposition. One that is in use already is not read again.
 func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
-	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
+	e := &servedExpert{ref: ref, requests: &atomic.Int64{}, outcomes: &requestlog.Tally{}}
 	if old != nil {
 		for _, known := range old.spec.Refs() {
 			o := old.named(known.Name)
 			if o.ref.Digest == ref.Digest && o.ref.TransferFrom == ref.TransferFrom {
 				e.vector, e.mixture = o.vector, o.mixture
 				if o.ref.Name == ref.Name {
-					e.requests = o.requests
+					e.requests, e.outcomes = o.requests, o.outcomes
 				}
 				return e, nil
 			}
