@@ -62,6 +62,9 @@ func printRecord(w io.Writer, r contract.RequestRecord) error {
 	if r.Pod != "" {
 		line("Pod", "%s", r.Pod)
 	}
+	if r.TraceID != "" {
+		line("Trace", "%s", r.TraceID)
+	}
 	line("Model", "%s", r.Model)
 	line("Strategy", "%s", a.Strategy)
 	line("Answered", "%s", a.Expert)

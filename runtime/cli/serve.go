@@ -21,11 +21,15 @@ import (
 	"github.com/transformersquared/operator/runtime/host"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/runtime/tracing"
 )
 
 // podDrainDelay is how long a pod that is told to end still takes new
 // requests: endpoints and proxies need about that long to forget it.
 const podDrainDelay = 3 * time.Second
+
+// lastSpans is how long the last spans of a process may take to be sent.
+const lastSpans = 2 * time.Second
 
 type serveFlags struct {
 	setFlags
@@ -77,6 +81,9 @@ keys and values, what experts are computed with, and requests' bodies each have 
 of the container's limit, or of what --memory says, and what does not fit is refused
 with the numbers. t2 doctor prints the plan, /metrics what is in use of it.
 
+With OTEL_EXPORTER_OTLP_ENDPOINT, and OpenTelemetry's other variables, each request is a
+trace of its time in the queue and of its passes, sent by OTLP over HTTP.
+
 At SIGTERM or ctrl-C requests in flight are finished; those that take longer than
 --grace end with the error shutting_down. With --json the counters are printed as
 JSON at the end.`,
@@ -126,10 +133,7 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 	managed := jobs.Managed(f.spec, env.Getenv)
 	config, err := f.config(env)
 	if err == nil {
-		s := server.New(config)
-		if err = s.Run(ctx); err == nil && env.JSON {
-			return env.PrintJSON(s.Status())
-		}
+		err = serve(ctx, config, env)
 	}
 	if reason, _ := failure.Of(err); err != nil && reason == contract.ReasonUsage && !managed {
 		return &UsageError{Err: err}
@@ -137,6 +141,31 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 	if err != nil && managed {
 		// The operator reads why a pod does not start where it reads it of Jobs.
 		return errors.Join(err, leaveTermination(err, env.Getenv))
+	}
+	return err
+}
+
+// serve serves until ctx is done.
+func serve(ctx context.Context, config server.Config, env *Env) error {
+	traces, err := tracing.New(env.Getenv, config.Log)
+	if err != nil {
+		return failure.Permanent(contract.ReasonUsage, err)
+	}
+	if traces != nil {
+		config.Tracer = traces.Tracer("github.com/transformersquared/operator/runtime/server")
+	}
+	s := server.New(config)
+	err = s.Run(ctx)
+	if traces != nil {
+		// The last spans are worth a moment, and no more: a pod is soon killed.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpans)
+		defer cancel()
+		if lost := traces.Shutdown(ending); lost != nil {
+			config.Log.Warn("Could not send the last spans", "error", lost)
+		}
+	}
+	if err == nil && env.JSON {
+		return env.PrintJSON(s.Status())
 	}
 	return err
 }

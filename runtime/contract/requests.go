@@ -78,6 +78,8 @@ type RequestRecord struct {
 	AnswerID string `json:"answerID"`
 	// Pod is the one that answered, where it knows its name.
 	Pod string `json:"pod,omitempty"`
+	// TraceID is that of the request's trace; empty where it was not traced.
+	TraceID string `json:"traceID,omitempty"`
 	// Time is when the request came.
 	Time time.Time `json:"time"`
 	// Model is the model name of the request.

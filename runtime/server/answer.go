@@ -97,6 +97,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	}
 	defer leave()
 	subject := q.subject(c, r)
+	chosenAt := time.Now()
 	decision, pass1, err := s.decide(ctx, t, subject)
 	if err != nil {
 		return out, err
@@ -123,6 +124,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		out.cut = append(out.cut, e.cut)
 	}
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
+	s.tracePasses(ctx, chosenAt, begun, out)
 	s.remember(ctx, q, out, written, err)
 	if err != nil {
 		return out, err

@@ -117,6 +117,7 @@ func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *htt
 			rec.id = newID()
 		}
 		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
+		r, traced := s.trace(r, endpoint, rec)
 		w.Header().Set(contract.HeaderRequestID, rec.id)
 		if s.config.Pod != "" {
 			w.Header().Set(contract.HeaderPod, s.config.Pod)
@@ -131,6 +132,7 @@ func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *htt
 				writeError(w, apiErr)
 			}
 		}
+		traced(status, err)
 		s.metrics.request(endpoint, status, time.Since(begun))
 		if !quiet[endpoint] || err != nil {
 			s.logRequest(r.Context(), endpoint, rec, status, time.Since(begun), err)
@@ -142,6 +144,9 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	attrs := []slog.Attr{
 		slog.String("request", rec.id), slog.String("endpoint", endpoint),
 		slog.Int("status", status), slog.Float64("seconds", took.Seconds()),
+	}
+	if id := traceID(ctx); id != "" {
+		attrs = append(attrs, slog.String("trace", id))
 	}
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result

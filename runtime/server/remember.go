@@ -50,6 +50,7 @@ func (s *Server) remember(ctx context.Context, q query, out outcome, written *wr
 		Object: contract.RequestObject, ID: rec.id, AnswerID: rec.answerID, Pod: s.config.Pod, Time: rec.begun.UTC(), Model: q.model,
 		Why: out.chosen.why, Adaptation: out.adaptation, Finish: out.finishes,
 		PromptTokens: out.result.PromptTokens, CachedTokens: out.result.CachedTokens, Pass1Tokens: out.chosen.pass1Tokens, Tokens: out.result.Tokens,
+		TraceID:       traceID(ctx),
 		QueuedSeconds: out.result.Waited.Seconds(), FirstTokenSeconds: out.result.FirstToken.Seconds(),
 	}
 	if failed != nil {

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -83,6 +85,8 @@ type Config struct {
 	// KeepText has the text of requests and answers kept for contract.PathOutcomes, with
 	// all else that is kept of them.
 	KeepText bool
+	// Tracer makes a span of each request, and of its passes; nil means that nothing is traced.
+	Tracer trace.Tracer
 	// APIAddress and AdminAddress are listened on.
 	APIAddress, AdminAddress string
 	// DrainDelay is how long new requests are still accepted after the process
