@@ -53,6 +53,7 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 			spec.KVCacheBytes = cache.Size.Value()
 		}
 	}
+	spec.KeepText = serving.RequestText == v1alpha1.RequestTextKeep
 	if m := serving.Metrics; m != nil {
 		spec.NoAPIMetrics, spec.MetricNames = m.APIPort == v1alpha1.APIPortDisabled, metricNames(m.InferencePool)
 	}

@@ -117,16 +117,10 @@ JSON at the end.`,
 	registerMemory(flags, &f.memory)
 	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
 	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
-	flags.BoolVar(&f.keepText, "keep-text", keepsText(env), "keep the text of requests and answers for a while, which makes data sets of the answers that clients mark (/outcomes on the other port); by default what "+contract.EnvKeepText+" says, and without it no text is kept")
+	flags.BoolVar(&f.keepText, "keep-text", false, "keep the text of requests and answers for a while, which makes data sets of the answers that clients mark (/outcomes on the other port)")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
-}
-
-// keepsText is what the environment says of keeping text; what is not true is false.
-func keepsText(env *Env) bool {
-	keep, err := strconv.ParseBool(env.Getenv(contract.EnvKeepText))
-	return err == nil && keep
 }
 
 func (f *serveFlags) run(ctx context.Context, env *Env) error {
@@ -222,7 +216,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 			return c, usagef("--metric-name: %w", err)
 		}
 	}
-	c.KeepText = f.keepText
+	c.KeepText = c.KeepText || f.keepText
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)
 	return c, nil

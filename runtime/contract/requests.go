@@ -29,14 +29,10 @@ const (
 	OutcomeRecords = "Records"
 	// OutcomeChat and OutcomePairs are lines of FormatChat and FormatPairs, with what was
 	// asked and what was answered: of right answers, unless the query says otherwise, and
-	// where the text was kept (EnvKeepText) and the format can hold it.
+	// where the text was kept (ServeSpec.KeepText) and the format can hold it.
 	OutcomeChat  = FormatChat
 	OutcomePairs = FormatPairs
 )
-
-// EnvKeepText names the environment variable that, where it is true, has a server keep the
-// text of requests and answers beside what PathRequests says of them, for PathOutcomes alone.
-const EnvKeepText = "T2_KEEP_TEXT"
 
 // Headers of every answer on PortAPI, refusals among them.
 const (

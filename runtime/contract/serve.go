@@ -95,6 +95,9 @@ type ServeSpec struct {
 	Form string `json:"form,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
 	Backend string `json:"backend,omitempty"`
+	// KeepText has the text of requests and answers kept beside what PathRequests says of
+	// them, for PathOutcomes alone.
+	KeepText bool `json:"keepText,omitempty"`
 	// NoAPIMetrics takes PathMetrics off PortAPI.
 	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
 	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that

@@ -139,7 +139,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	if c.MetricNames, err = MetricNames(spec.MetricNames).orDefault(); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("metricNames: %w", err))
 	}
-	c.NoAPIMetrics = spec.NoAPIMetrics
+	c.NoAPIMetrics, c.KeepText = spec.NoAPIMetrics, spec.KeepText
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -114,9 +115,7 @@ func TestSpansArrive(t *testing.T) {
 				s.Start()
 			}
 			defer s.Close()
-			for key, value := range c.vars(s.URL) {
-				vars[key] = value
-			}
+			maps.Copy(vars, c.vars(s.URL))
 			vars["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer%20x, x-tenant=demo"
 			if c.tls {
 				ca := filepath.Join(t.TempDir(), "ca.pem")

@@ -36,6 +36,9 @@ var WithText = Limits{Requests: 4096, Bytes: 32 << 20, Age: time.Hour, MarkedAge
 // kept.
 const MaxText = 64 << 10
 
+// Most is how many bytes a log of these limits takes at most.
+func (l Limits) Most() int64 { return 2 * l.Bytes }
+
 // String says what is kept, for people who look for what is not.
 func (l Limits) String() string {
 	return fmt.Sprintf("the last %d answers that came to %d MiB, for %v, and as many that were marked, for %v", l.Requests, l.Bytes>>20, l.Age, l.MarkedAge)
