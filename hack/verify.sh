@@ -31,7 +31,7 @@ else
 fi
 
 echo "==> generated code (controller-gen)"
-generated=(api config/crd config/rbac)
+generated=(api config/crd config/rbac controllers/kubectl-t2/internal/doctor)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp -a "${generated[@]}" "$before"
