@@ -6,7 +6,7 @@ package main
 import (
 	"os"
 
-	"github.com/transformersquared/operator/controllers/kubectl-t2/internal/plugin"
+	"github.com/transformersquared/operator/controllers/kubectl-t2/plugin"
 )
 
 func main() {
