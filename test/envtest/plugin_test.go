@@ -39,15 +39,16 @@ func (w world) kubectlT2(ctx context.Context, as *rest.Config, args ...string) (
 var _ = Describe("kubectl t2", func() {
 	It("shows the tree and what holds it up, and waits for it", func(ctx SpecContext) {
 		w := newWorld(ctx)
-		base := w.readyBase(ctx, "tiny")
-		Expect(k8s.Create(ctx, w.expert("math", base.Name))).To(Succeed())
+		w.dataset(ctx, "{}")
+		w.decompose(ctx, "tiny")
+		Expect(k8s.Create(ctx, w.expert("math"))).To(Succeed())
 		Eventually(func(g Gomega) {
 			out, errors, code := w.kubectlT2(ctx, config, "status", "--exit-code")
 			g.Expect(errors).To(BeEmpty())
 			g.Expect(code).To(Equal(1))
 			g.Expect(out).To(MatchRegexp(`base tiny +✓ Succeeded`))
 			g.Expect(out).To(ContainSubstring("42 matrices, 5376 singular values"))
-			g.Expect(out).To(MatchRegexp(`└─ expert math +… PodPending`))
+			g.Expect(out).To(MatchRegexp(`└─ expert math +… [A-Z]\w+`))
 		}).Should(Succeed())
 		out, _, code := w.kubectlT2(ctx, config, "status", "basemodel/tiny", "--wait", "10s")
 		Expect(code).To(BeZero(), out)
