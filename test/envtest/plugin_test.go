@@ -33,6 +33,7 @@ func (w world) kubectlT2(ctx context.Context, as *rest.Config, args ...string) (
 		},
 	}
 	code = plugin.Run(ctx, env, args)
+	GinkgoWriter.Printf("$ kubectl t2 %s\n%s%s", strings.Join(args, " "), out.String(), errors.String())
 	return out.String(), errors.String(), code
 }
 
@@ -52,6 +53,17 @@ var _ = Describe("kubectl t2", func() {
 		}).Should(Succeed())
 		out, _, code := w.kubectlT2(ctx, config, "status", "basemodel/tiny", "--wait", "10s")
 		Expect(code).To(BeZero(), out)
+		w.finishTraining(ctx, "math", trained("c", "a", "b"))
+		Expect(k8s.Create(ctx, w.expert("code"))).To(Succeed())
+		Expect(k8s.Create(ctx, w.policy("served", "math", "code"))).To(Succeed())
+		w.roll(ctx, "served")
+		Eventually(func(g Gomega) {
+			out, _, _ := w.kubectlT2(ctx, config, "status")
+			g.Expect(out).To(MatchRegexp(`expert math +✓ Succeeded +0.7031 \(base 0.4688, \+0.2343\)`))
+			g.Expect(out).To(MatchRegexp(`└─ policy served +… ExpertsNotReady Prompt  1/1 pods  1/2 experts`))
+			g.Expect(out).To(MatchRegexp(`├─ math +✓ Served`))
+			g.Expect(out).To(MatchRegexp(`└─ code +· NotReady`))
+		}).Should(Succeed())
 		_, errors, code := w.kubectlT2(ctx, config, "status", "policy/demo")
 		Expect(code).To(Equal(1))
 		Expect(errors).To(ContainSubstring("there is no AdaptivePolicy demo in namespace " + w.namespace))

@@ -81,15 +81,15 @@ func searchBar(p *v1alpha1.FewShotProgress) string {
 	return text
 }
 
-// probeBar is how far the fitting of a probe is: its summary, such as Reading 200/900, as
-// a bar.
-func probeBar(p *v1alpha1.ProbeProgress) string {
-	step, far, _ := strings.Cut(p.Summary, " ")
+// summaryBar is how far something is that says it in words, such as Reading 200/900, as a
+// bar.
+func summaryBar(summary string, remaining *int64) string {
+	step, far, _ := strings.Cut(summary, " ")
 	d, t, _ := strings.Cut(far, "/")
 	done, err := strconv.ParseInt(d, 10, 64)
 	total, err2 := strconv.ParseInt(t, 10, 64)
 	if err != nil || err2 != nil {
-		return line(p.Summary, left(p.EstimatedRemainingSeconds))
+		return line(summary, left(remaining))
 	}
-	return line(bar(done, total), step, far, left(p.EstimatedRemainingSeconds))
+	return line(bar(done, total), step, far, left(remaining))
 }

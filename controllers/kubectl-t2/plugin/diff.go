@@ -317,7 +317,7 @@ func orDash(text string) string {
 	if text == "" {
 		return "-"
 	}
-	return strings.Join(strings.Fields(text), " ")
+	return oneLine(text)
 }
 
 // fit cuts or pads a text to so many cells.

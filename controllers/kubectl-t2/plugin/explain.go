@@ -77,7 +77,7 @@ func (f *explainFlags) run(ctx context.Context, s *session, policy, prompt strin
 type facts struct{ strings.Builder }
 
 func (f *facts) add(name, format string, args ...any) {
-	fmt.Fprintf(f, "%-11s %s\n", name, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+	fmt.Fprintf(f, "%-11s %s\n", name, harmless(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")))
 }
 
 // explanation words what pass 1 would choose.

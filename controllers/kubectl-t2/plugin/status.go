@@ -243,9 +243,12 @@ func cut(text string, width int) string {
 	return ansi.Truncate(text, max(1, width-1), "…")
 }
 
+// oneLine makes one line of a text, without what a terminal would obey.
+func oneLine(text string) string { return harmless(strings.Join(strings.Fields(text), " ")) }
+
 // wrap breaks a message into lines that begin with indent, three at most.
 func wrap(text, indent string, width int) []string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = oneLine(text)
 	if width <= 0 {
 		return []string{indent + text}
 	}

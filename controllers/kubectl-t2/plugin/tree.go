@@ -160,6 +160,9 @@ func nodeOfPolicy(p *v1alpha1.AdaptivePolicy) node {
 	if p.Status.ExpertSummary != "" {
 		n.add(p.Status.ExpertSummary + " experts")
 	}
+	if r := p.Status.Rollout; r != nil && r.Summary != "" {
+		n.add("rollout: " + r.Summary)
+	}
 	if p.Status.ExpertSetDigest != "" {
 		n.add("set " + short(string(p.Status.ExpertSetDigest)))
 	}

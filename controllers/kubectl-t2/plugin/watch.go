@@ -110,7 +110,9 @@ func (w *world) watched(only *target) []watched {
 		if f := p.Status.FewShot; f != nil && f.Progress != nil {
 			bars[key] = searchBar(f.Progress)
 		} else if r := p.Status.Probe; r != nil && r.Progress != nil {
-			bars[key] = probeBar(r.Progress)
+			bars[key] = summaryBar(r.Progress.Summary, r.Progress.EstimatedRemainingSeconds)
+		} else if r := p.Status.Rollout; r != nil && r.Progress != nil {
+			bars[key] = summaryBar(r.Progress.Summary, r.Progress.EstimatedRemainingSeconds)
 		}
 	}
 	var walk func(nodes []node)
@@ -160,7 +162,7 @@ func watchedLines(list []watched, all bool, width int) []string {
 		if width > 0 && width < narrow && o.bar != "" {
 			reason = "" // The bar says it.
 		}
-		lines[i] = strings.TrimRight(fmt.Sprintf("%s %s%s %s", mark, fit(names[i], wide), reason, strings.Join(strings.Fields(text), " ")), " ")
+		lines[i] = strings.TrimRight(fmt.Sprintf("%s %s%s %s", mark, fit(names[i], wide), reason, oneLine(text)), " ")
 	}
 	return lines
 }

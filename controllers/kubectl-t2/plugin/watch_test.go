@@ -76,11 +76,11 @@ func TestWatchFitsALowTerminal(t *testing.T) {
 	}
 }
 
-func TestProbesShowABar(t *testing.T) {
+func TestSummariesShowABar(t *testing.T) {
 	for summary, want := range map[string]string{
 		"Reading 200/800": "[####............] Reading 200/800 3s left", "Fitting": "Fitting 3s left", "Odd a/b": "Odd a/b 3s left",
 	} {
-		if got := probeBar(&v1alpha1.ProbeProgress{Summary: summary, EstimatedRemainingSeconds: new(int64(3))}); got != want {
+		if got := summaryBar(summary, new(int64(3))); got != want {
 			t.Errorf("%q is shown as %q", summary, got)
 		}
 	}

@@ -4,6 +4,8 @@ package plot
 import (
 	"fmt"
 	"math"
+	"strings"
+	"unicode"
 
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -28,9 +30,12 @@ type Point struct {
 // Of is the curve of a training.
 func Of(name string, c contract.Curve) Curve {
 	p := Curve{Baseline: c.BaselineScore, Last: max(1, c.Iterations)}
+	if !finite(p.Baseline) {
+		p.Baseline = -1
+	}
 	best, at := -1.0, 0
 	for _, point := range c.Points {
-		if !finite(point.Reward) {
+		if !finite(point.Reward) || point.Iteration < 0 {
 			continue
 		}
 		p.Last = max(p.Last, point.Iteration)
@@ -45,15 +50,25 @@ func Of(name string, c contract.Curve) Curve {
 	}
 	p.Title = "Expert " + name
 	if c.Skill != "" && c.Skill != name {
-		p.Title += " for " + c.Skill
+		p.Title += " for " + printable(c.Skill)
 	}
-	if c.BaselineScore >= 0 {
-		p.Title += fmt.Sprintf(": base %.1f %%", 100*c.BaselineScore)
+	if p.Baseline >= 0 {
+		p.Title += fmt.Sprintf(": base %.1f %%", 100*p.Baseline)
 	}
 	if best >= 0 {
 		p.Title += fmt.Sprintf(", best %.1f %% after iteration %d", 100*best, at)
 	}
 	return p
+}
+
+// printable takes control characters out, which a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
