@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -51,11 +50,7 @@ func (f *chatFlags) run(ctx context.Context, s *session, policy string) error {
 	if f.maxTokens < 0 || f.temperature < 0 {
 		return usagef("--max-tokens %d and --temperature %v must not be negative", f.maxTokens, f.temperature)
 	}
-	c, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
-	api, err := f.api(ctx, c, policy)
+	api, err := f.api(ctx, s, policy)
 	if err != nil {
 		return err
 	}
@@ -223,16 +218,7 @@ func who(a contract.Adaptation) string {
 	if a.Strategy == contract.StrategyPinned {
 		text += ", asked for"
 	}
-	likely := slices.SortedFunc(maps.Keys(a.Probabilities), func(x, y string) int {
-		if a.Probabilities[x] != a.Probabilities[y] {
-			if a.Probabilities[x] > a.Probabilities[y] {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(x, y)
-	})
-	for i, name := range likely {
+	for i, name := range byValue(a.Probabilities) {
 		if i == 0 {
 			text += ";"
 		}

@@ -156,11 +156,7 @@ func (f *evalFlags) run(ctx context.Context, s *session, policy string) error {
 	if err != nil {
 		return &usageError{err: err}
 	}
-	c, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
-	api, err := f.api(ctx, c, policy)
+	api, err := f.api(ctx, s, policy)
 	if err != nil {
 		return err
 	}

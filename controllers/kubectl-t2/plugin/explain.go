@@ -44,13 +44,9 @@ func (f *explainFlags) run(ctx context.Context, s *session, policy, prompt strin
 	if f.output != "" && f.output != formJSON {
 		return usagef("-o %q is not json", f.output)
 	}
-	c, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	api, err := f.api(ctx, c, policy)
+	api, err := f.api(ctx, s, policy)
 	if err != nil {
 		return err
 	}
@@ -117,12 +113,16 @@ func explanation(e contract.Explanation) string {
 
 // weights adds those of a mixture, the largest first.
 func (f *facts) weights(weights map[string]float64) {
-	largestFirst := func(a, b string) int { return cmp.Or(cmp.Compare(weights[b], weights[a]), cmp.Compare(a, b)) }
 	name := "Weights"
-	for _, expert := range slices.SortedFunc(maps.Keys(weights), largestFirst) {
+	for _, expert := range byValue(weights) {
 		f.add(name, "%.4f  %s", weights[expert], expert)
 		name = ""
 	}
+}
+
+// byValue are the names of values, the largest first.
+func byValue(values map[string]float64) []string {
+	return slices.SortedFunc(maps.Keys(values), func(a, b string) int { return cmp.Or(cmp.Compare(values[b], values[a]), cmp.Compare(a, b)) })
 }
 
 // share draws a probability.

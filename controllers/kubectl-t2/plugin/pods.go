@@ -50,8 +50,8 @@ type endpoint struct {
 	name string
 }
 
-// api finds who answers for a policy.
-func (f *podFlags) api(ctx context.Context, c *Cluster, policy string) (*endpoint, error) {
+// api finds who answers for a policy. An address is asked without a cluster.
+func (f *podFlags) api(ctx context.Context, s *session, policy string) (*endpoint, error) {
 	if f.url != "" {
 		u, err := url.Parse(f.url)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -59,6 +59,10 @@ func (f *podFlags) api(ctx context.Context, c *Cluster, policy string) (*endpoin
 		}
 		root := strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1")
 		return &endpoint{root: root, http: &http.Client{}, name: u.Host}, nil
+	}
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
 	}
 	pods, err := servingPods(ctx, c, policy)
 	if err != nil {

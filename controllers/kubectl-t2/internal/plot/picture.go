@@ -151,18 +151,25 @@ func (c Curve) PNG(w io.Writer) error {
 // pixels is a canvas of them.
 type pixels struct{ *image.NRGBA }
 
-// fill fills a polygon.
+// fill fills a polygon. No more than its surroundings are looked at: a curve has thousands.
 func (p *pixels) fill(points [][2]float64, c color.NRGBA) {
-	r := vector.NewRasterizer(pictureWidth, pictureHeight)
+	low, high := points[0], points[0]
+	for _, at := range points {
+		for i := range at {
+			low[i], high[i] = math.Floor(min(low[i], at[i])), math.Ceil(max(high[i], at[i]))
+		}
+	}
+	r := vector.NewRasterizer(int(high[0]-low[0])+1, int(high[1]-low[1])+1)
 	for i, at := range points {
+		x, y := float32(at[0]-low[0]), float32(at[1]-low[1])
 		if i == 0 {
-			r.MoveTo(float32(at[0]), float32(at[1]))
+			r.MoveTo(x, y)
 		} else {
-			r.LineTo(float32(at[0]), float32(at[1]))
+			r.LineTo(x, y)
 		}
 	}
 	r.ClosePath()
-	r.Draw(p.NRGBA, p.Bounds(), image.NewUniform(c), image.Point{})
+	r.Draw(p.NRGBA, r.Bounds().Add(image.Pt(int(low[0]), int(low[1]))), image.NewUniform(c), image.Point{})
 }
 
 func (p *pixels) line(points [][2]float64, c color.NRGBA, dashed bool) {
