@@ -249,6 +249,11 @@ build: ## Build manager and t2 (static, no cgo).
 	@CGO_ENABLED=0 $(ALIVE) "the runtime: building" "seconds, the first time 1 minute" go build -trimpath -ldflags '-s -w' -o $(BIN)/t2 ./runtime
 	@CGO_ENABLED=0 $(ALIVE) "the demo model's carrier: building" "seconds" go build -trimpath -ldflags '-s -w' -o $(BIN)/seed ./hack/demo/seed
 
+.PHONY: kubectl-t2
+kubectl-t2: ## Build the plugin of kubectl (static, no cgo): bin/kubectl-t2, to be put on PATH.
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(ALIVE) "the plugin of kubectl: building" "seconds, the first time 1 minute" go build -trimpath -ldflags '-s -w' -o $(BIN)/kubectl-t2 ./controllers/kubectl-t2
+
 # What compiles and links t2-cuda: our header of the driver's API, and a library that
 # finds the driver when the program starts. Nothing of NVIDIA's is needed.
 CUDA_ENV := CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/hack/softcuda/include" CGO_LDFLAGS="-L$(BIN)/cuda"

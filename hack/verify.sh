@@ -32,7 +32,7 @@ else
 fi
 
 echo "==> generated code (controller-gen)"
-generated=(api config/crd config/rbac config/chart)
+generated=(api config/crd config/rbac config/chart controllers/kubectl-t2/internal/doctor)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp -a "${generated[@]}" "$before"

@@ -77,7 +77,7 @@ const (
 	PathReady = "/readyz"
 	// PathMetrics serves Prometheus metrics.
 	PathMetrics = "/metrics"
-	// PathProgress serves a Progress (Jobs only).
+	// PathProgress serves a Progress (Jobs only). See PathCurve, too.
 	PathProgress = "/progress"
 	// PathExpertSet takes an ExpertSet by PUT (bearer token) and answers at once
 	// with a ServingStatus: 200 if the set is served, 202 if it is recorded and will

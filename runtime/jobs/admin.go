@@ -18,7 +18,8 @@ import (
 )
 
 // Handler serves what contract says a Job serves on PortAdmin: health,
-// readiness, metrics and progress. It changes nothing and tells no secret, so
+// readiness, metrics, progress and the
+// learning curve of a training. It changes nothing and tells no secret, so
 // it asks for no credentials.
 func Handler(p *Progress) http.Handler {
 	mux := http.NewServeMux()
@@ -34,15 +35,27 @@ func Handler(p *Progress) http.Handler {
 	mux.Handle("GET "+contract.PathMetrics, promhttp.HandlerFor(
 		prometheus.Gatherers{p.Registry(), process}, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET "+contract.PathProgress, func(w http.ResponseWriter, _ *http.Request) {
-		body, err := json.Marshal(p.Snapshot())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+		answer(w, p.Snapshot())
+	})
+	mux.HandleFunc("GET "+contract.PathCurve, func(w http.ResponseWriter, _ *http.Request) {
+		curve, ok := p.learned()
+		if !ok {
+			http.Error(w, "nothing is trained here yet", http.StatusNotFound)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body)
+		answer(w, curve.Thin(contract.MaxCurvePoints))
 	})
 	return mux
+}
+
+func answer(w http.ResponseWriter, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
 }
 
 // serveAdmin answers on address until stop is called. A job never fails for

@@ -19,9 +19,10 @@ type Progress struct {
 
 	mu      sync.Mutex
 	state   contract.Progress
-	started time.Time // of the present phase
-	first   int64     // Done when the present phase started
-	fixed   bool      // the job gave its own estimate
+	curve   *contract.Curve // of a training, nil elsewhere
+	started time.Time       // of the present phase
+	first   int64           // Done when the present phase started
+	fixed   bool            // the job gave its own estimate
 }
 
 // NewProgress returns a Progress whose phase is empty.
@@ -80,6 +81,13 @@ func (p *Progress) Training(t contract.TrainProgress) {
 	p.state.Training = &t
 }
 
+// Curve sets the learning curve of a training. Its points must not be changed any more.
+func (p *Progress) Curve(c contract.Curve) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.curve = &c
+}
+
 // Search sets the part that only a search of weights has.
 func (p *Progress) Search(s contract.SearchProgress) {
 	p.mu.Lock()
@@ -120,4 +128,14 @@ func estimate(elapsed time.Duration, done, left int64) int64 {
 		return -1
 	}
 	return int64(elapsed.Seconds()*float64(left)/float64(done) + 0.5)
+}
+
+// learned returns the learning curve so far; false where nothing is trained.
+func (p *Progress) learned() (contract.Curve, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.curve == nil {
+		return contract.Curve{}, false
+	}
+	return *p.curve, true
 }

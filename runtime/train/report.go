@@ -30,10 +30,14 @@ func (t *trainer) trainProgress() contract.TrainProgress {
 	return p
 }
 
-// report shows the present state on /progress, on /metrics and in the log.
+// report shows the present state on /progress, /curve and /metrics, and in the log.
 func (t *trainer) report() {
 	p := t.trainProgress()
 	t.options.Progress.Training(p)
+	t.options.Progress.Curve(contract.Curve{
+		Skill: t.spec.Skill, Iterations: t.hyper.Iterations, BaselineScore: t.state.BaselineScore,
+		Points: t.state.History, // Which a further iteration copies, and nobody changes.
+	})
 	t.options.Progress.Done(int64(p.Iteration))
 	t.metrics.set(p)
 	if n := len(t.state.History); n > 0 {

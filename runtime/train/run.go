@@ -49,7 +49,7 @@ const DefaultGrace = 8 * time.Second
 
 // Files that a run leaves beside its expert, and in its folder.
 const (
-	MetricsFile = "metrics.jsonl"
+	MetricsFile = contract.MetricsFile
 	CurveFile   = "curve.svg"
 	resultFile  = "result.json"
 )

@@ -65,28 +65,8 @@ type header struct {
 	History []point `json:"history"`
 }
 
-// point is one line of metrics.jsonl. It holds nothing that depends on time or
-// machine, so that a run's files have the same digest wherever it ran.
-type point struct {
-	Iteration int `json:"iteration"`
-	// Reward is the batch's mean reward, −1 to 1.
-	Reward float64 `json:"reward"`
-	// KL is the mean per answer token, where it was measured: where klWeight is
-	// 0, only in iterations that end with a validation.
-	KL *float64 `json:"kl,omitempty"`
-	// Loss and GradNorm, before clipping, are 0 of Evolution, which has neither.
-	Loss     float64 `json:"loss"`
-	GradNorm float64 `json:"gradNorm"`
-	// BestReward is the mean reward of the best candidate of a generation, and Spread the
-	// mean standard deviation of a number that was searched, of Evolution; Reward is the
-	// mean of all candidates.
-	BestReward *float64 `json:"bestReward,omitempty"`
-	Spread     *float64 `json:"spread,omitempty"`
-	// AnswerTokens is the number of tokens generated.
-	AnswerTokens int `json:"answerTokens"`
-	// Score is the validation score, where there was a validation.
-	Score *float64 `json:"validationScore,omitempty"`
-}
+// point is one line of metrics.jsonl.
+type point = contract.CurvePoint
 
 // unknownScore and unknownKL stand for what is not known yet.
 const (
