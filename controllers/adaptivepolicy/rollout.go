@@ -154,7 +154,7 @@ func awaits(problem error) bool {
 // promoted is the stage of a set that serves.
 func promoted(now *v1alpha1.RolloutStatus, chosen choice) stage {
 	s := stage{promoted: true, reason: v1alpha1.ReasonPromoted, summary: "Stable"}
-	s.message = fmt.Sprintf("Expert set %s serves; it did before the policy's gate evaluated sets", chosen.digest)
+	s.message = fmt.Sprintf("Expert set %s serves, as it did before", chosen.digest)
 	if e := now.Evaluation; e != nil && string(e.CandidateDigest) == chosen.digest {
 		return passed(e)
 	}
