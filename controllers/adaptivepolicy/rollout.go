@@ -103,6 +103,7 @@ func keptSet(data map[string]string, decomposition v1alpha1.Digest) *desired.Sta
 	}
 	stable = &desired.StableSet{DecompositionDigest: decomposition, Since: metav1.Now().Rfc3339Copy()}
 	if json.Unmarshal([]byte(data[contract.ExpertSetKey]), &stable.Set) == nil && len(stable.Set.Experts) > 0 {
+		stable.Set.Called = "" // It is called anew where it is sent.
 		return stable
 	}
 	return nil
@@ -266,11 +267,12 @@ func (c *candidate) withhold(offered map[string]v1alpha1.Digest) {
 	c.held = c.served && c.offered != c.artifact()
 }
 
-// setDigest is the digest of a set, which is made of text and numbers that are some.
+// setDigest is what a set is called wherever this operator sends it, whatever it was called
+// where it was kept.
 func setDigest(set contract.ExpertSet) string {
 	digest, err := set.Digest()
 	if err != nil {
-		return ""
+		return "" // It has numbers that are none: it is no set that is asked for.
 	}
 	return digest
 }

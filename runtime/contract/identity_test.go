@@ -21,7 +21,11 @@ var withoutPart = map[string][]string{
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
-	"ExpertSet":     {"digest"},
+	"EvaluateSpec": {
+		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
+	},
+	"ExpertSet": {"digest"},
 }
 
 // TestEveryFieldIsInAnIdentityOrKnowinglyNot: whoever adds a field decides whether it
@@ -34,6 +38,7 @@ func TestEveryFieldIsInAnIdentityOrKnowinglyNot(t *testing.T) {
 		"TrainSpec":     func() any { return &contract.TrainSpec{} },
 		"AdaptSpec":     func() any { return &contract.AdaptSpec{} },
 		"ProbeSpec":     func() any { return &contract.ProbeSpec{} },
+		"EvaluateSpec":  func() any { return &contract.EvaluateSpec{} },
 		"ExpertSet":     func() any { return &contract.ExpertSet{} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -194,7 +194,7 @@ func (e *evaluation) column(ctx context.Context, set int, who answerer) (*column
 	begun := time.Now()
 	questions := e.questions[set]
 	c := &column{Spec: e.digest, Set: set, Answerer: who.name, Samples: make([]contract.EvaluationSample, len(questions))}
-	wanted, err := who.set.Digest()
+	wanted, err := who.set.Name()
 	if err != nil {
 		return nil, err
 	}
