@@ -281,16 +281,13 @@ func setDigest(set contract.ExpertSet) string {
 func (s stage) write(policy *v1alpha1.AdaptivePolicy, stable *desired.StableSet, candidate desired.StableSet) {
 	now := policy.Status.Rollout
 	now.Summary = s.summary
-	asked := now.Candidate
+	served, asked := now.Stable, now.Candidate
 	now.Stable, now.Candidate = nil, nil
 	if stable != nil {
-		now.Stable = rolloutSet(stable.Set, stable.DecompositionDigest, stable.Since)
+		now.Stable = rolloutSet(*stable, served)
 	}
 	if !s.promoted {
-		now.Candidate = rolloutSet(candidate.Set, candidate.DecompositionDigest, candidate.Since)
-		if asked != nil && asked.Digest == now.Candidate.Digest {
-			now.Candidate.Since = asked.Since
-		}
+		now.Candidate = rolloutSet(candidate, asked)
 	}
 	if s.promoted || s.failed {
 		now.Progress = nil
@@ -303,10 +300,13 @@ func (s stage) write(policy *v1alpha1.AdaptivePolicy, stable *desired.StableSet,
 	}
 }
 
-// rolloutSet is a set by its digests.
-func rolloutSet(set contract.ExpertSet, decomposition v1alpha1.Digest, since metav1.Time) *v1alpha1.RolloutSet {
-	s := &v1alpha1.RolloutSet{Digest: v1alpha1.Digest(setDigest(set)), Since: since, DecompositionDigest: decomposition}
-	for _, ref := range set.Refs() {
+// rolloutSet is a set by its digests, which is that since it was.
+func rolloutSet(set desired.StableSet, was *v1alpha1.RolloutSet) *v1alpha1.RolloutSet {
+	s := &v1alpha1.RolloutSet{Digest: v1alpha1.Digest(setDigest(set.Set)), Since: set.Since, DecompositionDigest: set.DecompositionDigest}
+	if was != nil && was.Digest == s.Digest && was.DecompositionDigest == s.DecompositionDigest {
+		s.Since = was.Since
+	}
+	for _, ref := range set.Set.Refs() {
 		s.Experts = append(s.Experts, v1alpha1.RolloutExpert{Name: ref.Name, Digest: v1alpha1.Digest(ref.Digest)})
 	}
 	return s
