@@ -23,9 +23,11 @@ var withoutPart = map[string][]string{
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
 	"EvaluateSpec": {
 		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"candidate.candidate.mode", "candidate.candidate.percent", "candidate.candidate.salt",
+		"stable.candidate.mode", "stable.candidate.percent", "stable.candidate.salt",
 		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
 	},
-	"ExpertSet": {"digest"},
+	"ExpertSet": {"candidate.mode", "candidate.percent", "candidate.salt", "digest"},
 }
 
 // TestEveryFieldIsInAnIdentityOrKnowinglyNot: whoever adds a field decides whether it
