@@ -271,7 +271,7 @@ func (e *evaluation) kept(path string, set int, who answerer) (*column, error) {
 		return &c, nil
 	}
 	e.options.Log.Warn("What was answered before is damaged or of another evaluation, and is asked again", "file", path)
-	return nil, nil //nolint:nilnil,nilerr // As above: what is damaged is made again.
+	return nil, nil //nolint:nilnil // As above: what is damaged is made again.
 }
 
 func answers(s contract.EvaluationSample, q question) bool { return s.Line == q.record.Line }
