@@ -117,7 +117,7 @@ func describeEvaluation(p *v1alpha1.EvaluationProgress) string {
 	if p == nil {
 		return what
 	}
-	text := what + ": " + p.Summary
+	text := what + ": " + strings.TrimPrefix(p.Summary, "Evaluating ")
 	if p.EstimatedRemainingSeconds != nil {
 		text += fmt.Sprintf(", about %d s left", *p.EstimatedRemainingSeconds)
 	}

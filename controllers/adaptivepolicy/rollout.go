@@ -108,7 +108,7 @@ func keptSet(data map[string]string, decomposition v1alpha1.Digest) *desired.Sta
 	}
 	stable = &desired.StableSet{DecompositionDigest: decomposition, Since: metav1.Now().Rfc3339Copy()}
 	if json.Unmarshal([]byte(data[contract.ExpertSetKey]), &stable.Set) == nil && len(stable.Set.Experts) > 0 {
-		stable.Set.Candidate = nil
+		stable.Set.Called, stable.Set.Candidate = "", nil // It is called anew where it is sent.
 		return stable
 	}
 	return nil
@@ -299,11 +299,12 @@ func (c *candidate) withhold(offered map[string]v1alpha1.Digest) {
 	c.held = c.served && c.offered != c.artifact()
 }
 
-// setDigest is the digest of a set, which is made of text and numbers that are some.
+// setDigest is what a set is called wherever this operator sends it, whatever it was called
+// where it was kept.
 func setDigest(set contract.ExpertSet) string {
 	digest, err := set.Digest()
 	if err != nil {
-		return ""
+		return "" // It has numbers that are none: it is no set that is asked for.
 	}
 	return digest
 }
@@ -312,16 +313,13 @@ func setDigest(set contract.ExpertSet) string {
 func (s stage) write(policy *v1alpha1.AdaptivePolicy, stable *desired.StableSet, candidate desired.StableSet) {
 	now := policy.Status.Rollout
 	now.Summary = s.summary
-	asked := now.Candidate
+	served, asked := now.Stable, now.Candidate
 	now.Stable, now.Candidate = nil, nil
 	if stable != nil {
-		now.Stable = rolloutSet(stable.Set, stable.DecompositionDigest, stable.Since)
+		now.Stable = rolloutSet(*stable, served)
 	}
 	if !s.promoted {
-		now.Candidate = rolloutSet(candidate.Set, candidate.DecompositionDigest, candidate.Since)
-		if asked != nil && asked.Digest == now.Candidate.Digest {
-			now.Candidate.Since = asked.Since
-		}
+		now.Candidate = rolloutSet(candidate, asked)
 	}
 	if s.promoted || s.failed {
 		now.Progress = nil
@@ -334,10 +332,13 @@ func (s stage) write(policy *v1alpha1.AdaptivePolicy, stable *desired.StableSet,
 	}
 }
 
-// rolloutSet is a set by its digests.
-func rolloutSet(set contract.ExpertSet, decomposition v1alpha1.Digest, since metav1.Time) *v1alpha1.RolloutSet {
-	s := &v1alpha1.RolloutSet{Digest: v1alpha1.Digest(setDigest(set)), Since: since, DecompositionDigest: decomposition}
-	for _, ref := range set.Refs() {
+// rolloutSet is a set by its digests, which is that since it was.
+func rolloutSet(set desired.StableSet, was *v1alpha1.RolloutSet) *v1alpha1.RolloutSet {
+	s := &v1alpha1.RolloutSet{Digest: v1alpha1.Digest(setDigest(set.Set)), Since: set.Since, DecompositionDigest: set.DecompositionDigest}
+	if was != nil && was.Digest == s.Digest && was.DecompositionDigest == s.DecompositionDigest {
+		s.Since = was.Since
+	}
+	for _, ref := range set.Set.Refs() {
 		s.Experts = append(s.Experts, v1alpha1.RolloutExpert{Name: ref.Name, Digest: v1alpha1.Digest(ref.Digest)})
 	}
 	return s

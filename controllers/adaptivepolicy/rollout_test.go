@@ -158,6 +158,12 @@ func TestARolloutGoesOnFromWhatIsThere(t *testing.T) {
 			if got := p.Status.Rollout.Candidate != nil; got == tc.promoted {
 				t.Errorf("there is a candidate: %v", got)
 			}
+			was := p.Status.Rollout.DeepCopy()
+			later, next := *stable, *asked
+			later.Since, next.Since = metav1.Unix(2_000_000, 0), metav1.Unix(2_000_000, 0)
+			if s.write(p, &later, next); !cmp.Equal(was, p.Status.Rollout) {
+				t.Error("looked at later, the status is another")
+			}
 		})
 	}
 	if !awaits(waiting.problem) || awaits(chosen.problem) || awaits(unfittable(chosen)) || awaits(status.Stall("X", "y")) {

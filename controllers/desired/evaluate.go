@@ -119,16 +119,16 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	sets := EvaluationSets(policy)
 	var mounts []*coreac.VolumeMountApplyConfiguration
 	var claims []string
-	var configMaps []*v1alpha1.ConfigMapKeyRef
+	var configMaps []contract.Inputs
 	for _, set := range sets {
 		read, mount := dataset(pod, set.Role, *set.Dataset, digests)
 		spec.Sets = append(spec.Sets, contract.EvaluationSet{Dataset: read, Reward: string(set.Reward)})
 		if mount != nil {
 			mounts = append(mounts, mount)
 		}
-		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, set.Dataset.ConfigMap)
+		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, configMap(*set.Dataset))
 	}
-	id, err := Hash(policy.UID, spec, claims)
+	id, err := Hash(policy.UID, spec.Identity(), claims)
 	if err != nil {
 		return Run{}, err
 	}
@@ -137,7 +137,7 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	for i, set := range sets {
 		same.Sets[i].Dataset.Digest = string(set.Dataset.Digest)
 	}
-	recipe, err := Hash(policy.UID, same, claims, configMaps)
+	recipe, err := Hash(policy.UID, same.Identity(), claims, configMaps)
 	if err != nil {
 		return Run{}, err
 	}

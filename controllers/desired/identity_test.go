@@ -108,9 +108,47 @@ func identities(t *testing.T) map[string]identity {
 		run, err := Probe(p, baseModel(), PromptSets(p, skilled()), digests, settings)
 		add("probe "+name, run, err)
 	}
+	for name, e := range identifiedEvaluations() {
+		run, err := Evaluation(e.policy, baseModel(), e.donors, e.stable, e.candidate, map[string]string{"gate": digest("9"), "guard-0": digest("8")}, settings)
+		add("evaluate "+name, run, err)
+	}
 	serving, err := ServingRun(ServeSpec(policy(), baseModel()))
 	add("serve", Run{ID: serving}, err)
 	return rows
+}
+
+// identifiedEvaluation is an evaluation.
+type identifiedEvaluation struct {
+	policy    *v1alpha1.AdaptivePolicy
+	donors    []*v1alpha1.BaseModel
+	stable    *contract.ExpertSet
+	candidate contract.ExpertSet
+}
+
+func identifiedEvaluations() map[string]identifiedEvaluation {
+	candidate := contract.ExpertSet{Strategy: contract.StrategyPrompt, MinProbability: 0.4, Experts: []contract.ExpertRef{
+		{Name: "math", Skill: "math", Description: "sums", Digest: digest("1")}, {Name: "law", Skill: "law", Digest: digest("2"), TransferFrom: "other"},
+	}}
+	stable := contract.ExpertSet{Strategy: contract.StrategyFixed, Experts: []contract.ExpertRef{{Name: "math", Skill: "math", Digest: digest("3"), Weight: 1}}}
+	questions := &v1alpha1.Dataset{ConfigMap: &v1alpha1.ConfigMapKeyRef{Name: "questions", Key: "q.jsonl"}, Format: v1alpha1.FormatGSM8K}
+	first := policy(func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{Dataset: questions, Reward: v1alpha1.RewardNumeric}}
+	})
+	next := policy(func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.ContextLength, p.Spec.Serving.DType, p.Spec.Serving.Form = new(int32(256)), v1alpha1.ServingInt8, v1alpha1.FormMerged
+		p.Spec.Serving.KVCache = &v1alpha1.KVCache{Type: v1alpha1.KVCacheBF16}
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{
+			Dataset: questions, Reward: v1alpha1.RewardNumeric, Samples: 100, MaxNewTokens: 24, MinGain: "0.1",
+			Guards: []v1alpha1.RolloutGuard{{Name: "general", Reward: v1alpha1.RewardMath, Dataset: v1alpha1.Dataset{
+				PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "sets", Path: "g.jsonl"}, Format: v1alpha1.FormatMATH,
+			}}},
+		}}
+	})
+	other := baseModel(func(b *v1alpha1.BaseModel) { b.Name = "other" })
+	return map[string]identifiedEvaluation{
+		"of the first set": {policy: first, candidate: stable},
+		"of the next set":  {policy: next, donors: []*v1alpha1.BaseModel{other}, stable: &stable, candidate: candidate},
+	}
 }
 
 func identifiedModels() map[string]func(*v1alpha1.BaseModel) {

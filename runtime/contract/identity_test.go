@@ -21,7 +21,13 @@ var withoutPart = map[string][]string{
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
-	"ExpertSet":     {"candidate.mode", "candidate.percent", "candidate.salt", "digest"},
+	"EvaluateSpec": {
+		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"candidate.candidate.mode", "candidate.candidate.percent", "candidate.candidate.salt",
+		"stable.candidate.mode", "stable.candidate.percent", "stable.candidate.salt",
+		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
+	},
+	"ExpertSet": {"candidate.mode", "candidate.percent", "candidate.salt", "digest"},
 }
 
 // TestEveryFieldIsInAnIdentityOrKnowinglyNot: whoever adds a field decides whether it
@@ -34,6 +40,7 @@ func TestEveryFieldIsInAnIdentityOrKnowinglyNot(t *testing.T) {
 		"TrainSpec":     func() any { return &contract.TrainSpec{} },
 		"AdaptSpec":     func() any { return &contract.AdaptSpec{} },
 		"ProbeSpec":     func() any { return &contract.ProbeSpec{} },
+		"EvaluateSpec":  func() any { return &contract.EvaluateSpec{} },
 		"ExpertSet":     func() any { return &contract.ExpertSet{} },
 	} {
 		t.Run(name, func(t *testing.T) {

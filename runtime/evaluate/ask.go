@@ -194,7 +194,7 @@ func (e *evaluation) column(ctx context.Context, set int, who answerer) (*column
 	begun := time.Now()
 	questions := e.questions[set]
 	c := &column{Spec: e.digest, Set: set, Answerer: who.name, Samples: make([]contract.EvaluationSample, len(questions))}
-	wanted, err := who.set.Digest()
+	wanted, err := who.set.Name()
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +271,7 @@ func (e *evaluation) kept(path string, set int, who answerer) (*column, error) {
 		return &c, nil
 	}
 	e.options.Log.Warn("What was answered before is damaged or of another evaluation, and is asked again", "file", path)
-	return nil, nil //nolint:nilnil,nilerr // As above: what is damaged is made again.
+	return nil, nil //nolint:nilnil // As above: what is damaged is made again.
 }
 
 func answers(s contract.EvaluationSample, q question) bool { return s.Line == q.record.Line }

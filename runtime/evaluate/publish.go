@@ -58,13 +58,13 @@ func (e *evaluation) of(set int, answerer string) *column {
 func (e *evaluation) found() (contract.EvaluationResult, error) {
 	var r contract.EvaluationResult
 	var err error
-	if r.CandidateDigest, err = e.spec.Candidate.Digest(); err != nil {
+	if r.CandidateDigest, err = e.spec.Candidate.Name(); err != nil {
 		return r, err
 	}
 	before := contract.AnswererBase
 	if e.spec.Stable != nil {
 		before = contract.AnswererStable
-		if r.StableDigest, err = e.spec.Stable.Digest(); err != nil {
+		if r.StableDigest, err = e.spec.Stable.Name(); err != nil {
 			return r, err
 		}
 	}

@@ -1,9 +1,6 @@
 package evaluate
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -50,20 +47,17 @@ func Validate(s contract.EvaluateSpec) error {
 }
 
 // runDigest identifies what determines what an evaluation finds: the specification without
-// what only says where things are, what computes, and what things are called, and the content
-// of the data sets.
+// where things are, and the content of the data sets.
 func runDigest(s contract.EvaluateSpec, sets []*dataset.Set) (string, error) {
-	s.Name, s.RunID, s.DataDir, s.TransferDir, s.Backend, s.MaxBatch, s.KVCacheBytes = "", "", "", "", "", 0, 0
+	s.DataDir, s.TransferDir = "", ""
 	s.Sets = slices.Clone(s.Sets)
 	for i := range s.Sets {
-		s.Sets[i].Field = ""
 		s.Sets[i].Dataset = s.Sets[i].Dataset.Placeless()
 		s.Sets[i].Dataset.Digest = sets[i].Digest
 	}
-	encoded, err := json.Marshal(s)
+	digest, err := s.Identity().Digest()
 	if err != nil {
 		return "", fmt.Errorf("encoding the specification: %w", err)
 	}
-	sum := sha256.Sum256(encoded)
-	return contract.DigestPrefix + hex.EncodeToString(sum[:]), nil
+	return digest, nil
 }

@@ -149,6 +149,10 @@ func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
 			own + "runtime/contract", own + "runtime/expert", own + "runtime/adapt", own + "runtime/engine", own + "runtime/search", own + "runtime/train",
 			own + "runtime/backend", own + "runtime/artifact", own + "runtime/failure", own + "runtime/jobs", own + "runtime/judge",
 		}},
+		{pattern: "./runtime/evaluate", may: []string{
+			own + "runtime/contract", own + "runtime/adapt", own + "runtime/server", own + "runtime/train", own + "runtime/tokenizer", own + "runtime/backend",
+			own + "runtime/artifact", own + "runtime/failure", own + "runtime/jobs", own + "runtime/judge",
+		}, outside: true},
 		{pattern: "./runtime/model", may: []string{
 			own + "runtime/tensor", own + "runtime/checkpoint", own + "runtime/backend", own + "runtime/failure", own + "runtime/contract",
 		}, outside: true},
