@@ -18,10 +18,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -78,6 +80,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		For(&v1alpha1.AdaptivePolicy{}).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
+		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&corev1.ConfigMap{}, builder.OnlyMetadata).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
@@ -155,6 +158,11 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if deployment.held {
 		return status.Ready{}, nil, status.First(chosen.problem, baseChanged(policy, base))
 	}
+	unbounded := r.budget(ctx, policy)
+	if unbounded != nil && !status.Conclusive(unbounded) {
+		return status.Ready{}, nil, unbounded
+	}
+	chosen.problem = status.First(chosen.problem, unbounded)
 	seen, err := r.converge(ctx, policy, deployment, chosen)
 	if err != nil {
 		return status.Ready{}, nil, err

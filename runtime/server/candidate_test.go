@@ -341,6 +341,28 @@ func TestBadCandidatesAreRefused(t *testing.T) {
 	}
 }
 
+// TestACandidateThatIsNotUnderstoodIsNotServed offers one of a newer operator: its set, which
+// this runtime understands, is served whole.
+func TestACandidateThatIsNotUnderstoodIsNotServed(t *testing.T) {
+	h := open(t, nil)
+	b, err := json.Marshal(canary(h.set(), h.next(t), 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(b), `"candidate":{"set":{`, `"candidate":{"mood":"good","set":{"spell":"magic",`, 1)
+	if _, code := h.put(t, token, json.RawMessage(newer)); code != http.StatusAccepted {
+		t.Errorf("status %d", code)
+	}
+	waitFor(t, "the candidate", func() bool { return h.Status().Candidate.Error != nil })
+	st := h.Status()
+	if c := st.Candidate; c.Served || c.Error.Reason != contract.ReasonRuntimeTooOld || !strings.Contains(c.Error.Message, "mood, spell") {
+		t.Errorf("candidate %+v, error %+v", c, c.Error)
+	}
+	if st.Error != nil || st.ExpertSetDigest != digestOf(t, h.set()) {
+		t.Errorf("status %+v, error %+v", st, st.Error)
+	}
+}
+
 // TestErrorsAreCountedBySide damages what the candidate's experts are composed from after it
 // was taken into use.
 func TestErrorsAreCountedBySide(t *testing.T) {

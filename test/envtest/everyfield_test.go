@@ -375,6 +375,13 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.metrics.inferencePool.cacheInfo", newPods, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.Metrics.InferencePool.CacheInfo = "demo:blocks"
 	}},
+	{"serving.drainSeconds", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DrainSeconds = new(int32(600)) }},
+	{"serving.disruption.maxUnavailable", nothing, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Disruption = &v1alpha1.Disruption{MaxUnavailable: new(int32(2))}
+	}},
+	{"serving.disruption.budget", nothing, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Disruption = &v1alpha1.Disruption{Budget: v1alpha1.BudgetNone}
+	}},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},

@@ -56,6 +56,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DecompositionSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionStatus"):
 		return &apiv1alpha1.DecompositionStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Disruption"):
+		return &apiv1alpha1.DisruptionApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EvaluationProgress"):
 		return &apiv1alpha1.EvaluationProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EvaluationResult"):

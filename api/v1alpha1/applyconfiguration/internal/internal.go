@@ -502,6 +502,17 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Disruption
+  map:
+    fields:
+    - name: budget
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+    - name: maxUnavailable
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
   map:
     fields:
@@ -1839,6 +1850,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
     - name: contextLength
+      type:
+        scalar: numeric
+    - name: disruption
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Disruption
+    - name: drainSeconds
       type:
         scalar: numeric
     - name: dtype
