@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -73,9 +74,7 @@ func (h *house) sideOf(t testing.TB, stable, candidate contract.ExpertSet, reque
 // quick is a request that costs little: nothing of pass 1, and one token.
 func quick(conversation string, more fields) fields {
 	f := chat("demo:demo-code", conversation, fields{"max_tokens": 1})
-	for k, v := range more {
-		f[k] = v
-	}
+	maps.Copy(f, more)
 	return f
 }
 
