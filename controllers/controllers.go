@@ -97,6 +97,8 @@ type Options struct {
 	// Patience is how long pods may miss an artifact before it is made again; zero
 	// means expertvector.DefaultPatience, and of a probe adaptivepolicy's.
 	Patience time.Duration
+	// Now is the time that steps of a rollout go by; nil means the clock's.
+	Now func() time.Time
 	// SkipNameValidation lets several managers live in one process, as tests have
 	// them.
 	SkipNameValidation bool
@@ -131,7 +133,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		},
 		&adaptivepolicy.Reconciler{
 			Client: c, Live: mgr.GetAPIReader(), Status: reporter, Applier: applier, Runner: runner, Datasets: datasets,
-			Pods: options.Pods, Settings: options.Settings, Patience: options.Patience,
+			Pods: options.Pods, Settings: options.Settings, Patience: options.Patience, Now: options.Now,
 		},
 	}
 	for _, one := range all {

@@ -179,10 +179,7 @@ func promoted(now *v1alpha1.RolloutStatus, chosen choice) stage {
 	if e := now.Evaluation; e != nil && string(e.CandidateDigest) == chosen.digest {
 		s = passed(e)
 	}
-	if c := now.Canary; c != nil && string(c.CandidateDigest) == chosen.digest && c.State == v1alpha1.TrialPassed {
-		s.message += ". As a canary, " + failures(c)
-	}
-	return s
+	return s.afterCanary(now.Canary, chosen)
 }
 
 // passed is the stage of a set that serves since the gate let it.

@@ -75,7 +75,7 @@ func try(policy *v1alpha1.AdaptivePolicy, reference *desired.StableSet, chosen c
 	}
 	switch c.State {
 	case v1alpha1.TrialPassed:
-		return passed
+		return passed.afterCanary(c, chosen)
 	case v1alpha1.TrialAborted:
 		return aborted(spec.Canary, c)
 	}
@@ -138,6 +138,14 @@ func aborted(spec *v1alpha1.RolloutCanary, c *v1alpha1.CanaryStatus) stage {
 		reason: v1alpha1.ReasonCanaryAborted, summary: "Aborted", message: message,
 		problem: status.Stall(v1alpha1.ReasonCanaryAborted, "%s", message),
 	}
+}
+
+// afterCanary says of a set that serves how it did as a canary, if it was one.
+func (s stage) afterCanary(c *v1alpha1.CanaryStatus, chosen choice) stage {
+	if c != nil && string(c.CandidateDigest) == chosen.digest && c.State == v1alpha1.TrialPassed {
+		s.message += ". As a canary, " + failures(c)
+	}
+	return s
 }
 
 // askAgain is when pods are asked again.

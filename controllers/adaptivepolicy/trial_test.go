@@ -169,7 +169,7 @@ func TestASetIsTriedUntilItServes(t *testing.T) {
 		t.Errorf("the first step: %+v", s)
 	}
 	w.pass(60) // However long a pod takes, the step has not begun.
-	s = w.reconcile(loadedAt(0, w.time))
+	w.reconcile(loadedAt(0, w.time))
 	if c := w.policy.Status.Rollout.Canary; c.State != v1alpha1.TrialRunning || c.Step != 1 || !c.Since.Time.Equal(w.time) {
 		t.Errorf("%+v", c)
 	}

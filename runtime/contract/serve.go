@@ -224,10 +224,16 @@ func (s ExpertSet) Digest() (string, error) {
 	return digest, nil
 }
 
-// Named is the set with its digest, as it is sent.
+// Named is the set with its digest, and its candidate with its own, as it is sent.
 func (s ExpertSet) Named() (ExpertSet, error) {
 	digest, err := s.Digest()
 	s.Called = digest
+	if err != nil || s.Candidate == nil {
+		return s, err
+	}
+	candidate := *s.Candidate
+	candidate.Set, err = candidate.Set.Named()
+	s.Candidate = &candidate
 	return s, err
 }
 

@@ -148,7 +148,9 @@ func TestWhatIsAsideTakesNoPlace(t *testing.T) {
 	}
 	stop()
 	for range 2 {
-		<-ended
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 	if n := h.Stats().Cancelled; n > 2 {
 		t.Errorf("%d were cancelled", n)

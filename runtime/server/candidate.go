@@ -36,7 +36,7 @@ func validCandidate(c *contract.CandidateSet, of string) error {
 	default:
 		return fmt.Errorf("candidate: mode %q is unknown: use %s or %s", clip(c.Mode), contract.CandidateCanary, contract.CandidateObserve)
 	}
-	digest, err := c.Set.Digest()
+	digest, err := c.Set.Name()
 	switch {
 	case err != nil:
 		return fmt.Errorf("candidate: %w", err)
@@ -61,7 +61,7 @@ func (l *loader) propose(c *contract.CandidateSet) {
 	before := l.candidate
 	var digest string
 	if c != nil {
-		digest, _ = c.Set.Digest() // validCandidate has found no error.
+		digest, _ = c.Set.Name() // validCandidate has found no error.
 	}
 	if before != nil && c != nil && before.digest == digest && before.mode == c.Mode {
 		if before.err != nil {

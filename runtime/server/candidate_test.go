@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -73,9 +74,7 @@ func (h *house) sideOf(t testing.TB, stable, candidate contract.ExpertSet, reque
 // quick is a request that costs little: nothing of pass 1, and one token.
 func quick(conversation string, more fields) fields {
 	f := chat("demo:demo-code", conversation, fields{"max_tokens": 1})
-	for k, v := range more {
-		f[k] = v
-	}
+	maps.Copy(f, more)
 	return f
 }
 
@@ -338,6 +337,28 @@ func TestBadCandidatesAreRefused(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, h.Status()); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+// TestACandidateThatIsNotUnderstoodIsNotServed offers one of a newer operator: its set, which
+// this runtime understands, is served whole.
+func TestACandidateThatIsNotUnderstoodIsNotServed(t *testing.T) {
+	h := open(t, nil)
+	b, err := json.Marshal(canary(h.set(), h.next(t), 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(b), `"candidate":{"set":{`, `"candidate":{"mood":"good","set":{"spell":"magic",`, 1)
+	if _, code := h.put(t, token, json.RawMessage(newer)); code != http.StatusAccepted {
+		t.Errorf("status %d", code)
+	}
+	waitFor(t, "the candidate", func() bool { return h.Status().Candidate.Error != nil })
+	st := h.Status()
+	if c := st.Candidate; c.Served || c.Error.Reason != contract.ReasonRuntimeTooOld || !strings.Contains(c.Error.Message, "mood, spell") {
+		t.Errorf("candidate %+v, error %+v", c, c.Error)
+	}
+	if st.Error != nil || st.ExpertSetDigest != digestOf(t, h.set()) {
+		t.Errorf("status %+v, error %+v", st, st.Error)
 	}
 }
 

@@ -68,6 +68,23 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
+// attribute gives a candidate's unknown members to the candidate: its set is served whole
+// without them.
+func attribute(set *contract.ExpertSet) {
+	if set.Candidate == nil {
+		return
+	}
+	var own []string
+	for _, name := range set.Unknown {
+		if of, found := strings.CutPrefix(name, "candidate."); found {
+			set.Candidate.Set.Unknown = append(set.Candidate.Set.Unknown, strings.TrimPrefix(of, "set."))
+		} else {
+			own = append(own, name)
+		}
+	}
+	set.Unknown = own
+}
+
 // notUnderstood says that a set asks for what this runtime does not know; nil where it
 // knows all of it. The rest is served.
 func notUnderstood(set contract.ExpertSet) error {

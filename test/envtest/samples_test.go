@@ -46,6 +46,6 @@ var _ = Describe("config/samples", func() {
 				}
 			}
 		}
-		Expect(kinds).To(Equal(map[string]int{"BaseModel": 3, "ExpertVector": 13, "AdaptivePolicy": 10}))
+		Expect(kinds).To(Equal(map[string]int{"BaseModel": 3, "ExpertVector": 13, "AdaptivePolicy": 11}))
 	})
 })

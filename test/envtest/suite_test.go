@@ -123,7 +123,7 @@ func startWith(config *rest.Config, options ctrl.Options) *running {
 	mgr, err := ctrl.NewManager(config, options)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controllers.Add(ctx, mgr, controllers.Options{
-		Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true,
+		Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true, Now: ahead.now,
 	})).To(Succeed())
 	r := &running{mgr: mgr, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- mgr.Start(ctx) }()

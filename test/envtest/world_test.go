@@ -110,6 +110,7 @@ func (s *server) load(set contract.ExpertSet) {
 	}
 	s.offered = append(s.offered, set)
 	s.status.ExpertSetDigest, s.status.Experts = digest, nil
+	s.loadBeside(set.Candidate)
 	for _, e := range set.Refs() {
 		s.status.Experts = append(s.status.Experts, contract.ServedExpert{Name: e.Name, Digest: e.Digest})
 	}
