@@ -77,6 +77,19 @@ type record struct {
 	outcome  outcome
 	answered bool
 	started  bool // The response has begun: its status cannot change any more.
+	header   http.Header
+	side     string
+}
+
+// came says in the response's headers which set the request has come to.
+func (r *record) came(t target) {
+	if r.header == nil || t.set == nil {
+		return
+	}
+	r.header.Set(contract.HeaderExpertSet, t.set.digest)
+	if r.side = t.shown(); r.side != "" {
+		r.header.Set(contract.HeaderSide, r.side)
+	}
 }
 
 type recordKey struct{}
@@ -112,7 +125,7 @@ var quiet = map[string]bool{endpointModels: true, endpointRequests: true}
 func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		rec := &record{id: r.Header.Get(contract.HeaderRequestID), begun: begun}
+		rec := &record{id: r.Header.Get(contract.HeaderRequestID), begun: begun, header: w.Header()}
 		if !validID.MatchString(rec.id) {
 			rec.id = newID()
 		}
@@ -147,6 +160,9 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	}
 	if id := traceID(ctx); id != "" {
 		attrs = append(attrs, slog.String("trace", id))
+	}
+	if rec.side != "" {
+		attrs = append(attrs, slog.String("side", rec.side))
 	}
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result
