@@ -65,6 +65,9 @@ func printRecord(w io.Writer, r contract.RequestRecord) error {
 	if r.TraceID != "" {
 		line("Trace", "%s", r.TraceID)
 	}
+	if r.Side != "" {
+		line("Side", "%s", r.Side)
+	}
 	line("Model", "%s", r.Model)
 	line("Strategy", "%s", a.Strategy)
 	line("Answered", "%s", a.Expert)

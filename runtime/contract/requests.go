@@ -41,7 +41,7 @@ const (
 	// an answer is that id behind one of the AnswerPrefix constants.
 	HeaderRequestID = "X-Request-Id"
 	// HeaderPod names the pod that answers.
-	HeaderPod = "X-T2-Pod"
+	HeaderPod = "T2-Pod"
 )
 
 // What the ids of answers begin with, as OpenAI's do.
@@ -78,10 +78,12 @@ type RequestRecord struct {
 	TraceID string `json:"traceID,omitempty"`
 	// Time is when the request came.
 	Time time.Time `json:"time"`
+	// Side is what HeaderSide has said; empty while there is no canary.
+	Side string `json:"side,omitempty"`
 	// Model is the model name of the request.
 	Model string `json:"model"`
 	// Error is the code of what ended the answer before its end; empty where nothing did.
-	Error string `json:"error,omitempty"`
+	Error string `json:"errorCode,omitempty"`
 	// Why says in words what led to the choice, as Explanation does.
 	Why string `json:"why"`
 	// Adaptation is what the answer says of its choice.

@@ -115,7 +115,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		return out, err
 	}
 	s.count(t, decision)
-	out.chosen = s.choose(t, decision, len(subject.Turns))
+	out.chosen = s.reasons(t, decision, len(subject.Turns))
 	written := s.keepText(c, q)
 	begun := time.Now()
 	take, end := c.calls.divide(q, written.of(emit))

@@ -20,8 +20,8 @@ type chosen struct {
 	tallies     []*requestlog.Tally // Of all that answer.
 }
 
-// choose says what is remembered of a decision about a conversation of so many turns.
-func (s *Server) choose(t target, d adapt.Decision, turns int) chosen {
+// reasons says what is remembered of a decision about a conversation of so many turns.
+func (s *Server) reasons(t target, d adapt.Decision, turns int) chosen {
 	c := chosen{why: t.why(d, turns)}
 	if d.Reading != nil && !d.Remembered {
 		c.pass1Tokens = d.Reading.Tokens
@@ -47,7 +47,7 @@ func (s *Server) remember(ctx context.Context, q query, out outcome, written *wr
 		return
 	}
 	r := contract.RequestRecord{
-		Object: contract.RequestObject, ID: rec.id, AnswerID: rec.answerID, Pod: s.config.Pod, Time: rec.begun.UTC(), Model: q.model,
+		Object: contract.RequestObject, ID: rec.id, AnswerID: rec.answerID, Pod: s.config.Pod, Time: rec.begun.UTC(), Side: rec.side, Model: q.model,
 		Why: out.chosen.why, Adaptation: out.adaptation, Finish: out.finishes,
 		PromptTokens: out.result.PromptTokens, CachedTokens: out.result.CachedTokens, Pass1Tokens: out.chosen.pass1Tokens, Tokens: out.result.Tokens,
 		TraceID:       traceID(ctx),

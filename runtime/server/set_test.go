@@ -17,7 +17,7 @@ import (
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/server"
-	"github.com/transformersquared/operator/test/history"
+	recorded "github.com/transformersquared/operator/test/history"
 )
 
 func TestSetsAreExchangedByPut(t *testing.T) {
@@ -312,7 +312,7 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 	if len(answers) != 3 {
 		t.Fatalf("answers %v, want three", answers)
 	}
-	var told history.Recorder
+	var told recorded.Recorder
 	exchange := func(i int) {
 		digest, err := sets[i%3].Digest()
 		if err != nil {
@@ -365,10 +365,10 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 	offers, requests := told.History()
-	for _, v := range history.Check(offers, requests) {
+	for _, v := range recorded.Check(offers, requests) {
 		t.Error(v)
 	}
-	if s := history.Summarise(offers, requests); s.Requests < 100 || s.Sets != 3 || s.Overlapping == 0 || s.Refused > 0 {
+	if s := recorded.Summarise(offers, requests); s.Requests < 100 || s.Sets != 3 || s.Overlapping == 0 || s.Refused > 0 {
 		t.Errorf("%d swaps, %+v: the test shows nothing", swaps.Load(), s)
 	} else {
 		t.Logf("%d swaps, %+v", swaps.Load(), s)

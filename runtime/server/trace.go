@@ -59,6 +59,9 @@ func (s *Server) trace(r *http.Request, endpoint string, rec *record) (traced *h
 				span.SetStatus(codes.Error, kind)
 			}
 		}
+		if rec.side != "" {
+			span.SetAttributes(attribute.String("t2.side", rec.side))
+		}
 		if rec.answered {
 			rec.describe(span, operation)
 		}
