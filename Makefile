@@ -111,7 +111,9 @@ chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD a
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
-	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/...
+	@go build -o $(BIN)/ginkgo github.com/onsi/ginkgo/v2/ginkgo
+	KUBEBUILDER_ASSETS=$(CLUSTER) $(BIN)/ginkgo run --procs=2 $(RACE) --timeout=20m ./test/envtest
+	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/newcomer
 
 # Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
 SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -150,7 +151,7 @@ func TestTheCacheHoldsTheOperatorsOwn(t *testing.T) {
 	options := CacheOptions()
 	for object, by := range options.ByObject {
 		switch object.(type) {
-		case *batchv1.Job, *corev1.Pod, *appsv1.Deployment, *corev1.Service:
+		case *batchv1.Job, *corev1.Pod, *appsv1.Deployment, *corev1.Service, *policyv1.PodDisruptionBudget:
 			if by.Label == nil || !by.Label.Matches(own) || by.Label.Matches(apilabels.Set{}) {
 				t.Errorf("of %T those are held: %v", object, by.Label)
 			}
@@ -194,6 +195,7 @@ func TestTheSchemeKnowsWhatTheOperatorWrites(t *testing.T) {
 	for _, object := range []client.Object{
 		&v1alpha1.BaseModel{}, &v1alpha1.ExpertVector{}, &v1alpha1.AdaptivePolicy{},
 		&batchv1.Job{}, &appsv1.Deployment{}, &corev1.Service{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Event{},
+		&policyv1.PodDisruptionBudget{},
 	} {
 		if kinds, _, err := scheme.ObjectKinds(object); err != nil || len(kinds) != 1 {
 			t.Errorf("%T is %v: %v", object, kinds, err)

@@ -270,7 +270,7 @@ func DefaultHyper() Hyper {
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
 	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
-	// Validating, Searching, Saving.
+	// Validating, Searching, Evaluating, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
@@ -310,6 +310,7 @@ type Termination struct {
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	Probe         *ProbeResult           `json:"probe,omitempty"`
+	Evaluation    *EvaluationResult      `json:"evaluation,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
