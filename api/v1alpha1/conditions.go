@@ -32,6 +32,9 @@ const (
 	// ConditionStored of an ExpertVector: its artifact is in the volume, as far as
 	// the pods say that serve it. It is not there before a pod missed the artifact.
 	ConditionStored = "Stored"
+	// ConditionPublished of an ExpertVector: its artifact is in the registry that
+	// spec.publish names, under that tag. It is not there without spec.publish.
+	ConditionPublished = "Published"
 	// ConditionAvailable of an AdaptivePolicy: requests are answered now, by at
 	// least one ready pod that has loaded an expert set: the one that is expected,
 	// or one that was expected before. It says nothing about the specification,
@@ -152,6 +155,16 @@ const (
 	// ReasonBelowBaseline says that it is below. A policy that names an expert whose
 	// score its spec.rollout.gate.minGain does not take is not Ready for this reason.
 	ReasonBelowBaseline = "BelowBaseline"
+)
+
+// Reasons of an ExpertVector's condition Published, which has those of runs, too.
+const (
+	// ReasonPublished says that the artifact has been pushed.
+	ReasonPublished = "Published"
+	// ReasonPublishing says that it is being pushed.
+	ReasonPublishing = "Publishing"
+	// ReasonNoArtifact says that there is none yet.
+	ReasonNoArtifact = "NoArtifact"
 )
 
 // Reasons of an ExpertVector's condition Stored.

@@ -36,6 +36,8 @@ const (
 	ComponentDecompose = "decompose"
 	// ComponentTrain trains or imports an expert.
 	ComponentTrain = "train"
+	// ComponentPublish pushes an expert to a registry.
+	ComponentPublish = "publish"
 	// ComponentAdapt searches the weights of a policy's experts.
 	ComponentAdapt = "adapt"
 	// ComponentProbe fits the probe of a policy.

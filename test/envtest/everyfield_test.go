@@ -309,6 +309,11 @@ var importRows = slices.Concat([]expertRow{
 	}},
 	{"source.persistentVolumeClaim.path", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.PersistentVolumeClaim.Path = "other" }},
 	{"source.digest", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.Digest = v1alpha1.Digest(digest("7")) }},
+	{"publish.oci.reference", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Publish = &v1alpha1.ExpertPublish{OCI: v1alpha1.OCIDestination{Reference: "registry.example.org/experts/math:v1"}}
+	}},
+	{"publish.oci.pushSecretRef.name", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.PushSecretRef = &v1alpha1.SecretRef{Name: "push"} }},
+	{"publish.oci.insecure", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.Insecure = new(true) }},
 })
 
 // policyRows are made one after the other of one policy of the experts math and

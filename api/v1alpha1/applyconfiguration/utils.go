@@ -58,6 +58,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EvolutionObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertArtifact"):
 		return &apiv1alpha1.ExpertArtifactApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExpertPublish"):
+		return &apiv1alpha1.ExpertPublishApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertScore"):
 		return &apiv1alpha1.ExpertScoreApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertSource"):
@@ -106,6 +108,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NextTokenObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objective"):
 		return &apiv1alpha1.ObjectiveApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("OCIDestination"):
+		return &apiv1alpha1.OCIDestinationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OCISource"):
 		return &apiv1alpha1.OCISourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Optimizer"):
@@ -142,6 +146,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProbeStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PromptStrategy"):
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublishedArtifact"):
+		return &apiv1alpha1.PublishedArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):
 		return &apiv1alpha1.ReferencedByApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReinforceObjective"):

@@ -523,6 +523,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: uri
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
+  map:
+    fields:
+    - name: oci
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.OCIDestination
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
@@ -586,6 +592,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: description
       type:
         scalar: string
+    - name: publish
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
     - name: role
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
@@ -627,6 +636,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: progress
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingProgress
+    - name: publishRun
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+    - name: published
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
     - name: runs
       type:
         list:
@@ -967,6 +982,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.OCIDestination
+  map:
+    fields:
+    - name: insecure
+      type:
+        scalar: boolean
+    - name: pushSecretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SecretRef
+    - name: reference
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.OCISource
   map:
     fields:
@@ -1366,6 +1393,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: topK
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
+  map:
+    fields:
+    - name: artifactDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: evaluationDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: reference
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.transformersquared.operator.api.v1alpha1.ReferencedBy
   map:
     fields:
