@@ -104,7 +104,7 @@ helm:
 .PHONY: chart-test
 chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD and kstatus make of our objects (CHARTFLAGS=-update).
 	@echo "==> the chart and the overlays"
-	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl go test -count=1 ./test/chart $(CHARTFLAGS)
+	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl KUBEBUILDER_ASSETS=$(CLUSTER) go test -count=1 ./test/chart $(CHARTFLAGS)
 	@echo "==> Argo CD's health and kstatus"
 	go -C hack/gitops test ./...
 

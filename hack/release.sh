@@ -30,6 +30,8 @@ if [ -n "${COSIGN_KEY:-}" ] && ! command -v "${COSIGN:-cosign}" >/dev/null; then
   exit 1
 fi
 
+# The Go that go.mod names, with its mended standard library, is what ships.
+export GOTOOLCHAIN=auto
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # One program is built for the machine that it runs on; its own bytes go nowhere.
