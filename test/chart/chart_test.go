@@ -314,7 +314,7 @@ func TestEveryImageComesFromOneRegistry(t *testing.T) {
 }
 
 func TestOverlaysRender(t *testing.T) {
-	for _, folder := range []string{"default", "namespaced", "gpu", "airgapped", "samples", "samples/fewshot", "samples/probe"} {
+	for _, folder := range []string{"default", "namespaced", "gpu", "airgapped", "samples", "samples/fewshot", "samples/probe", "samples/rollout"} {
 		t.Run(folder, func(t *testing.T) {
 			all := kustomize(t, folder)
 			if strings.HasPrefix(folder, "samples") {
