@@ -104,7 +104,7 @@ helm:
 .PHONY: chart-test
 chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD and kstatus make of our objects (CHARTFLAGS=-update).
 	@echo "==> the chart and the overlays"
-	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl go test -count=1 ./test/chart $(CHARTFLAGS)
+	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl KUBEBUILDER_ASSETS=$(CLUSTER) go test -count=1 ./test/chart $(CHARTFLAGS)
 	@echo "==> Argo CD's health and kstatus"
 	go -C hack/gitops test ./...
 
@@ -123,14 +123,24 @@ softgpu: softcuda
 	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
 
 .PHONY: e2e
-e2e: cluster-bin images image-cuda softgpu ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
+e2e: cluster-bin images image-cuda softgpu helm ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" \
-	    $(STATIC) go test -count=1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
+	    $(STATIC) go test -count=1 -p 1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
+
+.PHONY: e2e-chart
+e2e-chart: cluster-bin images helm ## Install, upgrade and uninstall operator and samples with Helm, on a fresh local cluster.
+	@echo "==> the chart on a local cluster"
+	@$(T2C) down --name $(E2E_CLUSTER)
+	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
+	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
+	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) HELM=$(HELM) \
+	    $(STATIC) go test -count=1 -timeout 50m ./test/e2e/chart -v -ginkgo.v
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.

@@ -30,6 +30,8 @@ if [ -n "${COSIGN_KEY:-}" ] && ! command -v "${COSIGN:-cosign}" >/dev/null; then
   exit 1
 fi
 
+# The Go that go.mod names, with its mended standard library, is what ships.
+export GOTOOLCHAIN=auto
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # One program is built for the machine that it runs on; its own bytes go nowhere.
@@ -57,27 +59,31 @@ index() { # NAME PLATFORM=TARBALL...
   echo "$images/$1@$digest" >>"$dist/images/digests.txt"
 }
 
-for arch in amd64 arm64; do
+# Fewer than both is for trying it out.
+read -ra arches <<<"${RELEASE_ARCHES:-amd64 arm64}"
+for arch in "${arches[@]}"; do
   mkdir -p "$work/$arch"
-  build linux $arch . "$work/$arch/manager"
-  build linux $arch ./runtime "$work/$arch/t2"
+  build linux "$arch" . "$work/$arch/manager"
+  build linux "$arch" ./runtime "$work/$arch/t2"
   for program in manager t2; do
-    image $arch "$work/$program-$arch.tar" $program --add "$work/$arch/$program:/$program" --entrypoint "/$program"
+    image "$arch" "$work/$program-$arch.tar" $program --add "$work/$arch/$program:/$program" --entrypoint "/$program"
     "$release" sbom --version "$version" --out "$dist/sbom/$program-linux-$arch.cdx.json" "$work/$arch/$program"
   done
 done
 for program in manager t2; do
-  index $program linux/amd64="$work/$program-amd64.tar" linux/arm64="$work/$program-arm64.tar"
+  tarballs=()
+  for arch in "${arches[@]}"; do tarballs+=("linux/$arch=$work/$program-$arch.tar"); done
+  index "$program" "${tarballs[@]}"
 done
 
 # The judge has Debian's CPython for this machine's architecture.
-if [ "$(go env GOHOSTARCH)" = amd64 ]; then
+if [ "$(go env GOHOSTARCH)" = amd64 ] && [ -x "$work/amd64/t2" ]; then
   hack/judge-image.sh "$bin/judge"
   image amd64 "$work/judge-amd64.tar" judge --add "$bin/judge/root:/" --add "$work/amd64/t2:/t2" --entrypoint /t2 --entrypoint judge-server
   index judge linux/amd64="$work/judge-amd64.tar"
   "$release" sbom --version "$version" --debian "$bin/judge/root/usr/share/doc/judge/packages" --out "$dist/sbom/judge-linux-amd64.cdx.json" "$work/amd64/t2"
 else
-  echo "release: this machine is no amd64: the release has no image of the judge" >&2
+  echo "release: neither this machine nor t2 is for amd64: the release has no image of the judge" >&2
 fi
 if [ "${RELEASE_CUDA:-}" = yes ]; then
   make --no-print-directory image-cuda IMG_REGISTRY="$images" TAG="$version"
@@ -98,7 +104,7 @@ done
 
 if [ -d controllers/kubectl-t2 ]; then
   archives=()
-  for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do
+  for platform in ${RELEASE_PLUGINS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64}; do
     os=${platform%/*} arch=${platform#*/} suffix=
     if [ "$os" = windows ]; then suffix=.exe; fi
     folder=$work/kubectl-$os-$arch

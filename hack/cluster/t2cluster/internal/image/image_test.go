@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -246,5 +247,27 @@ func TestParseAddition(t *testing.T) {
 				t.Errorf("ParseAddition() = %+v, %v, want %+v, an error: %t", got, err, tt.want, tt.wantError)
 			}
 		})
+	}
+}
+
+func TestAnImageIsForTheArchitectureOfItsPrograms(t *testing.T) {
+	program := put(t, 0o755, "program", t.TempDir(), "t2")
+	for arch, want := range map[string]string{"": runtime.GOARCH, "arm64": "arm64", "amd64": "amd64"} {
+		file := filepath.Join(t.TempDir(), "image.tar")
+		spec := Spec{Name: "example.com/t2:v1", Add: []Addition{{program, "/t2"}}, Entrypoint: []string{"/t2"}, Architecture: arch}
+		if _, _, err := Write(spec, file); err != nil {
+			t.Fatal(err)
+		}
+		image, err := tarball.ImageFromPath(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := image.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.Architecture != want || config.OS != "linux" {
+			t.Errorf("for %q it is %s/%s, want linux/%s", arch, config.OS, config.Architecture, want)
+		}
 	}
 }
