@@ -1,5 +1,5 @@
-// Package monitoring reads which metrics the rules and the dashboard of config/monitoring
-// name, so that the tests of whoever exposes metrics can tell whether they are there.
+// Package monitoring reads which metrics the rules and the dashboard of config/monitoring,
+// and the samples of autoscaling, name, so that the tests of whoever exposes metrics can tell whether they are there.
 package monitoring
 
 import (
@@ -29,12 +29,17 @@ var beginnings = []string{OfServing, OfTraining, OfReconciling, OfQueues, OfProc
 // identifier is a name in PromQL, of a metric or of anything else.
 var identifier = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
 
-// Names returns the metrics that the rules and the dashboard below the repository's root
-// name and that begin so, in order, each once.
+// files name metrics.
+var files = []string{
+	"monitoring/rules.yaml", "monitoring/dashboard.json", "samples/autoscaling/prometheus-adapter.yaml", "samples/autoscaling/keda.yaml",
+}
+
+// Names returns the metrics that those files below the repository's root name and that
+// begin so, in order, each once.
 func Names(root, beginning string) ([]string, error) {
 	var names []string
-	for _, file := range []string{"rules.yaml", "dashboard.json"} {
-		text, err := os.ReadFile(filepath.Join(root, "config", "monitoring", file))
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(root, "config", filepath.FromSlash(file)))
 		if err != nil {
 			return nil, fmt.Errorf("reading what is monitored: %w", err)
 		}
