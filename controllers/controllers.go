@@ -48,13 +48,22 @@ func Scheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
-// CacheOptions bound what the operator keeps in memory: of Jobs, pods,
-// Deployments, Services and PodDisruptionBudgets only its own, of ConfigMaps (which users make, with
-// data sets) no more than name and version.
-func CacheOptions() cache.Options {
+// CacheOptions bound what the operator keeps in memory: of Jobs, pods, Deployments,
+// Services and PodDisruptionBudgets only its own, of ConfigMaps (which users make, with
+// data sets) no more than name and version. Where namespaces are named, it reads
+// and watches in these alone.
+func CacheOptions(namespaces ...string) cache.Options {
+	var within map[string]cache.Config
+	for _, name := range namespaces {
+		if within == nil {
+			within = map[string]cache.Config{}
+		}
+		within[name] = cache.Config{}
+	}
 	own := cache.ByObject{Label: apilabels.SelectorFromSet(apilabels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy})}
 	return cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform:  cache.TransformStripManagedFields(),
+		DefaultNamespaces: within,
 		ByObject: map[client.Object]cache.ByObject{
 			&batchv1.Job{}:       own,
 			&corev1.Pod{}:        own,

@@ -2,7 +2,8 @@
 // of serving pods, and the expert set that every one of them is to serve.
 //
 // With strategy FewShot, a Job searches the weights of the experts first; with strategy Probe,
-// one fits what chooses among them.
+// one fits what chooses among them. Where spec.rollout.gate evaluates sets, a Job does so before
+// pods are offered another one.
 //
 // The expert set travels twice: in a ConfigMap, for pods that start, and by a
 // request to each running pod, which verifies, loads and swaps it without a
@@ -85,6 +86,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelSearch, v1alpha1.ComponentAdapt)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelProbe, v1alpha1.ComponentProbe)).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelEvaluation, v1alpha1.ComponentEvaluate)).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByExamples), builder.OnlyMetadata).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel)).
 		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c)).
@@ -128,7 +130,7 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		return status.Ready{}, nil, err
 	}
 
-	donors, err := r.donors(ctx, policy, chosen)
+	donors, err := r.donors(ctx, policy, chosen.set.Refs())
 	if err != nil {
 		return status.Ready{}, nil, err
 	}
@@ -142,6 +144,12 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	}
 	chosen = choose(policy, base, found) // With what the Jobs may have found by now.
 	chosen.probed, chosen.problem = probed, status.First(chosen.problem, searching, fitting)
+	if chosen, err = r.roll(ctx, policy, base, chosen); err != nil {
+		return status.Ready{}, nil, err
+	}
+	if donors, err = r.donors(ctx, policy, chosen.set.Refs()); err != nil { // Of the set that is offered.
+		return status.Ready{}, nil, err
+	}
 
 	deployment, err := r.serve(ctx, policy, base, donors, chosen)
 	if err != nil {

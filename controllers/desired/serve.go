@@ -213,6 +213,10 @@ func Service(policy *v1alpha1.AdaptivePolicy) *coreac.ServiceApplyConfiguration 
 
 // ExpertSet is the ConfigMap from which a pod that starts takes its experts.
 func ExpertSet(policy *v1alpha1.AdaptivePolicy, set contract.ExpertSet) (*coreac.ConfigMapApplyConfiguration, error) {
+	set, err := set.Named()
+	if err != nil {
+		return nil, err
+	}
 	text, err := json.Marshal(set)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the expert set: %w", err)

@@ -309,6 +309,11 @@ var importRows = slices.Concat([]expertRow{
 	}},
 	{"source.persistentVolumeClaim.path", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.PersistentVolumeClaim.Path = "other" }},
 	{"source.digest", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.Digest = v1alpha1.Digest(digest("7")) }},
+	{"publish.oci.reference", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Publish = &v1alpha1.ExpertPublish{OCI: v1alpha1.OCIDestination{Reference: "registry.example.org/experts/math:v1"}}
+	}},
+	{"publish.oci.pushSecretRef.name", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.PushSecretRef = &v1alpha1.SecretRef{Name: "push"} }},
+	{"publish.oci.insecure", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.Insecure = new(true) }},
 })
 
 // policyRows are made one after the other of one policy of the experts math and
@@ -434,7 +439,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows), names(gateRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -536,6 +541,17 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		}
 		r.change(p)
 		is, err := fit()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+	for _, r := range gateRows {
+		was, err := evaluationOf(p, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := evaluationOf(p, base)
 		check(r.field, r.needs, was, is, err)
 	}
 	p = w.policy("assistant", "math", "code")
