@@ -40,7 +40,7 @@ func (r *Reconciler) adminSecret(ctx context.Context, policy *v1alpha1.AdaptiveP
 		want[desired.AdminTokenKey], changed = []byte(hex.EncodeToString(token)), true
 	}
 	if r.Settings.AdminTLS {
-		pair, renewed, err := certs.Renew(r.now(), policy.Name, secret.Data)
+		pair, renewed, err := certs.Renew(time.Now(), policy.Name, secret.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -92,12 +92,4 @@ func (r *Reconciler) recallTrust(ctx context.Context, policy *v1alpha1.AdaptiveP
 		return err
 	}
 	return r.trust(policy, secret)
-}
-
-// now is the time by which certificates end.
-func (r *Reconciler) now() time.Time {
-	if r.Now != nil {
-		return r.Now()
-	}
-	return time.Now()
 }

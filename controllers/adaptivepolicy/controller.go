@@ -68,8 +68,6 @@ type Reconciler struct {
 	// Patience is how long pods may miss a probe before it is fitted again; zero means
 	// DefaultPatience.
 	Patience time.Duration
-	// Now is the time by which certificates are renewed; nil means time.Now.
-	Now func() time.Time
 }
 
 // SetupWithManager starts the controller when the manager starts.

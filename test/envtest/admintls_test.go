@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -98,9 +99,7 @@ var _ = Describe("The pods' admin port by HTTPS", Serial, func() {
 		aged, _, err := certs.Renew(first.NotBefore.Add(-certs.Lifetime+certs.RenewBefore), "assistant", nil)
 		Expect(err).NotTo(HaveOccurred())
 		old := mounted()
-		for key, value := range aged {
-			old.Data[key] = value
-		}
+		maps.Copy(old.Data, aged)
 		Expect(k8s.Update(ctx, old)).To(Succeed())
 		secret.Store(old)
 		nudge := func(note string) {

@@ -30,7 +30,7 @@ func TestNamesAreFoundOfEverybody(t *testing.T) {
 }
 
 func TestWhatIsMissing(t *testing.T) {
-	got := Missing([]string{"a", "b", "c"}, "# HELP c c\na 1\nb{x=\"y\"} 2\ncc 3\n")
+	got := Missing([]string{"a", "b", "c"}, "# HELP c Of none.\na 1\nb{x=\"y\"} 2\ncc 3\n")
 	if !slices.Equal(got, []string{"c"}) {
 		t.Errorf("got %v", got)
 	}
