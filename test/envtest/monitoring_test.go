@@ -29,7 +29,7 @@ var _ = Describe("The operator's metrics", func() {
 		promhttp.HandlerFor(ctrlmetrics.Registry, promhttp.HandlerOpts{}).ServeHTTP(recorder,
 			httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
 		Expect(recorder.Code).To(Equal(http.StatusOK))
-		for _, beginning := range []string{monitoring.OfReconciling, monitoring.OfQueues} {
+		for _, beginning := range []string{monitoring.OfReconciling, monitoring.OfQueues, monitoring.OfOperator} {
 			names, err := monitoring.Names(root, beginning)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(names).NotTo(BeEmpty())

@@ -17,6 +17,8 @@ const (
 	OfServing = "t2_"
 	// OfTraining are those of pods that train.
 	OfTraining = "t2_train_"
+	// OfOperator are the operator's own.
+	OfOperator = "t2_operator_"
 	// OfReconciling and OfQueues are those of the operator's controllers.
 	OfReconciling = "controller_runtime_"
 	OfQueues      = "workqueue_"
@@ -24,7 +26,7 @@ const (
 	OfProcesses = "process_"
 )
 
-var beginnings = []string{OfServing, OfTraining, OfReconciling, OfQueues, OfProcesses}
+var beginnings = []string{OfServing, OfTraining, OfOperator, OfReconciling, OfQueues, OfProcesses}
 
 // identifier is a name in PromQL, of a metric or of anything else.
 var identifier = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)

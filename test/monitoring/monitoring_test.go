@@ -13,7 +13,7 @@ var root = filepath.Join("..", "..")
 
 func TestNamesAreFoundOfEverybody(t *testing.T) {
 	for beginning, one := range map[string]string{
-		OfServing: "t2_requests_total", OfTraining: "t2_train_iteration", OfReconciling: "controller_runtime_reconcile_errors_total",
+		OfServing: "t2_requests_total", OfTraining: "t2_train_iteration", OfOperator: "t2_operator_objects", OfReconciling: "controller_runtime_reconcile_errors_total",
 		OfQueues: "workqueue_depth", OfProcesses: "process_resident_memory_bytes",
 	} {
 		names, err := Names(root, beginning)
