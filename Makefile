@@ -58,7 +58,7 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit arm64 test-cuda cluster-test chart-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit monitoring arm64 test-cuda cluster-test chart-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 # How `make build` compiles. What is checked and tested without the race detector is compiled
@@ -78,6 +78,12 @@ unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the i
 	@echo "==> what -short made shorter there: every path of instructions, a thousand random schemas, 200 calls of tools, 5000 requests at once"
 	$(STATIC) T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
 	$(STATIC) go test -run 'TestDemandedCallsAreMadeAndValidate|TestSoak' ./runtime/server ./runtime/engine
+
+.PHONY: monitoring
+monitoring: ## Alerts and dashboards, by Prometheus' own tool and the types of Prometheus' operator and Grafana.
+	@echo "==> alerts and dashboards"
+	hack/monitoring/promtool.sh $(BIN)
+	PROMTOOL=$(BIN)/promtool go -C hack/monitoring test ./...
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.

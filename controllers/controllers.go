@@ -66,11 +66,10 @@ func CacheOptions(namespaces ...string) cache.Options {
 		DefaultTransform:  cache.TransformStripManagedFields(),
 		DefaultNamespaces: within,
 		ByObject: map[client.Object]cache.ByObject{
-			&batchv1.Job{}:       own,
-			&corev1.Pod{}:        own,
-			&appsv1.Deployment{}: own,
-			&corev1.Service{}:    own,
-
+			&batchv1.Job{}:                  own,
+			&corev1.Pod{}:                   own,
+			&appsv1.Deployment{}:            own,
+			&corev1.Service{}:               own,
 			&policyv1.PodDisruptionBudget{}: own,
 			&corev1.ConfigMap{}:             {Transform: bare},
 		},

@@ -53,6 +53,7 @@ func TestFlags(t *testing.T) {
 				}
 			},
 		},
+		{name: "pods that answer by HTTPS", args: []string{"--admin-tls"}, want: func(s *desired.Settings) { s.AdminTLS = true }},
 		{name: "no toleration", args: []string{"--gpu-toleration="}, want: func(s *desired.Settings) { s.GPUTolerations = []corev1.Toleration{} }},
 		{name: "a toleration of nothing", args: []string{"--gpu-toleration=:NoSchedule"}, wrong: `"" is not the key of a taint`},
 		{name: "a toleration of a value that is none", args: []string{"--gpu-toleration=pool=a b"}, wrong: `"a b" is not the value of a taint`},

@@ -47,7 +47,7 @@ func TestTheRoleAllowsWhatTheCacheReads(t *testing.T) {
 			}
 		}
 	}
-	for _, verb := range strings.Fields("create patch delete") {
+	for verb := range strings.FieldsSeq("create patch delete") {
 		if !allowed(&policyv1.PodDisruptionBudget{}, verb) {
 			t.Errorf("the role does not allow to %s PodDisruptionBudgets", verb)
 		}

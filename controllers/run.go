@@ -77,6 +77,8 @@ func parse(args []string, output io.Writer) (flags, error) {
 	set.Var(tolerations, "gpu-toleration",
 		"`taint` that pods tolerate where CUDA computes: KEY, KEY:EFFECT or KEY=VALUE:EFFECT; may be repeated, empty means none; "+
 			"the resource of --gpu-resource, with effect NoSchedule, without it")
+	set.BoolVar(&s.AdminTLS, "admin-tls", false,
+		"ask serving pods by HTTPS, with certificates of the operator's own, which it renews; runtime images before this flag cannot do it")
 	f.zap.BindFlags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -15,6 +15,7 @@ echo "==> go.mod"
 go mod tidy -diff
 go -C hack/tools mod tidy -diff
 go -C hack/cluster mod tidy -diff
+go -C hack/monitoring mod tidy -diff
 go -C hack/gitops mod tidy -diff
 
 echo "==> kernels' PTX"

@@ -74,6 +74,13 @@ const LabelQueue = "kueue.x-k8s.io/queue-name"
 // from: a pod with another is of another version of its policy's Deployment.
 const AnnotationTemplate = GroupName + "/template"
 
+// AnnotationAdminScheme of a serving pod says by what its admin port is asked:
+// AdminSchemeHTTPS, or HTTP without it.
+const AnnotationAdminScheme = GroupName + "/admin-scheme"
+
+// AdminSchemeHTTPS is its only value.
+const AdminSchemeHTTPS = "https"
+
 // FinalizerInUse holds a deleted BaseModel while objects refer to it.
 const FinalizerInUse = GroupName + "/in-use"
 

@@ -38,6 +38,11 @@ func (r *Reconciler) observe(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	}
 	a := answer{expected: string(policy.Status.ExpertSetDigest)}
 	if found && metav1.IsControlledBy(&live, policy) {
+		if live.Spec.Template.Annotations[v1alpha1.AnnotationAdminScheme] != "" {
+			if err := r.recallTrust(ctx, policy); err != nil {
+				return err
+			}
+		}
 		// A deployment without a run: no pod is current, and none is offered a set.
 		if a.seen, err = r.converge(ctx, policy, deployment{object: &live}, choice{}); err != nil {
 			return err

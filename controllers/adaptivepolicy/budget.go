@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,11 +25,12 @@ func (r *Reconciler) budget(ctx context.Context, policy *v1alpha1.AdaptivePolicy
 	// From the cache alone, which has the operator's own: one that it does not know yet
 	// brings the policy here again.
 	var live policyv1.PodDisruptionBudget
-	err := r.Client.Get(ctx, client.ObjectKeyFromObject(policy), &live)
-	if client.IgnoreNotFound(err) != nil {
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(policy), &live); apierrors.IsNotFound(err) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("reading PodDisruptionBudget %s: %w", policy.Name, err)
 	}
-	if err != nil || !metav1.IsControlledBy(&live, policy) || !live.DeletionTimestamp.IsZero() {
+	if !metav1.IsControlledBy(&live, policy) || !live.DeletionTimestamp.IsZero() {
 		return nil
 	}
 	return r.Applier.Delete(ctx, &live)

@@ -2,25 +2,17 @@ package adaptivepolicy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
-	"github.com/transformersquared/operator/controllers/apply"
 	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 )
-
-// tokenBytes is the length of an admin token before it is written in hex.
-const tokenBytes = 32
 
 // deployment is what serves a policy.
 type deployment struct {
@@ -105,35 +97,4 @@ func baseChanged(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) erro
 	return status.Wait(v1alpha1.ReasonBaseChanged,
 		"BaseModel %s has decomposition %s now; %s is served until every expert fits the new one",
 		base.Name, base.Status.Decomposition.Digest, policy.Status.DecompositionDigest)
-}
-
-// adminSecret finds the Secret with the token that the pods ask for, or makes
-// it; one that lost its token has a new one. Secrets are read from the API server by name: the operator may not list
-// them, and its cache has none.
-func (r *Reconciler) adminSecret(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (*corev1.Secret, error) {
-	secret := &corev1.Secret{}
-	key := client.ObjectKey{Namespace: policy.Namespace, Name: desired.AdminSecretName(policy)}
-	err := r.Live.Get(ctx, key, secret)
-	if err == nil {
-		if !metav1.IsControlledBy(secret, policy) {
-			return nil, apply.NameTaken("Secret", key.Name)
-		}
-		if len(secret.Data[desired.AdminTokenKey]) > 0 {
-			return secret, nil
-		}
-	} else if !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("reading Secret %s: %w", key.Name, err)
-	}
-	token := make([]byte, tokenBytes)
-	if _, err := rand.Read(token); err != nil {
-		return nil, fmt.Errorf("making a token: %w", err)
-	}
-	if err := r.Client.Apply(ctx, desired.AdminSecret(policy, hex.EncodeToString(token)),
-		client.FieldOwner(v1alpha1.FieldOwner)); err != nil {
-		return nil, fmt.Errorf("applying Secret %s: %w", key.Name, err)
-	}
-	if err := r.Live.Get(ctx, key, secret); err != nil {
-		return nil, fmt.Errorf("reading Secret %s: %w", key.Name, err)
-	}
-	return secret, nil
 }

@@ -183,7 +183,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"serve-service":      Service(policy()),
 		"serve-budget":       Budget(policy()),
 		"serve-expert-set":   config(ExpertSet(policy(), set)),
-		"serve-admin-secret": AdminSecret(policy(), "0123456789abcdef"),
+		"serve-admin-secret": AdminSecret(policy(), map[string][]byte{AdminTokenKey: []byte("0123456789abcdef")}),
 	} {
 		t.Run(name, func(t *testing.T) { compareGolden(t, name, got) })
 	}

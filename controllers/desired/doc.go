@@ -35,6 +35,8 @@ type Settings struct {
 	// addition to what podTemplates say; a podTemplate's runtime class wins.
 	GPURuntimeClass string
 	GPUTolerations  []corev1.Toleration
+	// AdminTLS lets serving pods answer the operator by HTTPS.
+	AdminTLS bool
 }
 
 // ClaimName is the PersistentVolumeClaim of a BaseModel.
@@ -58,6 +60,9 @@ func AdminSecretName(policy *v1alpha1.AdaptivePolicy) string { return policy.Nam
 
 // AdminTokenKey is the key of that token.
 const AdminTokenKey = contract.AdminTokenKey
+
+// AdminTrustKey is the key of the certificates that they may show, where they do.
+const AdminTrustKey = contract.AdminTrustKey
 
 // URL of a policy's OpenAI-compatible API within the cluster.
 func URL(policy *v1alpha1.AdaptivePolicy) string {

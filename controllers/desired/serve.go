@@ -143,6 +143,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	}
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
 	spec.Backend, spec.TransferDir = on.name(), transferDir(donors)
+	spec.AdminTLS = settings.AdminTLS
 	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false)
 	if err != nil {
@@ -160,6 +161,10 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 		WithReadinessProbe(probe(contract.PathReady, 2, 2)).
 		WithLifecycle(coreac.Lifecycle().WithPreStop(coreac.LifecycleHandler().
 			WithSleep(coreac.SleepAction().WithSeconds(pauseSeconds))))
+	annotations := map[string]string{annotationAdmin: tokenHash}
+	if settings.AdminTLS {
+		secure(container, annotations)
+	}
 	pod.mountDonors(container, donors)
 	pod.spread(policy)
 
@@ -173,7 +178,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	}))
 	template := coreac.PodTemplateSpec().
 		WithLabels(podLabels).
-		WithAnnotations(mergeMaps(pod.template.Metadata.Annotations, map[string]string{annotationAdmin: tokenHash})).
+		WithAnnotations(mergeMaps(pod.template.Metadata.Annotations, annotations)).
 		WithSpec(podSpec.WithTerminationGracePeriodSeconds(endSeconds(policy)))
 	hash, err := Hash(template)
 	if err != nil {
@@ -223,15 +228,25 @@ func ExpertSet(policy *v1alpha1.AdaptivePolicy, set contract.ExpertSet) (*coreac
 		WithData(map[string]string{contract.ExpertSetKey: string(text)}), nil
 }
 
+// secure lets a container answer on its admin port by HTTPS, where the operator asks so. The
+// kubelet, which asks too, trusts any certificate.
+func secure(c *coreac.ContainerApplyConfiguration, annotations map[string]string) {
+	annotations[v1alpha1.AnnotationAdminScheme] = v1alpha1.AdminSchemeHTTPS
+	for _, p := range []*coreac.ProbeApplyConfiguration{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+		p.HTTPGet.WithScheme(corev1.URISchemeHTTPS)
+	}
+}
+
 // AdminSecret holds the token by which the operator may change a pod's experts.
 // It is mutable: kubelets keep the content of an immutable Secret by its name,
 // also when it was deleted and made again with another token (kubernetes#131589).
-func AdminSecret(policy *v1alpha1.AdaptivePolicy, token string) *coreac.SecretApplyConfiguration {
+// Where pods are asked by HTTPS, it has their certificate too.
+func AdminSecret(policy *v1alpha1.AdaptivePolicy, data map[string][]byte) *coreac.SecretApplyConfiguration {
 	return coreac.Secret(AdminSecretName(policy), policy.Namespace).
 		WithLabels(policyLabels(policy)).
 		WithOwnerReferences(controlledBy("AdaptivePolicy", policy)).
 		WithType(corev1.SecretTypeOpaque).
-		WithStringData(map[string]string{AdminTokenKey: token})
+		WithData(data)
 }
 
 func policyLabels(policy *v1alpha1.AdaptivePolicy) map[string]string {

@@ -5,6 +5,7 @@ package podclient
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,28 +57,33 @@ func Refused(err error) bool {
 
 // Client asks pods.
 type Client struct {
-	// HTTP makes the calls.
+	// HTTP makes the calls, but those to pods that are asked by HTTPS.
 	HTTP *http.Client
 	// URL is where a pod's admin port answers to a path.
 	URL func(pod *corev1.Pod, path string) (string, error)
+
+	trust trust
 }
 
 // New returns a Client that asks pods by their address. It follows no
 // redirects and uses no proxy: an answer comes from the pod itself or not at all.
 func New() *Client {
-	transport := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
-		ResponseHeaderTimeout:  timeout,
-		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConnsPerHost:    1,
-		IdleConnTimeout:        time.Minute,
-	}
-	return &Client{
-		HTTP: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &Client{HTTP: client(nil), URL: PodURL}
+}
+
+// client makes calls, by HTTPS as the configuration says.
+func client(config *tls.Config) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+			TLSClientConfig:        config,
+			TLSHandshakeTimeout:    timeout,
+			ResponseHeaderTimeout:  timeout,
+			MaxResponseHeaderBytes: maxHeader,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        time.Minute,
 		},
-		URL: PodURL,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
@@ -86,7 +92,11 @@ func PodURL(pod *corev1.Pod, path string) (string, error) {
 	if pod.Status.PodIP == "" {
 		return "", ErrNoAddress
 	}
-	return "http://" + net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(contract.PortAdmin)) + path, nil
+	scheme := "http"
+	if Secured(pod) {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(contract.PortAdmin)) + path, nil
 }
 
 // Progress asks a Job's pod how far it is.
@@ -173,7 +183,11 @@ func (c *Client) call(ctx context.Context, method string, pod *corev1.Pod, path,
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := c.HTTP.Do(request)
+	caller, err := c.caller(pod)
+	if err != nil {
+		return err
+	}
+	response, err := caller.Do(request)
 	if err != nil {
 		return fmt.Errorf("asking pod %s: %w", pod.Name, err)
 	}

@@ -124,6 +124,12 @@ const (
 	MountAdmin = "/etc/t2/admin"
 	// AdminTokenKey is that key.
 	AdminTokenKey = "token"
+	// AdminCertKey and AdminPrivateKey are the keys of the certificate and the private key
+	// that PortAdmin is served with (PEM), AdminTrustKey that of the certificates that who
+	// asks may trust. They are there where ServeSpec.AdminTLS is, and read at each handshake.
+	AdminCertKey    = "tls.crt"
+	AdminPrivateKey = "tls.key"
+	AdminTrustKey   = "ca.crt"
 
 	// DirModels, DirDecompositions, DirExperts, DirProbes and DirEvaluations hold content-addressed
 	// artifacts, one folder each, named by DigestDir. DirRuns holds the

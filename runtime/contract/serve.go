@@ -92,6 +92,8 @@ type ServeSpec struct {
 	Form string `json:"form,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
 	Backend string `json:"backend,omitempty"`
+	// AdminTLS serves PortAdmin by HTTPS, with the certificate in MountAdmin.
+	AdminTLS bool `json:"adminTLS,omitempty"`
 	// DrainSeconds is how long requests in flight may take after SIGTERM; 0 means the
 	// server's default.
 	DrainSeconds int `json:"drainSeconds,omitempty"`

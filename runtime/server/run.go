@@ -40,6 +40,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup
 	servers := map[string]*http.Server{"API": s.httpServer(s.API()), "admin API": s.httpServer(s.Admin())}
+	if s.config.AdminCertFile != "" {
+		admin = s.secured(admin)
+	}
 	for name, l := range map[string]net.Listener{"API": api, "admin API": admin} {
 		serving.Go(func() {
 			if err := servers[name].Serve(l); !errors.Is(err, http.ErrServerClosed) {

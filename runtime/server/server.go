@@ -75,6 +75,10 @@ type Config struct {
 	// AdminTokenFile is read at each of them, so that the token can be exchanged;
 	// without either, the set cannot be changed over HTTP.
 	AdminToken, AdminTokenFile string
+	// AdminCertFile and AdminKeyFile have the certificate and the key (PEM) that the admin
+	// API is served with by HTTPS; they are read at each handshake, so that they can be
+	// exchanged. Without them it is served by HTTP.
+	AdminCertFile, AdminKeyFile string
 	// MetricNames are those of the gauges for endpoint pickers; nil means
 	// DefaultMetricNames. NoAPIMetrics takes contract.PathMetrics off the API's port.
 	MetricNames  MetricNames
@@ -147,6 +151,10 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)
+	if spec.AdminTLS {
+		c.AdminCertFile = filepath.Join(contract.MountAdmin, contract.AdminCertKey)
+		c.AdminKeyFile = filepath.Join(contract.MountAdmin, contract.AdminPrivateKey)
+	}
 	return c, nil
 }
 

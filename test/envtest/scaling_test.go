@@ -67,7 +67,7 @@ var _ = Describe("A policy's number of pods", func() {
 		}).Should(Succeed())
 		Expect(w.podsOf(ctx, "assistant")).To(HaveLen(1))
 		for _, pod := range w.podsOf(ctx, "assistant") {
-			for _, requirement := range strings.Split(got.Status.Selector, ",") {
+			for requirement := range strings.SplitSeq(got.Status.Selector, ",") {
 				name, value, _ := strings.Cut(requirement, "=")
 				Expect(pod.Labels).To(HaveKeyWithValue(name, value))
 			}
@@ -86,7 +86,7 @@ var _ = Describe("A policy's number of pods", func() {
 			}
 			text, err := json.Marshal(config)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(k8s.Patch(ctx, &v1alpha1.AdaptivePolicy{ObjectMeta: w.meta("assistant")}, //nolint:staticcheck // As kubectl applies.
+			Expect(k8s.Patch(ctx, &v1alpha1.AdaptivePolicy{ObjectMeta: w.meta("assistant")},
 				client.RawPatch("application/apply-patch+yaml", text), client.FieldOwner("pipeline"), client.ForceOwnership)).To(Succeed())
 		}
 		scale(ctx, 3)
@@ -98,7 +98,7 @@ var _ = Describe("A policy's number of pods", func() {
 		By("finding nothing of a specification that is the operator's")
 		for _, entry := range policy.ManagedFields {
 			if entry.Manager == v1alpha1.FieldOwner || entry.Subresource == "status" {
-				Expect(string(entry.FieldsV1.Raw)).NotTo(ContainSubstring(`"f:spec"`), "by %s", entry.Manager)
+				Expect(entry.FieldsV1.GetRawString()).NotTo(ContainSubstring(`"f:spec"`), "by %s", entry.Manager)
 			}
 		}
 	})
