@@ -473,6 +473,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: uri
       type:
         scalar: string
+    - name: verified
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
   map:
     fields:
@@ -502,6 +505,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: s3
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
+    - name: verify
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertState
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertVector
@@ -879,6 +885,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sizeBytes
       type:
         scalar: numeric
+    - name: verified
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
 - name: com.github.transformersquared.operator.api.v1alpha1.ModelSource
   map:
     fields:
@@ -900,6 +909,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: s3
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
+    - name: verify
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
 - name: com.github.transformersquared.operator.api.v1alpha1.Module
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -1323,6 +1335,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: topK
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.PublicKey
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PublicKeySecretRef
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+      default: cosign.pub
+    - name: name
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
   map:
     fields:
@@ -1603,6 +1627,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: template
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
+  map:
+    fields:
+    - name: cosign
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
+    - name: modelSigning
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:
@@ -1769,6 +1802,30 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: boolean
 - name: com.github.transformersquared.operator.api.v1alpha1.Transfer
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
+  map:
+    fields:
+    - name: configMap
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ConfigMapKeyRef
+    - name: publicKeys
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.PublicKey
+          elementRelationship: atomic
+    - name: secretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PublicKeySecretRef
+- name: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
+  map:
+    fields:
+    - name: keyID
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: method
+      type:
+        scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:
     fields:
