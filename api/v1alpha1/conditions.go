@@ -53,6 +53,13 @@ const (
 	// BaseModel are served with this one (spec.transfer). It is not there where there
 	// are none of them.
 	ConditionExpertsTransferred = "ExpertsTransferred"
+	// ConditionRolledOut of an AdaptivePolicy whose spec.rollout evaluates expert sets: the
+	// set that it asks for is the one that serves. While it does not hold, the stable set
+	// serves, or the base before there is one.
+	ConditionRolledOut = "RolledOut"
+	// ConditionEvaluationFailed of an AdaptivePolicy: the set that it asks for was
+	// evaluated, and the gate does not let it serve. It is there only while that holds.
+	ConditionEvaluationFailed = "EvaluationFailed"
 )
 
 // Condition reasons that every kind uses.
@@ -216,6 +223,23 @@ const (
 	ReasonLoadingExperts = "LoadingExperts"
 	// ReasonExpertSetRefused says that a pod refused the expert set.
 	ReasonExpertSetRefused = "ExpertSetRefused"
+)
+
+// Condition reasons of a policy whose spec.rollout evaluates expert sets: of RolledOut, and,
+// but for ReasonPromoted, of Ready.
+const (
+	// ReasonEvaluating says that the set is evaluated. The stable one serves.
+	ReasonEvaluating = "Evaluating"
+	// ReasonEvaluated says that it was, and that it begins to serve.
+	ReasonEvaluated = "Evaluated"
+	// ReasonPromoted says that it serves: it passed the gate, or served before there was one.
+	ReasonPromoted = "Promoted"
+	// ReasonEvaluationFailed says that the gate does not let it serve. The stable one
+	// serves on.
+	ReasonEvaluationFailed = "EvaluationFailed"
+	// ReasonAwaitingExperts says that the set is not evaluated yet, since experts are not
+	// as they are to be: Ready says what is awaited.
+	ReasonAwaitingExperts = "AwaitingExperts"
 )
 
 // ReasonEqualShape says that experts of another base are served since their matrices have

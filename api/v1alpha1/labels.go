@@ -21,6 +21,9 @@ const (
 	LabelSearch = GroupName + "/search"
 	// LabelProbe names the AdaptivePolicy for which a Job or pod fits a probe.
 	LabelProbe = GroupName + "/probe"
+	// LabelEvaluation names the AdaptivePolicy for which a Job or pod evaluates an expert
+	// set.
+	LabelEvaluation = GroupName + "/evaluation"
 	// LabelRun is the identity of the run that a Job or pod works on.
 	LabelRun = GroupName + "/run"
 )
@@ -39,6 +42,8 @@ const (
 	ComponentAdapt = "adapt"
 	// ComponentProbe fits the probe of a policy.
 	ComponentProbe = "probe"
+	// ComponentEvaluate evaluates an expert set before a policy serves it.
+	ComponentEvaluate = "evaluate"
 	// ComponentServe serves a policy.
 	ComponentServe = "serve"
 )

@@ -201,11 +201,27 @@ func claimName(d v1alpha1.Dataset) string {
 	return d.PersistentVolumeClaim.ClaimName
 }
 
-// configMaps are the ConfigMaps of the data sets by name, nil where there is none.
-func configMaps(d *v1alpha1.TrainingDataset) []*v1alpha1.ConfigMapKeyRef {
-	var refs []*v1alpha1.ConfigMapKeyRef
+// configMaps say which ConfigMaps hold the data sets, in identities.
+func configMaps(d *v1alpha1.TrainingDataset) []contract.Inputs {
+	var refs []contract.Inputs
 	for _, part := range Parts(d) {
-		refs = append(refs, part.Dataset.ConfigMap)
+		refs = append(refs, configMap(*part.Dataset))
 	}
 	return refs
+}
+
+// configMap says in an identity which ConfigMap holds a data set; nil where none does.
+func configMap(d v1alpha1.Dataset) contract.Inputs {
+	if d.ConfigMap == nil {
+		return nil
+	}
+	return contract.Inputs{}.Given("name", d.ConfigMap.Name).Given("key", d.ConfigMap.Key)
+}
+
+// claimSource says in an identity which file of a claim is read; nil where none is.
+func claimSource(s *v1alpha1.ClaimSource) contract.Inputs {
+	if s == nil {
+		return nil
+	}
+	return contract.Inputs{}.Given("claimName", s.ClaimName).Given("path", s.Path)
 }

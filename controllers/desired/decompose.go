@@ -51,7 +51,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	if source.PersistentVolumeClaim != nil {
 		claimName = source.PersistentVolumeClaim.ClaimName
 	}
-	id, err := Hash(base.UID, fetch, claimName, decompose)
+	id, err := Hash(base.UID, fetch.Identity(), claimName, decompose.Identity())
 	if err != nil {
 		return Run{}, err
 	}

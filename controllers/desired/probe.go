@@ -72,16 +72,16 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 	}
 	var mounts []*coreac.VolumeMountApplyConfiguration
 	var claims []string
-	var configMaps []*v1alpha1.ConfigMapKeyRef
+	var configMaps []contract.Inputs
 	for _, set := range sets {
 		read, mount := dataset(pod, set.Role, *set.Dataset, digests)
 		spec.Sets = append(spec.Sets, contract.SkillSet{Skill: set.Label, Dataset: read})
 		if mount != nil {
 			mounts = append(mounts, mount)
 		}
-		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, set.Dataset.ConfigMap)
+		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, configMap(*set.Dataset))
 	}
-	id, err := Hash(policy.UID, spec, claims)
+	id, err := Hash(policy.UID, spec.Identity(), claims)
 	if err != nil {
 		return Run{}, err
 	}
@@ -90,7 +90,7 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 	for i, set := range sets {
 		same.Sets[i].Dataset.Digest = string(set.Dataset.Digest)
 	}
-	recipe, err := Hash(policy.UID, same, claims, configMaps)
+	recipe, err := Hash(policy.UID, same.Identity(), claims, configMaps)
 	if err != nil {
 		return Run{}, err
 	}

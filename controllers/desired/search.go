@@ -56,12 +56,12 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 		Experts:             experts, Examples: set, Reward: string(few.Reward), Search: search,
 	}
 	claim := claimName(few.Dataset)
-	if spec.RunID, err = Hash(policy.UID, spec, claim); err != nil {
+	if spec.RunID, err = Hash(policy.UID, spec.Identity(), claim); err != nil {
 		return Run{}, err
 	}
 	same := spec
-	same.RunID, same.Examples.Digest = "", string(few.Dataset.Digest)
-	recipe, err := Hash(policy.UID, same, claim, few.Dataset.ConfigMap)
+	same.Examples.Digest = string(few.Dataset.Digest)
+	recipe, err := Hash(policy.UID, same.Identity(), claim, configMap(few.Dataset))
 	if err != nil {
 		return Run{}, err
 	}

@@ -115,16 +115,15 @@ func objectiveOf(o v1alpha1.Objective) (name string, reward v1alpha1.Reward, err
 func identify(expert *v1alpha1.ExpertVector, spec *contract.TrainSpec) (recipe string, err error) {
 	sets := &expert.Spec.Training.Dataset
 	same := *spec
-	same.Name, same.Skill = "", ""
-	if spec.RunID, err = Hash(expert.UID, same, claimNames(sets)); err != nil {
+	if spec.RunID, err = Hash(expert.UID, same.Identity(), claimNames(sets)); err != nil {
 		return "", err
 	}
 	if sets.Skills != nil {
 		same.Train, same.Validation = asAsked(same.Train, sets), asAsked(same.Validation, sets)
-		return Hash(expert.UID, same, claimNames(sets), configMaps(sets))
+		return Hash(expert.UID, same.Identity(), claimNames(sets), configMaps(sets))
 	}
 	same.Train.Digest, same.Validation.Digest = string(sets.Train.Digest), string(sets.Validation.Digest)
-	return Hash(expert.UID, same, claimNames(sets), sets.Train.ConfigMap, sets.Validation.ConfigMap)
+	return Hash(expert.UID, same.Identity(), claimNames(sets), configMap(sets.Train), configMap(sets.Validation))
 }
 
 func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings Settings) (Run, error) {
@@ -144,7 +143,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	}
 	// The digest says what the result is, wherever it comes from; the place is
 	// part of the run all the same, so that mending a wrong address tries again.
-	id, err := Hash(expert.UID, spec, source.PersistentVolumeClaim)
+	id, err := Hash(expert.UID, spec.Identity(), claimSource(source.PersistentVolumeClaim))
 	if err != nil {
 		return Run{}, err
 	}

@@ -105,6 +105,10 @@ func (c *Client) ServingStatus(ctx context.Context, pod *corev1.Pod) (contract.S
 // answers with how it stands, long before it is loaded; one that refuses it
 // answers with why, which is the error (see Refused).
 func (c *Client) PutExpertSet(ctx context.Context, pod *corev1.Pod, token string, set contract.ExpertSet) (contract.ServingStatus, error) {
+	set, err := set.Named()
+	if err != nil {
+		return contract.ServingStatus{}, err
+	}
 	body, err := json.Marshal(set)
 	if err != nil {
 		return contract.ServingStatus{}, fmt.Errorf("encoding the expert set: %w", err)

@@ -169,8 +169,9 @@ func published(before, after Object) *metav1.Condition {
 }
 
 // alsoTurned are the conditions beside Ready of which an event tells: an expert
-// that came out worse than its base or was pushed to a registry, a policy that stopped or began to answer after
-// it had been looked at, and experts of another base that are served.
+// that came out worse than its base or was pushed to a registry, a policy that stopped or
+// began to answer after it had been looked at, experts of another base that are served, and
+// an expert set that was evaluated and serves now.
 func alsoTurned(before, after Object) []metav1.Condition {
 	var turned []metav1.Condition
 	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionImproved)
@@ -186,6 +187,11 @@ func alsoTurned(before, after Object) []metav1.Condition {
 	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionExpertsTransferred)
 	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionExpertsTransferred)
 	if is != nil && is.Status == metav1.ConditionTrue && (was == nil || was.Status != is.Status || was.Message != is.Message) {
+		turned = append(turned, *is)
+	}
+	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionRolledOut)
+	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionRolledOut)
+	if is != nil && was != nil && is.Status == metav1.ConditionTrue && was.Status != is.Status {
 		turned = append(turned, *is)
 	}
 	if c := published(before, after); c != nil {

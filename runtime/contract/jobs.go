@@ -271,8 +271,8 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Verifying, Publishing, Decomposing, Exporting, Baseline, Training,
-	// Validating, Searching, Saving.
+	// Phase is a word: Fetching, Verifying, Publishing, Decomposing, Exporting, Baseline,
+	// Training, Validating, Searching, Evaluating, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
@@ -312,6 +312,7 @@ type Termination struct {
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	Probe         *ProbeResult           `json:"probe,omitempty"`
+	Evaluation    *EvaluationResult      `json:"evaluation,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`

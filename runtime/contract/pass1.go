@@ -2,9 +2,6 @@ package contract
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 )
@@ -31,12 +28,11 @@ type SkillLine struct {
 func (p Pass1) Digest() (string, error) {
 	p.PromptTemplate = cmp.Or(p.PromptTemplate, DefaultPromptTemplate)
 	p.RequestTokens = cmp.Or(p.RequestTokens, DefaultRequestTokens)
-	b, err := json.Marshal(p)
+	digest, err := p.identity().Digest()
 	if err != nil {
 		return "", fmt.Errorf("encoding the question of pass 1: %w", err)
 	}
-	sum := sha256.Sum256(b)
-	return DigestPrefix + hex.EncodeToString(sum[:]), nil
+	return digest, nil
 }
 
 // Pass1 is the question that pass 1 of this set asks.

@@ -1,9 +1,6 @@
 package contract
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -95,6 +92,9 @@ type ServeSpec struct {
 	Form string `json:"form,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
 	Backend string `json:"backend,omitempty"`
+	// DrainSeconds is how long requests in flight may take after SIGTERM; 0 means the
+	// server's default.
+	DrainSeconds int `json:"drainSeconds,omitempty"`
 	// NoAPIMetrics takes PathMetrics off PortAPI.
 	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
 	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that
@@ -135,6 +135,12 @@ func DefaultGaugeNames() map[string]string {
 // expert that cannot be loaded takes nothing else down: the rest is served, and
 // ServingStatus says what is missing.
 type ExpertSet struct {
+	// Called is the digest that whoever makes the set calls it by, so that a pod need not
+	// find the same one (see Name). It is no part of the set's identity.
+	Called string `json:"digest,omitempty"`
+	// Unknown names the members of the set's JSON that whoever read it has no field for.
+	Unknown []string `json:"-"`
+
 	Strategy string      `json:"strategy"` // One of the Strategy constants but StrategyPinned.
 	Experts  []ExpertRef `json:"experts"`
 	// Classifier is the expert that pass 1 of StrategyClassifier runs with, which
@@ -203,14 +209,32 @@ type ExpertRef struct {
 	LayerWeights []float64 `json:"layerWeights,omitempty"`
 }
 
-// Digest identifies the set: the SHA-256 of its JSON.
+// Digest identifies the set: the SHA-256 of its Identity.
 func (s ExpertSet) Digest() (string, error) {
-	b, err := json.Marshal(s)
+	digest, err := s.Identity().Digest()
 	if err != nil {
 		return "", fmt.Errorf("encoding expert set: %w", err)
 	}
-	sum := sha256.Sum256(b)
-	return DigestPrefix + hex.EncodeToString(sum[:]), nil
+	return digest, nil
+}
+
+// Named is the set with its digest, as it is sent.
+func (s ExpertSet) Named() (ExpertSet, error) {
+	digest, err := s.Digest()
+	s.Called = digest
+	return s, err
+}
+
+// Name is what pods and operator call the set: the digest that came with it. Of a set
+// that comes without one, from an operator of before there was, it is Digest.
+func (s ExpertSet) Name() (string, error) {
+	if s.Called == "" {
+		return s.Digest()
+	}
+	if !ValidDigest(s.Called) {
+		return "", fmt.Errorf("the expert set is called %.80q, which is no digest", s.Called)
+	}
+	return s.Called, nil
 }
 
 // ServingStatus is what a pod answers on PathExpertSet.
@@ -270,6 +294,9 @@ type LoadError struct {
 
 // ReasonExpertMissing says that an expert's folder is not where it should be.
 const ReasonExpertMissing = "ExpertMissing" // retried
+
+// ReasonRuntimeTooOld says that a set asks for what the runtime does not know.
+const ReasonRuntimeTooOld = "RuntimeTooOld" // permanent
 
 // States of a ServedExpert.
 const (

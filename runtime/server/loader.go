@@ -144,9 +144,10 @@ func (l *loader) isNews(refusal string) bool {
 	return before != refusal
 }
 
-// validSet returns the digest of a set that makes sense by itself.
+// validSet returns the digest of a set that makes sense by itself: the one that whoever
+// offers it calls it by.
 func validSet(spec contract.ExpertSet) (string, error) {
-	digest, err := spec.Digest()
+	digest, err := spec.Name()
 	if err == nil {
 		err = adapt.Validate(spec)
 	}
@@ -263,12 +264,13 @@ func (o *offer) problem(got attempted) *contract.LoadError {
 	if got.err != nil {
 		return loadError(o.digest, got.err)
 	}
-	if len(got.failures) == 0 && got.unprobed == nil {
+	general := cmp.Or(notUnderstood(o.spec), got.unprobed)
+	if len(got.failures) == 0 && general == nil {
 		return nil
 	}
 	sum := &contract.LoadError{Digest: o.digest, Permanent: true}
-	if got.unprobed != nil {
-		sum = loadError(o.digest, got.unprobed)
+	if general != nil {
+		sum = loadError(o.digest, general)
 		if len(got.failures) == 0 {
 			return sum
 		}

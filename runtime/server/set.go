@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -208,7 +209,7 @@ func (s *Server) loadProbe(ctx context.Context, old *servedSet, ref *contract.Pr
 func newSet(c *core, o *offer, experts map[string]*servedExpert, chooser *probe.Probe) (*servedSet, error) {
 	set := &servedSet{spec: o.spec, digest: o.digest, experts: map[string]*servedExpert{}, probe: chooser}
 	set.spec.Experts = []contract.ExpertRef{}
-	whole, asked, weight := true, 0.0, 0.0
+	whole, asked, weight := len(o.spec.Unknown) == 0, 0.0, 0.0
 	for _, ref := range o.spec.Experts {
 		asked += ref.Weight
 		e := experts[ref.Name]
@@ -496,12 +497,13 @@ func readSet(path string) (contract.ExpertSet, error) {
 	return parseSet(b)
 }
 
-// parseSet decodes an expert set. Unknown fields are ignored: the operator may
-// be newer than the pod, and the digest tells whether they agree.
+// parseSet decodes an expert set. The operator may be newer than the pod: what the pod
+// knows of the set is served, and the status says what it does not know.
 func parseSet(b []byte) (contract.ExpertSet, error) {
 	var set contract.ExpertSet
 	if err := json.Unmarshal(b, &set); err != nil {
 		return set, fmt.Errorf("the expert set is no JSON of an expert set: %w", err)
 	}
+	set.Unknown = unknownMembers(b, reflect.TypeFor[contract.ExpertSet]())
 	return set, nil
 }

@@ -2,9 +2,6 @@ package train
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -139,17 +136,16 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 // without what only says where things are, what computes and what the expert is
 // called, and the content of its data.
 func runDigest(s contract.TrainSpec, trainDigest, validationDigest string) (string, error) {
-	s.Name, s.Skill, s.RunID, s.DataDir, s.Backend = "", "", "", "", ""
+	s.DataDir = "" // Identity has none of the others.
 	for i, d := range []*contract.DatasetSpec{&s.Train, &s.Validation} {
 		*d = d.Placeless()
 		d.Skills = nil // The digest is of all of them.
 		d.Digest = []string{trainDigest, validationDigest}[i]
 	}
 	s.Hyperparameters.CheckpointInterval = 0
-	encoded, err := json.Marshal(s)
+	digest, err := s.Identity().Digest()
 	if err != nil {
 		return "", fmt.Errorf("encoding the specification: %w", err)
 	}
-	sum := sha256.Sum256(encoded)
-	return contract.DigestPrefix + hex.EncodeToString(sum[:]), nil
+	return digest, nil
 }

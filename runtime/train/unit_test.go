@@ -375,6 +375,16 @@ func TestARunIsItsSpecificationAndItsDataAndNotItsPlace(t *testing.T) {
 	}
 }
 
+// TestTheRunOfAVolumeIsThatOfAnEarlierRuntime, which goes on from its checkpoints: the
+// digest of what has not changed never changes.
+func TestTheRunOfAVolumeIsThatOfAnEarlierRuntime(t *testing.T) {
+	got, err := runDigest(validSpec(), "sha256:t", "sha256:v")
+	const want = "sha256:a3dac2050240b0248cc93f6c2951b15289ae0b7e5f2f6c6b331cb5f732c1ad52"
+	if err != nil || got != want {
+		t.Errorf("the run is %s (%v), and was %s: trainings under way would begin anew", got, err, want)
+	}
+}
+
 func FuzzState(f *testing.F) {
 	dir := f.TempDir()
 	if err := newTestState().save(dir); err != nil {

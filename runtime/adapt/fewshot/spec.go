@@ -1,9 +1,6 @@
 package fewshot
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -71,18 +68,16 @@ func options(f contract.FewShot, experts, layers int) search.CEMOptions {
 // only says where things are, what computes, in which number format, and what things are
 // called, and the content of the examples.
 func runDigest(s contract.AdaptSpec, examples string) (string, error) {
-	s.Name, s.RunID, s.DataDir, s.Backend, s.DType = "", "", "", "", ""
-	s.TransferDir = ""
+	s.DataDir, s.TransferDir = "", "" // Identity has none of the others.
 	s.Examples = s.Examples.Placeless()
 	s.Examples.Digest = examples
 	s.Experts = slices.Clone(s.Experts)
 	for i := range s.Experts {
 		s.Experts[i].Name, s.Experts[i].TransferFrom = "", ""
 	}
-	encoded, err := json.Marshal(s)
+	digest, err := s.Identity().Digest()
 	if err != nil {
 		return "", fmt.Errorf("encoding the specification: %w", err)
 	}
-	sum := sha256.Sum256(encoded)
-	return contract.DigestPrefix + hex.EncodeToString(sum[:]), nil
+	return digest, nil
 }

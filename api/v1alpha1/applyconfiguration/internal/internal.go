@@ -176,6 +176,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: replicas
       type:
         scalar: numeric
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutStatus
     - name: selector
       type:
         scalar: string
@@ -428,6 +431,53 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Disruption
+  map:
+    fields:
+    - name: budget
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+    - name: maxUnavailable
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
+  map:
+    fields:
+    - name: estimatedRemainingSeconds
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: datasetDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: gain
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: gainHigh
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: gainLow
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: questions
+      type:
+        scalar: numeric
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: stableScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
 - name: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
   map:
     fields:
@@ -484,6 +534,15 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.OCIDestination
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertSource
   map:
     fields:
@@ -767,6 +826,17 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.GateExamples
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.GuardResult
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: result
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
   map:
     fields:
@@ -1413,18 +1483,151 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutType
       default: Greedy
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
+  map:
+    fields:
+    - name: candidateDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: durationSeconds
+      type:
+        scalar: numeric
+    - name: experts
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
+          elementRelationship: associative
+          keys:
+          - name
+    - name: gate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
+    - name: guards
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.GuardResult
+          elementRelationship: associative
+          keys:
+          - name
+    - name: recipe
+      type:
+        scalar: string
+    - name: runID
+      type:
+        scalar: string
+    - name: stableDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutExpert
+  map:
+    fields:
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: name
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
   map:
     fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.GateExamples
+    - name: guards
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGuard
+          elementRelationship: associative
+          keys:
+          - name
+    - name: maxNewTokens
+      type:
+        scalar: numeric
     - name: minGain
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: samples
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutGuard
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: maxLoss
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: name
+      type:
+        scalar: string
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+  map:
+    fields:
+    - name: decompositionDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: experts
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutExpert
+          elementRelationship: associative
+          keys:
+          - name
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
   map:
     fields:
     - name: gate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutStatus
+  map:
+    fields:
+    - name: candidate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+    - name: evaluation
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
+    - name: progress
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
+    - name: runs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: stable
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+    - name: summary
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RunStatus
@@ -1562,6 +1765,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
     - name: contextLength
+      type:
+        scalar: numeric
+    - name: disruption
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Disruption
+    - name: drainSeconds
       type:
         scalar: numeric
     - name: dtype
