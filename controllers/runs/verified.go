@@ -1,4 +1,4 @@
-package status
+package runs
 
 import (
 	"github.com/transformersquared/operator/api/v1alpha1"
