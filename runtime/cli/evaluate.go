@@ -32,7 +32,9 @@ files but its library, no network, no processes, bounded memory and time.`,
     "baseDigest": "sha256:…", "decompositionDigest": "sha256:…",
     "candidate": {"strategy": "Prompt", "experts": [{"name": "math", "skill": "math", "digest": "sha256:…"}]},
     "sets": [{"dataset": {"path": "test.jsonl", "format": "GSM8K"}, "reward": "Numeric"}], "samples": 64}`,
-	}, "EvaluateSpec", "evaluation", func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) { return runEvaluate(ctx, j, p) })
+	}, "EvaluateSpec", "evaluation", func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
+		return runEvaluate(ctx, j, p)
+	})
 }
 
 func runEvaluate(ctx context.Context, j *specJob, p *jobs.Progress) (contract.Termination, error) {

@@ -95,7 +95,13 @@ func maybe[T any](value *T, of func(T) Inputs) Inputs {
 
 // Identity lists what a fetch is identified by.
 func (s FetchSpec) Identity() Inputs {
-	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir).Given("verify", maybe(s.Verify, Verification.identity))
+	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir).
+		Given("verify", maybe(s.Verify, Verification.identity))
+}
+
+// identity is that of a demand for a signature: another one is made sure of by another run.
+func (v Verification) identity() Inputs {
+	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys).Given("from", v.From)
 }
 
 func (s Source) identity() Inputs {
@@ -133,12 +139,6 @@ func (s ImportSpec) Identity() Inputs {
 	return s.Source.identity().Always("digest", s.Digest).Always("dataDir", s.DataDir).
 		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest).
 		Given("verify", maybe(s.Verify, Verification.identity))
-}
-
-// identity has where keys come from, too: by others it is to be found out anew whose
-// signature there is.
-func (v Verification) identity() Inputs {
-	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys).Given("from", v.From)
 }
 
 // Identity lists what a push is identified by.

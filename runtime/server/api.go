@@ -70,20 +70,31 @@ type record struct {
 	outcome  outcome
 	answered bool
 	started  bool // The response has begun: its status cannot change any more.
+	header   http.Header
+	side     string
+}
+
+// came says in the response's headers which set the request has come to.
+func (r *record) came(t target) {
+	if r.header == nil || t.set == nil {
+		return
+	}
+	r.header.Set(contract.HeaderExpertSet, t.set.digest)
+	if r.side = t.shown(); r.side != "" {
+		r.header.Set(contract.HeaderSide, r.side)
+	}
 }
 
 type recordKey struct{}
 
 // requestID returns the id of the request that ctx belongs to.
-func requestID(ctx context.Context) string {
-	if rec, ok := ctx.Value(recordKey{}).(*record); ok {
-		return rec.id
-	}
-	return ""
-}
+func requestID(ctx context.Context) string { return recordIn(ctx).id }
 
-func recordOf(r *http.Request) *record {
-	if rec, ok := r.Context().Value(recordKey{}).(*record); ok {
+func recordOf(r *http.Request) *record { return recordIn(r.Context()) }
+
+// recordIn is that of the request that ctx belongs to, or one that nobody reads.
+func recordIn(ctx context.Context) *record {
+	if rec, ok := ctx.Value(recordKey{}).(*record); ok {
 		return rec
 	}
 	return &record{}
@@ -103,7 +114,7 @@ func newID() string {
 func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		rec := &record{id: r.Header.Get(headerRequest)}
+		rec := &record{id: r.Header.Get(headerRequest), header: w.Header()}
 		if !validID.MatchString(rec.id) {
 			rec.id = newID()
 		}
@@ -130,6 +141,9 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	attrs := []slog.Attr{
 		slog.String("request", rec.id), slog.String("endpoint", endpoint),
 		slog.Int("status", status), slog.Float64("seconds", took.Seconds()),
+	}
+	if rec.side != "" {
+		attrs = append(attrs, slog.String("side", rec.side))
 	}
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result

@@ -53,7 +53,7 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.requests, m.seconds, m.passes, m.firstToken, m.choices, m.offers,
-		&engineCollector{server: s}, &setCollector{server: s}, newPoolCollector(s, s.config.MetricNames))
+		&engineCollector{server: s}, &setCollector{server: s}, &sidesCollector{server: s}, newPoolCollector(s, s.config.MetricNames))
 	return m
 }
 

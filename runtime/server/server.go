@@ -163,6 +163,8 @@ type Server struct {
 
 	core     atomic.Pointer[core]
 	set      atomic.Pointer[servedSet]
+	division atomic.Pointer[division] // nil while there is no candidate.
+	watching chan sighting            // What a candidate is to choose for, too.
 	draining atomic.Bool
 
 	// life ends when the server closes. Sets are loaded for as long as it lasts,
@@ -170,7 +172,7 @@ type Server struct {
 	life    context.Context //nolint:containedctx // See above.
 	end     context.CancelFunc
 	loader  *loader
-	loading sync.WaitGroup // The loader's goroutine.
+	loading sync.WaitGroup // The goroutines of the loader and of watch.
 	reading chan struct{}  // One place: an expert is being read.
 
 	requests  atomic.Int64
@@ -193,11 +195,14 @@ func New(config Config) *Server {
 	if config.Grace == 0 {
 		config.Grace = DefaultGrace
 	}
-	s := &Server{config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1)}
+	s := &Server{
+		config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1), watching: make(chan sighting, mostSightings),
+	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.loader = newLoader(s.life, s.log, s.metrics)
 	s.loader.load, s.loader.use = s.load, s.use
+	s.loader.loadBeside, s.loader.divide, s.loader.promote = s.loadBeside, s.divide, s.promote
 	return s
 }
 
@@ -268,6 +273,7 @@ func (s *Server) Load(ctx context.Context) (err error) {
 		"parameters", ck.Architecture().Parameters, "backend", c.backend.Name(), "dtype", s.config.DType, "storage", storage.String(),
 		"contextLength", c.engine.ContextLength(), "cacheTokens", c.engine.CacheTokens(), "seconds", time.Since(begun).Seconds())
 	s.loading.Go(func() { s.loader.run(s.life) })
+	s.loading.Go(func() { s.watch(s.life) })
 	return nil
 }
 

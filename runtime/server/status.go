@@ -42,6 +42,7 @@ func (s *Server) Status() contract.ServingStatus {
 	}
 	st.Experts = s.loader.experts(set)
 	st.Probe = s.loader.probe(set)
+	st.Candidate = s.loader.candidateStatus()
 	return st
 }
 

@@ -392,7 +392,7 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(1)) }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(3)) }},
-}, podTemplateRows("serving", newPods, func(p *v1alpha1.AdaptivePolicy) **v1alpha1.PodTemplate { return &p.Spec.Serving.PodTemplate }))
+}, podTemplateRows("serving", newPods, func(p *v1alpha1.AdaptivePolicy) **v1alpha1.PodTemplate { return &p.Spec.Serving.PodTemplate }), trialRows)
 
 // searchRows are made one after the other of one policy of strategy FewShot: a new run is
 // a new search.
