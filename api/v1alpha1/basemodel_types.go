@@ -227,6 +227,9 @@ type ModelArtifact struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Revision string `json:"revision,omitempty"`
+	// verified is whose signature the source has, where spec.source.verify asks for one.
+	// +optional
+	Verified *VerifiedSignature `json:"verified,omitempty"`
 }
 
 // Architecture is what a model says it is.

@@ -240,4 +240,7 @@ type ExpertArtifact struct {
 	// activation is what the expert acts on; Prompt without it.
 	// +optional
 	Activation Activation `json:"activation,omitempty"`
+	// verified is whose signature the source has, where spec.source.verify asks for one.
+	// +optional
+	Verified *VerifiedSignature `json:"verified,omitempty"`
 }

@@ -3,6 +3,7 @@ package v1alpha1
 // ModelSource is where a model comes from: exactly one of http, huggingFace, s3, oci and
 // persistentVolumeClaim.
 // +kubebuilder:validation:ExactlyOneOf=http;huggingFace;s3;oci;persistentVolumeClaim
+// +kubebuilder:validation:XValidation:rule="!has(self.verify) || !has(self.verify.cosign) || has(self.oci)",message="verify.cosign is of oci sources: use verify.modelSigning",fieldPath=".verify"
 type ModelSource struct {
 	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
 	// folder, or of that folder itself. Exactly one of http, huggingFace, s3, oci and
@@ -28,6 +29,9 @@ type ModelSource struct {
 	// and its digest is reported in the status.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`
+	// verify says whose signature the model must have. A change fetches again.
+	// +optional
+	Verify *SourceVerification `json:"verify,omitempty"`
 }
 
 // ExpertSource is where a finished expert comes from: exactly one of http, huggingFace, s3,
@@ -35,6 +39,7 @@ type ModelSource struct {
 // that the paper's reference implementation saved, or the folder of an adapter in PEFT's
 // format.
 // +kubebuilder:validation:ExactlyOneOf=http;huggingFace;s3;oci;persistentVolumeClaim
+// +kubebuilder:validation:XValidation:rule="!has(self.verify) || !has(self.verify.cosign) || has(self.oci)",message="verify.cosign is of oci sources: use verify.modelSigning",fieldPath=".verify"
 type ExpertSource struct {
 	// http is the address of the expert's .safetensors file, of a .tar, .tar.gz or
 	// .tgz archive of its folder, or of a .pt file that the paper's reference
@@ -59,6 +64,9 @@ type ExpertSource struct {
 	// anything is served.
 	// +required
 	Digest Digest `json:"digest,omitempty"`
+	// verify says whose signature the expert must have. A change imports again.
+	// +optional
+	Verify *SourceVerification `json:"verify,omitempty"`
 }
 
 // HTTPSource is an address to download from.

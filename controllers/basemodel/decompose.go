@@ -95,7 +95,7 @@ func accept(base *v1alpha1.BaseModel, result contract.Termination) {
 	base.Status.Progress = nil
 	base.Status.Artifact = &v1alpha1.ModelArtifact{
 		Digest: v1alpha1.Digest(model.Digest), SizeBytes: model.SizeBytes, Files: int32(model.FileCount),
-		Revision: model.Revision,
+		Revision: model.Revision, Verified: runs.Verified(model.Verified),
 	}
 	base.Status.Architecture = &v1alpha1.Architecture{
 		Family: model.Architecture.Family, Layers: int32(model.Architecture.Layers),

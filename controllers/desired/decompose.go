@@ -33,7 +33,9 @@ func Modules(base *v1alpha1.BaseModel) []v1alpha1.Module {
 func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	source := base.Spec.Source
 	from := placeOfModel(source)
-	fetch := contract.FetchSpec{Source: from.source(contract.MountSource), Digest: string(source.Digest), DataDir: contract.MountData}
+	fetch := contract.FetchSpec{
+		Source: from.source(contract.MountSource), Digest: string(source.Digest), DataDir: contract.MountData, Verify: verification(source.Verify),
+	}
 	dtype := base.Spec.Decomposition.DType
 	if dtype == "" {
 		dtype = v1alpha1.DTypeF32
@@ -62,6 +64,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	}
 	fetchContainer.WithVolumeMounts(scratch) // The port is named once, by the container that follows.
 	from.credentials(fetchContainer, "")
+	verifyKeys(fetchContainer, source.Verify)
 	if source.PersistentVolumeClaim != nil {
 		fetchContainer.WithVolumeMounts(pod.claim(claimName, contract.MountSource))
 	}

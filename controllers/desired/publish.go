@@ -23,7 +23,7 @@ func Publish(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings S
 		Digest: string(expert.Status.Artifact.Digest), DataDir: contract.MountData,
 		To: contract.OCISource{Reference: to.Reference, Insecure: ptr.Deref(to.Insecure, false)},
 	}
-	id, err := Hash(expert.UID, spec)
+	id, err := Hash(expert.UID, spec.Identity())
 	if err != nil {
 		return Run{}, err
 	}

@@ -134,6 +134,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		Digest: string(source.Digest), DataDir: contract.MountData,
 		BaseDigest:          string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
+		Verify:              verification(source.Verify),
 	}
 	pod := newPod(base, beside(base, settings), nil, settings)
 	var mount *coreac.VolumeMountApplyConfiguration
@@ -153,6 +154,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 	}
 	container.WithPorts(adminPort())
 	from.credentials(container, "")
+	verifyKeys(container, source.Verify)
 	if mount != nil {
 		container.WithVolumeMounts(mount)
 	}

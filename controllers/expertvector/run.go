@@ -91,7 +91,8 @@ func accept(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, run desired
 	expert.Status.Artifact = &v1alpha1.ExpertArtifact{
 		Digest: v1alpha1.Digest(result.Digest), SizeBytes: result.SizeBytes, RunID: run.ID, Recipe: run.Recipe,
 		TrainedFor: v1alpha1.Digest(result.Pass1Digest), Activation: v1alpha1.Activation(result.Activation),
-		URI: "pvc://" + path.Join(desired.ClaimName(base), contract.DirExperts, folder),
+		Verified: runs.Verified(result.Verified),
+		URI:      "pvc://" + path.Join(desired.ClaimName(base), contract.DirExperts, folder),
 	}
 	expert.Status.BaseDigest = v1alpha1.Digest(model)
 	expert.Status.DecompositionDigest = v1alpha1.Digest(decomposition)

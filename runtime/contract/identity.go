@@ -141,6 +141,11 @@ func (s ImportSpec) Identity() Inputs {
 		Given("verify", maybe(s.Verify, Verification.identity))
 }
 
+// Identity lists what a push is identified by.
+func (s PublishSpec) Identity() Inputs {
+	return Inputs{}.Always("digest", s.Digest).Always("dataDir", s.DataDir).Always("to", s.To.identity())
+}
+
 func (d DatasetSpec) identity() Inputs {
 	return Inputs{}.Given("path", d.Path).Given("url", d.URL).
 		Given("huggingFace", maybe(d.HuggingFace, HubSource.identity)).

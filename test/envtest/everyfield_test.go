@@ -69,7 +69,7 @@ var baseRows = slices.Concat([]baseRow{
 }, remoteRows("source", func(b *v1alpha1.BaseModel) remote {
 	s := &b.Spec.Source
 	return remote{&s.HTTP, &s.HuggingFace, &s.S3, &s.OCI}
-}), []baseRow{
+}), verifyRows("source.verify", func(b *v1alpha1.BaseModel) **v1alpha1.SourceVerification { return &b.Spec.Source.Verify }), []baseRow{
 	{"decomposition.modules", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"up_proj", "down_proj"} }},
 	{"decomposition.dtype", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = v1alpha1.DTypeBF16 }},
 	{"storage.size", growth, func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = new(resource.MustParse("2Gi")) }},
@@ -303,7 +303,7 @@ var importRows = slices.Concat([]expertRow{
 }, remoteRows("source", func(e *v1alpha1.ExpertVector) remote {
 	s := e.Spec.Source
 	return remote{&s.HTTP, &s.HuggingFace, &s.S3, &s.OCI}
-}), []expertRow{
+}), verifyRows("source.verify", func(e *v1alpha1.ExpertVector) **v1alpha1.SourceVerification { return &e.Spec.Source.Verify }), []expertRow{
 	{"source.persistentVolumeClaim.claimName", newRun, func(e *v1alpha1.ExpertVector) {
 		e.Spec.Source.OCI, e.Spec.Source.PersistentVolumeClaim = nil, &v1alpha1.ClaimSource{ClaimName: "experts", Path: "math"}
 	}},

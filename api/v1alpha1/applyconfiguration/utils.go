@@ -156,6 +156,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProbeStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PromptStrategy"):
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublicKeySecretRef"):
+		return &apiv1alpha1.PublicKeySecretRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PublishedArtifact"):
 		return &apiv1alpha1.PublishedArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):
@@ -204,6 +206,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SkillDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SkillsDataset"):
 		return &apiv1alpha1.SkillsDatasetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SourceVerification"):
+		return &apiv1alpha1.SourceVerificationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StepProgress"):
 		return &apiv1alpha1.StepProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StorageSpec"):
@@ -222,6 +226,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TrainingSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrialPod"):
 		return &apiv1alpha1.TrialPodApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TrustedKeys"):
+		return &apiv1alpha1.TrustedKeysApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("VerifiedSignature"):
+		return &apiv1alpha1.VerifiedSignatureApplyConfiguration{}
 
 	}
 	return nil

@@ -594,6 +594,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: uri
       type:
         scalar: string
+    - name: verified
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
   map:
     fields:
@@ -632,6 +635,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: s3
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
+    - name: verify
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertState
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertVector
@@ -1020,6 +1026,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sizeBytes
       type:
         scalar: numeric
+    - name: verified
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
 - name: com.github.transformersquared.operator.api.v1alpha1.ModelSource
   map:
     fields:
@@ -1041,6 +1050,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: s3
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.S3Source
+    - name: verify
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
 - name: com.github.transformersquared.operator.api.v1alpha1.Module
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.NextTokenObjective
@@ -1511,6 +1523,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: topK
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.PublicKey
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.PublicKeySecretRef
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+      default: cosign.pub
+    - name: name
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
   map:
     fields:
@@ -1986,6 +2010,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: template
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.SourceVerification
+  map:
+    fields:
+    - name: cosign
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
+    - name: modelSigning
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
 - name: com.github.transformersquared.operator.api.v1alpha1.StepProgress
   map:
     fields:
@@ -2169,6 +2202,30 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.transformersquared.operator.api.v1alpha1.TrialState
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrustedKeys
+  map:
+    fields:
+    - name: configMap
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ConfigMapKeyRef
+    - name: publicKeys
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.PublicKey
+          elementRelationship: atomic
+    - name: secretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PublicKeySecretRef
+- name: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
+  map:
+    fields:
+    - name: keyID
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: method
+      type:
+        scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:
     fields:

@@ -28,6 +28,8 @@ type ExpertArtifactApplyConfiguration struct {
 	TrainedFor *apiv1alpha1.Digest `json:"trainedFor,omitempty"`
 	// activation is what the expert acts on; Prompt without it.
 	Activation *apiv1alpha1.Activation `json:"activation,omitempty"`
+	// verified is whose signature the source has, where spec.source.verify asks for one.
+	Verified *VerifiedSignatureApplyConfiguration `json:"verified,omitempty"`
 }
 
 // ExpertArtifactApplyConfiguration constructs a declarative configuration of the ExpertArtifact type for use with
@@ -89,5 +91,13 @@ func (b *ExpertArtifactApplyConfiguration) WithTrainedFor(value apiv1alpha1.Dige
 // If called multiple times, the Activation field is set to the value of the last call.
 func (b *ExpertArtifactApplyConfiguration) WithActivation(value apiv1alpha1.Activation) *ExpertArtifactApplyConfiguration {
 	b.Activation = &value
+	return b
+}
+
+// WithVerified sets the Verified field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Verified field is set to the value of the last call.
+func (b *ExpertArtifactApplyConfiguration) WithVerified(value *VerifiedSignatureApplyConfiguration) *ExpertArtifactApplyConfiguration {
+	b.Verified = value
 	return b
 }

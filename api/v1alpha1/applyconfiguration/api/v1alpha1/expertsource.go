@@ -31,6 +31,8 @@ type ExpertSourceApplyConfiguration struct {
 	// digest is what the expert, or its one file, must have; it is verified before
 	// anything is served.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
+	// verify says whose signature the expert must have. A change imports again.
+	Verify *SourceVerificationApplyConfiguration `json:"verify,omitempty"`
 }
 
 // ExpertSourceApplyConfiguration constructs a declarative configuration of the ExpertSource type for use with
@@ -84,5 +86,13 @@ func (b *ExpertSourceApplyConfiguration) WithPersistentVolumeClaim(value *ClaimS
 // If called multiple times, the Digest field is set to the value of the last call.
 func (b *ExpertSourceApplyConfiguration) WithDigest(value apiv1alpha1.Digest) *ExpertSourceApplyConfiguration {
 	b.Digest = &value
+	return b
+}
+
+// WithVerify sets the Verify field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Verify field is set to the value of the last call.
+func (b *ExpertSourceApplyConfiguration) WithVerify(value *SourceVerificationApplyConfiguration) *ExpertSourceApplyConfiguration {
+	b.Verify = value
 	return b
 }

@@ -21,6 +21,8 @@ type ModelArtifactApplyConfiguration struct {
 	// hub's branch or tag meant, the digest of a registry's manifest. Sources by http,
 	// S3 and volume have none.
 	Revision *string `json:"revision,omitempty"`
+	// verified is whose signature the source has, where spec.source.verify asks for one.
+	Verified *VerifiedSignatureApplyConfiguration `json:"verified,omitempty"`
 }
 
 // ModelArtifactApplyConfiguration constructs a declarative configuration of the ModelArtifact type for use with
@@ -58,5 +60,13 @@ func (b *ModelArtifactApplyConfiguration) WithFiles(value int32) *ModelArtifactA
 // If called multiple times, the Revision field is set to the value of the last call.
 func (b *ModelArtifactApplyConfiguration) WithRevision(value string) *ModelArtifactApplyConfiguration {
 	b.Revision = &value
+	return b
+}
+
+// WithVerified sets the Verified field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Verified field is set to the value of the last call.
+func (b *ModelArtifactApplyConfiguration) WithVerified(value *VerifiedSignatureApplyConfiguration) *ModelArtifactApplyConfiguration {
+	b.Verified = value
 	return b
 }

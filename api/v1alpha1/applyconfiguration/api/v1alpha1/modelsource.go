@@ -30,6 +30,8 @@ type ModelSourceApplyConfiguration struct {
 	// digest is what the model must have; without it, what is fetched is trusted
 	// and its digest is reported in the status.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
+	// verify says whose signature the model must have. A change fetches again.
+	Verify *SourceVerificationApplyConfiguration `json:"verify,omitempty"`
 }
 
 // ModelSourceApplyConfiguration constructs a declarative configuration of the ModelSource type for use with
@@ -83,5 +85,13 @@ func (b *ModelSourceApplyConfiguration) WithPersistentVolumeClaim(value *ClaimSo
 // If called multiple times, the Digest field is set to the value of the last call.
 func (b *ModelSourceApplyConfiguration) WithDigest(value apiv1alpha1.Digest) *ModelSourceApplyConfiguration {
 	b.Digest = &value
+	return b
+}
+
+// WithVerify sets the Verify field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Verify field is set to the value of the last call.
+func (b *ModelSourceApplyConfiguration) WithVerify(value *SourceVerificationApplyConfiguration) *ModelSourceApplyConfiguration {
+	b.Verify = value
 	return b
 }
