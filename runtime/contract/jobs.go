@@ -310,6 +310,7 @@ type Termination struct {
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	Probe         *ProbeResult           `json:"probe,omitempty"`
+	Collect       *CollectResult         `json:"collect,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
