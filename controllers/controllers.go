@@ -84,6 +84,9 @@ type Options struct {
 	// Patience is how long pods may miss an artifact before it is made again; zero
 	// means expertvector.DefaultPatience, and of a probe adaptivepolicy's.
 	Patience time.Duration
+	// CollectPause is how long after a run, and after another collection, volumes are
+	// collected; zero means basemodel.DefaultCollectPause.
+	CollectPause time.Duration
 	// SkipNameValidation lets several managers live in one process, as tests have
 	// them.
 	SkipNameValidation bool
@@ -108,6 +111,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}{
 		&basemodel.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Applier: applier, Pods: options.Pods, Settings: options.Settings,
+			CollectPause: options.CollectPause,
 		},
 		&expertvector.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Pods: options.Pods, Settings: options.Settings,

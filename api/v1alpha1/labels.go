@@ -37,6 +37,8 @@ const (
 	ComponentAdapt = "adapt"
 	// ComponentProbe fits the probe of a policy.
 	ComponentProbe = "probe"
+	// ComponentCollect removes from a volume what nothing refers to.
+	ComponentCollect = "collect"
 	// ComponentServe serves a policy.
 	ComponentServe = "serve"
 )
