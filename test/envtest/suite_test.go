@@ -108,7 +108,7 @@ type running struct {
 }
 
 // start starts an operator whose pods are those of the registry.
-func start() *running {
+func start(change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background()) // It outlives the node that starts it.
 	scheme, err := controllers.Scheme()
@@ -117,9 +117,11 @@ func start() *running {
 		Scheme: scheme, Cache: controllers.CacheOptions(), Metrics: metricsserver.Options{BindAddress: "0"},
 	})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.Add(ctx, mgr, controllers.Options{
-		Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true,
-	})).To(Succeed())
+	options := controllers.Options{Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true}
+	for _, c := range change {
+		c(&options)
+	}
+	Expect(controllers.Add(ctx, mgr, options)).To(Succeed())
 	r := &running{mgr: mgr, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- mgr.Start(ctx) }()
 	Expect(mgr.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
