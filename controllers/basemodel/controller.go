@@ -9,6 +9,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -56,8 +57,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Referrers(mgr.GetClient(), index.NewBaseModels, index.ByClaim)).
-		Watches(&v1alpha1.ExpertVector{}, index.BaseModelOf()).
-		Watches(&v1alpha1.AdaptivePolicy{}, index.BaseModelOf()).
+		Watches(&v1alpha1.ExpertVector{}, index.BaseModelOf(), builder.WithPredicates(index.Refers())).
+		Watches(&v1alpha1.AdaptivePolicy{}, index.BaseModelOf(), builder.WithPredicates(index.Refers())).
 		WithOptions(options).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
 }

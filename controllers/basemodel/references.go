@@ -31,7 +31,7 @@ func references(ctx context.Context, reader client.Reader, namespace string) ([]
 		&v1alpha1.BaseModelList{}, &v1alpha1.ExpertVectorList{}, &v1alpha1.AdaptivePolicyList{},
 		&batchv1.JobList{}, &appsv1.DeploymentList{}, &corev1.PodList{},
 	} {
-		if err := reader.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		if err := reader.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil { // It is only read.
 			return nil, fmt.Errorf("listing what refers to artifacts: %w", err)
 		}
 		if err := referred(list, keep); err != nil {
