@@ -27,6 +27,8 @@ DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/
 
 # Says what a long command is and, while it lasts, that it still runs.
 ALIVE  := $(CURDIR)/hack/alive.sh
+# Helm, pinned in a module of its own, renders and installs the chart.
+HELM   := $(BIN)/helm
 GOTOOL := go -C $(CURDIR)/hack/tools tool
 BUILD_T2C := $(ALIVE) "the cluster's tool: building" "seconds, the first time 1 minute" go -C hack/cluster build -o $(T2C) ./t2cluster
 DEBS   := runc containernetworking-plugins iptables iproute2 conntrack qemu-user-static python3-minimal libpython3-stdlib g++ $(if $(shell command -v node && command -v npm),,nodejs npm)
@@ -56,7 +58,7 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit arm64 test-cuda cluster-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit arm64 test-cuda cluster-test chart-test envtest e2e ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 # How `make build` compiles. What is checked and tested without the race detector is compiled
@@ -93,10 +95,25 @@ cluster-test: cluster-bin ## The local cluster itself: two nodes, real workloads
 	T2CLUSTER_BIN=$(CLUSTER) go -C hack/cluster test -count=1 -timeout 10m ./t2cluster/...
 	CGO_ENABLED=0 go -C hack/cluster/kube test ./softgpu
 
+.PHONY: helm
+helm:
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath" $(ALIVE) "Helm: building" "seconds, the first time 3 minutes" \
+	  go -C hack/gitops build -ldflags '-s -w' -o $(HELM) helm.sh/helm/v4/cmd/helm
+
+.PHONY: chart-test
+chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD and kstatus make of our objects (CHARTFLAGS=-update).
+	@echo "==> the chart and the overlays"
+	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl go test -count=1 ./test/chart $(CHARTFLAGS)
+	@echo "==> Argo CD's health and kstatus"
+	go -C hack/gitops test ./...
+
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
-	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/...
+	@go build -o $(BIN)/ginkgo github.com/onsi/ginkgo/v2/ginkgo
+	KUBEBUILDER_ASSETS=$(CLUSTER) $(BIN)/ginkgo run --procs=2 $(RACE) --timeout=20m ./test/envtest
+	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/newcomer
 
 # Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
 SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
@@ -304,6 +321,14 @@ ifeq ($(EXTERNAL),yes)
 else
 	@$(T2C) load-image --name $(CLUSTER_NAME) $(foreach i,$(IMAGES),$(BIN)/images/$(i).tar)
 endif
+
+.PHONY: release
+release: cluster-bin ## Images for amd64 and arm64, chart, manifests, kubectl plugin, bills of materials, provenance and checksums in dist (VERSION=v0.1.0, COSIGN_KEY=…).
+	@VERSION="$(VERSION)" IMG_BASE="$(IMG_BASE)" T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release.sh
+
+.PHONY: release-twice
+release-twice: cluster-bin helm ## Make a release twice, from two folders, and fail where a byte differs.
+	@T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release-twice.sh
 
 .PHONY: print-softcuda
 print-softcuda: ## Build the software CUDA driver and print its folder, for LD_LIBRARY_PATH on a machine without a GPU.

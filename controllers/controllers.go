@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	apilabels "k8s.io/apimachinery/pkg/labels"
@@ -47,19 +48,30 @@ func Scheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
-// CacheOptions bound what the operator keeps in memory: of Jobs, pods,
-// Deployments and Services only its own, of ConfigMaps (which users make, with
-// data sets) no more than name and version.
-func CacheOptions() cache.Options {
+// CacheOptions bound what the operator keeps in memory: of Jobs, pods, Deployments,
+// Services and PodDisruptionBudgets only its own, of ConfigMaps (which users make, with
+// data sets) no more than name and version. Where namespaces are named, it reads
+// and watches in these alone.
+func CacheOptions(namespaces ...string) cache.Options {
+	var within map[string]cache.Config
+	for _, name := range namespaces {
+		if within == nil {
+			within = map[string]cache.Config{}
+		}
+		within[name] = cache.Config{}
+	}
 	own := cache.ByObject{Label: apilabels.SelectorFromSet(apilabels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy})}
 	return cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform:  cache.TransformStripManagedFields(),
+		DefaultNamespaces: within,
 		ByObject: map[client.Object]cache.ByObject{
 			&batchv1.Job{}:       own,
 			&corev1.Pod{}:        own,
 			&appsv1.Deployment{}: own,
 			&corev1.Service{}:    own,
-			&corev1.ConfigMap{}:  {Transform: bare},
+
+			&policyv1.PodDisruptionBudget{}: own,
+			&corev1.ConfigMap{}:             {Transform: bare},
 		},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -89,12 +90,52 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+func TestNamespaces(t *testing.T) {
+	for _, tc := range []struct {
+		name, arg string
+		want      []string
+		wrong     string
+	}{
+		{name: "one", arg: "a", want: []string{"a"}},
+		{name: "two", arg: "team-a, team-b", want: []string{"team-a", "team-b"}},
+		{name: "all", arg: ""},
+		{name: "one that is empty", arg: "a,", wrong: `"" is not the name of a namespace`},
+		{name: "one that is no name", arg: "Team_A", wrong: `"Team_A" is not the name of a namespace`},
+		{name: "one twice", arg: "a,b,a", wrong: `"a" is named twice`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f, err := parse([]string{"--namespaces=" + tc.arg}, io.Discard)
+			if tc.wrong != "" {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tc.wrong) {
+					t.Errorf("got %v, want wrong usage that says %q", err, tc.wrong)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, []string(f.namespaces)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			options := CacheOptions(f.namespaces...)
+			if len(options.DefaultNamespaces) != len(tc.want) {
+				t.Errorf("the cache has the namespaces %v, want %v", options.DefaultNamespaces, tc.want)
+			}
+			for object, by := range options.ByObject {
+				if by.Namespaces != nil {
+					t.Errorf("of %T other namespaces are read: %v", object, by.Namespaces)
+				}
+			}
+		})
+	}
+}
+
 func TestHelpIsNoMistake(t *testing.T) {
 	var text strings.Builder
 	if err := Run(t.Context(), []string{"-h"}, &text); err != nil {
 		t.Errorf("got %v", err)
 	}
-	for _, flag := range []string{"-judge-image", "-cuda-runtime-image", "-gpu-resource", "-gpu-toleration taint"} {
+	for _, flag := range []string{"-judge-image", "-cuda-runtime-image", "-gpu-resource", "-gpu-toleration taint", "-namespaces names"} {
 		if !strings.Contains(text.String(), flag) {
 			t.Errorf("%s is not named:\n%s", flag, &text)
 		}
@@ -110,7 +151,7 @@ func TestTheCacheHoldsTheOperatorsOwn(t *testing.T) {
 	options := CacheOptions()
 	for object, by := range options.ByObject {
 		switch object.(type) {
-		case *batchv1.Job, *corev1.Pod, *appsv1.Deployment, *corev1.Service:
+		case *batchv1.Job, *corev1.Pod, *appsv1.Deployment, *corev1.Service, *policyv1.PodDisruptionBudget:
 			if by.Label == nil || !by.Label.Matches(own) || by.Label.Matches(apilabels.Set{}) {
 				t.Errorf("of %T those are held: %v", object, by.Label)
 			}
@@ -154,6 +195,7 @@ func TestTheSchemeKnowsWhatTheOperatorWrites(t *testing.T) {
 	for _, object := range []client.Object{
 		&v1alpha1.BaseModel{}, &v1alpha1.ExpertVector{}, &v1alpha1.AdaptivePolicy{},
 		&batchv1.Job{}, &appsv1.Deployment{}, &corev1.Service{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Event{},
+		&policyv1.PodDisruptionBudget{},
 	} {
 		if kinds, _, err := scheme.ObjectKinds(object); err != nil || len(kinds) != 1 {
 			t.Errorf("%T is %v: %v", object, kinds, err)

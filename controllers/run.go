@@ -45,6 +45,7 @@ type flags struct {
 	probeAddress   string
 	certDir        string
 	leaderElect    bool
+	namespaces     namespaces
 	settings       desired.Settings
 	zap            zap.Options
 }
@@ -59,6 +60,9 @@ func parse(args []string, output io.Writer) (flags, error) {
 	set.StringVar(&f.certDir, "metrics-cert-dir", "",
 		"folder with tls.crt and tls.key for metrics; without it the manager makes a certificate of its own")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "let only one of several managers work")
+	set.Var(&f.namespaces, "namespaces",
+		"`names` of the namespaces whose objects the operator looks after, separated by commas; it then needs no right outside them "+
+			"and its own, but that metrics ask the API server who may read them; all namespaces without it")
 	s := &f.settings
 	set.StringVar(&s.RuntimeImage, "runtime-image", DefaultRuntimeImage, "image of the runtime t2 where a BaseModel names none")
 	set.StringVar(&s.CUDARuntimeImage, "cuda-runtime-image", DefaultCUDARuntimeImage,
@@ -122,7 +126,7 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
-		Cache:  CacheOptions(),
+		Cache:  CacheOptions(f.namespaces...),
 		Metrics: metricsserver.Options{
 			BindAddress:    f.metricsAddress,
 			SecureServing:  true,

@@ -22,6 +22,7 @@ hack/cuda/loader.sh
 CGO_CFLAGS="-I$PWD/hack/softcuda/include" CGO_LDFLAGS="-L$PWD/bin/cuda" \
   "$bin/lint" run --build-tags cuda ./runtime/backend/cuda/... ./runtime/backend/registry/... ./test/kernels/...
 (cd hack/cluster && "$bin/lint" run -c ../../.golangci.yml ./t2cluster/... ./pause/...)
+(cd hack/gitops && "$bin/lint" run -c ../../.golangci.yml ./...)
 (cd hack/cluster/kube && "$bin/lint" run -c ../../../.golangci.yml ./softgpu/...)
 
 echo "==> govulncheck"

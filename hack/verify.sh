@@ -15,6 +15,7 @@ echo "==> go.mod"
 go mod tidy -diff
 go -C hack/tools mod tidy -diff
 go -C hack/cluster mod tidy -diff
+go -C hack/gitops mod tidy -diff
 
 echo "==> kernels' PTX"
 # Digests tell without the toolkit whether PTX is current. Where it is there, and
@@ -31,7 +32,7 @@ else
 fi
 
 echo "==> generated code (controller-gen)"
-generated=(api config/crd config/rbac)
+generated=(api config/crd config/rbac config/chart)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp -a "${generated[@]}" "$before"

@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Replicas",type=string,JSONPath=`.status.replicaSummary`
 // +kubebuilder:printcolumn:name="Experts",type=string,JSONPath=`.status.expertSummary`
+// +kubebuilder:printcolumn:name="Rollout",type=string,JSONPath=`.status.rollout.summary`
 // +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy.type`,priority=1
 // +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.devices[0].name`,priority=1
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,priority=1
@@ -59,6 +60,7 @@ type AdaptivePolicyList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.expertSelector) || !has(self.strategy.fallback) || !has(self.strategy.fallback.name) || self.experts.exists(e, e.name == self.strategy.fallback.name)",message="the fallback must be one of the experts",fieldPath=".strategy.fallback.name"
 // +kubebuilder:validation:XValidation:rule="!has(self.serving.form) || self.serving.form != 'Merged' || !has(self.strategy.prompt) || !has(self.strategy.prompt.topK) || self.strategy.prompt.topK == 1",message="topK above 1 makes more mixtures than can be composed: take form Auto or Unmerged",fieldPath=".serving.form"
 // +kubebuilder:validation:XValidation:rule="!has(self.serving.form) || self.serving.form != 'Merged' || !has(self.strategy.probe) || !has(self.strategy.probe.topK) || self.strategy.probe.topK == 1",message="topK above 1 makes more mixtures than can be composed: take form Auto or Unmerged",fieldPath=".serving.form"
+// +kubebuilder:validation:XValidation:rule="!has(self.rollout) || !has(self.rollout.gate) || !has(self.rollout.gate.fewShot) || self.strategy.type == 'FewShot'",message="there are examples of strategy FewShot alone: give a dataset",fieldPath=".rollout.gate.fewShot"
 type AdaptivePolicySpec struct {
 	// baseModelRef names the BaseModel that is served, in the same namespace. It
 	// cannot change.
@@ -97,9 +99,9 @@ type AdaptivePolicySpec struct {
 	// +optional
 	// +kubebuilder:default={replicas: 1}
 	Serving ServingSpec `json:"serving,omitzero"`
-	// rollout says which experts are good enough to be served; all that are not
-	// worse than the base without it. A change reaches running pods without a
-	// restart.
+	// rollout says which experts are good enough to be served, and what a set of them
+	// must have shown before it is; all that are not worse than the base, at once,
+	// without it. A change reaches running pods without a restart.
 	// +optional
 	Rollout *RolloutSpec `json:"rollout,omitempty"`
 }
@@ -117,27 +119,6 @@ const (
 	// TransferEqualShape serves those whose matrices have the shapes of this base's.
 	TransferEqualShape Transfer = "EqualShape"
 )
-
-// RolloutSpec says which experts are good enough to be served.
-// +kubebuilder:validation:MinProperties=1
-type RolloutSpec struct {
-	// gate is what an expert must have before it is served.
-	// +optional
-	Gate *RolloutGate `json:"gate,omitempty"`
-}
-
-// RolloutGate is what an expert must have before it is served.
-// +kubebuilder:validation:MinProperties=1
-type RolloutGate struct {
-	// minGain is how far an expert's validation score must be above the base
-	// model's, at least: "0" without it, so that an expert which answers worse than
-	// the base is not served; "-1" serves every expert. Of an expert that was
-	// imported no scores are known, nor of one that is transferred: it is served. A policy that names an expert
-	// below it is not Ready; one that selects it leaves it out. A change reaches
-	// running pods without a restart.
-	// +optional
-	MinGain Gain `json:"minGain,omitempty"`
-}
 
 // PolicyExpert is an expert of a policy.
 type PolicyExpert struct {
@@ -159,8 +140,9 @@ type PolicyExpert struct {
 // +kubebuilder:validation:MinProperties=0
 type AdaptivePolicyStatus struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served, and, while they
-	// hold, Reconciling or Stalled. Ready means that every pod reports
+	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served,
+	// RolledOut where spec.rollout evaluates sets, and, while they
+	// hold, EvaluationFailed, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	// +optional
 	// +listType=map
@@ -231,6 +213,10 @@ type AdaptivePolicyStatus struct {
 	// probe is what strategy Probe chooses by, and how far the next one is.
 	// +optional
 	Probe *ProbeStatus `json:"probe,omitempty"`
+	// rollout says which expert set serves and which one is to follow it, where
+	// spec.rollout evaluates sets before they serve.
+	// +optional
+	Rollout *RolloutStatus `json:"rollout,omitempty"`
 	// podCounts counts the pods by what they serve.
 	// +optional
 	PodCounts *PodCounts `json:"podCounts,omitempty"`
@@ -256,7 +242,7 @@ type AdaptivePolicyStatus struct {
 }
 
 // ExpertState says whether an expert is served.
-// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost;Refused
+// +kubebuilder:validation:Enum=Served;Loading;Updating;NotReady;Missing;Mismatch;BelowBaseline;Lost;Refused;Held
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=16
 type ExpertState string
@@ -286,6 +272,9 @@ const (
 	// ExpertRefused says that a pod found its artifact and cannot serve it: Ready says
 	// why. The other experts are served.
 	ExpertRefused ExpertState = "Refused"
+	// ExpertHeld says that spec.rollout.gate has yet to let it serve, or did not; its
+	// previous artifact is served if digest is there.
+	ExpertHeld ExpertState = "Held"
 )
 
 // PolicyExpertStatus is an expert of a policy.

@@ -32,6 +32,9 @@ const (
 	// ConditionStored of an ExpertVector: its artifact is in the volume, as far as
 	// the pods say that serve it. It is not there before a pod missed the artifact.
 	ConditionStored = "Stored"
+	// ConditionPublished of an ExpertVector: its artifact is in the registry that
+	// spec.publish names, under that tag. It is not there without spec.publish.
+	ConditionPublished = "Published"
 	// ConditionAvailable of an AdaptivePolicy: requests are answered now, by at
 	// least one ready pod that has loaded an expert set: the one that is expected,
 	// or one that was expected before. It says nothing about the specification,
@@ -50,6 +53,13 @@ const (
 	// BaseModel are served with this one (spec.transfer). It is not there where there
 	// are none of them.
 	ConditionExpertsTransferred = "ExpertsTransferred"
+	// ConditionRolledOut of an AdaptivePolicy whose spec.rollout evaluates expert sets: the
+	// set that it asks for is the one that serves. While it does not hold, the stable set
+	// serves, or the base before there is one.
+	ConditionRolledOut = "RolledOut"
+	// ConditionEvaluationFailed of an AdaptivePolicy: the set that it asks for was
+	// evaluated, and the gate does not let it serve. It is there only while that holds.
+	ConditionEvaluationFailed = "EvaluationFailed"
 )
 
 // Condition reasons that every kind uses.
@@ -151,6 +161,16 @@ const (
 	ReasonBelowBaseline = "BelowBaseline"
 )
 
+// Reasons of an ExpertVector's condition Published, which has those of runs, too.
+const (
+	// ReasonPublished says that the artifact has been pushed.
+	ReasonPublished = "Published"
+	// ReasonPublishing says that it is being pushed.
+	ReasonPublishing = "Publishing"
+	// ReasonNoArtifact says that there is none yet.
+	ReasonNoArtifact = "NoArtifact"
+)
+
 // Reasons of an ExpertVector's condition Stored.
 const (
 	// ReasonMissed says that pods do not find the artifact, but not for long yet.
@@ -207,6 +227,23 @@ const (
 	ReasonLoadingExperts = "LoadingExperts"
 	// ReasonExpertSetRefused says that a pod refused the expert set.
 	ReasonExpertSetRefused = "ExpertSetRefused"
+)
+
+// Condition reasons of a policy whose spec.rollout evaluates expert sets: of RolledOut, and,
+// but for ReasonPromoted, of Ready.
+const (
+	// ReasonEvaluating says that the set is evaluated. The stable one serves.
+	ReasonEvaluating = "Evaluating"
+	// ReasonEvaluated says that it was, and that it begins to serve.
+	ReasonEvaluated = "Evaluated"
+	// ReasonPromoted says that it serves: it passed the gate, or served before there was one.
+	ReasonPromoted = "Promoted"
+	// ReasonEvaluationFailed says that the gate does not let it serve. The stable one
+	// serves on.
+	ReasonEvaluationFailed = "EvaluationFailed"
+	// ReasonAwaitingExperts says that the set is not evaluated yet, since experts are not
+	// as they are to be: Ready says what is awaited.
+	ReasonAwaitingExperts = "AwaitingExperts"
 )
 
 // ReasonEqualShape says that experts of another base are served since their matrices have

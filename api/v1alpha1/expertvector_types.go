@@ -91,6 +91,11 @@ type ExpertVectorSpec struct {
 	// source imports a finished expert. A change imports again.
 	// +optional
 	Source *ExpertSource `json:"source,omitempty"`
+	// publish pushes the artifact to a registry once it is there, and each that follows
+	// it. It has no part in what is trained, and nothing waits for it: how it goes is in
+	// the condition Published, not in Ready. Without it, what was pushed stays where it is.
+	// +optional
+	Publish *ExpertPublish `json:"publish,omitempty"`
 }
 
 // ExpertRole is what an expert is for.
@@ -111,7 +116,8 @@ const (
 // +kubebuilder:validation:MinProperties=0
 type ExpertVectorStatus struct {
 	// conditions are Ready, Improved once an expert was trained, Stored once a pod
-	// did not find its artifact, and, while they hold, Reconciling or Stalled.
+	// did not find its artifact, Published where spec.publish is given, and, while they
+	// hold, Reconciling or Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -149,6 +155,12 @@ type ExpertVectorStatus struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=5
 	Runs []RunStatus `json:"runs,omitempty"`
+	// published is what was pushed to a registry last. It stays when spec.publish goes.
+	// +optional
+	Published *PublishedArtifact `json:"published,omitempty"`
+	// publishRun is the latest run that pushes.
+	// +optional
+	PublishRun *RunStatus `json:"publishRun,omitempty"`
 }
 
 // TrainingProgress is how far a training run is.

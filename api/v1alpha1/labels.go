@@ -21,6 +21,9 @@ const (
 	LabelSearch = GroupName + "/search"
 	// LabelProbe names the AdaptivePolicy for which a Job or pod fits a probe.
 	LabelProbe = GroupName + "/probe"
+	// LabelEvaluation names the AdaptivePolicy for which a Job or pod evaluates an expert
+	// set.
+	LabelEvaluation = GroupName + "/evaluation"
 	// LabelRun is the identity of the run that a Job or pod works on.
 	LabelRun = GroupName + "/run"
 )
@@ -33,12 +36,16 @@ const (
 	ComponentDecompose = "decompose"
 	// ComponentTrain trains or imports an expert.
 	ComponentTrain = "train"
+	// ComponentPublish pushes an expert to a registry.
+	ComponentPublish = "publish"
 	// ComponentAdapt searches the weights of a policy's experts.
 	ComponentAdapt = "adapt"
 	// ComponentProbe fits the probe of a policy.
 	ComponentProbe = "probe"
 	// ComponentCollect removes from a volume what nothing refers to.
 	ComponentCollect = "collect"
+	// ComponentEvaluate evaluates an expert set before a policy serves it.
+	ComponentEvaluate = "evaluate"
 	// ComponentServe serves a policy.
 	ComponentServe = "serve"
 )

@@ -71,6 +71,19 @@ type ServingSpec struct {
 	// that pickers ask for unless they are told otherwise.
 	// +optional
 	Metrics *ServingMetrics `json:"metrics,omitempty"`
+	// drainSeconds is how long requests in flight may take once a pod is told to end: by a
+	// rollout, by fewer replicas, or where its node is drained. New ones go to other pods
+	// from then on. What takes longer ends with the error shutting_down, within a stream
+	// too. A change replaces the pods; those that end still have what they began with.
+	// Without it, 25.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=86400
+	DrainSeconds *int32 `json:"drainSeconds,omitempty"`
+	// disruption bounds how many pods those take away at a time who drain nodes. Without
+	// it, one.
+	// +optional
+	Disruption *Disruption `json:"disruption,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	// +optional

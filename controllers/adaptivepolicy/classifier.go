@@ -196,6 +196,9 @@ func classifierStatus(policy *v1alpha1.AdaptivePolicy, chosen choice, seen []obs
 		if s.State == v1alpha1.ExpertLoading && len(seen) > 0 && agree(chosen, seen) {
 			s.State = v1alpha1.ExpertServed
 		}
+		if c.held {
+			s.State, s.Digest = v1alpha1.ExpertHeld, c.offered
+		}
 	}
 	policy.Status.Classifier = s
 	markClassifierLost(policy, seen)

@@ -2,7 +2,8 @@
 // of serving pods, and the expert set that every one of them is to serve.
 //
 // With strategy FewShot, a Job searches the weights of the experts first; with strategy Probe,
-// one fits what chooses among them.
+// one fits what chooses among them. Where spec.rollout.gate evaluates sets, a Job does so before
+// pods are offered another one.
 //
 // The expert set travels twice: in a ConfigMap, for pods that start, and by a
 // request to each running pod, which verifies, loads and swaps it without a
@@ -17,10 +18,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -75,11 +78,13 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		For(&v1alpha1.AdaptivePolicy{}).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
+		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&corev1.ConfigMap{}, builder.OnlyMetadata).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelPolicy, v1alpha1.ComponentServe)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelSearch, v1alpha1.ComponentAdapt)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelProbe, v1alpha1.ComponentProbe)).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelEvaluation, v1alpha1.ComponentEvaluate)).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByExamples), builder.OnlyMetadata).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel), builder.WithPredicates(index.Settled())).
 		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c), builder.WithPredicates(index.Settled())).
@@ -123,7 +128,7 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		return status.Ready{}, nil, err
 	}
 
-	donors, err := r.donors(ctx, policy, chosen)
+	donors, err := r.donors(ctx, policy, chosen.set.Refs())
 	if err != nil {
 		return status.Ready{}, nil, err
 	}
@@ -137,6 +142,12 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	}
 	chosen = choose(policy, base, found) // With what the Jobs may have found by now.
 	chosen.probed, chosen.problem = probed, status.First(chosen.problem, searching, fitting)
+	if chosen, err = r.roll(ctx, policy, base, chosen); err != nil {
+		return status.Ready{}, nil, err
+	}
+	if donors, err = r.donors(ctx, policy, chosen.set.Refs()); err != nil { // Of the set that is offered.
+		return status.Ready{}, nil, err
+	}
 
 	deployment, err := r.serve(ctx, policy, base, donors, chosen)
 	if err != nil {
@@ -145,6 +156,11 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if deployment.held {
 		return status.Ready{}, nil, status.First(chosen.problem, baseChanged(policy, base))
 	}
+	unbounded := r.budget(ctx, policy)
+	if unbounded != nil && !status.Conclusive(unbounded) {
+		return status.Ready{}, nil, unbounded
+	}
+	chosen.problem = status.First(chosen.problem, unbounded)
 	seen, err := r.converge(ctx, policy, deployment, chosen)
 	if err != nil {
 		return status.Ready{}, nil, err

@@ -7,15 +7,18 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
-// minGain is how far an expert's score must be above its base's.
+// minGain is how far an expert's score must be above its base's. Where whole sets are
+// evaluated, what is asked of them is not asked of each expert, too.
 func minGain(policy *v1alpha1.AdaptivePolicy) v1alpha1.Gain {
-	if r := policy.Spec.Rollout; r != nil && r.Gate != nil {
-		return cmp.Or(r.Gate.MinGain, "0")
+	gate := desired.Gate(policy)
+	if gate == nil || desired.Evaluates(policy) && rational(gate.MinGain).Sign() > 0 {
+		return "0"
 	}
-	return "0"
+	return cmp.Or(gate.MinGain, "0")
 }
 
 // gained reports whether an expert's score is as far above its base's as the policy

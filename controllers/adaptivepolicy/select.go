@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/desired"
 	"github.com/transformersquared/operator/controllers/index"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -98,6 +99,10 @@ type candidate struct {
 	// present one is served.
 	pinned v1alpha1.Digest
 	served bool
+	// held says that the rollout has yet to let it serve. offered is the artifact that pods
+	// are offered meanwhile, if any.
+	held    bool
+	offered v1alpha1.Digest
 }
 
 // choice is what a policy is to serve.
@@ -120,6 +125,8 @@ type choice struct {
 	// problem is what keeps the policy from being Ready, though it serves what
 	// there is; nil where nothing does.
 	problem error
+	// stable is the set that a policy whose gate evaluates sets keeps in its ConfigMap.
+	stable *desired.StableSet
 }
 
 // choose decides which experts a policy serves: pure, in the order in which the

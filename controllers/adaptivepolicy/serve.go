@@ -63,6 +63,11 @@ func (r *Reconciler) serve(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	if err != nil {
 		return deployment{}, err
 	}
+	if chosen.stable != nil {
+		if err := desired.KeepingStable(set, *chosen.stable); err != nil {
+			return deployment{}, err
+		}
+	}
 	if err := r.Applier.Uncached().Apply(ctx, policy, &corev1.ConfigMap{}, set); err != nil {
 		return deployment{}, err
 	}

@@ -121,6 +121,11 @@ func expertStatuses(chosen choice, seen []observation) []v1alpha1.PolicyExpertSt
 			if everywhere && c.state == v1alpha1.ExpertLoading {
 				e.State = v1alpha1.ExpertServed
 			}
+			if c.held {
+				e.State, e.Digest, e.TransferredFrom = v1alpha1.ExpertHeld, c.offered, ""
+			}
+		} else if c.offered != "" {
+			e.Digest = c.offered
 		}
 		experts = append(experts, e)
 	}

@@ -39,25 +39,26 @@ func (c *choice) transferred() []*candidate {
 	if c.classifier != nil {
 		list = append(list, &c.classifier.candidate)
 	}
-	return slices.DeleteFunc(list, func(c *candidate) bool { return c.from == "" || !c.served })
+	return slices.DeleteFunc(list, func(c *candidate) bool { return c.from == "" || !c.served || c.held })
 }
 
-// donors are the bases of the experts that are transferred, by name: their volumes have
+// donors are the bases of those experts that are transferred, by name: their volumes have
 // the artifacts.
-func (r *Reconciler) donors(ctx context.Context, policy *v1alpha1.AdaptivePolicy, chosen choice) ([]*v1alpha1.BaseModel, error) {
+func (r *Reconciler) donors(ctx context.Context, policy *v1alpha1.AdaptivePolicy, refs []contract.ExpertRef) ([]*v1alpha1.BaseModel, error) {
 	var donors []*v1alpha1.BaseModel
-	for _, c := range chosen.transferred() {
-		if slices.ContainsFunc(donors, func(d *v1alpha1.BaseModel) bool { return d.Name == c.from }) {
+	for _, ref := range refs {
+		from := ref.TransferFrom
+		if from == "" || slices.ContainsFunc(donors, func(d *v1alpha1.BaseModel) bool { return d.Name == from }) {
 			continue
 		}
 		donor := &v1alpha1.BaseModel{}
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: policy.Namespace, Name: c.from}, donor)
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: policy.Namespace, Name: from}, donor)
 		if apierrors.IsNotFound(err) {
 			return nil, status.Wait(v1alpha1.ReasonBaseNotFound,
-				"BaseModel %s is not there, in whose volume ExpertVector %s is; make it, or take the expert out of the policy", c.from, c.name)
+				"BaseModel %s is not there, in whose volume ExpertVector %s is; make it, or take the expert out of the policy", from, ref.Name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading BaseModel %s: %w", c.from, err)
+			return nil, fmt.Errorf("reading BaseModel %s: %w", from, err)
 		}
 		donors = append(donors, donor)
 	}

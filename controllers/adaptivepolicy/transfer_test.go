@@ -152,9 +152,9 @@ func transferMessages(t *testing.T) []statustest.Message {
 	experts := found(expert("math", ofOther), expert("code"))
 	p := policy(transferring)
 	chosen := choose(p, readyBase(), experts)
-	_, err := (&Reconciler{Client: clientOf(t)}).donors(t.Context(), p, chosen)
+	_, err := (&Reconciler{Client: clientOf(t)}).donors(t.Context(), p, chosen.set.Refs())
 	all := []statustest.Message{statustest.Of("the base of an expert that is transferred is not there", status.Ready{}, err)}
-	donors, err := (&Reconciler{Client: clientOf(t, otherBase())}).donors(t.Context(), p, chosen)
+	donors, err := (&Reconciler{Client: clientOf(t, otherBase())}).donors(t.Context(), p, chosen.set.Refs())
 	if err != nil || len(donors) != 1 || donors[0].Name != "other" {
 		t.Errorf("the donors are %v, %v", donors, err)
 	}

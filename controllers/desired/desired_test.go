@@ -181,6 +181,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"serve-deployment":   config(Deployment(policy(), baseModel(), nil, []byte("token"), settings)),
 		"serve-transfer":     config(Deployment(policy(), baseModel(), []*v1alpha1.BaseModel{other}, []byte("token"), settings)),
 		"serve-service":      Service(policy()),
+		"serve-budget":       Budget(policy()),
 		"serve-expert-set":   config(ExpertSet(policy(), set)),
 		"serve-admin-secret": AdminSecret(policy(), "0123456789abcdef"),
 	} {

@@ -23,6 +23,7 @@ const (
 	ContainerDecompose = "decompose"
 	ContainerTrain     = "train"
 	ContainerImport    = "import"
+	ContainerPublish   = "publish"
 	ContainerServe     = "serve"
 )
 

@@ -24,9 +24,7 @@ const (
 	servicePort = 80
 	// portAPI is the name of contract.PortAPI.
 	portAPI = "api"
-	// drainSeconds is what a serving pod has: the pause in which it disappears
-	// from the Service, and the time for requests in flight.
-	drainSeconds = pauseSeconds + 30
+	// pauseSeconds is the pause in which a pod that ends disappears from the Service.
 	pauseSeconds = 5
 	// startSeconds is how long loading a model may take.
 	startSeconds, startPeriod = 1800, 2
@@ -53,6 +51,7 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 			spec.KVCacheBytes = cache.Size.Value()
 		}
 	}
+	spec.DrainSeconds = int(ptr.Deref(serving.DrainSeconds, 0))
 	if m := serving.Metrics; m != nil {
 		spec.NoAPIMetrics, spec.MetricNames = m.APIPort == v1alpha1.APIPortDisabled, metricNames(m.InferencePool)
 	}
@@ -161,6 +160,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 		WithLifecycle(coreac.Lifecycle().WithPreStop(coreac.LifecycleHandler().
 			WithSleep(coreac.SleepAction().WithSeconds(pauseSeconds))))
 	pod.mountDonors(container, donors)
+	pod.spread(policy)
 
 	podSpec, err := pod.spec(container)
 	if err != nil {
@@ -173,7 +173,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	template := coreac.PodTemplateSpec().
 		WithLabels(podLabels).
 		WithAnnotations(mergeMaps(pod.template.Metadata.Annotations, map[string]string{annotationAdmin: tokenHash})).
-		WithSpec(podSpec.WithTerminationGracePeriodSeconds(drainSeconds))
+		WithSpec(podSpec.WithTerminationGracePeriodSeconds(endSeconds(policy)))
 	hash, err := Hash(template)
 	if err != nil {
 		return nil, err

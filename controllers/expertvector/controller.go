@@ -57,6 +57,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		For(&v1alpha1.ExpertVector{}).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentTrain)).
+		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentPublish)).
 		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewExpertVectors, index.ByBaseModel), builder.WithPredicates(index.Settled())).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewExpertVectors, index.ByDataset), builder.OnlyMetadata).
 		Watches(&v1alpha1.AdaptivePolicy{}, index.ExpertsOf(), builder.WithPredicates(index.Serves())).
@@ -71,7 +72,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, expert *v1alpha1.ExpertVecto
 	}
 	before := expert.DeepCopy()
 	ready, err := r.realise(ctx, expert)
-	return r.Status.Report(ctx, before, expert, ready, meanwhile(expert, err))
+	err = meanwhile(expert, err)
+	after, failed := r.publish(ctx, expert)
+	ready, err = sooner(ready, status.First(err, failed), after)
+	return r.Status.Report(ctx, before, expert, ready, err)
 }
 
 func (r *Reconciler) realise(ctx context.Context, expert *v1alpha1.ExpertVector) (status.Ready, error) {

@@ -102,5 +102,6 @@ func TestMessages(t *testing.T) {
 	failed("it is lost", meanwhile(at(v1alpha1.ReasonRenewing, "assistant"), begins()))
 	failed("it is made again", meanwhile(at(v1alpha1.ReasonRenewing, "assistant"), status.Wait(v1alpha1.ReasonTraining, "%s", describe(progress, v1alpha1.ReasonTraining))))
 	failed("it was made again in vain", meanwhile(at(v1alpha1.ReasonExpertLost, "assistant"), broken(at(v1alpha1.ReasonExpertLost, "assistant"), "math-1")))
+	all = append(all, pushMessages(t)...)
 	statustest.Check(t, all)
 }

@@ -53,7 +53,7 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 			return Datasets(o.(*v1alpha1.ExpertVector))
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExamples, func(o client.Object) []string {
-			return examples(&o.(*v1alpha1.AdaptivePolicy).Spec.Strategy)
+			return examples(o.(*v1alpha1.AdaptivePolicy))
 		}},
 		{&v1alpha1.AdaptivePolicy{}, ByExpert, func(o client.Object) []string {
 			var names []string
@@ -81,18 +81,26 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 }
 
 // examples are the names of the ConfigMaps that hold a policy's own data sets.
-func examples(s *v1alpha1.Strategy) []string {
-	var set *v1alpha1.Dataset
-	switch {
+func examples(policy *v1alpha1.AdaptivePolicy) []string {
+	var sets []*v1alpha1.Dataset
+	switch s := &policy.Spec.Strategy; {
 	case s.FewShot != nil:
-		set = &s.FewShot.Dataset
+		sets = append(sets, &s.FewShot.Dataset)
 	case s.Probe != nil:
-		set = s.Probe.Others
+		sets = append(sets, s.Probe.Others)
 	}
-	if set == nil || set.ConfigMap == nil {
-		return nil
+	if desired.Evaluates(policy) {
+		for _, set := range desired.EvaluationSets(policy) {
+			sets = append(sets, set.Dataset)
+		}
 	}
-	return []string{set.ConfigMap.Name}
+	var names []string
+	for _, set := range sets {
+		if set != nil && set.ConfigMap != nil && !slices.Contains(names, set.ConfigMap.Name) {
+			names = append(names, set.ConfigMap.Name)
+		}
+	}
+	return names
 }
 
 // Datasets are the names of the ConfigMaps that hold an expert's data sets.

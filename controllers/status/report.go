@@ -149,9 +149,29 @@ func turned(before, after Object) bool {
 	return is.Status != was.Status || is.Reason != was.Reason
 }
 
+// published is the condition Published, where an event tells of it: that an expert has been
+// pushed, or why it has not been; not each step on the way.
+func published(before, after Object) *metav1.Condition {
+	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionPublished)
+	was := meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionPublished)
+	switch {
+	case is == nil || was != nil && was.Reason == is.Reason && (is.Status == metav1.ConditionFalse || was.Message == is.Message):
+		return nil
+	case is.Status == metav1.ConditionTrue:
+		return is
+	}
+	switch is.Reason {
+	case v1alpha1.ReasonPublishing, v1alpha1.ReasonNoArtifact, v1alpha1.ReasonPending, v1alpha1.ReasonFinishing,
+		v1alpha1.ReasonPreviousRun, v1alpha1.ReasonProgressing:
+		return nil
+	}
+	return is
+}
+
 // alsoTurned are the conditions beside Ready of which an event tells: an expert
-// that came out worse than its base, a policy that stopped or began to answer after
-// it had been looked at, and experts of another base that are served.
+// that came out worse than its base or was pushed to a registry, a policy that stopped or
+// began to answer after it had been looked at, experts of another base that are served, and
+// an expert set that was evaluated and serves now.
 func alsoTurned(before, after Object) []metav1.Condition {
 	var turned []metav1.Condition
 	is := meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionImproved)
@@ -168,6 +188,14 @@ func alsoTurned(before, after Object) []metav1.Condition {
 	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionExpertsTransferred)
 	if is != nil && is.Status == metav1.ConditionTrue && (was == nil || was.Status != is.Status || was.Message != is.Message) {
 		turned = append(turned, *is)
+	}
+	is = meta.FindStatusCondition(*after.StatusConditions(), v1alpha1.ConditionRolledOut)
+	was = meta.FindStatusCondition(*before.StatusConditions(), v1alpha1.ConditionRolledOut)
+	if is != nil && was != nil && is.Status == metav1.ConditionTrue && was.Status != is.Status {
+		turned = append(turned, *is)
+	}
+	if c := published(before, after); c != nil {
+		turned = append(turned, *c)
 	}
 	return turned
 }

@@ -14,6 +14,7 @@ func commands(env *Env) []*cobra.Command {
 		newTrainCommand(env),
 		newAdaptCommand(env),
 		newProbeCommand(env),
+		newEvaluateCommand(env),
 		newEvalCommand(env),
 		newJudgeCommand(env),
 		newGenerateCommand(env),

@@ -18,6 +18,7 @@ import (
 func newFetchCommand(env *Env) *cobra.Command {
 	var specFile, fetched string
 	var spec contract.FetchSpec
+	var signed verifyFlags
 	cmd := &cobra.Command{
 		Use:   "fetch [SOURCE]",
 		Short: "Bring a model to a data folder, verified",
@@ -43,7 +44,7 @@ what is asked for, and is not fetched again if it is there.`,
 				if len(args) > 0 {
 					return usagef("give either SOURCE or a specification")
 				}
-				if err := refuseBeside(cmd, "data-dir", "digest"); err != nil {
+				if err := refuseBeside(cmd, "data-dir", "digest", flagCosignKey, flagModelSigningKey); err != nil {
 					return err
 				}
 			} else {
@@ -53,6 +54,9 @@ what is asked for, and is not fetched again if it is there.`,
 				var err error
 				if spec.Source, err = source.Parse(args[0], env.Getenv); err != nil {
 					return &UsageError{Err: err}
+				}
+				if spec.Verify, err = signed.verification(); err != nil {
+					return err
 				}
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("fetch", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
@@ -70,6 +74,7 @@ what is asked for, and is not fetched again if it is there.`,
 	flags.StringVar(&specFile, "spec", "", "read the specification (JSON) from `FILE`")
 	flags.StringVar(&spec.DataDir, "data-dir", "", "`DIR` that holds models, decompositions and experts")
 	flags.StringVar(&spec.Digest, "digest", "", "what the model's digest must be (`sha256:…`)")
+	signed.register(flags)
 	flags.StringVar(&fetched, "fetched", "", "write the result as JSON to `FILE` for t2 decompose --fetched")
 	return cmd
 }
@@ -110,7 +115,7 @@ func fetch(ctx context.Context, env *Env, p *jobs.Progress, spec contract.FetchS
 		return contract.Termination{}, err
 	}
 	result := contract.Termination{Model: &contract.ModelResult{
-		Digest: m.Digest, SizeBytes: m.SizeBytes, FileCount: len(m.Files), Architecture: m.Architecture, Revision: m.Revision,
+		Digest: m.Digest, SizeBytes: m.SizeBytes, FileCount: len(m.Files), Architecture: m.Architecture, Revision: m.Revision, Verified: m.Verified,
 	}}
 	jobs.Logger(ctx).Info("Fetched model", "digest", m.Digest, "bytes", m.SizeBytes, "files", len(m.Files), "revision", m.Revision)
 	if handover != "" {

@@ -14,6 +14,7 @@ import (
 func newImportCommand(env *Env) *cobra.Command {
 	var specFile string
 	var spec contract.ImportSpec
+	var signed verifyFlags
 	cmd := &cobra.Command{
 		Use:   "import [SOURCE]",
 		Short: "Bring an expert vector to a data folder, verified",
@@ -38,7 +39,7 @@ digest is the file's SHA-256.`,
 				if len(args) > 0 {
 					return usagef("give either SOURCE or a specification")
 				}
-				if err := refuseBeside(cmd, "data-dir", "digest", "skill", "decomposition-digest", "base-digest"); err != nil {
+				if err := refuseBeside(cmd, "data-dir", "digest", "skill", "decomposition-digest", "base-digest", flagCosignKey, flagModelSigningKey); err != nil {
 					return err
 				}
 			} else {
@@ -48,6 +49,9 @@ digest is the file's SHA-256.`,
 				var err error
 				if spec.Source, err = source.Parse(args[0], env.Getenv); err != nil {
 					return &UsageError{Err: err}
+				}
+				if spec.Verify, err = signed.verification(); err != nil {
+					return err
 				}
 			}
 			return jobs.Run(cmd.Context(), env.JobOptions("import", specFile), func(ctx context.Context, p *jobs.Progress) (contract.Termination, error) {
@@ -67,19 +71,20 @@ digest is the file's SHA-256.`,
 	flags.StringVar(&spec.Digest, "digest", "", "what the expert's digest, or its file's SHA-256, must be (`sha256:…`)")
 	flags.StringVar(&spec.Skill, "skill", "", "what the expert is good at, if its file does not say")
 	flags.StringVar(&spec.DecompositionDigest, "decomposition-digest", "", "digest of the decomposition it scales (`sha256:…`)")
+	signed.register(flags)
 	flags.StringVar(&spec.BaseDigest, "base-digest", "", "digest of the base model, checked if given (`sha256:…`)")
 	return cmd
 }
 
 func importExpert(ctx context.Context, env *Env, p *jobs.Progress, spec contract.ImportSpec) (contract.Termination, error) {
 	p.Phase("Fetching", 0, 0)
-	m, err := source.ImportExpert(ctx, spec, sourceOptions(env, p, spec.Source))
+	m, verified, err := source.ImportExpert(ctx, spec, sourceOptions(env, p, spec.Source))
 	if err != nil {
 		return contract.Termination{}, err
 	}
 	jobs.Logger(ctx).Info("Imported expert", "digest", m.Digest, "skill", m.Skill)
 	return contract.Termination{Expert: &contract.ExpertResult{
 		Digest: m.Digest, SizeBytes: m.SizeBytes, BaseDigest: m.BaseDigest, DecompositionDigest: m.DecompositionDigest,
-		Pass1Digest: m.Pass1Digest, Activation: m.Activation,
+		Pass1Digest: m.Pass1Digest, Activation: m.Activation, Verified: verified,
 	}}, nil
 }

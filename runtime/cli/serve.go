@@ -102,7 +102,7 @@ JSON at the end.`,
 	registerMemory(flags, &f.memory)
 	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
 	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
-	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM")
+	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM, where a specification does not say it")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
 }
@@ -167,7 +167,10 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 	}
 	c.Backend, c.Threads, c.CuBLAS = cmp.Or(f.compute.backend, c.Backend), f.compute.threads, f.compute.cublas
 	c.MaxWaiting, c.CacheBytes = cmp.Or(f.queue, c.MaxWaiting), cmp.Or(int64(f.cacheBytes), c.CacheBytes)
-	c.Grace, c.CacheTokens, c.Memory = f.grace, f.cache, int64(f.memory)
+	if c.Grace == 0 || f.grace != server.DefaultGrace {
+		c.Grace = f.grace
+	}
+	c.CacheTokens, c.Memory = f.cache, int64(f.memory)
 	c.APIAddress, c.AdminAddress = f.api, f.admin
 	c.NoAPIMetrics = c.NoAPIMetrics || !f.apiMetrics
 	if len(f.metricNames) > 0 {

@@ -53,6 +53,7 @@ func kinds() []kind {
 		{dir: contract.DirRuns, keepName: runName, lock: "."},
 		{dir: contract.DirExperts, keepName: artifactName},
 		{dir: contract.DirProbes, keepName: artifactName},
+		{dir: contract.DirEvaluations, keepName: artifactName},
 		{dir: contract.DirDecompositions, keepName: artifactName},
 		{dir: contract.DirModels, keepName: artifactName},
 		{dir: contract.DirShared, keepName: sharedName, lock: contract.SharedUsedFile, rest: cacheRest},

@@ -99,7 +99,7 @@ func TestWhatNothingRefersToGoes(t *testing.T) {
 	v.put(now.Add(-2*time.Hour), contract.DirShared, short(7)+short(9)) // Not a day old.
 	foreign := []string{
 		v.put(old, "notes"), v.put(old, contract.DirModels, "llama"), v.put(old, contract.DirRuns, "mine"),
-		v.put(old, contract.DirExperts, "sha256-short"), v.put(old, contract.DirExperts, ".tmp-1"), v.put(old, "evaluations", name(2)),
+		v.put(old, contract.DirExperts, "sha256-short"), v.put(old, contract.DirExperts, ".tmp-1"), v.put(old, "reports", name(2)),
 	}
 	var want []string
 	for _, dir := range []string{contract.DirModels, contract.DirDecompositions, contract.DirExperts, contract.DirProbes} {
@@ -126,7 +126,7 @@ func TestWhatNothingRefersToGoes(t *testing.T) {
 		}
 	}
 	if counts["models"] != 3 || counts["runs"] != 2 || counts["shared"] != 1 || counts["experts"] != 4 || counts["other"] != 3 {
-		t.Errorf("counts %v", counts) // notes, evaluations, and the folder of what is being removed.
+		t.Errorf("counts %v", counts) // notes, reports, and the folder of what is being removed.
 	}
 }
 

@@ -58,7 +58,7 @@ func DigestDir(digest string) (string, error) {
 }
 
 // ArtifactDir returns the folder of an artifact under a data root: kind is one
-// of DirModels, DirDecompositions, DirExperts, DirProbes.
+// of DirModels, DirDecompositions, DirExperts, DirProbes, DirEvaluations.
 func ArtifactDir(root, kind, digest string) (string, error) {
 	dir, err := DigestDir(digest)
 	if err != nil {

@@ -125,7 +125,7 @@ const (
 	// AdminTokenKey is that key.
 	AdminTokenKey = "token"
 
-	// DirModels, DirDecompositions, DirExperts and DirProbes hold content-addressed
+	// DirModels, DirDecompositions, DirExperts, DirProbes and DirEvaluations hold content-addressed
 	// artifacts, one folder each, named by DigestDir. DirRuns holds the
 	// checkpoints of training runs, one folder per run, and DirShared the weights that
 	// trainings on one machine map together: a cache, which may be removed at any time.
@@ -133,6 +133,7 @@ const (
 	DirDecompositions = "decompositions"
 	DirExperts        = "experts"
 	DirProbes         = "probes"
+	DirEvaluations    = "evaluations"
 	DirRuns           = "runs"
 	DirShared         = "shared"
 	// SharedUsedFile, in each set of DirShared, is locked by those who use the set.

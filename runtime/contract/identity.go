@@ -95,7 +95,8 @@ func maybe[T any](value *T, of func(T) Inputs) Inputs {
 
 // Identity lists what a fetch is identified by.
 func (s FetchSpec) Identity() Inputs {
-	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir)
+	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir).
+		Given("verify", maybe(s.Verify, Verification.identity))
 }
 
 func (s Source) identity() Inputs {
@@ -131,7 +132,14 @@ func (s DecomposeSpec) Identity() Inputs {
 // say it itself, has no part in it.
 func (s ImportSpec) Identity() Inputs {
 	return s.Source.identity().Always("digest", s.Digest).Always("dataDir", s.DataDir).
-		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest)
+		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest).
+		Given("verify", maybe(s.Verify, Verification.identity))
+}
+
+// identity: whom to trust is part of a run, so that what somebody else has signed is looked
+// at again.
+func (v Verification) identity() Inputs {
+	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys)
 }
 
 func (d DatasetSpec) identity() Inputs {
@@ -205,6 +213,24 @@ func (f FewShot) identity() Inputs {
 func (s ProbeSpec) Identity() Inputs {
 	return Inputs{}.Always("name", "").Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).
 		Always("sets", each(s.Sets, SkillSet.identity)).Given("maxPrompts", s.MaxPrompts)
+}
+
+// Identity lists what an evaluation is identified by.
+func (s EvaluateSpec) Identity() Inputs {
+	return Inputs{}.Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).
+		Always("decompositionDigest", s.DecompositionDigest).Given("transferDir", s.TransferDir).
+		Always("candidate", s.Candidate.Identity()).Given("stable", maybe(s.Stable, ExpertSet.Identity)).
+		Always("sets", each(s.Sets, EvaluationSet.identity)).Given("samples", s.Samples).Given("maxNewTokens", s.MaxNewTokens).
+		Given("contextLength", s.ContextLength).Given("dtype", s.DType).Given("form", s.Form).Given("kvCacheType", s.KVCacheType)
+}
+
+func (s EvaluationSet) identity() Inputs {
+	return Inputs{}.Always("dataset", s.Dataset.identity()).Always("reward", s.Reward)
+}
+
+// Identity lists what a push is identified by.
+func (s PublishSpec) Identity() Inputs {
+	return Inputs{}.Always("digest", s.Digest).Always("dataDir", s.DataDir).Always("to", s.To.identity())
 }
 
 // Identity lists what an expert set is identified by.

@@ -15,9 +15,14 @@ type identified interface{ Identity() contract.Inputs }
 // withoutPart are the fields that are in no identity, by specification: they change
 // nothing of what comes out.
 var withoutPart = map[string][]string{
-	"FetchSpec":     nil,
+	"FetchSpec": {"verify.from"},
+	"EvaluateSpec": {
+		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
+	},
+	"PublishSpec":   nil,
 	"DecomposeSpec": {"backend"},
-	"ImportSpec":    {"skill"},
+	"ImportSpec":    {"skill", "verify.from"},
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
@@ -35,6 +40,8 @@ func TestEveryFieldIsInAnIdentityOrKnowinglyNot(t *testing.T) {
 		"AdaptSpec":     func() any { return &contract.AdaptSpec{} },
 		"ProbeSpec":     func() any { return &contract.ProbeSpec{} },
 		"ExpertSet":     func() any { return &contract.ExpertSet{} },
+		"EvaluateSpec":  func() any { return &contract.EvaluateSpec{} },
+		"PublishSpec":   func() any { return &contract.PublishSpec{} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			digest := func(spec any) string {

@@ -8,6 +8,8 @@ type FetchSpec struct {
 	Digest string `json:"digest,omitempty"`
 	// DataDir is the root under which DirModels lies.
 	DataDir string `json:"dataDir"`
+	// Verify, when set, is whose signature the source must have.
+	Verify *Verification `json:"verify,omitempty"`
 }
 
 // Source is where a model or an expert comes from: exactly one member is set. A
@@ -269,8 +271,8 @@ func DefaultHyper() Hyper {
 
 // Progress is what a Job answers on PathProgress while it runs.
 type Progress struct {
-	// Phase is a word: Fetching, Verifying, Decomposing, Exporting, Baseline, Training,
-	// Validating, Searching, Saving.
+	// Phase is a word: Fetching, Verifying, Publishing, Decomposing, Exporting, Baseline,
+	// Training, Validating, Searching, Evaluating, Saving.
 	Phase string `json:"phase"`
 	// Done of Total units (bytes, matrices or iterations, by Phase).
 	Done  int64 `json:"done"`
@@ -311,6 +313,7 @@ type Termination struct {
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	Probe         *ProbeResult           `json:"probe,omitempty"`
 	Collect       *CollectResult         `json:"collect,omitempty"`
+	Evaluation    *EvaluationResult      `json:"evaluation,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.
 	Device string `json:"device,omitempty"`
@@ -326,6 +329,8 @@ type ModelResult struct {
 	// manifest's digest in a registry. Empty where a source has none, and where the model
 	// was there already.
 	Revision string `json:"revision,omitempty"`
+	// Verified is whose signature it has, where one was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 // ExpertResult is what a training or import produced.
@@ -339,8 +344,12 @@ type ExpertResult struct {
 	Pass1Digest string `json:"pass1Digest,omitempty"`
 	// Activation is as in ExpertManifest.
 	Activation string `json:"activation,omitempty"`
-	// Artifact is the digest of what was published of it in a registry.
-	Artifact string `json:"artifact,omitempty"`
+	// Artifact is the digest of what was published of it in a registry, and Evaluation
+	// that of the manifest which refers to it and has its evaluation.
+	Artifact   string `json:"artifact,omitempty"`
+	Evaluation string `json:"evaluation,omitempty"`
+	// Verified is whose signature an import has, where one was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 // ImportSpec tells `t2 import` where an expert file is. It must scale the
@@ -355,6 +364,17 @@ type ImportSpec struct {
 	// Skill is what an expert is called whose file does not say it: one of the
 	// paper's reference implementation, or an adapter in PEFT's format.
 	Skill string `json:"skill,omitempty"`
+	// Verify, when set, is whose signature the source must have.
+	Verify *Verification `json:"verify,omitempty"`
+}
+
+// PublishSpec tells `t2 publish` which expert of a volume goes where.
+type PublishSpec struct {
+	// Digest is that of the expert under DataDir.
+	Digest  string `json:"digest"`
+	DataDir string `json:"dataDir"`
+	// To has registry/repository:tag. Credentials come by EnvDockerConfig.
+	To OCISource `json:"to"`
 }
 
 // Reasons in a Termination; the operator uses them as condition reasons.
@@ -369,6 +389,9 @@ const (
 	ReasonSourceUnreachable     = "SourceUnreachable"       // retried
 	ReasonSourceNotFound        = "SourceNotFound"          // retried
 	ReasonUnauthorized          = "Unauthorized"            // permanent
+	ReasonSignatureMissing      = "SignatureMissing"        // permanent: nobody signed what must be signed
+	ReasonSignatureInvalid      = "SignatureInvalid"        // permanent: it is not what was signed, or by another key
+	ReasonTagImmutable          = "TagImmutable"            // permanent: a registry keeps a tag on what it names
 	ReasonDiskFull              = "DiskFull"                // retried
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss

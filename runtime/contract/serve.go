@@ -92,6 +92,9 @@ type ServeSpec struct {
 	Form string `json:"form,omitempty"`
 	// Backend computes: BackendCPU, which empty means, or BackendCUDA.
 	Backend string `json:"backend,omitempty"`
+	// DrainSeconds is how long requests in flight may take after SIGTERM; 0 means the
+	// server's default.
+	DrainSeconds int `json:"drainSeconds,omitempty"`
 	// NoAPIMetrics takes PathMetrics off PortAPI.
 	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
 	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that

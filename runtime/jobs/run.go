@@ -160,6 +160,14 @@ func summarize(w io.Writer, t contract.Termination) error {
 			line("Expert %-3d     %.4f (alone: score %.4f)", i, w.Weight, w.Score)
 		}
 	}
+	if e := t.Evaluation; e != nil {
+		line("Evaluation     %s", e.Digest)
+		for i, s := range e.Sets {
+			gain, low, high := s.Gain()
+			line("Data set %-5d  %d questions: base %d right, stable set %d, candidate %d; gain %+.4f (%+.4f to %+.4f)",
+				i, s.Questions, s.Base, s.Stable, s.Candidate, gain, low, high)
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -463,6 +463,7 @@ func TestASpecificationSaysHowToCompute(t *testing.T) {
 	}
 	for _, change := range []func(*contract.ServeSpec){
 		func(s *contract.ServeSpec) { s.DType = "fp8" }, func(s *contract.ServeSpec) { s.Form = "sparse" },
+		func(s *contract.ServeSpec) { s.DrainSeconds = -1 },
 	} {
 		bad := spec
 		change(&bad)

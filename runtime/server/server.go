@@ -129,6 +129,10 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("metricNames: %w", err))
 	}
 	c.NoAPIMetrics = spec.NoAPIMetrics
+	if spec.DrainSeconds < 0 {
+		return c, failure.Permanentf(contract.ReasonUsage, "drainSeconds %d must not be negative", spec.DrainSeconds)
+	}
+	c.Grace = time.Duration(spec.DrainSeconds) * time.Second
 	c.Backend = cmp.Or(spec.Backend, contract.BackendCPU)
 	c.SetFile = filepath.Join(contract.MountExperts, contract.ExpertSetKey)
 	c.AdminTokenFile = filepath.Join(contract.MountAdmin, contract.AdminTokenKey)

@@ -27,8 +27,18 @@ const maxExpertFiles = 64
 // expert's folder, an archive of one, or an expert.safetensors file alone; for
 // the latter spec.Digest may also be the file's own SHA-256. A file that the paper's
 // reference implementation saved (expert.ReadReference) becomes an expert; spec.Digest
-// is then the file's SHA-256 or the digest of what it becomes.
-func ImportExpert(ctx context.Context, spec contract.ImportSpec, o Options) (contract.ExpertManifest, error) {
+// is then the file's SHA-256 or the digest of what it becomes. With spec.Verify the source is
+// read also where the expert is there already, and its signature is returned.
+func ImportExpert(ctx context.Context, spec contract.ImportSpec, o Options) (contract.ExpertManifest, *contract.Verified, error) {
+	v, err := newVerification(spec.Verify, o)
+	if err != nil {
+		return contract.ExpertManifest{}, nil, err
+	}
+	m, err := bringExpert(ctx, spec, v, o)
+	return m, v.result(), err
+}
+
+func bringExpert(ctx context.Context, spec contract.ImportSpec, v *verification, o Options) (contract.ExpertManifest, error) {
 	if spec.DataDir == "" {
 		return contract.ExpertManifest{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
 	}
@@ -44,10 +54,10 @@ func ImportExpert(ctx context.Context, spec contract.ImportSpec, o Options) (con
 		return m.Digest, m.Files
 	}); err != nil {
 		return contract.ExpertManifest{}, err
-	} else if ok {
+	} else if ok && v == nil {
 		return checkExpert(dir, decomposition)
 	}
-	m, err := importExpert(ctx, spec, decomposition, o)
+	m, err := importExpert(ctx, spec, v, decomposition, o)
 	return m, failure.Content(contract.ReasonInvalidExpert, err)
 }
 
@@ -76,7 +86,7 @@ func checkExpert(dir string, d *expert.Decomposition) (contract.ExpertManifest, 
 	return v.Manifest, v.Fits(d)
 }
 
-func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decomposition, o Options) (_ contract.ExpertManifest, err error) {
+func importExpert(ctx context.Context, spec contract.ImportSpec, v *verification, d *expert.Decomposition, o Options) (_ contract.ExpertManifest, err error) {
 	experts := filepath.Join(spec.DataDir, contract.DirExperts)
 	stage, err := artifact.Stage(experts)
 	if err != nil {
@@ -88,7 +98,7 @@ func importExpert(ctx context.Context, spec contract.ImportSpec, d *expert.Decom
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	from, err := open(ctx, spec.Source, experts, o, &meter{report: o.Progress})
+	from, err := openVerified(ctx, spec.Source, v, experts, o, &meter{report: o.Progress})
 	if err != nil {
 		return contract.ExpertManifest{}, err
 	}

@@ -24,18 +24,25 @@ type Fetched struct {
 	// digest of a registry's manifest. Empty where it has no name for that, and where
 	// nothing was fetched.
 	Revision string
+	// Verified is whose signature it has; nil where none was asked for.
+	Verified *contract.Verified
 }
 
 // FetchModel brings a model to spec.DataDir and returns its manifest.
 //
 // With spec.Digest the result is what was asked for or an error, and a model
-// that is on the volume already is verified instead of fetched. Without it the
-// source is always read, since nobody knows whether it has changed.
+// that is on the volume already is verified instead of fetched. Without it, and with
+// spec.Verify, the source is always read, since nobody knows whether it has changed, or
+// who signed it.
 func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetched, error) {
 	if spec.DataDir == "" {
 		return Fetched{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
 	}
-	if spec.Digest != "" {
+	v, err := newVerification(spec.Verify, o)
+	if err != nil {
+		return Fetched{}, err
+	}
+	if spec.Digest != "" && v == nil {
 		dir, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.Digest)
 		if err != nil {
 			return Fetched{}, failure.Permanent(contract.ReasonUsage, err)
@@ -46,7 +53,7 @@ func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetche
 			return Fetched{ModelManifest: m}, err
 		}
 	}
-	m, err := fetchModel(ctx, spec, o)
+	m, err := fetchModel(ctx, spec, v, o)
 	return m, failure.Content(contract.ReasonInvalidModel, err)
 }
 
@@ -71,7 +78,7 @@ func present[M any](dir string, content func(M) (digest string, files []contract
 	return m, false, nil
 }
 
-func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ Fetched, err error) {
+func fetchModel(ctx context.Context, spec contract.FetchSpec, v *verification, o Options) (_ Fetched, err error) {
 	models := filepath.Join(spec.DataDir, contract.DirModels)
 	stage, err := artifact.Stage(models)
 	if err != nil {
@@ -84,7 +91,7 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ Fetc
 		}
 	}()
 	count := &meter{report: o.Progress}
-	from, err := open(ctx, spec.Source, models, o, count)
+	from, err := openVerified(ctx, spec.Source, v, models, o, count)
 	if err != nil {
 		return Fetched{}, err
 	}
@@ -92,7 +99,7 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (_ Fetc
 	if err = errors.Join(err, from.close()); err != nil {
 		return Fetched{}, err
 	}
-	m := Fetched{Revision: from.revision()}
+	m := Fetched{Revision: from.revision(), Verified: v.result()}
 	m.ModelManifest, err = CheckModel(stage.Dir())
 	if err != nil {
 		return Fetched{}, fmt.Errorf("model from %s: %w", from, err)
@@ -159,7 +166,7 @@ func takeWeights(from tree, take func(name string, limit int64) error, dir strin
 	if err != nil {
 		return fmt.Errorf("model from %s: %w", from, err)
 	}
-	switch from.(type) {
+	switch bare(from).(type) {
 	case *httpTree, *hubTree, *bucket, *ociTree: // What is on this machine is counted as it is opened.
 		count.expect(indexTotal(b))
 	}

@@ -60,6 +60,11 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 			err = errors.Join(err, t.close())
 		}
 	}()
+	if o.verify != nil && o.verify.method == contract.VerifyCosign {
+		if err := t.checkCosign(ctx, o.verify); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.open(ctx, manifest, scratch); err != nil {
 		return nil, err
 	}
@@ -179,7 +184,7 @@ func (t *ociTree) explain(ctx context.Context, err error) error {
 	}
 	if private || answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden {
 		return failure.Permanentf(contract.ReasonUnauthorized,
-			"fetching %s: there is no such repository, or it is private: give credentials that may pull it, or push to it (pullSecretRef, or Docker's configuration): %w", t.name, err)
+			"fetching %s: there is no such repository, or it is private: give credentials that may pull it, or push to it (pullSecretRef, pushSecretRef, or Docker's configuration): %w", t.name, err)
 	}
 	return failure.Transientf(contract.ReasonSourceUnreachable, "fetching %s: the registry answers %d (%w)", t.name, answer.StatusCode, answer.Errors)
 }

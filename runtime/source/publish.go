@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -46,18 +48,22 @@ type Published struct {
 	Digest string
 	// Expert is the manifest of what is in it.
 	Expert contract.ExpertManifest
+	// Evaluation is the digest of the manifest that refers to it and has its evaluation;
+	// empty where there is none.
+	Evaluation string
 }
 
-// PublishExpert pushes an expert's folder to a registry, after checking it. What becomes of
-// the same expert has the same digest whoever pushes it, and what is there already is not
-// pushed again.
+// PublishExpert pushes an expert's folder to a registry, after checking it, and an evaluation
+// of it, JSON, that refers to it; nil means what its manifest says of its validation, if it
+// does. What becomes of the same expert has the same digest whoever pushes it, and what is
+// there already is not pushed again.
 //
 // It has the form that both readers of artifacts and container runtimes understand (OCI
 // image specification 1.1): one layer of an image's tar media type, an image configuration
 // whose rootfs names the layer's content, and an artifact type beside it. A file under a
 // media type of its own with an empty configuration, which is what ORAS makes by default,
 // would be pulled by a container runtime and mounted as an empty folder.
-func PublishExpert(ctx context.Context, dir string, to contract.OCISource, o Options) (_ Published, err error) {
+func PublishExpert(ctx context.Context, dir string, to contract.OCISource, evaluation []byte, o Options) (_ Published, err error) {
 	m, err := artifact.ReadManifest[contract.ExpertManifest](dir)
 	if err != nil {
 		return Published{}, fmt.Errorf("the expert in %s: %w", dir, err)
@@ -82,7 +88,20 @@ func PublishExpert(ctx context.Context, dir string, to contract.OCISource, o Opt
 		return Published{}, err
 	}
 	index, err := t.pushIndex(ctx, desc, m)
-	return Published{Digest: index.Digest.String(), Expert: m}, err
+	if err != nil {
+		return Published{}, err
+	}
+	if evaluation == nil {
+		if evaluation, err = validated(m); err != nil {
+			return Published{}, err
+		}
+	}
+	// The tag comes last: what it names is complete.
+	published := Published{Digest: index.Digest.String(), Expert: m}
+	if published.Evaluation, err = t.pushEvaluation(ctx, index, evaluation); err != nil {
+		return Published{}, err
+	}
+	return published, t.tag(ctx, index)
 }
 
 // wholeExpert checks that a manifest is that of an expert, whose digest is of its files.
@@ -141,7 +160,7 @@ func packFile(archive *tar.Writer, dir, name string) (err error) {
 }
 
 // pushIndex pushes what names the layer: a configuration and a manifest for each
-// architecture, and the index of them, which gets the tag.
+// architecture, and the index of them.
 func (t *ociTree) pushIndex(ctx context.Context, layer ocispec.Descriptor, m contract.ExpertManifest) (ocispec.Descriptor, error) {
 	annotations := map[string]string{
 		annotationExpert: m.Digest, annotationBase: m.BaseDigest, annotationDecomposition: m.DecompositionDigest, annotationSkill: m.Skill,
@@ -168,18 +187,41 @@ func (t *ociTree) pushIndex(ctx context.Context, layer ocispec.Descriptor, m con
 		manifest.ArtifactType, manifest.Platform = ExpertArtifactType, &platform
 		index.Manifests = append(index.Manifests, manifest)
 	}
-	desc, err := t.pushJSON(ctx, t.repo.Manifests(), ocispec.MediaTypeImageIndex, index)
-	if err != nil {
-		return desc, err
-	}
-	if tag := t.repo.Reference.Reference; t.repo.Reference.ValidateReferenceAsDigest() != nil {
-		if err := t.repo.Tag(ctx, desc, tag); err != nil {
-			return desc, t.explain(ctx, err)
+	return t.pushJSON(ctx, t.repo.Manifests(), ocispec.MediaTypeImageIndex, index)
+}
+
+// tag gives an index the tag that was asked for. Where a digest was, it must be the index's.
+func (t *ociTree) tag(ctx context.Context, desc ocispec.Descriptor) error {
+	tag := t.repo.Reference.Reference
+	if t.repo.Reference.ValidateReferenceAsDigest() == nil {
+		if tag != desc.Digest.String() {
+			return failure.Permanentf(contract.ReasonDigestMismatch, "%s: the expert's artifact has digest %s: name a tag, or this digest", t, desc.Digest)
 		}
-	} else if tag != desc.Digest.String() {
-		return desc, failure.Permanentf(contract.ReasonDigestMismatch, "%s: the expert's artifact has digest %s: name a tag, or this digest", t, desc.Digest)
+		return nil
 	}
-	return desc, nil
+	was, err := t.repo.Resolve(ctx, tag)
+	if err == nil && was.Digest == desc.Digest {
+		return nil // A registry that keeps its tags would refuse even this.
+	}
+	taken := err == nil
+	if err := t.repo.Tag(ctx, desc, tag); err != nil {
+		if answer, ok := errors.AsType[*errcode.ErrorResponse](err); ok && taken && keepsTag(answer.StatusCode) {
+			return failure.Permanentf(contract.ReasonTagImmutable,
+				"the registry does not move the tag of %s, which names %s, to %s, which was pushed: name another tag: %w", t, was.Digest, desc.Digest, answer.Errors)
+		}
+		return t.explain(ctx, err)
+	}
+	return nil
+}
+
+// keepsTag reports whether a registry that answers so to a tag which is there refuses to
+// move it. The specification has no status for it: registries take several.
+func keepsTag(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusConflict, http.StatusPreconditionFailed, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }
 
 // pusher is a store of blobs or of manifests.

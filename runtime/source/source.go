@@ -41,6 +41,8 @@ type Options struct {
 	// DockerConfig is the content of a config.json of Docker with credentials for
 	// registries; nil means that of this machine's user.
 	DockerConfig []byte
+	// VerifyKeys are public keys in PEM, for a verification that has none itself.
+	VerifyKeys []byte
 	// Client replaces the HTTP client; nil means NewClient().
 	Client *http.Client
 	// Progress is called with the bytes that have arrived and the bytes
@@ -54,6 +56,8 @@ type Options struct {
 	RetryPause time.Duration
 	// file says that the source is one file, whatever its name.
 	file bool
+	// verify is whose signature the source must have; nil means none.
+	verify *verification
 }
 
 // FromEnvironment are the credentials that variables of the environment have. A hub's
@@ -65,6 +69,9 @@ func FromEnvironment(getenv func(string) string) Options {
 			ID: getenv(contract.EnvS3AccessKey), Secret: getenv(contract.EnvS3SecretKey), SessionToken: getenv(contract.EnvS3SessionToken),
 			Ambient: getenv(contract.EnvS3Ambient) != "",
 		},
+	}
+	if keys := getenv(contract.EnvVerifyKeys); keys != "" {
+		o.VerifyKeys = []byte(keys)
 	}
 	if config := getenv(contract.EnvDockerConfig); config != "" {
 		o.DockerConfig = []byte(config)
@@ -130,6 +137,24 @@ func (m *meter) add(done, total int64) {
 func (m *meter) Write(p []byte) (int, error) {
 	m.add(int64(len(p)), 0)
 	return len(p), nil
+}
+
+// openVerified is open for a source whose files must be as somebody signed them, if v says so:
+// nothing of what it then gives has not been compared.
+func openVerified(ctx context.Context, s contract.Source, v *verification, scratch string, o Options, m *meter) (tree, error) {
+	if v != nil && v.method == contract.VerifyCosign && s.OCI == nil {
+		return nil, failure.Permanentf(contract.ReasonUsage, "verify.cosign is of artifacts in a registry (oci), and %s is none: use verify.modelSigning", Describe(s))
+	}
+	o.verify = v
+	from, err := open(ctx, s, scratch, o, m)
+	if err != nil || v == nil || v.method != contract.VerifyModelSigning {
+		return from, err
+	}
+	signed, err := openSigned(ctx, from, v)
+	if err != nil {
+		return nil, errors.Join(err, from.close())
+	}
+	return signed, nil
 }
 
 // open returns the tree of a source. scratch is where an archive may be unpacked.

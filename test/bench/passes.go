@@ -16,6 +16,8 @@ const (
 	instructionTokens = 160
 	skills            = 4
 	longAnswer        = 200
+	// shortPairs is how often a round compares pass 1 with an answer of one token.
+	shortPairs = 5
 )
 
 // questions are lengths in tokens: a line, and a page that comes with context.
@@ -76,32 +78,47 @@ func passesFor(ctx stdcontext.Context, o options, s shape, e *engine.Engine, que
 	r.Passes = append(r.Passes, long, short)
 	for round := range o.rounds + 1 { // The first warms up, and brings the instruction into the cache.
 		fmt.Fprintf(os.Stderr, "%s %s passes: round %d of %d\n", s.Name, dtype, round, o.rounds)
-		question := tokens(questionTokens, 1000*round, s.Vocab)
-		seen := question[:min(questionTokens, contract.DefaultRequestTokens)]
-		first, err := timed(func() error {
-			request := engine.ScoreRequest{Prompt: append(tokens(instructionTokens, 7, s.Vocab), seen...)}
-			for i := range skills {
-				request.Labels = append(request.Labels, tokens(2, 100*i, s.Vocab))
-			}
-			_, err := e.Score(ctx, request)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for answer, into := range map[int]*share{longAnswer: long, 1: short} {
-			// The second of them would find its prompt in the cache.
-			own := slices.Concat(tokens(1, answer, s.Vocab), question[1:])
-			second, err := answered(ctx, e, own, answer)
+		for pair := range shortPairs {
+			question := tokens(questionTokens, 1000*round+3*pair, s.Vocab)
+			first, err := chosen(ctx, e, question, s.Vocab)
 			if err != nil {
 				return err
 			}
-			if round > 0 {
-				into.add(first, second)
+			for _, answer := range answerLengths(pair) {
+				// None of them finds its prompt in the cache: each begins otherwise.
+				second, err := answered(ctx, e, slices.Concat(tokens(1, answer, s.Vocab), question[1:]), answer)
+				if err != nil {
+					return err
+				}
+				if into := map[int]*share{longAnswer: long, 1: short}[answer]; round > 0 {
+					into.add(first, second)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// chosen is what pass 1 of a question costs.
+func chosen(ctx stdcontext.Context, e *engine.Engine, question []int32, vocabulary int) (spent, error) {
+	request := engine.ScoreRequest{Prompt: append(tokens(instructionTokens, 7, vocabulary),
+		question[:min(len(question), contract.DefaultRequestTokens)]...)}
+	for i := range skills {
+		request.Labels = append(request.Labels, tokens(2, 100*i, vocabulary))
+	}
+	return timed(func() error {
+		_, err := e.Score(ctx, request)
+		return err
+	})
+}
+
+// answerLengths are those of the answers that pass 1 of a round's n-th question is compared
+// with: one token each time, since that is over soon, and one measurement says little.
+func answerLengths(n int) []int {
+	if n == 0 {
+		return []int{longAnswer, 1}
+	}
+	return []int{1}
 }
 
 // secondTurn measures the second turn of a conversation.

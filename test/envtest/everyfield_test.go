@@ -310,6 +310,11 @@ var importRows = slices.Concat([]expertRow{
 	}},
 	{"source.persistentVolumeClaim.path", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.PersistentVolumeClaim.Path = "other" }},
 	{"source.digest", newRun, func(e *v1alpha1.ExpertVector) { e.Spec.Source.Digest = v1alpha1.Digest(digest("7")) }},
+	{"publish.oci.reference", nothing, func(e *v1alpha1.ExpertVector) {
+		e.Spec.Publish = &v1alpha1.ExpertPublish{OCI: v1alpha1.OCIDestination{Reference: "registry.example.org/experts/math:v1"}}
+	}},
+	{"publish.oci.pushSecretRef.name", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.PushSecretRef = &v1alpha1.SecretRef{Name: "push"} }},
+	{"publish.oci.insecure", nothing, func(e *v1alpha1.ExpertVector) { e.Spec.Publish.OCI.Insecure = new(true) }},
 })
 
 // policyRows are made one after the other of one policy of the experts math and
@@ -376,6 +381,13 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.metrics.inferencePool.cacheInfo", newPods, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.Metrics.InferencePool.CacheInfo = "demo:blocks"
 	}},
+	{"serving.drainSeconds", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DrainSeconds = new(int32(600)) }},
+	{"serving.disruption.maxUnavailable", nothing, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Disruption = &v1alpha1.Disruption{MaxUnavailable: new(int32(2))}
+	}},
+	{"serving.disruption.budget", nothing, func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Serving.Disruption = &v1alpha1.Disruption{Budget: v1alpha1.BudgetNone}
+	}},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},
@@ -428,7 +440,7 @@ func TestEveryFieldOfEverySpecHasARow(t *testing.T) {
 	}{
 		{"BaseModel", reflect.TypeFor[v1alpha1.BaseModelSpec](), names(baseRows)},
 		{"ExpertVector", reflect.TypeFor[v1alpha1.ExpertVectorSpec](), slices.Concat(names(trainingRows), names(importRows), names(methodRows), names(dispatcherRows))},
-		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows))},
+		{"AdaptivePolicy", reflect.TypeFor[v1alpha1.AdaptivePolicySpec](), slices.Concat(names(policyRows), names(searchRows), names(probeRows), names(classifierRows), names(gateRows))},
 	} {
 		want := fields.Of(tc.spec, reflect.TypeFor[v1alpha1.PodVolume](), reflect.TypeFor[v1alpha1.PodVolumeMount]())
 		slices.Sort(want)
@@ -530,6 +542,17 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 		}
 		r.change(p)
 		is, err := fit()
+		check(r.field, r.needs, was, is, err)
+	}
+	p = w.policy("assistant", "math", "code")
+	p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+	for _, r := range gateRows {
+		was, err := evaluationOf(p, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.change(p)
+		is, err := evaluationOf(p, base)
 		check(r.field, r.needs, was, is, err)
 	}
 	p = w.policy("assistant", "math", "code")

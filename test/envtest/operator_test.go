@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -90,7 +91,7 @@ func (w world) versions(ctx context.Context) map[string]string {
 	for _, list := range []client.ObjectList{
 		&v1alpha1.BaseModelList{}, &v1alpha1.ExpertVectorList{}, &v1alpha1.AdaptivePolicyList{},
 		&batchv1.JobList{}, &appsv1.DeploymentList{}, &corev1.ServiceList{}, &corev1.ConfigMapList{},
-		&corev1.SecretList{}, &corev1.PersistentVolumeClaimList{},
+		&corev1.SecretList{}, &corev1.PersistentVolumeClaimList{}, &policyv1.PodDisruptionBudgetList{},
 	} {
 		Expect(k8s.List(ctx, list, client.InNamespace(w.namespace))).To(Succeed())
 		Expect(meta.EachListItem(list, func(o runtime.Object) error {

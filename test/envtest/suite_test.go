@@ -110,12 +110,17 @@ type running struct {
 // start starts an operator whose pods are those of the registry.
 func start(change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
+	return startWith(config, ctrl.Options{Cache: controllers.CacheOptions()})
+}
+
+// startWith is start with other credentials and options.
+func startWith(config *rest.Config, options ctrl.Options) *running {
+	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background()) // It outlives the node that starts it.
 	scheme, err := controllers.Scheme()
 	Expect(err).NotTo(HaveOccurred())
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme, Cache: controllers.CacheOptions(), Metrics: metricsserver.Options{BindAddress: "0"},
-	})
+	options.Scheme, options.Metrics = scheme, metricsserver.Options{BindAddress: "0"}
+	mgr, err := ctrl.NewManager(config, options)
 	Expect(err).NotTo(HaveOccurred())
 	options := controllers.Options{Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true}
 	for _, c := range change {

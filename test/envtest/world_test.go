@@ -171,6 +171,8 @@ func (w world) jobThat(ctx context.Context, label, name string, fits func(*batch
 		component = v1alpha1.ComponentAdapt
 	case v1alpha1.LabelProbe:
 		component = v1alpha1.ComponentProbe
+	case v1alpha1.LabelEvaluation:
+		component = v1alpha1.ComponentEvaluate
 	}
 	var found *batchv1.Job
 	Eventually(func(g Gomega) {

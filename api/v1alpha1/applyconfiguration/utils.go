@@ -48,10 +48,20 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DecompositionSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionStatus"):
 		return &apiv1alpha1.DecompositionStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Disruption"):
+		return &apiv1alpha1.DisruptionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EvaluationProgress"):
+		return &apiv1alpha1.EvaluationProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EvaluationResult"):
+		return &apiv1alpha1.EvaluationResultApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EvolutionObjective"):
 		return &apiv1alpha1.EvolutionObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertArtifact"):
 		return &apiv1alpha1.ExpertArtifactApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExpertPublish"):
+		return &apiv1alpha1.ExpertPublishApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExpertScore"):
+		return &apiv1alpha1.ExpertScoreApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertSource"):
 		return &apiv1alpha1.ExpertSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExpertVector"):
@@ -74,6 +84,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.FewShotWeightApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GPU"):
 		return &apiv1alpha1.GPUApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("GuardResult"):
+		return &apiv1alpha1.GuardResultApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSource"):
 		return &apiv1alpha1.HTTPSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HuggingFaceSource"):
@@ -96,6 +108,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NextTokenObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objective"):
 		return &apiv1alpha1.ObjectiveApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("OCIDestination"):
+		return &apiv1alpha1.OCIDestinationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OCISource"):
 		return &apiv1alpha1.OCISourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Optimizer"):
@@ -132,16 +146,28 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProbeStrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PromptStrategy"):
 		return &apiv1alpha1.PromptStrategyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublishedArtifact"):
+		return &apiv1alpha1.PublishedArtifactApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReferencedBy"):
 		return &apiv1alpha1.ReferencedByApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ReinforceObjective"):
 		return &apiv1alpha1.ReinforceObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Rollout"):
 		return &apiv1alpha1.RolloutApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutEvaluation"):
+		return &apiv1alpha1.RolloutEvaluationApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutExpert"):
+		return &apiv1alpha1.RolloutExpertApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutGate"):
 		return &apiv1alpha1.RolloutGateApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutGuard"):
+		return &apiv1alpha1.RolloutGuardApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSet"):
+		return &apiv1alpha1.RolloutSetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSpec"):
 		return &apiv1alpha1.RolloutSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutStatus"):
+		return &apiv1alpha1.RolloutStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RunStatus"):
 		return &apiv1alpha1.RunStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RuntimeSpec"):

@@ -45,6 +45,7 @@ everybody may write to, and this machine's trusted authorities. The same files a
 			flags.Var(&variables, "env", "variable, as `NAME=value`; may be repeated")
 			flags.StringVar(&spec.WorkingDir, "workdir", "", "`folder` in the image that it starts in (default /)")
 			flags.IntVar(&spec.User, "user", nonroot, "`number` of the user and group that it runs as")
+			flags.StringVar(&spec.Architecture, "arch", "", "`architecture` that its programs are for, such as arm64 (default this machine's)")
 			flags.BoolVar(&spec.Certificates, "certificates", true, "put this machine's trusted authorities in")
 			return func(_ context.Context, e env, args []string) error {
 				switch {

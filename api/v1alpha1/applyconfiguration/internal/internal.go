@@ -176,6 +176,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: replicas
       type:
         scalar: numeric
+    - name: rollout
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutStatus
     - name: selector
       type:
         scalar: string
@@ -433,6 +436,53 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Digest
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.Disruption
+  map:
+    fields:
+    - name: budget
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+    - name: maxUnavailable
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.DisruptionBudget
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
+  map:
+    fields:
+    - name: estimatedRemainingSeconds
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
+  map:
+    fields:
+    - name: baselineScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: datasetDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: gain
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: gainHigh
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: gainLow
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: questions
+      type:
+        scalar: numeric
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: stableScore
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
 - name: com.github.transformersquared.operator.api.v1alpha1.EvolutionObjective
   map:
     fields:
@@ -478,8 +528,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: uri
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
+  map:
+    fields:
+    - name: oci
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.OCIDestination
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: score
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertSource
   map:
     fields:
@@ -532,6 +597,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: description
       type:
         scalar: string
+    - name: publish
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertPublish
     - name: role
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertRole
@@ -573,6 +641,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: progress
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.TrainingProgress
+    - name: publishRun
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+    - name: published
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
     - name: runs
       type:
         list:
@@ -751,6 +825,17 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Gain
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.GateExamples
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.GuardResult
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: result
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
 - name: com.github.transformersquared.operator.api.v1alpha1.HTTPSource
   map:
     fields:
@@ -902,6 +987,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.OCIDestination
+  map:
+    fields:
+    - name: insecure
+      type:
+        scalar: boolean
+    - name: pushSecretRef
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SecretRef
+    - name: reference
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.OCISource
   map:
     fields:
@@ -1301,6 +1398,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: topK
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.PublishedArtifact
+  map:
+    fields:
+    - name: artifactDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: evaluationDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: reference
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.transformersquared.operator.api.v1alpha1.ReferencedBy
   map:
     fields:
@@ -1349,18 +1464,151 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutType
       default: Greedy
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
+  map:
+    fields:
+    - name: candidateDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: durationSeconds
+      type:
+        scalar: numeric
+    - name: experts
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
+          elementRelationship: associative
+          keys:
+          - name
+    - name: gate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationResult
+    - name: guards
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.GuardResult
+          elementRelationship: associative
+          keys:
+          - name
+    - name: recipe
+      type:
+        scalar: string
+    - name: runID
+      type:
+        scalar: string
+    - name: stableDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutExpert
+  map:
+    fields:
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: name
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
   map:
     fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: fewShot
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.GateExamples
+    - name: guards
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGuard
+          elementRelationship: associative
+          keys:
+          - name
+    - name: maxNewTokens
+      type:
+        scalar: numeric
     - name: minGain
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Gain
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+    - name: samples
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutGuard
+  map:
+    fields:
+    - name: dataset
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Dataset
+    - name: maxLoss
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: name
+      type:
+        scalar: string
+    - name: reward
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+  map:
+    fields:
+    - name: decompositionDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: experts
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutExpert
+          elementRelationship: associative
+          keys:
+          - name
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
   map:
     fields:
     - name: gate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutStatus
+  map:
+    fields:
+    - name: candidate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+    - name: evaluation
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
+    - name: progress
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
+    - name: runs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.RunStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: stable
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
+    - name: summary
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutType
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.RunStatus
@@ -1498,6 +1746,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Backend
     - name: contextLength
+      type:
+        scalar: numeric
+    - name: disruption
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Disruption
+    - name: drainSeconds
       type:
         scalar: numeric
     - name: dtype

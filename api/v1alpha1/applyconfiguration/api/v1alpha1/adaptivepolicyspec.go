@@ -37,9 +37,9 @@ type AdaptivePolicySpecApplyConfiguration struct {
 	// serving says how many pods serve and with what. A change of anything but
 	// replicas replaces the pods one by one.
 	Serving *ServingSpecApplyConfiguration `json:"serving,omitempty"`
-	// rollout says which experts are good enough to be served; all that are not
-	// worse than the base without it. A change reaches running pods without a
-	// restart.
+	// rollout says which experts are good enough to be served, and what a set of them
+	// must have shown before it is; all that are not worse than the base, at once,
+	// without it. A change reaches running pods without a restart.
 	Rollout *RolloutSpecApplyConfiguration `json:"rollout,omitempty"`
 }
 

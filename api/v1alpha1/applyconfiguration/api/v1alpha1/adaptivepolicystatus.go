@@ -14,8 +14,9 @@ import (
 // fallbacks) is in the metrics of the pods.
 type AdaptivePolicyStatusApplyConfiguration struct {
 	// conditions are Ready, Available, ClassifierCurrent where pass 1 has a classifier,
-	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served, and, while they
-	// hold, Reconciling or Stalled. Ready means that every pod reports
+	// ProbeCurrent where the strategy is Probe, ExpertsTransferred where experts of another base are to be served,
+	// RolledOut where spec.rollout evaluates sets, and, while they
+	// hold, EvaluationFailed, Reconciling or Stalled. Ready means that every pod reports
 	// the expected expert set, Available that requests are answered now.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
@@ -52,6 +53,9 @@ type AdaptivePolicyStatusApplyConfiguration struct {
 	FewShot *FewShotStatusApplyConfiguration `json:"fewShot,omitempty"`
 	// probe is what strategy Probe chooses by, and how far the next one is.
 	Probe *ProbeStatusApplyConfiguration `json:"probe,omitempty"`
+	// rollout says which expert set serves and which one is to follow it, where
+	// spec.rollout evaluates sets before they serve.
+	Rollout *RolloutStatusApplyConfiguration `json:"rollout,omitempty"`
 	// podCounts counts the pods by what they serve.
 	PodCounts *PodCountsApplyConfiguration `json:"podCounts,omitempty"`
 	// classifier is what pass 1 runs with, of strategy Classifier.
@@ -197,6 +201,14 @@ func (b *AdaptivePolicyStatusApplyConfiguration) WithFewShot(value *FewShotStatu
 // If called multiple times, the Probe field is set to the value of the last call.
 func (b *AdaptivePolicyStatusApplyConfiguration) WithProbe(value *ProbeStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
 	b.Probe = value
+	return b
+}
+
+// WithRollout sets the Rollout field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rollout field is set to the value of the last call.
+func (b *AdaptivePolicyStatusApplyConfiguration) WithRollout(value *RolloutStatusApplyConfiguration) *AdaptivePolicyStatusApplyConfiguration {
+	b.Rollout = value
 	return b
 }
 

@@ -32,6 +32,10 @@ type ExpertVectorSpecApplyConfiguration struct {
 	Training *TrainingSpecApplyConfiguration `json:"training,omitempty"`
 	// source imports a finished expert. A change imports again.
 	Source *ExpertSourceApplyConfiguration `json:"source,omitempty"`
+	// publish pushes the artifact to a registry once it is there, and each that follows
+	// it. It has no part in what is trained, and nothing waits for it: how it goes is in
+	// the condition Published, not in Ready. Without it, what was pushed stays where it is.
+	Publish *ExpertPublishApplyConfiguration `json:"publish,omitempty"`
 }
 
 // ExpertVectorSpecApplyConfiguration constructs a declarative configuration of the ExpertVectorSpec type for use with
@@ -85,5 +89,13 @@ func (b *ExpertVectorSpecApplyConfiguration) WithTraining(value *TrainingSpecApp
 // If called multiple times, the Source field is set to the value of the last call.
 func (b *ExpertVectorSpecApplyConfiguration) WithSource(value *ExpertSourceApplyConfiguration) *ExpertVectorSpecApplyConfiguration {
 	b.Source = value
+	return b
+}
+
+// WithPublish sets the Publish field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Publish field is set to the value of the last call.
+func (b *ExpertVectorSpecApplyConfiguration) WithPublish(value *ExpertPublishApplyConfiguration) *ExpertVectorSpecApplyConfiguration {
+	b.Publish = value
 	return b
 }

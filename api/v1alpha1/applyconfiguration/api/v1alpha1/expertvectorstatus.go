@@ -13,7 +13,8 @@ import (
 // ExpertVectorStatus says how training goes and what came of it.
 type ExpertVectorStatusApplyConfiguration struct {
 	// conditions are Ready, Improved once an expert was trained, Stored once a pod
-	// did not find its artifact, and, while they hold, Reconciling or Stalled.
+	// did not find its artifact, Published where spec.publish is given, and, while they
+	// hold, Reconciling or Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation that the conditions are about, -1 until
 	// the operator has seen the object.
@@ -33,6 +34,10 @@ type ExpertVectorStatusApplyConfiguration struct {
 	DecompositionDigest *apiv1alpha1.Digest `json:"decompositionDigest,omitempty"`
 	// runs are the latest runs, newest first, at most 5.
 	Runs []RunStatusApplyConfiguration `json:"runs,omitempty"`
+	// published is what was pushed to a registry last. It stays when spec.publish goes.
+	Published *PublishedArtifactApplyConfiguration `json:"published,omitempty"`
+	// publishRun is the latest run that pushes.
+	PublishRun *RunStatusApplyConfiguration `json:"publishRun,omitempty"`
 }
 
 // ExpertVectorStatusApplyConfiguration constructs a declarative configuration of the ExpertVectorStatus type for use with
@@ -120,5 +125,21 @@ func (b *ExpertVectorStatusApplyConfiguration) WithRuns(values ...*RunStatusAppl
 		}
 		b.Runs = append(b.Runs, *values[i])
 	}
+	return b
+}
+
+// WithPublished sets the Published field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Published field is set to the value of the last call.
+func (b *ExpertVectorStatusApplyConfiguration) WithPublished(value *PublishedArtifactApplyConfiguration) *ExpertVectorStatusApplyConfiguration {
+	b.Published = value
+	return b
+}
+
+// WithPublishRun sets the PublishRun field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PublishRun field is set to the value of the last call.
+func (b *ExpertVectorStatusApplyConfiguration) WithPublishRun(value *RunStatusApplyConfiguration) *ExpertVectorStatusApplyConfiguration {
+	b.PublishRun = value
 	return b
 }

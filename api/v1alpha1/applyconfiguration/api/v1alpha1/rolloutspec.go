@@ -5,9 +5,10 @@ package v1alpha1
 // RolloutSpecApplyConfiguration represents a declarative configuration of the RolloutSpec type for use
 // with apply.
 //
-// RolloutSpec says which experts are good enough to be served.
+// RolloutSpec says which experts are good enough to be served, and what a set of them must
+// have shown before it is.
 type RolloutSpecApplyConfiguration struct {
-	// gate is what an expert must have before it is served.
+	// gate is what an expert, and a set of experts, must have before it is served.
 	Gate *RolloutGateApplyConfiguration `json:"gate,omitempty"`
 }
 

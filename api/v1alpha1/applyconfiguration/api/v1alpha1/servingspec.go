@@ -49,6 +49,15 @@ type ServingSpecApplyConfiguration struct {
 	// InferencePool reads what a pod has to do. Without it they are there, with the names
 	// that pickers ask for unless they are told otherwise.
 	Metrics *ServingMetricsApplyConfiguration `json:"metrics,omitempty"`
+	// drainSeconds is how long requests in flight may take once a pod is told to end: by a
+	// rollout, by fewer replicas, or where its node is drained. New ones go to other pods
+	// from then on. What takes longer ends with the error shutting_down, within a stream
+	// too. A change replaces the pods; those that end still have what they began with.
+	// Without it, 25.
+	DrainSeconds *int32 `json:"drainSeconds,omitempty"`
+	// disruption bounds how many pods those take away at a time who drain nodes. Without
+	// it, one.
+	Disruption *DisruptionApplyConfiguration `json:"disruption,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
@@ -145,6 +154,22 @@ func (b *ServingSpecApplyConfiguration) WithForm(value apiv1alpha1.Form) *Servin
 // If called multiple times, the Metrics field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithMetrics(value *ServingMetricsApplyConfiguration) *ServingSpecApplyConfiguration {
 	b.Metrics = value
+	return b
+}
+
+// WithDrainSeconds sets the DrainSeconds field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DrainSeconds field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithDrainSeconds(value int32) *ServingSpecApplyConfiguration {
+	b.DrainSeconds = &value
+	return b
+}
+
+// WithDisruption sets the Disruption field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Disruption field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithDisruption(value *DisruptionApplyConfiguration) *ServingSpecApplyConfiguration {
+	b.Disruption = value
 	return b
 }
 

@@ -5,6 +5,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,8 @@ type Spec struct {
 	WorkingDir string
 	// User is the numeric user and group that it runs as.
 	User int
+	// Architecture that its programs are for, as Go names it; empty means this machine's.
+	Architecture string
 	// Certificates also puts this machine's trusted authorities in, if it has any.
 	Certificates bool
 }
@@ -126,7 +129,7 @@ func build(spec Spec) (v1.Image, error) {
 		return nil, fmt.Errorf("making the image's configuration: %w", err)
 	}
 	config = config.DeepCopy()
-	config.Architecture, config.OS = runtime.GOARCH, "linux"
+	config.Architecture, config.OS = cmp.Or(spec.Architecture, runtime.GOARCH), "linux"
 	config.Created = v1.Time{Time: epoch}
 	config.Config = v1.Config{
 		Entrypoint: spec.Entrypoint,
