@@ -110,11 +110,11 @@ type running struct {
 // start starts an operator whose pods are those of the registry.
 func start(change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
-	return startWith(config, ctrl.Options{Cache: controllers.CacheOptions()})
+	return startWith(config, ctrl.Options{Cache: controllers.CacheOptions()}, change...)
 }
 
 // startWith is start with other credentials and options.
-func startWith(config *rest.Config, options ctrl.Options) *running {
+func startWith(config *rest.Config, options ctrl.Options, change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background()) // It outlives the node that starts it.
 	scheme, err := controllers.Scheme()
@@ -122,11 +122,11 @@ func startWith(config *rest.Config, options ctrl.Options) *running {
 	options.Scheme, options.Metrics = scheme, metricsserver.Options{BindAddress: "0"}
 	mgr, err := ctrl.NewManager(config, options)
 	Expect(err).NotTo(HaveOccurred())
-	options := controllers.Options{Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true}
+	own := controllers.Options{Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true}
 	for _, c := range change {
-		c(&options)
+		c(&own)
 	}
-	Expect(controllers.Add(ctx, mgr, options)).To(Succeed())
+	Expect(controllers.Add(ctx, mgr, own)).To(Succeed())
 	r := &running{mgr: mgr, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- mgr.Start(ctx) }()
 	Expect(mgr.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
