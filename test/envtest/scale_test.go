@@ -29,7 +29,7 @@ import (
 // Numbers of objects, unless T2_SCALE says how many experts: `make scale` takes 1,000, and
 // a policy for every twenty.
 const (
-	fewExperts       = 120
+	fewExperts       = 60
 	expertsPerPolicy = 20
 	// trainingAtOnce is how many of them run at a time.
 	trainingAtOnce = 100
@@ -61,10 +61,6 @@ func (c *calls) wrap(next http.RoundTripper) http.RoundTripper {
 		return next.RoundTrip(r)
 	})
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // take returns how many calls there were since the last time, and of which kinds.
 func (c *calls) take() (int, string) {
