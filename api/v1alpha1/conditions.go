@@ -246,6 +246,21 @@ const (
 	ReasonAwaitingExperts = "AwaitingExperts"
 )
 
+// Condition reasons of a policy whose spec.rollout tries expert sets beside the one that
+// serves: of RolledOut and of Ready.
+const (
+	// ReasonObserving says that the set chooses beside the stable one, which answers.
+	ReasonObserving = "Observing"
+	// ReasonCanary says that the set answers a share of the conversations.
+	ReasonCanary = "Canary"
+	// ReasonCanaryAborted says that it was withdrawn, as too many of its requests have
+	// failed. The stable one serves on.
+	ReasonCanaryAborted = "CanaryAborted"
+	// ReasonCandidateRefused says that a pod could not load the set beside the stable one,
+	// which serves on.
+	ReasonCandidateRefused = "CandidateRefused"
+)
+
 // ReasonEqualShape says that experts of another base are served since their matrices have
 // the shapes of this one's: of the condition ExpertsTransferred, which else has
 // ReasonLoadingExperts or ReasonExpertSetRefused.

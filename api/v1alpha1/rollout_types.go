@@ -11,6 +11,12 @@ type RolloutSpec struct {
 	// gate is what an expert, and a set of experts, must have before it is served.
 	// +optional
 	Gate *RolloutGate `json:"gate,omitempty"`
+	// observe has a new set choose beside the one that serves first, and answer nothing.
+	// +optional
+	Observe *RolloutObserve `json:"observe,omitempty"`
+	// canary has a new set answer a share of the conversations first.
+	// +optional
+	Canary *RolloutCanary `json:"canary,omitempty"`
 }
 
 // RolloutGate is what an expert must have before it is served. With dataset or fewShot, it
@@ -107,8 +113,8 @@ type RolloutGuard struct {
 // RolloutStatus says which expert set serves, and which one is to follow it.
 // +kubebuilder:validation:MinProperties=1
 type RolloutStatus struct {
-	// summary of the rollout for people, such as Evaluating 12/64, Passed +0.08 or
-	// Failed -0.02.
+	// summary of the rollout for people, such as Evaluating 12/64, Failed -0.02, Observing,
+	// Canary 25%, Aborted or Passed +0.08.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
@@ -128,6 +134,12 @@ type RolloutStatus struct {
 	// progress of the evaluation that goes on.
 	// +optional
 	Progress *EvaluationProgress `json:"progress,omitempty"`
+	// observe is the latest observation: of candidate, or of stable before it served.
+	// +optional
+	Observe *ObserveStatus `json:"observe,omitempty"`
+	// canary is the latest one: of candidate, or of stable before it served.
+	// +optional
+	Canary *CanaryStatus `json:"canary,omitempty"`
 	// runs are the latest evaluations, newest first, at most 5.
 	// +optional
 	// +listType=map

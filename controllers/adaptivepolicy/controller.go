@@ -3,7 +3,7 @@
 //
 // With strategy FewShot, a Job searches the weights of the experts first; with strategy Probe,
 // one fits what chooses among them. Where spec.rollout.gate evaluates sets, a Job does so before
-// pods are offered another one.
+// pods are offered another one; where spec.rollout tries them, pods have both for a while.
 //
 // The expert set travels twice: in a ConfigMap, for pods that start, and by a
 // request to each running pod, which verifies, loads and swaps it without a
@@ -68,6 +68,8 @@ type Reconciler struct {
 	// Patience is how long pods may miss a probe before it is fitted again; zero means
 	// DefaultPatience.
 	Patience time.Duration
+	// Now is the time; nil means the clock's.
+	Now func() time.Time
 }
 
 // SetupWithManager starts the controller when the manager starts.
@@ -145,7 +147,7 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if chosen, err = r.roll(ctx, policy, base, chosen); err != nil {
 		return status.Ready{}, nil, err
 	}
-	if donors, err = r.donors(ctx, policy, chosen.set.Refs()); err != nil { // Of the set that is offered.
+	if donors, err = r.donors(ctx, policy, chosen.offers()); err != nil {
 		return status.Ready{}, nil, err
 	}
 
@@ -165,6 +167,7 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 	if err != nil {
 		return status.Ready{}, nil, err
 	}
+	chosen.problem = status.First(chosen.problem, r.advance(policy, chosen, seen))
 	summarise(policy, base, deployment, chosen, seen, time.Now())
 	ready, err := conclude(policy, base, deployment, chosen, seen)
 	return ready, &answer{seen: seen, off: deployment.want() == 0, expected: chosen.digest}, err

@@ -49,6 +49,8 @@ type observation struct {
 	trouble string
 	// refused says that it is the latter, or that the pod does not take the set.
 	refused bool
+	// beside says why the pod does not have the candidate of the expected set.
+	beside string
 	// starting says that the pod has yet to run.
 	starting bool
 	// reason and hindrance say what keeps the pod from starting.
@@ -101,7 +103,7 @@ func (r *Reconciler) converse(ctx context.Context, o *observation, token string,
 		o.trouble = unreachable(err)
 		return
 	}
-	if o.current && unaware(o.status, chosen.digest) {
+	if o.current && (unaware(o.status, chosen.digest) || !has(o.status, chosen.set.Candidate)) {
 		answer, err := r.Pods.PutExpertSet(ctx, o.pod, token, chosen.set)
 		if err != nil {
 			o.desired, o.loaded = o.status.DesiredDigest, o.status.ExpertSetDigest
@@ -111,6 +113,7 @@ func (r *Reconciler) converse(ctx context.Context, o *observation, token string,
 		o.status = answer
 	}
 	o.judge(chosen.digest)
+	o.beside = besideTrouble(o.status, chosen.set.Candidate)
 }
 
 // unaware reports whether a pod has yet to be told to serve the expected set. A

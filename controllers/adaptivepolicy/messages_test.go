@@ -84,6 +84,7 @@ func TestMessages(t *testing.T) {
 	all = append(all, probeMessages(t)...)
 	all = append(all, transferMessages(t)...)
 	all = append(all, rolloutMessages(t)...)
+	all = append(all, trialMessages(t)...)
 
 	with := func(f func(s *appsv1.DeploymentStatus)) func(*appsv1.Deployment) {
 		return func(d *appsv1.Deployment) { f(&d.Status) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,10 +28,10 @@ import (
 // status, then, by a later reconciliation that reads it there, the set into the ConfigMap.
 
 // roll decides which set a policy's pods are offered: the candidate once the gate lets it
-// pass, and the stable one, or none but the base, until then. A policy whose gate evaluates
-// nothing serves what it asks for at once.
+// pass and its trials have ended, and the stable one, or none but the base, until then. A
+// policy that asks for neither serves what it asks for at once.
 func (r *Reconciler) roll(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) (choice, error) {
-	if !desired.Evaluates(policy) {
+	if !desired.Evaluates(policy) && !desired.Tries(policy) {
 		return chosen, r.endRollout(ctx, policy)
 	}
 	now := cmp.Or(policy.Status.Rollout, &v1alpha1.RolloutStatus{})
@@ -57,8 +58,12 @@ func (r *Reconciler) roll(ctx context.Context, policy *v1alpha1.AdaptivePolicy, 
 	} else {
 		chosen = chosen.withhold(stable, reference)
 	}
-	chosen.problem = status.First(chosen.problem, s.problem)
 	s.write(policy, stable, candidate)
+	if s.beside == nil {
+		chosen.problem = status.First(chosen.problem, s.problem)
+	} else {
+		chosen.set.Candidate, chosen.trial = s.beside, &s // What to say of it the pods know.
+	}
 	return chosen, nil
 }
 
@@ -103,6 +108,7 @@ func keptSet(data map[string]string, decomposition v1alpha1.Digest) *desired.Sta
 	}
 	stable = &desired.StableSet{DecompositionDigest: decomposition, Since: metav1.Now().Rfc3339Copy()}
 	if json.Unmarshal([]byte(data[contract.ExpertSetKey]), &stable.Set) == nil && len(stable.Set.Experts) > 0 {
+		stable.Set.Candidate = nil
 		return stable
 	}
 	return nil
@@ -118,6 +124,8 @@ type stage struct {
 	failed bool
 	// problem is what keeps the policy from being Ready for all that.
 	problem error
+	// beside is what pods are to have beside the stable set, nil for nothing.
+	beside *contract.CandidateSet
 }
 
 // stage takes a rollout a step further. reference is the set that the candidate follows; nil
@@ -134,14 +142,27 @@ func (r *Reconciler) stage(ctx context.Context, policy *v1alpha1.AdaptivePolicy,
 	case awaits(chosen.problem):
 		return awaiting(reference), nil
 	}
-	found, problem := r.evaluation(ctx, policy, base, reference, chosen)
-	if problem != nil {
-		if !status.Conclusive(problem) {
-			return stage{}, problem
-		}
-		return evaluating(now, problem, reference), nil
+	passed := stage{
+		promoted: true, reason: v1alpha1.ReasonPromoted, summary: "Stable", message: fmt.Sprintf("Expert set %s serves", chosen.digest),
 	}
-	return judged(policy, found, reference), nil
+	if desired.Evaluates(policy) {
+		found, problem := r.evaluation(ctx, policy, base, reference, chosen)
+		if problem != nil {
+			if !status.Conclusive(problem) {
+				return stage{}, problem
+			}
+			return evaluating(now, problem, reference), nil
+		}
+		if passed = judged(policy, found, reference); !passed.promoted {
+			return passed, nil
+		}
+	} else if err := r.endEvaluation(ctx, policy); err != nil {
+		return stage{}, err
+	}
+	if reference == nil { // There is nothing that it could be beside.
+		return passed, nil
+	}
+	return try(policy, reference, chosen, passed), nil
 }
 
 // awaits reports whether what a policy asks for is not complete yet, so that the set would be
@@ -154,9 +175,12 @@ func awaits(problem error) bool {
 // promoted is the stage of a set that serves.
 func promoted(now *v1alpha1.RolloutStatus, chosen choice) stage {
 	s := stage{promoted: true, reason: v1alpha1.ReasonPromoted, summary: "Stable"}
-	s.message = fmt.Sprintf("Expert set %s serves; it did before the policy's gate evaluated sets", chosen.digest)
+	s.message = fmt.Sprintf("Expert set %s serves", chosen.digest)
 	if e := now.Evaluation; e != nil && string(e.CandidateDigest) == chosen.digest {
-		return passed(e)
+		s = passed(e)
+	}
+	if c := now.Canary; c != nil && string(c.CandidateDigest) == chosen.digest && c.State == v1alpha1.TrialPassed {
+		s.message += ". As a canary, " + failures(c)
 	}
 	return s
 }
@@ -257,6 +281,15 @@ func (c choice) withhold(stable, reference *desired.StableSet) choice {
 		c.classifier = &classifier
 	}
 	return c
+}
+
+// offers are the experts of all that pods are offered, a candidate's among them.
+func (c choice) offers() []contract.ExpertRef {
+	refs := c.set.Refs()
+	if beside := c.set.Candidate; beside != nil {
+		refs = append(slices.Clip(refs), beside.Set.Refs()...)
+	}
+	return refs
 }
 
 // withhold marks an expert of which pods are offered another artifact, or none, than the

@@ -175,7 +175,7 @@ func TestPodsAreOfferedTheStableSetMeanwhile(t *testing.T) {
 	}
 	var states []string
 	for _, e := range expertStatuses(got, []observation{serving("p", got.digest)}) {
-		states = append(states, strings.TrimSpace(string(e.Name+" "+string(e.State)+" "+string(e.Digest))))
+		states = append(states, strings.TrimSpace(e.Name+" "+string(e.State)+" "+string(e.Digest)))
 	}
 	if diff := cmp.Diff([]string{"math Held " + string(digest("9")), "code Held"}, states); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

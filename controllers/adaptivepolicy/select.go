@@ -127,6 +127,8 @@ type choice struct {
 	problem error
 	// stable is the set that a policy whose gate evaluates sets keeps in its ConfigMap.
 	stable *desired.StableSet
+	// trial is the stage of one whose set is offered beside the stable one; nil for none.
+	trial *stage
 }
 
 // choose decides which experts a policy serves: pure, in the order in which the

@@ -52,6 +52,12 @@ func Evaluates(policy *v1alpha1.AdaptivePolicy) bool {
 	return gate != nil && (gate.Dataset != nil || gate.FewShot != "" && policy.Spec.Strategy.FewShot != nil)
 }
 
+// Tries reports whether a policy tries sets beside the one that serves.
+func Tries(policy *v1alpha1.AdaptivePolicy) bool {
+	r := policy.Spec.Rollout
+	return r != nil && (r.Observe != nil || r.Canary != nil)
+}
+
 // Gate is a policy's gate; nil where it has none.
 func Gate(policy *v1alpha1.AdaptivePolicy) *v1alpha1.RolloutGate {
 	if policy.Spec.Rollout == nil {

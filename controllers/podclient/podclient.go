@@ -132,10 +132,28 @@ func (c *Client) serving(ctx context.Context, method string, pod *corev1.Pod, to
 	for _, e := range status.Experts {
 		least = min(least, e.Requests)
 	}
+	if c := status.Candidate; c != nil {
+		least = min(least, leastOf(c))
+	}
 	if least < 0 {
 		return contract.ServingStatus{}, fmt.Errorf("pod %s reports a count of %d", pod.Name, least)
 	}
 	return status, nil
+}
+
+// leastOf is the least of what a candidate and its set have counted.
+func leastOf(c *contract.ServingCandidate) int64 {
+	least := int64(0)
+	for _, s := range []contract.SideCounts{c.Stable, c.Candidate} {
+		least = min(least, s.Requests, s.Requests-s.Errors, s.Errors, s.Fallbacks, s.Tokens, int64(s.FirstTokenSeconds))
+	}
+	if o := c.Observed; o != nil {
+		least = min(least, o.Compared, o.Compared-o.Different, o.Different, o.Failed, o.Dropped)
+		for _, p := range o.Pairs {
+			least = min(least, p.Requests)
+		}
+	}
+	return least
 }
 
 func (c *Client) call(ctx context.Context, method string, pod *corev1.Pod, path, token string, body []byte, into any) error {

@@ -99,6 +99,11 @@ func (s FetchSpec) Identity() Inputs {
 		Given("verify", maybe(s.Verify, Verification.identity))
 }
 
+// identity is that of a demand for a signature: another one is made sure of by another run.
+func (v Verification) identity() Inputs {
+	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys).Given("from", v.From)
+}
+
 func (s Source) identity() Inputs {
 	return Inputs{}.
 		Given("http", maybe(s.HTTP, func(h HTTPSource) Inputs { return Inputs{}.Always("url", h.URL) })).
@@ -134,12 +139,6 @@ func (s ImportSpec) Identity() Inputs {
 	return s.Source.identity().Always("digest", s.Digest).Always("dataDir", s.DataDir).
 		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest).
 		Given("verify", maybe(s.Verify, Verification.identity))
-}
-
-// identity: whom to trust is part of a run, so that what somebody else has signed is looked
-// at again.
-func (v Verification) identity() Inputs {
-	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys)
 }
 
 func (d DatasetSpec) identity() Inputs {

@@ -15,18 +15,20 @@ type identified interface{ Identity() contract.Inputs }
 // withoutPart are the fields that are in no identity, by specification: they change
 // nothing of what comes out.
 var withoutPart = map[string][]string{
-	"FetchSpec": {"verify.from"},
+	"FetchSpec": nil,
 	"EvaluateSpec": {
 		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"candidate.candidate.mode", "candidate.candidate.percent", "candidate.candidate.salt",
+		"stable.candidate.mode", "stable.candidate.percent", "stable.candidate.salt",
 		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
 	},
 	"PublishSpec":   nil,
 	"DecomposeSpec": {"backend"},
-	"ImportSpec":    {"skill", "verify.from"},
+	"ImportSpec":    {"skill"},
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
-	"ExpertSet":     {"digest"},
+	"ExpertSet":     {"candidate.mode", "candidate.percent", "candidate.salt", "digest"},
 }
 
 // TestEveryFieldIsInAnIdentityOrKnowinglyNot: whoever adds a field decides whether it

@@ -95,6 +95,9 @@ type ServeSpec struct {
 	// DrainSeconds is how long requests in flight may take after SIGTERM; 0 means the
 	// server's default.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
+	// KeepText has the text of requests and answers kept beside what PathRequests says of
+	// them, for PathOutcomes alone.
+	KeepText bool `json:"keepText,omitempty"`
 	// NoAPIMetrics takes PathMetrics off PortAPI.
 	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
 	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that
@@ -169,6 +172,8 @@ type ExpertSet struct {
 	// Fallback names the expert used where pass 1 cannot decide, is not sure enough
 	// or fails; empty means the base weights.
 	Fallback string `json:"fallback,omitempty"`
+	// Candidate is a set that is compared with this one; nil means that there is none.
+	Candidate *CandidateSet `json:"candidate,omitempty"`
 }
 
 // Conversation says what pass 1 does with a conversation of several turns of the user.
@@ -209,7 +214,8 @@ type ExpertRef struct {
 	LayerWeights []float64 `json:"layerWeights,omitempty"`
 }
 
-// Digest identifies the set: the SHA-256 of its Identity.
+// Digest identifies the set: the SHA-256 of its Identity, which its candidate has no part in:
+// what answers is the same.
 func (s ExpertSet) Digest() (string, error) {
 	digest, err := s.Identity().Digest()
 	if err != nil {
@@ -255,10 +261,15 @@ type ServingStatus struct {
 	// then those that are served until it is loaded.
 	Experts []ServedExpert `json:"experts"`
 	// Probe is that of the desired set; nil where it has none.
-	Probe    *ServedProbe `json:"probe,omitempty"`
-	Requests int64        `json:"requests"`
+	Probe *ServedProbe `json:"probe,omitempty"`
+	// Candidate is that of the desired set; nil where it has none, and from pods whose
+	// runtime knows of none.
+	Candidate *ServingCandidate `json:"candidate,omitempty"`
+	Requests  int64             `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
 	Fallbacks int64 `json:"fallbacks"`
+	// BaseOutcomes are of the base weights' answers; nil where none was marked.
+	BaseOutcomes *Outcomes `json:"baseOutcomes,omitempty"`
 	// LastAdaptation describes the last two-pass request; nil before it.
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
 	// LastAdaptationTime is when that was chosen.
@@ -318,6 +329,8 @@ type ServedExpert struct {
 	State    string     `json:"state,omitempty"`
 	Error    *LoadError `json:"error,omitempty"`
 	Requests int64      `json:"requests"`
+	// Outcomes are of its answers; nil where none was marked.
+	Outcomes *Outcomes `json:"outcomes,omitempty"`
 }
 
 // ServedProbe says how the probe of a set stands.
@@ -351,6 +364,9 @@ type Adaptation struct {
 	Pass2Seconds float64 `json:"pass2Seconds"`
 	// ExpertSetDigest says which set answered.
 	ExpertSetDigest string `json:"expertSetDigest"`
+	// Side is the side that answered, SideStable or SideCandidate; empty while there is no
+	// canary.
+	Side string `json:"side,omitempty"`
 }
 
 // AdaptationField is the name of that extension field.
@@ -387,6 +403,8 @@ type Explanation struct {
 	Pass1Seconds float64 `json:"pass1Seconds"`
 	// ExpertSetDigest says which set would have answered.
 	ExpertSetDigest string `json:"expertSetDigest,omitempty"`
+	// Side is as in Adaptation.
+	Side string `json:"side,omitempty"`
 }
 
 // ExplanationObject is the kind of object that an Explanation is to OpenAI's

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"slices"
 )
 
@@ -64,6 +65,16 @@ func (e *Engine) admitOwn(ctx context.Context) (admitted context.Context, leave 
 	defer e.mu.Unlock()
 	e.arrivals++
 	a := &admission{users: 1, arrived: e.arrivals, own: true}
+	return context.WithValue(ctx, admissionKey{}, a), func() { e.leave(a) }
+}
+
+// Aside returns a context for what nobody waits for: it is computed after all that requests
+// have asked for, before it or since, gives way to them, takes no place in the queue and is
+// not counted. leave ends it, once what was asked for has ended.
+func (e *Engine) Aside(ctx context.Context) (aside context.Context, leave func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a := &admission{users: 1, arrived: math.MaxUint64, own: true}
 	return context.WithValue(ctx, admissionKey{}, a), func() { e.leave(a) }
 }
 

@@ -427,15 +427,16 @@ func (e *Engine) CacheTokens() int { return e.totalBlocks * model.BlockSize }
 // ctx ends, what is being made for this set alone is given up.
 func (e *Engine) Prepare(ctx context.Context, s Set) error { return e.weights.prepare(ctx, s) }
 
-// Retain takes a set into use: requests that are made from now on are computed
-// in its form. What the set has no use for is forgotten; requests that use it
-// go on with it.
-func (e *Engine) Retain(s Set) {
-	e.weights.retain(s)
-	e.pinned(s)
+// Retain takes a set into use, and others that are used beside it: requests that are made
+// from now on are computed in their forms, those for a mixture of several in the first
+// one's. What they have no use for is forgotten; requests that use it go on with it.
+func (e *Engine) Retain(s Set, beside ...Set) {
+	all := append([]Set{s}, beside...)
+	e.weights.retain(all...)
+	e.pinned(all)
 }
 
-// Form is the form of the set in use: FormMerged or FormUnmerged.
+// Form is the form of the first set in use: FormMerged or FormUnmerged.
 func (e *Engine) Form() Form { return e.weights.form() }
 
 // Stats are the engine's gauges and counters.

@@ -12,11 +12,15 @@ type pin struct {
 	tokens []int32
 }
 
-// pinned makes the beginnings of a set those of the prefix cache, and has them read, unless
+// pinned makes the beginnings of sets those of the prefix cache, and has them read, unless
 // they are so already.
-func (e *Engine) pinned(s Set) {
-	pins := make([]pin, len(s.Beginnings))
-	for i, b := range s.Beginnings {
+func (e *Engine) pinned(sets []Set) {
+	var beginnings []Beginning
+	for _, s := range sets {
+		beginnings = append(beginnings, s.Beginnings...)
+	}
+	pins := make([]pin, len(beginnings))
+	for i, b := range beginnings {
 		pins[i] = pin{writer: e.weights.scoring(b.Mixture), tokens: b.Tokens}
 	}
 	same := func(a, b pin) bool { return a.writer == b.writer && slices.Equal(a.tokens, b.tokens) }
@@ -26,7 +30,7 @@ func (e *Engine) pinned(s Set) {
 		return
 	}
 	e.pins, e.repin = pins, true
-	for _, b := range s.Beginnings {
+	for _, b := range beginnings {
 		e.reading.Go(func() { e.readBeginning(b) })
 	}
 }

@@ -132,10 +132,7 @@ func (w *weights) leaving() bool {
 // there is room for beside factors that are in use, in their order. Where one is fixed the
 // others are made when somebody asks for them.
 func (w *weights) ahead(s Set) []Mixture {
-	mixtures := s.Mixtures[:min(len(s.Mixtures), w.policy.composed)]
-	if s.Fixed {
-		mixtures = mixtures[:min(len(mixtures), 1)]
-	}
+	mixtures := w.policy.kept(s)
 	if w.room.budget == 0 {
 		return mixtures
 	}

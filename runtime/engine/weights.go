@@ -23,13 +23,16 @@ type weights struct {
 	running sync.WaitGroup
 	turn    chan struct{} // One place: composing or reading factors, one at a time, bounds memory.
 
-	mu      sync.Mutex
-	plan    plan
-	scales  int // How many scales are kept.
-	entries map[key]*held
-	room    room
-	clock   uint64
-	closed  bool
+	mu sync.Mutex
+	// used are the sets in use, of which there is one at least, and the first is the one that
+	// answers.
+	used []inUse
+	// scales and composed are how many scales and merged models are kept.
+	scales, composed int
+	entries          map[key]*held
+	room             room
+	clock            uint64
+	closed           bool
 }
 
 // held is a variant that is there when ready is closed.
@@ -53,7 +56,7 @@ type held struct {
 
 func newWeights(ctx context.Context, p policy, compose func(context.Context, Mixture) (*model.Model, error)) *weights {
 	return &weights{
-		ctx: ctx, policy: p, compose: compose, plan: p.decide(Set{}), scales: p.composed, entries: map[key]*held{},
+		ctx: ctx, policy: p, compose: compose, used: []inUse{p.use(Set{})}, scales: p.composed, composed: p.composed, entries: map[key]*held{},
 		turn: make(chan struct{}, 1), room: newRoom(p.budget),
 	}
 }
@@ -88,8 +91,9 @@ const readerName = "reader"
 // key.
 func (w *weights) get(j *job, m Mixture, salt string, scored bool) (variant, error) {
 	w.mu.Lock()
-	k := w.plan.key(m, scored)
-	entry, err := w.find(&w.plan, k, m, true)
+	p := w.planOf(m)
+	k := p.key(m, scored)
+	entry, err := w.find(p, k, m, true)
 	if entry != nil {
 		entry.users++
 	}
@@ -337,7 +341,7 @@ func (h *held) isDone() bool {
 // holds. The one just asked for is the most recently used. Factors stay: retain
 // removes them.
 func (w *weights) evict(form Form) {
-	limit := w.policy.composed
+	limit := w.composed
 	if form == FormUnmerged {
 		limit = w.scales
 	}
@@ -384,16 +388,25 @@ func (w *weights) prepare(ctx context.Context, s Set) error {
 	return nil
 }
 
-// retain takes the plan of a set into use and forgets what it has no use for.
-func (w *weights) retain(s Set) {
-	p := w.policy.decide(s)
-	keep := map[key]bool{p.key(Mixture{}, false): true}
-	for _, m := range s.Mixtures {
-		keep[p.key(m, false)] = true
+// retain takes the plans of sets into use and forgets what they have no use for.
+func (w *weights) retain(sets ...Set) {
+	used, keep := make([]inUse, len(sets)), map[key]bool{}
+	mixtures := 0
+	for i, s := range sets {
+		used[i] = w.policy.use(s)
+		keep[used[i].plan.key(Mixture{}, false)] = true
+		for _, m := range s.Mixtures {
+			keep[used[i].plan.key(m, false)] = true
+		}
+		mixtures += len(s.Mixtures)
+	}
+	composed := w.policy.composed
+	if len(sets) > 1 {
+		composed = max(composed, len(w.together(sets).merged))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.plan, w.scales = p, w.policy.composed+len(s.Mixtures)
+	w.used, w.scales, w.composed = used, w.policy.composed+mixtures, composed
 	for k := range w.entries {
 		if !keep[k] {
 			w.drop(k)
@@ -405,14 +418,14 @@ func (w *weights) retain(s Set) {
 func (w *weights) scoring(m Mixture) key {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.plan.key(m, true)
+	return w.planOf(m).key(m, true)
 }
 
-// form is the form of the plan in use.
+// form is the form of the set that answers.
 func (w *weights) form() Form {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.plan.form
+	return w.used[0].plan.form
 }
 
 // count adds what is held in each form, and what that and what is still in use takes.

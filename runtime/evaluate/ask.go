@@ -265,13 +265,13 @@ func (e *evaluation) kept(path string, set int, who answerer) (*column, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil //nolint:nilnil // It has yet to be asked.
-	case err != nil && failure.System(err):
+	case failure.System(err):
 		return nil, fmt.Errorf("reading what %s answered: %w", who.name, err)
-	case err != nil || c.Spec != e.digest || c.Set != set || c.Answerer != who.name || !slices.EqualFunc(c.Samples, e.questions[set], answers):
-		e.options.Log.Warn("What was answered before is of another evaluation, and is asked again", "file", path)
-		return nil, nil //nolint:nilnil // As above.
+	case err == nil && c.Spec == e.digest && c.Set == set && c.Answerer == who.name && slices.EqualFunc(c.Samples, e.questions[set], answers):
+		return &c, nil
 	}
-	return &c, nil
+	e.options.Log.Warn("What was answered before is damaged or of another evaluation, and is asked again", "file", path)
+	return nil, nil //nolint:nilnil,nilerr // As above: what is damaged is made again.
 }
 
 func answers(s contract.EvaluationSample, q question) bool { return s.Line == q.record.Line }

@@ -28,6 +28,7 @@ func (s *Server) Admin() http.Handler {
 		writeJSON(w, http.StatusOK, s.Status())
 	})
 	mux.HandleFunc("PUT "+contract.PathExpertSet, s.putExpertSet)
+	mux.HandleFunc("GET "+contract.PathOutcomes, s.listOutcomes)
 	return mux
 }
 
@@ -51,7 +52,7 @@ func (s *Server) unready() error {
 }
 
 // putExpertSet records the set and answers with the status at once: 200 where
-// it is served already, 202 where it will be loaded. A set that makes no sense by
+// it is served already, and its candidate, 202 where it will be loaded. A set that makes no sense by
 // itself is 422, and what was desired before stays so.
 func (s *Server) putExpertSet(w http.ResponseWriter, r *http.Request) {
 	if e := s.authorise(r); e != nil {
@@ -78,7 +79,7 @@ func (s *Server) putExpertSet(w http.ResponseWriter, r *http.Request) {
 	}
 	status := s.Status()
 	code := http.StatusOK
-	if status.ExpertSetDigest != status.DesiredDigest {
+	if status.ExpertSetDigest != status.DesiredDigest || status.Candidate != nil && !status.Candidate.Served {
 		code = http.StatusAccepted
 	}
 	writeJSON(w, code, status)

@@ -24,6 +24,12 @@ type target struct {
 	set *servedSet // nil for the base before the first set.
 	// pinned is an expert's name or contract.BaseName; empty means two passes.
 	pinned string
+	// division is that of requests between the set and its candidate, nil for none. Then side
+	// is one of contract's Side constants, whose set is set, and watched says that the
+	// candidate is to choose for the request, too.
+	division *division
+	side     string
+	watched  bool
 }
 
 // resolve finds the target of a model name.
@@ -76,12 +82,12 @@ type outcome struct {
 	// that call.
 	cut        []bool
 	adaptation contract.Adaptation
+	chosen     chosen
 }
 
 // answer runs the passes of a request: pass 1 unless its model name pins the
 // weights, then pass 2 for each choice, whose chunks go to emit, one at a time.
-func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p piece) error) (outcome, error) {
-	var out outcome
+func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p piece) error) (out outcome, err error) {
 	c := s.core.Load()
 	if c == nil {
 		return out, errNotLoaded
@@ -90,12 +96,18 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	if err != nil {
 		return out, err
 	}
+	recordIn(ctx).came(t)
+	if t.division != nil {
+		defer func() { t.division.counts.ended(t.side, out, err) }()
+	}
 	ctx, leave, err := c.engine.Admit(ctx, q.choices)
 	if err != nil {
 		return out, err
 	}
 	defer leave()
-	decision, pass1, err := s.decide(ctx, t, q.subject(c, r))
+	subject := q.subject(c, r)
+	chosenAt := time.Now()
+	decision, pass1, err := s.decide(ctx, t, subject)
 	if err != nil {
 		return out, err
 	}
@@ -103,8 +115,10 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		return out, err
 	}
 	s.count(t, decision)
+	out.chosen = s.choose(t, decision, len(subject.Turns))
+	written := s.keepText(c, q)
 	begun := time.Now()
-	take, end := c.calls.divide(q, emit)
+	take, end := c.calls.divide(q, written.of(emit))
 	results, err := generate(ctx, c, q, r, take)
 	err = q.structure.named(err)
 	out.sum(results)
@@ -119,6 +133,8 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		out.cut = append(out.cut, e.cut)
 	}
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
+	s.tracePasses(ctx, chosenAt, begun, out)
+	s.remember(ctx, q, out, written, err)
 	if err != nil {
 		return out, err
 	}
@@ -129,6 +145,9 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		s.lastSeen, s.lastTime = &out.adaptation, time.Now()
 		s.mu.Unlock()
 	}
+	if t.watched {
+		s.see(t, subject, decision)
+	}
 	return out, nil
 }
 
@@ -136,10 +155,12 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 // could not answer is refused before pass 1 reads it.
 func (s *Server) admit(ctx context.Context, c *core, q query) (target, engine.Request, error) {
 	r := q.request
+	divided := s.division.Load() // Before the set: see promote.
 	t, err := s.resolve(q.model)
 	if err != nil {
 		return t, r, err
 	}
+	t = t.among(divided, q)
 	if err := c.calls.prepare(&q); err != nil {
 		return t, r, err
 	}
@@ -325,7 +346,7 @@ func (t target) mixture(d adapt.Decision) (engine.Mixture, error) {
 func (t target) adaptation(d adapt.Decision, pass1, pass2 time.Duration) contract.Adaptation {
 	a := contract.Adaptation{
 		Strategy: contract.StrategyPinned, Expert: d.Expert, Weights: d.Weights, Probabilities: d.Probabilities, Fallback: d.Fallback, Turn: d.Turn,
-		Pass1Seconds: pass1.Seconds(), Pass2Seconds: pass2.Seconds(),
+		Pass1Seconds: pass1.Seconds(), Pass2Seconds: pass2.Seconds(), Side: t.shown(),
 	}
 	if t.set != nil {
 		a.ExpertSetDigest = t.set.digest

@@ -63,7 +63,7 @@ func (s *Server) Explain(ctx context.Context, body []byte) (contract.Explanation
 	e = contract.Explanation{
 		Object: contract.ExplanationObject, Model: q.model, Strategy: a.Strategy,
 		Expert: a.Expert, Weights: a.Weights, Fallback: a.Fallback, Turn: a.Turn, Why: t.why(d, len(subject.Turns)),
-		PromptTokens: len(r.Prompt), Pass1Seconds: a.Pass1Seconds, ExpertSetDigest: a.ExpertSetDigest,
+		PromptTokens: len(r.Prompt), Pass1Seconds: a.Pass1Seconds, ExpertSetDigest: a.ExpertSetDigest, Side: a.Side,
 	}
 	if d.Reading == nil {
 		return e, nil

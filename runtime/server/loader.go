@@ -42,6 +42,9 @@ type offer struct {
 	ctx    context.Context //nolint:containedctx // It is the offer's life, which no call bounds.
 	cancel context.CancelCauseFunc
 	done   atomic.Int64 // Experts that the present attempt has read.
+	// known is a set that has some of its experts, perhaps, besides the one in use; nil for
+	// none.
+	known *servedSet
 
 	// The loader's mutex protects the rest.
 	attempts int
@@ -78,9 +81,16 @@ type loader struct {
 	// the mutex, so that nothing that was superseded is taken into use.
 	load func(*offer) attempted
 	use  func(*servedSet) engine.Form
+	// loadBeside makes a candidate ready, all of it or nothing; divide takes the division of
+	// requests between it and the set in use into use, nil for none; promote takes the
+	// candidate's set into use in place of the other. They are called as load and use are.
+	loadBeside func(*proposal) attempted
+	divide     func(*proposal)
+	promote    func(*servedSet) engine.Form
 
-	mu      sync.Mutex
-	desired *offer // nil before the first.
+	mu        sync.Mutex
+	desired   *offer    // nil before the first.
+	candidate *proposal // Of the desired set; nil for none.
 	// refused is what is wrong with the set that the file held, before the first
 	// offer.
 	refused *contract.LoadError
@@ -102,7 +112,7 @@ func (l *loader) notify() {
 // there is one already. It returns the desired one at once; the error says that
 // the set makes no sense by itself, and then nothing has changed. A set that is
 // served or being loaded already stays as it is; one that could not be loaded is
-// tried again at once.
+// tried again at once. The same goes for its candidate.
 func (l *loader) offer(spec contract.ExpertSet, first bool) (*offer, error) {
 	digest, err := validSet(spec)
 	if err != nil {
@@ -116,23 +126,36 @@ func (l *loader) offer(spec contract.ExpertSet, first bool) (*offer, error) {
 	defer l.mu.Unlock()
 	l.told = ""
 	before := l.desired
-	if before != nil && (first || before.digest == digest) {
-		if before.digest == digest && before.err != nil {
+	switch {
+	case before != nil && before.digest == digest:
+		if before.err != nil {
 			before.due = time.Now()
-			l.notify()
 		}
+		if !first {
+			l.propose(spec.Candidate)
+		}
+		l.notify()
 		return before, nil
-	}
-	if before != nil {
+	case before != nil && first:
+		return before, nil
+	case before != nil:
 		before.cancel(errSuperseded)
 		l.count(before, resultSuperseded)
 	}
+	o := l.newOffer(spec.WithoutCandidate(), digest)
+	l.desired, l.refused = o, nil
+	l.succeed(o)
+	l.propose(spec.Candidate)
+	l.notify()
+	return o, nil
+}
+
+// newOffer is an offer of now.
+func (l *loader) newOffer(spec contract.ExpertSet, digest string) *offer {
 	o := &offer{spec: spec, digest: digest, since: time.Now()}
 	o.due = o.since
 	o.ctx, o.cancel = context.WithCancelCause(l.life)
-	l.desired, l.refused = o, nil
-	l.notify()
-	return o, nil
+	return o
 }
 
 // isNews reports whether a refusal is another one than the last.
@@ -149,7 +172,10 @@ func (l *loader) isNews(refusal string) bool {
 func validSet(spec contract.ExpertSet) (string, error) {
 	digest, err := spec.Name()
 	if err == nil {
-		err = adapt.Validate(spec)
+		err = adapt.Validate(spec.WithoutCandidate())
+	}
+	if err == nil {
+		err = validCandidate(spec.Candidate, digest)
 	}
 	if err != nil {
 		return "", failure.Permanent(contract.ReasonUsage, fmt.Errorf("the expert set is invalid: %w", err))
@@ -178,19 +204,15 @@ func (l *loader) hasOffer() bool {
 func (l *loader) run(ctx context.Context) {
 	for {
 		l.mu.Lock()
-		o, changed := l.desired, l.changed
-		idle := o == nil || o.whole
-		var pause time.Duration
-		if !idle {
-			pause = time.Until(o.due)
-		}
+		task, changed := l.next(), l.changed
 		l.mu.Unlock()
-		if !idle && pause <= 0 && ctx.Err() == nil {
-			l.attempt(o)
+		pause := time.Until(task.due)
+		if task.attempt != nil && pause <= 0 && ctx.Err() == nil {
+			task.attempt()
 			continue
 		}
 		var due <-chan time.Time // Never, while there is nothing to do.
-		if !idle {
+		if task.attempt != nil {
 			due = time.After(pause)
 		}
 		select {
@@ -200,6 +222,26 @@ func (l *loader) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// task is what the loader is to do next, and when; the zero value is nothing.
+type task struct {
+	attempt func()
+	due     time.Time
+}
+
+// next is the first attempt that is due. A candidate waits until its set is in use, or has
+// been tried for long enough. l.mu is held.
+func (l *loader) next() task {
+	var t task
+	o, p := l.desired, l.candidate
+	if o != nil && !o.whole {
+		t = task{attempt: func() { l.attempt(o) }, due: o.due}
+	}
+	if p != nil && !p.whole && (o.whole || o.err != nil) && (t.attempt == nil || p.due.Before(t.due)) {
+		t = task{attempt: func() { l.attemptBeside(p) }, due: p.due}
+	}
+	return t
 }
 
 // attempt loads an offer once and takes into use what can be served of it,

@@ -40,6 +40,9 @@ type query struct {
 	structure structure
 	offer     toolcall.Offer
 	request   engine.Request // Without prompt and weights.
+	// names are what the client calls the conversation, or who has it: user and
+	// prompt_cache_key, as they came.
+	names string
 	// asked is what an answer of contract.PathResponses repeats of its request, nil for
 	// other endpoints.
 	asked *asked
@@ -210,6 +213,7 @@ func parseSampling(f *fields) query {
 	if q.model == "" {
 		f.fail(invalid("model", "missing_required_parameter", "model is missing: name one of those that GET /v1/models lists"))
 	}
+	q.names = string(f.raw["user"]) + string(f.raw["prompt_cache_key"])
 	r := &q.request
 	r.Logprobs = -1
 	r.Sampling = sample.Params{

@@ -23,6 +23,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/probe"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 )
 
 // maxSetBytes bounds an expert set; adapt.MaxExperts with long descriptions
@@ -60,6 +61,7 @@ type servedExpert struct {
 	vector   expert.Adapter
 	mixture  engine.Mixture // Of this expert alone.
 	requests *atomic.Int64
+	outcomes *requestlog.Tally
 }
 
 // errNotLoaded says that the model is still being loaded.
@@ -82,9 +84,21 @@ func (s *Server) use(next *servedSet) engine.Form {
 	if now := s.set.Load(); now == nil || now.digest != next.digest {
 		s.set.Store(next)
 	}
-	e := s.core.Load().engine
-	e.Retain(next.mixtures())
-	return e.Form()
+	s.retain()
+	return s.core.Load().engine.Form()
+}
+
+// retain has the engine keep what the sets in use need.
+func (s *Server) retain() {
+	c, set := s.core.Load(), s.set.Load()
+	if c == nil || set == nil {
+		return
+	}
+	if d := s.division.Load(); d != nil {
+		c.engine.Retain(set.mixtures(), d.mixtures())
+		return
+	}
+	c.engine.Retain(set.mixtures())
 }
 
 // load makes what can be served of an offer ready, without touching the set in
@@ -107,7 +121,7 @@ func (s *Server) load(o *offer) attempted {
 		experts[ref.Name] = previous
 	}
 	for _, ref := range o.spec.Refs() {
-		e, err := s.loadExpert(o.ctx, c, old, ref)
+		e, err := s.loadExpert(o.ctx, c, ref, old, o.known)
 		if o.ctx.Err() != nil {
 			return attempted{err: context.Cause(o.ctx)}
 		}
@@ -116,7 +130,7 @@ func (s *Server) load(o *offer) attempted {
 		}
 		o.done.Add(1)
 	}
-	chooser, probeErr := s.loadProbe(o.ctx, old, o.spec.Probe)
+	chooser, probeErr := s.loadProbe(o.ctx, o.spec.Probe, old, o.known)
 	for {
 		set, err := newSet(c, o, experts, chooser)
 		if err == nil {
@@ -174,14 +188,17 @@ func (s *Server) baseOnly(c *core, o *offer, why error) attempted {
 }
 
 // loadProbe returns the probe of a set, which must be of this model; nil where it has none.
-// One that is in use already is not read again.
-func (s *Server) loadProbe(ctx context.Context, old *servedSet, ref *contract.ProbeRef) (*probe.Probe, error) {
-	switch {
-	case ref == nil:
+// One that another set has already is not read again; these may be nil.
+func (s *Server) loadProbe(ctx context.Context, ref *contract.ProbeRef, known ...*servedSet) (*probe.Probe, error) {
+	if ref == nil {
 		return nil, nil //nolint:nilnil // There is none, and none is wanted.
-	case old != nil && old.probe != nil && old.probe.Manifest.Digest == ref.Digest:
-		return old.probe, nil
-	case s.config.ProbeDir == nil:
+	}
+	for _, set := range known {
+		if set != nil && set.probe != nil && set.probe.Manifest.Digest == ref.Digest {
+			return set.probe, nil
+		}
+	}
+	if s.config.ProbeDir == nil {
 		return nil, failure.Permanentf(contract.ReasonUsage, "the probe %s is nowhere", ref.Digest)
 	}
 	dir, err := s.config.ProbeDir(*ref)
@@ -308,19 +325,31 @@ func (s *servedSet) version(ref contract.ExpertRef) *servedExpert {
 	return &previous
 }
 
-// loadExpert returns an expert that was verified and fits the decomposition. One that is in use already is not read again.
-func (s *Server) loadExpert(ctx context.Context, c *core, old *servedSet, ref contract.ExpertRef) (*servedExpert, error) {
-	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
-	if old != nil {
-		for _, known := range old.spec.Refs() {
-			o := old.named(known.Name)
-			if o.ref.Digest == ref.Digest && o.ref.TransferFrom == ref.TransferFrom {
-				e.vector, e.mixture = o.vector, o.mixture
-				if o.ref.Name == ref.Name {
-					e.requests = o.requests
-				}
-				return e, nil
+// alike returns the expert of a set that has the same content, whatever it is called; nil if
+// there is none.
+func (s *servedSet) alike(ref contract.ExpertRef) *servedExpert {
+	if s == nil {
+		return nil
+	}
+	for _, known := range s.spec.Refs() {
+		if e := s.named(known.Name); e.ref.Digest == ref.Digest && e.ref.TransferFrom == ref.TransferFrom {
+			return e
+		}
+	}
+	return nil
+}
+
+// loadExpert returns an expert that was verified and fits the decomposition. One that another
+// set has already is not read again; these may be nil.
+func (s *Server) loadExpert(ctx context.Context, c *core, ref contract.ExpertRef, known ...*servedSet) (*servedExpert, error) {
+	e := &servedExpert{ref: ref, requests: &atomic.Int64{}, outcomes: &requestlog.Tally{}}
+	for _, set := range known {
+		if o := set.alike(ref); o != nil {
+			e.vector, e.mixture = o.vector, o.mixture
+			if o.ref.Name == ref.Name {
+				e.requests, e.outcomes = o.requests, o.outcomes
 			}
+			return e, nil
 		}
 	}
 	if c.dec == nil || s.config.ExpertDir == nil {

@@ -22,7 +22,7 @@ var _ = Describe("config/samples", func() {
 		w := newWorld(ctx)
 		strict := client.WithFieldValidation(k8s, "Strict")
 		kinds := map[string]int{}
-		for _, pattern := range []string{"*.yaml", "paper/*.yaml", "fewshot/*.yaml", "probe/*.yaml", "strategies/*.yaml"} {
+		for _, pattern := range []string{"*.yaml", "paper/*.yaml", "fewshot/*.yaml", "probe/*.yaml", "rollout/*.yaml", "strategies/*.yaml"} {
 			files, err := filepath.Glob(filepath.Join(root, "config", "samples", pattern))
 			Expect(err).NotTo(HaveOccurred())
 			for _, file := range files {
@@ -46,6 +46,6 @@ var _ = Describe("config/samples", func() {
 				}
 			}
 		}
-		Expect(kinds).To(Equal(map[string]int{"BaseModel": 3, "ExpertVector": 13, "AdaptivePolicy": 8}))
+		Expect(kinds).To(Equal(map[string]int{"BaseModel": 3, "ExpertVector": 13, "AdaptivePolicy": 10}))
 	})
 })

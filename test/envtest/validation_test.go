@@ -188,6 +188,14 @@ func probing(change func(*v1alpha1.ProbeStrategy)) func(*v1alpha1.AdaptivePolicy
 	}
 }
 
+// gating is a gate that evaluates, with a change of it.
+func gating(change func(*v1alpha1.RolloutGate)) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+		change(p.Spec.Rollout.Gate)
+	}
+}
+
 // searching is strategy FewShot with a change of its settings.
 func searching(change func(*v1alpha1.FewShotStrategy)) func(*v1alpha1.AdaptivePolicy) {
 	return func(p *v1alpha1.AdaptivePolicy) {
@@ -378,6 +386,24 @@ var _ = DescribeTable("An AdaptivePolicy's schema", func(change func(*v1alpha1.A
 		probing(func(*v1alpha1.ProbeStrategy) {})(p)
 		p.Spec.Strategy.Conversation = &v1alpha1.Conversation{Type: v1alpha1.ConversationKeep}
 	}, "Probe reads what the base reads in any case"),
+	Entry("takes a gate that evaluates", gating(func(*v1alpha1.RolloutGate) {}), accepted),
+	Entry("takes a gate with no questions of its own", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Strategy = fewShot()
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{FewShot: v1alpha1.ExamplesOfStrategy, Samples: 5}}
+	}, accepted),
+	Entry("has examples of a search alone", gating(func(g *v1alpha1.RolloutGate) {
+		g.Dataset, g.Reward, g.FewShot = nil, "", v1alpha1.ExamplesOfStrategy
+	}), "examples of strategy FewShot alone"),
+	Entry("takes one kind of questions", gating(func(g *v1alpha1.RolloutGate) { g.FewShot = v1alpha1.ExamplesOfStrategy }), "not both"),
+	Entry("wants to know which answers are right", gating(func(g *v1alpha1.RolloutGate) { g.Reward = "" }), "reward goes with dataset"),
+	Entry("guards nothing without an evaluation", gating(func(g *v1alpha1.RolloutGate) { g.Dataset, g.Reward = nil, "" }), "need an evaluation"),
+	Entry("samples nothing without an evaluation", func(p *v1alpha1.AdaptivePolicy) {
+		p.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: &v1alpha1.RolloutGate{MinGain: "0.1", Samples: 5}}
+	}, "need an evaluation"),
+	Entry("wants samples within reason", gating(func(g *v1alpha1.RolloutGate) { g.Samples = 10001 }), "samples"),
+	Entry("wants a loss that is a part", gating(func(g *v1alpha1.RolloutGate) { g.Guards[0].MaxLoss = "1.5" }), "at most 1"),
+	Entry("wants guards with a name", gating(func(g *v1alpha1.RolloutGate) { g.Guards[0].Name = "All Of It" }), "guards"),
+	Entry("wants guards by different names", gating(func(g *v1alpha1.RolloutGate) { g.Guards = append(g.Guards, g.Guards[0]) }), "Duplicate"),
 	Entry("takes examples of a search", func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy = fewShot() }, accepted),
 	Entry("takes a small population", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 4, "0.5" }), accepted),
 	Entry("takes an elite of all", searching(func(f *v1alpha1.FewShotStrategy) { f.Population, f.EliteFraction = 2, "1" }), accepted),

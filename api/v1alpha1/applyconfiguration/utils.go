@@ -32,6 +32,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.BaseModelSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("BaseModelStatus"):
 		return &apiv1alpha1.BaseModelStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CanaryAbort"):
+		return &apiv1alpha1.CanaryAbortApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CanaryStatus"):
+		return &apiv1alpha1.CanaryStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CanaryStep"):
+		return &apiv1alpha1.CanaryStepApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ClaimSource"):
 		return &apiv1alpha1.ClaimSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ClassifierStrategy"):
@@ -44,6 +50,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ConversationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Dataset"):
 		return &apiv1alpha1.DatasetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DecisionPair"):
+		return &apiv1alpha1.DecisionPairApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionSpec"):
 		return &apiv1alpha1.DecompositionSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DecompositionStatus"):
@@ -108,6 +116,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NextTokenObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objective"):
 		return &apiv1alpha1.ObjectiveApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ObserveStatus"):
+		return &apiv1alpha1.ObserveStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OCIDestination"):
 		return &apiv1alpha1.OCIDestinationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OCISource"):
@@ -154,6 +164,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ReinforceObjectiveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Rollout"):
 		return &apiv1alpha1.RolloutApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutCanary"):
+		return &apiv1alpha1.RolloutCanaryApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutEvaluation"):
 		return &apiv1alpha1.RolloutEvaluationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutExpert"):
@@ -162,6 +174,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RolloutGateApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutGuard"):
 		return &apiv1alpha1.RolloutGuardApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutObserve"):
+		return &apiv1alpha1.RolloutObserveApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSet"):
 		return &apiv1alpha1.RolloutSetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutSpec"):
@@ -184,6 +198,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ServingMetricsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServingSpec"):
 		return &apiv1alpha1.ServingSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SideStatus"):
+		return &apiv1alpha1.SideStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SkillDataset"):
 		return &apiv1alpha1.SkillDatasetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SkillsDataset"):
@@ -208,6 +224,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TrainingProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrainingSpec"):
 		return &apiv1alpha1.TrainingSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TrialPod"):
+		return &apiv1alpha1.TrialPodApplyConfiguration{}
 
 	}
 	return nil

@@ -288,6 +288,65 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.transformersquared.operator.api.v1alpha1.StorageStatus
 - name: com.github.transformersquared.operator.api.v1alpha1.Baseline
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.CanaryAbort
+  map:
+    fields:
+    - name: maxErrorIncrease
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: maxErrorRate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
+    - name: minRequests
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.CanaryStatus
+  map:
+    fields:
+    - name: candidate
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SideStatus
+    - name: candidateDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: counted
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: percent
+      type:
+        scalar: numeric
+    - name: pods
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.TrialPod
+          elementRelationship: associative
+          keys:
+          - name
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: stable
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.SideStatus
+    - name: stableDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: state
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrialState
+    - name: step
+      type:
+        scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.CanaryStep
+  map:
+    fields:
+    - name: minutes
+      type:
+        scalar: numeric
+    - name: percent
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.ClaimSource
   map:
     fields:
@@ -392,6 +451,18 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Decimal
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.DecisionPair
+  map:
+    fields:
+    - name: candidate
+      type:
+        scalar: string
+    - name: requests
+      type:
+        scalar: numeric
+    - name: stable
+      type:
+        scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.DecompositionSpec
   map:
     fields:
@@ -1029,6 +1100,53 @@ var schemaYAML = typed.YAMLObject(`types:
       default: Reinforce
 - name: com.github.transformersquared.operator.api.v1alpha1.ObjectiveType
   scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ObserveStatus
+  map:
+    fields:
+    - name: candidateDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: compared
+      type:
+        scalar: numeric
+    - name: counted
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: different
+      type:
+        scalar: numeric
+    - name: differentShare
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: dropped
+      type:
+        scalar: numeric
+    - name: failed
+      type:
+        scalar: numeric
+    - name: pairs
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.DecisionPair
+          elementRelationship: atomic
+    - name: pods
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.TrialPod
+          elementRelationship: associative
+          keys:
+          - name
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: stableDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: state
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.TrialState
 - name: com.github.transformersquared.operator.api.v1alpha1.Optimizer
   map:
     fields:
@@ -1448,6 +1566,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rollout
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
+- name: com.github.transformersquared.operator.api.v1alpha1.RequestText
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Reward
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Rollout
@@ -1464,6 +1584,18 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutType
       default: Greedy
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutCanary
+  map:
+    fields:
+    - name: abort
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.CanaryAbort
+    - name: steps
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.CanaryStep
+          elementRelationship: atomic
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
   map:
     fields:
@@ -1557,6 +1689,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reward
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Reward
+- name: com.github.transformersquared.operator.api.v1alpha1.RolloutObserve
+  map:
+    fields:
+    - name: minutes
+      type:
+        scalar: numeric
+    - name: percent
+      type:
+        scalar: numeric
+    - name: requests
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
   map:
     fields:
@@ -1580,18 +1724,30 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutSpec
   map:
     fields:
+    - name: canary
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutCanary
     - name: gate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutGate
+    - name: observe
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutObserve
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutStatus
   map:
     fields:
+    - name: canary
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.CanaryStatus
     - name: candidate
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutSet
     - name: evaluation
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
+    - name: observe
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ObserveStatus
     - name: progress
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.EvaluationProgress
@@ -1785,9 +1941,27 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 1
+    - name: requestText
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RequestText
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+- name: com.github.transformersquared.operator.api.v1alpha1.SideStatus
+  map:
+    fields:
+    - name: errors
+      type:
+        scalar: numeric
+    - name: fallbacks
+      type:
+        scalar: numeric
+    - name: firstTokenMilliseconds
+      type:
+        scalar: numeric
+    - name: requests
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.SkillDataset
   map:
     fields:
@@ -2035,6 +2209,23 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: boolean
 - name: com.github.transformersquared.operator.api.v1alpha1.Transfer
+  scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.TrialPod
+  map:
+    fields:
+    - name: counts
+      type:
+        list:
+          elementType:
+            scalar: numeric
+          elementRelationship: atomic
+    - name: name
+      type:
+        scalar: string
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.transformersquared.operator.api.v1alpha1.TrialState
   scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:

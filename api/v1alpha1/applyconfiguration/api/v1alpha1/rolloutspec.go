@@ -10,6 +10,10 @@ package v1alpha1
 type RolloutSpecApplyConfiguration struct {
 	// gate is what an expert, and a set of experts, must have before it is served.
 	Gate *RolloutGateApplyConfiguration `json:"gate,omitempty"`
+	// observe has a new set choose beside the one that serves first, and answer nothing.
+	Observe *RolloutObserveApplyConfiguration `json:"observe,omitempty"`
+	// canary has a new set answer a share of the conversations first.
+	Canary *RolloutCanaryApplyConfiguration `json:"canary,omitempty"`
 }
 
 // RolloutSpecApplyConfiguration constructs a declarative configuration of the RolloutSpec type for use with
@@ -23,5 +27,21 @@ func RolloutSpec() *RolloutSpecApplyConfiguration {
 // If called multiple times, the Gate field is set to the value of the last call.
 func (b *RolloutSpecApplyConfiguration) WithGate(value *RolloutGateApplyConfiguration) *RolloutSpecApplyConfiguration {
 	b.Gate = value
+	return b
+}
+
+// WithObserve sets the Observe field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Observe field is set to the value of the last call.
+func (b *RolloutSpecApplyConfiguration) WithObserve(value *RolloutObserveApplyConfiguration) *RolloutSpecApplyConfiguration {
+	b.Observe = value
+	return b
+}
+
+// WithCanary sets the Canary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Canary field is set to the value of the last call.
+func (b *RolloutSpecApplyConfiguration) WithCanary(value *RolloutCanaryApplyConfiguration) *RolloutSpecApplyConfiguration {
+	b.Canary = value
 	return b
 }

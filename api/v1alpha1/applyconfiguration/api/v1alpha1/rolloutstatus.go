@@ -7,8 +7,8 @@ package v1alpha1
 //
 // RolloutStatus says which expert set serves, and which one is to follow it.
 type RolloutStatusApplyConfiguration struct {
-	// summary of the rollout for people, such as Evaluating 12/64, Passed +0.08 or
-	// Failed -0.02.
+	// summary of the rollout for people, such as Evaluating 12/64, Failed -0.02, Observing,
+	// Canary 25%, Aborted or Passed +0.08.
 	Summary *string `json:"summary,omitempty"`
 	// stable is the set that serves, and that pods which start load. What it has in full is
 	// in the policy's ConfigMap, under the key stable.json. It is not there before a set
@@ -21,6 +21,10 @@ type RolloutStatusApplyConfiguration struct {
 	Evaluation *RolloutEvaluationApplyConfiguration `json:"evaluation,omitempty"`
 	// progress of the evaluation that goes on.
 	Progress *EvaluationProgressApplyConfiguration `json:"progress,omitempty"`
+	// observe is the latest observation: of candidate, or of stable before it served.
+	Observe *ObserveStatusApplyConfiguration `json:"observe,omitempty"`
+	// canary is the latest one: of candidate, or of stable before it served.
+	Canary *CanaryStatusApplyConfiguration `json:"canary,omitempty"`
 	// runs are the latest evaluations, newest first, at most 5.
 	Runs []RunStatusApplyConfiguration `json:"runs,omitempty"`
 }
@@ -68,6 +72,22 @@ func (b *RolloutStatusApplyConfiguration) WithEvaluation(value *RolloutEvaluatio
 // If called multiple times, the Progress field is set to the value of the last call.
 func (b *RolloutStatusApplyConfiguration) WithProgress(value *EvaluationProgressApplyConfiguration) *RolloutStatusApplyConfiguration {
 	b.Progress = value
+	return b
+}
+
+// WithObserve sets the Observe field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Observe field is set to the value of the last call.
+func (b *RolloutStatusApplyConfiguration) WithObserve(value *ObserveStatusApplyConfiguration) *RolloutStatusApplyConfiguration {
+	b.Observe = value
+	return b
+}
+
+// WithCanary sets the Canary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Canary field is set to the value of the last call.
+func (b *RolloutStatusApplyConfiguration) WithCanary(value *CanaryStatusApplyConfiguration) *RolloutStatusApplyConfiguration {
+	b.Canary = value
 	return b
 }
 
