@@ -98,6 +98,9 @@ type Options struct {
 	Patience time.Duration
 	// Now is the time that steps of a rollout go by; nil means the clock's.
 	Now func() time.Time
+	// CollectPause is how long after a run, and after another collection, volumes are
+	// collected; zero means basemodel.DefaultCollectPause.
+	CollectPause time.Duration
 	// SkipNameValidation lets several managers live in one process, as tests have
 	// them.
 	SkipNameValidation bool
@@ -125,6 +128,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}{
 		&basemodel.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Applier: applier, Pods: options.Pods, Settings: options.Settings,
+			CollectPause: options.CollectPause,
 		},
 		&expertvector.Reconciler{
 			Client: c, Status: reporter, Runner: runner, Pods: options.Pods, Settings: options.Settings,

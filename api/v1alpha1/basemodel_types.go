@@ -17,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Singular-Values",type=integer,JSONPath=`.status.decomposition.singularValues`
 // +kubebuilder:printcolumn:name="Parameters",type=integer,JSONPath=`.status.architecture.parameters`,priority=1
 // +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.runs[0].device`,priority=1
+// +kubebuilder:printcolumn:name="Storage",type=string,JSONPath=`.status.storage.summary`,priority=1
 // +kubebuilder:printcolumn:name="Digest",type=string,JSONPath=`.status.artifact.digest`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -126,7 +127,29 @@ type StorageSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	ExistingClaim string `json:"existingClaim,omitempty"`
+	// collect says whether the operator removes from the volume what no object of the
+	// namespace refers to any more: artifacts of experts that were deleted or trained
+	// again, earlier decompositions and models, checkpoints, an hour after they were
+	// written at the earliest. Without it a volume that is made is collected (Automatic),
+	// and an existingClaim is not (Never), because others may keep artifacts there.
+	// Nothing but what the runtime has put there by its own names is ever removed.
+	// +optional
+	Collect Collect `json:"collect,omitempty"`
 }
+
+// Collect says whether a volume is collected.
+// +kubebuilder:validation:Enum=Automatic;Never
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=32
+type Collect string
+
+// Values of Collect.
+const (
+	// CollectAutomatic removes what nothing refers to.
+	CollectAutomatic Collect = "Automatic"
+	// CollectNever removes nothing.
+	CollectNever Collect = "Never"
+)
 
 // AccessMode of a volume, as Kubernetes names them.
 // +kubebuilder:validation:Enum=ReadWriteOnce;ReadWriteMany;ReadWriteOncePod
@@ -183,6 +206,82 @@ type BaseModelStatus struct {
 	// there are any.
 	// +optional
 	ReferencedBy *ReferencedBy `json:"referencedBy,omitempty"`
+	// storage is what the volume held when it was last collected; nothing where it is
+	// not (spec.storage.collect).
+	// +optional
+	Storage *StorageStatus `json:"storage,omitempty"`
+}
+
+// StorageStatus is what a volume held when it was last collected: some minutes after
+// something that refers to artifacts has changed.
+// +kubebuilder:validation:MinProperties=1
+type StorageStatus struct {
+	// summary is what is used of the file system's size, such as 1.2Gi of 9.8Gi.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Summary string `json:"summary,omitempty"`
+	// usedBytes is what the volume's files took on disk.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UsedBytes *int64 `json:"usedBytes,omitempty"`
+	// capacityBytes is the size of the file system, which others may use, too.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	CapacityBytes *int64 `json:"capacityBytes,omitempty"`
+	// kinds are what takes it: models, decompositions, experts, probes, runs (their
+	// checkpoints), shared (weights that trainings map together) and other, which is
+	// never removed.
+	// +optional
+	// +listType=map
+	// +listMapKey=kind
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Kinds []StorageKind `json:"kinds,omitempty"`
+	// collectionTime is when that was.
+	// +optional
+	CollectionTime *metav1.Time `json:"collectionTime,omitempty"`
+	// removed is how many artifacts and runs went then, of freedBytes together.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Removed *int32 `json:"removed,omitempty"`
+	// freedBytes is what they took.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	FreedBytes *int64 `json:"freedBytes,omitempty"`
+	// jobName is the Job that collected.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	JobName string `json:"jobName,omitempty"`
+	// references is a hash of what was referred to then: while it is the same, nothing is
+	// collected again.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	References string `json:"references,omitempty"`
+	// message says why the latest collection failed; it is tried again within an hour.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// StorageKind is what one kind of thing takes of a volume.
+type StorageKind struct {
+	// kind of the things.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	Kind string `json:"kind,omitempty"`
+	// count of them.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Count *int32 `json:"count,omitempty"`
+	// sizeBytes on disk.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	SizeBytes *int64 `json:"sizeBytes,omitempty"`
 }
 
 // StepProgress is how far a Job is.

@@ -121,6 +121,10 @@ const (
 	ReasonInUse = "InUse"
 	// ReasonTerminating says that it is being deleted.
 	ReasonTerminating = "Terminating"
+	// ReasonCollected and ReasonCollectionFailed are of events alone: what nothing refers
+	// to was removed from the volume, or could not be.
+	ReasonCollected        = "Collected"
+	ReasonCollectionFailed = "CollectionFailed"
 )
 
 // Condition reasons of an ExpertVector. Those that the

@@ -42,6 +42,8 @@ const (
 	ComponentAdapt = "adapt"
 	// ComponentProbe fits the probe of a policy.
 	ComponentProbe = "probe"
+	// ComponentCollect removes from a volume what nothing refers to.
+	ComponentCollect = "collect"
 	// ComponentEvaluate evaluates an expert set before a policy serves it.
 	ComponentEvaluate = "evaluate"
 	// ComponentServe serves a policy.

@@ -88,8 +88,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelProbe, v1alpha1.ComponentProbe)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelEvaluation, v1alpha1.ComponentEvaluate)).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByExamples), builder.OnlyMetadata).
-		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel)).
-		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c)).
+		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewAdaptivePolicies, index.ByBaseModel), builder.WithPredicates(index.Settled())).
+		Watches(&v1alpha1.ExpertVector{}, index.PoliciesOf(c), builder.WithPredicates(index.Settled())).
 		WithOptions(options).
 		Complete(reconcile.AsReconciler(c, r))
 }

@@ -9,6 +9,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,16 +42,40 @@ func baseNotReady(base *v1alpha1.BaseModel) error {
 	return status.Wait(v1alpha1.ReasonBaseNotReady, "Waiting for BaseModel %s: %s", base.Name, status.Explain(base))
 }
 
-// experts are the ExpertVectors of the namespace that a policy may want, by
-// name: one that it names may belong to another base, which is for choose to say.
+// experts are the ExpertVectors that a policy may want, by name: those that it names, of
+// whatever base, which is for choose to say, its classifier, also one of before, and those that its selector
+// matches. What else the namespace has is not read.
 func (r *Reconciler) experts(ctx context.Context, policy *v1alpha1.AdaptivePolicy) (map[string]*v1alpha1.ExpertVector, error) {
-	var list v1alpha1.ExpertVectorList
-	if err := r.Client.List(ctx, &list, client.InNamespace(policy.Namespace)); err != nil {
-		return nil, fmt.Errorf("listing ExpertVectors: %w", err)
+	found := map[string]*v1alpha1.ExpertVector{}
+	if asked := policy.Spec.ExpertSelector; asked != nil {
+		selector, err := metav1.LabelSelectorAsSelector(asked)
+		if err != nil {
+			selector = labels.Nothing() // As index.Selects has it.
+		}
+		var list v1alpha1.ExpertVectorList
+		if err := r.Client.List(ctx, &list, client.InNamespace(policy.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+			return nil, fmt.Errorf("listing ExpertVectors: %w", err)
+		}
+		for i := range list.Items {
+			found[list.Items[i].Name] = &list.Items[i]
+		}
 	}
-	found := make(map[string]*v1alpha1.ExpertVector, len(list.Items))
-	for i := range list.Items {
-		found[list.Items[i].Name] = &list.Items[i]
+	names := []string{policy.ClassifierName(), policy.OwnClassifierName()}
+	for _, e := range policy.Spec.Experts {
+		names = append(names, e.Name)
+	}
+	for _, name := range names {
+		if name == "" || found[name] != nil {
+			continue
+		}
+		expert := &v1alpha1.ExpertVector{}
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: policy.Namespace, Name: name}, expert)
+		switch {
+		case err == nil:
+			found[name] = expert
+		case !apierrors.IsNotFound(err):
+			return nil, fmt.Errorf("reading ExpertVector %s: %w", name, err)
+		}
 	}
 	return found, nil
 }

@@ -4,10 +4,12 @@ package basemodel
 
 import (
 	"context"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -28,6 +30,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -40,6 +43,9 @@ type Reconciler struct {
 	Applier  apply.Applier
 	Pods     *podclient.Client
 	Settings desired.Settings
+	// CollectPause is how long after a run, and after another collection, the volume is
+	// collected; zero means DefaultCollectPause.
+	CollectPause time.Duration
 }
 
 // SetupWithManager starts the controller when the manager starts.
@@ -51,8 +57,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Referrers(mgr.GetClient(), index.NewBaseModels, index.ByClaim)).
-		Watches(&v1alpha1.ExpertVector{}, index.BaseModelOf()).
-		Watches(&v1alpha1.AdaptivePolicy{}, index.BaseModelOf()).
+		Watches(&v1alpha1.ExpertVector{}, index.BaseModelOf(), builder.WithPredicates(index.Refers())).
+		Watches(&v1alpha1.AdaptivePolicy{}, index.BaseModelOf(), builder.WithPredicates(index.Refers())).
 		WithOptions(options).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
 }
@@ -64,7 +70,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, base *v1alpha1.BaseModel) (r
 	}
 	before := base.DeepCopy()
 	ready, err := r.realise(ctx, base)
-	return r.Status.Report(ctx, before, base, ready, err)
+	var told *news
+	if err == nil {
+		ready.After, told, err = r.collect(ctx, base)
+	}
+	result, err := r.Status.Report(ctx, before, base, ready, err)
+	if err == nil && told != nil {
+		r.Status.Event(base, told.warning, told.reason, told.message)
+	}
+	return result, err
 }
 
 func (r *Reconciler) realise(ctx context.Context, base *v1alpha1.BaseModel) (status.Ready, error) {

@@ -68,6 +68,7 @@ func (r *Reconciler) references(ctx context.Context, base *v1alpha1.BaseModel) e
 func (r *Reconciler) users(ctx context.Context, base *v1alpha1.BaseModel) ([]string, error) {
 	byBase := []client.ListOption{
 		client.InNamespace(base.Namespace), client.MatchingFields{index.ByBaseModel: base.Name},
+		client.UnsafeDisableDeepCopy, // Only names are read.
 	}
 	var experts v1alpha1.ExpertVectorList
 	if err := r.Client.List(ctx, &experts, byBase...); err != nil {

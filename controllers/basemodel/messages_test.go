@@ -46,6 +46,17 @@ func TestMessages(t *testing.T) {
 			})
 		}
 	}
+	collection := func(name string, out outcome.Outcome) {
+		told := acceptCollection(decomposed(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "tiny-1"}}, out, metav1.Now())
+		all = append(all, statustest.Message{Case: name + " (event)", Ready: !told.warning, Reason: told.reason, Text: told.message})
+	}
+	collection("the volume was collected", outcome.Outcome{State: outcome.Succeeded, Results: map[string]contract.Termination{
+		desired.ContainerCollect: {Collect: &contract.CollectResult{Removed: 2, FreedBytes: 3 << 20}},
+	}})
+	collection("the volume could not be collected", outcome.Outcome{State: outcome.Failed, Message: "the volume is read-only"})
+	crowded := decomposed()
+	tooMany(crowded, "id", desired.MaxKept+1, metav1.Now())
+	all = append(all, statustest.Message{Case: "more is referred to than a collection takes (status.storage.message)", Reason: v1alpha1.ReasonCollectionFailed, Text: crowded.Status.Storage.Message})
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		t.Fatal(err)

@@ -58,9 +58,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentTrain)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentPublish)).
-		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewExpertVectors, index.ByBaseModel)).
+		Watches(&v1alpha1.BaseModel{}, index.Referrers(c, index.NewExpertVectors, index.ByBaseModel), builder.WithPredicates(index.Settled())).
 		Watches(&corev1.ConfigMap{}, index.Referrers(c, index.NewExpertVectors, index.ByDataset), builder.OnlyMetadata).
-		Watches(&v1alpha1.AdaptivePolicy{}, index.ExpertsOf()).
+		Watches(&v1alpha1.AdaptivePolicy{}, index.ExpertsOf(), builder.WithPredicates(index.Serves())).
 		WithOptions(options).
 		Complete(reconcile.AsReconciler(c, r))
 }

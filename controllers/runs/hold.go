@@ -28,7 +28,7 @@ func decideHold(job *batchv1.Job, wanted bool) holding {
 	is := ptr.Deref(job.Spec.Suspend, false)
 	_, ours := job.Annotations[v1alpha1.AnnotationSuspended]
 	switch {
-	case finished(job):
+	case Finished(job):
 		return leave
 	case wanted && !is:
 		return suspend

@@ -188,10 +188,10 @@ func TestAFailedRunIsCountedOnceThoughTheCacheIsBehind(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if finished(job) != (i == 0) {
-			t.Fatalf("reconciliation %d sees a Job that is over: %v", i+1, finished(job))
+		if Finished(job) != (i == 0) {
+			t.Fatalf("reconciliation %d sees a Job that is over: %v", i+1, Finished(job))
 		}
-		if !finished(job) {
+		if !Finished(job) {
 			continue
 		}
 		out := outcome.Outcome{State: outcome.Failed, Reason: contract.ReasonSourceUnreachable, Message: "away", CompletionTime: &noon}
@@ -203,7 +203,7 @@ func TestAFailedRunIsCountedOnceThoughTheCacheIsBehind(t *testing.T) {
 		t.Errorf("%d retries are counted, want 10", *record.Retries)
 	}
 	again := &batchv1.Job{}
-	if err := server.Get(t.Context(), client.ObjectKeyFromObject(failed), again); err != nil || finished(again) {
+	if err := server.Get(t.Context(), client.ObjectKeyFromObject(failed), again); err != nil || Finished(again) {
 		t.Errorf("the Job was not made again: %v", err)
 	}
 }

@@ -45,6 +45,9 @@ func (r Runner) now() time.Time {
 	return time.Now()
 }
 
+// Time is Now's, or the clock's.
+func (r Runner) Time() time.Time { return r.now() }
+
 // Ensure makes the run's Job and returns it with the pods that carry its
 // labels. Jobs of other runs are deleted first, and the next begins only when
 // none of their pods lives any more, because both would write to the same volume; until then
@@ -71,7 +74,7 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 	if there && !apply.Owns(owner, job) {
 		return nil, nil, apply.NameTaken("Job", job.Name)
 	}
-	if run.Suspend && queued(run.Job.Labels) && !finished(job) {
+	if run.Suspend && queued(run.Job.Labels) && !Finished(job) {
 		return nil, nil, r.withdraw(ctx, job, there)
 	}
 	if !there {
@@ -185,7 +188,7 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 		if job.Name == current {
 			continue
 		}
-		if !finished(job) {
+		if !Finished(job) {
 			ending = "Job " + job.Name
 		}
 		if job.DeletionTimestamp.IsZero() {
@@ -207,8 +210,8 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 	return status.Wait(v1alpha1.ReasonPreviousRun, "Waiting for %s of the previous run to end", ending)
 }
 
-// finished reports whether a Job is over: what it wrote stays as it is.
-func finished(job *batchv1.Job) bool {
+// Finished reports whether a Job is over: what it wrote stays as it is.
+func Finished(job *batchv1.Job) bool {
 	for _, c := range job.Status.Conditions {
 		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
 			return true

@@ -100,7 +100,7 @@ func (s *Staging) Publish(final string) error {
 	}
 	err := os.Rename(s.dir, final)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-		if Complete(final) {
+		if Touch(final); Complete(final) {
 			return s.Discard()
 		}
 		// A folder without a manifest is no artifact; nobody reads it.

@@ -21,6 +21,7 @@ func commands(env *Env) []*cobra.Command {
 		newServeCommand(env),
 		newExplainCommand(env),
 		newDoctorCommand(env),
+		newCollectCommand(env),
 		newJudgeWorkerCommand(),
 		newJudgeServerCommand(env),
 	}

@@ -142,6 +142,10 @@ const (
 	DirEvaluations    = "evaluations"
 	DirRuns           = "runs"
 	DirShared         = "shared"
+	// SharedUsedFile, in each set of DirShared, is locked by those who use the set.
+	SharedUsedFile = ".used"
+	// DirCollecting holds what a collection is about to remove.
+	DirCollecting = ".collecting"
 
 	// FlagSharedBase names the folder of shared weights to the runtime.
 	FlagSharedBase = "shared-base"

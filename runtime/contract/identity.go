@@ -219,6 +219,24 @@ func (s ProbeSpec) Identity() Inputs {
 		Always("sets", each(s.Sets, SkillSet.identity)).Given("maxPrompts", s.MaxPrompts)
 }
 
+// Identity lists what an evaluation is identified by.
+func (s EvaluateSpec) Identity() Inputs {
+	return Inputs{}.Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).
+		Always("decompositionDigest", s.DecompositionDigest).Given("transferDir", s.TransferDir).
+		Always("candidate", s.Candidate.Identity()).Given("stable", maybe(s.Stable, ExpertSet.Identity)).
+		Always("sets", each(s.Sets, EvaluationSet.identity)).Given("samples", s.Samples).Given("maxNewTokens", s.MaxNewTokens).
+		Given("contextLength", s.ContextLength).Given("dtype", s.DType).Given("form", s.Form).Given("kvCacheType", s.KVCacheType)
+}
+
+func (s EvaluationSet) identity() Inputs {
+	return Inputs{}.Always("dataset", s.Dataset.identity()).Always("reward", s.Reward)
+}
+
+// Identity lists what a push is identified by.
+func (s PublishSpec) Identity() Inputs {
+	return Inputs{}.Always("digest", s.Digest).Always("dataDir", s.DataDir).Always("to", s.To.identity())
+}
+
 // Identity lists what an expert set is identified by.
 func (s ExpertSet) Identity() Inputs {
 	return Inputs{}.Always("strategy", s.Strategy).Always("experts", each(s.Experts, ExpertRef.identity)).

@@ -15,7 +15,14 @@ type identified interface{ Identity() contract.Inputs }
 // withoutPart are the fields that are in no identity, by specification: they change
 // nothing of what comes out.
 var withoutPart = map[string][]string{
-	"FetchSpec":     nil,
+	"FetchSpec": nil,
+	"EvaluateSpec": {
+		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
+		"candidate.candidate.mode", "candidate.candidate.percent", "candidate.candidate.salt",
+		"stable.candidate.mode", "stable.candidate.percent", "stable.candidate.salt",
+		"sets.field", "sets.dataset.name", "sets.dataset.credentials",
+	},
+	"PublishSpec":   nil,
 	"DecomposeSpec": {"backend"},
 	"ImportSpec":    {"skill"},
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
@@ -42,6 +49,8 @@ func TestEveryFieldIsInAnIdentityOrKnowinglyNot(t *testing.T) {
 		"ProbeSpec":     func() any { return &contract.ProbeSpec{} },
 		"EvaluateSpec":  func() any { return &contract.EvaluateSpec{} },
 		"ExpertSet":     func() any { return &contract.ExpertSet{} },
+		"EvaluateSpec":  func() any { return &contract.EvaluateSpec{} },
+		"PublishSpec":   func() any { return &contract.PublishSpec{} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			digest := func(spec any) string {

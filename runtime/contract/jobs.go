@@ -312,6 +312,7 @@ type Termination struct {
 	Expert        *ExpertResult          `json:"expert,omitempty"`
 	FewShot       *FewShotResult         `json:"fewShot,omitempty"`
 	Probe         *ProbeResult           `json:"probe,omitempty"`
+	Collect       *CollectResult         `json:"collect,omitempty"`
 	Evaluation    *EvaluationResult      `json:"evaluation,omitempty"`
 	// Device is what computed, in the backend's words, such as "cpu (avx512, 2
 	// threads)"; empty where nothing did.

@@ -137,6 +137,11 @@ func (j *decomposition) key() string {
 	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
+// asks reports whether a decomposition is the one that is asked for.
+func (j *decomposition) asks(m contract.DecompositionManifest) bool {
+	return m.BaseDigest == j.base && m.DType == string(j.dtype) && slices.Equal(m.Modules, j.modules)
+}
+
 // published looks for a finished decomposition of the same input and verifies
 // it. A damaged one is removed, to be made again.
 func (j *decomposition) published() (contract.DecompositionManifest, bool, error) {
@@ -149,8 +154,11 @@ func (j *decomposition) published() (contract.DecompositionManifest, bool, error
 			continue
 		}
 		dir := filepath.Join(j.parent, e.Name())
+		if m, err := artifact.ReadManifest[contract.DecompositionManifest](dir); err == nil && j.asks(m) {
+			artifact.Touch(dir)
+		}
 		m, err := artifact.ReadManifest[contract.DecompositionManifest](dir)
-		if err != nil || m.BaseDigest != j.base || m.DType != string(j.dtype) || !slices.Equal(m.Modules, j.modules) {
+		if err != nil || !j.asks(m) {
 			continue
 		}
 		if err := checkManifest(dir, m); err == nil && artifact.Verify(dir, m.Files) == nil {

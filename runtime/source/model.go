@@ -60,6 +60,7 @@ func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetche
 // present verifies an artifact that is on the volume. A damaged one is removed,
 // so that it is made again.
 func present[M any](dir string, content func(M) (digest string, files []contract.FileEntry)) (M, bool, error) {
+	artifact.Touch(dir)
 	m, err := artifact.ReadManifest[M](dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil

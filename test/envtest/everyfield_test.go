@@ -77,6 +77,7 @@ var baseRows = slices.Concat([]baseRow{
 	{"storage.accessModes", refused, func(b *v1alpha1.BaseModel) {
 		b.Spec.Storage.AccessModes = []v1alpha1.AccessMode{v1alpha1.AccessReadWriteMany}
 	}},
+	{"storage.collect", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Storage.Collect = v1alpha1.CollectNever }},
 	{"storage.existingClaim", refused, func(b *v1alpha1.BaseModel) { b.Spec.Storage = v1alpha1.StorageSpec{ExistingClaim: "mine"} }},
 	{"runtime.image", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.Image = "example.org/t2:2" }},
 	{"runtime.imagePullPolicy", nothing, func(b *v1alpha1.BaseModel) { b.Spec.Runtime.ImagePullPolicy = corev1.PullAlways }},

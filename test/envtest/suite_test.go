@@ -108,13 +108,13 @@ type running struct {
 }
 
 // start starts an operator whose pods are those of the registry.
-func start() *running {
+func start(change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
-	return startWith(config, ctrl.Options{Cache: controllers.CacheOptions()})
+	return startWith(config, ctrl.Options{Cache: controllers.CacheOptions()}, change...)
 }
 
 // startWith is start with other credentials and options.
-func startWith(config *rest.Config, options ctrl.Options) *running {
+func startWith(config *rest.Config, options ctrl.Options, change ...func(*controllers.Options)) *running {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background()) // It outlives the node that starts it.
 	scheme, err := controllers.Scheme()
@@ -122,9 +122,13 @@ func startWith(config *rest.Config, options ctrl.Options) *running {
 	options.Scheme, options.Metrics = scheme, metricsserver.Options{BindAddress: "0"}
 	mgr, err := ctrl.NewManager(config, options)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.Add(ctx, mgr, controllers.Options{
+	own := controllers.Options{
 		Settings: settings, Pods: pods.client(), Patience: patience, SkipNameValidation: true, Now: ahead.now,
-	})).To(Succeed())
+	}
+	for _, c := range change {
+		c(&own)
+	}
+	Expect(controllers.Add(ctx, mgr, own)).To(Succeed())
 	r := &running{mgr: mgr, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- mgr.Start(ctx) }()
 	Expect(mgr.GetCache().WaitForCacheSync(ctx)).To(BeTrue())

@@ -98,6 +98,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		set.Called = "" // It is as the digest of the rest.
 		s.load(set)
 	}
 	_ = json.NewEncoder(w).Encode(s.status)
@@ -427,6 +428,8 @@ func (w world) expertSet(ctx context.Context, policy string) contract.ExpertSet 
 	w.get(ctx, policy+"-experts", &configMap)
 	var set contract.ExpertSet
 	Expect(json.Unmarshal([]byte(configMap.Data[contract.ExpertSetKey]), &set)).To(Succeed())
+	Expect(set.Digest()).To(Equal(set.Called))
+	set.Called = ""
 	return set
 }
 

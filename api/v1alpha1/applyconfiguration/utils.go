@@ -210,8 +210,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SourceVerificationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StepProgress"):
 		return &apiv1alpha1.StepProgressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("StorageKind"):
+		return &apiv1alpha1.StorageKindApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("StorageSpec"):
 		return &apiv1alpha1.StorageSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("StorageStatus"):
+		return &apiv1alpha1.StorageStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Strategy"):
 		return &apiv1alpha1.StrategyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SVFMethod"):

@@ -283,6 +283,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - id
+    - name: storage
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.StorageStatus
 - name: com.github.transformersquared.operator.api.v1alpha1.Baseline
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.CanaryAbort
@@ -387,6 +390,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 0
+- name: com.github.transformersquared.operator.api.v1alpha1.Collect
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ConfigMapKeyRef
   map:
     fields:
@@ -2034,6 +2039,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: total
       type:
         scalar: numeric
+- name: com.github.transformersquared.operator.api.v1alpha1.StorageKind
+  map:
+    fields:
+    - name: count
+      type:
+        scalar: numeric
+    - name: kind
+      type:
+        scalar: string
+    - name: sizeBytes
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.StorageSpec
   map:
     fields:
@@ -2043,6 +2060,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.transformersquared.operator.api.v1alpha1.AccessMode
           elementRelationship: associative
+    - name: collect
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Collect
     - name: existingClaim
       type:
         scalar: string
@@ -2052,6 +2072,44 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: storageClassName
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.StorageStatus
+  map:
+    fields:
+    - name: capacityBytes
+      type:
+        scalar: numeric
+    - name: collectionTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: freedBytes
+      type:
+        scalar: numeric
+    - name: jobName
+      type:
+        scalar: string
+    - name: kinds
+      type:
+        list:
+          elementType:
+            namedType: com.github.transformersquared.operator.api.v1alpha1.StorageKind
+          elementRelationship: associative
+          keys:
+          - kind
+    - name: message
+      type:
+        scalar: string
+    - name: references
+      type:
+        scalar: string
+    - name: removed
+      type:
+        scalar: numeric
+    - name: summary
+      type:
+        scalar: string
+    - name: usedBytes
+      type:
+        scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.Strategy
   map:
     fields:

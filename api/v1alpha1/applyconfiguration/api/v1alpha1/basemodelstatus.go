@@ -30,6 +30,9 @@ type BaseModelStatusApplyConfiguration struct {
 	// referencedBy says which objects use this model; it is not deleted while
 	// there are any.
 	ReferencedBy *ReferencedByApplyConfiguration `json:"referencedBy,omitempty"`
+	// storage is what the volume held when it was last collected; nothing where it is
+	// not (spec.storage.collect).
+	Storage *StorageStatusApplyConfiguration `json:"storage,omitempty"`
 }
 
 // BaseModelStatusApplyConfiguration constructs a declarative configuration of the BaseModelStatus type for use with
@@ -109,5 +112,13 @@ func (b *BaseModelStatusApplyConfiguration) WithDecomposition(value *Decompositi
 // If called multiple times, the ReferencedBy field is set to the value of the last call.
 func (b *BaseModelStatusApplyConfiguration) WithReferencedBy(value *ReferencedByApplyConfiguration) *BaseModelStatusApplyConfiguration {
 	b.ReferencedBy = value
+	return b
+}
+
+// WithStorage sets the Storage field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Storage field is set to the value of the last call.
+func (b *BaseModelStatusApplyConfiguration) WithStorage(value *StorageStatusApplyConfiguration) *BaseModelStatusApplyConfiguration {
+	b.Storage = value
 	return b
 }

@@ -28,6 +28,13 @@ type StorageSpecApplyConfiguration struct {
 	// existingClaim names a PersistentVolumeClaim that is used instead, and kept
 	// when the BaseModel is deleted. It cannot change.
 	ExistingClaim *string `json:"existingClaim,omitempty"`
+	// collect says whether the operator removes from the volume what no object of the
+	// namespace refers to any more: artifacts of experts that were deleted or trained
+	// again, earlier decompositions and models, checkpoints, an hour after they were
+	// written at the earliest. Without it a volume that is made is collected (Automatic),
+	// and an existingClaim is not (Never), because others may keep artifacts there.
+	// Nothing but what the runtime has put there by its own names is ever removed.
+	Collect *apiv1alpha1.Collect `json:"collect,omitempty"`
 }
 
 // StorageSpecApplyConfiguration constructs a declarative configuration of the StorageSpec type for use with
@@ -67,5 +74,13 @@ func (b *StorageSpecApplyConfiguration) WithAccessModes(values ...apiv1alpha1.Ac
 // If called multiple times, the ExistingClaim field is set to the value of the last call.
 func (b *StorageSpecApplyConfiguration) WithExistingClaim(value string) *StorageSpecApplyConfiguration {
 	b.ExistingClaim = &value
+	return b
+}
+
+// WithCollect sets the Collect field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Collect field is set to the value of the last call.
+func (b *StorageSpecApplyConfiguration) WithCollect(value apiv1alpha1.Collect) *StorageSpecApplyConfiguration {
+	b.Collect = &value
 	return b
 }

@@ -1,0 +1,281 @@
+package envtest
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	operatormetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
+)
+
+// Numbers of objects, unless T2_SCALE says how many experts: `make scale` takes 1,000, and
+// a policy for every twenty.
+const (
+	fewExperts       = 60
+	expertsPerPolicy = 20
+	// trainingAtOnce is how many of them run at a time.
+	trainingAtOnce = 100
+)
+
+// calls counts the requests of an operator to the API server, by verb and resource; watches
+// are not counted.
+type calls struct {
+	mu    sync.Mutex
+	total int
+	by    map[string]int
+}
+
+func (c *calls) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Query().Get("watch") == "" {
+			parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+			resource := parts[len(parts)-1]
+			for i, p := range parts {
+				if p == "namespaces" && len(parts) > i+2 {
+					resource = strings.Join(append([]string{parts[i+2]}, parts[min(i+4, len(parts)):]...), "/")
+				}
+			}
+			c.mu.Lock()
+			c.total++
+			c.by[r.Method+" "+resource]++
+			c.mu.Unlock()
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+// take returns how many calls there were since the last time, and of which kinds.
+func (c *calls) take() (int, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, text := c.total, fmt.Sprint(c.by)
+	c.total, c.by = 0, map[string]int{}
+	return n, text
+}
+
+// writes is how many of the calls since the last time were no reads.
+func (c *calls) writes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for kind, times := range c.by {
+		if !strings.HasPrefix(kind, http.MethodGet) {
+			n += times
+		}
+	}
+	return n
+}
+
+// reconciliations is how many of a controller there were.
+func reconciliations(controller string) float64 {
+	GinkgoHelper()
+	families, err := operatormetrics.Registry.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	sum := 0.0
+	for _, family := range families {
+		if family.GetName() != "controller_runtime_reconcile_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if label.GetName() == "controller" && label.GetValue() == controller {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// heap is what is in use, in MiB: the operator's caches and what it works with, and what
+// this test holds.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapInuse) / (1 << 20)
+}
+
+// In groups of as many as the API server takes side by side.
+func each(n int, do func(i int) error) {
+	GinkgoHelper()
+	var group errgroup.Group
+	group.SetLimit(16)
+	for i := range n {
+		group.Go(func() error { return do(i) })
+	}
+	Expect(group.Wait()).To(Succeed())
+}
+
+var _ = Describe("Many experts", Serial, func() {
+	It("cost the same each, and no write while nothing happens", func(ctx SpecContext) {
+		n := fewExperts
+		if asked := os.Getenv("T2_SCALE"); asked != "" {
+			var err error
+			n, err = strconv.Atoi(asked)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		counted := &calls{by: map[string]int{}}
+		operator.stop()
+		before := config
+		config = rest.CopyConfig(before)
+		config.Wrap(counted.wrap)
+		config.QPS, config.Burst = 1000, 2000
+		operator = start()
+		DeferCleanup(func() {
+			operator.stop()
+			config = before
+			operator = start()
+		})
+
+		w := newWorld(ctx)
+		w.decompose(ctx, "tiny")
+		policies := n / expertsPerPolicy
+		for i := range policies {
+			policy := w.policy(fmt.Sprintf("p-%d", i))
+			policy.Spec.Experts = nil
+			policy.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"group": strconv.Itoa(i)}}
+			Expect(k8s.Create(ctx, policy)).To(Succeed())
+		}
+		many := lives{w: w, ctx: ctx, policies: policies}
+
+		By("living one life after the other")
+		counted.take()
+		many.live(0, n/4)
+		first, kinds := counted.take()
+		AddReportEntry("calls of the first quarter", fmt.Sprintf("%.1f each: %s", float64(first)/float64(n/4), kinds))
+		many.live(n/4, n)
+		rest, kinds := counted.take()
+		AddReportEntry("calls of the rest", fmt.Sprintf("%.1f each: %s", float64(rest)/float64(n-n/4), kinds))
+		Expect(float64(rest)/float64(n-n/4)).To(BeNumerically("<", 1.3*float64(first)/float64(n/4)+1), "a life costs more the more there are")
+		AddReportEntry("heap, MiB", heap())
+		Expect(heap()).To(BeNumerically("<", 300))
+
+		By("doing nothing")
+		Eventually(func(g Gomega) { // Once what was under way has ended.
+			counted.take()
+			time.Sleep(5 * time.Second)
+			writes := counted.writes()
+			idle, kinds := counted.take()
+			g.Expect(writes).To(BeZero(), kinds)
+			AddReportEntry("calls of 5 idle seconds", fmt.Sprintf("%d: %s", idle, kinds))
+		}).WithTimeout(time.Minute).Should(Succeed())
+
+		By("saying how far they are")
+		running := min(trainingAtOnce, n)
+		many.train(n, n+running)
+		time.Sleep(2 * time.Second)
+		policiesWoke, basesWoke, expertsWoke := reconciliations("adaptivepolicy"), reconciliations("basemodel"), reconciliations("expertvector")
+		counted.take()
+		const watched = 10 * time.Second
+		time.Sleep(watched)
+		told, kinds := counted.take()
+		AddReportEntry("calls of so many trainings in 10 s", fmt.Sprintf("%d trainings, %d calls: %s", running, told, kinds))
+		Expect(reconciliations("adaptivepolicy")-policiesWoke).To(BeNumerically("<=", 5*policies), "progress wakes policies")
+		Expect(reconciliations("basemodel")-basesWoke).To(BeNumerically("<=", 1), "progress wakes the base")
+		AddReportEntry("reconciliations of experts in 10 s", reconciliations("expertvector")-expertsWoke)
+		AddReportEntry("heap, MiB", heap())
+	}, SpecTimeout(20*time.Minute))
+})
+
+// lives are those of many experts.
+type lives struct {
+	w        world
+	ctx      context.Context
+	policies int
+}
+
+func (l lives) name(i int) string { return fmt.Sprintf("e-%d", i) }
+
+func (l lives) create(i int) error {
+	expert := l.w.expert(l.name(i))
+	source := v1alpha1.Dataset{HTTP: &v1alpha1.HTTPSource{URL: "https://example.org/d.jsonl"}, Format: v1alpha1.FormatGSM8K}
+	expert.Spec.Skill = l.name(i)
+	expert.Spec.Training.Dataset = v1alpha1.TrainingDataset{Train: source, Validation: source}
+	if l.policies > 0 {
+		expert.Labels = map[string]string{"group": strconv.Itoa(i % l.policies)}
+	}
+	return k8s.Create(l.ctx, expert)
+}
+
+// jobs waits for the open Jobs of the experts from first to before last.
+func (l lives) jobs(first, last int) map[string]*batchv1.Job {
+	GinkgoHelper()
+	found := map[string]*batchv1.Job{}
+	Eventually(func(g Gomega) {
+		var list batchv1.JobList
+		g.Expect(k8s.List(l.ctx, &list, client.InNamespace(l.w.namespace), client.MatchingLabels{v1alpha1.LabelComponent: v1alpha1.ComponentTrain})).To(Succeed())
+		clear(found)
+		for i := range list.Items {
+			found[list.Items[i].Labels[v1alpha1.LabelExpert]] = &list.Items[i]
+		}
+		for i := first; i < last; i++ {
+			g.Expect(found).To(HaveKey(l.name(i)))
+		}
+	}).WithTimeout(10 * time.Minute).WithPolling(time.Second).Should(Succeed())
+	return found
+}
+
+// live makes experts and has them trained.
+func (l lives) live(first, last int) {
+	GinkgoHelper()
+	each(last-first, func(i int) error { return l.create(first + i) })
+	jobs := l.jobs(first, last)
+	each(last-first, func(i int) error {
+		defer GinkgoRecover()
+		name := l.name(first + i)
+		job := jobs[name]
+		pod := l.w.pod(l.ctx, job, "done")
+		result := trained("c", "a", "b")
+		result.Expert.Digest = fmt.Sprintf("%s%064x", contract.DigestPrefix, first+i)
+		l.w.setPod(l.ctx, pod, corev1.PodSucceeded, ended("train", 0, "Completed", result))
+		l.w.setJob(l.ctx, job, batchv1.JobComplete, "", 0)
+		return nil
+	})
+	Eventually(func(g Gomega) {
+		var list v1alpha1.ExpertVectorList
+		g.Expect(k8s.List(l.ctx, &list, client.InNamespace(l.w.namespace))).To(Succeed())
+		made := 0
+		for i := range list.Items {
+			if list.Items[i].Status.Artifact != nil {
+				made++
+			}
+		}
+		g.Expect(made).To(Equal(last))
+	}).WithTimeout(10 * time.Minute).WithPolling(time.Second).Should(Succeed())
+}
+
+// train makes experts whose pods run, and are further each time that they are asked.
+func (l lives) train(first, last int) {
+	GinkgoHelper()
+	each(last-first, func(i int) error { return l.create(first + i) })
+	jobs := l.jobs(first, last)
+	var asked atomic.Int64
+	for i := first; i < last; i++ {
+		pod := l.w.pod(l.ctx, jobs[l.name(i)], "one")
+		pods.listen(pod, http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			progressing(contract.Progress{Phase: "Training", Training: &contract.TrainProgress{
+				Iteration: int(asked.Add(1)), Iterations: 1 << 20, ValidationScore: -1, BestScore: -1, BaselineScore: -1, KL: -1,
+			}}).ServeHTTP(out, r)
+		}))
+		l.w.setPod(l.ctx, pod, corev1.PodRunning, works("train"))
+	}
+}
