@@ -29,6 +29,7 @@ func (s *Server) Admin() http.Handler {
 	})
 	mux.HandleFunc("PUT "+contract.PathExpertSet, s.putExpertSet)
 	mux.HandleFunc("GET "+contract.PathCurve, s.getCurve)
+	mux.HandleFunc("GET "+contract.PathOutcomes, s.listOutcomes)
 	return mux
 }
 
