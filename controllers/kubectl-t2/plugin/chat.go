@@ -218,15 +218,16 @@ func who(a contract.Adaptation) string {
 	if a.Strategy == contract.StrategyPinned {
 		text += ", asked for"
 	}
-	for i, name := range byValue(a.Probabilities) {
-		if i == 0 {
-			text += ";"
-		}
-		if i == 3 {
-			text += " …"
+	var likely []string
+	for _, name := range byValue(a.Probabilities) {
+		if len(likely) == 3 {
+			likely = append(likely, "…")
 			break
 		}
-		text += fmt.Sprintf(" %s %.2f", name, a.Probabilities[name])
+		likely = append(likely, fmt.Sprintf("%s %.2f", name, a.Probabilities[name]))
+	}
+	if len(likely) > 0 {
+		text += "; " + strings.Join(likely, " ")
 	}
 	return text + fmt.Sprintf("]  pass 1 %.0f ms, pass 2 %.0f ms", 1000*a.Pass1Seconds, 1000*a.Pass2Seconds)
 }

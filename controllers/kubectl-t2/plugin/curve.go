@@ -21,8 +21,8 @@ import (
 )
 
 type curveFlags struct {
-	output, file string
-	height       int
+	file   string
+	height int
 }
 
 func newCurveCommand(s *session) *cobra.Command {

@@ -27,7 +27,7 @@ type diffFlags struct {
 func newDiffCommand(s *session) *cobra.Command {
 	var f diffFlags
 	cmd := &cobra.Command{
-		Use:   "diff A B | diff EXPERT RUN RUN",
+		Use:   "diff A B | diff EXPERT RUN-A RUN-B",
 		Short: "Show in what two experts, or two runs of one, differ",
 		Long: `Compares two ExpertVectors: what they are asked to be (spec), and what came of it: scores,
 digests, sizes, the last run. With --curves also how the trainings went.

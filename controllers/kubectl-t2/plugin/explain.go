@@ -19,31 +19,45 @@ import (
 
 type explainFlags struct {
 	podFlags
-	output, system string
+	output, system, request string
 }
 
 func newExplainCommand(s *session) *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain POLICY PROMPT",
-		Short: "Say which experts a prompt would get, and why, without answering it",
+		Use:   "explain POLICY (PROMPT | --request ID)",
+		Short: "Say which experts a prompt would get, or a request got, and why",
 		Long: `Has a pod of the policy run the first of the two passes and nothing else, and prints
-which experts would answer, and what the model thought of each label.`,
-		Example: `  kubectl t2 explain demo "What is 3 plus 4?"`,
-		Args:    cobra.ExactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd.Context(), s, args[0], args[1]) },
+which experts would answer, and what the model thought of each label.
+
+With --request, says how a request was answered. ID is the header X-Request-Id of an answer,
+or the answer's own id. Pods remember the latest requests for a while, without their text,
+and know nothing of each other: all of them are asked.`,
+		Example: `  kubectl t2 explain demo "What is 3 plus 4?"
+  kubectl t2 explain demo --request chatcmpl-5e1c`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case f.output != "" && f.output != formJSON:
+				return usagef("-o %q is not json", f.output)
+			case (len(args) == 2) == (f.request != ""):
+				return usagef("say what to explain: a PROMPT, or a request by --request ID")
+			case f.request != "":
+				return f.byRequest(cmd.Context(), s, args[0])
+			default:
+				return f.run(cmd.Context(), s, args[0], args[1])
+			}
+		},
 	}
 	flags := cmd.Flags()
 	f.register(flags)
 	flags.StringVar(&f.system, "system", "", "a system message before the prompt")
+	flags.StringVar(&f.request, "request", "", "explain the answer to the request of this `ID` instead")
 	flags.StringVarP(&f.output, "output", "o", "", "json")
 	return cmd
 }
 
 func (f *explainFlags) run(ctx context.Context, s *session, policy, prompt string) error {
-	if f.output != "" && f.output != formJSON {
-		return usagef("-o %q is not json", f.output)
-	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	api, err := f.api(ctx, s, policy)

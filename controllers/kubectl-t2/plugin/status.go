@@ -145,11 +145,7 @@ func (f *statusFlags) print(s *session, roots []node, namespace string) error {
 		return err
 	}
 	if len(roots) == 0 {
-		where := "namespace " + namespace
-		if namespace == "" {
-			where = "any namespace"
-		}
-		_, err := fmt.Fprintf(s.env.Stderr, "There is no BaseModel, ExpertVector or AdaptivePolicy in %s.\n", where)
+		_, err := fmt.Fprintf(s.env.Stderr, "There is no BaseModel, ExpertVector or AdaptivePolicy in %s.\n", where(namespace))
 		return err
 	}
 	width := s.width()
@@ -167,6 +163,14 @@ func (f *statusFlags) print(s *session, roots []node, namespace string) error {
 	}
 	_, err := io.WriteString(s.env.Stdout, b.String())
 	return err
+}
+
+// where words a namespace; "" are all.
+func where(namespace string) string {
+	if namespace == "" {
+		return "any namespace"
+	}
+	return "namespace " + namespace
 }
 
 // labels are how kinds are called in the tree.

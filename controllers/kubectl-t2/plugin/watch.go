@@ -58,7 +58,7 @@ func (f *watchFlags) run(ctx context.Context, s *session, args []string) error {
 		}
 		list := w.watched(only)
 		if len(list) == 0 && !f.forever {
-			return fmt.Errorf("there is nothing to watch in namespace %s", namespace)
+			return fmt.Errorf("there is nothing to watch in %s", where(namespace))
 		}
 		ready, held := 0, 0
 		for _, o := range list {

@@ -189,7 +189,7 @@ func without(paths, others []string) []string {
 		parent := p[:max(0, strings.LastIndexByte(p, '.'))]
 		switch {
 		case has[p]:
-		case parent != "spec" && parent != "status" && !(has[parent] && inner[parent]):
+		case parent != "spec" && parent != "status" && (!has[parent] || !inner[parent]):
 			// Told of the parent, or no matter of ours.
 		default:
 			lacking = append(lacking, p)

@@ -106,13 +106,15 @@ func (e *examination) storage(ctx context.Context, bases []v1alpha1.BaseModel, p
 // claim looks at a BaseModel's volume.
 func (e *examination) claim(ctx context.Context, b *v1alpha1.BaseModel, classes []storagev1.StorageClass) error {
 	const area = "Storage"
-	name := b.Name
-	if b.Spec.Storage.ExistingClaim != "" {
-		name = b.Spec.Storage.ExistingClaim
-	} else if list, err := e.claimOf(ctx, b); err != nil {
-		return e.unknown(err, area, "listing claims")
-	} else if name = list; name == "" {
-		return nil // The operator has not made it yet.
+	name := b.Spec.Storage.ExistingClaim
+	if name == "" {
+		var err error
+		if name, err = e.claimOf(ctx, b); err != nil {
+			return e.unknown(err, area, "listing claims")
+		}
+		if name == "" {
+			return nil // The operator has not made it yet.
+		}
 	}
 	var claim corev1.PersistentVolumeClaim
 	switch err := e.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: name}, &claim); {

@@ -94,7 +94,7 @@ func (c Curve) SVG(w io.Writer) error {
 	fmt.Fprintf(s, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" font-family="monospace" font-size="12">`+"\n", pictureWidth, pictureHeight)
 	fmt.Fprintf(s, "<title>%s</title>\n"+`<rect width="100%%" height="100%%" fill="#ffffff"/>`+"\n", escape(c.Title))
 	c.draw(s)
-	s.WriteString("</svg>\n")
+	fmt.Fprintln(s, "</svg>")
 	_, err := io.WriteString(w, s.String())
 	return err
 }
@@ -126,7 +126,7 @@ func (s *svg) line(points [][2]float64, c color.NRGBA, dashed bool) {
 	for _, p := range points {
 		fmt.Fprintf(s, "%.1f,%.1f ", p[0], p[1])
 	}
-	s.WriteString(`"/>` + "\n")
+	fmt.Fprintln(s, `"/>`)
 }
 
 func (s *svg) dot(x, y, radius float64, c color.NRGBA) {

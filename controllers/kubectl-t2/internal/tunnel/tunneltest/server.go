@@ -4,6 +4,7 @@
 package tunneltest
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -132,12 +133,12 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, pod string) {
 				errors[id] = stream
 				continue
 			}
-			go s.pipe(pod, stream, errors[id])
+			go s.pipe(r.Context(), pod, stream, errors[id])
 		}
 	}
 }
 
-func (s *Server) pipe(pod string, data, failures httpstream.Stream) {
+func (s *Server) pipe(ctx context.Context, pod string, data, failures httpstream.Stream) {
 	defer func() { _ = failures.Close() }()
 	defer func() { _ = data.Close() }()
 	key := pod + ":" + data.Headers().Get(corev1.PortHeader)
@@ -148,7 +149,7 @@ func (s *Server) pipe(pod string, data, failures httpstream.Stream) {
 		_, _ = fmt.Fprintf(failures, "failed to connect to %s inside namespace: connection refused", key)
 		return
 	}
-	conn, err := net.Dial("tcp", address)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		_, _ = fmt.Fprint(failures, err)
 		return
