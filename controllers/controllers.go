@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/adaptivepolicy"
@@ -113,6 +114,9 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}
 	c := mgr.GetClient()
 	reporter := status.Reporter{Client: c, Events: mgr.GetEventRecorder(recorderName)}
+	if err := mgr.Add(&status.Objects{Client: c, Registry: metrics.Registry}); err != nil {
+		return fmt.Errorf("adding the metrics of objects: %w", err)
+	}
 	applier := apply.New(c, mgr.GetAPIReader())
 	datasets := &expertvector.Datasets{Cache: c, Live: mgr.GetAPIReader()}
 	runner := runs.Runner{Client: c, Live: mgr.GetAPIReader(), Applier: applier}

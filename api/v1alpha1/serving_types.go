@@ -84,11 +84,31 @@ type ServingSpec struct {
 	// it, one.
 	// +optional
 	Disruption *Disruption `json:"disruption,omitempty"`
+	// requestText says what pods do with the text of requests and answers: Drop, or Keep it
+	// in memory for as long as they remember how a request was answered, so that answers
+	// that clients have marked right or wrong make data sets (/outcomes of the pods' admin
+	// port). Tell whoever writes to them. A change makes new pods. Without it, Drop.
+	// +optional
+	RequestText RequestText `json:"requestText,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	// +optional
 	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 }
+
+// RequestText says what pods do with the text of requests and answers.
+// +kubebuilder:validation:Enum=Drop;Keep
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=8
+type RequestText string
+
+// What pods do with the text of requests and answers.
+const (
+	// RequestTextDrop forgets it with the answer.
+	RequestTextDrop RequestText = "Drop"
+	// RequestTextKeep keeps it for a while, in the pod's memory alone.
+	RequestTextKeep RequestText = "Keep"
+)
 
 // KVCache is the memory of keys and values.
 // +kubebuilder:validation:MinProperties=1

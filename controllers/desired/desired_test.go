@@ -540,6 +540,17 @@ func TestTheQueueTheCacheAndTheMetricsOfAPod(t *testing.T) {
 	}
 }
 
+// Text is kept where a policy says so, and only there: what it is by default leaves the pods
+// as they were.
+func TestTextIsKeptWhereAPolicySaysSo(t *testing.T) {
+	for text, want := range map[v1alpha1.RequestText]bool{"": false, v1alpha1.RequestTextDrop: false, v1alpha1.RequestTextKeep: true} {
+		p := policy(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.RequestText = text })
+		if got := ServeSpec(p, baseModel()).KeepText; got != want {
+			t.Errorf("%q keeps text: %v", text, got)
+		}
+	}
+}
+
 // The schema's defaults are the names that the runtime has without any.
 func TestDefaultNamesOfGaugesAreTheRuntimes(t *testing.T) {
 	schema := dig(t, specSchema(t, "adaptivepolicies"), "properties", "serving", "properties", "metrics", "properties", "inferencePool", "properties")

@@ -52,6 +52,7 @@ func ServeSpec(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel) contra
 		}
 	}
 	spec.DrainSeconds = int(ptr.Deref(serving.DrainSeconds, 0))
+	spec.KeepText = serving.RequestText == v1alpha1.RequestTextKeep
 	if m := serving.Metrics; m != nil {
 		spec.NoAPIMetrics, spec.MetricNames = m.APIPort == v1alpha1.APIPortDisabled, metricNames(m.InferencePool)
 	}

@@ -50,6 +50,7 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 		return reconcile.Result{}, err // The operator ends; whoever follows looks again.
 	}
 	verdict := Judge(ready, err)
+	countVerdict(obj, verdict)
 	SetConditions(obj, verdict)
 	if verdict.Retry != nil {
 		countError(obj, verdict.Retry)
@@ -70,6 +71,7 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 			countError(obj, err)
 			return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
 		}
+		countChange(before, obj, time.Now())
 	}
 	if verdict.Retry == nil && turned(before, obj) {
 		r.Event(obj, verdict.Warning, verdict.Reason, verdict.Message)

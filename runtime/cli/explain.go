@@ -25,14 +25,15 @@ import (
 type explainFlags struct {
 	setFlags
 	promptFlags
-	url string
+	url     string
+	request string
 }
 
 // newExplainCommand returns `t2 explain`.
 func newExplainCommand(env *Env) *cobra.Command {
 	f := explainFlags{setFlags: setFlags{unnamed: true}}
 	cmd := &cobra.Command{
-		Use:   "explain (--url URL | --model DIR) --prompt TEXT",
+		Use:   "explain ((--url URL | --model DIR) --prompt TEXT | --url URL --request ID)",
 		Short: "Say which experts a prompt would get, and why, without answering it",
 		Long: `Explain runs the first of the two passes and nothing else: it prints which
 experts would answer a prompt and with which weights, what the model thought of
@@ -40,8 +41,12 @@ each label, and how long that took.
 
 With --url it asks a server (POST /v1/adaptation:explain); what is served, and
 how it adapts, is the server's. With --model it does the same here, with experts
-on disk; nothing is composed for that.`,
+on disk; nothing is composed for that.
+
+With --url and --request it prints instead how a request was answered, and why so
+(GET /v1/adaptation/requests/ID), which a server remembers of its last answers.`,
 		Example: `  t2 explain --url http://localhost:8000 --chat --prompt "What is 2+3?"
+  t2 explain --url http://localhost:8000 --request chatcmpl-1f0c0e7d9b3a5c6e8f2a4b6d
   t2 explain --model ./model --expert math=./math --expert code=./code \
     --describe "math=word problems and arithmetic" --top-k 2 --chat --prompt "What is 2+3?" --json`,
 		Args: cobra.NoArgs,
@@ -51,6 +56,7 @@ on disk; nothing is composed for that.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.url, "url", "", "ask the server at this `URL`, such as http://localhost:8000")
+	flags.StringVar(&f.request, "request", "", "`ID` of an answer, or of a request (header X-Request-Id), that the server at --url has answered")
 	flags.StringVar(&f.name, "name", "", "model `NAME` of the request, as /v1/models lists it; without it, the first that the server lists")
 	f.registerPrompt(flags)
 	f.registerSet(flags)
@@ -60,6 +66,9 @@ on disk; nothing is composed for that.`,
 }
 
 func (f *explainFlags) run(cmd *cobra.Command, env *Env) error {
+	if cmd.Flags().Changed("request") {
+		return f.recall(cmd, env)
+	}
 	switch {
 	case f.url == "" && f.model == "":
 		return usagef("say what to ask: a server by --url, or a model on disk by --model")
@@ -154,12 +163,10 @@ const (
 // there asks a server.
 func (f *explainFlags) there(ctx context.Context) (contract.Explanation, error) {
 	var e contract.Explanation
-	base, err := url.Parse(f.url)
-	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return e, usagef("--url %q is no address of a server, such as http://localhost:8000", f.url)
+	root, err := f.root()
+	if err != nil {
+		return e, err
 	}
-	// OpenAI's clients are given addresses with the version.
-	root := strings.TrimSuffix(strings.TrimSuffix(base.String(), "/"), "/v1")
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
 	model := f.name
@@ -182,6 +189,16 @@ func (f *explainFlags) there(ctx context.Context) (contract.Explanation, error) 
 		return e, err
 	}
 	return e, call(ctx, http.MethodPost, root+contract.PathExplain, body, &e)
+}
+
+// root is the address of the server, without a path.
+func (f *explainFlags) root() (string, error) {
+	base, err := url.Parse(f.url)
+	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
+		return "", usagef("--url %q is no address of a server, such as http://localhost:8000", f.url)
+	}
+	// OpenAI's clients are given addresses with the version.
+	return strings.TrimSuffix(strings.TrimSuffix(base.String(), "/"), "/v1"), nil
 }
 
 // call asks a server and decodes what it answers.

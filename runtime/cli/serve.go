@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -19,11 +21,15 @@ import (
 	"github.com/transformersquared/operator/runtime/host"
 	"github.com/transformersquared/operator/runtime/jobs"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/runtime/tracing"
 )
 
 // podDrainDelay is how long a pod that is told to end still takes new
 // requests: endpoints and proxies need about that long to forget it.
 const podDrainDelay = 3 * time.Second
+
+// lastSpans is how long the last spans of a process may take to be sent.
+const lastSpans = 2 * time.Second
 
 type serveFlags struct {
 	setFlags
@@ -36,6 +42,7 @@ type serveFlags struct {
 	memory            host.Size
 	metricNames       []string
 	apiMetrics        bool
+	keepText          bool
 	grace, drainDelay time.Duration
 }
 
@@ -57,6 +64,11 @@ set there, with the bearer token in T2_ADMIN_TOKEN, is answered at once and
 exchanges the experts without losing a request. GET /experts says how far that is
 and what could not be loaded.
 
+Each answer has an id (header X-Request-Id), and for an hour or some thousands of
+answers GET /v1/adaptation/requests/ID says how it came about, without its text. A
+POST of {"request": ID, "right": true} to /v1/adaptation:outcome marks it, which is
+counted by expert; GET /outcomes on the second port lists what was marked.
+
 Experts are computed in one of two forms. Merged, each mixture has dense weights
 and a batch of its own: fastest for one mixture at a time. Unmerged, all share U
 and Vᵀ, which must fit into memory beside the base, and one batch, in which each
@@ -68,6 +80,9 @@ Memory is planned before anything is loaded: weights, the largest step, the cach
 keys and values, what experts are computed with, and requests' bodies each have a part
 of the container's limit, or of what --memory says, and what does not fit is refused
 with the numbers. t2 doctor prints the plan, /metrics what is in use of it.
+
+With OTEL_EXPORTER_OTLP_ENDPOINT, and OpenTelemetry's other variables, each request is a
+trace of its time in the queue and of its passes, sent by OTLP over HTTP.
 
 At SIGTERM or ctrl-C requests in flight are finished; those that take longer than
 --grace end with the error shutting_down. With --json the counters are printed as
@@ -102,6 +117,7 @@ JSON at the end.`,
 	registerMemory(flags, &f.memory)
 	flags.BoolVar(&f.apiMetrics, "api-metrics", true, "serve /metrics on the API's port, too, where the endpoint picker of an InferencePool reads it; =false leaves it to the other port")
 	flags.StringArrayVar(&f.metricNames, "metric-name", nil, "call a gauge for endpoint pickers `WHAT=NAME` instead of what vLLM calls it: queued, running, cache, blocks or experts; without NAME there is none; may be repeated")
+	flags.BoolVar(&f.keepText, "keep-text", false, "keep the text of requests and answers for a while, which makes data sets of the answers that clients mark (/outcomes on the other port)")
 	flags.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long requests in flight may take after SIGTERM, where a specification does not say it")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long new requests are taken after SIGTERM; in a pod 3s")
 	return cmd
@@ -111,10 +127,7 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 	managed := jobs.Managed(f.spec, env.Getenv)
 	config, err := f.config(env)
 	if err == nil {
-		s := server.New(config)
-		if err = s.Run(ctx); err == nil && env.JSON {
-			return env.PrintJSON(s.Status())
-		}
+		err = serve(ctx, config, env)
 	}
 	if reason, _ := failure.Of(err); err != nil && reason == contract.ReasonUsage && !managed {
 		return &UsageError{Err: err}
@@ -122,6 +135,31 @@ func (f *serveFlags) run(ctx context.Context, env *Env) error {
 	if err != nil && managed {
 		// The operator reads why a pod does not start where it reads it of Jobs.
 		return errors.Join(err, leaveTermination(err, env.Getenv))
+	}
+	return err
+}
+
+// serve serves until ctx is done.
+func serve(ctx context.Context, config server.Config, env *Env) error {
+	traces, err := tracing.New(env.Getenv, config.Log)
+	if err != nil {
+		return failure.Permanent(contract.ReasonUsage, err)
+	}
+	if traces != nil {
+		config.Tracer = traces.Tracer("github.com/transformersquared/operator/runtime/server")
+	}
+	s := server.New(config)
+	err = s.Run(ctx)
+	if traces != nil {
+		// The last spans are worth a moment, and no more: a pod is soon killed.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpans)
+		defer cancel()
+		if lost := traces.Shutdown(ending); lost != nil {
+			config.Log.Warn("Could not send the last spans", "error", lost)
+		}
+	}
+	if err == nil && env.JSON {
+		return env.PrintJSON(s.Status())
 	}
 	return err
 }
@@ -148,6 +186,9 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 			c.SetFile = f.setFile
 		}
 		c.DrainDelay = podDrainDelay
+		if c.Pod, err = os.Hostname(); err != nil { // Which is the pod's name.
+			return c, fmt.Errorf("finding the pod's name: %w", err)
+		}
 	} else if c, err = f.fromFlags(); err != nil {
 		return c, err
 	}
@@ -178,6 +219,7 @@ func (f *serveFlags) config(env *Env) (server.Config, error) {
 			return c, usagef("--metric-name: %w", err)
 		}
 	}
+	c.KeepText = c.KeepText || f.keepText
 	c.AdminToken = env.Getenv(contract.EnvAdminToken)
 	c.Log = serveLogger(env.Stderr)
 	return c, nil

@@ -131,7 +131,7 @@ func TestServeAsAPod(t *testing.T) {
 	write(set, contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{{Name: "m", Skill: "math", Digest: math.Digest}}})
 	spec := contract.ServeSpec{
 		Name: "demo", DataDir: v.Root, BaseDigest: v.ModelDigest, DecompositionDigest: v.DecompositionDigest, ContextLength: 300, MaxBatch: 2,
-		KVCacheType: contract.DTypeBF16, NoAPIMetrics: true, MetricNames: map[string]string{contract.GaugeQueued: "pool:queued"},
+		KVCacheType: contract.DTypeBF16, KeepText: true, NoAPIMetrics: true, MetricNames: map[string]string{contract.GaugeQueued: "pool:queued"},
 	}
 	api, admin, stop := serving(t, map[string]string{contract.EnvSpec: write("", spec)}, "--experts", set, "--drain-delay", "1ms")
 	if status := body(t, admin+contract.PathExpertSet); !strings.Contains(status, math.Digest) || !strings.Contains(status, `"device":"cpu (`) {
@@ -139,6 +139,14 @@ func TestServeAsAPod(t *testing.T) {
 	}
 	if metrics := body(t, admin+contract.PathMetrics); !strings.Contains(metrics, "\npool:queued 0") {
 		t.Errorf("metrics for endpoint pickers have no name that was asked for:\n%s", metrics)
+	}
+	// A pod says its name, and what it would know of a request with its text.
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refusal := body(t, api+contract.PathRequests+"/nobody"); !strings.Contains(refusal, "this pod, "+host+", has no request") || !strings.Contains(refusal, "32 MiB") {
+		t.Errorf("of a request that there is not: %s", refusal)
 	}
 	if text := body(t, api+contract.PathMetrics); strings.Contains(text, "pool:queued") {
 		t.Errorf("the API's port has metrics:\n%s", text)
@@ -158,6 +166,18 @@ func TestServeAsAPod(t *testing.T) {
 	}
 	var left contract.Termination
 	if err := json.Unmarshal(b, &left); err != nil || left.Reason == "" || !strings.Contains(left.Message, "config.json") || got.code != contract.ExitFailed {
+		t.Errorf("exit status %d, termination %+v, %v", got.code, left, err)
+	}
+
+	// So does one whose variables for traces make no sense.
+	got = t2(t, map[string]string{
+		contract.EnvSpec: write("", spec), contract.EnvTerminationLog: termination,
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+	}, "", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	if b, err = os.ReadFile(termination); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &left); err != nil || left.Reason != contract.ReasonUsage || !strings.Contains(left.Message, "OTEL_EXPORTER_OTLP_PROTOCOL") || got.code == contract.ExitOK {
 		t.Errorf("exit status %d, termination %+v, %v", got.code, left, err)
 	}
 

@@ -95,7 +95,13 @@ func maybe[T any](value *T, of func(T) Inputs) Inputs {
 
 // Identity lists what a fetch is identified by.
 func (s FetchSpec) Identity() Inputs {
-	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir)
+	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir).
+		Given("verify", maybe(s.Verify, Verification.identity))
+}
+
+// identity is that of a demand for a signature: another one is made sure of by another run.
+func (v Verification) identity() Inputs {
+	return Inputs{}.Always("method", v.Method).Given("keys", v.Keys).Given("from", v.From)
 }
 
 func (s Source) identity() Inputs {
@@ -131,7 +137,8 @@ func (s DecomposeSpec) Identity() Inputs {
 // say it itself, has no part in it.
 func (s ImportSpec) Identity() Inputs {
 	return s.Source.identity().Always("digest", s.Digest).Always("dataDir", s.DataDir).
-		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest)
+		Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest).
+		Given("verify", maybe(s.Verify, Verification.identity))
 }
 
 func (d DatasetSpec) identity() Inputs {

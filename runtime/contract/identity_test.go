@@ -21,7 +21,7 @@ var withoutPart = map[string][]string{
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
 	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
-	"ExpertSet":     {"digest", "candidate.mode", "candidate.percent", "candidate.salt"},
+	"ExpertSet":     {"candidate.mode", "candidate.percent", "candidate.salt", "digest"},
 }
 
 // TestEveryFieldIsInAnIdentityOrKnowinglyNot: whoever adds a field decides whether it

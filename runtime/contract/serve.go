@@ -95,6 +95,9 @@ type ServeSpec struct {
 	// DrainSeconds is how long requests in flight may take after SIGTERM; 0 means the
 	// server's default.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
+	// KeepText has the text of requests and answers kept beside what PathRequests says of
+	// them, for PathOutcomes alone.
+	KeepText bool `json:"keepText,omitempty"`
 	// NoAPIMetrics takes PathMetrics off PortAPI.
 	NoAPIMetrics bool `json:"noAPIMetrics,omitempty"`
 	// MetricNames are those of the gauges for endpoint pickers, by the Gauge constants, that
@@ -211,8 +214,8 @@ type ExpertRef struct {
 	LayerWeights []float64 `json:"layerWeights,omitempty"`
 }
 
-// Digest identifies the set: the SHA-256 of its Identity. It is the same whatever candidate
-// the set has: what answers is the same.
+// Digest identifies the set: the SHA-256 of its Identity, which its candidate has no part in:
+// what answers is the same.
 func (s ExpertSet) Digest() (string, error) {
 	digest, err := s.Identity().Digest()
 	if err != nil {
@@ -271,6 +274,8 @@ type ServingStatus struct {
 	Requests  int64             `json:"requests"`
 	// Fallbacks counts the requests for which pass 1 chose no expert.
 	Fallbacks int64 `json:"fallbacks"`
+	// BaseOutcomes are of the base weights' answers; nil where none was marked.
+	BaseOutcomes *Outcomes `json:"baseOutcomes,omitempty"`
 	// LastAdaptation describes the last two-pass request; nil before it.
 	LastAdaptation *Adaptation `json:"lastAdaptation,omitempty"`
 	// LastAdaptationTime is when that was chosen.
@@ -330,6 +335,8 @@ type ServedExpert struct {
 	State    string     `json:"state,omitempty"`
 	Error    *LoadError `json:"error,omitempty"`
 	Requests int64      `json:"requests"`
+	// Outcomes are of its answers; nil where none was marked.
+	Outcomes *Outcomes `json:"outcomes,omitempty"`
 }
 
 // ServedProbe says how the probe of a set stands.

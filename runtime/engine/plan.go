@@ -30,6 +30,8 @@ type Wish struct {
 	Matrices [][2]int
 	// Body is how many bytes the largest request has; 0 where nobody sends any.
 	Body int64
+	// Kept is how many bytes of texts are kept after their requests; 0 where none are.
+	Kept int64
 	// Memory is what there is.
 	Memory Memory
 }
@@ -57,7 +59,8 @@ type Plan struct {
 	// Bodies is the budget of requests' bodies; as much again twice is for what is made of
 	// them.
 	Bodies int64
-	// Process is what everything else takes: the program, vocabularies, connections.
+	// Process is what everything else takes: the program, vocabularies, connections, and the
+	// texts that are kept.
 	Process int64
 	// Loading is what reading the model takes for a while of the host's memory, before there
 	// are a cache, steps and bodies.
@@ -101,7 +104,7 @@ func PlanOf(c checkpoint.Config, w Wish) Plan {
 	slots := newSlots(w.MaxBatch)
 	p.Footprint = model.FootprintOf(c, w.DType, w.Storage, 1, slots.steps(DefaultStepTokens, w.ContextLength))
 	tokenBytes := p.Cache
-	p.Process = process + processWord*int64(c.VocabSize)
+	p.Process = process + processWord*int64(c.VocabSize) + w.Kept
 	p.Loading = model.LoadingBytes(c, w.DType)
 	p.planExperts()
 	if w.Body > 0 {

@@ -28,6 +28,7 @@ func (s *Server) Admin() http.Handler {
 		writeJSON(w, http.StatusOK, s.Status())
 	})
 	mux.HandleFunc("PUT "+contract.PathExpertSet, s.putExpertSet)
+	mux.HandleFunc("GET "+contract.PathOutcomes, s.listOutcomes)
 	return mux
 }
 

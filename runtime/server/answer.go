@@ -82,6 +82,7 @@ type outcome struct {
 	// that call.
 	cut        []bool
 	adaptation contract.Adaptation
+	chosen     chosen
 }
 
 // answer runs the passes of a request: pass 1 unless its model name pins the
@@ -105,6 +106,7 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 	}
 	defer leave()
 	subject := q.subject(c, r)
+	chosenAt := time.Now()
 	decision, pass1, err := s.decide(ctx, t, subject)
 	if err != nil {
 		return out, err
@@ -113,8 +115,10 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		return out, err
 	}
 	s.count(t, decision)
+	out.chosen = s.choose(t, decision, len(subject.Turns))
+	written := s.keepText(c, q)
 	begun := time.Now()
-	take, end := c.calls.divide(q, emit)
+	take, end := c.calls.divide(q, written.of(emit))
 	results, err := generate(ctx, c, q, r, take)
 	err = q.structure.named(err)
 	out.sum(results)
@@ -129,6 +133,8 @@ func (s *Server) answer(ctx context.Context, q query, emit func(choice int, p pi
 		out.cut = append(out.cut, e.cut)
 	}
 	out.adaptation = t.adaptation(decision, pass1, time.Since(begun))
+	s.tracePasses(ctx, chosenAt, begun, out)
+	s.remember(ctx, q, out, written, err)
 	if err != nil {
 		return out, err
 	}

@@ -22,11 +22,12 @@ import (
 const (
 	minBodyBytes      = 64 << 10
 	bytesPerToken     = 64
-	headerRequest     = "X-Request-Id"
 	endpointChat      = "chat"
 	endpointText      = "completions"
 	endpointResponses = "responses"
 	endpointExplain   = "explain"
+	endpointRequests  = "requests"
+	endpointOutcome   = "outcome"
 	endpointModels    = "models"
 	endpointNone      = "none"
 )
@@ -34,13 +35,15 @@ const (
 // API is the handler of contract.PortAPI.
 func (s *Server) API() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, choices{"chatcmpl-", chatFormat{}})))
-	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, choices{"cmpl-", textFormat{}})))
+	mux.Handle("POST "+contract.PathChatCompletions, s.observed(endpointChat, s.completions(parseChat, choices{contract.AnswerPrefixChat, chatFormat{}})))
+	mux.Handle("POST "+contract.PathCompletions, s.observed(endpointText, s.completions(parseCompletion, choices{contract.AnswerPrefixCompletion, textFormat{}})))
 	mux.Handle("POST "+contract.PathResponses, s.observed(endpointResponses, s.completions(parseResponses, responseFormat{})))
 	mux.Handle(contract.PathResponses+"/{rest...}", s.observed(endpointNone, func(http.ResponseWriter, *http.Request) error {
 		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "this server keeps no answers: of %s there is POST alone", contract.PathResponses)
 	}))
 	mux.Handle("POST "+contract.PathExplain, s.observed(endpointExplain, s.explain))
+	mux.Handle("GET "+pathRequest, s.observed(endpointRequests, s.showRequest))
+	mux.Handle("POST "+contract.PathOutcome, s.observed(endpointOutcome, s.takeOutcome))
 	mux.Handle("GET "+contract.PathModels, s.observed(endpointModels, s.listModels))
 	mux.Handle("GET "+contract.PathModels+"/{model...}", s.observed(endpointModels, s.showModel))
 	if !s.config.NoAPIMetrics {
@@ -50,6 +53,7 @@ func (s *Server) API() http.Handler {
 	for path, method := range map[string]string{
 		contract.PathChatCompletions: http.MethodPost, contract.PathCompletions: http.MethodPost, contract.PathExplain: http.MethodPost,
 		contract.PathResponses: http.MethodPost, contract.PathModels: http.MethodGet,
+		pathRequest: http.MethodGet, contract.PathOutcome: http.MethodPost,
 	} {
 		mux.Handle(path, s.observed(endpointNone, func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Allow", method)
@@ -57,8 +61,9 @@ func (s *Server) API() http.Handler {
 		}))
 	}
 	mux.Handle("/", s.observed(endpointNone, func(_ http.ResponseWriter, r *http.Request) error {
-		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s, %s, %s and %s",
-			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathResponses, contract.PathExplain, contract.PathModels)
+		return newError(http.StatusNotFound, typeInvalid, "unknown_url", "", "there is nothing at %s %s; the API is at %s, %s, %s, %s, %s, %s and %s",
+			clip(r.Method), clip(r.URL.Path), contract.PathChatCompletions, contract.PathCompletions, contract.PathResponses, contract.PathExplain,
+			pathRequest, contract.PathOutcome, contract.PathModels)
 	}))
 	return mux
 }
@@ -66,6 +71,8 @@ func (s *Server) API() http.Handler {
 // record is what the log says of a request; its handler fills it in.
 type record struct {
 	id       string
+	begun    time.Time
+	answerID string // Empty where nothing is to be answered.
 	query    query
 	outcome  outcome
 	answered bool
@@ -92,7 +99,8 @@ func requestID(ctx context.Context) string { return recordIn(ctx).id }
 
 func recordOf(r *http.Request) *record { return recordIn(r.Context()) }
 
-// recordIn is that of the request that ctx belongs to, or one that nobody reads.
+// recordIn returns the record of the request that ctx belongs to, an empty one where there is
+// none.
 func recordIn(ctx context.Context) *record {
 	if rec, ok := ctx.Value(recordKey{}).(*record); ok {
 		return rec
@@ -109,17 +117,24 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// quiet are endpoints that leave a line in the log only where they refuse.
+var quiet = map[string]bool{endpointModels: true, endpointRequests: true}
+
 // observed turns a handler's error into a response, and writes the one line
 // and the metrics that a request leaves. Neither has any text of the user's.
 func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		rec := &record{id: r.Header.Get(headerRequest), header: w.Header()}
+		rec := &record{id: r.Header.Get(contract.HeaderRequestID), begun: begun, header: w.Header()}
 		if !validID.MatchString(rec.id) {
 			rec.id = newID()
 		}
 		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
-		w.Header().Set(headerRequest, rec.id)
+		r, traced := s.trace(r, endpoint, rec)
+		w.Header().Set(contract.HeaderRequestID, rec.id)
+		if s.config.Pod != "" {
+			w.Header().Set(contract.HeaderPod, s.config.Pod)
+		}
 		status, err := http.StatusOK, handle(w, r)
 		if err != nil {
 			apiErr := asAPIError(err)
@@ -130,8 +145,9 @@ func (s *Server) observed(endpoint string, handle func(http.ResponseWriter, *htt
 				writeError(w, apiErr)
 			}
 		}
+		traced(status, err)
 		s.metrics.request(endpoint, status, time.Since(begun))
-		if endpoint != endpointModels || err != nil {
+		if !quiet[endpoint] || err != nil {
 			s.logRequest(r.Context(), endpoint, rec, status, time.Since(begun), err)
 		}
 	})
@@ -144,6 +160,9 @@ func (s *Server) logRequest(ctx context.Context, endpoint string, rec *record, s
 	}
 	if rec.side != "" {
 		attrs = append(attrs, slog.String("side", rec.side))
+	}
+	if id := traceID(ctx); id != "" {
+		attrs = append(attrs, slog.String("trace", id))
 	}
 	if rec.answered {
 		a, r := rec.outcome.adaptation, rec.outcome.result
@@ -244,9 +263,9 @@ func (s *Server) completions(parse func([]byte) (query, error), f format) func(h
 		if err != nil {
 			return err
 		}
-		rec.query = q
+		rec.query, rec.answerID = q, f.prefix()+rec.id
 		a := &reply{server: s, format: f, query: q, w: w, record: rec, meta: meta{
-			id: f.prefix() + rec.id, created: time.Now().Unix(), model: q.model, usageFollows: q.includeUsage,
+			id: rec.answerID, created: time.Now().Unix(), model: q.model, usageFollows: q.includeUsage,
 		}}
 		if q.stream {
 			return a.stream(r.Context())

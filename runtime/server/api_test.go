@@ -443,7 +443,7 @@ func TestNeitherLogNorMetricsHaveTheUsersText(t *testing.T) {
 			t.Errorf("metrics do not have %q once", want)
 		}
 	}
-	if strings.Count(metrics, "demo-math") != 2 { // The other is for endpoint pickers.
+	if strings.Count(metrics, "demo-math") != 4 { // Two are of outcomes, and one is for endpoint pickers.
 		t.Error("an expert's name is a label of other metrics than the set's own")
 	}
 	if n := strings.Count(h.log.String(), `"msg":"Answered request"`); n != 1 {

@@ -13,8 +13,8 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// history is which sets were offered when, for a check after the fact.
-type history struct {
+// offerings are which sets were offered when, for a check after the fact.
+type offerings struct {
 	mu      sync.Mutex
 	entries []period
 }
@@ -27,7 +27,7 @@ type period struct {
 }
 
 // put records that an offer is made, and done that it has been answered.
-func (h *history) put(digests map[string]bool) (done func()) {
+func (h *offerings) put(digests map[string]bool) (done func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.entries = append(h.entries, period{begin: time.Now(), digests: digests})
@@ -42,7 +42,7 @@ func (h *history) put(digests map[string]bool) (done func()) {
 }
 
 // allows reports whether a set was offered at some moment of a request.
-func (h *history) allows(digest string, begin, end time.Time) bool {
+func (h *offerings) allows(digest string, begin, end time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, o := range h.entries {
@@ -68,7 +68,7 @@ func TestNothingIsLostWhileCandidatesComeAndGo(t *testing.T) {
 	if testing.Short() { // The race detector makes ten times as much of it.
 		rounds = 20
 	}
-	var offers history
+	var offers offerings
 	offer := func(set contract.ExpertSet, with ...contract.ExpertSet) {
 		digests := map[string]bool{digestOf(t, set): true}
 		for _, s := range with {

@@ -286,6 +286,11 @@ func get(t testing.TB, url string) (string, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return do(t, r)
+}
+
+func do(t testing.TB, r *http.Request) (string, int) {
+	t.Helper()
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)

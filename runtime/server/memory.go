@@ -38,6 +38,9 @@ func (s *Server) plan(c *core, config checkpoint.Config, storage model.Storage) 
 	w := Wish(config, s.config.ContextLength)
 	w.DType, w.Storage, w.Form = s.config.DType, storage, s.config.Form
 	w.MaxBatch, w.CacheTokens, w.CacheBytes = s.config.MaxBatch, s.config.CacheTokens, s.config.CacheBytes
+	if s.config.KeepText {
+		w.Kept = s.kept.Limits().Most()
+	}
 	if c.dec != nil {
 		w.Experts, w.Matrices = true, c.dec.Shapes()
 	}

@@ -25,6 +25,15 @@ func TestTooLittleMemoryIsSaidBeforeServing(t *testing.T) {
 	if reason, permanent := failure.Of(err); err == nil || reason != contract.ReasonHostMemory || !permanent {
 		t.Fatalf("%v: reason %s, permanent %v", err, reason, permanent)
 	}
+	// Texts that are kept need room, too.
+	c.KeepText = true
+	keeping := server.New(c)
+	if err := keeping.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "the process 128.") {
+		t.Errorf("%v, want 64 MiB more for the process", err)
+	}
+	if err := keeping.Close(); err != nil {
+		t.Error(err)
+	}
 	for _, phrase := range []string{"32.0 MiB", "are missing", "weights as f32", "a cache of 448 tokens", "the process 64."} {
 		if !strings.Contains(err.Error(), phrase) {
 			t.Errorf("%q does not say %q", err, phrase)

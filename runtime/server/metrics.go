@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
 	"github.com/transformersquared/operator/runtime/model"
 )
@@ -197,12 +198,16 @@ type setCollector struct{ server *Server }
 var (
 	descFallbacks = prometheus.NewDesc("t2_fallbacks_total", "Answered requests for which pass 1 chose no expert.", nil, nil)
 	descExpert    = prometheus.NewDesc("t2_expert_requests_total", "Answered requests in which an expert of the set in use took part.", []string{"expert"}, nil)
+	descOutcomes  = prometheus.NewDesc("t2_outcomes", "Answers that clients have marked right or wrong, as they see it now, by the expert of the set in use, or base, that took part.", []string{"expert", "outcome"}, nil)
+	descKept      = prometheus.NewDesc("t2_kept_requests", "Requests of which it is kept how they were answered.", nil, nil)
+	descKeptBytes = prometheus.NewDesc("t2_kept_request_bytes", "Memory that they take.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (*setCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- descFallbacks
-	ch <- descExpert
+	for _, d := range []*prometheus.Desc{descFallbacks, descExpert, descOutcomes, descKept, descKeptBytes} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -211,5 +216,20 @@ func (c *setCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descFallbacks, prometheus.CounterValue, float64(status.Fallbacks))
 	for _, e := range status.Experts {
 		ch <- prometheus.MustNewConstMetric(descExpert, prometheus.CounterValue, float64(e.Requests), e.Name)
+		collectOutcomes(ch, e.Name, e.Outcomes)
 	}
+	collectOutcomes(ch, contract.BaseName, status.BaseOutcomes)
+	requests, bytes := c.server.kept.Usage()
+	ch <- prometheus.MustNewConstMetric(descKept, prometheus.GaugeValue, float64(requests))
+	ch <- prometheus.MustNewConstMetric(descKeptBytes, prometheus.GaugeValue, float64(bytes))
+}
+
+// collectOutcomes tells the outcomes of one expert, none where o is nil. They are no counters: a
+// client may think otherwise later.
+func collectOutcomes(ch chan<- prometheus.Metric, expert string, o *contract.Outcomes) {
+	if o == nil {
+		o = &contract.Outcomes{}
+	}
+	ch <- prometheus.MustNewConstMetric(descOutcomes, prometheus.GaugeValue, float64(o.Right), expert, "right")
+	ch <- prometheus.MustNewConstMetric(descOutcomes, prometheus.GaugeValue, float64(o.Wrong), expert, "wrong")
 }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/registry"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -22,6 +24,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/model"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 	"github.com/transformersquared/operator/runtime/tokenizer"
 )
 
@@ -76,6 +79,14 @@ type Config struct {
 	// DefaultMetricNames. NoAPIMetrics takes contract.PathMetrics off the API's port.
 	MetricNames  MetricNames
 	NoAPIMetrics bool
+	// Pod is what the process is called in contract.HeaderPod; empty means that it says
+	// nothing of it.
+	Pod string
+	// KeepText has the text of requests and answers kept for contract.PathOutcomes, with
+	// all else that is kept of them.
+	KeepText bool
+	// Tracer makes a span of each request, and of its passes; nil means that nothing is traced.
+	Tracer trace.Tracer
 	// APIAddress and AdminAddress are listened on.
 	APIAddress, AdminAddress string
 	// DrainDelay is how long new requests are still accepted after the process
@@ -128,7 +139,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 	if c.MetricNames, err = MetricNames(spec.MetricNames).orDefault(); err != nil {
 		return c, failure.Permanent(contract.ReasonUsage, fmt.Errorf("metricNames: %w", err))
 	}
-	c.NoAPIMetrics = spec.NoAPIMetrics
+	c.NoAPIMetrics, c.KeepText = spec.NoAPIMetrics, spec.KeepText
 	if spec.DrainSeconds < 0 {
 		return c, failure.Permanentf(contract.ReasonUsage, "drainSeconds %d must not be negative", spec.DrainSeconds)
 	}
@@ -177,6 +188,8 @@ type Server struct {
 
 	requests  atomic.Int64
 	fallbacks atomic.Int64
+	kept      *requestlog.Log
+	base      requestlog.Tally // Of the base weights' answers.
 	turnstile turnstile
 	bodies    bodies
 	planned   atomic.Pointer[engine.Plan] // nil until the model is being loaded.
@@ -199,6 +212,11 @@ func New(config Config) *Server {
 		config: config, log: config.Log, created: time.Now().Unix(), reading: make(chan struct{}, 1), watching: make(chan sighting, mostSightings),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
+	limits := requestlog.Default
+	if config.KeepText {
+		limits = requestlog.WithText
+	}
+	s.kept = requestlog.New(limits, time.Now)
 	s.metrics = newMetrics(s)
 	s.loader = newLoader(s.life, s.log, s.metrics)
 	s.loader.load, s.loader.use = s.load, s.use

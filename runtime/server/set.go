@@ -23,6 +23,7 @@ import (
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/probe"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 )
 
 // maxSetBytes bounds an expert set; adapt.MaxExperts with long descriptions
@@ -60,6 +61,7 @@ type servedExpert struct {
 	vector   expert.Adapter
 	mixture  engine.Mixture // Of this expert alone.
 	requests *atomic.Int64
+	outcomes *requestlog.Tally
 }
 
 // errNotLoaded says that the model is still being loaded.
@@ -340,12 +342,12 @@ func (s *servedSet) alike(ref contract.ExpertRef) *servedExpert {
 // loadExpert returns an expert that was verified and fits the decomposition. One that another
 // set has already is not read again; these may be nil.
 func (s *Server) loadExpert(ctx context.Context, c *core, ref contract.ExpertRef, known ...*servedSet) (*servedExpert, error) {
-	e := &servedExpert{ref: ref, requests: &atomic.Int64{}}
+	e := &servedExpert{ref: ref, requests: &atomic.Int64{}, outcomes: &requestlog.Tally{}}
 	for _, set := range known {
 		if o := set.alike(ref); o != nil {
 			e.vector, e.mixture = o.vector, o.mixture
 			if o.ref.Name == ref.Name {
-				e.requests = o.requests
+				e.requests, e.outcomes = o.requests, o.outcomes
 			}
 			return e, nil
 		}
@@ -532,6 +534,6 @@ func parseSet(b []byte) (contract.ExpertSet, error) {
 		return set, fmt.Errorf("the expert set is no JSON of an expert set: %w", err)
 	}
 	set.Unknown = unknownMembers(b, reflect.TypeFor[contract.ExpertSet]())
-	attribute(&set)
+	ascribe(&set)
 	return set, nil
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/transformersquared/operator/runtime/engine/enginetest"
 	"github.com/transformersquared/operator/runtime/expert"
 	"github.com/transformersquared/operator/runtime/server"
+	"github.com/transformersquared/operator/test/history"
 )
 
 func TestSetsAreExchangedByPut(t *testing.T) {
@@ -310,6 +312,19 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 	if len(answers) != 3 {
 		t.Fatalf("answers %v, want three", answers)
 	}
+	var told history.Recorder
+	exchange := func(i int) {
+		digest, err := sets[i%3].Digest()
+		if err != nil {
+			t.Error(err)
+		}
+		inUse := told.Offer(digest)
+		if status := h.swap(t, sets[i%3]); status.Error != nil {
+			t.Errorf("swap %d: %+v", i, status)
+		}
+		inUse()
+	}
+	exchange(2)
 	var wg sync.WaitGroup
 	var stop atomic.Bool
 	var asked, swaps atomic.Int64
@@ -318,10 +333,12 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 		wg.Go(func() {
 			for !stop.Load() {
 				body := chat(model, "count to ten", nil)
+				received := told.Send(fmt.Sprintf("client %d", i))
 				if i == 4 {
 					body["stream"] = true
-					if chunks, done := h.stream(t, contract.PathChatCompletions, body); !done || chunks[len(chunks)-1].Adaptation == nil {
-						t.Errorf("a stream ended early: %+v", chunks)
+					chunks, done := h.stream(t, contract.PathChatCompletions, body)
+					if last := chunks[len(chunks)-1].Adaptation; done && last != nil {
+						received(last.ExpertSetDigest, false)
 					}
 					asked.Add(1)
 					continue
@@ -331,6 +348,7 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 					t.Errorf("status %s: %+v", resp.Status, got.Error)
 					return
 				}
+				received(got.Adaptation.ExpertSetDigest, false)
 				if want := answers[got.Adaptation.ExpertSetDigest]; model == "demo:demo-math" && got.Choices[0].Message.Content != want {
 					t.Errorf("answer %q, want that of its set, %q", got.Choices[0].Message.Content, want)
 				}
@@ -339,17 +357,21 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 		})
 	}
 	for i := range 50 {
-		if status := h.swap(t, sets[i%3]); status.Error != nil {
-			t.Errorf("swap %d: %+v", i, status)
-		}
+		exchange(i)
 		swaps.Add(1)
 		enough := asked.Load() + 6
 		waitFor(t, "requests between two swaps", func() bool { return asked.Load() >= enough || t.Failed() })
 	}
 	stop.Store(true)
 	wg.Wait()
-	if asked.Load() < 100 {
-		t.Errorf("only %d requests in %d swaps: the test shows nothing", asked.Load(), swaps.Load())
+	offers, requests := told.History()
+	for _, v := range history.Check(offers, requests) {
+		t.Error(v)
+	}
+	if s := history.Summarise(offers, requests); s.Requests < 100 || s.Sets != 3 || s.Overlapping == 0 || s.Refused > 0 {
+		t.Errorf("%d swaps, %+v: the test shows nothing", swaps.Load(), s)
+	} else {
+		t.Logf("%d swaps, %+v", swaps.Load(), s)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // Status is what contract.PathExpertSet answers.
 func (s *Server) Status() contract.ServingStatus {
-	st := contract.ServingStatus{Requests: s.requests.Load(), Fallbacks: s.fallbacks.Load()}
+	st := contract.ServingStatus{Requests: s.requests.Load(), Fallbacks: s.fallbacks.Load(), BaseOutcomes: s.base.Count()}
 	s.mu.Lock()
 	if s.lastSeen != nil {
 		seen := *s.lastSeen
@@ -72,8 +72,9 @@ func (l *loader) experts(inUse *servedSet) []contract.ServedExpert {
 	}
 	for _, ref := range inUse.spec.Refs() {
 		if !named[ref.Name] {
+			served := inUse.named(ref.Name)
 			list = append(list, contract.ServedExpert{
-				Name: ref.Name, Digest: ref.Digest, State: contract.ExpertServed, Requests: inUse.named(ref.Name).requests.Load(),
+				Name: ref.Name, Digest: ref.Digest, State: contract.ExpertServed, Requests: served.requests.Load(), Outcomes: served.outcomes.Count(),
 			})
 		}
 	}
@@ -105,7 +106,7 @@ func (o *offer) expert(ref contract.ExpertRef, inUse *servedSet) contract.Served
 	e := contract.ServedExpert{Name: ref.Name, State: contract.ExpertLoading}
 	if inUse != nil {
 		if served := inUse.named(ref.Name); served != nil {
-			e.Digest, e.Requests = served.ref.Digest, served.requests.Load()
+			e.Digest, e.Requests, e.Outcomes = served.ref.Digest, served.requests.Load(), served.outcomes.Count()
 		}
 	}
 	why := o.failures[ref.Name]

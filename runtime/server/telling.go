@@ -15,7 +15,7 @@ import (
 // responseFormat is contract.PathResponses.
 type responseFormat struct{}
 
-func (responseFormat) prefix() string { return "resp_" }
+func (responseFormat) prefix() string { return contract.AnswerPrefixResponse }
 
 func (responseFormat) teller(a *reply, e *events) teller { return &telling{reply: a, events: e} }
 

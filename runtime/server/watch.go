@@ -50,7 +50,7 @@ func (s *Server) watch(ctx context.Context) {
 	for {
 		select {
 		case see := <-s.watching:
-			s.choose(ctx, see)
+			s.chooseBeside(ctx, see)
 			s.bodies.give(see.bytes)
 		case <-ctx.Done():
 			return
@@ -58,9 +58,9 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// choose has a candidate choose for a request. The engine computes it behind all requests;
+// chooseBeside has a candidate choose for a request. The engine computes it behind all requests;
 // while some of these wait it is not begun at all, and it is given up when it takes too long.
-func (s *Server) choose(ctx context.Context, see sighting) {
+func (s *Server) chooseBeside(ctx context.Context, see sighting) {
 	counts := see.division.counts
 	if now := s.division.Load(); now == nil || now.counts != counts {
 		return // It is not the candidate any more.

@@ -387,6 +387,7 @@ var policyRows = slices.Concat([]policyRow{
 	{"serving.disruption.budget", nothing, func(p *v1alpha1.AdaptivePolicy) {
 		p.Spec.Serving.Disruption = &v1alpha1.Disruption{Budget: v1alpha1.BudgetNone}
 	}},
+	{"serving.requestText", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.RequestText = v1alpha1.RequestTextKeep }},
 	{"serving.dtype", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.DType = v1alpha1.ServingInt8 }},
 	{"serving.form", newPods, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Form = v1alpha1.FormUnmerged }},
 	{"serving.replicas", scale, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Serving.Replicas = new(int32(0)) }},

@@ -1561,6 +1561,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rollout
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Rollout
+- name: com.github.transformersquared.operator.api.v1alpha1.RequestText
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Reward
   scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.Rollout
@@ -1934,6 +1936,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 1
+    - name: requestText
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.RequestText
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements

@@ -58,6 +58,11 @@ type ServingSpecApplyConfiguration struct {
 	// disruption bounds how many pods those take away at a time who drain nodes. Without
 	// it, one.
 	Disruption *DisruptionApplyConfiguration `json:"disruption,omitempty"`
+	// requestText says what pods do with the text of requests and answers: Drop, or Keep it
+	// in memory for as long as they remember how a request was answered, so that answers
+	// that clients have marked right or wrong make data sets (/outcomes of the pods' admin
+	// port). Tell whoever writes to them. A change makes new pods. Without it, Drop.
+	RequestText *apiv1alpha1.RequestText `json:"requestText,omitempty"`
 	// podTemplate shapes the pods: where they run, as whom, and with what beside the
 	// operator's own. It is merged into that of the BaseModel's spec.runtime.
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
@@ -170,6 +175,14 @@ func (b *ServingSpecApplyConfiguration) WithDrainSeconds(value int32) *ServingSp
 // If called multiple times, the Disruption field is set to the value of the last call.
 func (b *ServingSpecApplyConfiguration) WithDisruption(value *DisruptionApplyConfiguration) *ServingSpecApplyConfiguration {
 	b.Disruption = value
+	return b
+}
+
+// WithRequestText sets the RequestText field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RequestText field is set to the value of the last call.
+func (b *ServingSpecApplyConfiguration) WithRequestText(value apiv1alpha1.RequestText) *ServingSpecApplyConfiguration {
+	b.RequestText = &value
 	return b
 }
 
