@@ -141,11 +141,6 @@ func (s ImportSpec) Identity() Inputs {
 		Given("verify", maybe(s.Verify, Verification.identity))
 }
 
-// Identity lists what a push is identified by.
-func (s PublishSpec) Identity() Inputs {
-	return Inputs{}.Always("digest", s.Digest).Always("dataDir", s.DataDir).Always("to", s.To.identity())
-}
-
 func (d DatasetSpec) identity() Inputs {
 	return Inputs{}.Given("path", d.Path).Given("url", d.URL).
 		Given("huggingFace", maybe(d.HuggingFace, HubSource.identity)).
@@ -256,18 +251,4 @@ func (e ExpertRef) identity() Inputs {
 // identity is never nil: version 1 told a conversation that says nothing from none.
 func (c Conversation) identity() Inputs {
 	return Inputs{}.Given("mode", c.Mode).Given("margin", c.Margin)
-}
-
-// Identity lists what an evaluation is identified by: what is asked of whom, and what has a
-// part in the answers.
-func (s EvaluateSpec) Identity() Inputs {
-	return Inputs{}.Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).Always("decompositionDigest", s.DecompositionDigest).
-		Given("transferDir", s.TransferDir).Always("candidate", s.Candidate.Identity()).
-		Given("stable", maybe(s.Stable, ExpertSet.Identity)).Always("sets", each(s.Sets, EvaluationSet.identity)).
-		Given("samples", s.Samples).Given("maxNewTokens", s.MaxNewTokens).Given("contextLength", s.ContextLength).
-		Given("dtype", s.DType).Given("form", s.Form).Given("kvCacheType", s.KVCacheType)
-}
-
-func (s EvaluationSet) identity() Inputs {
-	return Inputs{}.Always("dataset", s.Dataset.identity()).Always("reward", s.Reward)
 }

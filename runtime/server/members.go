@@ -68,9 +68,9 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// attribute gives a candidate's unknown members to the candidate: its set is served whole
+// ascribe gives a candidate's unknown members to the candidate: its set is served whole
 // without them.
-func attribute(set *contract.ExpertSet) {
+func ascribe(set *contract.ExpertSet) {
 	if set.Candidate == nil {
 		return
 	}

@@ -534,6 +534,6 @@ func parseSet(b []byte) (contract.ExpertSet, error) {
 		return set, fmt.Errorf("the expert set is no JSON of an expert set: %w", err)
 	}
 	set.Unknown = unknownMembers(b, reflect.TypeFor[contract.ExpertSet]())
-	attribute(&set)
+	ascribe(&set)
 	return set, nil
 }
