@@ -121,6 +121,10 @@ envtest: cluster-bin ## Controllers against a real API server.
 	KUBEBUILDER_ASSETS=$(CLUSTER) $(BIN)/ginkgo run --procs=2 $(RACE) --timeout=20m ./test/envtest
 	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/newcomer
 
+.PHONY: scale
+scale: cluster-bin ## A thousand experts and fifty policies against a real API server (T2_SCALE=1000): calls, writes, memory.
+	T2_SCALE=$(or $(T2_SCALE),1000) KUBEBUILDER_ASSETS=$(CLUSTER) go test -count=1 -v -timeout 60m ./test/envtest -ginkgo.v -ginkgo.focus="Many experts"
+
 # Gives the e2e cluster's node GPUs: the software driver, mounted by a device plugin.
 SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softcuda/libcuda.so.1 --gpus 2 --env SOFTCUDA_MEMORY=1073741824
 

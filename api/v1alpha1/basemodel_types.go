@@ -132,7 +132,8 @@ type StorageSpec struct {
 	// again, earlier decompositions and models, checkpoints, an hour after they were
 	// written at the earliest. Without it a volume that is made is collected (Automatic),
 	// and an existingClaim is not (Never), because others may keep artifacts there.
-	// Nothing but what the runtime has put there by its own names is ever removed.
+	// Nothing but what the runtime has put there by its own names is ever removed. A change
+	// holds from the next collection on.
 	// +optional
 	Collect Collect `json:"collect,omitempty"`
 }
@@ -254,12 +255,12 @@ type StorageStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	JobName string `json:"jobName,omitempty"`
-	// references is a hash of what was referred to then: while it is the same, nothing is
+	// inUseHash is a hash of what was referred to then: while it is the same, nothing is
 	// collected again.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	References string `json:"references,omitempty"`
+	InUseHash string `json:"inUseHash,omitempty"`
 	// message says why the latest collection failed; it is tried again within an hour.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -167,6 +167,9 @@ type RolloutSet struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=65
 	Experts []RolloutExpert `json:"experts,omitempty"`
+	// probeDigest is the artifact that its strategy Probe chooses by.
+	// +optional
+	ProbeDigest Digest `json:"probeDigest,omitempty"`
 }
 
 // RolloutExpert is an expert of a set.

@@ -338,5 +338,8 @@ func rolloutSet(set desired.StableSet, was *v1alpha1.RolloutSet) *v1alpha1.Rollo
 	for _, ref := range set.Set.Refs() {
 		s.Experts = append(s.Experts, v1alpha1.RolloutExpert{Name: ref.Name, Digest: v1alpha1.Digest(ref.Digest)})
 	}
+	if set.Set.Probe != nil {
+		s.ProbeDigest = v1alpha1.Digest(set.Set.Probe.Digest)
+	}
 	return s
 }

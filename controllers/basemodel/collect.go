@@ -63,7 +63,7 @@ func (r *Reconciler) collect(ctx context.Context, base *v1alpha1.BaseModel) (aft
 	if err != nil {
 		return 0, told, err
 	}
-	if s := base.Status.Storage; s != nil && s.References == id && s.Message == "" {
+	if s := base.Status.Storage; s != nil && s.InUseHash == id && s.Message == "" {
 		return 0, told, nil
 	}
 	if len(keep) > desired.MaxKept {
@@ -154,7 +154,7 @@ func acceptCollection(base *v1alpha1.BaseModel, job *batchv1.Job, out outcome.Ou
 		now = was.DeepCopy()
 	}
 	base.Status.Storage = now
-	now.JobName, now.CollectionTime, now.References, now.Message = job.Name, &at, job.Labels[v1alpha1.LabelRun], ""
+	now.JobName, now.CollectionTime, now.InUseHash, now.Message = job.Name, &at, job.Labels[v1alpha1.LabelRun], ""
 	result := out.Results[desired.ContainerCollect].Collect
 	if out.State != outcome.Succeeded || result == nil {
 		now.Message = status.Clip(cmp.Or(status.Tidy(out.Message), "Job "+job.Name+" did not say what it found"), maxMessage)
@@ -187,7 +187,7 @@ func tooMany(base *v1alpha1.BaseModel, id string, n int, at metav1.Time) {
 		base.Status.Storage = &v1alpha1.StorageStatus{}
 	}
 	s := base.Status.Storage
-	s.References, s.CollectionTime = id, &at
+	s.InUseHash, s.CollectionTime = id, &at
 	s.Message = fmt.Sprintf("%d things are referred to, and a collection takes %d: nothing is removed", n, desired.MaxKept)
 }
 

@@ -36,7 +36,7 @@ func (s *Server) Admin() http.Handler {
 func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintln(w, text)
+	_, _ = fmt.Fprintln(w, text) //nolint:gosec // The type above says that it is no HTML.
 }
 
 // unready says why the server should not receive requests, nil if it should.

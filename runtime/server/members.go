@@ -58,8 +58,7 @@ func collectUnknown(value any, t reflect.Type, within string, names *[]string) {
 // have in JSON.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name != "-" {
 			fields[strings.ToLower(cmp.Or(name, f.Name))] = f.Type

@@ -28,7 +28,15 @@ func TestOf(t *testing.T) {
 				List []v1alpha1.PolicyExpert `json:"list"`
 			}](), nil, []string{""},
 		},
-		{"a gate", reflect.TypeFor[v1alpha1.RolloutSpec](), nil, []string{"gate.minGain"}},
+		{
+			"structs within structs, and lists of them", reflect.TypeFor[v1alpha1.RolloutSpec](), []reflect.Type{reflect.TypeFor[v1alpha1.Dataset](), reflect.TypeFor[v1alpha1.CanaryAbort]()},
+			[]string{
+				"gate.minGain", "gate.dataset", "gate.fewShot", "gate.reward", "gate.samples", "gate.maxNewTokens",
+				"gate.guards[].name", "gate.guards[].dataset", "gate.guards[].reward", "gate.guards[].maxLoss",
+				"observe.minutes", "observe.requests", "observe.percent",
+				"canary.steps[].percent", "canary.steps[].minutes", "canary.abort",
+			},
+		},
 	} {
 		if diff := cmp.Diff(tc.want, Of(tc.of, tc.whole...)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)

@@ -1742,6 +1742,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: probeDigest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
     - name: since
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -2084,6 +2087,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: freedBytes
       type:
         scalar: numeric
+    - name: inUseHash
+      type:
+        scalar: string
     - name: jobName
       type:
         scalar: string
@@ -2096,9 +2102,6 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - kind
     - name: message
-      type:
-        scalar: string
-    - name: references
       type:
         scalar: string
     - name: removed

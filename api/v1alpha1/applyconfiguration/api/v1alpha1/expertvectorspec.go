@@ -34,7 +34,8 @@ type ExpertVectorSpecApplyConfiguration struct {
 	Source *ExpertSourceApplyConfiguration `json:"source,omitempty"`
 	// publish pushes the artifact to a registry once it is there, and each that follows
 	// it. It has no part in what is trained, and nothing waits for it: how it goes is in
-	// the condition Published, not in Ready. Without it, what was pushed stays where it is.
+	// the condition Published, not in Ready. A change pushes to the new place, and trains
+	// nothing. Without it, what was pushed stays where it is.
 	Publish *ExpertPublishApplyConfiguration `json:"publish,omitempty"`
 }
 

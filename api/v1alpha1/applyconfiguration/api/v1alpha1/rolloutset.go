@@ -20,6 +20,8 @@ type RolloutSetApplyConfiguration struct {
 	DecompositionDigest *apiv1alpha1.Digest `json:"decompositionDigest,omitempty"`
 	// experts of it, with the artifacts that it needs, its classifier among them.
 	Experts []RolloutExpertApplyConfiguration `json:"experts,omitempty"`
+	// probeDigest is the artifact that its strategy Probe chooses by.
+	ProbeDigest *apiv1alpha1.Digest `json:"probeDigest,omitempty"`
 }
 
 // RolloutSetApplyConfiguration constructs a declarative configuration of the RolloutSet type for use with
@@ -62,5 +64,13 @@ func (b *RolloutSetApplyConfiguration) WithExperts(values ...*RolloutExpertApply
 		}
 		b.Experts = append(b.Experts, *values[i])
 	}
+	return b
+}
+
+// WithProbeDigest sets the ProbeDigest field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ProbeDigest field is set to the value of the last call.
+func (b *RolloutSetApplyConfiguration) WithProbeDigest(value apiv1alpha1.Digest) *RolloutSetApplyConfiguration {
+	b.ProbeDigest = &value
 	return b
 }

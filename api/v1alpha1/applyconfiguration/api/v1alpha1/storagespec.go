@@ -33,7 +33,8 @@ type StorageSpecApplyConfiguration struct {
 	// again, earlier decompositions and models, checkpoints, an hour after they were
 	// written at the earliest. Without it a volume that is made is collected (Automatic),
 	// and an existingClaim is not (Never), because others may keep artifacts there.
-	// Nothing but what the runtime has put there by its own names is ever removed.
+	// Nothing but what the runtime has put there by its own names is ever removed. A change
+	// holds from the next collection on.
 	Collect *apiv1alpha1.Collect `json:"collect,omitempty"`
 }
 

@@ -30,9 +30,9 @@ type StorageStatusApplyConfiguration struct {
 	FreedBytes *int64 `json:"freedBytes,omitempty"`
 	// jobName is the Job that collected.
 	JobName *string `json:"jobName,omitempty"`
-	// references is a hash of what was referred to then: while it is the same, nothing is
+	// inUseHash is a hash of what was referred to then: while it is the same, nothing is
 	// collected again.
-	References *string `json:"references,omitempty"`
+	InUseHash *string `json:"inUseHash,omitempty"`
 	// message says why the latest collection failed; it is tried again within an hour.
 	Message *string `json:"message,omitempty"`
 }
@@ -112,11 +112,11 @@ func (b *StorageStatusApplyConfiguration) WithJobName(value string) *StorageStat
 	return b
 }
 
-// WithReferences sets the References field in the declarative configuration to the given value
+// WithInUseHash sets the InUseHash field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the References field is set to the value of the last call.
-func (b *StorageStatusApplyConfiguration) WithReferences(value string) *StorageStatusApplyConfiguration {
-	b.References = &value
+// If called multiple times, the InUseHash field is set to the value of the last call.
+func (b *StorageStatusApplyConfiguration) WithInUseHash(value string) *StorageStatusApplyConfiguration {
+	b.InUseHash = &value
 	return b
 }
 
