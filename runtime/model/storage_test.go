@@ -3,6 +3,7 @@ package model_test
 import (
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -183,8 +184,11 @@ func TestStoredMixturesEqualEachAlone(t *testing.T) {
 func TestStoredNarrowTakesHalf(t *testing.T) {
 	be := newBackend(t, 1)
 	var first int64
+	var models []*model.Model // Weights that were collected meanwhile would be counted as not taken.
+	defer func() { runtime.KeepAlive(models) }()
 	for _, s := range storages(be) {
 		m := newModel(t, be, tiny(), model.StoredAs(s))
+		models = append(models, m)
 		before := be.Memory().Used
 		c, err := m.NewPagedCache(4, 32, 64)
 		if err != nil {
