@@ -112,6 +112,8 @@ func strategies() {
 
 	Describe("A probe of experts that act on answers", Ordered, func() { probed(get, ask, wait) })
 
+	Describe("Evidence before serving", Ordered, func() { rollouts(get, ask, wait) })
+
 	Describe("The weights that a few examples find", Ordered, func() { fewShot(get, ask, wait) })
 
 	It("serves an expert of another base if, and only if, the policy allows it", func(ctx SpecContext) {
