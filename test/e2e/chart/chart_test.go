@@ -101,7 +101,8 @@ func samples(ctx context.Context, seed string) string {
 	text := run(ctx, os.Getenv("KUBECTL"), "kustomize", filepath.Join(root, "config", "samples"))
 	text = strings.ReplaceAll(text, "t2-demo", demo)
 	var kept []string
-	for document := range strings.SplitSeq(text, "\n---\n") {
+	for document := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n---\n") {
+		document += "\n" // Which the split took.
 		if strings.Contains(document, "kind: Namespace\n") { // It is there already.
 			continue
 		}
