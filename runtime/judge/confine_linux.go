@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -120,15 +121,21 @@ func confine(o order) error {
 }
 
 // setLimits lowers this process's limits; the driver lowers more in the
-// processes that it forks.
+// processes that it forks. Memory comes last, and without a collector that might want some:
+// Go's runtime, and the race detector's still more, has mapped more than is allowed.
 func setLimits(limits Limits) error {
+	debug.SetGCPercent(-1)
 	var errs []error
-	for resource, value := range map[int]uint64{
-		unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: maxDescriptors,
-		unix.RLIMIT_MEMLOCK: 0, unix.RLIMIT_MSGQUEUE: 0, unix.RLIMIT_AS: uint64(limits.Memory),
+	for _, l := range []struct {
+		resource int
+		limit    unix.Rlimit
+	}{
+		{resource: unix.RLIMIT_CORE}, {resource: unix.RLIMIT_FSIZE}, {resource: unix.RLIMIT_MEMLOCK}, {resource: unix.RLIMIT_MSGQUEUE},
+		{unix.RLIMIT_NOFILE, unix.Rlimit{Cur: maxDescriptors, Max: maxDescriptors}},
+		{unix.RLIMIT_AS, unix.Rlimit{Cur: uint64(limits.Memory), Max: uint64(limits.Memory)}},
 	} {
-		if err := unix.Prlimit(0, resource, &unix.Rlimit{Cur: value, Max: value}, nil); err != nil {
-			errs = append(errs, fmt.Errorf("limiting resource %d: %w", resource, err))
+		if err := unix.Prlimit(0, l.resource, &l.limit, nil); err != nil {
+			errs = append(errs, fmt.Errorf("limiting resource %d: %w", l.resource, err))
 		}
 	}
 	return errors.Join(errs...)
