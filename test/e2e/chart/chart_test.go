@@ -102,7 +102,7 @@ func samples(ctx context.Context, seed string) string {
 	text = strings.ReplaceAll(text, "t2-demo", demo)
 	var kept []string
 	for document := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n---\n") {
-		document += "\n" // Which the split took.
+		document += "\n"                                     // Which the split took.
 		if strings.Contains(document, "kind: Namespace\n") { // It is there already.
 			continue
 		}
