@@ -118,7 +118,7 @@ chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD a
 envtest: cluster-bin ## Controllers against a real API server.
 	@echo "==> controllers against a real API server"
 	@go build -o $(BIN)/ginkgo github.com/onsi/ginkgo/v2/ginkgo
-	KUBEBUILDER_ASSETS=$(CLUSTER) $(BIN)/ginkgo run --procs=2 $(RACE) --timeout=20m ./test/envtest
+	KUBEBUILDER_ASSETS=$(CLUSTER) $(BIN)/ginkgo run --procs=2 $(RACE) --timeout=30m ./test/envtest
 	KUBEBUILDER_ASSETS=$(CLUSTER) go test $(RACE) -timeout 15m ./test/envtest/newcomer
 
 .PHONY: scale

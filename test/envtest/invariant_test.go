@@ -144,7 +144,7 @@ var _ = Describe("Ready is never a lie", func() {
 				servers = w.exchangePods(ctx, s, policy)
 			})
 		}
-	}, SpecTimeout(8*time.Minute))
+	}, SpecTimeout(12*time.Minute))
 })
 
 // everyRow makes one change after the other of an object that is Ready, and has

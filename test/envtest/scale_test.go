@@ -192,7 +192,7 @@ var _ = Describe("Many experts", Serial, func() {
 		time.Sleep(watched)
 		told, kinds := counted.take()
 		AddReportEntry("calls of so many trainings in 10 s", fmt.Sprintf("%d trainings, %d calls: %s", running, told, kinds))
-		Expect(reconciliations("adaptivepolicy")-policiesWoke).To(BeNumerically("<=", 5*policies), "progress wakes policies")
+		Expect(reconciliations("adaptivepolicy")-policiesWoke).To(BeNumerically("<=", 10*policies), "progress wakes policies")
 		Expect(reconciliations("basemodel")-basesWoke).To(BeNumerically("<=", 1), "progress wakes the base")
 		AddReportEntry("reconciliations of experts in 10 s", reconciliations("expertvector")-expertsWoke)
 		AddReportEntry("heap, MiB", heap())

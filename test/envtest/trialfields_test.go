@@ -1,6 +1,8 @@
 package envtest
 
 import (
+	"cmp"
+
 	"github.com/transformersquared/operator/api/v1alpha1"
 )
 
@@ -8,7 +10,8 @@ import (
 // of it.
 var trialRows = []policyRow{
 	{"rollout.observe.minutes", nothing, func(p *v1alpha1.AdaptivePolicy) {
-		p.Spec.Rollout = &v1alpha1.RolloutSpec{Observe: &v1alpha1.RolloutObserve{Minutes: 5}}
+		p.Spec.Rollout = cmp.Or(p.Spec.Rollout, &v1alpha1.RolloutSpec{}) // Without its gate it would have another set.
+		p.Spec.Rollout.Observe = &v1alpha1.RolloutObserve{Minutes: 5}
 	}},
 	{"rollout.observe.requests", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Rollout.Observe.Requests = 100 }},
 	{"rollout.observe.percent", nothing, func(p *v1alpha1.AdaptivePolicy) { p.Spec.Rollout.Observe.Percent = 50 }},
