@@ -130,7 +130,7 @@ func TestDashboard(t *testing.T) {
 	known.RegisterPanelcfgVariant(timeseries.VariantConfig())
 	known.RegisterDataqueryVariant(prometheus.VariantConfig())
 	text := read(t, "dashboard.json")
-	var d dashboard.Dashboard
+	var d dashboard.Dashboard //nolint:staticcheck // dashboard.json is of this version, which every Grafana reads.
 	if err := json.Unmarshal(text, &d); err != nil {
 		t.Fatal(err)
 	}
