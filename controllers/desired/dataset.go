@@ -56,27 +56,19 @@ type data struct {
 // mounts them. A part's role names its folder under contract.MountDataset and its
 // volume.
 func datasets(pod *podBuilder, d *v1alpha1.TrainingDataset, digests map[string]string) data {
-	var all data
-	specs := map[string]contract.DatasetSpec{}
-	for _, part := range Parts(d) {
-		spec, mount := dataset(pod, part.Role, *part.Dataset, digests)
-		if specs[part.Role] = spec; mount != nil {
-			all.mounts = append(all.mounts, mount)
-		}
-	}
+	parts := Parts(d)
+	all := read(pod, parts, digests)
 	if d.Skills == nil {
-		all.train, all.validation = specs[RoleTrain], specs[RoleValidation]
-		return all
+		return data{all.specs[0], all.specs[1], all.mounts}
 	}
 	of := func(part string) contract.DatasetSpec {
 		skills := &contract.SkillsSpec{Pass1: question(d.Skills), Part: part}
-		for _, p := range Parts(d) {
-			skills.Sets = append(skills.Sets, contract.SkillSet{Skill: skillOf(d, p), Dataset: specs[p.Role]})
+		for i, p := range parts {
+			skills.Sets = append(skills.Sets, contract.SkillSet{Skill: skillOf(d, p), Dataset: all.specs[i]})
 		}
 		return contract.DatasetSpec{Format: contract.FormatSkills, Skills: skills}
 	}
-	all.train, all.validation = of(contract.PartTrain), of(contract.PartValidation)
-	return all
+	return data{of(contract.PartTrain), of(contract.PartValidation), all.mounts}
 }
 
 // question is what a dispatcher is trained to answer.
@@ -224,4 +216,27 @@ func claimSource(s *v1alpha1.ClaimSource) contract.Inputs {
 		return nil
 	}
 	return contract.Inputs{}.Given("claimName", s.ClaimName).Given("path", s.Path)
+}
+
+// readings are data sets that a run reads, and what identifies it beside their specs.
+type readings struct {
+	// specs are in the order of the parts.
+	specs      []contract.DatasetSpec
+	mounts     []*coreac.VolumeMountApplyConfiguration
+	claims     []string
+	configMaps []contract.Inputs
+}
+
+// read prepares the data sets of a run, whose parts have one each.
+func read(pod *podBuilder, parts []Part, digests map[string]string) readings {
+	var all readings
+	for _, p := range parts {
+		spec, mount := dataset(pod, p.Role, *p.Dataset, digests)
+		all.specs = append(all.specs, spec)
+		if mount != nil {
+			all.mounts = append(all.mounts, mount)
+		}
+		all.claims, all.configMaps = append(all.claims, claimName(*p.Dataset)), append(all.configMaps, configMap(*p.Dataset))
+	}
+	return all
 }

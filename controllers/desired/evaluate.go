@@ -117,18 +117,15 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 		spec.KVCacheType = string(cache.Type)
 	}
 	sets := EvaluationSets(policy)
-	var mounts []*coreac.VolumeMountApplyConfiguration
-	var claims []string
-	var configMaps []contract.Inputs
-	for _, set := range sets {
-		read, mount := dataset(pod, set.Role, *set.Dataset, digests)
-		spec.Sets = append(spec.Sets, contract.EvaluationSet{Dataset: read, Reward: string(set.Reward)})
-		if mount != nil {
-			mounts = append(mounts, mount)
-		}
-		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, configMap(*set.Dataset))
+	parts := make([]Part, len(sets))
+	for i, set := range sets {
+		parts[i] = set.Part
 	}
-	id, err := Hash(policy.UID, spec.Identity(), claims)
+	data := read(pod, parts, digests)
+	for i, set := range sets {
+		spec.Sets = append(spec.Sets, contract.EvaluationSet{Dataset: data.specs[i], Reward: string(set.Reward)})
+	}
+	id, err := Hash(policy.UID, spec.Identity(), data.claims)
 	if err != nil {
 		return Run{}, err
 	}
@@ -137,7 +134,7 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	for i, set := range sets {
 		same.Sets[i].Dataset.Digest = string(set.Dataset.Digest)
 	}
-	recipe, err := Hash(policy.UID, same.Identity(), claims, configMaps)
+	recipe, err := Hash(policy.UID, same.Identity(), data.claims, data.configMaps)
 	if err != nil {
 		return Run{}, err
 	}
@@ -145,10 +142,10 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	if cache := serving.KVCache; cache != nil && cache.Size != nil {
 		spec.KVCacheBytes = cache.Size.Value()
 	}
-	parts, programs := make([]Part, len(sets)), ""
+	programs := ""
 	for i, set := range sets {
 		name(&spec.Sets[i].Dataset, set.Role, *set.Dataset)
-		spec.Sets[i].Field, parts[i] = set.Field, set.Part
+		spec.Sets[i].Field = set.Field
 		if set.Reward == v1alpha1.RewardUnitTests {
 			programs = contract.RewardUnitTests
 		}
@@ -157,7 +154,7 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	if err != nil {
 		return Run{}, err
 	}
-	container.WithPorts(adminPort()).WithVolumeMounts(mounts...)
+	container.WithPorts(adminPort()).WithVolumeMounts(data.mounts...)
 	sources := credentials(container, parts...)
 	pod.mountDonors(container, donors)
 	judge := pod.judge(programs, container)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	coreac "k8s.io/client-go/applyconfigurations/core/v1"
-
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
 )
@@ -70,18 +68,15 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 	if p := policy.Spec.Strategy.Probe; p != nil && p.MaxPrompts != contract.MaxProbePrompts {
 		spec.MaxPrompts = int(p.MaxPrompts)
 	}
-	var mounts []*coreac.VolumeMountApplyConfiguration
-	var claims []string
-	var configMaps []contract.Inputs
-	for _, set := range sets {
-		read, mount := dataset(pod, set.Role, *set.Dataset, digests)
-		spec.Sets = append(spec.Sets, contract.SkillSet{Skill: set.Label, Dataset: read})
-		if mount != nil {
-			mounts = append(mounts, mount)
-		}
-		claims, configMaps = append(claims, claimName(*set.Dataset)), append(configMaps, configMap(*set.Dataset))
+	parts := make([]Part, len(sets))
+	for i, set := range sets {
+		parts[i] = set.Part
 	}
-	id, err := Hash(policy.UID, spec.Identity(), claims)
+	data := read(pod, parts, digests)
+	for i, set := range sets {
+		spec.Sets = append(spec.Sets, contract.SkillSet{Skill: set.Label, Dataset: data.specs[i]})
+	}
+	id, err := Hash(policy.UID, spec.Identity(), data.claims)
 	if err != nil {
 		return Run{}, err
 	}
@@ -90,22 +85,20 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 	for i, set := range sets {
 		same.Sets[i].Dataset.Digest = string(set.Dataset.Digest)
 	}
-	recipe, err := Hash(policy.UID, same.Identity(), claims, configMaps)
+	recipe, err := Hash(policy.UID, same.Identity(), data.claims, data.configMaps)
 	if err != nil {
 		return Run{}, err
 	}
 	spec.Name, spec.Backend = policy.Name, on.name()
 	spec.DType = unlessDefault(policy.Spec.Serving.DType, v1alpha1.ServingF32)
-	parts := make([]Part, len(sets))
 	for i, set := range sets {
 		name(&spec.Sets[i].Dataset, set.Role, *set.Dataset)
-		parts[i] = set.Part
 	}
 	container, err := pod.container(ContainerProbe, []string{"probe"}, spec, true)
 	if err != nil {
 		return Run{}, err
 	}
-	container.WithPorts(adminPort()).WithVolumeMounts(mounts...)
+	container.WithPorts(adminPort()).WithVolumeMounts(data.mounts...)
 	sources := credentials(container, parts...)
 	podSpec, err := pod.spec(container)
 	if err != nil {
