@@ -169,6 +169,11 @@ func TestTheAdminPortByHTTPS(t *testing.T) {
 		m.put(t, files)
 		time.Sleep(5 * time.Millisecond)
 	}
+	// A certificate is read as a connection is made: one that nobody asked for before the next
+	// came was never there, and what is broken would leave the one before it.
+	if serial, _, err := ask(ctx, admin+contract.PathHealth); err != nil || serial != last {
+		t.Errorf("after %d certificates it shows %d, %v", last, serial, err)
+	}
 	m.put(t, map[string][]byte{contract.AdminCertKey: all[last][contract.AdminCertKey], contract.AdminPrivateKey: all[0][contract.AdminPrivateKey]})
 	if serial, _, err := ask(ctx, admin+contract.PathHealth); err != nil || serial != last {
 		t.Errorf("with a key of another it shows %d, %v", serial, err)
