@@ -135,3 +135,15 @@ func Content(reason string, err error) error {
 	}
 	return Permanent(reason, err)
 }
+
+// Remedy says what to do about an error of the disk, of which code that only wanted to write
+// says the path and no more; empty for others.
+func Remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "enlarge the volume, or remove from it what nothing needs (t2 collect); what has been done is kept, and goes on then"
+	case errors.Is(err, syscall.EROFS):
+		return "mount the volume writable; a node mounts one read-only whose disk has failed"
+	}
+	return ""
+}

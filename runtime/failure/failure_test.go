@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -75,5 +76,25 @@ func TestOnlyContentIsCalledInvalid(t *testing.T) {
 	}
 	if failure.Content("x", nil) != nil || failure.Permanent("x", nil) != nil || failure.Transient("x", nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+func TestErrorsOfTheDiskHaveARemedy(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, "enlarge the volume"},
+		{fmt.Errorf("x: %w", syscall.EDQUOT), "t2 collect"},
+		{failure.Permanent(contract.ReasonInvalidModel, &os.PathError{Op: "open", Path: "x", Err: syscall.EROFS}), "mount the volume writable"},
+	} {
+		if got := failure.Remedy(c.err); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q does not say %q", c.err, got, c.want)
+		}
+	}
+	for _, err := range []error{nil, errors.New("x"), fs.ErrPermission} {
+		if got := failure.Remedy(err); got != "" {
+			t.Errorf("%v: %q", err, got)
+		}
 	}
 }
