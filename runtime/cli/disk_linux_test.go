@@ -152,7 +152,7 @@ type chain struct {
 // step is a Job of the chain.
 type step struct {
 	name string
-	run  func(data string) podOutcome
+	run  func(t *testing.T, data string) podOutcome
 	// digest is that of what it has made.
 	digest func(contract.Termination) string
 	// writes says that it needs room on the volume, or else on the disk of temporary files.
@@ -169,26 +169,26 @@ func newChain(t *testing.T) *chain {
 	return c
 }
 
-func (c *chain) steps(t *testing.T) []step {
+func (c *chain) steps() []step {
 	pairs := contract.DatasetSpec{Path: c.sets, Format: contract.FormatPairs}
 	hyper := contract.DefaultHyper()
 	hyper.Iterations, hyper.BatchSize, hyper.MaxNewTokens, hyper.CheckpointInterval = 3, 2, 2, 1
 	return []step{
 		{
 			name: "fetch", writes: true, digest: func(t contract.Termination) string { return t.Model.Digest },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.FetchSpec{Source: contract.Source{Path: c.origin}, DataDir: data}, nil, "fetch", "--fetched", c.scratch)
 			},
 		},
 		{
 			name: "decompose", writes: true, digest: func(t contract.Termination) string { return t.Decomposition.Digest },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.DecomposeSpec{Modules: []string{"up_proj", "down_proj", "o_proj"}, DType: contract.DTypeF32, DataDir: data}, nil, "decompose", "--fetched", c.scratch)
 			},
 		},
 		{
 			name: "train", writes: true, digest: func(t contract.Termination) string { return t.Expert.Digest },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.TrainSpec{
 					Name: "math", Skill: "math", RunID: "run", DataDir: data, BaseDigest: c.model, DecompositionDigest: c.decomposition,
 					Objective: contract.ObjectiveReinforce, Train: pairs, Validation: pairs, Reward: contract.RewardExactMatch, Hyperparameters: hyper,
@@ -197,7 +197,7 @@ func (c *chain) steps(t *testing.T) []step {
 		},
 		{
 			name: "evaluate", writes: true, digest: func(t contract.Termination) string { return t.Evaluation.Digest },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.EvaluateSpec{
 					Name: "assistant", RunID: "gate", DataDir: data, BaseDigest: c.model, DecompositionDigest: c.decomposition, MaxNewTokens: 2, Form: "merged",
 					Candidate: contract.ExpertSet{Strategy: contract.StrategyPrompt, Experts: []contract.ExpertRef{{Name: "math", Skill: "math", Digest: c.expert}}},
@@ -207,13 +207,13 @@ func (c *chain) steps(t *testing.T) []step {
 		},
 		{
 			name: "publish", temporary: true, digest: func(t contract.Termination) string { return t.Expert.Artifact },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.PublishSpec{Digest: c.expert, DataDir: data, To: contract.OCISource{Reference: c.place + ":v1", Insecure: true}}, noDocker, "publish")
 			},
 		},
 		{ // Frees room, and must do so on a full disk above all.
 			name: "collect", digest: func(t contract.Termination) string { return fmt.Sprint(t.Collect.Removed) },
-			run: func(data string) podOutcome {
+			run: func(t *testing.T, data string) podOutcome {
 				return pod(t, contract.CollectSpec{DataDir: data, Keep: []string{}, Time: time.Now().Add(24 * time.Hour), GraceSeconds: 60}, nil, "collect")
 			},
 		},
@@ -242,7 +242,7 @@ func TestJobsOnADiskThatIsFullOrReadOnly(t *testing.T) {
 	}
 	c := newChain(t)
 	before := t.TempDir() // What the volume has before the step.
-	for _, s := range c.steps(t) {
+	for _, s := range c.steps() {
 		after := t.TempDir()
 		t.Run(s.name, func(t *testing.T) { c.try(t, s, before, after) })
 		if t.Failed() {
@@ -270,7 +270,7 @@ func (c *chain) try(t *testing.T, s step, before, after string) {
 	// Undisturbed.
 	d := volume(t)
 	free := d.free()
-	o := s.run(d.data())
+	o := s.run(t, d.data())
 	if o.code != contract.ExitOK {
 		t.Fatalf("undisturbed: status %d, %s", o.code, o.stderr)
 	}
@@ -281,7 +281,7 @@ func (c *chain) try(t *testing.T, s step, before, after string) {
 	}
 	again := func(t *testing.T, d *disk) {
 		t.Helper()
-		o := s.run(d.data())
+		o := s.run(t, d.data())
 		if o.code != contract.ExitOK {
 			t.Fatalf("when it has room: status %d, %s", o.code, o.stderr)
 		}
@@ -314,7 +314,7 @@ func (c *chain) try(t *testing.T, s step, before, after string) {
 		t.Run(fmt.Sprintf("room for %d of %d KiB", room>>10, needs>>10), func(t *testing.T) {
 			d := volume(t)
 			drop := d.fill(room)
-			if o := s.run(d.data()); o.code != contract.ExitOK {
+			if o := s.run(t, d.data()); o.code != contract.ExitOK {
 				failures++
 				refused(t, d, o, contract.ReasonDiskFull, "no space left on device", "enlarge the volume")
 			} else if got := s.digest(o.termination); got != want {
@@ -335,7 +335,7 @@ func (c *chain) try(t *testing.T, s step, before, after string) {
 			t.Setenv("TMPDIR", t.TempDir())
 		}
 		d.protect(true)
-		o := s.run(d.data())
+		o := s.run(t, d.data())
 		d.protect(false)
 		if s.temporary {
 			if o.code != contract.ExitOK {

@@ -89,8 +89,12 @@ func Of(err error) (reason string, permanent bool) {
 	if isClassified {
 		return classified.Reason, classified.Permanent
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return contract.ReasonSourceUnreachable, false
+	// The system's own numbers have the methods of an error of the network: one that is of no
+	// connection is of a disk.
+	if network, ok := errors.AsType[net.Error](err); ok {
+		if _, number := network.(syscall.Errno); !number {
+			return contract.ReasonSourceUnreachable, false
+		}
 	}
 	return contract.ReasonInternal, false
 }
