@@ -79,6 +79,12 @@ unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the i
 	$(STATIC) T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
 	$(STATIC) go test -run 'TestDemandedCallsAreMadeAndValidate|TestSoak' ./runtime/server ./runtime/engine
 
+.PHONY: soak
+soak: ## What takes long of the faults: sets exchanged each second, candidates, ten times the load (T2_SOAK=10m each), every moment of a full disk, more flipped bits.
+	T2_SOAK=$(or $(T2_SOAK),10m) $(STATIC) go test -count=1 -v -timeout 90m -run 'TestNoRequestIsLostInASwap|TestNothingIsLostWhileCandidates|TestTenTimesWhatAServerCanDo' ./runtime/server
+	$(STATIC) go test -count=1 -v -timeout 30m -run 'TestJobsOnADisk' ./runtime/cli
+	$(STATIC) go test -count=1 -v -timeout 30m ./test/faults
+
 .PHONY: monitoring
 monitoring: ## Alerts and dashboards, by Prometheus' own tool and the types of Prometheus' operator and Grafana.
 	@echo "==> alerts and dashboards"

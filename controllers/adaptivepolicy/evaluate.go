@@ -63,9 +63,6 @@ func (r *Reconciler) evaluation(ctx context.Context, policy *v1alpha1.AdaptivePo
 	if !status.Holds(base, v1alpha1.ConditionDecomposed) || !base.DeletionTimestamp.IsZero() {
 		return evaluated{}, baseNotReady(base)
 	}
-	if latest := runs.Latest(now.Runs); latest == nil || latest.ID != run.ID {
-		now.Progress = nil
-	}
 	return evaluated{fresh: true}, r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerEvaluate, doing: v1alpha1.ReasonEvaluating, runs: &now.Runs,
 		learn: func(p contract.Progress) { learnEvaluation(now, p) },
@@ -74,6 +71,7 @@ func (r *Reconciler) evaluation(ctx context.Context, policy *v1alpha1.AdaptivePo
 				now.Progress.EstimatedRemainingSeconds = nil
 			}
 		},
+		forget:   func() { now.Progress = nil },
 		describe: func() string { return describeEvaluation(now.Progress) },
 		accept: func(t contract.Termination, job *batchv1.Job) error {
 			return acceptEvaluation(policy, run, before, chosen, t.Evaluation, job)
@@ -131,7 +129,7 @@ func acceptEvaluation(policy *v1alpha1.AdaptivePolicy, run desired.Run, before *
 	guards := desired.Gate(policy).Guards
 	if result == nil || !contract.ValidDigest(result.Digest) || len(result.Sets) != 1+len(guards) || len(result.Experts) != len(chosen.set.Experts) ||
 		slices.ContainsFunc(result.Sets, func(s contract.SetScores) bool { return !sensible(s) }) {
-		return silentJob(job)
+		return runs.Silent(job, "found")
 	}
 	e := &v1alpha1.RolloutEvaluation{
 		RunID: run.ID, Recipe: run.Recipe, CandidateDigest: v1alpha1.Digest(chosen.digest), Digest: v1alpha1.Digest(result.Digest),

@@ -125,13 +125,12 @@ func renewing() error {
 // fitting sees to the Job that fits a probe.
 func (r *Reconciler) fitting(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run) error {
 	now := cmp.Or(policy.Status.Probe, &v1alpha1.ProbeStatus{})
-	if latest := runs.Latest(now.Runs); latest == nil || latest.ID != run.ID {
-		now.Progress = nil
-	}
+	forget := func() { now.Progress = nil }
 	err := r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerProbe, doing: v1alpha1.ReasonFitting, runs: &now.Runs,
 		learn:    func(p contract.Progress) { learnFitting(now, p) },
-		halt:     func() { now.Progress = nil }, // Another pod begins anew.
+		halt:     forget, // Another pod begins anew.
+		forget:   forget,
 		describe: func() string { return describeFitting(now.Progress) },
 		accept:   func(t contract.Termination, job *batchv1.Job) error { return acceptProbe(now, run, t.Probe, job) },
 	})
@@ -170,7 +169,7 @@ func describeFitting(p *v1alpha1.ProbeProgress) string {
 // acceptProbe writes what was fitted into the status.
 func acceptProbe(now *v1alpha1.ProbeStatus, run desired.Run, result *contract.ProbeResult, job *batchv1.Job) error {
 	if result == nil || !contract.ValidDigest(result.Digest) || !contract.ValidDigest(result.BaseDigest) || len(result.Labels) < 2 {
-		return silentJob(job)
+		return runs.Silent(job, "found")
 	}
 	e := result.Evaluation
 	*now = v1alpha1.ProbeStatus{

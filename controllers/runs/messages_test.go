@@ -258,5 +258,6 @@ func TestMessages(t *testing.T) {
 	}
 	r, _ := runner(t, nil, []client.Object{job("math-1")})
 	add("its result was lost", r.Again(t.Context(), job("math-1")))
+	add("it says nothing of what it made", Silent(job("math-1"), "made"))
 	statustest.Check(t, all)
 }

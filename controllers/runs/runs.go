@@ -19,6 +19,7 @@ import (
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/controllers/warnings"
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // PollInterval is how often a running pod is asked for its progress.
@@ -269,6 +270,13 @@ func Latest(remembered []v1alpha1.RunStatus) *v1alpha1.RunStatus {
 	return &remembered[0]
 }
 
+// IsLatest reports whether the newest of the runs that a status remembers is the one of this ID.
+// Else what the status has of how far it is was another's.
+func IsLatest(remembered []v1alpha1.RunStatus, id string) bool {
+	latest := Latest(remembered)
+	return latest != nil && latest.ID == id
+}
+
 // Remember returns the runs with a record first, and without the oldest.
 func Remember(remembered []v1alpha1.RunStatus, record v1alpha1.RunStatus) []v1alpha1.RunStatus {
 	list := []v1alpha1.RunStatus{record}
@@ -348,6 +356,13 @@ func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) erro
 	default:
 		return status.Wait(out.Reason, "%s", cause)
 	}
+}
+
+// Silent is the error of a Job that ended well without a result that makes sense: what it
+// did (made, found, pushed) is not known.
+func Silent(job *batchv1.Job, did string) error {
+	return status.Stall(contract.ReasonInternal,
+		"Job %s succeeded without saying what it %s; is the runtime's image of another version than the operator?", job.Name, did)
 }
 
 func failedPods(n int32) string {
