@@ -108,7 +108,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, policy *v1alpha1.AdaptivePol
 	} else {
 		setAvailable(policy, *serving)
 	}
-	return r.Status.Report(ctx, before, policy, ready, err)
+	result, err := r.Status.Report(ctx, before, policy, ready, err)
+	if policy.ResourceVersion != before.ResourceVersion { // What has begun is written.
+		r.tellStep(before, policy)
+	}
+	return result, err
 }
 
 // realise brings the policy a step further. What its pods serve is returned
