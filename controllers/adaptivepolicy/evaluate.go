@@ -132,7 +132,7 @@ func acceptEvaluation(policy *v1alpha1.AdaptivePolicy, run desired.Run, before *
 		return runs.Silent(job, "found")
 	}
 	e := &v1alpha1.RolloutEvaluation{
-		RunID: run.ID, Recipe: run.Recipe, CandidateDigest: v1alpha1.Digest(chosen.digest), Digest: v1alpha1.Digest(result.Digest),
+		RunID: run.ID, Recipe: run.Recipe, AnswersID: run.Answers, CandidateDigest: v1alpha1.Digest(chosen.digest), Digest: v1alpha1.Digest(result.Digest),
 		Gate: evaluationResult(result.Sets[0], before != nil), DurationSeconds: new(int64(max(result.Seconds, 0) + 0.5)),
 	}
 	if before != nil {
@@ -142,7 +142,8 @@ func acceptEvaluation(policy *v1alpha1.AdaptivePolicy, run desired.Run, before *
 		e.Guards = append(e.Guards, v1alpha1.GuardResult{Name: g.Name, Result: evaluationResult(result.Sets[1+i], before != nil)})
 	}
 	for i, right := range result.Experts {
-		e.Experts = append(e.Experts, v1alpha1.ExpertScore{Name: chosen.set.Experts[i].Name, Score: share(right, result.Sets[0].Questions)})
+		ref := chosen.set.Experts[i]
+		e.Experts = append(e.Experts, v1alpha1.ExpertScore{Name: ref.Name, Digest: v1alpha1.Digest(ref.Digest), Score: share(right, result.Sets[0].Questions)})
 	}
 	policy.Status.Rollout.Evaluation = e
 	return nil
