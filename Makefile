@@ -158,6 +158,21 @@ e2e-chart: cluster-bin images helm ## Install, upgrade and uninstall operator an
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) HELM=$(HELM) \
 	    $(STATIC) go test -count=1 -timeout 50m ./test/e2e/chart -v -ginkgo.v
 
+# The commit that `make e2e-upgrade` upgrades from and goes back to: one version before this one.
+UPGRADE_FROM ?= 2c3d720438e784cbcb412ff29e137db74a4eb6bd
+BEFORE := $(BIN)/upgrade-from
+
+.PHONY: e2e-upgrade
+e2e-upgrade: cluster-bin images ## Upgrade from the version before and go back, under requests, on a fresh local cluster (UPGRADE_FROM=COMMIT).
+	@hack/upgrade-from.sh $(UPGRADE_FROM) $(BEFORE) $(T2C)
+	@echo "==> upgrades on a local cluster"
+	@$(T2C) down --name $(E2E_CLUSTER)
+	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
+	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
+	  $(T2C) load-image --name $(E2E_CLUSTER) $(BEFORE)/manager.tar $(BEFORE)/t2.tar $(BIN)/images/manager.tar $(BIN)/images/t2.tar $(BIN)/images/demo-assets.tar; \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2_UPGRADE_FROM=$(BEFORE) T2_INSIDE="$(T2C) exec --name $(E2E_CLUSTER)" \
+	    $(STATIC) go test -count=1 -timeout 50m ./test/e2e/upgrade -v -ginkgo.v $(E2EFLAGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
 	@hack/fuzz.sh $(or $(FUZZTIME),20s)

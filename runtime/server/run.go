@@ -39,7 +39,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup
-	servers := map[string]*http.Server{"API": s.httpServer(s.API()), "admin API": s.httpServer(s.Admin())}
+	servers := map[string]*http.Server{"API": s.httpServer(s.givingUp(s.API())), "admin API": s.httpServer(s.Admin())}
 	if s.config.AdminCertFile != "" {
 		admin = s.secured(admin)
 	}
@@ -120,6 +120,18 @@ func (s *Server) drain(api *http.Server) {
 		}
 	}
 	s.log.Info("Drained", "seconds", time.Since(begun).Seconds())
+}
+
+// givingUp ends a client's connection with each answer while the server drains. The next
+// request goes by another connection, to a pod that stays; on this one it could be on its
+// way when the server closes it, and then nobody knows whether it was read.
+func (s *Server) givingUp(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // shutWithin takes no more connections, and waits so long for those that have requests.
