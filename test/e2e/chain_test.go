@@ -108,6 +108,7 @@ var _ = Describe("Transformer²", Ordered, func() {
 	Describe("The operator", operator)
 	Describe("The chain", chain)
 	Describe("What others do", others)
+	Describe("Sources", sources)
 	Describe("Every way to adapt", strategies)
 	Describe("GPUs", gpus)
 	Describe("Bad input", badInput)

@@ -65,16 +65,22 @@ var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
 	if !report.Failed() {
 		return
 	}
-	where := namespace
-	if slices.Contains(report.ContainerHierarchyTexts, "GPUs") {
-		where = cudaNamespace
+	where := []string{namespace}
+	switch texts := report.ContainerHierarchyTexts; {
+	case slices.Contains(texts, "GPUs"):
+		where = []string{cudaNamespace}
+	case slices.Contains(texts, "Sources"):
+		where = []string{makersNamespace, takersNamespace}
 	}
-	for _, args := range [][]string{
-		{"-n", where, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", where, "describe", "t2"},
-		{"-n", where, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"},
-	} {
+	commands := [][]string{{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"}}
+	for _, ns := range where {
+		commands = append(commands,
+			[]string{"-n", ns, "get", "t2,jobs,pods,pvc", "-o", "wide"},
+			[]string{"-n", ns, "describe", "t2"},
+			[]string{"-n", ns, "get", "events", "--sort-by=.lastTimestamp"},
+		)
+	}
+	for _, args := range commands {
 		out, err := try(ctx, "", args...)
 		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
 	}
