@@ -1,6 +1,7 @@
 // Package e2e runs the whole chain on a real cluster: real kubelet, real pods,
 // real training. `make e2e` brings the cluster up, loads the images and sets
-// KUBECONFIG, KUBECTL, T2 and SOFTGPU, by which the cluster has GPUs.
+// KUBECONFIG, KUBECTL, T2, KUBECTL_T2 (the plugin) and SOFTGPU, by which the cluster has
+// GPUs.
 package e2e
 
 import (
