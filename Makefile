@@ -139,13 +139,13 @@ softgpu: softcuda
 	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
 
 .PHONY: e2e
-e2e: cluster-bin images image-cuda softgpu helm ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
+e2e: cluster-bin images image-cuda softgpu helm kubectl-t2 ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 KUBECTL_T2=$(BIN)/kubectl-t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
 	    $(STATIC) go test -count=1 -p 1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: e2e-chart
