@@ -23,6 +23,7 @@ EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
 KUBECTL := $(if $(EXTERNAL),kubectl,$(CLUSTER)/kubectl)
 DEMO_CLUSTER ?= t2
 E2E_CLUSTER  ?= t2-e2e
+CHAOS_CLUSTER ?= t2-chaos
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
 
 # Says what a long command is and, while it lasts, that it still runs.
@@ -151,6 +152,16 @@ e2e-chart: cluster-bin images helm ## Install, upgrade and uninstall operator an
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER); \
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) HELM=$(HELM) \
 	    $(STATIC) go test -count=1 -timeout 50m ./test/e2e/chart -v -ginkgo.v
+
+.PHONY: chaos
+chaos: cluster-bin images ## Faults on a local cluster of three nodes: pods, nodes, the control plane, sources (CHAOSFLAGS="-ginkgo.label-filter=short" …).
+	@echo "==> faults on a local cluster of three nodes"
+	@$(T2C) down --name $(CHAOS_CLUSTER)
+	@trap '$(T2C) down --name $(CHAOS_CLUSTER)' EXIT; \
+	  $(T2C) up --name $(CHAOS_CLUSTER) --bin $(CLUSTER) --nodes 3 --impatient; \
+	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(CHAOS_CLUSTER); \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(CHAOS_CLUSTER)) KUBECTL=$(KUBECTL) T2CLUSTER=$(T2C) CLUSTER_BIN=$(CLUSTER) CHAOS_CLUSTER=$(CHAOS_CLUSTER) \
+	    $(STATIC) go test -count=1 -timeout 90m ./test/e2e/chaos -v -ginkgo.v $(CHAOSFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
