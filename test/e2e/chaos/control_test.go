@@ -74,7 +74,5 @@ func controlPlane() {
 		ofOneRun(ctx, e)
 	},
 		Entry("when the API server is away", "kube-apiserver", "kill", "start", Label(short), SpecTimeout(10*time.Minute)),
-		Entry("when the API server answers nothing", "kube-apiserver", "stop", "continue", SpecTimeout(10*time.Minute)),
-		Entry("when etcd is killed and comes back", "etcd", "kill", "start", SpecTimeout(10*time.Minute)),
 	)
 }

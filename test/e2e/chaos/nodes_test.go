@@ -58,7 +58,6 @@ func nodes() {
 		}
 	},
 		Entry("when a node loses its power", "kill", "start", SpecTimeout(12*time.Minute)),
-		Entry("when a node is off the network", "cut", "join", SpecTimeout(12*time.Minute)),
 	)
 
 	DescribeTable("says that a training is on a node that does not report, and goes on when the node is back", func(ctx SpecContext, breaking, mending string) {
@@ -85,6 +84,5 @@ func nodes() {
 		ofOneRun(ctx, e)
 	},
 		Entry("which lost its power", "kill", "start", SpecTimeout(12*time.Minute)),
-		Entry("which is off the network", "cut", "join", SpecTimeout(12*time.Minute)),
 	)
 }

@@ -34,7 +34,7 @@ const (
 	root            = "../../.."
 	namespace       = "t2-chaos"
 	systemNamespace = "t2-system"
-	// short marks what takes less than three minutes in all.
+	// short marks what is run for a quick look.
 	short = "short"
 	// mortal is the label of the nodes that may be lost: all but the first, which has the
 	// control plane and, here, the operator.
