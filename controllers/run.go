@@ -128,6 +128,9 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("finding the cluster: %w", err)
 	}
+	if err := awaitServer(ctx, config, f.probeAddress); err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
 		Cache:  CacheOptions(f.namespaces...),

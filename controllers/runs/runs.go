@@ -3,6 +3,7 @@
 package runs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -183,7 +184,7 @@ func list(ctx context.Context, reader client.Reader, owner client.Object, select
 // pod that is not the current one's have ended. Where the current one is not there,
 // a pod that goes on is of one that had its name.
 func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1.Pod, current string, there bool) error {
-	var ending string
+	var ending, lost string
 	for i := range jobs {
 		job := &jobs[i]
 		if job.Name == current {
@@ -203,10 +204,14 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if owner := metav1.GetControllerOf(pod); !over && (!there || owner == nil || owner.Name != current) {
 			ending = "pod " + pod.Name
+			lost = cmp.Or(lost, outcome.NodeLost(pod))
 		}
 	}
-	if ending == "" {
+	switch {
+	case ending == "":
 		return nil
+	case lost != "":
+		return status.Wait(v1alpha1.ReasonNodeLost, "%s. Until then the next run does not begin, since both might write to the same volume", lost).Warn()
 	}
 	return status.Wait(v1alpha1.ReasonPreviousRun, "Waiting for %s of the previous run to end", ending)
 }
