@@ -19,14 +19,18 @@ const (
 	serverTimeout = 5 * time.Second
 	serverPause   = time.Second
 	serverSilence = time.Minute
+	// serverPatience is how long what the API server refuses is taken for its beginning: until
+	// it has read its own roles it refuses what it allows a moment later.
+	serverPatience = 20 * time.Second
 )
 
-// awaitServer waits until the API server answers, whatever it says. A manager that begins
+// awaitServer waits until the API server says which kinds it has, which is the first that a
+// manager asks; what it refuses for longer than patience the manager is to tell. One that begins
 // while it is away (an operator that lost its lease ends, and is started again at once) would
 // fail, and the kubelet would wait longer each time, up to five minutes, before it starts it
 // again: so long would nothing be done after the API server is back. Meanwhile the probes of
 // the kubelet are answered: it lives, and is not ready.
-func awaitServer(ctx context.Context, config *rest.Config, probeAddress string) error {
+func awaitServer(ctx context.Context, config *rest.Config, probeAddress string, patience time.Duration) error {
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return fmt.Errorf("making a client of the API server: %w", err)
@@ -36,9 +40,9 @@ func awaitServer(ctx context.Context, config *rest.Config, probeAddress string) 
 	if err != nil {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
-	address := url.JoinPath("version").String()
+	address := url.JoinPath("apis").String()
 	problem := answers(ctx, client, address)
-	if problem == nil {
+	if problem == nil || patience == 0 && errors.Is(problem, errRefused) {
 		return nil
 	}
 	stop, err := serveProbes(ctx, probeAddress)
@@ -46,13 +50,21 @@ func awaitServer(ctx context.Context, config *rest.Config, probeAddress string) 
 		return err
 	}
 	defer stop()
-	var said time.Time
+	var said, refused time.Time
 	for problem != nil {
+		switch {
+		case !errors.Is(problem, errRefused):
+			refused = time.Time{}
+		case refused.IsZero():
+			refused = time.Now()
+		case time.Since(refused) >= patience:
+			return nil
+		}
 		if _, wrong := errors.AsType[*tls.CertificateVerificationError](problem); wrong {
 			return fmt.Errorf("asking the API server: %w", problem) // Waiting makes no other of it.
 		}
 		if time.Since(said) >= serverSilence {
-			ctrllog.FromContext(ctx).Info("Waited for the API server, which does not answer", "server", config.Host, "error", problem.Error())
+			ctrllog.FromContext(ctx).Info("Waited for the API server", "server", config.Host, "error", problem.Error())
 			said = time.Now()
 		}
 		select {
@@ -65,7 +77,10 @@ func awaitServer(ctx context.Context, config *rest.Config, probeAddress string) 
 	return nil
 }
 
-// answers asks the API server. What it refuses it has answered.
+// errRefused marks an answer by which a server does not do what it was asked, and is there.
+var errRefused = errors.New("it refuses")
+
+// answers asks the API server.
 func answers(ctx context.Context, client *http.Client, address string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -76,8 +91,11 @@ func answers(ctx context.Context, client *http.Client, address string) error {
 		return err
 	}
 	_ = response.Body.Close()
-	if response.StatusCode >= http.StatusInternalServerError {
+	switch {
+	case response.StatusCode >= http.StatusInternalServerError:
 		return fmt.Errorf("it answers %s", response.Status)
+	case response.StatusCode >= http.StatusBadRequest:
+		return fmt.Errorf("%w: %s", errRefused, response.Status)
 	}
 	return nil
 }

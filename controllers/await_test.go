@@ -27,11 +27,11 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// What the API server refuses it has answered: the manager says better what is wrong.
+// What the API server refuses for long it has answered: the manager says better what is wrong.
 func TestAServerThatAnswersIsNotWaitedFor(t *testing.T) {
 	for _, code := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
-		if err := awaitServer(t.Context(), &rest.Config{Host: server.URL}, "127.0.0.1:no-port"); err != nil {
+		if err := awaitServer(t.Context(), &rest.Config{Host: server.URL}, "127.0.0.1:no-port", 0); err != nil {
 			t.Errorf("%d: %v", code, err)
 		}
 		server.Close()
@@ -43,7 +43,7 @@ func TestAServerThatAnswersIsNotWaitedFor(t *testing.T) {
 func TestAServerThatIsAwayIsWaitedFor(t *testing.T) {
 	api, probes := freeAddress(t), freeAddress(t)
 	done := make(chan error, 1)
-	go func() { done <- awaitServer(t.Context(), &rest.Config{Host: "http://" + api}, probes) }()
+	go func() { done <- awaitServer(t.Context(), &rest.Config{Host: "http://" + api}, probes, time.Minute) }()
 
 	get := func(path string) int {
 		for {
@@ -69,22 +69,25 @@ func TestAServerThatIsAwayIsWaitedFor(t *testing.T) {
 	if code := get("/readyz"); code != http.StatusServiceUnavailable {
 		t.Errorf("it is ready: %d", code)
 	}
-	var asked atomic.Int32 // First of a load balancer alone.
+	var asked atomic.Int32 // First of a load balancer alone, then of a server that has not read its roles.
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", api)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if asked.Add(1) == 1 {
+		switch asked.Add(1) {
+		case 1:
 			w.WriteHeader(http.StatusBadGateway)
+		case 2:
+			w.WriteHeader(http.StatusForbidden)
 		}
 	}))
 	_ = server.Listener.Close()
 	server.Listener = listener
 	server.Start()
 	defer server.Close()
-	if err := <-done; err != nil || asked.Load() < 2 {
-		t.Errorf("got %v after %d answers, of which the first is no API server's", err, asked.Load())
+	if err := <-done; err != nil || asked.Load() < 3 {
+		t.Errorf("got %v after %d answers, of which two were not yet what a manager needs", err, asked.Load())
 	}
 	again, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", probes)
 	if err != nil {
@@ -96,12 +99,12 @@ func TestAServerThatIsAwayIsWaitedFor(t *testing.T) {
 func TestWhatWaitingDoesNotMendIsNotWaitedFor(t *testing.T) {
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
-	if err := awaitServer(t.Context(), &rest.Config{Host: server.URL}, "0"); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if err := awaitServer(t.Context(), &rest.Config{Host: server.URL}, "0", time.Minute); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server that nobody vouches for: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := awaitServer(ctx, &rest.Config{Host: "http://" + freeAddress(t)}, "0"); !errors.Is(err, context.Canceled) {
+	if err := awaitServer(ctx, &rest.Config{Host: "http://" + freeAddress(t)}, "0", time.Minute); !errors.Is(err, context.Canceled) {
 		t.Errorf("when the manager is to end: %v", err)
 	}
 }

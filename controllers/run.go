@@ -128,7 +128,7 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("finding the cluster: %w", err)
 	}
-	if err := awaitServer(ctx, config, f.probeAddress); err != nil {
+	if err := awaitServer(ctx, config, f.probeAddress, serverPatience); err != nil {
 		return err
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
