@@ -23,6 +23,7 @@ EXTERNAL := $(if $(filter command line,$(origin KUBECONFIG)),yes)
 KUBECTL := $(if $(EXTERNAL),kubectl,$(CLUSTER)/kubectl)
 DEMO_CLUSTER ?= t2
 E2E_CLUSTER  ?= t2-e2e
+CHAOS_CLUSTER ?= t2-chaos
 DATA := $(if $(T2_SHARED_DATA),$(T2_SHARED_DATA),$(wildcard $(abspath $(CURDIR)/../shared/data)))
 
 # Says what a long command is and, while it lasts, that it still runs.
@@ -79,6 +80,12 @@ unit: $(NODE_CLIENT)/node_modules ## Unit tests, goldens, fuzz corpora and the i
 	$(STATIC) T2_SHARED_DATA=$(DATA) go test -timeout 20m $(LONG)
 	$(STATIC) go test -run 'TestDemandedCallsAreMadeAndValidate|TestSoak' ./runtime/server ./runtime/engine
 
+.PHONY: soak
+soak: ## What takes long of the faults: sets exchanged each second, candidates, ten times the load (T2_SOAK=10m each), every moment of a full disk, more flipped bits.
+	T2_SOAK=$(or $(T2_SOAK),10m) $(STATIC) go test -count=1 -v -timeout 90m -run 'TestNoRequestIsLostInASwap|TestNothingIsLostWhileCandidates|TestTenTimesWhatAServerCanDo' ./runtime/server
+	$(STATIC) go test -count=1 -v -timeout 30m -run 'TestJobsOnADisk' ./runtime/cli
+	$(STATIC) go test -count=1 -v -timeout 30m ./test/faults
+
 .PHONY: monitoring
 monitoring: ## Alerts and dashboards, by Prometheus' own tool and the types of Prometheus' operator and Grafana.
 	@echo "==> alerts and dashboards"
@@ -133,14 +140,14 @@ softgpu: softcuda
 	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
 
 .PHONY: e2e
-e2e: cluster-bin images image-cuda softgpu helm ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
+e2e: cluster-bin images image-cuda softgpu helm kubectl-t2 ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
-	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
-	    $(STATIC) go test -count=1 -p 1 -timeout 35m ./test/e2e/... -v -ginkgo.v $(E2EFLAGS)
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 KUBECTL_T2=$(BIN)/kubectl-t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
+	    $(STATIC) go test -count=1 -p 1 -timeout 35m ./test/e2e ./test/e2e/chart -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: e2e-chart
 e2e-chart: cluster-bin images helm ## Install, upgrade and uninstall operator and samples with Helm, on a fresh local cluster.
@@ -166,6 +173,16 @@ e2e-upgrade: cluster-bin images ## Upgrade from the version before and go back, 
 	  $(T2C) load-image --name $(E2E_CLUSTER) $(BEFORE)/manager.tar $(BEFORE)/t2.tar $(BIN)/images/manager.tar $(BIN)/images/t2.tar $(BIN)/images/demo-assets.tar; \
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2_UPGRADE_FROM=$(BEFORE) T2_INSIDE="$(T2C) exec --name $(E2E_CLUSTER)" \
 	    $(STATIC) go test -count=1 -timeout 50m ./test/e2e/upgrade -v -ginkgo.v $(E2EFLAGS)
+
+.PHONY: chaos
+chaos: cluster-bin images ## Faults on a local cluster of three nodes: pods, nodes, the control plane, sources (CHAOSFLAGS="-ginkgo.label-filter=short" …).
+	@echo "==> faults on a local cluster of three nodes"
+	@$(T2C) down --name $(CHAOS_CLUSTER)
+	@trap '$(T2C) down --name $(CHAOS_CLUSTER)' EXIT; \
+	  $(T2C) up --name $(CHAOS_CLUSTER) --bin $(CLUSTER) --nodes 3 --impatient; \
+	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(CHAOS_CLUSTER); \
+	  KUBECONFIG=$$($(T2C) kubeconfig --name $(CHAOS_CLUSTER)) KUBECTL=$(KUBECTL) T2CLUSTER=$(T2C) CLUSTER_BIN=$(CLUSTER) CHAOS_CLUSTER=$(CHAOS_CLUSTER) \
+	    $(STATIC) go test -count=1 -timeout 90m ./test/e2e/chaos -v -ginkgo.v $(CHAOSFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.

@@ -96,7 +96,7 @@ type Options struct {
 	// Patience is how long pods may miss an artifact before it is made again; zero
 	// means expertvector.DefaultPatience, and of a probe adaptivepolicy's.
 	Patience time.Duration
-	// Now is the time that steps of a rollout go by; nil means the clock's.
+	// Now is the time that steps of a rollout and certificates go by; nil means the clock's.
 	Now func() time.Time
 	// CollectPause is how long after a run, and after another collection, volumes are
 	// collected; zero means basemodel.DefaultCollectPause.
@@ -113,6 +113,9 @@ func Add(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}
 	if options.Pods == nil {
 		options.Pods = podclient.New()
+	}
+	if options.Pods.Now == nil {
+		options.Pods.Now = options.Now
 	}
 	c := mgr.GetClient()
 	reporter := status.Reporter{Client: c, Events: mgr.GetEventRecorder(recorderName)}

@@ -20,6 +20,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/transformersquared/operator/controllers/desired"
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // leaseName is the Lease by which one of several managers leads.
@@ -118,6 +119,7 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 		return err
 	}
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&f.zap)))
+	ctrl.Log.Info("Starting the operator", "version", contract.Version())
 	scheme, err := Scheme()
 	if err != nil {
 		return err
@@ -125,6 +127,9 @@ func Run(ctx context.Context, args []string, output io.Writer) error {
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("finding the cluster: %w", err)
+	}
+	if err := awaitServer(ctx, config, f.probeAddress); err != nil {
+		return err
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,

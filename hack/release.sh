@@ -5,7 +5,8 @@
 #   manifests/   CRDs, config/default and config/namespaced with the release's images
 #   *.tgz        the Helm chart, kubectl-t2-*.tar.gz and its manifest for Krew
 #   sbom/        a CycloneDX bill a program
-#   SHA256SUMS, provenance.intoto.json, and *.sigstore.json where COSIGN_KEY signs
+#   SHA256SUMS, provenance.intoto.json
+#   *.sigstore.json  where COSIGN_KEY signs: of checksums, chart and provenance
 # The same commit and the same Go give the same bytes: hack/release-twice.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,10 +26,9 @@ if [ -n "$(git status --porcelain)" ]; then
   [ "${RELEASE_CHANGED:-}" = yes ] || { echo "release: files differ from commit $commit: commit them first (RELEASE_CHANGED=yes builds all the same, and the provenance says so)" >&2; exit 1; }
   changed=(--changed)
 fi
-if [ -n "${COSIGN_KEY:-}" ] && ! command -v "${COSIGN:-cosign}" >/dev/null; then
-  echo "release: COSIGN_KEY is set and there is no ${COSIGN:-cosign} on PATH: install it, or name it by COSIGN=…" >&2
-  exit 1
-fi
+# Now, and not when all is built.
+. hack/release/cosign.sh
+if [ -n "${COSIGN_KEY:-}" ]; then check_cosign; fi
 
 # The Go that go.mod names, with its mended standard library, is what ships.
 export GOTOOLCHAIN=auto
@@ -44,7 +44,7 @@ mkdir -p "$dist"/{images,manifests,sbom}
 
 build() { # OS ARCH PACKAGE FILE
   CGO_ENABLED=0 GOOS=$1 GOARCH=$2 hack/alive.sh "$(basename "$4") for $1/$2: building" "seconds, the first time 3 minutes" \
-    go build -ldflags '-s -w' -o "$4" "$3"
+    go build -ldflags "-s -w -X github.com/transformersquared/operator/runtime/contract.release=$version" -o "$4" "$3"
 }
 image() { # ARCH TARBALL NAME ARGUMENT...
   local arch=$1 file=$2 name=$3
@@ -123,10 +123,8 @@ fi
   --builder "${BUILDER_ID:-}" "${changed[@]}" "${digests[@]}" "$dist"
 
 if [ -n "${COSIGN_KEY:-}" ]; then
-  for file in SHA256SUMS provenance.intoto.json; do
-    "${COSIGN:-cosign}" sign-blob --yes --key "$COSIGN_KEY" --bundle "$dist/$file.sigstore.json" "$dist/$file"
-  done
+  sign_release "$dist"
   echo "==> $dist: $version, signed; crane push or skopeo copies $dist/images to a registry, where cosign signs them by digest"
 else
-  echo "==> $dist: $version, NOT SIGNED: COSIGN_KEY=… names the key that cosign signs SHA256SUMS and the provenance with" >&2
+  echo "==> $dist: $version, NOT SIGNED: COSIGN_KEY=… names the key that cosign signs checksums, chart and provenance with" >&2
 fi

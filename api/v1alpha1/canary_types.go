@@ -169,6 +169,15 @@ type SideStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	FirstTokenMilliseconds *int64 `json:"firstTokenMilliseconds,omitempty"`
+	// right is how many answers clients have marked right, as they see it now; not there
+	// where none is marked.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Right *int64 `json:"right,omitempty"`
+	// wrong is how many they have marked wrong.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Wrong *int64 `json:"wrong,omitempty"`
 }
 
 // TrialPod is what one pod has counted, or those together that have gone.
@@ -182,12 +191,13 @@ type TrialPod struct {
 	// +optional
 	Since metav1.Time `json:"since,omitempty,omitzero"`
 	// counts of a canary are requests, errors, fallbacks and milliseconds to the first
-	// tokens of the set that serves, and then of the new one; those of an observation what
-	// was compared, different, failed and dropped.
+	// tokens of the set that serves, then of the new one, and then the answers that clients
+	// have marked right and wrong, of both; those of an observation what was compared,
+	// different, failed and dropped.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=4
-	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:MaxItems=12
 	Counts []int64 `json:"counts,omitempty"`
 }
 

@@ -90,6 +90,9 @@ const (
 	ReasonVolume = "VolumeMountFailed"
 	// ReasonOOMKilled says that the kernel killed a container at its memory limit.
 	ReasonOOMKilled = "OOMKilled"
+	// ReasonNodeLost says that the pod's node does not report, so that nothing is known of
+	// the pod.
+	ReasonNodeLost = "NodeLost"
 	// ReasonEvicted says that the node evicted the pod.
 	ReasonEvicted = "Evicted"
 	// ReasonCrashed says that a container ended without saying why.

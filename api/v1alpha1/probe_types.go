@@ -4,7 +4,10 @@ package v1alpha1
 // of a request to the skill that the request wants. A Job fits it to the training prompts of
 // the policy's experts, with the resources that spec.serving gives a pod. It is fitted again
 // when the policy has other experts or these have other training data, when the base is
-// another, or when others or maxPrompts are; until then the one before is served.
+// another, or when others or maxPrompts are; until then the one before is served. Where
+// spec.rollout.gate has evaluated the experts, it learns from who answered which question right,
+// too: the first probe is fitted to prompts alone, and once its set has been evaluated another
+// one by the answers, which is taken where these show it to be the better one.
 // +kubebuilder:validation:MinProperties=1
 type ProbeStrategy struct {
 	// others has prompts that none of the experts is for, which the base weights are to
@@ -107,6 +110,10 @@ type ProbeStatus struct {
 	// where others was not taught: nearly all training prompts are above it.
 	// +optional
 	Threshold Score `json:"threshold,omitempty"`
+	// answers are what the probe has learnt from an evaluation; not there where none was
+	// there when it was fitted.
+	// +optional
+	Answers *ProbeAnswers `json:"answers,omitempty"`
 	// durationSeconds that it took to fit it, its pod's start not among them.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -121,6 +128,51 @@ type ProbeStatus struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=5
 	Runs []RunStatus `json:"runs,omitempty"`
+}
+
+// ProbeAnswers are answers by which a probe was fitted: who of its experts, each alone, answered
+// which question of the gate right. They stay what it was fitted by when an expert is trained
+// anew, until the new ones have been evaluated.
+type ProbeAnswers struct {
+	// id is that of the answers, as in status.rollout.evaluation.answersID.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+	// digest of the evaluation's artifact in the volume, below evaluations.
+	// +required
+	Digest Digest `json:"digest,omitempty"`
+	// experts who have answered.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	Experts []string `json:"experts,omitempty"`
+	// questions that some of them answered right and others wrong, from which alone a probe
+	// learns; not there where the answers could not be read.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Questions *int32 `json:"questions,omitempty"`
+	// weight is what these questions weigh in the probe, beside all prompts together; not
+	// there where the probe is that of the prompts alone, which does as well by the answers.
+	// +optional
+	Weight Decimal `json:"weight,omitempty"`
+	// accuracy is the share of these questions that the probe sends to somebody who answers
+	// them right, each question by a probe that has not learnt from it.
+	// +optional
+	Accuracy Score `json:"accuracy,omitempty"`
+	// calibrationError is the mean difference, over these questions in ten bins, between how
+	// sure the probe is of its most likely skill and how often that one's expert is right.
+	// +optional
+	CalibrationError Score `json:"calibrationError,omitempty"`
+	// promptsAccuracy is the accuracy of a probe that is fitted to the prompts alone.
+	// +optional
+	PromptsAccuracy Score `json:"promptsAccuracy,omitempty"`
+	// promptsCalibrationError is the calibrationError of that one.
+	// +optional
+	PromptsCalibrationError Score `json:"promptsCalibrationError,omitempty"`
 }
 
 // ProbeProgress is how far the fitting of a probe is.

@@ -42,7 +42,9 @@ type RolloutGate struct {
 	// +optional
 	MinGain Gain `json:"minGain,omitempty"`
 	// dataset has the questions of the evaluation: none of them should be in a data set
-	// that experts are trained with. A change evaluates the set that serves no more, and
+	// that experts are trained with. Of strategy Probe, the probe that follows learns from who
+	// answered them right, so that the score of its set is a flattering one;
+	// status.probe.answers says how it does on questions that it has not seen. A change evaluates the set that serves no more, and
 	// the next one by it. At most one of dataset and fewShot is given; without either
 	// nothing is evaluated.
 	// +optional
@@ -204,6 +206,12 @@ type RolloutEvaluation struct {
 	// base is what it was compared with.
 	// +optional
 	StableDigest Digest `json:"stableDigest,omitempty"`
+	// answersID is the hash of what the answers of the base and of each expert alone depend
+	// on: of the experts and the gate's questions, and not of how experts are chosen.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	AnswersID string `json:"answersID,omitempty"`
 	// digest of the artifact in the volume, below evaluations: every answer, and which
 	// question who answered right.
 	// +required
@@ -280,6 +288,9 @@ type ExpertScore struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name,omitempty"`
+	// digest of its artifact.
+	// +optional
+	Digest Digest `json:"digest,omitempty"`
 	// score of it.
 	// +required
 	Score Score `json:"score,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -40,7 +39,7 @@ func (r *Reconciler) adminSecret(ctx context.Context, policy *v1alpha1.AdaptiveP
 		want[desired.AdminTokenKey], changed = []byte(hex.EncodeToString(token)), true
 	}
 	if r.Settings.AdminTLS {
-		pair, renewed, err := certs.Renew(time.Now(), policy.Name, secret.Data)
+		pair, renewed, err := certs.Renew(r.now().Time, policy.Name, secret.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -82,10 +81,17 @@ func (r *Reconciler) trust(policy *v1alpha1.AdaptivePolicy, secret *corev1.Secre
 	return r.Pods.Trust(client.ObjectKeyFromObject(policy), certificates)
 }
 
-// recallTrust does so where nothing is applied: after a restart it is not known yet.
+// recallTrust does so where nothing else is applied: after a restart it is not known yet, and
+// a certificate is renewed also while a policy waits for something, for months perhaps, or who
+// asks its pods could not any more.
 func (r *Reconciler) recallTrust(ctx context.Context, policy *v1alpha1.AdaptivePolicy) error {
-	if r.Pods.Trusts(client.ObjectKeyFromObject(policy)) {
+	now := r.now().Time
+	if r.Pods.Trusts(client.ObjectKeyFromObject(policy), now, now.Add(certs.RenewBefore)) {
 		return nil
+	}
+	if r.Settings.AdminTLS {
+		_, err := r.adminSecret(ctx, policy)
+		return err
 	}
 	secret, err := r.readAdminSecret(ctx, policy)
 	if err != nil {

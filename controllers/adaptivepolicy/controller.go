@@ -108,7 +108,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, policy *v1alpha1.AdaptivePol
 	} else {
 		setAvailable(policy, *serving)
 	}
-	return r.Status.Report(ctx, before, policy, ready, err)
+	result, err := r.Status.Report(ctx, before, policy, ready, err)
+	if policy.ResourceVersion != before.ResourceVersion { // What has begun is written.
+		r.tellStep(before, policy)
+	}
+	return result, err
 }
 
 // realise brings the policy a step further. What its pods serve is returned
@@ -143,7 +147,12 @@ func (r *Reconciler) realise(ctx context.Context, policy *v1alpha1.AdaptivePolic
 		return status.Ready{}, nil, fitting
 	}
 	chosen = choose(policy, base, found) // With what the Jobs may have found by now.
-	chosen.probed, chosen.problem = probed, status.First(chosen.problem, searching, fitting)
+	chosen.probed, chosen.problem = probed.current, status.First(chosen.problem, searching)
+	if probed.learning {
+		chosen.learning = fitting
+	} else {
+		chosen.problem = status.First(chosen.problem, fitting)
+	}
 	if chosen, err = r.roll(ctx, policy, base, chosen); err != nil {
 		return status.Ready{}, nil, err
 	}

@@ -12,7 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/podclient"
+	"github.com/transformersquared/operator/controllers/status/statustest"
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
@@ -237,5 +239,37 @@ func TestLoadingIsNoRefusal(t *testing.T) {
 		if agree(chosen, tc.seen) != (tc.want == "") {
 			t.Errorf("%s: they agree %v", name, agree(chosen, tc.seen))
 		}
+	}
+}
+
+// TestAPodOfALostNodeIsNotAsked makes sure that nobody waits for what cannot answer, that the
+// pod is none of those that answer requests, and that the node is named.
+func TestAPodOfALostNodeIsNotAsked(t *testing.T) {
+	o := serving("p1", "set", func(o *observation) {
+		o.pod.Spec.NodeName = "worker-2"
+		o.pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "192.0.2.1", Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: corev1.ContainersReady, Status: corev1.ConditionTrue},
+		}}
+		o.status = contract.ServingStatus{}
+	})
+	pods := podclient.New()
+	pods.URL = func(pod *corev1.Pod, path string) (string, error) {
+		t.Errorf("pod %s was asked for %s", pod.Name, path)
+		return "", podclient.ErrNoAddress
+	}
+	(&Reconciler{Pods: pods}).converse(t.Context(), &o, "token", choice{digest: "set"})
+	if o.reason != v1alpha1.ReasonNodeLost || !strings.Contains(o.hindrance, "Node worker-2 of pod p1 does not report") {
+		t.Errorf("%q: %q", o.reason, o.hindrance)
+	}
+	err := rolledOut(deployed(2), []observation{serving("p0", "set"), o})
+	if got := statustest.Verdict(err); got != "Waiting NodeLost" {
+		t.Errorf("the policy is %q", got)
+	}
+	holds, _, message := available(answer{seen: []observation{serving("p0", "set"), o}, expected: "set", with: "with all"}, true)
+	if !holds || message != "Requests are answered, with all" {
+		t.Errorf("with another pod: %v, %q", holds, message)
+	}
+	if holds, _, _ := available(answer{seen: []observation{o}, expected: "set"}, true); holds {
+		t.Error("requests are answered, though the only pod is on a node that does not report")
 	}
 }

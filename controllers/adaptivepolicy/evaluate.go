@@ -63,9 +63,6 @@ func (r *Reconciler) evaluation(ctx context.Context, policy *v1alpha1.AdaptivePo
 	if !status.Holds(base, v1alpha1.ConditionDecomposed) || !base.DeletionTimestamp.IsZero() {
 		return evaluated{}, baseNotReady(base)
 	}
-	if latest := runs.Latest(now.Runs); latest == nil || latest.ID != run.ID {
-		now.Progress = nil
-	}
 	return evaluated{fresh: true}, r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerEvaluate, doing: v1alpha1.ReasonEvaluating, runs: &now.Runs,
 		learn: func(p contract.Progress) { learnEvaluation(now, p) },
@@ -74,6 +71,7 @@ func (r *Reconciler) evaluation(ctx context.Context, policy *v1alpha1.AdaptivePo
 				now.Progress.EstimatedRemainingSeconds = nil
 			}
 		},
+		forget:   func() { now.Progress = nil },
 		describe: func() string { return describeEvaluation(now.Progress) },
 		accept: func(t contract.Termination, job *batchv1.Job) error {
 			return acceptEvaluation(policy, run, before, chosen, t.Evaluation, job)
@@ -131,10 +129,10 @@ func acceptEvaluation(policy *v1alpha1.AdaptivePolicy, run desired.Run, before *
 	guards := desired.Gate(policy).Guards
 	if result == nil || !contract.ValidDigest(result.Digest) || len(result.Sets) != 1+len(guards) || len(result.Experts) != len(chosen.set.Experts) ||
 		slices.ContainsFunc(result.Sets, func(s contract.SetScores) bool { return !sensible(s) }) {
-		return silentJob(job)
+		return runs.Silent(job, "found")
 	}
 	e := &v1alpha1.RolloutEvaluation{
-		RunID: run.ID, Recipe: run.Recipe, CandidateDigest: v1alpha1.Digest(chosen.digest), Digest: v1alpha1.Digest(result.Digest),
+		RunID: run.ID, Recipe: run.Recipe, AnswersID: run.Answers, CandidateDigest: v1alpha1.Digest(chosen.digest), Digest: v1alpha1.Digest(result.Digest),
 		Gate: evaluationResult(result.Sets[0], before != nil), DurationSeconds: new(int64(max(result.Seconds, 0) + 0.5)),
 	}
 	if before != nil {
@@ -144,7 +142,8 @@ func acceptEvaluation(policy *v1alpha1.AdaptivePolicy, run desired.Run, before *
 		e.Guards = append(e.Guards, v1alpha1.GuardResult{Name: g.Name, Result: evaluationResult(result.Sets[1+i], before != nil)})
 	}
 	for i, right := range result.Experts {
-		e.Experts = append(e.Experts, v1alpha1.ExpertScore{Name: chosen.set.Experts[i].Name, Score: share(right, result.Sets[0].Questions)})
+		ref := chosen.set.Experts[i]
+		e.Experts = append(e.Experts, v1alpha1.ExpertScore{Name: ref.Name, Digest: v1alpha1.Digest(ref.Digest), Score: share(right, result.Sets[0].Questions)})
 	}
 	policy.Status.Rollout.Evaluation = e
 	return nil

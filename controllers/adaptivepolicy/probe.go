@@ -30,49 +30,65 @@ const (
 	longestPatience = 5 // Times doubled.
 )
 
+// probe is how a policy's probe stands.
+type probe struct {
+	// current says that it was fitted to the experts and the prompts that the policy has.
+	current bool
+	// learning says that nothing but what an evaluation has found out since is to be learnt:
+	// the set with the probe there is whole, and no more is to come of what was asked for.
+	learning bool
+}
+
 // fit sees to the Job that fits a policy's probe, and writes what came of it into the
-// status. It returns whether the probe there is the one that the policy asks for, and what
+// status. It returns how the probe there stands to the one that the policy asks for, and what
 // there is to wait for: until then the one before is served, or the base is asked.
-func (r *Reconciler) fit(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) (current bool, err error) {
+func (r *Reconciler) fit(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) (probe, error) {
 	selector := client.MatchingLabels(desired.ProbeSelector(policy))
 	if policy.Spec.Strategy.Type != v1alpha1.StrategyProbe {
 		if err := r.Runner.End(ctx, policy, selector); err != nil {
-			return false, err
+			return probe{}, err
 		}
 		policy.Status.Probe = nil
-		return false, nil
+		return probe{}, nil
 	}
 	sets := desired.PromptSets(policy, chosen.wanted)
 	switch {
 	case slices.ContainsFunc(chosen.candidates, func(c candidate) bool { return c.state == v1alpha1.ExpertMissing }):
-		return false, nil // That is told elsewhere; each that comes would be another run.
+		return probe{}, nil // That is told elsewhere; each that comes would be another run.
 	case len(sets) < 2:
-		return false, unfittable(chosen)
+		return probe{}, unfittable(chosen)
 	}
 	digests, problem := r.promptDigests(ctx, policy, sets)
 	if problem != nil && !status.Conclusive(problem) {
-		return false, problem
+		return probe{}, problem
 	}
-	run, err := desired.Probe(policy, base, sets, digests, r.Settings)
+	now, before := learnable(policy, base, sets, chosen)
+	run, err := desired.Probe(policy, base, sets, now, digests, r.Settings)
 	if err != nil {
-		return false, err
+		return probe{}, err
+	}
+	known, err := desired.Probe(policy, base, sets, before, digests, r.Settings)
+	if err != nil {
+		return probe{}, err
 	}
 	was := policy.Status.Probe
 	fitted := was != nil && was.Digest != ""
 	switch {
 	case problem == nil && fitted && was.RunID == run.ID:
-		return true, r.keep(ctx, policy, selector, run)
-	case problem != nil && fitted && was.Recipe == run.Recipe:
-		return true, nil
+		return probe{current: true}, r.keep(ctx, policy, selector, run, now)
+	case problem != nil && fitted && (was.Recipe == run.Recipe || was.Recipe == known.Recipe):
+		return probe{current: true}, nil
 	case problem != nil:
-		return false, until(problem, meanwhileProbe(chosen))
-	case !status.Holds(base, v1alpha1.ConditionDecomposed) || !base.DeletionTimestamp.IsZero():
-		return false, nil // Told elsewhere, too.
+		return probe{}, until(problem, meanwhileProbe(chosen))
 	}
-	if err := r.fitting(ctx, policy, selector, run); err != nil {
-		return false, until(err, meanwhileProbe(chosen))
+	stands := fitted && was.RunID == known.ID
+	if !status.Holds(base, v1alpha1.ConditionDecomposed) || !base.DeletionTimestamp.IsZero() {
+		return probe{current: stands}, nil // Told elsewhere, too.
 	}
-	return true, nil
+	if err := r.fitting(ctx, policy, selector, run, now); err != nil {
+		return probe{current: stands, learning: stands}, until(err, meanwhileProbe(chosen))
+	}
+	return probe{current: true}, nil
 }
 
 // promptDigests are the digests of those sets that ConfigMaps hold, by role.
@@ -90,7 +106,9 @@ func (r *Reconciler) promptDigests(ctx context.Context, policy *v1alpha1.Adaptiv
 
 // keep leaves the probe as it is, and ends what was begun for another, unless pods have
 // missed its artifact for long: then it is made again by another Job of the same run.
-func (r *Reconciler) keep(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run) error {
+func (r *Reconciler) keep(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run,
+	answers *contract.EvaluatedAnswers,
+) error {
 	now := policy.Status.Probe
 	if ended, err := r.Runner.Supersede(ctx, policy, selector, now.Runs, now.RunID); ended || err != nil {
 		now.Progress = nil
@@ -99,11 +117,11 @@ func (r *Reconciler) keep(ctx context.Context, policy *v1alpha1.AdaptivePolicy, 
 	i := slices.IndexFunc(now.Runs, func(r v1alpha1.RunStatus) bool { return r.ID == now.RunID })
 	switch {
 	case i >= 0 && now.Runs[i].CompletionTime == nil:
-		return r.fitting(ctx, policy, selector, run) // It was lost, and is made again.
+		return r.fitting(ctx, policy, selector, run, answers) // It was lost, and is made again.
 	case now.State != v1alpha1.ExpertLost:
 		return nil
 	case i < 0: // Its run is forgotten, after many others.
-		return r.fitting(ctx, policy, selector, run)
+		return r.fitting(ctx, policy, selector, run, answers)
 	}
 	was := now.Runs[i]
 	times := ptr.Deref(was.Retries, 0)
@@ -122,18 +140,21 @@ func renewing() error {
 	return status.Wait(v1alpha1.ReasonProbeLost, "Pods do not find the probe in the volume; it is fitted again now").Warn()
 }
 
-// fitting sees to the Job that fits a probe.
-func (r *Reconciler) fitting(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run) error {
+// fitting sees to the Job that fits a probe, by these answers if there are some.
+func (r *Reconciler) fitting(ctx context.Context, policy *v1alpha1.AdaptivePolicy, selector client.MatchingLabels, run desired.Run,
+	answers *contract.EvaluatedAnswers,
+) error {
 	now := cmp.Or(policy.Status.Probe, &v1alpha1.ProbeStatus{})
-	if latest := runs.Latest(now.Runs); latest == nil || latest.ID != run.ID {
-		now.Progress = nil
-	}
+	forget := func() { now.Progress = nil }
 	err := r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerProbe, doing: v1alpha1.ReasonFitting, runs: &now.Runs,
 		learn:    func(p contract.Progress) { learnFitting(now, p) },
-		halt:     func() { now.Progress = nil }, // Another pod begins anew.
+		halt:     forget, // Another pod begins anew.
+		forget:   forget,
 		describe: func() string { return describeFitting(now.Progress) },
-		accept:   func(t contract.Termination, job *batchv1.Job) error { return acceptProbe(now, run, t.Probe, job) },
+		accept: func(t contract.Termination, job *batchv1.Job) error {
+			return acceptProbe(now, run, answers, t.Probe, job)
+		},
 	})
 	if len(now.Runs) > 0 {
 		policy.Status.Probe = now
@@ -168,15 +189,16 @@ func describeFitting(p *v1alpha1.ProbeProgress) string {
 }
 
 // acceptProbe writes what was fitted into the status.
-func acceptProbe(now *v1alpha1.ProbeStatus, run desired.Run, result *contract.ProbeResult, job *batchv1.Job) error {
+func acceptProbe(now *v1alpha1.ProbeStatus, run desired.Run, answers *contract.EvaluatedAnswers, result *contract.ProbeResult, job *batchv1.Job) error {
 	if result == nil || !contract.ValidDigest(result.Digest) || !contract.ValidDigest(result.BaseDigest) || len(result.Labels) < 2 {
-		return silentJob(job)
+		return runs.Silent(job, "found")
 	}
 	e := result.Evaluation
 	*now = v1alpha1.ProbeStatus{
 		RunID: run.ID, Recipe: run.Recipe, Runs: now.Runs, State: v1alpha1.ExpertLoading,
 		Digest: v1alpha1.Digest(result.Digest), BaseDigest: v1alpha1.Digest(result.BaseDigest), Labels: result.Labels,
 		Prompts: int32(max(result.Examples, 0)), HeldOutPrompts: new(int32(max(e.Prompts, 0))),
+		Answers:   probeAnswers(answers, result.Lesson),
 		Threshold: score(result.Least), DurationSeconds: new(int64(max(result.Seconds, 0) + 0.5)),
 	}
 	if e.Prompts > 0 {
@@ -293,7 +315,7 @@ func probeCurrent(policy *v1alpha1.AdaptivePolicy, chosen choice) (holds bool, r
 	if s.Accuracy != "" {
 		message += fmt.Sprintf(", and finds the skill of %s of %d others", percent(s.Accuracy), ptr.Deref(s.HeldOutPrompts, 0))
 	}
-	return true, v1alpha1.ReasonCurrent, message + untaughtNote(chosen)
+	return true, v1alpha1.ReasonCurrent, message + learnt(s.Answers) + untaughtNote(chosen)
 }
 
 func untaughtNote(chosen choice) string {

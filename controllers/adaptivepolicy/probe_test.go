@@ -29,6 +29,11 @@ func probed(change ...func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
 	return p
 }
 
+// learned says what a probe has learnt from answers.
+func learned(a v1alpha1.ProbeAnswers) func(*v1alpha1.AdaptivePolicy) {
+	return func(p *v1alpha1.AdaptivePolicy) { p.Status.Probe.Answers = &a }
+}
+
 // probing makes a policy one of strategy Probe.
 func probing(p *v1alpha1.AdaptivePolicy) {
 	p.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyProbe}
@@ -135,12 +140,12 @@ func TestAResultThatIsNoneIsNotTaken(t *testing.T) {
 	} {
 		result, now := valid, v1alpha1.ProbeStatus{}
 		change(&result)
-		if err := acceptProbe(&now, desired.Run{ID: "run"}, &result, &batchv1.Job{}); reasonOf(err) != contract.ReasonInternal || now.RunID != "" {
+		if err := acceptProbe(&now, desired.Run{ID: "run"}, nil, &result, &batchv1.Job{}); reasonOf(err) != contract.ReasonInternal || now.RunID != "" {
 			t.Errorf("%s: %v, %+v", name, err, now)
 		}
 	}
 	var now v1alpha1.ProbeStatus
-	if err := acceptProbe(&now, desired.Run{ID: "run"}, &valid, &batchv1.Job{}); err != nil || now.Digest != digest("f") || now.Threshold != "0.7500" || now.Accuracy != "" {
+	if err := acceptProbe(&now, desired.Run{ID: "run"}, nil, &valid, &batchv1.Job{}); err != nil || now.Digest != digest("f") || now.Threshold != "0.7500" || now.Accuracy != "" {
 		t.Errorf("%v, %+v", err, now)
 	}
 }
@@ -169,6 +174,12 @@ func probeMessages(t *testing.T) (all []statustest.Message) {
 		{"the probe is for the policy's experts", probed(), there, true},
 		{"the probe is for other experts", probed(func(p *v1alpha1.AdaptivePolicy) { p.Status.Probe.Labels = []string{"math", "law"} }), there, false},
 		{"the probe cannot know an expert", probed(func(p *v1alpha1.AdaptivePolicy) { p.Status.Probe.Labels = []string{"math", "others"} }), there, true},
+		{"the probe has learnt from answers", probed(learned(v1alpha1.ProbeAnswers{
+			Questions: new(int32(40)), Weight: "0.2500", Accuracy: "0.8250", PromptsAccuracy: "0.5500",
+		})), there, true},
+		{"the probe has learnt no better from answers", probed(learned(v1alpha1.ProbeAnswers{Questions: new(int32(40)), Accuracy: "0.9250"})), there, true},
+		{"no answers tell the experts apart", probed(learned(v1alpha1.ProbeAnswers{Questions: new(int32(0))})), there, true},
+		{"the answers could not be read", probed(learned(v1alpha1.ProbeAnswers{})), there, true},
 		{"the probe was not evaluated", probed(func(p *v1alpha1.AdaptivePolicy) { p.Status.Probe.Accuracy = "" }), there, true},
 	} {
 		chosen := choose(tc.policy, readyBase(), tc.experts)
@@ -205,12 +216,63 @@ func TestALostProbeIsFittedAgainAfterAWhile(t *testing.T) {
 			})
 			r := &Reconciler{}
 			r.Runner.Client = clientOf(t, p)
-			err := r.keep(t.Context(), p, desired.ProbeSelector(p), desired.Run{ID: "run"})
+			err := r.keep(t.Context(), p, desired.ProbeSelector(p), desired.Run{ID: "run"}, nil)
 			if again := reasonOf(err) == v1alpha1.ReasonProbeLost; again != tc.again || err != nil && !again {
 				t.Errorf("again: %v (%v), want %v", again, err, tc.again)
 			}
 			if latest := p.Status.Probe.Runs[0]; tc.again && (latest.CompletionTime != nil || *latest.Retries != tc.retries+1 || len(p.Status.Probe.Runs) != 1) {
 				t.Errorf("the run is %+v", latest)
+			}
+		})
+	}
+}
+
+// TestFromWhichAnswersAProbeCanLearn: of an evaluation of the experts as they are, or else of
+// what it has learnt from before.
+func TestFromWhichAnswersAProbeCanLearn(t *testing.T) {
+	evaluation := func(p *v1alpha1.AdaptivePolicy) {
+		p.Status.Rollout = &v1alpha1.RolloutStatus{Evaluation: &v1alpha1.RolloutEvaluation{AnswersID: "new", Digest: digest("5")}}
+		for name, e := range found(expert("math", taught), expert("code", taught)) {
+			p.Status.Rollout.Evaluation.Experts = append(p.Status.Rollout.Evaluation.Experts, v1alpha1.ExpertScore{Name: name, Digest: e.Status.Artifact.Digest})
+		}
+	}
+	earlier := learned(v1alpha1.ProbeAnswers{ID: "old", Digest: digest("4"), Experts: []string{"code", "math"}})
+	retrained := func(e *v1alpha1.ExpertVector) { e.Status.Artifact.Digest = digest("8") }
+	both := found(expert("math", taught), expert("code", taught))
+	for name, tc := range map[string]struct {
+		policy      *v1alpha1.AdaptivePolicy
+		experts     map[string]*v1alpha1.ExpertVector
+		now, before string
+	}{
+		"nothing was evaluated":                    {probed(), both, "", ""},
+		"it was evaluated":                         {probed(evaluation), both, "new", ""},
+		"before there is a probe":                  {policy(probing, evaluation), both, "new", ""},
+		"it has learnt from what was before":       {probed(evaluation, earlier), both, "new", "old"},
+		"an expert was trained anew":               {probed(evaluation, earlier), found(expert("math", taught), expert("code", taught, retrained)), "old", "old"},
+		"an expert was trained anew, first":        {probed(evaluation), found(expert("math", taught), expert("code", taught, retrained)), "", ""},
+		"an expert is not trained yet":             {probed(evaluation), found(expert("math", taught), expert("code", taught, unmade)), "", ""},
+		"by an operator that did not note answers": {probed(evaluation, func(p *v1alpha1.AdaptivePolicy) { p.Status.Rollout.Evaluation.AnswersID = "" }), both, "", ""},
+		"the probe is of another base": {
+			probed(earlier, func(p *v1alpha1.AdaptivePolicy) { p.Status.Probe.BaseDigest = digest("9") }), both, "", "",
+		},
+		"one has never answered": {
+			probed(learned(v1alpha1.ProbeAnswers{ID: "old", Digest: digest("4"), Experts: []string{"code"}})), both, "", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chosen := choose(tc.policy, readyBase(), tc.experts)
+			now, before := learnable(tc.policy, readyBase(), desired.PromptSets(tc.policy, chosen.wanted), chosen)
+			id := func(a *contract.EvaluatedAnswers) string {
+				if a == nil {
+					return ""
+				}
+				if !slices.Equal(a.Experts, []contract.EvaluatedExpert{{Name: "code", Skill: "code"}, {Name: "math", Skill: "math"}}) {
+					t.Errorf("experts %+v", a.Experts)
+				}
+				return a.ID
+			}
+			if id(now) != tc.now || id(before) != tc.before {
+				t.Errorf("now %q and before %q, want %q and %q", id(now), id(before), tc.now, tc.before)
 			}
 		})
 	}

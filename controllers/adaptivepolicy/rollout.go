@@ -32,6 +32,7 @@ import (
 // policy that asks for neither serves what it asks for at once.
 func (r *Reconciler) roll(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, chosen choice) (choice, error) {
 	if !desired.Evaluates(policy) && !desired.Tries(policy) {
+		chosen.problem = status.First(chosen.problem, chosen.learning)
 		return chosen, r.endRollout(ctx, policy)
 	}
 	now := cmp.Or(policy.Status.Rollout, &v1alpha1.RolloutStatus{})
@@ -59,6 +60,10 @@ func (r *Reconciler) roll(ctx context.Context, policy *v1alpha1.AdaptivePolicy, 
 		chosen = chosen.withhold(stable, reference)
 	}
 	s.write(policy, stable, candidate)
+	if s.failed && chosen.learning != nil {
+		s.problem = nil // The set that follows may pass.
+	}
+	chosen.problem = status.First(chosen.problem, chosen.learning)
 	if s.beside == nil {
 		chosen.problem = status.First(chosen.problem, s.problem)
 	} else {

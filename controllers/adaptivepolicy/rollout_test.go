@@ -2,6 +2,7 @@ package adaptivepolicy
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -304,4 +305,39 @@ func rolloutMessages(t *testing.T) []statustest.Message {
 	add("the first expert set has not passed", judged(p, evaluated{}, nil).problem)
 	add("an evaluation says nothing", acceptEvaluation(p, desired.Run{}, nil, chosen, nil, jobNamed()))
 	return all
+}
+
+// TestBitFlipsOfAStableSet, of which every bit flips: what is no set any more is known by that, and
+// what the ConfigMap offers to pods that start takes its place; nothing panics. Other numbers
+// in it are not noticed: the API server's store has checksums.
+func TestBitFlipsOfAStableSet(t *testing.T) {
+	stable, other := stableOf("9"), stableOf("8")
+	text, err := json.Marshal(stable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offered, err := json.Marshal(other.Set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fell := 0
+	for bit := range 8 * len(text) {
+		damaged := slices.Clone(text)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		kept := keptSet(map[string]string{desired.StableSetKey: string(damaged), contract.ExpertSetKey: string(offered)}, digest("b"))
+		if kept == nil || len(kept.Set.Experts) != 1 {
+			t.Fatalf("bit %d: %+v", bit, kept)
+		}
+		if kept.Set.Experts[0].Digest == other.Set.Experts[0].Digest {
+			fell++
+		}
+	}
+	for length := range len(text) {
+		if kept := keptSet(map[string]string{desired.StableSetKey: string(text[:length]), contract.ExpertSetKey: string(offered)}, digest("b")); kept.Set.Experts[0].Digest != other.Set.Experts[0].Digest {
+			t.Errorf("cut to %d bytes: %+v", length, kept)
+		}
+	}
+	if fell < len(text) {
+		t.Errorf("%d of %d damages were found", fell, 8*len(text))
+	}
 }

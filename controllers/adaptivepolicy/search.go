@@ -73,11 +73,6 @@ func (r *Reconciler) search(ctx context.Context, policy *v1alpha1.AdaptivePolicy
 func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel,
 	selector client.MatchingLabels, run desired.Run, experts []contract.AdaptExpert,
 ) error {
-	if was := policy.Status.FewShot; was != nil {
-		if latest := runs.Latest(was.Runs); latest == nil || latest.ID != run.ID {
-			was.Progress = nil
-		}
-	}
 	now := cmp.Or(policy.Status.FewShot, &v1alpha1.FewShotStatus{})
 	err := r.perform(ctx, policy, task{
 		selector: selector, run: run, container: desired.ContainerAdapt, doing: v1alpha1.ReasonSearching, runs: &now.Runs,
@@ -87,6 +82,7 @@ func (r *Reconciler) searching(ctx context.Context, policy *v1alpha1.AdaptivePol
 				now.Progress.EstimatedRemainingSeconds = nil
 			}
 		},
+		forget:   func() { now.Progress = nil },
 		describe: func() string { return describeSearch(now.Progress) },
 		accept: func(t contract.Termination, job *batchv1.Job) error {
 			return accept(now, base, run, experts, t.FewShot, job)
@@ -156,7 +152,7 @@ func accept(now *v1alpha1.FewShotStatus, base *v1alpha1.BaseModel, run desired.R
 	result *contract.FewShotResult, job *batchv1.Job,
 ) error {
 	if result == nil || len(result.Weights) != len(experts) || !contract.ValidDigest(result.ExamplesDigest) {
-		return silentJob(job)
+		return runs.Silent(job, "found")
 	}
 	weights := make([]v1alpha1.FewShotWeight, len(experts))
 	for k, w := range result.Weights {

@@ -120,6 +120,9 @@ type choice struct {
 	// says that the probe is the one that the policy asks for.
 	untaught []string
 	probed   bool
+	// learning is what there is to wait for until the probe has learnt from an evaluation; nil
+	// for nothing. The set without that is whole: it does not wait.
+	learning error
 	// fits says that every wanted expert that has an artifact fits the base.
 	fits bool
 	// problem is what keeps the policy from being Ready, though it serves what

@@ -11,10 +11,12 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 )
 
-// How many numbers a pod counts in each kind of trial: of a canary, as many for each side.
+// How many numbers a pod counts in each kind of trial: of a canary, as many for each side, and
+// behind those of both how many answers were marked right and wrong.
 const (
 	sideCounts    = 4
-	canaryCounts  = 2 * sideCounts
+	outcomeCounts = 2
+	canaryCounts  = 2 * (sideCounts + outcomeCounts)
 	observeCounts = 4
 )
 
@@ -34,7 +36,8 @@ func tally(known []v1alpha1.TrialPod, seen []observation, numbers func(contract.
 	gone := v1alpha1.TrialPod{Name: gonePods, Counts: make([]int64, counts)}
 	before := map[string]v1alpha1.TrialPod{}
 	for _, p := range known {
-		if len(p.Counts) == counts {
+		if len(p.Counts) <= counts { // An operator of before has counted less.
+			p.Counts = append(slices.Clone(p.Counts), make([]int64, counts-len(p.Counts))...)
 			before[p.Name] = p
 		}
 	}
@@ -86,6 +89,10 @@ func compared(c *contract.CandidateSet) func(contract.ServingStatus) ([]int64, b
 		for _, n := range []contract.SideCounts{s.Candidate.Stable, s.Candidate.Candidate} {
 			all = append(all, n.Requests, n.Errors, n.Fallbacks, int64(1000*n.FirstTokenSeconds))
 		}
+		for _, n := range []contract.SideCounts{s.Candidate.Stable, s.Candidate.Candidate} {
+			o := cmp.Or(n.Outcomes, &contract.Outcomes{})
+			all = append(all, o.Right, o.Wrong)
+		}
 		return all, true
 	}
 }
@@ -106,14 +113,22 @@ func counts(s contract.ServingStatus, c *contract.CandidateSet) bool {
 	return s.Candidate != nil && s.Candidate.Digest == setDigest(c.Set) && s.Candidate.Mode == c.Mode && !s.Candidate.Since.IsZero()
 }
 
-// sideStatus is what one side has counted; nil is nothing.
-func sideStatus(n []int64) v1alpha1.SideStatus {
+// sideStatuses are what both sides have counted; nil is nothing.
+func sideStatuses(n []int64) (stable, candidate v1alpha1.SideStatus) {
 	if n == nil {
-		n = make([]int64, sideCounts)
+		n = make([]int64, canaryCounts)
 	}
+	outcomes := n[2*sideCounts:]
+	return sideStatus(n[:sideCounts], outcomes[:outcomeCounts]), sideStatus(n[sideCounts:2*sideCounts], outcomes[outcomeCounts:])
+}
+
+func sideStatus(n, outcomes []int64) v1alpha1.SideStatus {
 	s := v1alpha1.SideStatus{Requests: new(n[0]), Errors: new(n[1]), Fallbacks: new(n[2])}
 	if answered := n[0] - n[1]; answered > 0 {
 		s.FirstTokenMilliseconds = new(n[3] / answered)
+	}
+	if slices.Max(outcomes) > 0 {
+		s.Right, s.Wrong = new(outcomes[0]), new(outcomes[1])
 	}
 	return s
 }

@@ -25,10 +25,10 @@ type task struct {
 	// runs is where the runs are remembered.
 	runs *[]v1alpha1.RunStatus
 	// learn takes how far the pod that runs is, and describe says it. Where none runs, halt
-	// forgets how long it would take.
-	learn    func(contract.Progress)
-	halt     func()
-	describe func() string
+	// forgets how long it would take; of another run than the one before, forget forgets all.
+	learn        func(contract.Progress)
+	halt, forget func()
+	describe     func() string
 	// accept takes the result.
 	accept func(contract.Termination, *batchv1.Job) error
 }
@@ -36,6 +36,9 @@ type task struct {
 // perform sees to the Job of a task. It returns what there is to wait for; nil once the
 // result was accepted.
 func (r *Reconciler) perform(ctx context.Context, policy *v1alpha1.AdaptivePolicy, t task) error {
+	if !runs.IsLatest(*t.runs, t.run.ID) {
+		t.forget()
+	}
 	job, pods, err := r.Runner.Ensure(ctx, policy, t.selector, t.run)
 	if err != nil {
 		return err
@@ -72,12 +75,6 @@ func remaining(p contract.Progress) *int64 {
 		return nil
 	}
 	return new(p.EstimatedRemainingSeconds)
-}
-
-// silentJob says that a Job ended well without a result that makes sense.
-func silentJob(job *batchv1.Job) error {
-	return status.Stall(contract.ReasonInternal,
-		"Job %s succeeded without saying what it found; is the runtime's image of another version than the operator?", job.Name)
 }
 
 // until adds to what a task waits for what is served meanwhile.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -69,8 +70,8 @@ func try(policy *v1alpha1.AdaptivePolicy, reference *desired.StableSet, chosen c
 		c.State == v1alpha1.TrialAborted && tooManyErrors(spec.Canary.Abort, c.Stable, c.Candidate) == "" {
 		c = &v1alpha1.CanaryStatus{
 			StableDigest: stable, CandidateDigest: candidate, State: v1alpha1.TrialLoading, Step: 1, Percent: spec.Canary.Steps[0].Percent,
-			Stable: sideStatus(nil), Candidate: sideStatus(nil),
 		}
+		c.Stable, c.Candidate = sideStatuses(nil)
 		now.Canary = c
 	}
 	switch c.State {
@@ -278,7 +279,7 @@ func observe(spec *v1alpha1.RolloutObserve, o *v1alpha1.ObserveStatus, c *contra
 func step(spec *v1alpha1.RolloutCanary, c *v1alpha1.CanaryStatus, beside *contract.CandidateSet, seen []observation, there bool, now metav1.Time) {
 	before := *c
 	pods, sum := tally(c.Pods, seen, compared(beside), canaryCounts)
-	stable, candidate := sideStatus(sum[:sideCounts]), sideStatus(sum[sideCounts:])
+	stable, candidate := sideStatuses(sum)
 	if there && c.State == v1alpha1.TrialLoading {
 		c.State, c.Since = v1alpha1.TrialRunning, now
 	}
@@ -296,6 +297,35 @@ func step(spec *v1alpha1.RolloutCanary, c *v1alpha1.CanaryStatus, beside *contra
 		return
 	}
 	c.Counted, c.Pods, c.Stable, c.Candidate = now, pods, stable, candidate
+}
+
+// begun is the canary whose step begins with a reconciliation: every pod divides the
+// conversations as it says since then. It is nil where none does.
+func begun(before, after *v1alpha1.AdaptivePolicy) *v1alpha1.CanaryStatus {
+	canary := func(p *v1alpha1.AdaptivePolicy) v1alpha1.CanaryStatus {
+		if p.Status.Rollout == nil || p.Status.Rollout.Canary == nil || p.Status.Rollout.Canary.State != v1alpha1.TrialRunning {
+			return v1alpha1.CanaryStatus{}
+		}
+		return *p.Status.Rollout.Canary
+	}
+	was, is := canary(before), canary(after)
+	if is.Step == 0 || is.Step == was.Step && is.CandidateDigest == was.CandidateDigest && is.StableDigest == was.StableDigest {
+		return nil
+	}
+	return &is
+}
+
+// tellStep records an event of a step that begins. Its action names the percentage: events that
+// differ in nothing but their words are one to those who collect them.
+func (r *Reconciler) tellStep(before, policy *v1alpha1.AdaptivePolicy) {
+	c := begun(before, policy)
+	if c == nil || policy.Spec.Rollout == nil || policy.Spec.Rollout.Canary == nil {
+		return
+	}
+	steps := policy.Spec.Rollout.Canary.Steps
+	message := fmt.Sprintf("Expert set %s answers %d percent of the conversations (step %d of %d, until %s)",
+		c.CandidateDigest, c.Percent, c.Step, len(steps), clock(c.Since, steps[c.Step-1].Minutes))
+	r.Status.Events.Eventf(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonCanary, fmt.Sprintf("Canary%dPercent", c.Percent), "%s", message)
 }
 
 // over reports whether so many minutes have passed.

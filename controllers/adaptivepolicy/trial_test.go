@@ -389,3 +389,52 @@ func trialMessages(t *testing.T) []statustest.Message {
 	s := promoted(w.policy.Status.Rollout, w.chosen)
 	return append(all, statustest.Of("an expert set serves that was a canary", status.Ready{Reason: s.reason, Message: s.message}, nil))
 }
+
+// TestAStepIsToldOnce: when every pod divides the conversations so, and not again.
+func TestAStepIsToldOnce(t *testing.T) {
+	w := newTrials(t, tried(withoutObserve), "a")
+	told := func(says ...func([]observation)) int32 {
+		t.Helper()
+		before := w.policy.DeepCopy()
+		w.reconcile(says...)
+		if c := begun(before, w.policy); c != nil {
+			return c.Percent
+		}
+		return 0
+	}
+	for _, step := range []struct {
+		name    string
+		minutes int
+		says    func([]observation)
+		want    int32
+	}{
+		{"a pod loads it", 0, loading(0), 0},
+		{"it is loaded", 1, func(pods []observation) { pods[0].status.Candidate.Served = true }, 5},
+		{"it goes on", 1, answered(0, 10, 0, 1, 0), 0},
+		{"its time is over", 10, answered(0, 100, 0, 5, 0), 0},
+		{"the next one begins", 0, answered(0, 100, 0, 5, 0), 50},
+		{"that goes on", 1, answered(0, 100, 0, 5, 0), 0},
+	} {
+		w.pass(step.minutes)
+		if got := told(step.says); got != step.want {
+			t.Errorf("%s: the step of %d percent is told, want %d (%+v)", step.name, got, step.want, w.policy.Status.Rollout.Canary)
+		}
+	}
+}
+
+// TestWhatAnOperatorOfBeforeCountedStays: it knew of no outcomes.
+func TestWhatAnOperatorOfBeforeCountedStays(t *testing.T) {
+	known := []v1alpha1.TrialPod{{Name: gonePods, Counts: []int64{10, 1, 0, 500, 4, 0, 0, 100}}}
+	pods, sum := tally(known, nil, func(contract.ServingStatus) ([]int64, bool) { return nil, false }, canaryCounts)
+	stable, candidate := sideStatuses(sum)
+	if *stable.Requests != 10 || *stable.Errors != 1 || *candidate.Requests != 4 || stable.Right != nil || candidate.Wrong != nil {
+		t.Errorf("%+v, %+v", stable, candidate)
+	}
+	if len(pods) != 1 || len(pods[0].Counts) != canaryCounts {
+		t.Errorf("pods %+v", pods)
+	}
+	sum[2*sideCounts+1], sum[2*sideCounts+outcomeCounts] = 3, 7
+	if stable, candidate = sideStatuses(sum); *stable.Right != 0 || *stable.Wrong != 3 || *candidate.Right != 7 || *candidate.Wrong != 0 {
+		t.Errorf("%+v, %+v", stable, candidate)
+	}
+}

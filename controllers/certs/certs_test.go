@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"maps"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -165,5 +166,83 @@ func TestTrustIsBounded(t *testing.T) {
 	}
 	if err := shows(t, start, "assistant", have[contract.AdminTrustKey], have); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPodsAreTrustedForYears renews each day what is due, brings it to pods only weeks later, and
+// sets the clock back or forward by a day now and then: who asks always takes what a pod shows
+// that has what was there then, and makes a new one as often as one is due, and once more where
+// the clock has gone back behind its beginning.
+func TestPodsAreTrustedForYears(t *testing.T) {
+	const (
+		years   = 5
+		late    = 25 // Days until pods have what was renewed.
+		between = 40 // Days between two jumps of the clock.
+	)
+	r := rand.New(rand.NewPCG(1, 2))
+	now := start
+	type version struct {
+		have map[string][]byte
+		day  int
+	}
+	have, _ := renew(t, now, "assistant", nil)
+	pod := version{have, 0}
+	coming := []version{}
+	made := 1
+	for d := 1; d < years*365; d++ {
+		now = now.Add(day)
+		if d%between == 0 {
+			now = now.Add([]time.Duration{-day, day}[r.IntN(2)])
+		}
+		next, changed := renew(t, now, "assistant", have)
+		if changed && !bytes.Equal(next[contract.AdminCertKey], have[contract.AdminCertKey]) {
+			made++
+			coming = append(coming, version{next, d})
+		}
+		have = next
+		for len(coming) > 0 && d-coming[0].day >= late {
+			pod, coming = coming[0], coming[1:]
+		}
+		for who, shown := range map[string]map[string][]byte{"a pod that is late": pod.have, "a pod that starts": have} {
+			if err := shows(t, now, "assistant", have[contract.AdminTrustKey], shown); err != nil {
+				t.Fatalf("day %d, %s: %v", d, who, err)
+			}
+		}
+	}
+	renewals := years * 365 * int(day) / int(Lifetime-RenewBefore)
+	if made < renewals || made > renewals+renewals/4+1 {
+		t.Errorf("%d certificates were made in %d years, want about %d", made, years, renewals)
+	}
+}
+
+// TestAClockThatJumps just after a certificate was made: back by a day nobody takes it, so that
+// another is made at once, and when the clock is right again, both are taken.
+func TestAClockThatJumps(t *testing.T) {
+	first, _ := renew(t, start, "assistant", nil)
+	back, changed := renew(t, start.Add(-day), "assistant", first)
+	if !changed || shows(t, start.Add(-day), "assistant", back[contract.AdminTrustKey], back) != nil {
+		t.Fatal("a certificate of the future is kept")
+	}
+	right, _ := renew(t, start.Add(time.Minute), "assistant", back)
+	for name, pod := range map[string]map[string][]byte{"has the first": first, "has the second": back} {
+		if err := shows(t, start.Add(time.Minute), "assistant", right[contract.AdminTrustKey], pod); err != nil {
+			t.Errorf("a pod that %s: %v", name, err)
+		}
+	}
+	ahead, changed := renew(t, start.Add(day), "assistant", first)
+	if changed {
+		t.Error("a clock that is a day ahead replaces a new certificate")
+	}
+	if err := shows(t, start.Add(day), "assistant", ahead[contract.AdminTrustKey], first); err != nil {
+		t.Error(err)
+	}
+	// Ahead beyond its end, and right again: what was trusted before is trusted again with what
+	// is in use, as pods have by then what was made.
+	late, _ := renew(t, start.Add(Lifetime+day), "assistant", first)
+	again, _ := renew(t, start.Add(time.Hour), "assistant", late)
+	for name, pod := range map[string]map[string][]byte{"starts": again} {
+		if err := shows(t, start.Add(time.Hour), "assistant", again[contract.AdminTrustKey], pod); err != nil {
+			t.Errorf("a pod that %s: %v", name, err)
+		}
 	}
 }

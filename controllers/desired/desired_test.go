@@ -176,7 +176,7 @@ func TestWholeConfigurations(t *testing.T) {
 		"train-judge":        job(Expert(expertVector(programs), baseModel(), nil, settings)),
 		"train-skills":       job(Expert(expertVector(dispatching), baseModel(), map[string]string{"skill-0": digest("9")}, settings)),
 		"classifier":         classifierConfig(t),
-		"probe":              job(Probe(probing(), baseModel(), PromptSets(probing(), skilled()), map[string]string{"skill-0": digest("9")}, settings)),
+		"probe":              job(Probe(probing(), baseModel(), PromptSets(probing(), skilled()), nil, map[string]string{"skill-0": digest("9")}, settings)),
 		"import-claim":       job(Expert(expertVector(imported), baseModel(), nil, settings)),
 		"serve-deployment":   config(Deployment(policy(), baseModel(), nil, []byte("token"), settings)),
 		"serve-transfer":     config(Deployment(policy(), baseModel(), []*v1alpha1.BaseModel{other}, []byte("token"), settings)),

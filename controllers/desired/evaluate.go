@@ -138,6 +138,10 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	if err != nil {
 		return Run{}, err
 	}
+	answers, err := Hash(policy.UID, spec.Answers(), data.claims[:1])
+	if err != nil {
+		return Run{}, err
+	}
 	spec.RunID, spec.Name, spec.Backend, spec.MaxBatch = id, policy.Name, on.name(), int(serving.MaxBatch)
 	if cache := serving.KVCache; cache != nil && cache.Size != nil {
 		spec.KVCacheBytes = cache.Size.Value()
@@ -162,11 +166,13 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	if err != nil {
 		return Run{}, err
 	}
-	return job(jobParts{
+	run, err := job(jobParts{
 		kind: "AdaptivePolicy", owner: policy, runID: id, recipe: recipe, sources: sources, template: pod.template, backoffLimit: evaluateBackoff,
 		labels: labels(v1alpha1.ComponentEvaluate, base.Name, map[string]string{v1alpha1.LabelEvaluation: policy.Name}),
 		pod:    podSpec.WithInitContainers(judge...),
 	})
+	run.Answers = answers
+	return run, err
 }
 
 // KeepingStable adds the stable set to the ConfigMap from which pods take their experts.

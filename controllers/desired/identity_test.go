@@ -105,12 +105,16 @@ func identities(t *testing.T) map[string]identity {
 			}}
 		}),
 	} {
-		run, err := Probe(p, baseModel(), PromptSets(p, skilled()), digests, settings)
+		run, err := Probe(p, baseModel(), PromptSets(p, skilled()), nil, digests, settings)
 		add("probe "+name, run, err)
 	}
+	taught := probing()
+	run, err := Probe(taught, baseModel(), PromptSets(taught, skilled()), evaluatedAnswers(), digests, settings)
+	add("probe taught by answers", run, err)
 	for name, e := range identifiedEvaluations() {
 		run, err := Evaluation(e.policy, baseModel(), e.donors, e.stable, e.candidate, map[string]string{"gate": digest("9"), "guard-0": digest("8")}, settings)
 		add("evaluate "+name, run, err)
+		add("answers "+name, Run{ID: run.Answers}, err)
 	}
 	serving, err := ServingRun(ServeSpec(policy(), baseModel()))
 	add("serve", Run{ID: serving}, err)

@@ -22,6 +22,9 @@ type Run struct {
 	// Recipe is the hash of what the run is asked for, with data sets by name and
 	// not by content: it is known also when a data set cannot be read.
 	Recipe string
+	// Answers is, of an evaluation, the hash of what the answers of the base and of each expert
+	// alone depend on; empty of other runs.
+	Answers string
 	// JobName is the Job for it. It depends on the pod's whole specification, so
 	// that more memory, say, makes another Job that goes on with the same run.
 	JobName string

@@ -125,7 +125,7 @@ func TestTheNetworkAllowsWhatPodsNeedAndNoMore(t *testing.T) {
 		"a decomposition": func() (Run, error) { return Decompose(baseModel(), settings) },
 		"a training":      func() (Run, error) { return Expert(expertVector(), baseModel(), nil, settings) },
 		"the fit of a probe": func() (Run, error) {
-			return Probe(probing(), baseModel(), PromptSets(probing(), skilled()), map[string]string{"skill-0": digest("9")}, settings)
+			return Probe(probing(), baseModel(), PromptSets(probing(), skilled()), nil, map[string]string{"skill-0": digest("9")}, settings)
 		},
 	} {
 		made, err := run()

@@ -55,16 +55,19 @@ func PromptSets(policy *v1alpha1.AdaptivePolicy, experts []*v1alpha1.ExpertVecto
 }
 
 // Probe is the run that fits a policy's probe to these prompts, of which there are two sets
-// at least. The digests are those of the SHA-256 of what ConfigMaps hold, by role. The base
+// at least, and by an evaluation's answers, nil for none. The digests are those of the SHA-256 of what ConfigMaps hold, by role. The base
 // must have been fetched. The pods have what the policy's serving pods have; neither that nor
-// the number format that is served makes another run, nor does what the experts have learnt.
-func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []PromptSet, digests map[string]string, settings Settings) (Run, error) {
+// the number format that is served makes another run, nor does what the experts have learnt but
+// by what they answer, nor which evaluation has found out the same of the same experts.
+func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []PromptSet, answers *contract.EvaluatedAnswers,
+	digests map[string]string, settings Settings,
+) (Run, error) {
 	if base.Status.Artifact == nil {
 		return Run{}, fmt.Errorf("BaseModel %s is not fetched", base.Name)
 	}
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
 	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
-	spec := contract.ProbeSpec{DataDir: contract.MountData, BaseDigest: string(base.Status.Artifact.Digest)}
+	spec := contract.ProbeSpec{DataDir: contract.MountData, BaseDigest: string(base.Status.Artifact.Digest), Answers: answers}
 	if p := policy.Spec.Strategy.Probe; p != nil && p.MaxPrompts != contract.MaxProbePrompts {
 		spec.MaxPrompts = int(p.MaxPrompts)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // probing is a policy of strategy Probe that has prompts of no skill.
@@ -47,7 +48,7 @@ func TestAProbeIsAnotherForOtherPrompts(t *testing.T) {
 		t.Helper()
 		experts := skilled()
 		change(experts[0])
-		r, err := Probe(p, base, PromptSets(p, experts), map[string]string{"skill-0": digest(digestOfMath)}, settings)
+		r, err := Probe(p, base, PromptSets(p, experts), nil, map[string]string{"skill-0": digest(digestOfMath)}, settings)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +92,7 @@ func TestADefaultSpeltOutIsNoOtherProbe(t *testing.T) {
 	sets := PromptSets(probing(), skilled())
 	run := func(strategy *v1alpha1.ProbeStrategy) string {
 		t.Helper()
-		r, err := Probe(probing(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe = strategy }), baseModel(), sets, nil, settings)
+		r, err := Probe(probing(func(p *v1alpha1.AdaptivePolicy) { p.Spec.Strategy.Probe = strategy }), baseModel(), sets, nil, nil, settings)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,5 +100,83 @@ func TestADefaultSpeltOutIsNoOtherProbe(t *testing.T) {
 	}
 	if run(nil) != run(&v1alpha1.ProbeStrategy{MaxPrompts: 1024}) {
 		t.Error("maxPrompts as it is by default makes another run")
+	}
+}
+
+// evaluatedAnswers are those of the experts math and law to the questions of an evaluation.
+func evaluatedAnswers() *contract.EvaluatedAnswers {
+	return &contract.EvaluatedAnswers{ID: "0123456789abcdef", Digest: digest("5"), Experts: []contract.EvaluatedExpert{
+		{Name: "law", Skill: "law"}, {Name: "math", Skill: "math"},
+	}}
+}
+
+// TestAProbeIsAnotherForOtherAnswers, and not for another evaluation of the same experts by the
+// same questions: else each evaluation would fit a probe, and each probe make an evaluation.
+func TestAProbeIsAnotherForOtherAnswers(t *testing.T) {
+	run := func(change func(*contract.EvaluatedAnswers)) Run {
+		t.Helper()
+		p := probing()
+		var answers *contract.EvaluatedAnswers
+		if change != nil {
+			answers = evaluatedAnswers()
+			change(answers)
+		}
+		r, err := Probe(p, baseModel(), PromptSets(p, skilled()), answers, map[string]string{"skill-0": digest("9")}, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	was := run(func(*contract.EvaluatedAnswers) {})
+	for name, tc := range map[string]struct {
+		run  Run
+		same bool
+	}{
+		"none":                                {run(nil), false},
+		"another evaluation of the same":      {run(func(a *contract.EvaluatedAnswers) { a.Digest = digest("4") }), true},
+		"answers of others":                   {run(func(a *contract.EvaluatedAnswers) { a.ID = "f" }), false},
+		"an expert that stands for another's": {run(func(a *contract.EvaluatedAnswers) { a.Experts[0].Skill = "art" }), false},
+	} {
+		if (tc.run.ID == was.ID) != tc.same || (tc.run.Recipe == was.Recipe) != tc.same {
+			t.Errorf("%s: run %s of recipe %s, want the same as %s of %s: %t", name, tc.run.ID, tc.run.Recipe, was.ID, was.Recipe, tc.same)
+		}
+	}
+}
+
+// TestAnswersDependOnExpertsAlone, and on how these are asked: not on how they are chosen.
+func TestAnswersDependOnExpertsAlone(t *testing.T) {
+	run := func(change func(*v1alpha1.AdaptivePolicy, *contract.ExpertSet)) Run {
+		t.Helper()
+		e := identifiedEvaluations()["of the next set"]
+		change(e.policy, &e.candidate)
+		r, err := Evaluation(e.policy, baseModel(), e.donors, e.stable, e.candidate, map[string]string{"gate": digest("9")}, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	was := run(func(*v1alpha1.AdaptivePolicy, *contract.ExpertSet) {})
+	for name, tc := range map[string]struct {
+		run  Run
+		same bool
+	}{
+		"another probe": {run(func(_ *v1alpha1.AdaptivePolicy, s *contract.ExpertSet) {
+			s.Strategy, s.Probe = contract.StrategyProbe, &contract.ProbeRef{Digest: digest("6")}
+		}), true},
+		"another guard": {run(func(p *v1alpha1.AdaptivePolicy, _ *contract.ExpertSet) {
+			p.Spec.Rollout.Gate.Guards[0].Reward = v1alpha1.RewardNumeric
+		}), true},
+		"another expert": {run(func(_ *v1alpha1.AdaptivePolicy, s *contract.ExpertSet) { s.Experts[0].Digest = digest("6") }), false},
+		"the same questions elsewhere": {run(func(p *v1alpha1.AdaptivePolicy, _ *contract.ExpertSet) {
+			p.Spec.Rollout.Gate.Dataset.ConfigMap.Name = "other"
+		}), true},
+		"more questions": {run(func(p *v1alpha1.AdaptivePolicy, _ *contract.ExpertSet) { p.Spec.Rollout.Gate.Samples = 101 }), false},
+		"another reward": {run(func(p *v1alpha1.AdaptivePolicy, _ *contract.ExpertSet) {
+			p.Spec.Rollout.Gate.Reward = v1alpha1.RewardMath
+		}), false},
+	} {
+		if (tc.run.Answers == was.Answers) != tc.same {
+			t.Errorf("%s: answers %s, and %s before, want the same: %t", name, tc.run.Answers, was.Answers, tc.same)
+		}
 	}
 }

@@ -97,8 +97,7 @@ func (r *Reconciler) pushed(ctx context.Context, expert *v1alpha1.ExpertVector, 
 			return r.Runner.Again(ctx, job)
 		}
 		if result == nil || !contract.ValidDigest(result.Artifact) {
-			return status.Stall(contract.ReasonInternal,
-				"Job %s succeeded without saying what it pushed; is the runtime's image of another version than the operator?", job.Name)
+			return runs.Silent(job, "pushed")
 		}
 		expert.Status.Published = &v1alpha1.PublishedArtifact{
 			Reference: to, Digest: v1alpha1.Digest(result.Artifact), ArtifactDigest: expert.Status.Artifact.Digest,

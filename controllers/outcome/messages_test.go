@@ -33,6 +33,7 @@ func TestMessages(t *testing.T) {
 	say("the image cannot be pulled", job(), pod("p", 0, corev1.PodPending, waiting("train", "ImagePullBackOff", "Back-off pulling image.")))
 	say("a Secret is missing", job(), pod("p", 0, corev1.PodPending, waiting("fetch", "CreateContainerConfigError", `secret "hub" not found`)))
 	say("the pod is done, the Job not yet", job(), pod("p", 0, corev1.PodSucceeded))
+	say("its node does not report", job(), pod("p", 0, corev1.PodRunning, running("train"), lost))
 	say("killed for its memory", job(), pod("p", 0, corev1.PodFailed, terminated("train", 137, "OOMKilled", "")))
 	say("in the runtime's words", failedJob(batchv1.JobReasonPodFailurePolicy, "x", 1), pod("p", 0, corev1.PodFailed, says(contract.Termination{
 		Reason: contract.ReasonDigestMismatch, Message: "model.safetensors has another digest; correct spec.source.digest", Permanent: true,

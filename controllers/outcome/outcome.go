@@ -134,6 +134,9 @@ func observePod(out *Outcome, pod *corev1.Pod, fields Fields) {
 	default:
 		if reason, message := Hindrance(pod, fields); reason != "" {
 			out.State, out.Reason, out.Message = Blocked, reason, message
+			if reason == v1alpha1.ReasonNodeLost {
+				out.Message += ". Until then no other pod begins, since both might write to the same volume"
+			}
 			return
 		}
 		if name := runningContainer(pod); name != "" {
@@ -158,6 +161,9 @@ func finishing(out *Outcome, pod *corev1.Pod) {
 // Hindrance says what keeps a pod from starting, or from going on, where
 // something does.
 func Hindrance(pod *corev1.Pod, fields Fields) (reason, message string) {
+	if lost := NodeLost(pod); lost != "" {
+		return v1alpha1.ReasonNodeLost, lost
+	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
 			return v1alpha1.ReasonUnschedulable, fmt.Sprintf("No node takes pod %s: %s", pod.Name, c.Message)

@@ -86,6 +86,23 @@ func running(container string) func(*corev1.Pod) {
 	}
 }
 
+// lost is what the control plane makes of a pod whose node does not report: it takes its
+// readiness, and leaves what the kubelet said last of the containers.
+func lost(p *corev1.Pod) {
+	p.Spec.NodeName = "worker-2"
+	p.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: corev1.ContainersReady, Status: corev1.ConditionTrue},
+	}
+}
+
+// leaving is a pod that is deleted since its node has a taint that it does not tolerate.
+func leaving(p *corev1.Pod) {
+	p.Spec.NodeName, p.DeletionTimestamp = "worker-2", &t0
+	p.Status.Conditions = []corev1.PodCondition{{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
+	}}
+}
+
 // beside adds a container that accompanies the others, in this state.
 func beside(name string, state corev1.ContainerState) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
@@ -180,6 +197,34 @@ func TestObserve(t *testing.T) {
 				terminated("train", 42, "Error", termination(t, mismatch)))},
 			want:        Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing, Container: "train", Failures: 1, Results: map[string]contract.Termination{"train": mismatch}},
 			wantMessage: []string{"no other is tried"},
+		},
+		{
+			name: "the node does not report, and the pod seems to run", job: job(), pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, running("train"), lost)},
+			want:        Outcome{State: Blocked, Reason: v1alpha1.ReasonNodeLost},
+			wantMessage: []string{"Node worker-2 of pod p does not report", "delete Node worker-2", "no other pod begins"},
+		},
+		{
+			name: "the node does not report, and the pod is to end, which it never says", job: job(),
+			pods:        []corev1.Pod{pod("p", 0, corev1.PodPending, leaving, waiting("train", "PodInitializing", ""))},
+			want:        Outcome{State: Blocked, Reason: v1alpha1.ReasonNodeLost},
+			wantMessage: []string{"Node worker-2 of pod p does not report"},
+		},
+		{
+			name: "the pod is not ready since its container is not", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, running("train"), lost, func(p *corev1.Pod) { p.Status.Conditions[1].Status = corev1.ConditionFalse })},
+			want: Outcome{State: Running, Container: "train"},
+		},
+		{
+			name: "the pod is not ready since a gate of somebody's is not", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, running("train"), lost, func(p *corev1.Pod) {
+				p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/gate"}}
+			})},
+			want: Outcome{State: Running, Container: "train"},
+		},
+		{
+			name: "the node came back, and the pod that left it has ended", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed, leaving, terminated("train", 137, "Error", ""))},
+			want: Outcome{State: Retrying, Reason: v1alpha1.ReasonCrashed, Container: "train"},
 		},
 		{
 			name: "the image of the judge cannot be pulled", job: job(),

@@ -61,8 +61,17 @@ type Client struct {
 	HTTP *http.Client
 	// URL is where a pod's admin port answers to a path.
 	URL func(pod *corev1.Pod, path string) (string, error)
+	// Now is the time by which certificates are judged; nil means the clock's.
+	Now func() time.Time
 
 	trust trust
+}
+
+func (c *Client) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
 }
 
 // New returns a Client that asks pods by their address. It follows no
@@ -189,7 +198,7 @@ func (c *Client) call(ctx context.Context, method string, pod *corev1.Pod, path,
 	}
 	response, err := caller.Do(request)
 	if err != nil {
-		return fmt.Errorf("asking pod %s: %w", pod.Name, err)
+		return fmt.Errorf("asking pod %s: %w", pod.Name, untimely(err))
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))

@@ -219,13 +219,10 @@ func TestASlowPodIsGivenUp(t *testing.T) {
 				begin(w)
 				<-r.Context().Done()
 			})
-			began := time.Now()
+			// The test's own context has no deadline.
 			_, err := c.PutExpertSet(t.Context(), pod, "", contract.ExpertSet{})
 			if !errors.Is(err, context.DeadlineExceeded) || Refused(err) {
 				t.Errorf("got %v", err)
-			}
-			if took := time.Since(began); took > 5*timeout {
-				t.Errorf("it took %v", took)
 			}
 		})
 	}

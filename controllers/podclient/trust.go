@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +30,7 @@ type trust struct {
 // trusted makes the calls to the pods of one policy.
 type trusted struct {
 	certificates []byte // PEM
+	parsed       []*x509.Certificate
 	http         *http.Client
 	used         time.Time
 }
@@ -42,14 +46,18 @@ func Secured(pod *corev1.Pod) bool {
 func (c *Client) Trust(policy types.NamespacedName, certificates []byte) error {
 	c.trust.mu.Lock()
 	defer c.trust.mu.Unlock()
-	now := time.Now()
+	now := c.now()
 	had := c.trust.policies[policy]
 	if had != nil && bytes.Equal(had.certificates, certificates) {
 		had.used = now
 		return nil
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(certificates) {
+	parsed := parse(certificates)
+	for _, one := range parsed {
+		roots.AddCert(one)
+	}
+	if len(parsed) == 0 {
 		return fmt.Errorf("the certificates of policy %s: there is none", policy)
 	}
 	if had != nil {
@@ -65,17 +73,45 @@ func (c *Client) Trust(policy types.NamespacedName, certificates []byte) error {
 		c.trust.policies = map[types.NamespacedName]*trusted{}
 	}
 	c.trust.policies[policy] = &trusted{
-		certificates: bytes.Clone(certificates), used: now,
-		http: client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: policy.Name}),
+		certificates: bytes.Clone(certificates), parsed: parsed, used: now,
+		http: client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: policy.Name, Time: c.now}),
 	}
 	return nil
 }
 
-// Trusts reports whether it is known what the pods of a policy may show.
-func (c *Client) Trusts(policy types.NamespacedName) bool {
+// parse reads certificates, without what is none.
+func parse(text []byte) []*x509.Certificate {
+	var all []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return all
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			all = append(all, c)
+		}
+	}
+}
+
+// Trusts reports whether it is known what the pods of a policy may show, and one of it is
+// valid all that time.
+func (c *Client) Trusts(policy types.NamespacedName, from, until time.Time) bool {
 	c.trust.mu.Lock()
 	defer c.trust.mu.Unlock()
-	return c.trust.policies[policy] != nil
+	known := c.trust.policies[policy]
+	return known != nil && slices.ContainsFunc(known.parsed, func(c *x509.Certificate) bool {
+		return !from.Before(c.NotBefore) && until.Before(c.NotAfter)
+	})
+}
+
+// untimely adds to an error of a certificate that is not valid now what to do; others it
+// leaves alone.
+func untimely(err error) error {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired {
+		return err
+	}
+	return fmt.Errorf("%w. The certificate in the policy's Secret is renewed in time, and the kubelet brings it to the pod within minutes; "+
+		"if this stays, compare the clocks of the nodes, or delete the pod", err)
 }
 
 // caller returns what makes calls to a pod. One that should speak HTTPS is never asked in
@@ -91,6 +127,6 @@ func (c *Client) caller(pod *corev1.Pod) (*http.Client, error) {
 	if known == nil {
 		return nil, fmt.Errorf("asking pod %s: it is not known yet which certificate it has", pod.Name)
 	}
-	known.used = time.Now()
+	known.used = c.now()
 	return known.http, nil
 }

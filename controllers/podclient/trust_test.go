@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,7 +167,7 @@ func TestARenewalBreaksNoCall(t *testing.T) {
 
 func TestTrustInNothingIsAnError(t *testing.T) {
 	c := New()
-	if err := c.Trust(assistant, []byte("nonsense")); err == nil || c.Trusts(assistant) {
+	if err := c.Trust(assistant, []byte("nonsense")); err == nil || c.Trusts(assistant, time.Now(), time.Now()) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -185,7 +186,60 @@ func TestWhoIsNotAskedIsForgotten(t *testing.T) {
 	if err := c.Trust(types.NamespacedName{Namespace: "demo", Name: "new"}, text); err != nil {
 		t.Fatal(err)
 	}
-	if c.Trusts(gone) || !c.Trusts(assistant) {
+	if c.Trusts(gone, time.Now(), time.Now()) || !c.Trusts(assistant, time.Now(), time.Now()) {
 		t.Error("the wrong ones are forgotten")
+	}
+}
+
+// TestACertificateThatIsNotValidIsTold, because nobody renewed it or because a clock is wrong; and
+// the pod is asked again once it has another.
+func TestACertificateThatIsNotValidIsTold(t *testing.T) {
+	const day = 24 * time.Hour
+	start := time.Now()
+	for name, tc := range map[string]struct {
+		by   time.Duration
+		says string // Empty where it is valid.
+	}{
+		"at once":                    {0, ""},
+		"a clock ahead by a day":     {day, ""},
+		"in time":                    {certs.Lifetime - time.Minute, ""},
+		"after its end":              {certs.Lifetime + time.Minute, "certificate has expired"},
+		"a clock that is back a day": {-day, "is before"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := issue(t, start, assistant.Name, nil)
+			var pod atomic.Pointer[map[string][]byte]
+			pod.Store(&first)
+			url, shown := serve(t, func() map[string][]byte { return *pod.Load() })
+			now := start.Add(tc.by)
+			c := at(url)
+			c.Now = func() time.Time { return now }
+			if err := c.Trust(assistant, first[contract.AdminTrustKey]); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.PutExpertSet(t.Context(), securePod(), "token", contract.ExpertSet{})
+			if tc.says == "" {
+				if err != nil || !c.Trusts(assistant, now, now) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			for _, phrase := range []string{"asking pod pod", tc.says, "compare the clocks", "delete the pod"} {
+				if err == nil || !strings.Contains(err.Error(), phrase) {
+					t.Errorf("got %v, want it to say %q", err, phrase)
+				}
+			}
+			if len(*shown) != 0 || Refused(err) || c.Trusts(assistant, now, now) {
+				t.Errorf("it was told %q, or refused (%v)", *shown, err)
+			}
+			second := issue(t, now, assistant.Name, first)
+			if err := c.Trust(assistant, second[contract.AdminTrustKey]); err != nil {
+				t.Fatal(err)
+			}
+			pod.Store(&second) // As the kubelet does.
+			if _, err := c.PutExpertSet(t.Context(), securePod(), "token", contract.ExpertSet{}); err != nil || len(*shown) != 1 {
+				t.Errorf("when it was renewed: %v", err)
+			}
+		})
 	}
 }

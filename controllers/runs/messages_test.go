@@ -89,6 +89,15 @@ func (b behind) List(ctx context.Context, list client.ObjectList, opts ...client
 	return b.cache.List(ctx, list, opts...)
 }
 
+// nodeLost makes a pod what the control plane makes of one whose node does not report.
+func nodeLost(pod *corev1.Pod) *corev1.Pod {
+	pod.Spec.NodeName = "worker-2"
+	pod.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: corev1.ContainersReady, Status: corev1.ConditionTrue},
+	}
+	return pod
+}
+
 // One run at a time: what ran before has ended, by the API server's word, before a
 // Job is made.
 func TestEnsure(t *testing.T) {
@@ -118,6 +127,10 @@ func TestEnsure(t *testing.T) {
 		{
 			name: "a pod goes on whose Job had the name and is gone", want: "WaitingForPreviousRun",
 			live: []client.Object{pod("p", "new", corev1.PodRunning)},
+		},
+		{
+			name: "a pod of another run is on a node that does not report", want: "NodeLost",
+			live: []client.Object{pod("q", "old", corev1.PodFailed), nodeLost(pod("p", "old", corev1.PodRunning))},
 		},
 		{name: "a pod of another run is over", made: true, live: []client.Object{pod("p", "old", corev1.PodFailed)}},
 		{name: "the Job is there", made: true, cached: []client.Object{job("new")}, live: []client.Object{job("new")}},
@@ -238,6 +251,7 @@ func TestMessages(t *testing.T) {
 	}
 	ensure("the run before has a Job", job("old"))
 	ensure("the run before has a pod", pod("p", "old", corev1.PodRunning))
+	ensure("the run before has a pod on a node that does not report", nodeLost(pod("p", "old", corev1.PodRunning)))
 	ensure("its Job is being deleted", job("new", func(j *batchv1.Job) {
 		j.DeletionTimestamp, j.Finalizers = new(metav1.Now()), []string{"foregroundDeletion"}
 	}))
@@ -258,5 +272,6 @@ func TestMessages(t *testing.T) {
 	}
 	r, _ := runner(t, nil, []client.Object{job("math-1")})
 	add("its result was lost", r.Again(t.Context(), job("math-1")))
+	add("it says nothing of what it made", Silent(job("math-1"), "made"))
 	statustest.Check(t, all)
 }

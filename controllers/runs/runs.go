@@ -3,6 +3,7 @@
 package runs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/transformersquared/operator/controllers/outcome"
 	"github.com/transformersquared/operator/controllers/status"
 	"github.com/transformersquared/operator/controllers/warnings"
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // PollInterval is how often a running pod is asked for its progress.
@@ -182,7 +184,7 @@ func list(ctx context.Context, reader client.Reader, owner client.Object, select
 // pod that is not the current one's have ended. Where the current one is not there,
 // a pod that goes on is of one that had its name.
 func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1.Pod, current string, there bool) error {
-	var ending string
+	var ending, lost string
 	for i := range jobs {
 		job := &jobs[i]
 		if job.Name == current {
@@ -202,10 +204,14 @@ func (r Runner) endOthers(ctx context.Context, jobs []batchv1.Job, pods []corev1
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if owner := metav1.GetControllerOf(pod); !over && (!there || owner == nil || owner.Name != current) {
 			ending = "pod " + pod.Name
+			lost = cmp.Or(lost, outcome.NodeLost(pod))
 		}
 	}
-	if ending == "" {
+	switch {
+	case ending == "":
 		return nil
+	case lost != "":
+		return status.Wait(v1alpha1.ReasonNodeLost, "%s. Until then the next run does not begin, since both might write to the same volume", lost).Warn()
 	}
 	return status.Wait(v1alpha1.ReasonPreviousRun, "Waiting for %s of the previous run to end", ending)
 }
@@ -267,6 +273,13 @@ func Latest(remembered []v1alpha1.RunStatus) *v1alpha1.RunStatus {
 		return nil
 	}
 	return &remembered[0]
+}
+
+// IsLatest reports whether the newest of the runs that a status remembers is the one of this ID.
+// Else what the status has of how far it is was another's.
+func IsLatest(remembered []v1alpha1.RunStatus, id string) bool {
+	latest := Latest(remembered)
+	return latest != nil && latest.ID == id
 }
 
 // Remember returns the runs with a record first, and without the oldest.
@@ -348,6 +361,13 @@ func Explain(job *batchv1.Job, out outcome.Outcome, doing, describe string) erro
 	default:
 		return status.Wait(out.Reason, "%s", cause)
 	}
+}
+
+// Silent is the error of a Job that ended well without a result that makes sense: what it
+// did (made, found, pushed) is not known.
+func Silent(job *batchv1.Job, did string) error {
+	return status.Stall(contract.ReasonInternal,
+		"Job %s succeeded without saying what it %s; is the runtime's image of another version than the operator?", job.Name, did)
 }
 
 func failedPods(n int32) string {

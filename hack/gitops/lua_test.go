@@ -19,8 +19,8 @@ var known = map[string]bool{
 }
 
 // evaluate runs the health check as Argo CD does (util/lua of argo-cd v3.5): the
-// same interpreter, the libraries package, base and table and no other, one
-// second, and the object as global obj. Argo CD's own package is not used: with
+// same interpreter, the libraries package, base and table and no other, a bound of
+// time (a second there; a busy machine is given more), and the object as global obj. Argo CD's own package is not used: with
 // it come 350 others, a cloud's and Git's among them. Of os, which Argo CD offers
 // in part, the script has nothing here.
 func evaluate(ctx context.Context, script string, object map[string]any) (health, error) {
@@ -33,7 +33,7 @@ func evaluate(ctx context.Context, script string, object map[string]any) (health
 			return health{}, fmt.Errorf("opening Lua's library %s: %w", name, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	l.SetContext(ctx)
 	l.SetGlobal("obj", value(l, object))

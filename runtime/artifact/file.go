@@ -100,10 +100,13 @@ func replaceFile(path string, write func(io.Writer) error) (err error) {
 
 // WriteJSONAtomic writes v as indented JSON by WriteFileAtomic.
 func WriteJSONAtomic(path string, v any) error {
+	b, err := indented(v)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
 	return WriteFileAtomic(path, func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
+		_, err := w.Write(b)
+		return err
 	})
 }
 
@@ -145,19 +148,27 @@ func setgid(dir string) fs.FileMode {
 func ReadManifest[M any](dir string) (M, error) {
 	var m M
 	path := filepath.Join(dir, contract.ManifestFile)
-	b, err := ReadBounded(path, maxManifest)
+	b, err := ReadSealed(path, maxManifest)
+	if errors.Is(err, ErrDamaged) {
+		return m, fmt.Errorf("reading manifest: %w; %s", err, Remedy(dir))
+	}
 	if err != nil {
 		return m, fmt.Errorf("reading manifest: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("reading manifest %s: %w", path, err)
+		return m, fmt.Errorf("reading manifest %s: %w; %s", path, err, Remedy(dir))
 	}
 	return m, nil
 }
 
+// Remedy says what to do about an artifact that is damaged.
+func Remedy(dir string) string {
+	return fmt.Sprintf("remove the folder %s, and bring or make the artifact again", dir)
+}
+
 // WriteManifest writes the manifest of the artifact in dir.
 func WriteManifest(dir string, manifest any) error {
-	return WriteJSONAtomic(filepath.Join(dir, contract.ManifestFile), manifest)
+	return WriteSealed(filepath.Join(dir, contract.ManifestFile), manifest)
 }
 
 // ReadBounded reads a whole file of at most limit bytes. A Git LFS pointer in its
@@ -247,10 +258,10 @@ func VerifyContext(ctx context.Context, dir string, files []contract.FileEntry) 
 			return fmt.Errorf("verifying %s: %w", dir, err)
 		}
 		if got.SizeBytes != want.SizeBytes {
-			return fmt.Errorf("%s in %s has %d bytes, its manifest says %d", want.Path, dir, got.SizeBytes, want.SizeBytes)
+			return fmt.Errorf("%s in %s has %d bytes, its manifest says %d: %w; %s", want.Path, dir, got.SizeBytes, want.SizeBytes, ErrDamaged, Remedy(dir))
 		}
 		if got.SHA256 != want.SHA256 {
-			return fmt.Errorf("%s in %s has digest %s, its manifest says %s", want.Path, dir, got.SHA256, want.SHA256)
+			return fmt.Errorf("%s in %s has digest %s, its manifest says %s: %w; %s", want.Path, dir, got.SHA256, want.SHA256, ErrDamaged, Remedy(dir))
 		}
 	}
 	return nil

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -107,7 +106,7 @@ singular values and is trained on one skill; serving picks or mixes experts
 for each prompt.`,
 		Example: `  t2 generate --model ./model --prompt "Once upon a time" --max-tokens 32
   t2 inspect ./expert.safetensors`,
-		Version:       version(),
+		Version:       contract.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -132,22 +131,6 @@ for each prompt.`,
 		}
 	}
 	return root, started
-}
-
-// version says which module version or commit this is, as far as the build
-// knows.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			return s.Value
-		}
-	}
-	return v
 }
 
 // refuseBeside refuses flags that are given beside a specification and that it would leave

@@ -103,16 +103,17 @@ func Run(ctx context.Context, spec contract.CollectSpec) (contract.CollectResult
 	for _, name := range spec.Keep {
 		c.keep[name] = true
 	}
+	// A root's errors have paths below it.
 	if err := c.finishLast(ctx); err != nil {
-		return c.result, err
+		return c.result, fmt.Errorf("collecting %s: %w", spec.DataDir, err)
 	}
 	for _, k := range kinds() {
 		if err := c.collect(ctx, k); err != nil {
-			return c.result, fmt.Errorf("collecting %s: %w", k.dir, err)
+			return c.result, fmt.Errorf("collecting %s: %w", path.Join(spec.DataDir, k.dir), err)
 		}
 	}
 	if err := c.measure(ctx); err != nil {
-		return c.result, fmt.Errorf("measuring the volume: %w", err)
+		return c.result, fmt.Errorf("measuring the volume %s: %w", spec.DataDir, err)
 	}
 	return c.result, nil
 }

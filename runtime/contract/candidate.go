@@ -90,6 +90,9 @@ type SideCounts struct {
 	// FirstTokenSeconds is the sum, over answered requests, of the times that pass 1 and
 	// pass 2 took until the first token, waiting included.
 	FirstTokenSeconds float64 `json:"firstTokenSeconds"`
+	// Outcomes are what clients think now of the answers of the side; nil where they have said
+	// nothing. With CandidateObserve nobody has seen an answer of the candidate's.
+	Outcomes *Outcomes `json:"outcomes,omitempty"`
 }
 
 // MaxDecisionPairs bounds Observed.Pairs.

@@ -2,11 +2,13 @@ package contract
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // Inputs are what an identity is made of, by name: what a run, a set or a question
@@ -211,7 +213,13 @@ func (f FewShot) identity() Inputs {
 // had it so.
 func (s ProbeSpec) Identity() Inputs {
 	return Inputs{}.Always("name", "").Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).
-		Always("sets", each(s.Sets, SkillSet.identity)).Given("maxPrompts", s.MaxPrompts)
+		Always("sets", each(s.Sets, SkillSet.identity)).Given("maxPrompts", s.MaxPrompts).
+		Given("answers", maybe(s.Answers, EvaluatedAnswers.identity))
+}
+
+func (a EvaluatedAnswers) identity() Inputs {
+	expert := func(e EvaluatedExpert) Inputs { return Inputs{}.Always("name", e.Name).Always("skill", e.Skill) }
+	return Inputs{}.Always("id", a.ID).Always("experts", each(a.Experts, expert))
 }
 
 // Identity lists what an evaluation is identified by.
@@ -220,6 +228,24 @@ func (s EvaluateSpec) Identity() Inputs {
 		Always("decompositionDigest", s.DecompositionDigest).Given("transferDir", s.TransferDir).
 		Always("candidate", s.Candidate.Identity()).Given("stable", maybe(s.Stable, ExpertSet.Identity)).
 		Always("sets", each(s.Sets, EvaluationSet.identity)).Given("samples", s.Samples).Given("maxNewTokens", s.MaxNewTokens).
+		Given("contextLength", s.ContextLength).Given("dtype", s.DType).Given("form", s.Form).Given("kvCacheType", s.KVCacheType)
+}
+
+// Answers lists what the answers of the base, and of each expert alone, to the first data set
+// depend on: nothing of how experts are chosen.
+func (s EvaluateSpec) Answers() Inputs {
+	expert := func(e ExpertRef) Inputs {
+		return Inputs{}.Always("name", e.Name).Always("digest", e.Digest).Given("transferFrom", e.TransferFrom)
+	}
+	experts := slices.SortedFunc(slices.Values(s.Candidate.Experts), func(a, b ExpertRef) int { return cmp.Compare(a.Name, b.Name) })
+	var first Inputs
+	if len(s.Sets) > 0 {
+		first = s.Sets[0].identity()
+	}
+	return Inputs{}.Always("dataDir", s.DataDir).Always("baseDigest", s.BaseDigest).
+		Always("decompositionDigest", s.DecompositionDigest).Given("transferDir", s.TransferDir).
+		Always("experts", each(experts, expert)).Always("set", first).
+		Given("samples", s.Samples).Given("maxNewTokens", s.MaxNewTokens).
 		Given("contextLength", s.ContextLength).Given("dtype", s.DType).Given("form", s.Form).Given("kvCacheType", s.KVCacheType)
 }
 

@@ -21,7 +21,7 @@ var withoutPart = map[string][]string{
 	"ImportSpec":    {"skill"},
 	"TrainSpec":     {"name", "skill", "runID", "backend", "train.name", "train.credentials", "validation.name", "validation.credentials"},
 	"AdaptSpec":     {"name", "runID", "dtype", "backend", "examples.name", "examples.credentials"},
-	"ProbeSpec":     {"name", "dtype", "backend", "sets.dataset.name", "sets.dataset.credentials"},
+	"ProbeSpec":     {"name", "dtype", "backend", "answers.digest", "sets.dataset.name", "sets.dataset.credentials"},
 	"EvaluateSpec": {
 		"name", "runID", "kvCacheBytes", "maxBatch", "backend", "candidate.digest", "stable.digest",
 		"candidate.candidate.mode", "candidate.candidate.percent", "candidate.candidate.salt",

@@ -114,7 +114,7 @@ func (e *evaluation) ask(ctx context.Context) error {
 				if c, err = e.column(ctx, i, who); err != nil {
 					return err
 				}
-				if err := artifact.WriteJSONAtomic(path, c); err != nil {
+				if err := artifact.WriteSealed(path, c); err != nil {
 					return err
 				}
 			}
@@ -279,7 +279,7 @@ func answers(s contract.EvaluationSample, q question) bool { return s.Line == q.
 // readJSON reads a file of JSON that this package has written.
 func readJSON[T any](path string, limit int64) (T, error) {
 	var v T
-	b, err := artifact.ReadBounded(path, limit)
+	b, err := artifact.ReadSealed(path, limit)
 	if err != nil {
 		return v, err
 	}

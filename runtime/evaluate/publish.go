@@ -26,7 +26,7 @@ func (e *evaluation) publish() (contract.Termination, error) {
 		return contract.Termination{}, fmt.Errorf("publishing the evaluation: %w", err)
 	}
 	done := contract.Termination{Evaluation: &found}
-	if err := artifact.WriteJSONAtomic(filepath.Join(e.dir, resultFile), result{Spec: e.digest, Termination: done}); err != nil {
+	if err := artifact.WriteSealed(filepath.Join(e.dir, resultFile), result{Spec: e.digest, Termination: done}); err != nil {
 		return contract.Termination{}, err
 	}
 	// What was answered is in the artifact now.

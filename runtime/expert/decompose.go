@@ -161,8 +161,14 @@ func (j *decomposition) published() (contract.DecompositionManifest, bool, error
 		if err != nil || !j.asks(m) {
 			continue
 		}
-		if err := checkManifest(dir, m); err == nil && artifact.Verify(dir, m.Files) == nil {
+		if err = checkManifest(dir, m); err == nil {
+			err = artifact.Verify(dir, m.Files)
+		}
+		switch {
+		case err == nil:
 			return m, true, nil
+		case failure.System(err) && !errors.Is(err, fs.ErrNotExist): // Who knows what it has.
+			return m, false, err
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return m, false, fmt.Errorf("removing damaged decomposition: %w", err)

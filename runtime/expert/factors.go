@@ -82,9 +82,13 @@ func (d *Decomposition) peek(entry contract.FileEntry, name string) (shape [2]in
 		return shape, fmt.Errorf("opening decomposition: %w", err)
 	}
 	if stat.Size() != entry.SizeBytes {
-		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s has %d bytes, its manifest says %d", path, stat.Size(), entry.SizeBytes)
+		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s has %d bytes, its manifest says %d: %w; %s",
+			path, stat.Size(), entry.SizeBytes, artifact.ErrDamaged, artifact.Remedy(d.dir))
 	}
 	f, err := checkpoint.Open(path)
+	if err != nil && !failure.System(err) {
+		return shape, fmt.Errorf("%w; %s", err, artifact.Remedy(d.dir))
+	}
 	if err != nil {
 		return shape, err
 	}
@@ -92,10 +96,10 @@ func (d *Decomposition) peek(entry contract.FileEntry, name string) (shape [2]in
 	u, _ := f.Info(tensorU)
 	vt, _ := f.Info(tensorVt)
 	if len(u.Shape) != 2 || len(vt.Shape) != 2 {
-		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s is no factor file", path)
+		return shape, failure.Permanentf(contract.ReasonInvalidModel, "%s is no factor file; %s", path, artifact.Remedy(d.dir))
 	}
 	if err := checkFactorFile(f, name, u.Shape[0], vt.Shape[1]); err != nil {
-		return shape, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("%s: %w", path, err))
+		return shape, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("%s: %w; %s", path, err, artifact.Remedy(d.dir)))
 	}
 	return [2]int{u.Shape[0], vt.Shape[1]}, nil
 }

@@ -89,8 +89,12 @@ func Of(err error) (reason string, permanent bool) {
 	if isClassified {
 		return classified.Reason, classified.Permanent
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return contract.ReasonSourceUnreachable, false
+	// The system's own numbers have the methods of an error of the network: one that is of no
+	// connection is of a disk.
+	if network, ok := errors.AsType[net.Error](err); ok {
+		if _, number := network.(syscall.Errno); !number {
+			return contract.ReasonSourceUnreachable, false
+		}
 	}
 	return contract.ReasonInternal, false
 }
@@ -134,4 +138,16 @@ func Content(reason string, err error) error {
 		return err
 	}
 	return Permanent(reason, err)
+}
+
+// Remedy says what to do about an error of the disk, of which code that only wanted to write
+// says the path and no more; empty for others.
+func Remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "enlarge the volume, or remove from it what nothing needs (t2 collect); what has been done is kept, and goes on then"
+	case errors.Is(err, syscall.EROFS):
+		return "mount the volume writable; a node mounts one read-only whose disk has failed"
+	}
+	return ""
 }

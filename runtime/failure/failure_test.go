@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -32,6 +33,9 @@ func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
 		{"a quota", &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, contract.ReasonDiskFull, false},
 		{"a cancelled context", fmt.Errorf("x: %w", context.Canceled), contract.ReasonInterrupted, false},
 		{"the network", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), contract.ReasonSourceUnreachable, false},
+		{"a connection that breaks", fmt.Errorf("x: %w", &net.OpError{Op: "read", Err: syscall.ECONNRESET}), contract.ReasonSourceUnreachable, false},
+		{"a disk that is read-only", fmt.Errorf("x: %w", &os.PathError{Op: "mkdir", Path: "x", Err: syscall.EROFS}), contract.ReasonInternal, false},
+		{"a disk that has failed", &os.PathError{Op: "read", Path: "x", Err: syscall.EIO}, contract.ReasonInternal, false},
 		{"a backend that this binary has not", fmt.Errorf("x: %w", backend.ErrUnknown), contract.ReasonUsage, true},
 		{"no driver", fmt.Errorf("opening backend cuda: %w", backend.ErrNoDevice), contract.ReasonNoDevice, false},
 		{"no device behind a wrong specification", failure.Permanent(contract.ReasonUsage, fmt.Errorf("x: %w", backend.ErrNoDevice)), contract.ReasonNoDevice, false},
@@ -75,5 +79,25 @@ func TestOnlyContentIsCalledInvalid(t *testing.T) {
 	}
 	if failure.Content("x", nil) != nil || failure.Permanent("x", nil) != nil || failure.Transient("x", nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+func TestErrorsOfTheDiskHaveARemedy(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, "enlarge the volume"},
+		{fmt.Errorf("x: %w", syscall.EDQUOT), "t2 collect"},
+		{failure.Permanent(contract.ReasonInvalidModel, &os.PathError{Op: "open", Path: "x", Err: syscall.EROFS}), "mount the volume writable"},
+	} {
+		if got := failure.Remedy(c.err); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q does not say %q", c.err, got, c.want)
+		}
+	}
+	for _, err := range []error{nil, errors.New("x"), fs.ErrPermission} {
+		if got := failure.Remedy(err); got != "" {
+			t.Errorf("%v: %q", err, got)
+		}
 	}
 }

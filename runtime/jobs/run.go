@@ -70,6 +70,9 @@ func Run(ctx context.Context, o Options, job Func) error {
 	stopBar()
 
 	result.Device = p.Snapshot().Device
+	if remedy := failure.Remedy(err); remedy != "" {
+		err = fmt.Errorf("%w: %s", err, remedy)
+	}
 	if err != nil {
 		result.Reason, result.Permanent = classify(ctx, err)
 		result.Message = err.Error()

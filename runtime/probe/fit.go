@@ -63,23 +63,40 @@ func Fit(ctx context.Context, labels []string, examples []Example) (*Probe, erro
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	r, err := newRidge(examples, len(labels))
+	points := make([]point, len(examples))
+	for i, e := range examples {
+		points[i] = e.point(len(labels))
+	}
+	r, err := newRidge(points, len(labels))
 	if err != nil {
 		return nil, err
 	}
-	left := r.choose()
-	factor := sharpness(left, examples)
-	p := &Probe{Manifest: contract.ProbeManifest{
-		Labels: slices.Clone(labels), Examples: len(examples), Least: least(left, factor),
-	}}
-	p.weights, p.bias = r.weights(factor)
+	left, _ := r.choose(0)
+	p, _ := r.probe(labels, points, left)
+	p.Manifest.Examples = len(examples)
 	return p, nil
 }
 
-// ridge is a regression whose strength is to be chosen.
+// point is what a regression is fitted to: a state, the shares [K] of the labels, which sum
+// to 1, and how many examples it counts as.
+type point struct {
+	state  []float32
+	shares []float64
+	weight float64
+}
+
+func (e Example) point(labels int) point {
+	p := point{state: e.State, shares: make([]float64, labels), weight: 1}
+	p.shares[e.Label] = 1
+	return p
+}
+
+// ridge is a regression whose strength is to be chosen. A point that counts as w examples is
+// a row that is √w times as long.
 type ridge struct {
-	x             *mat.Dense // [N, H], centred and scaled.
-	y             *mat.Dense // [N, K], centred.
+	x             *mat.Dense // [N, H], centred, scaled and weighed.
+	y             *mat.Dense // [N, K], centred and weighed.
+	root, own     []float64  // √w of the points, and their shares of the means.
 	shift, scale  []float64  // Of states: (state − shift)·scale.
 	share         []float64  // Of labels.
 	values        []float64  // Eigenvalues of x·xᵀ,
@@ -87,32 +104,40 @@ type ridge struct {
 	lambda        float64
 }
 
-func newRidge(examples []Example, labels int) (*ridge, error) {
-	n, width := len(examples), len(examples[0].State)
+func newRidge(points []point, labels int) (*ridge, error) {
+	n, width := len(points), len(points[0].state)
 	r := &ridge{
-		x: mat.NewDense(n, width, nil), y: mat.NewDense(n, labels, nil),
+		x: mat.NewDense(n, width, nil), y: mat.NewDense(n, labels, nil), root: make([]float64, n), own: make([]float64, n),
 		shift: make([]float64, width), scale: make([]float64, width), share: make([]float64, labels),
 	}
-	for i, e := range examples {
-		for j, v := range e.State {
+	weights, total := make([]float64, n), 0.0
+	for i, p := range points {
+		weights[i], r.root[i] = p.weight, math.Sqrt(p.weight)
+		total += p.weight
+	}
+	for i, p := range points {
+		for j, v := range p.state {
 			r.x.Set(i, j, float64(v))
 		}
-		r.y.Set(i, e.Label, 1)
-		r.share[e.Label] += 1 / float64(n)
+		r.own[i] = p.weight / total
+		for k, v := range p.shares {
+			r.y.Set(i, k, v)
+			r.share[k] += v * r.own[i]
+		}
 	}
 	column := make([]float64, n)
 	for j := range width {
 		mat.Col(column, j, r.x)
-		mean, deviation := stat.MeanStdDev(column, nil)
+		mean, deviation := stat.MeanStdDev(column, weights)
 		r.shift[j] = mean
 		if deviation > 0 { // What never differs tells nothing.
 			r.scale[j] = 1 / deviation
 		}
 		for i := range n {
-			r.x.Set(i, j, (r.x.At(i, j)-mean)*r.scale[j])
+			r.x.Set(i, j, (r.x.At(i, j)-mean)*r.scale[j]*r.root[i])
 		}
 	}
-	r.y.Apply(func(_, k int, v float64) float64 { return v - r.share[k] }, r.y)
+	r.y.Apply(func(i, k int, v float64) float64 { return (v - r.share[k]) * r.root[i] }, r.y)
 	var gram mat.SymDense
 	gram.SymOuterK(1, r.x)
 	var eigen mat.EigenSym
@@ -128,29 +153,29 @@ func newRidge(examples []Example, labels int) (*ridge, error) {
 	return r, nil
 }
 
-// choose takes the strength for which examples that are left out are predicted best, and
-// returns these predictions [N, K].
-func (r *ridge) choose() *mat.Dense {
+// choose takes the strength for which points that are left out are predicted best, and returns
+// these predictions [N, K] and how far off they are. Those from a place on are of another kind
+// than those before, and both kinds have the same part in it.
+func (r *ridge) choose(from int) (best *mat.Dense, lowest float64) {
 	mean := 0.0
 	for _, v := range r.values {
 		mean += v / float64(len(r.values))
 	}
 	mean = math.Max(mean, 1e-12)
-	var best *mat.Dense
-	lowest := math.Inf(1)
+	lowest = math.Inf(1)
 	for exponent := -4.0; exponent <= 2; exponent += 0.5 {
 		lambda := mean * math.Pow(10, exponent)
-		left, loss := r.leftOut(lambda)
+		left, loss := r.leftOut(lambda, from)
 		if loss < lowest {
 			lowest, best, r.lambda = loss, left, lambda
 		}
 	}
-	return best
+	return best, lowest
 }
 
-// leftOut predicts each example by the others, and returns the mean squared error. The mean
-// and the scale of states, and the labels' shares, are of all.
-func (r *ridge) leftOut(lambda float64) (*mat.Dense, float64) {
+// leftOut predicts each point by the others, and returns the sum of the mean squared errors of
+// both kinds. The mean and the scale of states are of all.
+func (r *ridge) leftOut(lambda float64, from int) (*mat.Dense, float64) {
 	n, labels := r.y.Dims()
 	shrunk := mat.NewDense(n, labels, nil)
 	shrunk.Apply(func(i, _ int, v float64) float64 { return v * r.values[i] / (r.values[i] + lambda) }, r.turn)
@@ -158,18 +183,31 @@ func (r *ridge) leftOut(lambda float64) (*mat.Dense, float64) {
 	fitted.Mul(r.vectors, shrunk)
 	loss := 0.0
 	for i := range n {
-		own := 1 / float64(n) // The mean's share.
+		kind := from
+		if i >= from {
+			kind = n - from
+		}
+		own := r.own[i] // The mean's share.
 		for j := range n {
 			v := r.vectors.At(i, j)
 			own += v * v * r.values[j] / (r.values[j] + lambda)
 		}
 		for k := range labels {
-			residual := (r.y.At(i, k) - fitted.At(i, k)) / math.Max(1-own, 1e-6)
-			loss += residual * residual / float64(n)
-			fitted.Set(i, k, r.y.At(i, k)-residual+r.share[k])
+			residual := (r.y.At(i, k) - fitted.At(i, k)) / (math.Max(1-own, 1e-6) * r.root[i])
+			loss += residual * residual / float64(kind)
+			fitted.Set(i, k, r.y.At(i, k)/r.root[i]-residual+r.share[k])
 		}
 	}
 	return fitted, loss
+}
+
+// probe is what the chosen strength comes to, by what it predicts of points that are left out,
+// and the factor that makes these predictions logits.
+func (r *ridge) probe(labels []string, points []point, left *mat.Dense) (p *Probe, factor float64) {
+	factor = sharpness(left, points)
+	p = &Probe{Manifest: contract.ProbeManifest{Labels: slices.Clone(labels), Least: least(left, factor)}}
+	p.weights, p.bias = r.weights(factor)
+	return p, factor
 }
 
 // weights are those of the chosen strength, times a factor, for states as they are.
@@ -197,35 +235,43 @@ func (r *ridge) weights(factor float64) (weights [][]float32, bias []float32) {
 // likeliest: the minimum of a convex function. That a label is right is as likely as its
 // number of examples can say, (n+1)/(n+2) (Platt 1999, section 2.2): so the factor stays
 // finite where all are told apart.
-func sharpness(predicted *mat.Dense, examples []Example) float64 {
+func sharpness(predicted *mat.Dense, points []point) float64 {
 	const steps = 100
 	_, labels := predicted.Dims()
 	counts := make([]float64, labels)
-	for _, e := range examples {
-		counts[e.Label]++
+	for _, p := range points {
+		for k, v := range p.shares {
+			counts[k] += v * p.weight
+		}
+	}
+	wanted := make([]float64, len(points)) // Of each, what its labels' shares predict.
+	for i, p := range points {
+		for k, share := range p.shares {
+			if share == 0 {
+				continue
+			}
+			sure := (counts[k] + 1) / (counts[k] + 2)
+			for j, v := range predicted.RawRowView(i) {
+				if j == k {
+					wanted[i] += share * sure * v
+				} else {
+					wanted[i] += share * (1 - sure) / float64(labels-1) * v
+				}
+			}
+		}
 	}
 	factor := 1.0
 	for range steps {
 		var slope, curvature float64
-		for i, e := range examples {
+		for i, p := range points {
 			row := predicted.RawRowView(i)
-			scaled := make([]float64, len(row))
-			for k, v := range row {
-				scaled[k] = factor * v
-			}
-			sure := (counts[e.Label] + 1) / (counts[e.Label] + 2)
-			var mean, square, wanted float64
-			for k, q := range adapt.Softmax(scaled) {
+			var mean, square float64
+			for k, q := range adapt.Softmax(scaled(row, factor)) {
 				mean += q * row[k]
 				square += q * row[k] * row[k]
-				if k == e.Label {
-					wanted += sure * row[k]
-				} else {
-					wanted += (1 - sure) / float64(labels-1) * row[k]
-				}
 			}
-			slope += mean - wanted
-			curvature += square - mean*mean
+			slope += p.weight * (mean - wanted[i])
+			curvature += p.weight * (square - mean*mean)
 		}
 		if curvature < 1e-12 {
 			break
@@ -241,17 +287,22 @@ func sharpness(predicted *mat.Dense, examples []Example) float64 {
 	return factor
 }
 
+// scaled are the logits of predictions.
+func scaled(predicted []float64, factor float64) []float64 {
+	logits := slices.Clone(predicted)
+	for k := range logits {
+		logits[k] *= factor
+	}
+	return logits
+}
+
 // least is how likely a request's most likely label has to be: a drift less than that of what
 // was left out is in all but a few cases.
 func least(predicted *mat.Dense, factor float64) float64 {
 	n, _ := predicted.Dims()
 	sure := make([]float64, n)
 	for i := range n {
-		scaled := slices.Clone(predicted.RawRowView(i))
-		for k := range scaled {
-			scaled[k] *= factor
-		}
-		sure[i] = slices.Max(adapt.Softmax(scaled))
+		sure[i] = slices.Max(adapt.Softmax(scaled(predicted.RawRowView(i), factor)))
 	}
 	slices.Sort(sure)
 	p := stat.Quantile(1-passing, stat.Empirical, sure, nil)

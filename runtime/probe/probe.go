@@ -6,7 +6,8 @@
 //
 // A probe is fitted in closed form, by ridge regression on the labels of a few hundred
 // prompts; how strongly it is regularised, and how sure it may call itself, is what
-// leaving out each prompt in turn says is best. Given the same states it is the same
+// leaving out each prompt in turn says is best. Where an evaluation has found out who answers
+// which question right, it learns from that, too (Learn). Given the same states it is the same
 // probe.
 package probe
 
@@ -75,18 +76,15 @@ func (p *Probe) Evaluate(held []Example) (contract.ProbeEvaluation, error) {
 	if len(held) == 0 {
 		return e, nil
 	}
-	var bins [calibrationBins]struct{ n, sure, right float64 }
+	var c calibration
 	for _, x := range held {
 		q, err := p.Probabilities(x.State)
 		if err != nil {
 			return e, err
 		}
 		best := argmax(q)
-		bin := &bins[min(int(q[best]*calibrationBins), calibrationBins-1)]
-		bin.n++
-		bin.sure += q[best]
+		c.add(q[best], best == x.Label)
 		if best == x.Label {
-			bin.right++
 			e.Accuracy++
 		}
 		if q[best] < p.Manifest.Least {
@@ -96,15 +94,32 @@ func (p *Probe) Evaluate(held []Example) (contract.ProbeEvaluation, error) {
 	}
 	n := float64(len(held))
 	e.Accuracy, e.Unsure, e.LogLoss = e.Accuracy/n, e.Unsure/n, e.LogLoss/n
-	for _, b := range bins {
-		e.CalibrationError += math.Abs(b.sure-b.right) / n
-	}
+	e.CalibrationError = c.err()
 	return e, nil
 }
 
-// calibrationBins divide the probabilities of the expected calibration error (Guo et al.
-// 2017, arXiv 1706.04599).
-const calibrationBins = 10
+// calibration is the expected calibration error (Guo et al. 2017, arXiv 1706.04599), in bins
+// of probabilities.
+type calibration [10]struct{ n, sure, right float64 }
+
+func (c *calibration) add(sure float64, right bool) {
+	bin := &c[min(int(sure*float64(len(c))), len(c)-1)]
+	bin.n++
+	bin.sure += sure
+	if right {
+		bin.right++
+	}
+}
+
+// err is the mean difference between how sure decisions were and how often right.
+func (c *calibration) err() float64 {
+	off, n := 0.0, 0.0
+	for _, b := range c {
+		off += math.Abs(b.sure - b.right)
+		n += b.n
+	}
+	return off / n
+}
 
 func argmax(values []float64) int {
 	best := 0

@@ -95,60 +95,6 @@ func TestStrangersAreUnsure(t *testing.T) {
 	}
 }
 
-// TestLeavingOutIsWhatItSays compares the closed form with fitting without each example, the
-// mean, the scale and the labels' shares being those of all.
-func TestLeavingOutIsWhatItSays(t *testing.T) {
-	examples := clouds(4, 3, 5, 8, 0.5)
-	all, err := newRidge(examples, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all.lambda = 3
-	// Without the mean's share, which is of the intercept that is fitted beside.
-	n := len(examples)
-	for i := range examples {
-		// (XᵀX + λ) w = Xᵀ y without row i, by gradient descent to the end.
-		w := make([][]float64, 3)
-		for k := range w {
-			w[k] = make([]float64, 5)
-		}
-		for range 4000 {
-			for k := range w {
-				g := make([]float64, 5)
-				for j := range 5 {
-					g[j] = all.lambda * w[k][j]
-				}
-				for r := range n {
-					if r == i {
-						continue
-					}
-					e := -all.y.At(r, k)
-					for j := range 5 {
-						e += w[k][j] * all.x.At(r, j)
-					}
-					for j := range 5 {
-						g[j] += e * all.x.At(r, j)
-					}
-				}
-				for j := range 5 {
-					w[k][j] -= 0.01 * g[j]
-				}
-			}
-		}
-		left, _ := all.leftOut(all.lambda)
-		for k := range w {
-			want := all.share[k]
-			for j := range 5 {
-				want += w[k][j] * all.x.At(i, j)
-			}
-			// The closed form takes the intercept's 1/n into account, too.
-			if got := left.At(i, k); math.Abs(got-want) > 0.1*(1+math.Abs(want)) {
-				t.Fatalf("example %d, label %d: %.4f, fitted without it %.4f", i, k, got, want)
-			}
-		}
-	}
-}
-
 func TestTheSameExamplesGiveTheSameProbe(t *testing.T) {
 	root := t.TempDir()
 	var digests []string

@@ -41,6 +41,10 @@ func Validate(s contract.ProbeSpec) error {
 	check(contract.ValidDigest(s.BaseDigest), "baseDigest %q is no digest (sha256: and 64 lower-case hex digits)", s.BaseDigest)
 	check(len(s.Sets) >= 2, "sets has %d skills: there is nothing to choose from", len(s.Sets))
 	check(len(s.Sets) <= contract.MaxExperts+1, "sets has %d skills, at most %d are possible", len(s.Sets), contract.MaxExperts+1)
+	if a := s.Answers; a != nil {
+		check(contract.ValidDigest(a.Digest), "answers.digest %q is no digest (sha256: and 64 lower-case hex digits)", a.Digest)
+		check(len(a.Experts) > 0, "answers.experts is empty: nobody's answers would count")
+	}
 	check(s.MaxPrompts == 0 || s.MaxPrompts >= contract.MinProbePrompts && s.MaxPrompts <= contract.MaxProbePrompts,
 		"maxPrompts is %d, must be from %d to %d", s.MaxPrompts, contract.MinProbePrompts, contract.MaxProbePrompts)
 	_, err := backend.ParseDType(s.DType)
@@ -49,8 +53,9 @@ func Validate(s contract.ProbeSpec) error {
 }
 
 // Run fits the probe that spec describes to the base's states behind the training prompts
-// of its skills, and evaluates it on those that are held out. It takes seconds to minutes,
-// and begins anew where it was interrupted.
+// of its skills, and by who answered an evaluation's questions right, and evaluates it on the
+// prompts that are held out. It takes seconds to minutes, and begins anew where it was
+// interrupted. Answers that are not there any more are done without.
 func Run(ctx context.Context, spec contract.ProbeSpec, o Options) (contract.Termination, error) {
 	if err := Validate(spec); err != nil {
 		return contract.Termination{}, failure.Permanent(contract.ReasonUsage, err)
@@ -76,20 +81,32 @@ func Run(ctx context.Context, spec contract.ProbeSpec, o Options) (contract.Term
 	if err != nil {
 		return contract.Termination{}, err
 	}
+	longest := base.Config().MaxPositions - 1
 	var prompts [2][]prompt
 	for i, set := range sets {
-		if prompts[i], err = encode(set, tok, labels, base.Config().MaxPositions-1); err != nil {
+		if prompts[i], err = encode(set, tok, labels, longest); err != nil {
 			return contract.Termination{}, err
 		}
 	}
 	most := cmp.Or(spec.MaxPrompts, contract.MaxProbePrompts)
 	prompts[0], prompts[1] = limited(prompts[0], len(labels), most), limited(prompts[1], len(labels), most/heldShare)
-	examples, err := read(ctx, base, prompts[0], prompts[1], o.Progress)
+	var questions []asked
+	learns := spec.Answers != nil
+	if learns {
+		if questions, err = answers(ctx, spec, labels, tok, longest, min(contract.MaxProbeQuestions, most/2)); err != nil {
+			if mayPass(ctx, err) {
+				return contract.Termination{}, err
+			}
+			o.Log.Warn("Who answered right is not known, and the probe is fitted to prompts alone", "error", err)
+			learns = false
+		}
+	}
+	examples, known, err := read(ctx, base, prompts, questions, o.Progress)
 	if err != nil {
 		return contract.Termination{}, err
 	}
 	o.Progress.Phase("Fitting", 0, 0)
-	p, err := Fit(ctx, labels, examples[0])
+	p, lesson, err := Learn(ctx, labels, examples[0], known)
 	if err != nil {
 		if ctx.Err() != nil {
 			return contract.Termination{}, err
@@ -105,10 +122,16 @@ func Run(ctx context.Context, spec contract.ProbeSpec, o Options) (contract.Term
 		return contract.Termination{}, err
 	}
 	o.Log.Info("Probe was fitted", "digest", m.Digest, "prompts", m.Examples, "heldOut", m.Evaluation.Prompts, "accuracy", m.Evaluation.Accuracy)
-	return contract.Termination{Probe: &contract.ProbeResult{
+	result := &contract.ProbeResult{
 		Digest: m.Digest, SizeBytes: m.SizeBytes, BaseDigest: m.BaseDigest, Labels: m.Labels, Examples: m.Examples,
 		Least: m.Least, Evaluation: m.Evaluation, Seconds: time.Since(begun).Seconds(),
-	}}, nil
+	}
+	if learns {
+		result.Lesson = &lesson
+		o.Log.Info("Probe learnt from who answered right", "questions", lesson.Questions, "weight", lesson.Weight,
+			"rightBefore", lesson.Before.Right, "right", lesson.After.Right)
+	}
+	return contract.Termination{Probe: result}, nil
 }
 
 // question lists the skills, as data sets of them want it; nobody is asked it.
@@ -174,41 +197,53 @@ func limited(prompts []prompt, labels, most int) []prompt {
 	return kept
 }
 
-// read lets the base read all prompts, side by side.
-func read(ctx context.Context, base *model.Model, train, held []prompt, progress *jobs.Progress) ([2][]Example, error) {
+// read lets the base read all prompts and questions, side by side.
+func read(ctx context.Context, base *model.Model, prompts [2][]prompt, questions []asked, progress *jobs.Progress) ([2][]Example, []Question, error) {
 	var examples [2][]Example
-	longest := 1
-	for _, list := range [][]prompt{train, held} {
-		for _, p := range list {
-			longest = max(longest, len(p.tokens)+1)
+	known := make([]Question, len(questions))
+	type reading struct {
+		tokens []int32
+		state  *[]float32
+	}
+	var readings []reading
+	for i, list := range prompts {
+		examples[i] = make([]Example, len(list))
+		for j, p := range list {
+			examples[i][j].Label = p.label
+			readings = append(readings, reading{p.tokens, &examples[i][j].State})
 		}
 	}
+	for i, q := range questions {
+		known[i] = q.Question
+		readings = append(readings, reading{q.tokens, &known[i].State})
+	}
+	longest := 1
+	for _, r := range readings {
+		longest = max(longest, len(r.tokens)+1)
+	}
 	e, err := engine.New(ctx, engine.Options{
-		Base: base, ContextLength: longest, MaxWaiting: len(train) + len(held), StepTokens: stepTokens,
+		Base: base, ContextLength: longest, MaxWaiting: len(readings), StepTokens: stepTokens,
 	})
 	if err != nil {
-		return examples, err
+		return examples, nil, err
 	}
 	defer e.Close()
-	total := int64(len(train) + len(held))
+	total := int64(len(readings))
 	progress.Phase("Reading", 0, total)
 	var done atomic.Int64
 	all, ctx := errgroup.WithContext(ctx)
-	for i, list := range [][]prompt{train, held} {
-		examples[i] = make([]Example, len(list))
-		for j, p := range list {
-			all.Go(func() error {
-				state, err := e.Read(ctx, engine.ReadRequest{Prompt: p.tokens})
-				if err != nil {
-					return fmt.Errorf("reading a prompt: %w", err)
-				}
-				examples[i][j] = Example{State: state, Label: p.label}
-				progress.Phase("Reading", done.Add(1), total)
-				return nil
-			})
-		}
+	for _, r := range readings {
+		all.Go(func() error {
+			state, err := e.Read(ctx, engine.ReadRequest{Prompt: r.tokens})
+			if err != nil {
+				return fmt.Errorf("reading a prompt: %w", err)
+			}
+			*r.state = state
+			progress.Phase("Reading", done.Add(1), total)
+			return nil
+		})
 	}
-	return examples, all.Wait()
+	return examples, known, all.Wait()
 }
 
 // stepTokens bounds a step of reading: nobody waits for an answer beside it.

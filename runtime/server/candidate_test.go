@@ -132,6 +132,49 @@ func TestACanaryAnswersItsShare(t *testing.T) {
 	}
 }
 
+// TestOutcomesAreCountedBySide marks answers of both sides, and one of before there was a canary,
+// which is of neither.
+func TestOutcomesAreCountedBySide(t *testing.T) {
+	h := open(t, nil)
+	stable, candidate := h.set(), h.next(t)
+	mark := func(id string, right bool) {
+		t.Helper()
+		if r, _ := h.mark(t, fields{"request": id, "right": right}); r.StatusCode != http.StatusOK {
+			t.Fatalf("marking %s: %s", id, r.Status)
+		}
+	}
+	before, _ := h.ask(t, contract.PathChatCompletions, quick("before", nil))
+	ids := map[string][]string{}
+	if st := h.offered(t, canary(stable, candidate, 50)); !st.Served || st.Stable.Outcomes != nil || st.Candidate.Outcomes != nil {
+		t.Fatalf("status %+v", st)
+	}
+	mark(before.ID, false)
+	for i := 0; len(ids[contract.SideStable]) < 2 || len(ids[contract.SideCandidate]) < 3; i++ {
+		a, _ := h.ask(t, contract.PathChatCompletions, quick(fmt.Sprintf("conversation %d", i), nil))
+		ids[a.Adaptation.Side] = append(ids[a.Adaptation.Side], a.ID)
+	}
+	mark(ids[contract.SideStable][0], true)
+	for i, right := range []bool{true, true, false} {
+		mark(ids[contract.SideCandidate][i], right)
+	}
+	mark(ids[contract.SideCandidate][0], false) // The last word counts.
+	h.offered(t, canary(stable, candidate, 60)) // Another share begins nothing anew.
+	st := h.Status().Candidate
+	want := []*contract.Outcomes{{Right: 1}, {Right: 1, Wrong: 2}}
+	if diff := cmp.Diff(want, []*contract.Outcomes{st.Stable.Outcomes, st.Candidate.Outcomes}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	metrics, _ := get(t, h.admin.URL+contract.PathMetrics)
+	for _, want := range []string{
+		`t2_side_outcomes{outcome="right",side="stable"} 1`, `t2_side_outcomes{outcome="wrong",side="stable"} 0`,
+		`t2_side_outcomes{outcome="right",side="candidate"} 1`, `t2_side_outcomes{outcome="wrong",side="candidate"} 2`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
 // TestWhatAConversationIsKnownBy asks the same words under other names: who asks, and what
 // the client calls the conversation, are part of what it is known by, so that not all who
 // begin alike are on one side.

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/server/requestlog"
 )
 
 // comparison counts what both sides do from when a candidate was taken into use.
 type comparison struct {
-	since time.Time
+	since    time.Time
+	outcomes map[string]*requestlog.Tally // By contract's Side constants.
 
 	mu       sync.Mutex
 	sides    map[string]*contract.SideCounts // By contract's Side constants.
@@ -26,7 +28,8 @@ type pair struct{ stable, candidate string }
 func newComparison(since time.Time) *comparison {
 	return &comparison{
 		since: since, pairs: map[pair]int64{},
-		sides: map[string]*contract.SideCounts{contract.SideStable: {}, contract.SideCandidate: {}},
+		sides:    map[string]*contract.SideCounts{contract.SideStable: {}, contract.SideCandidate: {}},
+		outcomes: map[string]*requestlog.Tally{contract.SideStable: {}, contract.SideCandidate: {}},
 	}
 }
 
@@ -85,6 +88,7 @@ func (c *comparison) fill(st *contract.ServingCandidate) {
 	defer c.mu.Unlock()
 	st.Since = c.since.UTC()
 	st.Stable, st.Candidate = *c.sides[contract.SideStable], *c.sides[contract.SideCandidate]
+	st.Stable.Outcomes, st.Candidate.Outcomes = c.outcomes[contract.SideStable].Count(), c.outcomes[contract.SideCandidate].Count()
 	if st.Mode != contract.CandidateObserve {
 		return
 	}

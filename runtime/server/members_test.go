@@ -116,3 +116,31 @@ func TestMembersOfNoStructAreNobodysBusiness(t *testing.T) {
 		t.Errorf("got %q of no JSON", got)
 	}
 }
+
+// TestBitFlipsOfASet, of which every bit flips: what is no set is refused with its name, and what
+// is another set has another digest, unless the operator has said what it is called, by rules that
+// this runtime may not know. A digest in it that is none is refused, and one of nothing is told when it is
+// not found. Nothing panics.
+func TestBitFlipsOfASet(t *testing.T) {
+	for _, text := range []string{sameAs, strings.TrimSuffix(sameAs, "}") + `,"digest":"` + digestThen + `"}`} {
+		refused, others := 0, 0
+		for bit := range 8 * len(text) {
+			damaged := []byte(text)
+			damaged[bit/8] ^= 1 << (bit % 8)
+			set, err := parseSet(damaged)
+			if err == nil {
+				_, err = validSet(set)
+			}
+			if err != nil {
+				refused++
+				continue
+			}
+			if called, err := set.Name(); err != nil || called != digestThen || notUnderstood(set) != nil {
+				others++
+			}
+		}
+		if refused < len(text) || others == 0 {
+			t.Errorf("of %d damages %d were refused, and %d make another set", 8*len(text), refused, others)
+		}
+	}
+}

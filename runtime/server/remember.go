@@ -17,7 +17,7 @@ const pathRequest = contract.PathRequests + "/{id}"
 type chosen struct {
 	why         string
 	pass1Tokens int
-	tallies     []*requestlog.Tally // Of all that answer.
+	tallies     []*requestlog.Tally // Of all that answer, and of their side.
 }
 
 // reasons says what is remembered of a decision about a conversation of so many turns.
@@ -35,6 +35,9 @@ func (s *Server) reasons(t target, d adapt.Decision, turns int) chosen {
 	}
 	if len(d.Weights) == 0 {
 		c.tallies = append(c.tallies, &s.base)
+	}
+	if t.division != nil {
+		c.tallies = append(c.tallies, t.division.counts.outcomes[t.side])
 	}
 	return c
 }

@@ -294,10 +294,11 @@ func TestAFixedMixtureLacksAnExpert(t *testing.T) {
 	}
 }
 
-// TestNoRequestIsLostInASwap exchanges the set over and over under load. Every
-// request is answered, and by the weights of one set.
+// TestNoRequestIsLostInASwap exchanges the set over and over under load, as long as lasting
+// says. Every request is answered, and by the weights of one set, and nothing of a set that has
+// gone is held.
 func TestNoRequestIsLostInASwap(t *testing.T) {
-	h := open(t, nil)
+	h := open(t, quiet)
 	// demo-math is another expert in each set.
 	sets := []contract.ExpertSet{h.set(), h.set(), h.set()}
 	answers := map[string]string{} // By set: what demo-math answers.
@@ -356,7 +357,11 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 			}
 		})
 	}
-	for i := range 50 {
+	var middle held
+	for i, half := range lasting(t, 50) {
+		if half {
+			middle = holding(&told)
+		}
 		exchange(i)
 		swaps.Add(1)
 		enough := asked.Load() + 6
@@ -364,6 +369,7 @@ func TestNoRequestIsLostInASwap(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+	checkGrowth(t, middle, holding(&told))
 	offers, requests := told.History()
 	for _, v := range recorded.Check(offers, requests) {
 		t.Error(v)

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"cmp"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/transformersquared/operator/runtime/contract"
@@ -16,12 +18,13 @@ var (
 	descSideFallbacks = prometheus.NewDesc("t2_side_fallbacks_total", "Answered requests by side for which pass 1 chose no expert.", []string{"side"}, nil)
 	descSideTokens    = prometheus.NewDesc("t2_side_tokens_total", "Tokens of answers by side.", []string{"side"}, nil)
 	descSideFirst     = prometheus.NewDesc("t2_side_first_token_seconds_total", "Sum of the times to the first token of answered requests by side, pass 1 and waiting included.", []string{"side"}, nil)
+	descSideOutcomes  = prometheus.NewDesc("t2_side_outcomes", "Answers by side that clients have marked right or wrong, as they see it now.", []string{"side", "outcome"}, nil)
 	descObserved      = prometheus.NewDesc("t2_observed_choices_total", "Choices of a candidate in mode Observe, by result: same, different, failed, or dropped for the sake of requests.", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (*sidesCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descShare, descSideRequests, descSideFallbacks, descSideTokens, descSideFirst, descObserved} {
+	for _, d := range []*prometheus.Desc{descShare, descSideRequests, descSideFallbacks, descSideTokens, descSideFirst, descSideOutcomes, descObserved} {
 		ch <- d
 	}
 }
@@ -46,6 +49,9 @@ func (c *sidesCollector) Collect(ch chan<- prometheus.Metric) {
 		send(descSideFallbacks, prometheus.CounterValue, float64(n.Fallbacks), side)
 		send(descSideTokens, prometheus.CounterValue, float64(n.Tokens), side)
 		send(descSideFirst, prometheus.CounterValue, n.FirstTokenSeconds, side)
+		thought := cmp.Or(n.Outcomes, &contract.Outcomes{})
+		send(descSideOutcomes, prometheus.GaugeValue, float64(thought.Right), side, "right")
+		send(descSideOutcomes, prometheus.GaugeValue, float64(thought.Wrong), side, "wrong")
 	}
 	if o := st.Observed; o != nil {
 		for result, n := range map[string]int64{"same": o.Compared - o.Different, "different": o.Different, "failed": o.Failed, "dropped": o.Dropped} {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,6 +147,7 @@ func TestTheAdminPortByHTTPS(t *testing.T) {
 	}
 
 	var asked sync.WaitGroup
+	var answered atomic.Int64
 	over := make(chan struct{})
 	for range 4 {
 		asked.Go(func() {
@@ -157,6 +159,7 @@ func TestTheAdminPortByHTTPS(t *testing.T) {
 					return
 				}
 				newest = serial
+				answered.Add(1)
 				select {
 				case <-over:
 					return
@@ -167,7 +170,8 @@ func TestTheAdminPortByHTTPS(t *testing.T) {
 	}
 	for _, files := range all[1:last] {
 		m.put(t, files)
-		time.Sleep(5 * time.Millisecond)
+		enough := answered.Load() + 4
+		waitFor(t, "calls between two certificates", func() bool { return answered.Load() >= enough || t.Failed() })
 	}
 	// A certificate is read as a connection is made: one that nobody asked for before the next
 	// came was never there, and what is broken would leave the one before it.

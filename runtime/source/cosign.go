@@ -179,7 +179,7 @@ func (v *verification) payload(b []byte, sig, digest string) (id string, err err
 }
 
 // bundles looks at the layers of a manifest that are Sigstore bundles. Those of other
-// statements than cosign's signature, such as provenance, are none.
+// statements than cosign's signature, such as provenance, are none, whoever signed them.
 func (t *ociTree) bundles(ctx context.Context, v *verification, digest string, m ocispec.Manifest, seen *signatures) error {
 	for _, layer := range m.Layers[:min(len(m.Layers), maxSignatures)] {
 		if !strings.HasPrefix(layer.MediaType, bundlePrefix) {
@@ -189,12 +189,9 @@ func (t *ociTree) bundles(ctx context.Context, v *verification, digest string, m
 		if err != nil {
 			return err
 		}
-		said, id, err := v.statement(b)
-		if err == nil {
-			var of bool
-			if of, err = signs(said, digest); err == nil && !of {
-				continue
-			}
+		id, err := v.bundle(b, digest)
+		if errors.Is(err, errOtherStatement) {
+			continue
 		}
 		if err := seen.take(id, err); err != nil {
 			return err
@@ -203,9 +200,16 @@ func (t *ociTree) bundles(ctx context.Context, v *verification, digest string, m
 	return nil
 }
 
-// signs reads a statement: whether it is one of cosign's signatures, and an error where that
-// is of something else.
-func signs(statement []byte, digest string) (bool, error) {
+// errOtherStatement says that a bundle is of something else than a signature.
+var errOtherStatement = errors.New("it is another statement than a signature")
+
+// bundle checks a bundle: that it is one of cosign's signatures, that a key that is trusted
+// signed it, and that it is of this digest.
+func (v *verification) bundle(b []byte, digest string) (id string, err error) {
+	e, err := readBundle(b)
+	if err != nil {
+		return "", err
+	}
 	var s struct {
 		Type          string `json:"_type"`
 		PredicateType string `json:"predicateType"`
@@ -213,19 +217,26 @@ func signs(statement []byte, digest string) (bool, error) {
 			Digest map[string]string `json:"digest"`
 		} `json:"subject"`
 	}
-	if err := json.Unmarshal(statement, &s); err != nil || s.Type != inTotoStatement {
-		return false, fmt.Errorf("what is signed is no statement (%s)", inTotoStatement)
+	if err := json.Unmarshal(e.statement, &s); err != nil {
+		return "", fmt.Errorf("what is signed is no statement: %w", err)
 	}
+	// Attestations have older types than signatures.
 	if s.PredicateType != signPredicate {
-		return false, nil
+		return "", errOtherStatement
+	}
+	if s.Type != inTotoStatement {
+		return "", fmt.Errorf("what is signed is a %q, not a %q", s.Type, inTotoStatement)
+	}
+	if id, err = v.envelope(e); err != nil {
+		return "", err
 	}
 	algorithm, hash, _ := strings.Cut(digest, ":")
 	for _, subject := range s.Subject {
 		if subject.Digest[algorithm] == hash {
-			return true, nil
+			return id, nil
 		}
 	}
-	return false, errors.New("what is signed is another artifact")
+	return "", errors.New("what is signed is another artifact")
 }
 
 // fetchSmall returns a blob that has a few kilobytes, checked.

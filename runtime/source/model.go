@@ -58,7 +58,7 @@ func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetche
 }
 
 // present verifies an artifact that is on the volume. A damaged one is removed,
-// so that it is made again.
+// so that it is made again; one that cannot be read now is not known to be.
 func present[M any](dir string, content func(M) (digest string, files []contract.FileEntry)) (M, bool, error) {
 	artifact.Touch(dir)
 	m, err := artifact.ReadManifest[M](dir)
@@ -67,10 +67,14 @@ func present[M any](dir string, content func(M) (digest string, files []contract
 	}
 	if err == nil {
 		digest, files := content(m)
-		if name, nameErr := contract.DigestDir(digest); nameErr == nil && name == filepath.Base(dir) &&
-			contract.DigestFiles(files) == digest && artifact.Verify(dir, files) == nil {
-			return m, true, nil
+		if name, nameErr := contract.DigestDir(digest); nameErr == nil && name == filepath.Base(dir) && contract.DigestFiles(files) == digest {
+			if err = artifact.Verify(dir, files); err == nil {
+				return m, true, nil
+			}
 		}
+	}
+	if err != nil && failure.System(err) && !errors.Is(err, fs.ErrNotExist) {
+		return m, false, err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return m, false, fmt.Errorf("removing damaged artifact: %w", err)

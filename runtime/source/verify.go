@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
@@ -53,7 +54,8 @@ func (v *verification) result() *contract.Verified {
 type trusted struct {
 	id string
 	// verifiers are one for each hash that its signatures may be of: that of the key's own
-	// size, and SHA-256, which cosign took for every key.
+	// size, SHA-256, which cosign took for every key, and for Ed25519 SHA-512 (Ed25519ph),
+	// which cosign takes since its third version.
 	verifiers []signature.Verifier
 }
 
@@ -109,6 +111,13 @@ func trust(block *pem.Block) (trusted, error) {
 		return trusted{}, err
 	}
 	t.verifiers = []signature.Verifier{own, old}
+	if key, ok := key.(ed25519.PublicKey); ok {
+		hashed, err := signature.LoadED25519phVerifier(key)
+		if err != nil {
+			return trusted{}, err
+		}
+		t.verifiers = append(t.verifiers, hashed)
+	}
 	return t, nil
 }
 
@@ -127,24 +136,52 @@ func (v *verification) signedBy(sig, message []byte) (id string, ok bool) {
 // errNotSigned says that a signature is none of the keys that are trusted.
 var errNotSigned = errors.New("its signature is not by a key that is trusted")
 
-// statement returns what a Sigstore bundle says, and which of the keys signed it. Keys are
-// given, so that neither certificates nor a transparency log have a part in it.
-func (v *verification) statement(bundle []byte) (statement []byte, id string, err error) {
+// envelope is a signed statement, whose signatures are still to be checked.
+type envelope struct {
+	statement  []byte
+	signatures [][]byte
+}
+
+// readBundle reads the signed statement of a Sigstore bundle. Keys are given, so that neither
+// certificates nor a transparency log have a part in it.
+func readBundle(bundle []byte) (envelope, error) {
 	var b protobundle.Bundle
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(bundle, &b); err != nil {
-		return nil, "", fmt.Errorf("it is no Sigstore bundle: %w", err)
+		return envelope{}, fmt.Errorf("it is no Sigstore bundle: %w", err)
 	}
-	envelope := b.GetDsseEnvelope()
-	if envelope == nil || envelope.GetPayloadType() != inTotoPayload {
-		return nil, "", fmt.Errorf("it is no signed statement (%s)", inTotoPayload)
+	e := b.GetDsseEnvelope()
+	if e == nil || e.GetPayloadType() != inTotoPayload {
+		return envelope{}, fmt.Errorf("it is no signed statement (%s)", inTotoPayload)
 	}
-	message := dsse.PAE(envelope.GetPayloadType(), envelope.GetPayload())
-	for _, s := range envelope.GetSignatures() {
-		if id, ok := v.signedBy(s.GetSig(), message); ok {
-			return envelope.GetPayload(), id, nil
+	read := envelope{statement: e.GetPayload()}
+	for _, s := range e.GetSignatures() {
+		read.signatures = append(read.signatures, s.GetSig())
+	}
+	return read, nil
+}
+
+// envelope returns the ID of the key that signed a statement.
+func (v *verification) envelope(e envelope) (id string, err error) {
+	message := dsse.PAE(inTotoPayload, e.statement)
+	for _, s := range e.signatures {
+		if id, ok := v.signedBy(s, message); ok {
+			return id, nil
 		}
 	}
-	return nil, "", errNotSigned
+	return "", errNotSigned
+}
+
+// statement returns what a Sigstore bundle says, and which of the keys signed it.
+func (v *verification) statement(bundle []byte) (statement []byte, id string, err error) {
+	e, err := readBundle(bundle)
+	if err != nil {
+		return nil, "", err
+	}
+	id, err = v.envelope(e)
+	if err != nil {
+		return nil, "", err
+	}
+	return e.statement, id, nil
 }
 
 // trustedKeys names the keys in messages.

@@ -190,25 +190,23 @@ func TestWhatIsTriedAgain(t *testing.T) {
 }
 
 // TestADeadCollectorDelaysNobody makes more spans than the queue takes while the collector does
-// not answer: they are dropped, and whoever makes them does not wait.
+// not answer: they are dropped, and whoever makes them does not wait, or the test would never
+// end.
 func TestADeadCollectorDelaysNobody(t *testing.T) {
 	t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "36000000")
 	release := make(chan struct{})
 	collector := &tracingtest.Receiver{Before: func(http.ResponseWriter, *http.Request) bool { <-release; return false }}
 	s := httptest.NewServer(collector)
 	defer s.Close()
 	defer close(release)
-	p, err := tracing.New(environment{"OTEL_EXPORTER_OTLP_ENDPOINT": s.URL}.get, discard)
+	p, err := tracing.New(environment{"OTEL_EXPORTER_OTLP_ENDPOINT": s.URL, "OTEL_EXPORTER_OTLP_TIMEOUT": "36000000"}.get, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
 	for range 10_000 {
 		_, span := p.Tracer("test").Start(t.Context(), "x")
 		span.End()
-	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("10,000 spans took %v", took)
 	}
 	ending, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

@@ -34,7 +34,7 @@ func TakePath(dir string, be backend.Backend, log *slog.Logger) error {
 	}
 	path := filepath.Join(dir, pathFile)
 	var was recordedPath
-	b, err := artifact.ReadBounded(path, maxPath)
+	b, err := artifact.ReadSealed(path, maxPath)
 	if err == nil {
 		err = strictJSON(b, &was)
 	}
@@ -53,7 +53,7 @@ func TakePath(dir string, be backend.Backend, log *slog.Logger) error {
 	if was.Path == pather.Path() {
 		return nil
 	}
-	if err := artifact.WriteJSONAtomic(path, recordedPath{Path: pather.Path()}); err != nil {
+	if err := artifact.WriteSealed(path, recordedPath{Path: pather.Path()}); err != nil {
 		return fmt.Errorf("recording what the run computes on: %w", err)
 	}
 	return nil

@@ -193,7 +193,7 @@ func manifestActivation(h contract.Hyper) string {
 const maxResult = 1 << 20
 
 func readResult(dir string) (r result, err error) {
-	b, err := artifact.ReadBounded(filepath.Join(dir, resultFile), maxResult)
+	b, err := artifact.ReadSealed(filepath.Join(dir, resultFile), maxResult)
 	if err != nil {
 		return r, err
 	}
@@ -231,7 +231,7 @@ func (t *trainer) publish(digest string) (contract.Termination, error) {
 		BaseDigest: manifest.BaseDigest, DecompositionDigest: manifest.DecompositionDigest,
 		Training: &training, Pass1Digest: manifest.Pass1Digest, Activation: manifest.Activation,
 	}}
-	if err := artifact.WriteJSONAtomic(filepath.Join(t.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
+	if err := artifact.WriteSealed(filepath.Join(t.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
 		return contract.Termination{}, err
 	}
 	// The checkpoint has served; without it a finished run takes no room.

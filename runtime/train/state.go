@@ -1,14 +1,19 @@
 package train
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/checkpoint"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
@@ -29,6 +34,7 @@ const (
 	metaFormat  = "format"
 	metaState   = "state"
 	metaSearch  = "search"
+	metaSealed  = "sealed" // The digest of the other two.
 	prefixP     = "p/"
 	prefixM     = "adam.m/"
 	prefixV     = "adam.v/"
@@ -63,6 +69,8 @@ type header struct {
 	// Ended says why a search has ended; see search.End.
 	Ended   string  `json:"ended,omitempty"`
 	History []point `json:"history"`
+	// Numbers is the digest of the tensors, in a checkpoint alone.
+	Numbers string `json:"numbers,omitempty"`
 }
 
 // point is one line of metrics.jsonl.
@@ -120,10 +128,30 @@ func (s *state) keepBest(score float64) {
 
 // save writes the state to dir, whole or not at all.
 func (s *state) save(dir string) error {
-	encoded, err := json.Marshal(s.header)
+	tensors := s.tensors()
+	header := s.header
+	header.Numbers = digestOf(tensors)
+	encoded, err := json.Marshal(header)
 	if err != nil {
 		return fmt.Errorf("encoding training state: %w", err)
 	}
+	metadata := map[string]string{metaFormat: stateFormat, metaState: string(encoded)}
+	if s.search != nil {
+		if encoded, err = json.Marshal(s.search); err != nil {
+			return fmt.Errorf("encoding training state: %w", err)
+		}
+		metadata[metaSearch] = string(encoded)
+	}
+	metadata[metaSealed] = sealOf(metadata)
+	err = checkpoint.WriteSafetensors(filepath.Join(dir, stateFile), tensors, tensor.F32, metadata)
+	if err != nil {
+		return fmt.Errorf("saving training state: %w", err)
+	}
+	return nil
+}
+
+// tensors are the numbers of a state, as a checkpoint names them.
+func (s *state) tensors() map[string]*tensor.Tensor {
 	tensors := map[string]*tensor.Tensor{}
 	add := func(name string, values []float32) {
 		tensors[name] = &tensor.Tensor{Shape: []int{len(values)}, Data: values}
@@ -138,18 +166,27 @@ func (s *state) save(dir string) error {
 	for name, p := range s.bestP {
 		add(prefixBestP+name, p)
 	}
-	metadata := map[string]string{metaFormat: stateFormat, metaState: string(encoded)}
-	if s.search != nil {
-		if encoded, err = json.Marshal(s.search); err != nil {
-			return fmt.Errorf("encoding training state: %w", err)
+	return tensors
+}
+
+// digestOf is the digest of tensors by name.
+func digestOf(tensors map[string]*tensor.Tensor) string {
+	h := sha256.New()
+	var number [4]byte
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		_, _ = fmt.Fprintf(h, "%s %d\n", name, len(tensors[name].Data)) // A hash takes everything.
+		for _, v := range tensors[name].Data {
+			binary.LittleEndian.PutUint32(number[:], math.Float32bits(v))
+			_, _ = h.Write(number[:])
 		}
-		metadata[metaSearch] = string(encoded)
 	}
-	err = checkpoint.WriteSafetensors(filepath.Join(dir, stateFile), tensors, tensor.F32, metadata)
-	if err != nil {
-		return fmt.Errorf("saving training state: %w", err)
-	}
-	return nil
+	return contract.DigestPrefix + hex.EncodeToString(h.Sum(nil))
+}
+
+// sealOf is the digest of what a checkpoint's metadata say of the state.
+func sealOf(metadata map[string]string) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%d %s\n%s", len(metadata[metaState]), metadata[metaState], metadata[metaSearch]))
+	return contract.DigestPrefix + hex.EncodeToString(h[:])
 }
 
 // loadState continues a run from dir: it returns nil where there is no
@@ -168,6 +205,9 @@ func loadState(dir string, fresh *state, resume func(*state) error) (*state, err
 	s := newState(fresh.Spec, fresh.p)
 	if got := f.Metadata()[metaFormat]; got != stateFormat {
 		return nil, unusable(path, fmt.Errorf("its format is %q, this version continues %q", got, stateFormat))
+	}
+	if want, ok := f.Metadata()[metaSealed]; ok && sealOf(f.Metadata()) != want { // Earlier versions' have none.
+		return nil, unusable(path, artifact.ErrDamaged)
 	}
 	s.header = header{}
 	if err := json.Unmarshal([]byte(f.Metadata()[metaState]), &s.header); err != nil {
@@ -209,6 +249,10 @@ func loadState(dir string, fresh *state, resume func(*state) error) (*state, err
 	if s.BestScore != unknownScore {
 		s.bestP = read(prefixBestP)
 	}
+	if err == nil && s.Numbers != "" && digestOf(s.tensors()) != s.Numbers {
+		err = artifact.ErrDamaged
+	}
+	s.Numbers = ""
 	if err == nil {
 		err = resume(s)
 	}

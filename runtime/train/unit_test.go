@@ -3,6 +3,7 @@ package train
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend"
 	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/checkpoint"
@@ -20,6 +22,7 @@ import (
 	"github.com/transformersquared/operator/runtime/sample"
 	"github.com/transformersquared/operator/runtime/tensor"
 	"github.com/transformersquared/operator/runtime/train/reward"
+	"github.com/transformersquared/operator/test/faults"
 )
 
 func mustJudge(t testing.TB, kind string) reward.Judge {
@@ -284,6 +287,56 @@ func TestDamagedCheckpointsAreUnusable(t *testing.T) {
 				t.Errorf("loadState returned %v", err)
 			}
 		})
+	}
+}
+
+// TestBitFlipsOfACheckpointAreFound, also those in numbers, of which any is a number: a run that
+// went on with others would end with others.
+func TestBitFlipsOfACheckpointAreFound(t *testing.T) {
+	dir := t.TempDir()
+	if err := newTestState().save(dir); err != nil {
+		t.Fatal(err)
+	}
+	found := faults.Reader{
+		Path: filepath.Join(dir, stateFile), Remedies: []string{"the checkpoint cannot be continued", "use another runID"},
+		Read: func() (any, error) {
+			return loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}), descent{}.resume)
+		},
+	}.Damage(t, 2000, 1)
+	t.Logf("%+v", found)
+	path := filepath.Join(dir, resultFile)
+	want := result{Spec: "sha256:spec", Termination: contract.Termination{Expert: &contract.ExpertResult{Digest: "sha256:1", Training: &contract.TrainProgress{BestScore: 0.5}}}}
+	if err := artifact.WriteSealed(path, want); err != nil {
+		t.Fatal(err)
+	}
+	// One that is damaged is made again, of a run that always comes to the same.
+	found = faults.Reader{Path: path, Remedies: []string{""}, Read: func() (any, error) {
+		r, err := readResult(dir)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+		return r, err
+	}}.Damage(t, 500, 1)
+	t.Logf("%+v", found)
+}
+
+// TestACheckpointOfAnEarlierRuntimeIsContinued: it has no digests.
+func TestACheckpointOfAnEarlierRuntimeIsContinued(t *testing.T) {
+	dir := t.TempDir()
+	want := newTestState()
+	encoded, err := json.Marshal(want.header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkpoint.WriteSafetensors(filepath.Join(dir, stateFile), want.tensors(), tensor.F32, map[string]string{metaFormat: stateFormat, metaState: string(encoded)}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := loadState(dir, newState("sha256:spec", map[string][]float32{"a": {0, 0}, "b": {0}}), descent{}.resume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(state{})); diff != "" {
+		t.Errorf("state differs (-written +read):\n%s", diff)
 	}
 }
 

@@ -41,34 +41,47 @@ func askIn(ctx context.Context, namespace, model, question string) (string, cont
 	return askPolicy(ctx, namespace, "demo", model, question)
 }
 
-// askPolicy sends a chat completion to a policy through the API server's proxy and
-// returns the answer and how it was adapted to.
+// askPolicy asks a policy and returns the answer and how it was adapted to.
 func askPolicy(ctx context.Context, namespace, policy, model, question string) (string, contract.Adaptation, error) {
+	r, err := complete(ctx, namespace, policy, model, question)
+	if err != nil {
+		return "", contract.Adaptation{}, err
+	}
+	return r.Choices[0].Message.Content, r.T2, nil
+}
+
+// reply is an answer to a chat completion.
+type reply struct {
+	ID      string
+	Choices []struct {
+		Message struct{ Content string }
+	}
+	T2 contract.Adaptation
+}
+
+// complete sends a chat completion to a policy through the API server's proxy. The reply has
+// one choice.
+func complete(ctx context.Context, namespace, policy, model, question string) (reply, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": model, "temperature": 0, "max_tokens": 24,
 		"messages": []map[string]string{{"role": "user", "content": question}},
 	})
 	if err != nil {
-		return "", contract.Adaptation{}, err
+		return reply{}, err
 	}
 	path := fmt.Sprintf("/api/v1/namespaces/%s/services/http:%s:80/proxy%s", namespace, policy, contract.PathChatCompletions)
 	out, err := try(ctx, string(body), "create", "--raw", path, "-f", "-")
 	if err != nil {
-		return "", contract.Adaptation{}, fmt.Errorf("%w: %s", err, out)
+		return reply{}, fmt.Errorf("%w: %s", err, out)
 	}
-	var reply struct {
-		Choices []struct {
-			Message struct{ Content string }
-		}
-		T2 contract.Adaptation
+	var r reply
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return reply{}, fmt.Errorf("%w in %s", err, out)
 	}
-	if err := json.Unmarshal([]byte(out), &reply); err != nil {
-		return "", contract.Adaptation{}, fmt.Errorf("%w in %s", err, out)
+	if len(r.Choices) != 1 {
+		return reply{}, fmt.Errorf("%d choices in %s", len(r.Choices), out)
 	}
-	if len(reply.Choices) != 1 {
-		return "", contract.Adaptation{}, fmt.Errorf("%d choices in %s", len(reply.Choices), out)
-	}
-	return reply.Choices[0].Message.Content, reply.T2, nil
+	return r, nil
 }
 
 // shortTraining is a run of the demo's math skill that takes seconds.
@@ -108,6 +121,8 @@ var _ = Describe("Transformer²", Ordered, func() {
 	Describe("The operator", operator)
 	Describe("The chain", chain)
 	Describe("What others do", others)
+	Describe("kubectl t2", kubectlT2)
+	Describe("Sources", sources)
 	Describe("Every way to adapt", strategies)
 	Describe("GPUs", gpus)
 	Describe("Bad input", badInput)

@@ -1,6 +1,7 @@
 // Package e2e runs the whole chain on a real cluster: real kubelet, real pods,
 // real training. `make e2e` brings the cluster up, loads the images and sets
-// KUBECONFIG, KUBECTL, T2 and SOFTGPU, by which the cluster has GPUs.
+// KUBECONFIG, KUBECTL, T2, KUBECTL_T2 (the plugin) and SOFTGPU, by which the cluster has
+// GPUs.
 package e2e
 
 import (
@@ -65,16 +66,22 @@ var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
 	if !report.Failed() {
 		return
 	}
-	where := namespace
-	if slices.Contains(report.ContainerHierarchyTexts, "GPUs") {
-		where = cudaNamespace
+	where := []string{namespace}
+	switch texts := report.ContainerHierarchyTexts; {
+	case slices.Contains(texts, "GPUs"):
+		where = []string{cudaNamespace}
+	case slices.Contains(texts, "Sources"):
+		where = []string{makersNamespace, takersNamespace}
 	}
-	for _, args := range [][]string{
-		{"-n", where, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", where, "describe", "t2"},
-		{"-n", where, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"},
-	} {
+	commands := [][]string{{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"}}
+	for _, ns := range where {
+		commands = append(commands,
+			[]string{"-n", ns, "get", "t2,jobs,pods,pvc", "-o", "wide"},
+			[]string{"-n", ns, "describe", "t2"},
+			[]string{"-n", ns, "get", "events", "--sort-by=.lastTimestamp"},
+		)
+	}
+	for _, args := range commands {
 		out, err := try(ctx, "", args...)
 		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
 	}

@@ -534,7 +534,7 @@ func TestARunIsAnotherForTheFieldsThatNeedOne(t *testing.T) {
 				digests[set.Role] = ref.Name + "/" + ref.Key
 			}
 		}
-		return desired.Probe(p, base, sets, digests, settings)
+		return desired.Probe(p, base, sets, nil, digests, settings)
 	}
 	for _, r := range probeRows {
 		was, err := fit()

@@ -308,6 +308,129 @@ var _ = Describe("A policy of strategy Probe", func() {
 		Expect(policy.Status.Probe).To(And(HaveField("State", v1alpha1.ExpertServed), HaveField("Runs", ConsistOf(HaveField("Retries", HaveValue(Equal(int32(1))))))))
 	})
 
+	It("learns from what the gate has found out, once, and serves meanwhile", func(ctx SpecContext) {
+		evaluated := func(result *contract.Termination) {
+			GinkgoHelper()
+			w.finish(ctx, v1alpha1.LabelEvaluation, "assistant", "evaluate", result)
+		}
+		taught := func(digit string) *contract.Termination {
+			t := fitted(digit, "code", "math")
+			t.Probe.Lesson = &contract.ProbeLesson{
+				Questions: 40, Weight: 0.25, Before: contract.LessonScore{Right: 0.55, CalibrationError: 0.3}, After: contract.LessonScore{Right: 0.8, CalibrationError: 0.1},
+			}
+			return t
+		}
+		fits := func(runs int) contract.ProbeSpec {
+			GinkgoHelper()
+			Eventually(func(g Gomega) {
+				w.collect(ctx)
+				w.get(ctx, "assistant", policy)
+				g.Expect(policy.Status.Probe.Runs).To(HaveLen(runs))
+				g.Expect(jobs(ctx)).To(Equal(1))
+			}).Should(Succeed())
+			return specOf(w.openJob(ctx, v1alpha1.LabelProbe, "assistant"))
+		}
+		evaluates := func(runs int) {
+			GinkgoHelper()
+			Eventually(func(g Gomega) {
+				w.collect(ctx)
+				w.get(ctx, "assistant", policy)
+				g.Expect(policy.Status.Rollout.Runs).To(HaveLen(runs))
+			}).Should(Succeed())
+		}
+		Expect(k8s.Create(ctx, &corev1.ConfigMap{ObjectMeta: w.meta("questions"), Data: map[string]string{"test.jsonl": "{}", "general.jsonl": "{}"}})).To(Succeed())
+		policy.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+		Expect(k8s.Create(ctx, policy)).To(Succeed())
+
+		By("the first probe is of prompts alone, and so is the set that is evaluated")
+		Expect(specOf(w.openJob(ctx, v1alpha1.LabelProbe, "assistant")).Answers).To(BeNil())
+		w.roll(ctx, "assistant")
+		Expect(w.jobs(ctx, v1alpha1.LabelEvaluation, "assistant")).To(BeZero())
+		finish(ctx, fitted("f", "code", "math"))
+		evaluated(scored(2, 10, -1, 20, -1, 30))
+
+		By("the set that has passed serves while the probe learns from that")
+		answers := fits(2).Answers
+		Expect(answers).To(HaveValue(And(HaveField("ID", policy.Status.Rollout.Evaluation.AnswersID), HaveField("Digest", digest("e")),
+			HaveField("Experts", []contract.EvaluatedExpert{{Name: "code", Skill: "code"}, {Name: "math", Skill: "math"}}))))
+		serves(ctx, "f", "math", "code")
+		Expect(w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonPending).Message).To(ContainSubstring("the probe of before is served"))
+		Expect(policy.Status.Rollout.Summary).To(Equal("Passed +0.20"))
+		current(ctx, metav1.ConditionTrue, v1alpha1.ReasonCurrent, "fitted to 480 training prompts")
+		Expect(policy.Status.Probe.Answers).To(BeNil())
+
+		By("the set with the probe that has learnt is evaluated, and follows")
+		finish(ctx, taught("7"))
+		evaluates(2)
+		serves(ctx, "f", "math", "code")
+		evaluated(scored(2, 10, 20, 30, 30, 30))
+		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
+		serves(ctx, "7", "math", "code")
+		Expect(policy.Status.Probe.Answers).To(HaveValue(Equal(v1alpha1.ProbeAnswers{
+			ID: answers.ID, Digest: v1alpha1.Digest(digest("e")), Experts: []string{"code", "math"}, Questions: new(int32(40)), Weight: "0.2500",
+			Accuracy: "0.8000", CalibrationError: "0.1000", PromptsAccuracy: "0.5500", PromptsCalibrationError: "0.3000",
+		})))
+		current(ctx, metav1.ConditionTrue, v1alpha1.ReasonCurrent, "it sends 80 % of such to one that answers right, and would send 55 % by the prompts alone")
+
+		By("what is found out of the same experts once more is known already, whenever the operator starts")
+		Expect(policy.Status.Rollout.Evaluation.AnswersID).To(Equal(answers.ID))
+		operator.stop()
+		operator = start()
+		version := policy.ResourceVersion
+		Consistently(func(g Gomega) {
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.ResourceVersion).To(Equal(version), "nothing is written")
+		}).Should(Succeed())
+
+		By("an expert that is trained anew is evaluated with the probe there is, which then learns again")
+		math := w.expert("math")
+		w.get(ctx, "math", math)
+		math.Spec.Training.Seed = new(int64(9))
+		Expect(k8s.Update(ctx, math)).To(Succeed())
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			g.Expect(w.openJob(ctx, v1alpha1.LabelExpert, "math")).NotTo(BeNil())
+		}).Should(Succeed())
+		w.finishTraining(ctx, "math", trained("8", "a", "b"))
+		evaluates(3)
+		Expect(policy.Status.Probe.Runs).To(HaveLen(2))
+		evaluated(scored(2, 10, 30, 35, 30, 30))
+		again := fits(3).Answers
+		Expect(again.ID).NotTo(Equal(answers.ID))
+		serves(ctx, "7", "math", "code")
+
+		By("a probe that comes out as it was makes no other set, and nothing is evaluated")
+		finish(ctx, taught("7"))
+		w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
+		Expect(policy.Status.Probe.Answers.ID).To(Equal(again.ID))
+		Expect(policy.Status.Rollout.Runs).To(HaveLen(3))
+		Expect(w.expertSet(ctx, "assistant").Experts[0].Digest).To(Equal(digest("8")))
+	})
+
+	It("lets the answers of a set that fails teach the next one, which may pass", func(ctx SpecContext) {
+		Expect(k8s.Create(ctx, &corev1.ConfigMap{ObjectMeta: w.meta("questions"), Data: map[string]string{"test.jsonl": "{}", "general.jsonl": "{}"}})).To(Succeed())
+		policy.Spec.Rollout = &v1alpha1.RolloutSpec{Gate: gate()}
+		Expect(k8s.Create(ctx, policy)).To(Succeed())
+		w.openJob(ctx, v1alpha1.LabelProbe, "assistant")
+		w.roll(ctx, "assistant")
+		finish(ctx, fitted("f", "code", "math"))
+		w.finish(ctx, v1alpha1.LabelEvaluation, "assistant", "evaluate", scored(2, 10, -1, 8, -1, 30))
+		Eventually(func(g Gomega) {
+			w.collect(ctx)
+			w.get(ctx, "assistant", policy)
+			g.Expect(policy.Status.Probe.Runs).To(HaveLen(2))
+			g.Expect(jobs(ctx)).To(Equal(1))
+		}).Should(Succeed())
+		w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonPending) // Nobody has to do anything yet.
+		Expect(policy.Status.Rollout.Summary).To(Equal("Failed -0.04"))
+		Expect(w.expertSet(ctx, "assistant").Experts).To(BeEmpty())
+
+		By("it has learnt nothing, so that the verdict stands")
+		finish(ctx, fitted("f", "code", "math"))
+		w.becomes(ctx, policy, metav1.ConditionFalse, v1alpha1.ReasonEvaluationFailed)
+		Expect(policy.Status.Rollout.Runs).To(HaveLen(1))
+	})
+
 	It("is forgotten with its strategy", func(ctx SpecContext) {
 		probed(ctx)
 		policy.Spec.Strategy = v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt}

@@ -8,8 +8,10 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
@@ -123,9 +125,23 @@ var _ = Describe("A policy that tries expert sets", func() {
 		for _, s := range servers {
 			s.change(func(s *server) {
 				s.status.Candidate.Stable = contract.SideCounts{Requests: 180, Errors: 1, FirstTokenSeconds: 17.9}
-				s.status.Candidate.Candidate = contract.SideCounts{Requests: 20, Fallbacks: 2, FirstTokenSeconds: 3}
+				s.status.Candidate.Candidate = contract.SideCounts{
+					Requests: 20, Fallbacks: 2, FirstTokenSeconds: 3, Outcomes: &contract.Outcomes{Right: 7, Wrong: 1},
+				}
 			})
 		}
+		began := func(percent string) {
+			GinkgoHelper()
+			Eventually(func(g Gomega) {
+				var list eventsv1.EventList
+				g.Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace))).To(Succeed())
+				g.Expect(list.Items).To(ContainElement(And(
+					HaveField("Regarding.Name", "assistant"), HaveField("Type", corev1.EventTypeNormal), HaveField("Reason", v1alpha1.ReasonCanary),
+					HaveField("Action", "Canary"+percent+"Percent"), HaveField("Note", ContainSubstring("answers "+percent+" percent of the conversations")),
+				)))
+			}).Should(Succeed())
+		}
+		began("10")
 		restart()
 		passes(ctx, 4*time.Minute)
 		Consistently(func(g Gomega) {
@@ -134,9 +150,12 @@ var _ = Describe("A policy that tries expert sets", func() {
 		}).Should(Succeed())
 		passes(ctx, time.Minute)
 		running(ctx, "Canary 50%", canary)
+		began("50")
 		c := policy.Status.Rollout.Canary
 		Expect([]int64{*c.Stable.Requests, *c.Stable.Errors, *c.Candidate.Requests, *c.Candidate.Fallbacks, *c.Stable.FirstTokenMilliseconds, *c.Candidate.FirstTokenMilliseconds}).
 			To(Equal([]int64{360, 2, 40, 4, 100, 150}))
+		Expect(c.Stable.Right).To(BeNil())
+		Expect([]int64{*c.Candidate.Right, *c.Candidate.Wrong}).To(Equal([]int64{14, 2}))
 		Expect(w.expertSet(ctx, "assistant").Candidate.Percent).To(Equal(50))
 
 		restart()

@@ -19,10 +19,19 @@ type Swap struct {
 	// Digest of the set that was offered. One set may be offered several times, with others
 	// between.
 	Digest string
+	// Beside is the digest of a second set that may answer as well, of which nothing says which
+	// requests it gets: a candidate that was offered with the set, or what serves until the set
+	// is loaded. Empty for none.
+	Beside string
 	// Offered is just before the server was told of it: it is used no earlier. InUse is when
 	// it was known to be used: what was used before is used no more by a request that begins
 	// later. Zero means that nobody saw it.
 	Offered, InUse time.Time
+}
+
+// has reports whether the set of this digest may answer by the exchange.
+func (s Swap) has(digest string) bool {
+	return s.Digest == digest || s.Beside != "" && s.Beside == digest
 }
 
 // Request is one of a client's.
@@ -144,6 +153,8 @@ func checkSwaps(swaps []Swap) []Violation {
 		switch {
 		case s.Digest == "" || s.Offered.IsZero():
 			return wrong("exchange %d has no digest or no time", i+1)
+		case s.Beside == s.Digest:
+			return wrong("exchange %d has one set twice", i+1)
 		case i > 0 && s.Offered.Before(swaps[i-1].Offered):
 			return wrong("exchange %d was offered before the one before it", i+1)
 		case !s.InUse.IsZero() && s.InUse.Before(s.Offered):
@@ -169,7 +180,7 @@ func places(swaps []Swap, r Request) ([]int, *Violation) {
 	var possible []int
 	known := false
 	for i, s := range swaps {
-		if s.Digest != r.Digest {
+		if !s.has(r.Digest) {
 			continue
 		}
 		known = true

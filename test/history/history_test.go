@@ -31,6 +31,10 @@ func asked(id, connection string, sent, received int, digest string) history.Req
 // TestCheck judges made-up histories: A is used from 10, B is offered at 100 and seen at 120, A
 // again offered at 200 and seen at 220.
 func TestCheck(t *testing.T) {
+	// B tried beside A from 100, promoted at 200, and A alone again from 300.
+	beside := []history.Swap{
+		swap("A", 1, 10), {Digest: "A", Beside: "B", Offered: at(100), InUse: at(120)}, {Digest: "B", Beside: "A", Offered: at(200), InUse: at(220)}, swap("A", 300, 320),
+	}
 	usual := []history.Swap{swap("A", 1, 10), swap("B", 100, 120), swap("A", 200, 220)}
 	for name, c := range map[string]struct {
 		swaps    []history.Swap
@@ -76,6 +80,13 @@ func TestCheck(t *testing.T) {
 				asked("1", "x", 103, 104, "A"), asked("2", "x", 105, 106, "B"), asked("3", "x", 107, 108, "A"), asked("4", "x", 109, 110, "B"),
 			}, []string{"4 backwards"},
 		},
+		"either of two that were offered together": {beside, []history.Request{
+			asked("1", "x", 130, 140, "B"), asked("2", "x", 141, 150, "A"), asked("3", "x", 151, 160, "B"), asked("4", "y", 230, 240, "B"),
+		}, nil},
+		"a candidate before it was offered": {beside, []history.Request{asked("1", "x", 20, 99, "B")}, []string{"1 not offered then"}},
+		"a candidate that was withdrawn":    {beside, []history.Request{asked("1", "x", 321, 330, "B")}, []string{"1 not offered then"}},
+		"one that was in flight then":       {beside, []history.Request{asked("1", "x", 299, 5000, "B")}, nil},
+		"one set twice":                     {[]history.Swap{{Digest: "A", Beside: "A", Offered: at(10)}}, nil, []string{" record"}},
 		"what is not in order": {usual, []history.Request{
 			asked("2", "x", 130, 140, "B"), asked("1", "x", 20, 30, "A"),
 		}, nil},
@@ -105,7 +116,8 @@ func TestCheck(t *testing.T) {
 
 // TestRecorder records a history that is as it should be, and one that is not.
 func TestRecorder(t *testing.T) {
-	var r history.Recorder
+	ms := 0 // Another each time that somebody looks.
+	r := history.Recorder{Now: func() time.Time { ms++; return at(ms) }}
 	r.Offer("A")()
 	first := r.Send("x")
 	inUse := r.Offer("B")
@@ -120,8 +132,7 @@ func TestRecorder(t *testing.T) {
 	if got, want := history.Summarise(swaps, requests), (history.Summary{Requests: 3, Refused: 1, Sets: 2, Overlapping: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	time.Sleep(time.Millisecond) // Clocks may be coarse, and now A is over.
-	r.Send("x")("A", false)
+	r.Send("x")("A", false) // It is over.
 	r.Send("y")
 	swaps, requests = r.History()
 	if diff := cmp.Diff(map[string]int{history.RuleTime: 1, history.RuleLost: 1}, history.Rules(history.Check(swaps, requests))); diff != "" {

@@ -8,21 +8,34 @@ import (
 
 // Recorder records a history while it happens. It may be used by many at a time.
 type Recorder struct {
+	// Now is the time; nil means the clock's.
+	Now func() time.Time
+
 	mu       sync.Mutex
 	swaps    []Swap
 	requests []Request
 }
 
+func (r *Recorder) now() time.Time {
+	if r.Now != nil {
+		return r.Now()
+	}
+	return time.Now()
+}
+
 // Offer records that a set is about to be offered; inUse, that it was seen to be used.
-func (r *Recorder) Offer(digest string) (inUse func()) {
+func (r *Recorder) Offer(digest string) (inUse func()) { return r.OfferBeside(digest, "") }
+
+// OfferBeside records that a set is about to be offered beside which another one may answer.
+func (r *Recorder) OfferBeside(digest, beside string) (inUse func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := len(r.swaps)
-	r.swaps = append(r.swaps, Swap{Digest: digest, Offered: time.Now()})
+	r.swaps = append(r.swaps, Swap{Digest: digest, Beside: beside, Offered: r.now()})
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.swaps[at].InUse = time.Now()
+		r.swaps[at].InUse = r.now()
 	}
 }
 
@@ -32,9 +45,9 @@ func (r *Recorder) Send(connection string) (received func(digest string, refused
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := len(r.requests)
-	r.requests = append(r.requests, Request{ID: fmt.Sprintf("%d", at+1), Connection: connection, Sent: time.Now()})
+	r.requests = append(r.requests, Request{ID: fmt.Sprintf("%d", at+1), Connection: connection, Sent: r.now()})
 	return func(digest string, refused bool) {
-		now := time.Now()
+		now := r.now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.requests[at].Received, r.requests[at].Digest, r.requests[at].Refused = now, digest, refused

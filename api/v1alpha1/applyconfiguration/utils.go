@@ -148,6 +148,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PolicyExpertStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyPod"):
 		return &apiv1alpha1.PolicyPodApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeAnswers"):
+		return &apiv1alpha1.ProbeAnswersApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ProbeProgress"):
 		return &apiv1alpha1.ProbeProgressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ProbeStatus"):

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/kubectl-t2/internal/tunnel/tunneltest"
@@ -74,6 +75,23 @@ func (r *rig) run(t *testing.T, args ...string) (stdout, stderr string, code int
 	defer cancel()
 	code = Run(ctx, r.env, args)
 	return r.out.String(), r.err.String(), code
+}
+
+// finishOnceSeen ends a training when the command has listed experts for the first time.
+func (r *rig) finishOnceSeen(t *testing.T, name string) {
+	seen, direct := false, r.cluster.Client.(client.WithWatch)
+	r.cluster.Client = interceptor.NewClient(direct, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if err := c.List(ctx, list, options...); err != nil {
+				return err
+			}
+			if _, ok := list.(*v1alpha1.ExpertVectorList); ok && !seen {
+				seen = true
+				r.finish(t, name)
+			}
+			return nil
+		},
+	})
 }
 
 // finish ends a training.

@@ -11,12 +11,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/transformersquared/operator/runtime/contract"
 )
 
 // Exit statuses.
@@ -104,7 +105,7 @@ and finds what would fail before it fails.
 It has the rights of whoever runs it. What asks pods (curve, explain, chat, eval)
 goes through the API server as kubectl port-forward does, for which the right to create
 pods/portforward is needed, or to an address that --url names.`,
-		Version:      builtFrom(),
+		Version:      contract.Version(),
 		SilenceUsage: true, SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -135,20 +136,6 @@ pods/portforward is needed, or to an address that --url names.`,
 		root.AddCommand(c)
 	}
 	return root
-}
-
-// builtFrom is what this was built from, as far as the build says it.
-func builtFrom() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return info.Main.Version + " (" + s.Value + ")"
-		}
-	}
-	return info.Main.Version
 }
 
 // session is one run of the plugin.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/vt"
@@ -15,10 +14,7 @@ import (
 
 func TestWatchEndsWhenAllIsDone(t *testing.T) {
 	r := newRig(t, base("tiny"), training("code", "tiny"))
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		r.finish(t, "code")
-	}()
+	r.finishOnceSeen(t, "code")
 	out, _, code := r.run(t, "watch", "--interval", "100ms")
 	if code != exitOK {
 		t.Errorf("status %d", code)

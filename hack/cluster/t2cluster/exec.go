@@ -7,8 +7,7 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/layout"
-	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/process"
+	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/sandbox"
 )
 
 func execCommand() command {
@@ -40,23 +39,9 @@ func (w *which) exec(ctx context.Context, e env, node int, argv []string) error 
 	if node < 1 || node > c.Nodes {
 		return usagef("--node %d: cluster %s has nodes 1 to %d", node, c.Name, c.Nodes)
 	}
-	remembered, err := process.Recall(c.PidsDir())
+	in, err := sandbox.Find(c, c.Node(node).Namespace())
 	if err != nil {
 		return err
-	}
-	var in process.Namespaces
-	for _, r := range remembered {
-		info, running := r.Running()
-		switch {
-		case !running:
-		case r.Name == layout.Switch:
-			in.Mount = info.PID
-		case r.Name == c.Node(node).Namespace():
-			in.Net = info.PID
-		}
-	}
-	if in.Mount == 0 || in.Net == 0 {
-		return fmt.Errorf("node %d of cluster %s is not running; see `t2cluster status`", node, c.Name)
 	}
 	line := in.Enter(argv...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)

@@ -54,6 +54,7 @@ func usagef(format string, args ...any) error {
 func commands() []command {
 	return []command{
 		buildCommand(), upCommand(), downCommand(), statusCommand(), kubeconfigCommand(), loadImageCommand(), logsCommand(), execCommand(),
+		faultCommand(),
 		imageCommand(), assetsCommand(), holdCommand(),
 	}
 }

@@ -50,7 +50,7 @@ func TestHelpListsTheCommands(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
-	for _, name := range []string{"build", "up", "down", "status", "kubeconfig", "load-image", "logs", "exec", "image", "assets"} {
+	for _, name := range []string{"build", "up", "down", "status", "kubeconfig", "load-image", "logs", "exec", "fault", "image", "assets"} {
 		if !strings.Contains(stdout, "\n  "+name+" ") {
 			t.Errorf("no line for %s in:\n%s", name, stdout)
 		}
@@ -78,6 +78,7 @@ func TestWrongUsageIsStatus2(t *testing.T) {
 		{name: "an image with a crooked variable", args: []string{"image", "--out", "/x.tar", "--name", "a.dev/b:c", "--entrypoint", "/b", "--env", "X"}, want: "NAME=value"},
 		{name: "no image to load", args: []string{"load-image"}, want: "tarball"},
 		{name: "nothing to run", args: []string{"exec"}, want: "program"},
+		{name: "a fault without a part", args: []string{"fault", "kill"}, want: "a verb and a part"},
 		{name: "no folder for assets", args: []string{"assets"}, want: "folder"},
 		{name: "nothing to hold", args: []string{"hold"}, want: "--dir"},
 	}
@@ -92,7 +93,7 @@ func TestWrongUsageIsStatus2(t *testing.T) {
 }
 
 func TestWithoutAClusterTheAnswerIsStatus1AndSaysWhatToDo(t *testing.T) {
-	for _, args := range [][]string{{"status"}, {"kubeconfig"}, {"logs"}, {"exec", "true"}, {"load-image", "/no/such.tar"}} {
+	for _, args := range [][]string{{"status"}, {"kubeconfig"}, {"logs"}, {"exec", "true"}, {"load-image", "/no/such.tar"}, {"fault", "kill", "etcd"}} {
 		t.Run(args[0], func(t *testing.T) {
 			status, stdout, stderr := call(t, args...)
 			if status != exitFailed || stdout != "" || !strings.Contains(stderr, "t2cluster up") {

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/transformersquared/operator/runtime/artifact"
 	"github.com/transformersquared/operator/runtime/backend/registry/registrytest"
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/engine"
@@ -32,6 +33,7 @@ import (
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
 	"github.com/transformersquared/operator/runtime/train/rollout"
+	"github.com/transformersquared/operator/test/faults"
 )
 
 // exercise is a volume with three experts, and examples to which what the second one
@@ -428,4 +430,31 @@ func TestAStateOfOtherExamplesIsNotContinued(t *testing.T) {
 	if _, err := loadState(dir, "a", 3); !errors.Is(err, errUnusable) {
 		t.Errorf("with another number of experts: %v", err)
 	}
+}
+
+// TestBitFlipsOfASearchAreFound, in what it goes on from and in what it has come to. What is
+// damaged is not continued, and the search is made again.
+func TestBitFlipsOfASearchAreFound(t *testing.T) {
+	dir := t.TempDir()
+	was := state{Format: stateFormat, Spec: "a", References: []search.Fitness{{Score: 0.5}, {Score: 0.25}}, Evaluations: 7, Seconds: 1.5}
+	if err := was.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	found := faults.Reader{
+		Path: filepath.Join(dir, stateFile), Remedies: []string{"cannot be continued", "use another runID"},
+		Read: func() (any, error) { return loadState(dir, "a", 1) },
+	}.Damage(t, 1000, 1)
+	t.Logf("%+v", found)
+	path := filepath.Join(dir, resultFile)
+	done := result{Spec: "a", Termination: contract.Termination{FewShot: &contract.FewShotResult{Weights: []contract.FoundWeight{{Weight: 0.75}}, Score: 0.5}}}
+	if err := artifact.WriteSealed(path, done); err != nil {
+		t.Fatal(err)
+	}
+	found = faults.Reader{Path: path, Remedies: []string{""}, Read: func() (any, error) {
+		if found, ok := finished(dir, "a", 1); ok {
+			return found, nil
+		}
+		return nil, errors.New(path + " is that of no finished search")
+	}}.Damage(t, 500, 1)
+	t.Logf("%+v", found)
 }

@@ -165,7 +165,7 @@ func (s *searcher) publish(digest string) (contract.Termination, error) {
 		return contract.Termination{}, err
 	}
 	done := contract.Termination{FewShot: &found}
-	if err := artifact.WriteJSONAtomic(filepath.Join(s.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
+	if err := artifact.WriteSealed(filepath.Join(s.dir, resultFile), result{Spec: digest, Termination: done}); err != nil {
 		return contract.Termination{}, err
 	}
 	// The state has served.

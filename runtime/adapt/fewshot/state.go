@@ -43,7 +43,7 @@ type state struct {
 }
 
 func (s *state) save(dir string) error {
-	if err := artifact.WriteJSONAtomic(filepath.Join(dir, stateFile), s); err != nil {
+	if err := artifact.WriteSealed(filepath.Join(dir, stateFile), s); err != nil {
 		return fmt.Errorf("saving the state of the search: %w", err)
 	}
 	return nil
@@ -57,7 +57,7 @@ var errUnusable = errors.New("the state of the search cannot be continued")
 // loadState continues a search from dir; nil where there is nothing yet.
 func loadState(dir, spec string, experts int) (*state, error) {
 	path := filepath.Join(dir, stateFile)
-	b, err := artifact.ReadBounded(path, maxFile)
+	b, err := artifact.ReadSealed(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // Nothing has been saved yet.
 	}
@@ -91,7 +91,7 @@ type result struct {
 // finished returns the result of a search that was finished before.
 func finished(dir, spec string, experts int) (contract.Termination, bool) {
 	var r result
-	b, err := artifact.ReadBounded(filepath.Join(dir, resultFile), maxFile)
+	b, err := artifact.ReadSealed(filepath.Join(dir, resultFile), maxFile)
 	if err != nil || strictJSON(b, &r) != nil || r.Spec != spec {
 		return contract.Termination{}, false
 	}

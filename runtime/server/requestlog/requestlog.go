@@ -59,7 +59,7 @@ type Message struct {
 	Content string `json:"content"`
 }
 
-// Tally counts outcomes of one expert.
+// Tally counts outcomes of one expert, or of one side.
 type Tally struct {
 	mu    sync.Mutex
 	count contract.Outcomes

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -56,15 +57,33 @@ type Repo struct {
 // Commit is the name of the n-th commit in tests.
 func Commit(n int) string { return fmt.Sprintf("%040x", n) }
 
-// NewHub starts a hub without repositories.
-func NewHub(t testing.TB) *Hub {
+// NewHub starts a hub without repositories, for this machine alone.
+func NewHub(t testing.TB) *Hub { return NewHubOn(t, "127.0.0.1") }
+
+// NewHubOn is NewHub on another address of this machine, for clients that are elsewhere.
+// Elsewhere is another port there and no other host, so that it is sent the token, too.
+func NewHubOn(t testing.TB, address string) *Hub {
 	h := &Hub{Repos: map[string]*Repo{}, Datasets: map[string]*Repo{}, Page: 2}
-	h.Elsewhere = httptest.NewServer(http.HandlerFunc(h.serveLFS))
-	s := httptest.NewServer(http.HandlerFunc(h.serve))
-	t.Cleanup(s.Close)
-	t.Cleanup(h.Elsewhere.Close)
-	h.URL = s.URL
+	h.Elsewhere = Serve(t, address, http.HandlerFunc(h.serveLFS))
+	h.URL = Serve(t, address, http.HandlerFunc(h.serve)).URL
 	return h
+}
+
+// Serve starts a server on a free port of an address of this machine, until the test ends.
+func Serve(t testing.TB, address string, handler http.Handler) *httptest.Server {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(handler)
+	if err := s.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Listener = listener
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
 }
 
 // refuse answers as the hub does: with the reason in a header, too.

@@ -613,6 +613,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.ExpertScore
   map:
     fields:
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
     - name: name
       type:
         scalar: string
@@ -1423,6 +1426,39 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.transformersquared.operator.api.v1alpha1.ProbeAnswers
+  map:
+    fields:
+    - name: accuracy
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: calibrationError
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: digest
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
+    - name: experts
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: id
+      type:
+        scalar: string
+    - name: promptsAccuracy
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: promptsCalibrationError
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: questions
+      type:
+        scalar: numeric
+    - name: weight
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.Decimal
 - name: com.github.transformersquared.operator.api.v1alpha1.ProbeProgress
   map:
     fields:
@@ -1438,6 +1474,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: accuracy
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Score
+    - name: answers
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ProbeAnswers
     - name: baseDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
@@ -1623,6 +1662,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.transformersquared.operator.api.v1alpha1.RolloutEvaluation
   map:
     fields:
+    - name: answersID
+      type:
+        scalar: string
     - name: candidateDigest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest
@@ -1987,6 +2029,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
     - name: requests
+      type:
+        scalar: numeric
+    - name: right
+      type:
+        scalar: numeric
+    - name: wrong
       type:
         scalar: numeric
 - name: com.github.transformersquared.operator.api.v1alpha1.SkillDataset

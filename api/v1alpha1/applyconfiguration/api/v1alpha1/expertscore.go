@@ -13,6 +13,8 @@ import (
 type ExpertScoreApplyConfiguration struct {
 	// name of the ExpertVector.
 	Name *string `json:"name,omitempty"`
+	// digest of its artifact.
+	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
 	// score of it.
 	Score *apiv1alpha1.Score `json:"score,omitempty"`
 }
@@ -28,6 +30,14 @@ func ExpertScore() *ExpertScoreApplyConfiguration {
 // If called multiple times, the Name field is set to the value of the last call.
 func (b *ExpertScoreApplyConfiguration) WithName(value string) *ExpertScoreApplyConfiguration {
 	b.Name = &value
+	return b
+}
+
+// WithDigest sets the Digest field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Digest field is set to the value of the last call.
+func (b *ExpertScoreApplyConfiguration) WithDigest(value apiv1alpha1.Digest) *ExpertScoreApplyConfiguration {
+	b.Digest = &value
 	return b
 }
 

@@ -48,6 +48,9 @@ type ProbeStatusApplyConfiguration struct {
 	// threshold is the probability below which the most likely skill is none of them,
 	// where others was not taught: nearly all training prompts are above it.
 	Threshold *apiv1alpha1.Score `json:"threshold,omitempty"`
+	// answers are what the probe has learnt from an evaluation; not there where none was
+	// there when it was fitted.
+	Answers *ProbeAnswersApplyConfiguration `json:"answers,omitempty"`
 	// durationSeconds that it took to fit it, its pod's start not among them.
 	DurationSeconds *int64 `json:"durationSeconds,omitempty"`
 	// progress of the fitting that goes on.
@@ -175,6 +178,14 @@ func (b *ProbeStatusApplyConfiguration) WithLogLoss(value apiv1alpha1.Decimal) *
 // If called multiple times, the Threshold field is set to the value of the last call.
 func (b *ProbeStatusApplyConfiguration) WithThreshold(value apiv1alpha1.Score) *ProbeStatusApplyConfiguration {
 	b.Threshold = &value
+	return b
+}
+
+// WithAnswers sets the Answers field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Answers field is set to the value of the last call.
+func (b *ProbeStatusApplyConfiguration) WithAnswers(value *ProbeAnswersApplyConfiguration) *ProbeStatusApplyConfiguration {
+	b.Answers = value
 	return b
 }
 

@@ -13,7 +13,10 @@ import (
 // of a request to the skill that the request wants. A Job fits it to the training prompts of
 // the policy's experts, with the resources that spec.serving gives a pod. It is fitted again
 // when the policy has other experts or these have other training data, when the base is
-// another, or when others or maxPrompts are; until then the one before is served.
+// another, or when others or maxPrompts are; until then the one before is served. Where
+// spec.rollout.gate has evaluated the experts, it learns from who answered which question right,
+// too: the first probe is fitted to prompts alone, and once its set has been evaluated another
+// one by the answers, which is taken where these show it to be the better one.
 type ProbeStrategyApplyConfiguration struct {
 	// others has prompts that none of the experts is for, which the base weights are to
 	// answer; its answers mean nothing. Without it, what the probe is less sure of than

@@ -21,6 +21,9 @@ type RolloutEvaluationApplyConfiguration struct {
 	// stableDigest is the set that served then; not there where none did, so that the
 	// base is what it was compared with.
 	StableDigest *apiv1alpha1.Digest `json:"stableDigest,omitempty"`
+	// answersID is the hash of what the answers of the base and of each expert alone depend
+	// on: of the experts and the gate's questions, and not of how experts are chosen.
+	AnswersID *string `json:"answersID,omitempty"`
 	// digest of the artifact in the volume, below evaluations: every answer, and which
 	// question who answered right.
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
@@ -69,6 +72,14 @@ func (b *RolloutEvaluationApplyConfiguration) WithCandidateDigest(value apiv1alp
 // If called multiple times, the StableDigest field is set to the value of the last call.
 func (b *RolloutEvaluationApplyConfiguration) WithStableDigest(value apiv1alpha1.Digest) *RolloutEvaluationApplyConfiguration {
 	b.StableDigest = &value
+	return b
+}
+
+// WithAnswersID sets the AnswersID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AnswersID field is set to the value of the last call.
+func (b *RolloutEvaluationApplyConfiguration) WithAnswersID(value string) *RolloutEvaluationApplyConfiguration {
+	b.AnswersID = &value
 	return b
 }
 

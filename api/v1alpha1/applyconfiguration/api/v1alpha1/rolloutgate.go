@@ -27,7 +27,9 @@ type RolloutGateApplyConfiguration struct {
 	// without a restart.
 	MinGain *apiv1alpha1.Gain `json:"minGain,omitempty"`
 	// dataset has the questions of the evaluation: none of them should be in a data set
-	// that experts are trained with. A change evaluates the set that serves no more, and
+	// that experts are trained with. Of strategy Probe, the probe that follows learns from who
+	// answered them right, so that the score of its set is a flattering one;
+	// status.probe.answers says how it does on questions that it has not seen. A change evaluates the set that serves no more, and
 	// the next one by it. At most one of dataset and fewShot is given; without either
 	// nothing is evaluated.
 	Dataset *DatasetApplyConfiguration `json:"dataset,omitempty"`

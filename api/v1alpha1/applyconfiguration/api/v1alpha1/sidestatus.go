@@ -17,6 +17,11 @@ type SideStatusApplyConfiguration struct {
 	// firstTokenMilliseconds is the mean time to the first token, both passes, of those
 	// that were answered.
 	FirstTokenMilliseconds *int64 `json:"firstTokenMilliseconds,omitempty"`
+	// right is how many answers clients have marked right, as they see it now; not there
+	// where none is marked.
+	Right *int64 `json:"right,omitempty"`
+	// wrong is how many they have marked wrong.
+	Wrong *int64 `json:"wrong,omitempty"`
 }
 
 // SideStatusApplyConfiguration constructs a declarative configuration of the SideStatus type for use with
@@ -54,5 +59,21 @@ func (b *SideStatusApplyConfiguration) WithFallbacks(value int64) *SideStatusApp
 // If called multiple times, the FirstTokenMilliseconds field is set to the value of the last call.
 func (b *SideStatusApplyConfiguration) WithFirstTokenMilliseconds(value int64) *SideStatusApplyConfiguration {
 	b.FirstTokenMilliseconds = &value
+	return b
+}
+
+// WithRight sets the Right field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Right field is set to the value of the last call.
+func (b *SideStatusApplyConfiguration) WithRight(value int64) *SideStatusApplyConfiguration {
+	b.Right = &value
+	return b
+}
+
+// WithWrong sets the Wrong field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Wrong field is set to the value of the last call.
+func (b *SideStatusApplyConfiguration) WithWrong(value int64) *SideStatusApplyConfiguration {
+	b.Wrong = &value
 	return b
 }

@@ -16,8 +16,9 @@ type TrialPodApplyConfiguration struct {
 	// since is when it began to count.
 	Since *v1.Time `json:"since,omitempty"`
 	// counts of a canary are requests, errors, fallbacks and milliseconds to the first
-	// tokens of the set that serves, and then of the new one; those of an observation what
-	// was compared, different, failed and dropped.
+	// tokens of the set that serves, then of the new one, and then the answers that clients
+	// have marked right and wrong, of both; those of an observation what was compared,
+	// different, failed and dropped.
 	Counts []int64 `json:"counts,omitempty"`
 }
 

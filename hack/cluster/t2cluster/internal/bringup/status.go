@@ -6,7 +6,6 @@ import (
 
 	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/layout"
 	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/process"
-	"github.com/transformersquared/operator/hack/cluster/t2cluster/internal/render"
 )
 
 // State is how one part of a cluster is.
@@ -75,14 +74,17 @@ func component(name string, remembered []process.Remembered) State {
 	return State{Name: name, Problem: "never started"}
 }
 
-// expected lists the components that a complete cluster has.
+// expected lists the processes that a complete cluster has.
 func expected(c layout.Cluster) []string {
 	names := []string{layout.Switch}
-	for _, component := range []render.Component{render.Etcd(c), render.APIServer(c), render.ControllerManager(c), render.Scheduler(c)} {
+	for _, component := range controlPlane(c) {
 		names = append(names, component.Name)
 	}
 	for _, n := range c.AllNodes() {
-		names = append(names, n.Namespace(), render.Containerd(n).Name, render.Kubelet(c, n).Name, render.Proxy(n).Name)
+		names = append(names, n.Namespace())
+		for _, component := range ofNode(c, n) {
+			names = append(names, component.Name)
+		}
 	}
 	return names
 }

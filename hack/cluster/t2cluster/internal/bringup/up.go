@@ -191,11 +191,15 @@ func (r *run) startNodes(context.Context) error {
 }
 
 func (r *run) start(node int, components ...render.Component) error {
+	return r.startIn(r.sandbox.Node(node), components...)
+}
+
+func (r *run) startIn(in process.Namespaces, components ...render.Component) error {
 	for _, component := range components {
 		started, err := process.Start(process.Program{
 			Name:    component.Name,
 			Argv:    append([]string{filepath.Join(r.c.Bin, component.Executable)}, component.Args...),
-			In:      r.sandbox.Node(node),
+			In:      in,
 			LogsDir: r.c.LogsDir(),
 			PidsDir: r.c.PidsDir(),
 		})

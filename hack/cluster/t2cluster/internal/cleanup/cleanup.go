@@ -88,7 +88,7 @@ func endProcesses(ctx context.Context, c layout.Cluster) (int, error) {
 			m.Remembered = append(m.Remembered, info)
 		}
 	}
-	return process.EndAll(ctx, m, processBound)
+	return process.EndAll(ctx, func(all []process.Info) []process.Info { return m.Select(all, os.Getpid()) }, processBound)
 }
 
 // removeLink removes the veth pair between machine and cluster. The kernel removes it by itself some time after the

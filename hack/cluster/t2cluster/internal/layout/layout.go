@@ -59,6 +59,8 @@ type Cluster struct {
 	Subnet netip.Prefix `json:"subnet"`
 	// Nodes is how many nodes it has.
 	Nodes int `json:"nodes"`
+	// Impatient says that a node is given up, and its pods, within seconds instead of minutes.
+	Impatient bool `json:"impatient,omitempty"`
 }
 
 // New checks its arguments and returns the cluster they name. An empty subnet means DefaultSubnet.
@@ -182,6 +184,7 @@ func Load(dir string) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, fmt.Errorf("reading %s: %w", filepath.Join(dir, Marker), err)
 	}
+	checked.Impatient = c.Impatient
 	return checked, nil
 }
 

@@ -133,7 +133,7 @@ func TestSaveAndLoad(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	c := Cluster{Name: "t2", Dir: "/s", Bin: "/b", Subnet: netip.MustParsePrefix("10.99.3.0/24"), Nodes: 2}
+	c := Cluster{Name: "t2", Dir: "/s", Bin: "/b", Subnet: netip.MustParsePrefix("10.99.3.0/24"), Nodes: 2, Impatient: true}
 	stored := c
 	stored.Dir = dir
 	if err := stored.Save(); err != nil {

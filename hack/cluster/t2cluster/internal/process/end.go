@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// EndAll kills every member of m and returns how many it found, once none is left. It kills without warning: nothing of
-// a cluster that goes away is worth saving, and a program that is asked first may start others meanwhile.
-func EndAll(ctx context.Context, m Membership, bound time.Duration) (int, error) {
+// EndAll kills every process that pick picks of all, and returns how many it found, once none is left. It kills without
+// warning: nothing of a cluster that goes away is worth saving, and a program that is asked first may start others meanwhile.
+func EndAll(ctx context.Context, pick func(all []Info) []Info, bound time.Duration) (int, error) {
 	seen := map[int]bool{}
 	deadline := time.Now().Add(bound)
 	for {
@@ -20,7 +19,7 @@ func EndAll(ctx context.Context, m Membership, bound time.Duration) (int, error)
 		if err != nil {
 			return len(seen), err
 		}
-		members := m.Select(all, os.Getpid())
+		members := pick(all)
 		if len(members) == 0 {
 			return len(seen), nil
 		}

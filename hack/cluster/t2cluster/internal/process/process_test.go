@@ -148,7 +148,7 @@ func TestStartRememberAndEnd(t *testing.T) {
 	if len(m.Remembered) != 1 || m.Remembered[0].PID != started.PID {
 		t.Fatalf("running: got %+v, want process %d alone", m.Remembered, started.PID)
 	}
-	ended, err := EndAll(t.Context(), m, 10*time.Second)
+	ended, err := EndAll(t.Context(), func(all []Info) []Info { return m.Select(all, os.Getpid()) }, 10*time.Second)
 	if err != nil || ended < 1 {
 		t.Fatalf("EndAll() = %d, %v, want at least 1 process ended", ended, err)
 	}

@@ -23,6 +23,14 @@ const (
 	etcdPeer   = "127.0.0.1:2380"
 )
 
+// How soon an impatient cluster gives up a node that does not report, and how soon after that its pods; Kubernetes takes 50
+// seconds and 5 minutes. A node reports by a lease, which it renews four times in leaseSeconds.
+const (
+	impatientGrace   = "16s"
+	impatientSeconds = "20"
+	leaseSeconds     = 20
+)
+
 // PKIDir is where the cluster's certificates are.
 func PKIDir(c layout.Cluster) string { return c.Path("pki") }
 
@@ -51,7 +59,11 @@ func Etcd(c layout.Cluster) Component {
 
 // APIServer is the Kubernetes API, with the authorizers and admission plugins that a production cluster has.
 func APIServer(c layout.Cluster) Component {
-	return Component{Name: "kube-apiserver", Executable: "kube-apiserver", Args: []string{
+	var impatient []string
+	if c.Impatient {
+		impatient = []string{"--default-not-ready-toleration-seconds=" + impatientSeconds, "--default-unreachable-toleration-seconds=" + impatientSeconds}
+	}
+	return Component{Name: "kube-apiserver", Executable: "kube-apiserver", Args: append([]string{
 		"--etcd-servers=http://" + etcdClient,
 		"--advertise-address=" + c.Node(1).IP.String(),
 		"--bind-address=0.0.0.0",
@@ -72,13 +84,17 @@ func APIServer(c layout.Cluster) Component {
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
-	}}
+	}, impatient...)}
 }
 
 // ControllerManager runs the built-in controllers, the host path provisioner of volumes among them.
 func ControllerManager(c layout.Cluster) Component {
 	kubeconfig := KubeconfigFile(c, pki.ControllerManager)
-	return Component{Name: "kube-controller-manager", Executable: "kube-controller-manager", Args: []string{
+	var impatient []string
+	if c.Impatient {
+		impatient = []string{"--node-monitor-grace-period=" + impatientGrace, "--node-monitor-period=1s"}
+	}
+	return Component{Name: "kube-controller-manager", Executable: "kube-controller-manager", Args: append([]string{
 		"--kubeconfig=" + kubeconfig,
 		"--authentication-kubeconfig=" + kubeconfig,
 		"--authorization-kubeconfig=" + kubeconfig,
@@ -92,7 +108,7 @@ func ControllerManager(c layout.Cluster) Component {
 		"--cluster-signing-key-file=" + keyFile(c, pki.CA),
 		"--enable-hostpath-provisioner=true",
 		"--flex-volume-plugin-dir=" + c.Path("volume-plugins"),
-	}}
+	}, impatient...)}
 }
 
 // Scheduler places pods on nodes.

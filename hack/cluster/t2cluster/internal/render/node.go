@@ -178,7 +178,7 @@ func proxyConfig(c layout.Cluster) any {
 }
 
 func kubeletConfig(c layout.Cluster, n layout.Node) any {
-	return map[string]any{
+	config := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"kind":       "KubeletConfiguration",
 		"authentication": map[string]any{
@@ -216,4 +216,8 @@ func kubeletConfig(c layout.Cluster, n layout.Node) any {
 		"serializeImagePulls":       false,
 		"registerWithTaints":        []any{},
 	}
+	if c.Impatient {
+		config["nodeLeaseDurationSeconds"] = leaseSeconds
+	}
+	return config
 }

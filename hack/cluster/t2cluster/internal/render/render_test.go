@@ -145,6 +145,32 @@ func TestControlPlaneListensWhereItShould(t *testing.T) {
 	}
 }
 
+// A node that is lost is found out, and left, by three components together.
+func TestAnImpatientClusterGivesUpNodesSooner(t *testing.T) {
+	patient := cluster(t)
+	impatient := patient
+	impatient.Impatient = true
+	for _, tt := range []struct {
+		component func(layout.Cluster) Component
+		want      []string
+	}{
+		{APIServer, []string{"--default-not-ready-toleration-seconds=20", "--default-unreachable-toleration-seconds=20"}},
+		{ControllerManager, []string{"--node-monitor-grace-period=16s", "--node-monitor-period=1s"}},
+	} {
+		args := tt.component(impatient).Args
+		if diff := cmp.Diff(append(slices.Clone(tt.component(patient).Args), tt.want...), args); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	lease := func(c layout.Cluster) any {
+		n := c.Node(2)
+		return lookup(t, files(t, c, n)[n.Path("kubelet.json")], "nodeLeaseDurationSeconds")
+	}
+	if patient, impatient := lease(patient), lease(impatient); patient != nil || impatient != 20.0 {
+		t.Errorf("leases of %v and %v seconds, want Kubernetes' own and 20", patient, impatient)
+	}
+}
+
 func TestKubeconfigHoldsItsKeys(t *testing.T) {
 	got, err := Kubeconfig("t2", "admin", "https://10.99.0.2:6443", []byte("authority"), pki.Pair{Cert: []byte("cert"), Key: []byte("key")})
 	if err != nil {

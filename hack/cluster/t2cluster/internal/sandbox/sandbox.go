@@ -31,6 +31,28 @@ func (s *Sandbox) Node(i int) process.Namespaces {
 	return process.Namespaces{Mount: s.Switch.PID, Net: s.Nodes[i-1].PID}
 }
 
+// Find returns the namespaces of a running cluster that the holder of this name holds: of a node, or of layout.Switch.
+func Find(c layout.Cluster, holder string) (process.Namespaces, error) {
+	remembered, err := process.Recall(c.PidsDir())
+	if err != nil {
+		return process.Namespaces{}, err
+	}
+	var in process.Namespaces
+	for _, r := range remembered {
+		info, running := r.Running()
+		if running && r.Name == layout.Switch {
+			in.Mount = info.PID
+		}
+		if running && r.Name == holder {
+			in.Net = info.PID
+		}
+	}
+	if in.Mount == 0 || in.Net == 0 {
+		return process.Namespaces{}, fmt.Errorf("%s of cluster %s is not running; see `t2cluster status`", holder, c.Name)
+	}
+	return in, nil
+}
+
 // Make starts the holders of c's namespaces and joins them. exe is this tool. The folders that BorrowedDirs names are
 // made on the machine if they are missing, after a note of it in c's folder, so that they can be removed later.
 func Make(ctx context.Context, c layout.Cluster, exe string) (*Sandbox, error) {

@@ -1,0 +1,235 @@
+// Package chaos breaks a real cluster of three nodes in many ways and looks what
+// becomes of what runs there: what is lost, and whether every status tells the truth
+// meanwhile. `make chaos` brings the cluster up, loads the images and sets KUBECONFIG,
+// KUBECTL, T2CLUSTER, CLUSTER_BIN and CHAOS_CLUSTER; test/README.md has what was found.
+//
+// Faults are t2cluster's. Requests are sent by this program itself, in another role
+// (roles_test.go), from within the network namespace of node 1, which is never lost.
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/transformersquared/operator/api/v1alpha1"
+)
+
+const (
+	root            = "../../.."
+	namespace       = "t2-chaos"
+	systemNamespace = "t2-system"
+	// short marks what is run for a quick look.
+	short = "short"
+	// mortal is the label of the nodes that may be lost: all but the first, which has the
+	// control plane and, here, the operator.
+	mortal = "transformersquared.dev/mortal"
+)
+
+var cluster client.Client
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		if err := play(role, os.Args[1:]); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestChaos(t *testing.T) {
+	if os.Getenv("KUBECONFIG") == "" || os.Getenv("CHAOS_CLUSTER") == "" {
+		t.Skip("KUBECONFIG or CHAOS_CLUSTER is not set: `make chaos` brings a cluster up and runs this suite")
+	}
+	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(3 * time.Minute)
+	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
+	RunSpecs(t, "Faults on a real cluster of three nodes")
+}
+
+// The specs share a base and an expert, and leave the cluster as it was.
+var _ = Describe("A cluster", Ordered, func() {
+	Describe("whose training pods are killed", trainings)
+	Describe("whose control plane fails", controlPlane)
+	Describe("whose sources fail", sources)
+	Describe("whose nodes are lost", nodes)
+})
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	scheme := runtime.NewScheme()
+	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	Expect(err).NotTo(HaveOccurred())
+	config.Timeout = 10 * time.Second // A call to a node that is gone ends, too.
+	cluster, err = client.New(config, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+
+	for _, node := range []int{2, 3} {
+		kubectl(ctx, "", "label", "--overwrite", "node", nodeName(node), mortal+"=yes")
+	}
+	kubectl(ctx, "", "apply", "--server-side", "-k", root+"/config/default")
+	kubectl(ctx, "", "-n", systemNamespace, "patch", "deployment", "t2-controller-manager", "--type=merge",
+		fmt.Sprintf(`-p={"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":%q}}}}}`, nodeName(1)))
+	kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=180s")
+	samples := kubectl(ctx, "", "kustomize", root+"/config/samples")
+	kubectl(ctx, strings.ReplaceAll(data(samples), "t2-demo", namespace), "apply", "--server-side", "-f", "-")
+	base := &v1alpha1.BaseModel{ObjectMeta: named("tiny"), Spec: v1alpha1.BaseModelSpec{
+		Source:  v1alpha1.ModelSource{PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "demo-assets", Path: "model"}},
+		Storage: v1alpha1.StorageSpec{AccessModes: []v1alpha1.AccessMode{"ReadWriteMany"}}, // Pods of three nodes.
+	}}
+	Expect(cluster.Create(ctx, base)).To(Succeed())
+	waitReady(ctx, base)
+	Expect(cluster.Create(ctx, training(undisturbed))).To(Succeed())
+	waitReady(ctx, expert(undisturbed))
+}, NodeTimeout(10*time.Minute))
+
+// data are the samples without the objects of ours, which this suite makes itself.
+func data(samples string) string {
+	var kept []string
+	for document := range strings.SplitSeq(samples, "\n---\n") {
+		if !strings.Contains("\n"+document, "\napiVersion: transformersquared.dev/") {
+			kept = append(kept, document)
+		}
+	}
+	return strings.Join(kept, "\n---\n")
+}
+
+var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
+	if !report.Failed() {
+		return
+	}
+	for _, args := range [][]string{
+		{"get", "nodes"},
+		{"-n", namespace, "get", "t2,jobs,pods,pvc", "-o", "wide"},
+		{"-n", namespace, "describe", "t2"},
+		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp"},
+		{"-n", systemNamespace, "get", "pods", "-o", "wide"},
+		{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"},
+	} {
+		out, err := try(ctx, os.Getenv("KUBECTL"), "", args...)
+		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
+	}
+})
+
+// try runs a program and returns what it printed, on both streams.
+func try(ctx context.Context, program, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// kubectl runs kubectl, which must succeed.
+func kubectl(ctx context.Context, stdin string, args ...string) string {
+	GinkgoHelper()
+	out, err := try(ctx, os.Getenv("KUBECTL"), stdin, args...)
+	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), out)
+	return out
+}
+
+// tool runs a command of t2cluster on the suite's cluster, which must succeed.
+func tool(ctx context.Context, command string, args ...string) string {
+	GinkgoHelper()
+	out, err := try(ctx, os.Getenv("T2CLUSTER"), "", append([]string{command, "--name", os.Getenv("CHAOS_CLUSTER")}, args...)...)
+	Expect(err).NotTo(HaveOccurred(), "t2cluster %s %s: %s", command, strings.Join(args, " "), out)
+	return out
+}
+
+// fault breaks a part of the cluster, or mends it.
+func fault(ctx context.Context, verb, part string) {
+	GinkgoHelper()
+	By(fmt.Sprintf("%s %s", verb, part))
+	tool(ctx, "fault", verb, part)
+}
+
+// breaks is fault for what mends when the spec ends, also one that fails half-way.
+func breaks(ctx context.Context, verb, part, mended string) (mend func(ctx context.Context)) {
+	GinkgoHelper()
+	fault(ctx, verb, part)
+	done := false
+	mend = func(ctx context.Context) {
+		GinkgoHelper()
+		if !done {
+			done = true
+			fault(ctx, mended, part)
+		}
+	}
+	DeferCleanup(func(ctx SpecContext) { mend(ctx) }, NodeTimeout(4*time.Minute))
+	return mend
+}
+
+func nodeName(node int) string { return fmt.Sprintf("%s-node-%d", os.Getenv("CHAOS_CLUSTER"), node) }
+
+// nodeNumber is the number of the node that a pod is on.
+func nodeNumber(pod *corev1.Pod) int {
+	GinkgoHelper()
+	var n int
+	_, err := fmt.Sscanf(pod.Spec.NodeName, os.Getenv("CHAOS_CLUSTER")+"-node-%d", &n)
+	Expect(err).NotTo(HaveOccurred(), pod.Spec.NodeName)
+	return n
+}
+
+func part(node int) string { return fmt.Sprintf("node-%d", node) }
+
+func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
+
+// conditionOf returns a condition of an object as it is in the cluster now, or an empty one.
+func conditionOf(ctx context.Context, g Gomega, object client.Object, conditionType string) metav1.Condition {
+	g.Expect(cluster.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
+	var conditions []metav1.Condition
+	switch o := object.(type) {
+	case *v1alpha1.BaseModel:
+		conditions = o.Status.Conditions
+	case *v1alpha1.ExpertVector:
+		conditions = o.Status.Conditions
+	case *v1alpha1.AdaptivePolicy:
+		conditions = o.Status.Conditions
+	}
+	if c := meta.FindStatusCondition(conditions, conditionType); c != nil {
+		return *c
+	}
+	return metav1.Condition{}
+}
+
+// becomes waits until a condition has a status and a reason, and says all of what is in its
+// message.
+func becomes(ctx context.Context, object client.Object, conditionType string, status metav1.ConditionStatus, reason string, says ...string) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		c := conditionOf(ctx, g, object, conditionType)
+		g.Expect(c).To(And(HaveField("Status", status), HaveField("Reason", reason)), c.Message)
+		for _, text := range says {
+			g.Expect(c.Message).To(ContainSubstring(text))
+		}
+	}).WithContext(ctx).Should(Succeed())
+}
+
+// waitReady waits until an object is Ready in its present generation.
+func waitReady(ctx context.Context, object client.Object) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		c := conditionOf(ctx, g, object, v1alpha1.ConditionReady)
+		g.Expect(c.ObservedGeneration).To(Equal(object.GetGeneration()))
+		g.Expect(c.Status).To(Equal(metav1.ConditionTrue), "%s: %s", c.Reason, c.Message)
+	}).WithContext(ctx).WithTimeout(8 * time.Minute).Should(Succeed())
+}
