@@ -180,7 +180,7 @@ type clients struct {
 	running errgroup.Group
 }
 
-// ask starts clients of policies, by name and URL, which end with the suite.
+// ask starts clients of policies, by name and URL, which ask until ended is called.
 func (c *clients) ask(ctx context.Context, urls map[string]string) {
 	GinkgoHelper()
 	self, err := os.Executable()
@@ -211,7 +211,6 @@ func (c *clients) ask(ctx context.Context, urls map[string]string) {
 		}
 		return cmd.Wait()
 	})
-	DeferCleanup(func() { _ = c.ended() }) // What of it matters has been looked at.
 }
 
 // all are the answers so far.

@@ -54,6 +54,14 @@ var _ = Describe("An upgrade", Ordered, func() {
 		Expect(witness.wrongs()).To(BeEmpty())
 	}
 
+	// Both are there for all specs, and so end behind the last one.
+	AfterAll(func() {
+		_ = asking.ended() // What of it matters has been looked at.
+		if witness != nil {
+			witness.end()
+		}
+	})
+
 	It("has a version before, which has trained and serves", func(ctx SpecContext) {
 		kubectl(ctx, "", "apply", "--server-side", "-k", before("default"))
 		kubectl(ctx, "", "-n", system, "rollout", "status", "deployment", "--timeout=120s")

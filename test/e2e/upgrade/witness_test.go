@@ -33,9 +33,11 @@ type witness struct {
 	// underWay are experts and policies that Jobs may work for.
 	underWay map[string]bool
 	seen     map[string]int
+	// end ends it.
+	end func()
 }
 
-// witnessing starts a witness, which ends with the suite.
+// witnessing starts a witness.
 func witnessing(ctx context.Context) *witness {
 	GinkgoHelper()
 	w := &witness{stand: map[types.UID]bool{}, jobs: map[types.UID]bool{}, underWay: map[string]bool{}, seen: map[string]int{}}
@@ -51,10 +53,10 @@ func witnessing(ctx context.Context) *witness {
 	} {
 		all.Go(func() { w.watch(watching, list) })
 	}
-	DeferCleanup(func() {
+	w.end = func() {
 		stop()
 		all.Wait()
-	})
+	}
 	return w
 }
 
