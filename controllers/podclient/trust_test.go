@@ -224,7 +224,7 @@ func TestACertificateThatIsNotValidIsTold(t *testing.T) {
 				}
 				return
 			}
-			for _, phrase := range []string{"asking pod pod", tc.says, "compare the clocks", "delete the pod"} {
+			for _, phrase := range []string{"asking pod ", tc.says, "compare the clocks", "delete the pod"} {
 				if err == nil || !strings.Contains(err.Error(), phrase) {
 					t.Errorf("got %v, want it to say %q", err, phrase)
 				}

@@ -29,7 +29,7 @@ func TestKeptConnectionsAreGivenUpWhileDraining(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close() //nolint:errcheck // It is read to its end.
+		defer response.Body.Close()
 		if text, err := io.ReadAll(response.Body); err != nil || string(text) != "answered" {
 			t.Fatalf("%q, %v", text, err)
 		}

@@ -32,7 +32,7 @@ var again = []string{
 	"remove the folder", "fetch the model anew", "make the artifact again", "the manifest was changed", "it is no expert", "it is no probe", "t2 decompose makes one", "t2 fetch brings it",
 }
 
-func flips(t *testing.T) int {
+func flips() int {
 	if testing.Short() {
 		return 60
 	}
@@ -98,7 +98,7 @@ func TestBitFlipsOfArtifactsAreFound(t *testing.T) {
 		}
 		for _, e := range entries {
 			t.Run(kind.name+"/"+e.Name(), func(t *testing.T) {
-				n := flips(t)
+				n := flips()
 				if len(entries) > 5 && e.Name() != contract.ManifestFile { // One matrix is like the other.
 					n /= 5
 				}
@@ -237,7 +237,7 @@ func TestBitFlipsOfWhatIsGivenAlone(t *testing.T) {
 			if r.Blind {
 				r.Remedies = []string{""} // That it is named is all.
 			}
-			found := r.Damage(t, flips(t), 2)
+			found := r.Damage(t, flips(), 2)
 			t.Logf("%+v", found)
 			if !r.Blind && found.Same > 0 {
 				t.Errorf("%d damages were not found", found.Same)

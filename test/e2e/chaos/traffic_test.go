@@ -35,7 +35,7 @@ func act(role string, args ...string) *actor {
 	self, err := os.Executable()
 	Expect(err).NotTo(HaveOccurred())
 	// It ends when its input does, not when somebody's context does: what it says last counts.
-	cmd := exec.Command(os.Getenv("T2CLUSTER"), append([]string{"exec", "--name", os.Getenv("CHAOS_CLUSTER"), self}, args...)...) //nolint:noctx // As said.
+	cmd := exec.Command(os.Getenv("T2CLUSTER"), append([]string{"exec", "--name", os.Getenv("CHAOS_CLUSTER"), self}, args...)...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = GinkgoWriter
 	input, err := cmd.StdinPipe()
@@ -53,7 +53,7 @@ func act(role string, args ...string) *actor {
 	}()
 	DeferCleanup(func(SpecContext) {
 		_ = input.Close()
-		for range lines { //nolint:revive // So that it can end.
+		for range lines { // So that it can end.
 		}
 		Expect(<-ended).To(Succeed(), "role %s", role)
 	}, NodeTimeout(time.Minute))

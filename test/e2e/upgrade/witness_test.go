@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -167,9 +168,5 @@ func (w *witness) wrongs() []string {
 func (w *witness) kinds() map[string]int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	counts := map[string]int{}
-	for kind, n := range w.seen {
-		counts[kind] = n
-	}
-	return counts
+	return maps.Clone(w.seen)
 }
