@@ -3,6 +3,7 @@ package adaptivepolicy
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -73,6 +74,9 @@ func setAvailable(policy *v1alpha1.AdaptivePolicy, a answer) {
 // status says of the experts.
 func answersWith(policy *v1alpha1.AdaptivePolicy) string {
 	s := &policy.Status
+	if before := heldBefore(s); before != nil {
+		return fmt.Sprintf("by the set before, of %d experts, until what the policy asks for may serve", len(before.Experts))
+	}
 	served := 0
 	for _, e := range s.Experts {
 		if e.Digest != "" && e.State != v1alpha1.ExpertLost && e.State != v1alpha1.ExpertRefused {
@@ -94,6 +98,15 @@ func answersWith(policy *v1alpha1.AdaptivePolicy) string {
 		return "with the expected experts, but without a probe: the base is asked which skill a request wants"
 	}
 	return "with the expected experts"
+}
+
+// heldBefore is the set that serves while a rollout holds experts back; nil where none is held,
+// or none was before. The policy's own list does not have all of its experts.
+func heldBefore(s *v1alpha1.AdaptivePolicyStatus) *v1alpha1.RolloutSet {
+	if s.Rollout == nil || !slices.ContainsFunc(s.Experts, func(e v1alpha1.PolicyExpertStatus) bool { return e.State == v1alpha1.ExpertHeld }) {
+		return nil
+	}
+	return s.Rollout.Stable
 }
 
 // available says whether requests are answered now. A pod that is ready but was

@@ -147,6 +147,12 @@ func TestMessages(t *testing.T) {
 		{"one of the experts can be served", answering("1", "")},
 		{"weights have yet to be found", answering("1", "2", fewShot)},
 		{"there is no probe yet", answering("1", "2", probing)},
+		{"an expert that is new has yet to be let serve", func() *v1alpha1.AdaptivePolicy {
+			p := answering("1", "")
+			p.Status.Experts[0].State = v1alpha1.ExpertHeld
+			p.Status.Rollout = &v1alpha1.RolloutStatus{Stable: &v1alpha1.RolloutSet{Experts: make([]v1alpha1.RolloutExpert, 2)}}
+			return p
+		}()},
 		{"the classifier cannot be served", answering("1", "2", func(p *v1alpha1.AdaptivePolicy) { p.Status.Classifier = &v1alpha1.PolicyClassifier{} })},
 	} {
 		setAvailable(c.policy, answer{expected: "set", seen: []observation{one}})

@@ -341,3 +341,22 @@ func TestBitFlipsOfAStableSet(t *testing.T) {
 		t.Errorf("%d of %d damages were found", fell, 8*len(text))
 	}
 }
+
+// What is held back does not answer, and what the policy does not ask for any more may.
+func TestWhoAnswersWhileExpertsAreHeld(t *testing.T) {
+	experts := []v1alpha1.PolicyExpertStatus{{Name: "new", State: v1alpha1.ExpertHeld}}
+	before := &v1alpha1.RolloutSet{Experts: []v1alpha1.RolloutExpert{{Name: "math"}, {Name: "code"}}}
+	for name, tc := range map[string]struct {
+		rollout *v1alpha1.RolloutStatus
+		says    string
+	}{
+		"by the set before":  {&v1alpha1.RolloutStatus{Stable: before}, "by the set before, of 2 experts"},
+		"nothing was before": {&v1alpha1.RolloutStatus{}, "by the base weights"},
+		"no rollout":         {nil, "by the base weights"},
+	} {
+		policy := &v1alpha1.AdaptivePolicy{Status: v1alpha1.AdaptivePolicyStatus{Experts: experts, Rollout: tc.rollout}}
+		if got := answersWith(policy); !strings.HasPrefix(got, tc.says) {
+			t.Errorf("%s: it says %q", name, got)
+		}
+	}
+}
