@@ -90,7 +90,7 @@ soak: ## What takes long of the faults: sets exchanged each second, candidates, 
 monitoring: ## Alerts and dashboards, by Prometheus' own tool and the types of Prometheus' operator and Grafana.
 	@echo "==> alerts and dashboards"
 	hack/monitoring/promtool.sh $(BIN)
-	PROMTOOL=$(BIN)/promtool go -C hack/monitoring test ./...
+	$(STATIC) PROMTOOL=$(BIN)/promtool go -C hack/monitoring test ./...
 
 .PHONY: arm64
 arm64: ## The numeric core and the engine on emulated arm64, where all is plain Go.
@@ -117,9 +117,9 @@ helm:
 .PHONY: chart-test
 chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD and kstatus make of our objects (CHARTFLAGS=-update).
 	@echo "==> the chart and the overlays"
-	HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl KUBEBUILDER_ASSETS=$(CLUSTER) go test -count=1 ./test/chart $(CHARTFLAGS)
+	$(STATIC) HELM=$(HELM) KUBECTL=$(CLUSTER)/kubectl KUBEBUILDER_ASSETS=$(CLUSTER) go test -count=1 ./test/chart $(CHARTFLAGS)
 	@echo "==> Argo CD's health and kstatus"
-	go -C hack/gitops test ./...
+	$(STATIC) go -C hack/gitops test ./...
 
 .PHONY: envtest
 envtest: cluster-bin ## Controllers against a real API server.
