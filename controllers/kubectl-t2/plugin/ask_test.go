@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -338,7 +339,8 @@ func TestCurvesThatNobodyTells(t *testing.T) {
 
 func TestEval(t *testing.T) {
 	right := map[string]string{"1+1?": "2", "2+2?": "4", "3+3?": "6", "4+4?": "8"}
-	busy := 2
+	var busy atomic.Int32
+	busy.Store(2)
 	r := newRig(t)
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		var body struct {
@@ -348,7 +350,7 @@ func TestEval(t *testing.T) {
 		if err := json.NewDecoder(req.Body).Decode(&body); err != nil {
 			t.Error(err)
 		}
-		if busy--; busy >= 0 {
+		if busy.Add(-1) >= 0 {
 			w.WriteHeader(http.StatusTooManyRequests)
 			return
 		}
