@@ -48,7 +48,7 @@ const (
 func Renew(now time.Time, name string, have map[string][]byte) (map[string][]byte, bool, error) {
 	current, err := inUse(have)
 	fresh := err == nil && current.VerifyHostname(name) == nil && !now.Before(current.NotBefore) && now.Before(current.NotAfter.Add(-RenewBefore))
-	trusted := parse(have[contract.AdminTrustKey])
+	trusted := Parse(have[contract.AdminTrustKey])
 	if current != nil {
 		trusted = append([]*x509.Certificate{current}, trusted...)
 	}
@@ -135,8 +135,8 @@ func encode(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: c.Raw})
 }
 
-// parse reads the certificates of a bundle, without what is none.
-func parse(text []byte) []*x509.Certificate {
+// Parse reads the certificates of a bundle, without what is none.
+func Parse(text []byte) []*x509.Certificate {
 	var all []*x509.Certificate
 	for {
 		var block *pem.Block

@@ -161,7 +161,7 @@ func TestTrustIsBounded(t *testing.T) {
 		delete(have, contract.AdminPrivateKey)
 		have, _ = renew(t, start, "assistant", have)
 	}
-	if n := len(parse(have[contract.AdminTrustKey])); n > maxTrusted {
+	if n := len(Parse(have[contract.AdminTrustKey])); n > maxTrusted {
 		t.Errorf("%d certificates are trusted", n)
 	}
 	if err := shows(t, start, "assistant", have[contract.AdminTrustKey], have); err != nil {

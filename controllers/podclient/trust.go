@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/certs"
 )
 
 // forgetAfter is when a policy whose pods nobody has asked is forgotten: it may be gone.
@@ -53,7 +53,7 @@ func (c *Client) Trust(policy types.NamespacedName, certificates []byte) error {
 		return nil
 	}
 	roots := x509.NewCertPool()
-	parsed := parse(certificates)
+	parsed := certs.Parse(certificates)
 	for _, one := range parsed {
 		roots.AddCert(one)
 	}
@@ -77,20 +77,6 @@ func (c *Client) Trust(policy types.NamespacedName, certificates []byte) error {
 		http: client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: policy.Name, Time: c.now}),
 	}
 	return nil
-}
-
-// parse reads certificates, without what is none.
-func parse(text []byte) []*x509.Certificate {
-	var all []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			return all
-		}
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
-			all = append(all, c)
-		}
-	}
 }
 
 // Trusts reports whether it is known what the pods of a policy may show, and one of it is
