@@ -420,4 +420,4 @@ func TestAWorkerIsConfinedAsItSays(t *testing.T) {
 }
 
 // fast ends what hangs soon.
-var fast = Limits{CPU: time.Second, Wall: 4 * time.Second, Memory: 256 << 20}
+var fast = Limits{CPU: time.Second, Wall: 10 * time.Second, Memory: 256 << 20}
