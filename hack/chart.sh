@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Writes what the Helm chart shares with config/crd and config/rbac into
-# config/chart, so that each has one source: CRDs as templates, and the roles as
-# files that templates/rbac.yaml renders. hack/generate.sh calls it.
+# Writes what the Helm chart shares with other folders of config into config/chart,
+# so that each has one source: CRDs as templates, and roles, NetworkPolicies and
+# what monitors as files that templates render. hack/generate.sh calls it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 chart=config/chart
-rm -rf "$chart/templates/crds" "$chart/files/rbac"
-mkdir -p "$chart/templates/crds" "$chart/files/rbac"
+rm -rf "$chart/templates/crds" "$chart/files"
+mkdir -p "$chart/templates/crds" "$chart"/files/{rbac,network,monitoring}
 
 for crd in config/crd/bases/*.yaml; do
   if grep -q '{{' "$crd"; then
@@ -31,3 +31,6 @@ done
 for role in role leader_election metrics user_roles; do
   cp "config/rbac/$role.yaml" "$chart/files/rbac/$role.yaml"
 done
+
+cp config/network/operator/operator.yaml config/network/namespace/{serving,jobs}.yaml "$chart/files/network/"
+cp config/monitoring/{operator,pods,rules}.yaml config/monitoring/dashboard.json "$chart/files/monitoring/"

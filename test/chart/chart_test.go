@@ -135,6 +135,8 @@ func withoutHelm(object *unstructured.Unstructured) {
 			unstructured.RemoveNestedField(object.Object, append(slices.Clone(path), label)...)
 		}
 	}
+	// Pods of policies and Jobs have labels of ours alone, which these select by.
+	unstructured.RemoveNestedField(object.Object, "spec", "podSelector", "matchLabels", "app.kubernetes.io/instance")
 	unstructured.RemoveNestedField(object.Object, "metadata", "annotations", "helm.sh/resource-policy")
 }
 
@@ -143,9 +145,36 @@ func withoutHelm(object *unstructured.Unstructured) {
 func TestTheChartIsConfigDefault(t *testing.T) {
 	want := kustomize(t, "default")
 	delete(want, "Namespace/t2-system")
-	got := template(t)
+	isTheSame(t, want, template(t))
+}
+
+// With NetworkPolicies and monitoring it is config/network and config/monitoring as well.
+func TestTheChartIsConfigNetworkAndMonitoring(t *testing.T) {
+	want := kustomize(t, "default")
+	delete(want, "Namespace/t2-system")
+	maps.Copy(want, kustomize(t, "network/operator"))
+	maps.Copy(want, kustomize(t, "monitoring"))
+	for key, policy := range kustomize(t, "network/namespace") {
+		for _, namespace := range []string{"team-a", "team-b"} {
+			in := policy.DeepCopy()
+			in.SetNamespace(namespace)
+			want[strings.Replace(key, "/", "/"+namespace+"/", 1)] = in
+		}
+	}
+	got := template(t, "--set", "networkPolicies.enabled=true", "--set", "networkPolicies.namespaces={team-a,team-b}", "--set", "monitoring.enabled=true")
+	for _, object := range got {
+		if object.GetKind() == "NetworkPolicy" {
+			object.SetLabels(nil) // Files that are applied one by one have none.
+		}
+	}
+	isTheSame(t, want, got)
+}
+
+// isTheSame compares what kustomize renders with what Helm does.
+func isTheSame(t *testing.T, want, got map[string]*unstructured.Unstructured) {
+	t.Helper()
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got))); diff != "" {
-		t.Fatalf("config/default and the chart have other objects (-kustomize +helm):\n%s", diff)
+		t.Fatalf("config and the chart have other objects (-kustomize +helm):\n%s", diff)
 	}
 	for key, object := range got {
 		withoutHelm(object)
@@ -206,13 +235,25 @@ func TestRenderedGoldens(t *testing.T) {
 }
 
 // stream is objects as YAML in the order of their kinds, namespaces and names,
-// without rules, which are config/rbac's and change with the controllers.
+// without what other folders' are and change with them: rules of roles, alerts, the
+// dashboard.
 func stream(t *testing.T, all map[string]*unstructured.Unstructured) string {
 	t.Helper()
 	var text strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		object := all[key].DeepCopy()
 		delete(object.Object, "rules")
+		if object.GetKind() == "ConfigMap" {
+			delete(object.Object, "data")
+		}
+		if groups, found, _ := unstructured.NestedSlice(object.Object, "spec", "groups"); found {
+			for _, group := range groups {
+				delete(group.(map[string]any), "rules")
+			}
+			if err := unstructured.SetNestedSlice(object.Object, groups, "spec", "groups"); err != nil {
+				t.Fatal(err)
+			}
+		}
 		content, err := yaml.Marshal(object.Object)
 		if err != nil {
 			t.Fatal(err)
@@ -279,6 +320,20 @@ func TestNamespacedIsWithoutRightsInTheCluster(t *testing.T) {
 	for _, key := range []string{"ClusterRole/t2-metrics-auth", "ClusterRoleBinding/t2-metrics-auth", "Service/t2-system/t2-metrics"} {
 		if withMetrics[key] == nil {
 			t.Errorf("there is no %s where metrics.clusterRole allows it", key)
+		}
+	}
+	for _, tc := range []struct {
+		all     map[string]*unstructured.Unstructured
+		metrics bool
+	}{
+		{template(t, "--set", "namespaces={team-a}", "--set", "crds.install=false", "--set", "monitoring.enabled=true"), false},
+		{template(t, "--set", "namespaces={team-a}", "--set", "crds.install=false", "--set", "monitoring.enabled=true", "--set", "metrics.clusterRole=true"), true},
+	} {
+		if got := tc.all["ServiceMonitor/t2-system/t2-operator"] != nil; got != tc.metrics {
+			t.Errorf("the operator is scraped: %v; it serves metrics: %v", got, tc.metrics)
+		}
+		if got := strings.Contains(fmt.Sprint(tc.all["PrometheusRule/t2-system/t2-rules"].Object), "T2OperatorAbsent"); got != tc.metrics {
+			t.Errorf("it is an alert that the operator is not scraped: %v; it serves metrics: %v", got, tc.metrics)
 		}
 	}
 	if withMetrics["ClusterRole/t2-manager"] != nil {
@@ -351,6 +406,12 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"a level that is none", "log.level=loud", "/log/level"},
 		{"an argument that is no flag", "extraArgs={help}", "/extraArgs/0"},
 		{"an account of nobody", "serviceAccount.create=false", "/serviceAccount/name"},
+		{"a policy of nobody", "networkPolicies.clients[0].namespace=gateway", "/networkPolicies/clients/0"},
+		{"a source at no place", "networkPolicies.sources[0].ports[0].port=9000", "/networkPolicies/sources/0"},
+		{"an address without its mask", "networkPolicies.apiServer.cidrs={10.0.0.1}", "/networkPolicies/apiServer/cidrs/0"},
+		{"a reader without a namespace", "metrics.readers[0].name=prometheus", "/metrics/readers/0"},
+		{"text for a switch", "adminTLS=on", "/adminTLS"},
+		{"a label that is no text", "monitoring.labels.release=1", "/monitoring/labels/release"},
 		{"a disruption of half a pod", "podDisruptionBudget.maxUnavailable=half", "/podDisruptionBudget/maxUnavailable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

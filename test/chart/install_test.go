@@ -98,7 +98,16 @@ func TestInstalling(t *testing.T) {
 		t.Errorf("a release is %d bytes of the %d that a Secret holds: the CRDs leave too little", size, corev1.MaxSecretSize)
 	}
 
-	must(t, append([]string{"upgrade", "t2", chart, "--set", "replicas=2", "--set", "podDisruptionBudget.enabled=true"}, at...)...)
+	must(t, append([]string{
+		"upgrade", "t2", chart, "--set", "replicas=2", "--set", "podDisruptionBudget.enabled=true", "--set", "adminTLS=true",
+		"--set", "networkPolicies.enabled=true", "--set", "networkPolicies.namespaces={default}",
+	}, at...)...)
+	for namespace, want := range map[string]int{"t2-system": 1, "default": 2} {
+		policies, err := s.clients.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil || len(policies.Items) != want {
+			t.Errorf("namespace %s has %d NetworkPolicies, want %d: %v", namespace, len(policies.Items), want, err)
+		}
+	}
 	deployment, err := s.clients.AppsV1().Deployments("t2-system").Get(ctx, "t2-controller-manager", metav1.GetOptions{})
 	if err != nil || *deployment.Spec.Replicas != 2 {
 		t.Errorf("after the upgrade there is %+v: %v", deployment.Spec.Replicas, err)

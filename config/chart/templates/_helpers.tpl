@@ -72,3 +72,30 @@ root, the object, and the namespace that it goes to if it has one.
 {{- end -}}
 {{- toYaml $object -}}
 {{- end -}}
+
+{{/*
+An object of another folder of config, under the release's names and in a
+namespace: called with the chart's root, the object, the namespace and labels of
+the values.
+*/}}
+{{- define "t2.copied" -}}
+{{- $root := index . 0 -}}
+{{- $object := deepCopy (index . 1) -}}
+{{- $name := $object.metadata.name | trimPrefix "t2-" -}}
+{{- $_ := set $object.metadata "name" (printf "%s-%s" (include "t2.prefix" $root) $name) -}}
+{{- $_ := set $object.metadata "namespace" (index . 2) -}}
+{{- $_ := set $object.metadata "labels" (merge (dict) (include "t2.labels" $root | fromYaml) (index . 3)) -}}
+{{- toYaml $object -}}
+{{- end -}}
+
+{{/*
+An object of config/network, called with the chart's root and its name: with the
+namespaces of the operator and of Prometheus.
+*/}}
+{{- define "t2.networkPolicy" -}}
+{{- $root := index . 0 -}}
+{{- $is := "kubernetes.io/metadata.name: " -}}
+{{- $root.Files.Get (printf "files/network/%s.yaml" (index . 1))
+  | replace (print $is "t2-system") (print $is $root.Release.Namespace)
+  | replace (print $is "monitoring") (print $is $root.Values.networkPolicies.monitoringNamespace) -}}
+{{- end -}}
