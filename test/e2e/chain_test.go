@@ -24,6 +24,7 @@ import (
 	"github.com/transformersquared/operator/runtime/judge"
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 // named returns object metadata in the suite's namespace.
@@ -327,7 +328,7 @@ func chain() {
 }
 
 func badInput() {
-	stalls := func(ctx context.Context, obj client.Object, reason, inMessage string) {
+	stalls := func(ctx context.Context, obj kube.Conditioned, reason, inMessage string) {
 		GinkgoHelper()
 		Eventually(func(g Gomega) {
 			c := condition(ctx, obj, v1alpha1.ConditionStalled)

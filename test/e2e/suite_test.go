@@ -5,26 +5,19 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 const (
@@ -34,6 +27,12 @@ const (
 )
 
 var cluster client.WithWatch
+
+// Every spec has these.
+var (
+	kubectl = kube.Kubectl
+	try     = kube.Try
+)
 
 func TestEndToEnd(t *testing.T) {
 	if os.Getenv("KUBECONFIG") == "" {
@@ -46,14 +45,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	scheme := runtime.NewScheme()
-	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
-	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	Expect(err).NotTo(HaveOccurred())
-	cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
-	Expect(err).NotTo(HaveOccurred())
-
+	cluster = kube.Connect(0)
 	kubectl(ctx, "", "apply", "--server-side", "-k", root+"/config/default")
 	kubectl(ctx, "", "-n", systemNamespace, "rollout", "status", "deployment", "--timeout=120s")
 	Expect(cluster.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -63,9 +55,6 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 })
 
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	if !report.Failed() {
-		return
-	}
 	where := []string{namespace}
 	switch texts := report.ContainerHierarchyTexts; {
 	case slices.Contains(texts, "GPUs"):
@@ -73,58 +62,15 @@ var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
 	case slices.Contains(texts, "Sources"):
 		where = []string{makersNamespace, takersNamespace}
 	}
-	commands := [][]string{{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"}}
-	for _, ns := range where {
-		commands = append(commands,
-			[]string{"-n", ns, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-			[]string{"-n", ns, "describe", "t2"},
-			[]string{"-n", ns, "get", "events", "--sort-by=.lastTimestamp"},
-		)
-	}
-	for _, args := range commands {
-		out, err := try(ctx, "", args...)
-		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
-	}
+	kube.Print(ctx, report, systemNamespace, where...)
 })
-
-// try runs kubectl and returns what it printed, on both streams.
-func try(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, os.Getenv("KUBECTL"), args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
-// kubectl is try, for what must succeed.
-func kubectl(ctx context.Context, stdin string, args ...string) string {
-	GinkgoHelper()
-	out, err := try(ctx, stdin, args...)
-	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), out)
-	return out
-}
 
 // condition returns the named condition of an object as it is in the cluster
 // now, or an empty one.
-func condition(ctx context.Context, obj client.Object, conditionType string) metav1.Condition {
+func condition(ctx context.Context, obj kube.Conditioned, conditionType string) metav1.Condition {
 	GinkgoHelper()
 	Expect(cluster.Get(ctx, client.ObjectKeyFromObject(obj), obj)).To(Succeed())
-	var conditions []metav1.Condition
-	switch o := obj.(type) {
-	case *v1alpha1.BaseModel:
-		conditions = o.Status.Conditions
-	case *v1alpha1.ExpertVector:
-		conditions = o.Status.Conditions
-	case *v1alpha1.AdaptivePolicy:
-		conditions = o.Status.Conditions
-	default:
-		Fail("no conditions on this kind")
-	}
-	if c := meta.FindStatusCondition(conditions, conditionType); c != nil {
-		return *c
-	}
-	return metav1.Condition{}
+	return kube.Condition(obj, conditionType)
 }
 
 // haveCondition matches a condition with this status and reason.

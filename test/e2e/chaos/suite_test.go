@@ -8,11 +8,9 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +18,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 const (
@@ -41,7 +36,10 @@ const (
 	mortal = "transformersquared.dev/mortal"
 )
 
-var cluster client.Client
+var cluster client.WithWatch
+
+// Every spec has it.
+var kubectl = kube.Kubectl
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
@@ -73,15 +71,7 @@ var _ = Describe("A cluster", Ordered, func() {
 })
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	scheme := runtime.NewScheme()
-	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
-	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	Expect(err).NotTo(HaveOccurred())
-	config.Timeout = 10 * time.Second // A call to a node that is gone ends, too.
-	cluster, err = client.New(config, client.Options{Scheme: scheme})
-	Expect(err).NotTo(HaveOccurred())
-
+	cluster = kube.Connect(10 * time.Second) // A call to a node that is gone ends, too.
 	for _, node := range []int{2, 3} {
 		kubectl(ctx, "", "label", "--overwrite", "node", nodeName(node), mortal+"=yes")
 	}
@@ -113,46 +103,13 @@ func data(samples string) string {
 }
 
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	if !report.Failed() {
-		return
-	}
-	for _, args := range [][]string{
-		{"get", "nodes"},
-		{"-n", namespace, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", namespace, "describe", "t2"},
-		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", systemNamespace, "get", "pods", "-o", "wide"},
-		{"-n", systemNamespace, "logs", "deployment/t2-controller-manager", "--tail=60"},
-	} {
-		out, err := try(ctx, os.Getenv("KUBECTL"), "", args...)
-		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
-	}
+	kube.Print(ctx, report, systemNamespace, namespace)
 })
-
-// try runs a program and returns what it printed, on both streams.
-func try(ctx context.Context, program, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
-// kubectl runs kubectl, which must succeed.
-func kubectl(ctx context.Context, stdin string, args ...string) string {
-	GinkgoHelper()
-	out, err := try(ctx, os.Getenv("KUBECTL"), stdin, args...)
-	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), out)
-	return out
-}
 
 // tool runs a command of t2cluster on the suite's cluster, which must succeed.
 func tool(ctx context.Context, command string, args ...string) string {
 	GinkgoHelper()
-	out, err := try(ctx, os.Getenv("T2CLUSTER"), "", append([]string{command, "--name", os.Getenv("CHAOS_CLUSTER")}, args...)...)
-	Expect(err).NotTo(HaveOccurred(), "t2cluster %s %s: %s", command, strings.Join(args, " "), out)
-	return out
+	return kube.Program(ctx, os.Getenv("T2CLUSTER"), "", append([]string{command, "--name", os.Getenv("CHAOS_CLUSTER")}, args...)...)
 }
 
 // fault breaks a part of the cluster, or mends it.
@@ -194,26 +151,14 @@ func part(node int) string { return fmt.Sprintf("node-%d", node) }
 func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
 
 // conditionOf returns a condition of an object as it is in the cluster now, or an empty one.
-func conditionOf(ctx context.Context, g Gomega, object client.Object, conditionType string) metav1.Condition {
+func conditionOf(ctx context.Context, g Gomega, object kube.Conditioned, conditionType string) metav1.Condition {
 	g.Expect(cluster.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
-	var conditions []metav1.Condition
-	switch o := object.(type) {
-	case *v1alpha1.BaseModel:
-		conditions = o.Status.Conditions
-	case *v1alpha1.ExpertVector:
-		conditions = o.Status.Conditions
-	case *v1alpha1.AdaptivePolicy:
-		conditions = o.Status.Conditions
-	}
-	if c := meta.FindStatusCondition(conditions, conditionType); c != nil {
-		return *c
-	}
-	return metav1.Condition{}
+	return kube.Condition(object, conditionType)
 }
 
 // becomes waits until a condition has a status and a reason, and says all of what is in its
 // message.
-func becomes(ctx context.Context, object client.Object, conditionType string, status metav1.ConditionStatus, reason string, says ...string) {
+func becomes(ctx context.Context, object kube.Conditioned, conditionType string, status metav1.ConditionStatus, reason string, says ...string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		c := conditionOf(ctx, g, object, conditionType)
@@ -225,7 +170,7 @@ func becomes(ctx context.Context, object client.Object, conditionType string, st
 }
 
 // waitReady waits until an object is Ready in its present generation.
-func waitReady(ctx context.Context, object client.Object) {
+func waitReady(ctx context.Context, object kube.Conditioned) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		c := conditionOf(ctx, g, object, v1alpha1.ConditionReady)

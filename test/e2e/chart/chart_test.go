@@ -5,10 +5,8 @@
 package chart
 
 import (
-	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,14 +17,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 const (
@@ -48,30 +43,13 @@ func TestChart(t *testing.T) {
 }
 
 var _ = BeforeSuite(func() {
-	scheme := runtime.NewScheme()
-	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
-	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	Expect(err).NotTo(HaveOccurred())
-	cluster, err = client.New(config, client.Options{Scheme: scheme})
-	Expect(err).NotTo(HaveOccurred())
+	cluster = kube.Connect(0)
 })
 
-// try runs a program and returns what it printed, on both streams.
-func try(ctx context.Context, program string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
-// run is try, for what must succeed.
+// run runs a program that must succeed, and returns what it printed.
 func run(ctx context.Context, program string, args ...string) string {
 	GinkgoHelper()
-	out, err := try(ctx, program, args...)
-	Expect(err).NotTo(HaveOccurred(), "%s %s: %s", filepath.Base(program), strings.Join(args, " "), out)
-	return out
+	return kube.Program(ctx, program, "", args...)
 }
 
 func helm(ctx context.Context, args ...string) string {
@@ -80,18 +58,7 @@ func helm(ctx context.Context, args ...string) string {
 }
 
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	if !report.Failed() {
-		return
-	}
-	for _, args := range [][]string{
-		{"-n", demo, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", demo, "describe", "t2"},
-		{"-n", system, "get", "all"},
-		{"-n", system, "logs", "deployment/t2-controller-manager", "--tail=60"},
-	} {
-		out, err := try(ctx, os.Getenv("KUBECTL"), args...)
-		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
-	}
+	kube.Print(ctx, report, system, demo)
 })
 
 // samples makes a chart of config/samples, whose expert math is trained with a
@@ -125,17 +92,11 @@ func samples(ctx context.Context, seed string) string {
 	return folder
 }
 
-// conditioned is an object of ours.
-type conditioned interface {
-	client.Object
-	StatusConditions() *[]metav1.Condition
-}
-
 // everythingIsReady checks, without waiting, that every object of the samples is
 // Ready as it is written now.
 func everythingIsReady(ctx context.Context) {
 	GinkgoHelper()
-	for _, object := range []conditioned{
+	for _, object := range []kube.Conditioned{
 		&v1alpha1.BaseModel{ObjectMeta: metav1.ObjectMeta{Name: "tiny"}},
 		&v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "math"}},
 		&v1alpha1.ExpertVector{ObjectMeta: metav1.ObjectMeta{Name: "code"}},
@@ -143,8 +104,7 @@ func everythingIsReady(ctx context.Context) {
 		&v1alpha1.AdaptivePolicy{ObjectMeta: metav1.ObjectMeta{Name: "demo"}},
 	} {
 		Expect(cluster.Get(ctx, client.ObjectKey{Namespace: demo, Name: object.GetName()}, object)).To(Succeed())
-		ready := meta.FindStatusCondition(*object.StatusConditions(), v1alpha1.ConditionReady)
-		Expect(ready).NotTo(BeNil(), object.GetName())
+		ready := kube.Condition(object, v1alpha1.ConditionReady)
 		Expect(ready.Status).To(Equal(metav1.ConditionTrue), "%s: %s: %s", object.GetName(), ready.Reason, ready.Message)
 		Expect(ready.ObservedGeneration).To(Equal(object.GetGeneration()), object.GetName())
 	}

@@ -9,11 +9,11 @@ import (
 	. "github.com/onsi/gomega"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 // record is what no upgrade may change, by what it is: digests, runs, and the Jobs
@@ -88,17 +88,11 @@ func runs(of []v1alpha1.RunStatus) string {
 	return strings.Join(all, "; ")
 }
 
-// conditioned is an object of ours.
-type conditioned interface {
-	client.Object
-	StatusConditions() *[]metav1.Condition
-}
-
 func get(ctx context.Context, name string, object client.Object) {
 	GinkgoHelper()
 	Expect(cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, object)).To(Succeed())
 }
 
-func holds(o conditioned, condition string) bool {
-	return meta.IsStatusConditionTrue(*o.StatusConditions(), condition)
+func holds(o kube.Conditioned, condition string) bool {
+	return kube.Condition(o, condition).Status == metav1.ConditionTrue
 }

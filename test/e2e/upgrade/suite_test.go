@@ -5,12 +5,8 @@
 package upgrade
 
 import (
-	"bytes"
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,12 +14,9 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 const (
@@ -41,6 +34,12 @@ const (
 )
 
 var cluster client.WithWatch
+
+// Every spec has these.
+var (
+	kubectl = kube.Kubectl
+	try     = kube.Try
+)
 
 // TestMain is the suite, or, where it starts itself within the cluster's network,
 // the clients that ask there.
@@ -64,53 +63,17 @@ func TestUpgrade(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	scheme := runtime.NewScheme()
-	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
-	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	Expect(err).NotTo(HaveOccurred())
-	cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
-	Expect(err).NotTo(HaveOccurred())
+	cluster = kube.Connect(0)
 	Expect(cluster.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}})).To(Succeed())
 })
 
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	if !report.Failed() {
-		return
-	}
-	for _, args := range [][]string{
-		{"-n", namespace, "get", "t2,jobs,pods,pvc", "-o", "wide"},
-		{"-n", namespace, "describe", "t2"},
-		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", system, "get", "all", "-o", "wide"},
-		{"-n", system, "logs", "deployment/t2-controller-manager", "--tail=60"},
-	} {
-		out, err := try(ctx, "", args...)
-		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
-	}
+	kube.Print(ctx, report, system, namespace)
 })
 
 // before is the folder with a part of the config of the version to upgrade from.
 func before(part ...string) string {
 	return filepath.Join(append([]string{os.Getenv(envBefore), "config"}, part...)...)
-}
-
-// try runs kubectl and returns what it printed, on both streams.
-func try(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, os.Getenv("KUBECTL"), args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
-// kubectl is try, for what must succeed.
-func kubectl(ctx context.Context, stdin string, args ...string) string {
-	GinkgoHelper()
-	out, err := try(ctx, stdin, args...)
-	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), out)
-	return out
 }

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/test/e2e/kube"
 )
 
 // witness watches every status that is written, and writes down what must not be:
@@ -103,7 +104,7 @@ func (w *witness) look(event watch.EventType, object client.Object) {
 		// Ready is not asked for: while pods are replaced, not every one is as it is to be.
 		w.stands(o, v1alpha1.ConditionAvailable)
 		w.mustHold(o, v1alpha1.ConditionStalled, false)
-	case conditioned:
+	case kube.Conditioned:
 		if w.stands(o, v1alpha1.ConditionReady) {
 			w.mustHold(o, v1alpha1.ConditionReconciling, false)
 		}
@@ -123,7 +124,7 @@ func (w *witness) look(event watch.EventType, object client.Object) {
 }
 
 // stands reports whether a condition has held, and notes it where it does no more.
-func (w *witness) stands(o conditioned, condition string) bool {
+func (w *witness) stands(o kube.Conditioned, condition string) bool {
 	if holds(o, condition) {
 		w.stand[o.GetUID()] = true
 	}
@@ -133,7 +134,7 @@ func (w *witness) stands(o conditioned, condition string) bool {
 	return w.stand[o.GetUID()]
 }
 
-func (w *witness) mustHold(o conditioned, condition string, wanted bool) {
+func (w *witness) mustHold(o kube.Conditioned, condition string, wanted bool) {
 	if holds(o, condition) == wanted {
 		return
 	}
