@@ -58,6 +58,7 @@ func nodes() {
 		}
 	},
 		Entry("when a node loses its power", "kill", "start", SpecTimeout(12*time.Minute)),
+		Entry("when a node is cut off, and all of it runs on", "cut", "join", SpecTimeout(12*time.Minute)),
 	)
 
 	DescribeTable("says that a training is on a node that does not report, and goes on when the node is back", func(ctx SpecContext, breaking, mending string) {
@@ -84,5 +85,6 @@ func nodes() {
 		ofOneRun(ctx, e)
 	},
 		Entry("which lost its power", "kill", "start", SpecTimeout(12*time.Minute)),
+		Entry("which is cut off, where it trains on", "cut", "join", SpecTimeout(12*time.Minute)),
 	)
 }

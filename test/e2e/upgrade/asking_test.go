@@ -35,7 +35,7 @@ const (
 
 // Manners in which a policy is asked, a client for each.
 const (
-	kept     = "kept"     // One connection for all requests, as long as the server keeps it.
+	keptOpen = "kept"     // One connection for all requests, as long as the server keeps it.
 	fresh    = "fresh"    // A connection for each request.
 	streamed = "streamed" // The same, answered in a stream.
 )
@@ -68,7 +68,7 @@ func askAll(urls string, stdin io.Reader, stdout io.Writer) int {
 	var clients sync.WaitGroup
 	for target := range strings.SplitSeq(urls, ",") {
 		policy, url, _ := strings.Cut(target, "=")
-		for _, manner := range []string{kept, fresh, streamed} {
+		for _, manner := range []string{keptOpen, fresh, streamed} {
 			clients.Go(func() {
 				askOne(ctx, policy, url, manner, func(a answer) {
 					mu.Lock()
@@ -86,7 +86,7 @@ func askAll(urls string, stdin io.Reader, stdout io.Writer) int {
 
 // askOne is one client of a policy, until ctx is done. A request that has begun ends.
 func askOne(ctx context.Context, policy, url, manner string, tell func(answer)) {
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: manner != kept}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: manner != keptOpen}}
 	pace := time.NewTicker(askEvery)
 	defer pace.Stop()
 	for {
@@ -229,16 +229,30 @@ func (c *clients) ended() error {
 	return c.running.Wait()
 }
 
-// lost are the requests without an answer.
-func lost(answers []answer) []string {
-	var all []string
+// lost are the requests without an answer. Those that the version before loses are apart: a
+// pod of it that drains closes connections that clients keep without saying so first, so that
+// a request can meet the end of its connection. No later version can undo that.
+func lost(answers []answer) (by, byBefore []string) {
+	kept := map[string]answer{} // The last answer by the connection that each policy's client keeps.
 	for _, a := range answers {
-		if a.Lost != "" {
-			all = append(all, fmt.Sprintf("%s to %s, %s, after %s: %s",
-				a.Sent.Format(time.TimeOnly), a.Policy, a.Manner, a.Done.Sub(a.Sent).Round(time.Millisecond), a.Lost))
+		if a.Lost == "" {
+			if a.Manner == keptOpen {
+				kept[a.Policy] = a
+			}
+			continue
 		}
+		text := fmt.Sprintf("%s to %s, %s, after %s: %s",
+			a.Sent.Format(time.TimeOnly), a.Policy, a.Manner, a.Done.Sub(a.Sent).Round(time.Millisecond), a.Lost)
+		last, there := kept[a.Policy]
+		closed := strings.HasSuffix(a.Lost, ": EOF") || strings.HasSuffix(a.Lost, ": connection reset by peer")
+		if a.Manner == keptOpen && there && last.version() == ofBefore && closed {
+			byBefore = append(byBefore, text)
+			delete(kept, a.Policy) // The next one is by another connection.
+			continue
+		}
+		by = append(by, text)
 	}
-	return all
+	return by, byBefore
 }
 
 // answeredBy counts the answers that were sent for since a moment, by policy, manner
