@@ -114,6 +114,14 @@ helm:
 	@CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath" $(ALIVE) "Helm: building" "seconds, the first time 3 minutes" \
 	  go -C hack/gitops build -ldflags '-s -w' -o $(HELM) helm.sh/helm/v4/cmd/helm
 
+# cosign signs releases and makes goldens. No test needs it.
+COSIGN_VERSION := v3.1.3
+.PHONY: cosign
+cosign: ## Build cosign, which signs releases: bin/cosign.
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 GOBIN=$(BIN) GOFLAGS=-trimpath $(ALIVE) "cosign $(COSIGN_VERSION): building" "seconds, the first time 5 minutes" \
+	  go install -ldflags '-s -w' github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
+
 .PHONY: chart-test
 chart-test: cluster-bin helm ## The Helm chart, the overlays, and what Argo CD and kstatus make of our objects (CHARTFLAGS=-update).
 	@echo "==> the chart and the overlays"
@@ -382,6 +390,14 @@ endif
 .PHONY: release
 release: cluster-bin ## Images for amd64 and arm64, chart, manifests, kubectl plugin, bills of materials, provenance and checksums in dist (VERSION=v0.1.0, COSIGN_KEY=…).
 	@VERSION="$(VERSION)" IMG_BASE="$(IMG_BASE)" T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release.sh
+
+.PHONY: release-dry-run
+release-dry-run: cluster-bin helm cosign ## Make a release, sign it with a throw-away key, push it to a registry here, and check all of it (DIST=… takes one that is there).
+	@DIST="$(DIST)" VERSION="$(or $(VERSION),v0.0.0-dry)" T2_BIN="$(BIN)" KUBECTL="$(CLUSTER)/kubectl" hack/release-dry-run.sh
+
+.PHONY: release-push
+release-push: ## Push what make release made in dist, and sign it where it is (COSIGN_KEY=…, DIST=…, IMG_REGISTRY=…).
+	@T2_BIN="$(BIN)" hack/release-push.sh "$(or $(DIST),dist)" $(IMG_REGISTRY)
 
 .PHONY: release-twice
 release-twice: cluster-bin helm ## Make a release twice, from two folders, and fail where a byte differs.

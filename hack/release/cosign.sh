@@ -1,4 +1,4 @@
-# How a release is signed: hack/release.sh sources it. COSIGN_KEY is the key, a file (its
+# How a release is signed: hack/release.sh and hack/release-push.sh source it. COSIGN_KEY is the key, a file (its
 # password in COSIGN_PASSWORD) or a KMS's URI; COSIGN names cosign, of version 3 or later.
 # shellcheck shell=bash
 
@@ -31,4 +31,12 @@ sign_release() { # FOLDER
   # Of each file and image that it names, so that one of them is checked by itself.
   file=$1/provenance.intoto.json
   "$cosign" attest-blob --yes --key "$COSIGN_KEY" "${cosign_flags[@]}" --statement "$file" --bundle "$file.sigstore.json"
+}
+
+sign_image() { # REFERENCE@DIGEST [FLAG...]
+  "$cosign" sign --yes --key "$COSIGN_KEY" "${cosign_flags[@]}" "${@:2}" "$1"
+}
+
+attest_image() { # REFERENCE@DIGEST TYPE PREDICATE [FLAG...]
+  "$cosign" attest --yes --key "$COSIGN_KEY" "${cosign_flags[@]}" --type "$2" --predicate "$3" "${@:4}" "$1"
 }

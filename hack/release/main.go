@@ -33,6 +33,7 @@ func commands() []command {
 		{"krew", " PLATFORM=ARCHIVE...", "Write the manifest by which Krew installs kubectl t2.", krewCommand},
 		{"sums", " FOLDER", "Write FOLDER/SHA256SUMS.", sumsCommand},
 		{"provenance", " FOLDER", "Write FOLDER/provenance.intoto.json, about what FOLDER/SHA256SUMS names.", provenanceCommand},
+		{"predicate", " FOLDER", "Write what FOLDER/provenance.intoto.json says, without of what.", predicateCommand},
 	}
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -98,6 +100,28 @@ func provenanceCommand(flags *flag.FlagSet) func([]string) error {
 			s.Predicate.RunDetails.Builder.ID = repository + "/blob/main/SECURITY.md#built-by-hand"
 		}
 		return writeJSON(filepath.Join(args[0], provenanceFile), s)
+	}
+}
+
+// predicateCommand is for cosign attest, which writes by itself of what it is.
+func predicateCommand(flags *flag.FlagSet) func([]string) error {
+	out := flags.String("out", "", "`file` to write")
+	return func(args []string) error {
+		if len(args) != 1 || *out == "" {
+			return fmt.Errorf("%w: --out and one folder are needed", errUsage)
+		}
+		content, err := os.ReadFile(filepath.Join(args[0], provenanceFile))
+		if err != nil {
+			return fmt.Errorf("reading the provenance: %w", err)
+		}
+		var s statement
+		if err := json.Unmarshal(content, &s); err != nil {
+			return fmt.Errorf("reading %s of %s: %w", provenanceFile, args[0], err)
+		}
+		if s.Type != statementType || s.PredicateType != predicateType {
+			return fmt.Errorf("%s of %s is a %q of type %q, not a %q", provenanceFile, args[0], s.PredicateType, s.Type, predicateType)
+		}
+		return writeJSON(*out, s.Predicate)
 	}
 }
 

@@ -252,6 +252,21 @@ func TestChecksumsAndProvenance(t *testing.T) {
 	if build.ResolvedDependencies[0].Digest["gitCommit"] != commit || build.InternalParameters["tree"] != "changed" {
 		t.Errorf("it says of the build %+v", build)
 	}
+	out := filepath.Join(t.TempDir(), "predicate.json")
+	if err := run([]string{"predicate", "--out", out, folder}); err != nil {
+		t.Fatal(err)
+	}
+	var alone predicate
+	if err := json.Unmarshal(read(t, out), &alone); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s.Predicate, alone); diff != "" {
+		t.Errorf("the predicate by itself is another (-want +got):\n%s", diff)
+	}
+	write(t, filepath.Join(folder, provenanceFile), `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://example.com/v1"}`, 0o644)
+	if err := run([]string{"predicate", "--out", out, folder}); err == nil || !strings.Contains(err.Error(), "https://example.com/v1") {
+		t.Errorf("what is no provenance is answered with %v", err)
+	}
 }
 
 func sum(t *testing.T, file string) string {
