@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/runtime/contract"
+	"github.com/transformersquared/operator/runtime/source/sourcetest"
 )
 
 // rollouts are the samples of gates and of a canary, beside the chain's experts.
@@ -38,7 +41,7 @@ func rollouts(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(S
 	})
 	AfterAll(func(ctx SpecContext) {
 		kubectl(ctx, "", "-n", namespace, "delete", "--timeout=120s", "adaptivepolicy/gate-passes", "adaptivepolicy/gate-fails", "adaptivepolicy/canary",
-			"configmap/rollout-questions")
+			"expertvector/broken", "configmap/rollout-questions")
 	})
 
 	It("serves a set that passes its gate, and says by how much", func(ctx SpecContext) {
@@ -112,4 +115,71 @@ func rollouts(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(S
 		Expect(*policy.Status.Rollout.Canary.Candidate.Errors).To(BeZero())
 		Expect(pods(ctx, "canary")).To(Equal(before))
 	}, SpecTimeout(8*time.Minute))
+
+	It("withdraws a set by itself whose answers fail, without a restart or a lost request", func(ctx SpecContext) {
+		// An adapter of large numbers is well formed. What the model makes of it is none.
+		content, digest := adapterOf(GinkgoT().TempDir(), []string{"mlp.gate_proj", "mlp.up_proj"}, func(i int) float32 { return float32(i%7-3) * 1e12 })
+		files := sourcetest.Serve(GinkgoTB(), thisMachine(ctx), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, ok := content[path.Base(r.URL.Path)]
+			if !ok {
+				http.NotFound(w, r)
+				return
+			}
+			_, _ = w.Write(b)
+		}))
+		Expect(cluster.Create(ctx, &v1alpha1.ExpertVector{ObjectMeta: named("broken"), Spec: v1alpha1.ExpertVectorSpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "tiny"}, Skill: "broken", Description: "never right",
+			Source: &v1alpha1.ExpertSource{HTTP: &v1alpha1.HTTPSource{URL: files.URL + "/broken"}, Digest: v1alpha1.Digest(digest)},
+		}})).To(Succeed())
+		wait(ctx, "expertvector/broken")
+		wait(ctx, "adaptivepolicy/canary")
+		before, stable := pods(ctx, "canary"), get(ctx, "canary").Status.ExpertSetDigest
+		kubectl(ctx, "", "-n", namespace, "patch", "adaptivepolicy", "canary", "--type=json", `-p=[
+			{"op":"replace","path":"/spec/experts","value":[{"name":"broken"}]},
+			{"op":"replace","path":"/spec/strategy","value":{"type":"Fixed"}},
+			{"op":"remove","path":"/spec/rollout/observe"},
+			{"op":"add","path":"/spec/rollout/canary","value":{"steps":[{"percent":50,"minutes":10}],"abort":{"maxErrorIncrease":"0.2","minRequests":4}}}]`)
+
+		policy, answered, failed := get(ctx, "canary"), 0, 0
+		Eventually(func(g Gomega) {
+			_, adaptation, err := askPolicy(ctx, namespace, "canary", "canary", fmt.Sprintf("What is %d plus 4?", answered+failed))
+			if err != nil {
+				g.Expect(err.Error()).To(ContainSubstring("(InternalError)"), "status 500, and nothing else goes wrong")
+				failed++
+			} else {
+				g.Expect(adaptation.ExpertSetDigest).To(Equal(string(stable)), "no answer is the broken set's")
+				answered++
+			}
+			c := condition(ctx, policy, v1alpha1.ConditionReady)
+			g.Expect(c).To(haveCondition(metav1.ConditionFalse, v1alpha1.ReasonCanaryAborted), c.Message)
+		}).WithTimeout(3 * time.Minute).Should(Succeed())
+		GinkgoWriter.Println(kubectl(ctx, "", "-n", namespace, "describe", "adaptivepolicy", "canary"))
+		GinkgoWriter.Println(kubectl(ctx, "", "-n", namespace, "get", "adaptivepolicy", "canary"))
+		Expect(answered).To(BeNumerically(">", 0))
+		Expect(failed).To(BeNumerically(">=", 4))
+		c := policy.Status.Rollout.Canary
+		Expect(c.State).To(Equal(v1alpha1.TrialAborted))
+		Expect(c.Candidate.Errors).To(Equal(c.Candidate.Requests))
+		Expect(*c.Candidate.Errors).To(BeNumerically("<=", failed))
+		Expect(*c.Stable.Errors).To(BeZero())
+		Expect(policy.Status.Rollout.Summary).To(Equal("Aborted"))
+		Expect(condition(ctx, policy, v1alpha1.ConditionStalled)).To(haveCondition(metav1.ConditionTrue, v1alpha1.ReasonCanaryAborted))
+		Expect(condition(ctx, policy, v1alpha1.ConditionStalled).Message).To(ContainSubstring("spec.rollout.canary.abort"))
+		Eventually(func() string {
+			return kubectl(ctx, "", "-n", namespace, "get", "events", "--field-selector",
+				"type=Warning,involvedObject.name=canary,reason="+v1alpha1.ReasonCanaryAborted, "-o", "name")
+		}).ShouldNot(BeEmpty())
+
+		// Withdrawn from the pods, too: all conversations are the other set's again.
+		Eventually(func(g Gomega) {
+			g.Expect(condition(ctx, policy, v1alpha1.ConditionAvailable).Status).To(Equal(metav1.ConditionTrue))
+			for n := range 12 {
+				_, adaptation, err := askPolicy(ctx, namespace, "canary", "canary", fmt.Sprintf("What is %d plus 5?", n))
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(adaptation.ExpertSetDigest).To(Equal(string(stable)))
+			}
+		}).Should(Succeed())
+		Expect(get(ctx, "canary").Status.ExpertSetDigest).To(Equal(stable))
+		Expect(pods(ctx, "canary")).To(Equal(before))
+	}, SpecTimeout(6*time.Minute))
 }

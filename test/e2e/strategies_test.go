@@ -238,29 +238,44 @@ func quoted(number string) string { return `"` + number + `"` }
 // as a ConfigMap, and the digest of its weights.
 func smallAdapter(dir string) (files *corev1.ConfigMap, digest string) {
 	GinkgoHelper()
+	content, digest := adapterOf(dir, []string{"self_attn.q_proj"}, func(i int) float32 { return float32(i%7-3) / 100 })
+	return &corev1.ConfigMap{ObjectMeta: named("adapter"), BinaryData: content}, digest
+}
+
+// adapterOf makes an adapter in PEFT's format for these projections of the demo's model, in
+// this folder: its files, and the digest of its weights. value is that of each matrix's i-th
+// number.
+func adapterOf(dir string, projections []string, value func(i int) float32) (files map[string][]byte, digest string) {
+	GinkgoHelper()
 	base, err := checkpoint.OpenDir(filepath.Join(root, "config", "samples", "demo", "model"))
 	Expect(err).NotTo(HaveOccurred())
 	defer func() { Expect(base.Close()).To(Succeed()) }()
-	const rank, module = 2, "q_proj"
-	config, err := peft.NewLoRAConfig(peft.LoRAOptions{Base: "demo", Modules: []string{module}, Rank: rank, Alpha: 2 * rank})
+	const rank = 2
+	var modules []string
+	for _, p := range projections {
+		modules = append(modules, p[strings.LastIndex(p, ".")+1:])
+	}
+	config, err := peft.NewLoRAConfig(peft.LoRAOptions{Base: "demo", Modules: modules, Rank: rank, Alpha: 2 * rank})
 	Expect(err).NotTo(HaveOccurred())
 	a := &peft.Adapter{Config: config, Matrices: map[string]peft.Matrix{}}
 	for layer := range base.Config().Layers {
-		name := fmt.Sprintf("model.layers.%d.self_attn.%s", layer, module)
-		info, ok := base.Info(name + ".weight")
-		Expect(ok).To(BeTrue(), name)
-		m := peft.Matrix{A: tensor.New(rank, info.Shape[1]), B: tensor.New(info.Shape[0], rank), Scale: 2}
-		for _, t := range []*tensor.Tensor{m.A, m.B} {
-			for i := range t.Data {
-				t.Data[i] = float32(i%7-3) / 100
+		for _, p := range projections {
+			name := fmt.Sprintf("model.layers.%d.%s", layer, p)
+			info, ok := base.Info(name + ".weight")
+			Expect(ok).To(BeTrue(), name)
+			m := peft.Matrix{A: tensor.New(rank, info.Shape[1]), B: tensor.New(info.Shape[0], rank), Scale: 2}
+			for _, t := range []*tensor.Tensor{m.A, m.B} {
+				for i := range t.Data {
+					t.Data[i] = value(i)
+				}
 			}
+			a.Matrices[name] = m
 		}
-		a.Matrices[name] = m
 	}
 	Expect(peft.Write(dir, a)).To(Succeed())
-	files = &corev1.ConfigMap{ObjectMeta: named("adapter"), BinaryData: map[string][]byte{}}
+	files = map[string][]byte{}
 	for _, name := range []string{peft.ConfigFile, peft.WeightsFile} {
-		if files.BinaryData[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+		if files[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
 			Fail(err.Error())
 		}
 	}
