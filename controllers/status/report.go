@@ -47,7 +47,11 @@ func (r Reporter) Report(ctx context.Context, before, obj Object, ready Ready, e
 		return reconcile.Result{RequeueAfter: conflictRetry}, nil
 	}
 	if err != nil && ctx.Err() != nil {
-		return reconcile.Result{}, err // The operator ends; whoever follows looks again.
+		// The operator ends; whoever follows looks again.
+		if Conclusive(err) {
+			return reconcile.Result{}, nil // It is no failure, which would be logged as one.
+		}
+		return reconcile.Result{}, err
 	}
 	verdict := Judge(ready, err)
 	countVerdict(obj, verdict)

@@ -363,6 +363,9 @@ func TestReportTellsTheQueue(t *testing.T) {
 	}
 	over, cancel := context.WithCancel(ctx)
 	cancel()
+	if _, err := r.Report(over, expert.DeepCopy(), expert, Ready{}, Wait("Training", "Iteration 3/9")); err != nil || len(told) != 1 {
+		t.Errorf("what waits while the operator ends is %v, and %v is told", err, told)
+	}
 	if _, err := r.Report(over, expert.DeepCopy(), expert, Ready{}, context.Canceled); !errors.Is(err, context.Canceled) || len(told) != 1 {
 		t.Errorf("an operator that ends gives %v and %d events, want none beside that of the failed call", err, len(told))
 	}

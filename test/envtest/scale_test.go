@@ -10,13 +10,16 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -86,25 +89,69 @@ func (c *calls) writes() int {
 	return n
 }
 
-// reconciliations is how many of a controller there were.
-func reconciliations(controller string) float64 {
+// ofController hands over each of the operator's metrics of a name that is a controller's.
+func ofController(metric, controller string, each func(*dto.Metric)) {
 	GinkgoHelper()
 	families, err := operatormetrics.Registry.Gather()
 	Expect(err).NotTo(HaveOccurred())
-	sum := 0.0
 	for _, family := range families {
-		if family.GetName() != "controller_runtime_reconcile_total" {
+		if family.GetName() != metric {
 			continue
 		}
 		for _, m := range family.GetMetric() {
 			for _, label := range m.GetLabel() {
 				if label.GetName() == "controller" && label.GetValue() == controller {
-					sum += m.GetCounter().GetValue()
+					each(m)
 				}
 			}
 		}
 	}
-	return sum
+}
+
+// reconciliations is how many of a controller there were.
+func reconciliations(controller string) (n float64) {
+	GinkgoHelper()
+	ofController("controller_runtime_reconcile_total", controller, func(m *dto.Metric) { n += m.GetCounter().GetValue() })
+	return n
+}
+
+// reconcilers are the controllers that work on our objects.
+var reconcilers = []string{"basemodel", "expertvector", "adaptivepolicy"}
+
+// working is what the controllers have done since it was made.
+type working map[string]struct{ times, seconds float64 }
+
+func startWorking() working {
+	GinkgoHelper()
+	w := working{}
+	for _, kind := range reconcilers {
+		at := w[kind]
+		ofController("controller_runtime_reconcile_time_seconds", kind, func(m *dto.Metric) {
+			at.times += float64(m.GetHistogram().GetSampleCount())
+			at.seconds += m.GetHistogram().GetSampleSum()
+		})
+		w[kind] = at
+	}
+	return w
+}
+
+// String says how many reconciliations there were since, and how long one took.
+func (w working) String() string {
+	var text []string
+	now := startWorking()
+	for _, kind := range reconcilers {
+		times, seconds := now[kind].times-w[kind].times, now[kind].seconds-w[kind].seconds
+		text = append(text, fmt.Sprintf("%s %.0f, %.1f ms each", kind, times, 1000*seconds/max(times, 1)))
+	}
+	return strings.Join(text, "; ")
+}
+
+// processorTime is what this process has used: the operator, and what this test plays.
+func processorTime() time.Duration {
+	GinkgoHelper()
+	var u syscall.Rusage
+	Expect(syscall.Getrusage(syscall.RUSAGE_SELF, &u)).To(Succeed())
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // heap is what is in use, in MiB: the operator's caches and what it works with, and what
@@ -162,6 +209,7 @@ var _ = Describe("Many experts", Serial, func() {
 
 		By("living one life after the other")
 		counted.take()
+		worked := startWorking()
 		many.live(0, n/4)
 		first, kinds := counted.take()
 		AddReportEntry("calls of the first quarter", fmt.Sprintf("%.1f each: %s", float64(first)/float64(n/4), kinds))
@@ -169,13 +217,31 @@ var _ = Describe("Many experts", Serial, func() {
 		rest, kinds := counted.take()
 		AddReportEntry("calls of the rest", fmt.Sprintf("%.1f each: %s", float64(rest)/float64(n-n/4), kinds))
 		Expect(float64(rest)/float64(n-n/4)).To(BeNumerically("<", 1.3*float64(first)/float64(n/4)+1), "a life costs more the more there are")
+		AddReportEntry("reconciliations", worked.String())
+
+		By("serving")
+		worked = startWorking()
+		for i := range policies {
+			w.roll(ctx, fmt.Sprintf("p-%d", i))
+		}
+		Eventually(func(g Gomega) {
+			var list v1alpha1.AdaptivePolicyList
+			g.Expect(k8s.List(ctx, &list, client.InNamespace(w.namespace))).To(Succeed())
+			g.Expect(list.Items).To(HaveLen(policies))
+			for _, p := range list.Items {
+				g.Expect(meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue(), "%s: %+v", p.Name, p.Status.Conditions)
+			}
+		}).WithTimeout(2 * time.Minute).WithPolling(time.Second).Should(Succeed())
+		AddReportEntry("reconciliations of policies that begin to serve", worked.String())
 		AddReportEntry("heap, MiB", heap())
 		Expect(heap()).To(BeNumerically("<", 300))
 
 		By("doing nothing")
 		Eventually(func(g Gomega) { // Once what was under way has ended.
 			counted.take()
+			worked, used := startWorking(), processorTime()
 			time.Sleep(5 * time.Second)
+			AddReportEntry("5 idle seconds", fmt.Sprintf("%s of processor time; %s", processorTime()-used, worked))
 			writes := counted.writes()
 			idle, kinds := counted.take()
 			g.Expect(writes).To(BeZero(), kinds)
@@ -195,7 +261,9 @@ var _ = Describe("Many experts", Serial, func() {
 		expertsWoke := reconciliations("expertvector")
 		counted.take()
 		const watched = 10 * time.Second
+		worked = startWorking()
 		time.Sleep(watched)
+		AddReportEntry("reconciliations in 10 s", worked.String())
 		told, kinds := counted.take()
 		AddReportEntry("calls of so many trainings in 10 s", fmt.Sprintf("%d trainings, %d calls: %s", running, told, kinds))
 		after := woke()
