@@ -100,13 +100,13 @@ func LoadModel(ctx context.Context, be backend.Backend, dir string, options ...m
 	}
 	defer func() { err = errors.Join(err, ck.Close()) }()
 	if m, err = model.Load(ctx, be, ck, options...); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("loading model %s: %w", dir, err)
 	}
 	if t, err = tokenizer.Load(dir); err != nil {
 		return nil, nil, err
 	}
 	if err := t.FitsVocabulary(m.Config().VocabSize); err != nil {
-		return nil, nil, failure.Permanent(contract.ReasonInvalidModel, err)
+		return nil, nil, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("model %s: %w", dir, err))
 	}
 	return m, t, nil
 }
