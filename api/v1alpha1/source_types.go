@@ -4,6 +4,7 @@ package v1alpha1
 // persistentVolumeClaim.
 // +kubebuilder:validation:ExactlyOneOf=http;huggingFace;s3;oci;persistentVolumeClaim
 // +kubebuilder:validation:XValidation:rule="!has(self.verify) || !has(self.verify.cosign) || has(self.oci)",message="verify.cosign is of oci sources: use verify.modelSigning",fieldPath=".verify"
+// +kubebuilder:validation:XValidation:rule="!has(self.delivery) || self.delivery != 'ImageVolume' || has(self.oci) && self.oci.reference.contains('@sha256:')",message="delivery ImageVolume is of oci sources whose reference has a digest: registry/repository@sha256:…",fieldPath=".delivery"
 type ModelSource struct {
 	// http is the address of a .tar, .tar.gz or .tgz archive of the model's
 	// folder, or of that folder itself. Exactly one of http, huggingFace, s3, oci and
@@ -32,7 +33,34 @@ type ModelSource struct {
 	// verify says whose signature the model must have. A change fetches again.
 	// +optional
 	Verify *SourceVerification `json:"verify,omitempty"`
+	// delivery says how the model's files come to pods: Copy, which is the default, or
+	// ImageVolume. A change fetches again, and replaces pods.
+	// +optional
+	Delivery ModelDelivery `json:"delivery,omitempty"`
 }
+
+// ModelDelivery is how a model's files come to pods.
+// Copy: they are copied to the BaseModel's volume once.
+// ImageVolume: nodes pull the artifact of an oci source as they pull images, and pods that read
+// the model mount it (Kubernetes 1.35 or newer, containerd 2.1 or CRI-O 1.33 on their nodes).
+// The volume holds factors and experts, and no copy of the weights but one that was there
+// before. The artifact must have the form of an image: layers that are tars, and an image's
+// configuration, which oras push does not make by default; its digest must be in the reference.
+// Pods also ask the registry for its manifest. pullSecretRef is among their imagePullSecrets;
+// insecure is for pods alone, as nodes have a configuration of their own. What is mounted is
+// compared with what was fetched, file by file, before a pod loads it.
+// +kubebuilder:validation:Enum=Copy;ImageVolume
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16
+type ModelDelivery string
+
+// Ways in which a model's files come to pods.
+const (
+	// DeliveryCopy copies them to the volume.
+	DeliveryCopy ModelDelivery = "Copy"
+	// DeliveryImageVolume has the kubelet mount them.
+	DeliveryImageVolume ModelDelivery = "ImageVolume"
+)
 
 // ExpertSource is where a finished expert comes from: exactly one of http, huggingFace, s3,
 // oci and persistentVolumeClaim. It is an expert's folder, its .safetensors file, a .pt file

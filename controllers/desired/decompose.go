@@ -36,6 +36,9 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	fetch := contract.FetchSpec{
 		Source: from.source(contract.MountSource), Digest: string(source.Digest), DataDir: contract.MountData, Verify: verification(source.Verify),
 	}
+	if mountsModel(base) {
+		fetch.Mounted = contract.MountModel
+	}
 	dtype := base.Spec.Decomposition.DType
 	if dtype == "" {
 		dtype = v1alpha1.DTypeF32
@@ -45,7 +48,7 @@ func Decompose(base *v1alpha1.BaseModel, settings Settings) (Run, error) {
 	}
 
 	on := compute(base, wish{}, settings)
-	pod := newPod(base, on, nil, settings)
+	pod := newModelPod(base, on, nil, settings)
 	scratch := pod.emptyDir(volumeScratch, contract.MountScratch)
 	claimName := ""
 	if source.PersistentVolumeClaim != nil {

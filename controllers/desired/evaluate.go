@@ -104,7 +104,7 @@ func Evaluation(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	}
 	gate, serving := Gate(policy), &policy.Spec.Serving
 	on := compute(base, wishOfServing(serving), settings)
-	pod := newPod(base, on, serving.PodTemplate, settings)
+	pod := newModelPod(base, on, serving.PodTemplate, settings)
 	spec := contract.EvaluateSpec{
 		DataDir: contract.MountData, BaseDigest: string(base.Status.Artifact.Digest),
 		DecompositionDigest: string(base.Status.Decomposition.Digest), TransferDir: transferDir(donors),

@@ -172,6 +172,9 @@ func identifiedModels() map[string]func(*v1alpha1.BaseModel) {
 		"s3":       from(v1alpha1.ModelSource{S3: identifiedBucket()}),
 		"oci":      from(v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "example.org/m:1"}}),
 		"oci http": from(v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "example.org/m:1", Insecure: new(true)}}),
+		"oci mounted": from(v1alpha1.ModelSource{
+			OCI: &v1alpha1.OCISource{Reference: "example.org/m@" + digest("7")}, Delivery: v1alpha1.DeliveryImageVolume,
+		}),
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 // Volume names.
 const (
 	volumeData    = "data"
+	volumeModel   = "t2-model"
 	volumeTmp     = "tmp"
 	volumeScratch = "scratch"
 	volumeExperts = "experts"
@@ -50,6 +51,8 @@ type podBuilder struct {
 	template  v1alpha1.PodTemplate
 	volumes   []*coreac.VolumeApplyConfiguration
 	claims    map[string]string // claim name → volume name
+	// mounts says that every container mounts the model's artifact.
+	mounts bool
 }
 
 // newPod begins a pod for a base that computes so. The template is that of its
@@ -68,6 +71,34 @@ func newPod(base *v1alpha1.BaseModel, on computing, template *v1alpha1.PodTempla
 	)
 	p.shareClaims()
 	return p
+}
+
+// newModelPod is newPod for one that reads the base's model: where that is not copied to the
+// volume, its containers mount the artifact. A pod that does not read it has no need of a node
+// that can pull it.
+func newModelPod(base *v1alpha1.BaseModel, on computing, template *v1alpha1.PodTemplate, settings Settings) *podBuilder {
+	p := newPod(base, on, template, settings)
+	if mountsModel(base) {
+		p.mountModel(base.Spec.Source.OCI)
+	}
+	return p
+}
+
+// mountsModel reports whether pods mount a base's model as an image volume.
+func mountsModel(base *v1alpha1.BaseModel) bool {
+	return base.Spec.Source.Delivery == v1alpha1.DeliveryImageVolume && base.Spec.Source.OCI != nil
+}
+
+// mountModel adds the image volume of a model. The reference has a digest, so that what a node
+// has once need not be asked for again.
+func (p *podBuilder) mountModel(oci *v1alpha1.OCISource) {
+	p.mounts = true
+	p.volumes = append(p.volumes, coreac.Volume().WithName(volumeModel).WithImage(
+		coreac.ImageVolumeSource().WithReference(oci.Reference).WithPullPolicy(corev1.PullIfNotPresent)))
+	if secret := oci.PullSecretRef; secret != nil {
+		p.template.Spec.ImagePullSecrets = mergeNamed(p.template.Spec.ImagePullSecrets, []corev1.LocalObjectReference{{Name: secret.Name}},
+			func(r corev1.LocalObjectReference) string { return r.Name })
+	}
 }
 
 // shareClaims makes one volume of those that name the same claim: the kubelet
@@ -170,6 +201,9 @@ func (p *podBuilder) containerOn(on computing, name string, args []string, spec 
 			WithAllowPrivilegeEscalation(false).
 			WithReadOnlyRootFilesystem(true).
 			WithCapabilities(coreac.Capabilities().WithDrop("ALL")))
+	if p.mounts {
+		c.WithVolumeMounts(coreac.VolumeMount().WithName(volumeModel).WithMountPath(contract.MountModel).WithReadOnly(true))
+	}
 	on.apply(c)
 	return c, shapeContainer(c, p.template.Spec)
 }

@@ -66,7 +66,7 @@ func Probe(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, sets []Pro
 		return Run{}, fmt.Errorf("BaseModel %s is not fetched", base.Name)
 	}
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
-	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
+	pod := newModelPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	spec := contract.ProbeSpec{DataDir: contract.MountData, BaseDigest: string(base.Status.Artifact.Digest), Answers: answers}
 	if p := policy.Spec.Strategy.Probe; p != nil && p.MaxPrompts != contract.MaxProbePrompts {
 		spec.MaxPrompts = int(p.MaxPrompts)

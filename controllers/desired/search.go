@@ -42,7 +42,7 @@ func Search(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donors []
 		return Run{}, fmt.Errorf("BaseModel %s is not decomposed", base.Name)
 	}
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
-	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
+	pod := newModelPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	set, mount := dataset(pod, RoleExamples, few.Dataset, map[string]string{RoleExamples: examples})
 	search, err := fewShot(few)
 	if err != nil {

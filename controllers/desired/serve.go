@@ -144,7 +144,7 @@ func Deployment(policy *v1alpha1.AdaptivePolicy, base *v1alpha1.BaseModel, donor
 	on := compute(base, wishOfServing(&policy.Spec.Serving), settings)
 	spec.Backend, spec.TransferDir = on.name(), transferDir(donors)
 	spec.AdminTLS = settings.AdminTLS
-	pod := newPod(base, on, policy.Spec.Serving.PodTemplate, settings)
+	pod := newModelPod(base, on, policy.Spec.Serving.PodTemplate, settings)
 	container, err := pod.container(ContainerServe, []string{"serve"}, spec, false)
 	if err != nil {
 		return nil, err

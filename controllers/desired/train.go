@@ -36,7 +36,7 @@ func Expert(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map
 func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests map[string]string, settings Settings) (Run, error) {
 	training := expert.Spec.Training
 	on := compute(base, wishOfTraining(training), settings)
-	pod := newPod(base, on, training.PodTemplate, settings)
+	pod := newModelPod(base, on, training.PodTemplate, settings)
 	objective, reward, err := objectiveOf(training.Objective)
 	if err != nil {
 		return Run{}, err
@@ -62,7 +62,7 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 	// What people call a data set, and what computes, does not make another run.
 	spec.Backend = on.name()
 	nameDatasets(&spec, &training.Dataset)
-	container, err := pod.container(ContainerTrain, trainArgs(on), spec, true)
+	container, err := pod.container(ContainerTrain, trainArgs(on, mountsModel(base)), spec, true)
 	if err != nil {
 		return Run{}, err
 	}
@@ -84,10 +84,11 @@ func trainRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, digests m
 }
 
 // trainArgs are the arguments of a training. On the processor it shares the weights of its
-// base with the other trainings on the node, by the volume that has the model.
-func trainArgs(on computing) []string {
+// base with the other trainings on the node, by the volume that has the model: where that is
+// not to have the weights, each has its own.
+func trainArgs(on computing, mounted bool) []string {
 	args := []string{"train"}
-	if on.name() == contract.BackendCUDA {
+	if on.name() == contract.BackendCUDA || mounted {
 		return args
 	}
 	return append(args, "--"+contract.FlagSharedBase, path.Join(contract.MountData, contract.DirShared))
@@ -136,7 +137,7 @@ func importRun(expert *v1alpha1.ExpertVector, base *v1alpha1.BaseModel, settings
 		DecompositionDigest: string(base.Status.Decomposition.Digest),
 		Verify:              verification(source.Verify),
 	}
-	pod := newPod(base, beside(base, settings), nil, settings)
+	pod := newModelPod(base, beside(base, settings), nil, settings)
 	var mount *coreac.VolumeMountApplyConfiguration
 	if source.PersistentVolumeClaim != nil {
 		mount = pod.claim(source.PersistentVolumeClaim.ClaimName, contract.MountSource)

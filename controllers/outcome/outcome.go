@@ -149,6 +149,9 @@ func observePod(out *Outcome, pod *corev1.Pod, fields Fields) {
 		}
 		out.State, out.Reason = Pending, v1alpha1.ReasonPending
 		out.Message = fmt.Sprintf("Pod %s is starting", pod.Name)
+		if mountsImage(pod) {
+			out.Message += "; its node pulls the model's artifact first, unless it has it"
+		}
 		out.Waits = pod
 	}
 }
@@ -176,11 +179,20 @@ func Hindrance(pod *corev1.Pod, fields Fields) (reason, message string) {
 		w := s.State.Waiting
 		switch w.Reason {
 		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable":
+			if volume := VolumeOf(pod, w.Message); volume != nil {
+				return v1alpha1.ReasonImagePull, fmt.Sprintf(
+					"Pod %s cannot mount the model's artifact %s (%s). Its node must be able to pull it, with spec.source.oci.pullSecretRef where the registry "+
+						"wants credentials; otherwise set spec.source.delivery of the BaseModel to Copy: %s", pod.Name, volume.Reference, w.Reason, w.Message)
+			}
 			return v1alpha1.ReasonImagePull, fmt.Sprintf(
 				"Pod %s cannot have image %s (%s); set an image that the node has or can pull: %s", pod.Name, s.Image, w.Reason, w.Message)
 		case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
-			return v1alpha1.ReasonContainerConfig, fmt.Sprintf(
-				"Container %s of pod %s cannot be made (%s): %s", s.Name, pod.Name, w.Reason, w.Message)
+			message := fmt.Sprintf("Container %s of pod %s cannot be made (%s): %s", s.Name, pod.Name, w.Reason, w.Message)
+			if w.Reason == "CreateContainerError" && mountsImage(pod) {
+				message = strings.TrimRight(message, " .") + ". It mounts the model's artifact as an image volume, which needs containerd 2.1 or CRI-O 1.33, or newer: " +
+					"if that is why, choose other nodes, or set spec.source.delivery of the BaseModel to Copy"
+			}
+			return v1alpha1.ReasonContainerConfig, message
 		case "CrashLoopBackOff":
 			if t := s.LastTerminationState.Terminated; t != nil {
 				f := ended(pod, s.Name, t, fields)
@@ -189,6 +201,26 @@ func Hindrance(pod *corev1.Pod, fields Fields) (reason, message string) {
 		}
 	}
 	return "", ""
+}
+
+// mountsImage reports whether a pod mounts an artifact as an image volume.
+func mountsImage(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Image != nil })
+}
+
+// VolumeOf is the image volume of a pod that a message of the kubelet is about; nil where it is
+// about the image of a container. Container runtimes may write out the registry that a
+// reference leaves to them, but its digest as it is.
+func VolumeOf(pod *corev1.Pod, message string) *corev1.ImageVolumeSource {
+	for _, v := range pod.Spec.Volumes {
+		if v.Image == nil {
+			continue
+		}
+		if _, digest, ok := strings.Cut(v.Image.Reference, "@"); ok && strings.Contains(message, digest) {
+			return v.Image
+		}
+	}
+	return nil
 }
 
 // failure is why a pod failed.

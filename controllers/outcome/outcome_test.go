@@ -78,6 +78,13 @@ func waiting(container, reason, message string) func(*corev1.Pod) {
 	}
 }
 
+// mounts makes a pod one that mounts a model's artifact.
+func mounts(p *corev1.Pod) {
+	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "t2-model", VolumeSource: corev1.VolumeSource{
+		Image: &corev1.ImageVolumeSource{Reference: "models/tiny@sha256:77"},
+	}})
+}
+
 func running(container string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
@@ -158,6 +165,22 @@ func TestObserve(t *testing.T) {
 			name: "the image cannot be pulled", job: job(),
 			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, waiting("train", "ImagePullBackOff", "not found"))},
 			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonImagePull}, wantMessage: []string{"example.org/t2:1", "not found"},
+		},
+		{
+			name: "the model's artifact cannot be pulled", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, mounts, waiting("train", "ErrImagePull", "failed to resolve docker.io/models/tiny@sha256:77: not found"))},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonImagePull}, wantMessage: []string{"models/tiny@sha256:77", "pullSecretRef", "delivery of the BaseModel to Copy"},
+		},
+		{
+			name: "the runtime's image cannot be pulled, and the model's artifact can", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodPending, mounts, waiting("train", "ErrImagePull", "not found"))},
+			want: Outcome{State: Blocked, Reason: v1alpha1.ReasonImagePull}, wantMessage: []string{"cannot have image example.org/t2:1", "not found"},
+		},
+		{
+			name: "the node mounts no images", job: job(),
+			pods:        []corev1.Pod{pod("p", 0, corev1.PodPending, mounts, waiting("train", "CreateContainerError", "failed to generate spec: mkdir"))},
+			want:        Outcome{State: Blocked, Reason: v1alpha1.ReasonContainerConfig},
+			wantMessage: []string{"mkdir", "containerd 2.1", "spec.source.delivery"},
 		},
 		{
 			name: "a Secret is missing", job: job(),

@@ -249,6 +249,15 @@ func Verify(dir string, files []contract.FileEntry) error {
 
 // VerifyContext is Verify, which ends with an error when ctx does.
 func VerifyContext(ctx context.Context, dir string, files []contract.FileEntry) error {
+	err := Compare(ctx, dir, files)
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w; %s", err, Remedy(dir))
+	}
+	return err
+}
+
+// Compare is VerifyContext for a folder that is not ours to remove: its errors do not say so.
+func Compare(ctx context.Context, dir string, files []contract.FileEntry) error {
 	for _, want := range files {
 		if !filepath.IsLocal(filepath.FromSlash(want.Path)) {
 			return fmt.Errorf("manifest of %s names %q, which is outside of the folder", dir, want.Path)
@@ -258,10 +267,10 @@ func VerifyContext(ctx context.Context, dir string, files []contract.FileEntry) 
 			return fmt.Errorf("verifying %s: %w", dir, err)
 		}
 		if got.SizeBytes != want.SizeBytes {
-			return fmt.Errorf("%s in %s has %d bytes, its manifest says %d: %w; %s", want.Path, dir, got.SizeBytes, want.SizeBytes, ErrDamaged, Remedy(dir))
+			return fmt.Errorf("%s in %s has %d bytes, its manifest says %d: %w", want.Path, dir, got.SizeBytes, want.SizeBytes, ErrDamaged)
 		}
 		if got.SHA256 != want.SHA256 {
-			return fmt.Errorf("%s in %s has digest %s, its manifest says %s: %w; %s", want.Path, dir, got.SHA256, want.SHA256, ErrDamaged, Remedy(dir))
+			return fmt.Errorf("%s in %s has digest %s, its manifest says %s: %w", want.Path, dir, got.SHA256, want.SHA256, ErrDamaged)
 		}
 	}
 	return nil

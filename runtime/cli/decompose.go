@@ -100,6 +100,9 @@ func decompose(ctx context.Context, p *jobs.Progress, spec contract.DecomposeSpe
 		if dir, err = contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.BaseDigest); err != nil {
 			return result, failure.Permanent(contract.ReasonUsage, err)
 		}
+		if dir, err = checkpoint.Locate(ctx, dir); err != nil {
+			return result, err
+		}
 	} else {
 		m, err := checkpoint.BuildManifest(dir)
 		if err != nil {

@@ -91,8 +91,12 @@ var TokenizerFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer.mo
 
 // ModelManifest describes a fetched model. Digest is DigestFiles(Files).
 type ModelManifest struct {
-	Digest       string       `json:"digest"`
-	Files        []FileEntry  `json:"files"`
+	Digest string      `json:"digest"`
+	Files  []FileEntry `json:"files"`
+	// At is the folder that has the files where they were not copied beside the manifest:
+	// MountModel, or one below it. They are not ours, so that who opens them compares them
+	// with Files first.
+	At           string       `json:"at,omitempty"`
 	SizeBytes    int64        `json:"sizeBytes"`
 	Architecture Architecture `json:"architecture"`
 }

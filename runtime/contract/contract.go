@@ -104,6 +104,9 @@ const (
 	// MountSource is where a fetch pod mounts a source PersistentVolumeClaim
 	// (read-only).
 	MountSource = "/source"
+	// MountModel is where pods that read a model mount its artifact where that is not copied
+	// to the volume (read-only; FetchSpec.Mounted).
+	MountModel = "/etc/t2/model"
 	// MountDataset is where a train pod mounts its data sets (read-only), one
 	// folder each: train, validation.
 	MountDataset = "/dataset"

@@ -98,7 +98,7 @@ func maybe[T any](value *T, of func(T) Inputs) Inputs {
 // Identity lists what a fetch is identified by.
 func (s FetchSpec) Identity() Inputs {
 	return s.Source.identity().Given("digest", s.Digest).Always("dataDir", s.DataDir).
-		Given("verify", maybe(s.Verify, Verification.identity))
+		Given("verify", maybe(s.Verify, Verification.identity)).Given("mounted", s.Mounted)
 }
 
 // identity is that of a demand for a signature: another one is made sure of by another run.

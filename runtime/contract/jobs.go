@@ -10,6 +10,9 @@ type FetchSpec struct {
 	DataDir string `json:"dataDir"`
 	// Verify, when set, is whose signature the source must have.
 	Verify *Verification `json:"verify,omitempty"`
+	// Mounted is where the source, an artifact of OCI, is mounted already: MountModel. Its
+	// manifest alone is asked for then, and the volume gets nothing but ModelManifest.
+	Mounted string `json:"mounted,omitempty"`
 }
 
 // Source is where a model or an expert comes from: exactly one member is set. A
@@ -390,6 +393,7 @@ const (
 	ReasonSourceNotFound        = "SourceNotFound"          // retried
 	ReasonUnauthorized          = "Unauthorized"            // permanent
 	ReasonSignatureMissing      = "SignatureMissing"        // permanent: nobody signed what must be signed
+	ReasonNotMountable          = "NotMountable"            // permanent: a container runtime would mount an artifact of this form as an empty folder
 	ReasonSignatureInvalid      = "SignatureInvalid"        // permanent: it is not what was signed, or by another key
 	ReasonTagImmutable          = "TagImmutable"            // permanent: a registry keeps a tag on what it names
 	ReasonDiskFull              = "DiskFull"                // retried

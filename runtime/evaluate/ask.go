@@ -19,7 +19,6 @@ import (
 	"github.com/transformersquared/operator/runtime/contract"
 	"github.com/transformersquared/operator/runtime/failure"
 	"github.com/transformersquared/operator/runtime/server"
-	"github.com/transformersquared/operator/runtime/tokenizer"
 	"github.com/transformersquared/operator/runtime/train/dataset"
 	"github.com/transformersquared/operator/runtime/train/reward"
 )
@@ -138,16 +137,10 @@ func setName(e *evaluation, who answerer) string {
 
 // prepare makes the questions of the records. Those that leave no room for an answer are left
 // out; if most do, the data set is refused.
-func (e *evaluation) prepare() error {
-	dir, err := contract.ArtifactDir(e.spec.DataDir, contract.DirModels, e.spec.BaseDigest)
-	if err != nil {
-		return failure.Permanent(contract.ReasonUsage, err)
-	}
-	tok, err := tokenizer.Load(dir)
-	if err != nil {
+func (e *evaluation) prepare() (err error) {
+	if e.chat, err = e.server.Chats(); err != nil {
 		return err
 	}
-	e.chat = tok.HasChatTemplate()
 	for i, set := range e.sets {
 		var list []question
 		fitting, err := set.Fit(func(r dataset.Record) error {

@@ -167,6 +167,9 @@ func (v Adapter) sameRanks(onto *Decomposition) error {
 
 // gainsOn are DoRA's gains for the weights of the model in a folder.
 func (v Adapter) gainsOn(ctx context.Context, dir string) (gains map[string][]float32, err error) {
+	if dir, err = checkpoint.Locate(ctx, dir); err != nil {
+		return nil, err
+	}
 	base, err := checkpoint.OpenDir(dir)
 	if err != nil {
 		return nil, err

@@ -149,6 +149,11 @@ func TestTransferOfDoRAKeepsItsMagnitudes(t *testing.T) {
 	if v.Out[name][0] != 3 {
 		t.Error("the expert at home was changed")
 	}
+	other.Mount(t)
+	again, err := v.Transfer(t.Context(), d, other.ModelDir, t.TempDir())
+	if err != nil || !slices.Equal(again.Out[name], moved.Out[name]) {
+		t.Errorf("onto a model that is mounted: %v, %v", again.Out[name], err)
+	}
 	mixed, err := expert.Mix([]expert.Weighted{{Adapter: moved, Alpha: 1}})
 	if err != nil {
 		t.Fatal(err)

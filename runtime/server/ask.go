@@ -25,6 +25,15 @@ func (s *Server) Ask(ctx context.Context, body []byte) (string, contract.Adaptat
 	return text.String(), out.adaptation, err
 }
 
+// Chats reports whether the model has a chat template.
+func (s *Server) Chats() (bool, error) {
+	c := s.core.Load()
+	if c == nil {
+		return false, errNotLoaded
+	}
+	return c.tok.HasChatTemplate(), nil
+}
+
 // Room returns how many tokens the answer to a request could have: less than 1 where its
 // prompt leaves none. The body is as for Ask.
 func (s *Server) Room(body []byte) (int, error) {

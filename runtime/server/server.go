@@ -161,6 +161,7 @@ func FromSpec(spec contract.ServeSpec) (Config, error) {
 // core is what exists once the model is loaded. It never changes.
 type core struct {
 	engine  *engine.Engine
+	files   string // The folder of the model's files.
 	tok     *tokenizer.Tokenizer
 	dec     *expert.Decomposition // nil without one.
 	linears []model.LinearInfo
@@ -248,12 +249,15 @@ func (s *Server) Load(ctx context.Context) (err error) {
 			s.unlimitHeap()
 		}
 	}()
-	ck, err := checkpoint.OpenDir(s.config.ModelDir)
+	if c.files, err = checkpoint.Locate(ctx, s.config.ModelDir); err != nil {
+		return err
+	}
+	ck, err := checkpoint.OpenDir(c.files)
 	if err != nil {
 		return fmt.Errorf("opening the model: %w", err)
 	}
 	defer func() { err = errors.Join(err, ck.Close()) }()
-	if c.tok, err = tokenizer.Load(s.config.ModelDir); err != nil {
+	if c.tok, err = tokenizer.Load(c.files); err != nil {
 		return err
 	}
 	if err := c.tok.FitsVocabulary(ck.Config().VocabSize); err != nil {

@@ -417,7 +417,7 @@ func (s *Server) readVerified(ctx context.Context, c *core, ref contract.ExpertR
 			"the expert in %s has digest %s, the set asks for %s", dir, got, ref.Digest)
 	}
 	if ref.TransferFrom != "" {
-		return v.Transfer(ctx, c.dec, s.config.ModelDir, dir)
+		return v.Transfer(ctx, c.dec, c.files, dir)
 	}
 	return v, nil
 }

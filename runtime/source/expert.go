@@ -224,6 +224,9 @@ func (t *taking) fromPEFT(ctx context.Context, dir string) (v expert.Adapter, er
 	if err != nil {
 		return v, err
 	}
+	if place, err = checkpoint.Locate(ctx, place); err != nil {
+		return v, err
+	}
 	base, err := checkpoint.OpenDir(place)
 	if err != nil {
 		return v, fmt.Errorf("the base model: %w", err)

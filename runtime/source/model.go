@@ -34,6 +34,9 @@ type Fetched struct {
 // that is on the volume already is verified instead of fetched. Without it, and with
 // spec.Verify, the source is always read, since nobody knows whether it has changed, or
 // who signed it.
+//
+// With spec.Mounted the artifact's files stay where they are mounted, and the volume gets the
+// manifest of them, with their place.
 func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetched, error) {
 	if spec.DataDir == "" {
 		return Fetched{}, failure.Permanentf(contract.ReasonUsage, "no data directory is given")
@@ -42,7 +45,10 @@ func FetchModel(ctx context.Context, spec contract.FetchSpec, o Options) (Fetche
 	if err != nil {
 		return Fetched{}, err
 	}
-	if spec.Digest != "" && v == nil {
+	if spec.Mounted != "" && spec.OCI == nil {
+		return Fetched{}, failure.Permanentf(contract.ReasonUsage, "%s is no artifact in a registry (oci), which alone can be mounted", Describe(spec.Source))
+	}
+	if spec.Digest != "" && v == nil && spec.Mounted == "" {
 		dir, err := contract.ArtifactDir(spec.DataDir, contract.DirModels, spec.Digest)
 		if err != nil {
 			return Fetched{}, failure.Permanent(contract.ReasonUsage, err)
@@ -95,6 +101,7 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, v *verification, o
 		}
 	}()
 	count := &meter{report: o.Progress}
+	o.mounted = spec.Mounted
 	from, err := openVerified(ctx, spec.Source, v, models, o, count)
 	if err != nil {
 		return Fetched{}, err
@@ -112,11 +119,37 @@ func fetchModel(ctx context.Context, spec contract.FetchSpec, v *verification, o
 		return m, failure.Permanentf(contract.ReasonDigestMismatch,
 			"model from %s has digest %s, the specification asks for %s; if the source may change, remove the digest or set the new one", from, m.Digest, spec.Digest)
 	}
+	if mount, ok := bare(from).(*mountTree); ok {
+		m.At = mount.where
+		if err := unlink(stage.Dir()); err != nil {
+			return m, err
+		}
+	}
+	if err := clearMounted(models, m.ModelManifest); err != nil {
+		return m, err
+	}
 	if err := stage.PublishDigest(m.Digest, m.ModelManifest); err != nil {
 		return m, err
 	}
 	published = true
 	return m, nil
+}
+
+// clearMounted removes the model's artifact that is on the volume where that says that the files are
+// mounted elsewhere than they are now. Who has them open keeps them.
+func clearMounted(models string, m contract.ModelManifest) error {
+	dir, err := contract.ArtifactDir(models, "", m.Digest)
+	if err != nil {
+		return err
+	}
+	was, err := artifact.ReadManifest[contract.ModelManifest](dir)
+	if err != nil || was.At == "" || was.At == m.At {
+		return nil //nolint:nilerr // There is none, or one that publishing replaces.
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing the artifact of a model that was mounted: %w", err)
+	}
+	return nil
 }
 
 // takeModel copies the files that make up a model to dir.

@@ -56,6 +56,8 @@ type Options struct {
 	RetryPause time.Duration
 	// file says that the source is one file, whatever its name.
 	file bool
+	// mounted is where the source is mounted already, empty where it is not.
+	mounted string
 	// verify is whose signature the source must have; nil means none.
 	verify *verification
 }
@@ -168,7 +170,12 @@ func open(ctx context.Context, s contract.Source, scratch string, o Options, m *
 		{"http", s.HTTP != nil, func() (tree, error) { return openHTTP(ctx, *s.HTTP, scratch, o, m) }},
 		{"huggingFace", s.HuggingFace != nil, func() (tree, error) { return openHub(ctx, *s.HuggingFace, scratch, o, m) }},
 		{"s3", s.S3 != nil, func() (tree, error) { return openS3(ctx, *s.S3, scratch, o, m) }},
-		{"oci", s.OCI != nil, func() (tree, error) { return openOCI(ctx, *s.OCI, scratch, o, m) }},
+		{"oci", s.OCI != nil, func() (tree, error) {
+			if o.mounted != "" {
+				return openMounted(ctx, *s.OCI, o.mounted, o, m)
+			}
+			return openOCI(ctx, *s.OCI, scratch, o, m)
+		}},
 		{"path", s.Path != "", func() (tree, error) { return openPath(ctx, s.Path, scratch, m) }},
 	}
 	var names []string

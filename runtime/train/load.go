@@ -60,7 +60,7 @@ func LoadBase(ctx context.Context, be backend.Backend, a Artifacts) (*model.Mode
 	if err != nil {
 		return nil, nil, failure.Permanent(contract.ReasonUsage, err)
 	}
-	if err := verifyModel(dir, a.BaseDigest); err != nil {
+	if dir, err = verifyModel(ctx, dir, a.BaseDigest); err != nil {
 		return nil, nil, err
 	}
 	dtype, err := backend.ParseDType(a.DType)
@@ -70,21 +70,25 @@ func LoadBase(ctx context.Context, be backend.Backend, a Artifacts) (*model.Mode
 	return LoadModel(ctx, be, dir, model.WeightsAs(dtype), model.Of(a.BaseDigest))
 }
 
-func verifyModel(dir, digest string) error {
+// verifyModel returns the folder of the model's files, of which each is what the manifest says.
+func verifyModel(ctx context.Context, dir, digest string) (string, error) {
 	m, err := artifact.ReadManifest[contract.ModelManifest](dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return failure.Transient(contract.ReasonSourceNotFound, fmt.Errorf("model %s is not in %s (t2 fetch brings it): %w", digest, dir, err))
+		return "", failure.Transient(contract.ReasonSourceNotFound, fmt.Errorf("model %s is not in %s (t2 fetch brings it): %w", digest, dir, err))
 	}
 	if err != nil {
-		return failure.Content(contract.ReasonInvalidModel, err)
+		return "", failure.Content(contract.ReasonInvalidModel, err)
 	}
 	if got := contract.DigestFiles(m.Files); got != digest {
-		return failure.Permanentf(contract.ReasonDigestMismatch, "the files listed in %s have digest %s, not %s: fetch the model anew", dir, got, digest)
+		return "", failure.Permanentf(contract.ReasonDigestMismatch, "the files listed in %s have digest %s, not %s: fetch the model anew", dir, got, digest)
 	}
-	if err := artifact.Verify(dir, m.Files); err != nil {
-		return failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("model: %w", err))
+	if m.At != "" {
+		return checkpoint.Locate(ctx, dir)
 	}
-	return nil
+	if err := artifact.VerifyContext(ctx, dir, m.Files); err != nil {
+		return "", failure.Content(contract.ReasonDigestMismatch, fmt.Errorf("model: %w", err))
+	}
+	return dir, nil
 }
 
 // LoadModel loads the model and the tokenizer in a folder in Hugging Face
@@ -96,13 +100,13 @@ func LoadModel(ctx context.Context, be backend.Backend, dir string, options ...m
 	}
 	defer func() { err = errors.Join(err, ck.Close()) }()
 	if m, err = model.Load(ctx, be, ck, options...); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("loading model %s: %w", dir, err)
 	}
 	if t, err = tokenizer.Load(dir); err != nil {
 		return nil, nil, err
 	}
 	if err := t.FitsVocabulary(m.Config().VocabSize); err != nil {
-		return nil, nil, failure.Permanent(contract.ReasonInvalidModel, err)
+		return nil, nil, failure.Permanent(contract.ReasonInvalidModel, fmt.Errorf("model %s: %w", dir, err))
 	}
 	return m, t, nil
 }

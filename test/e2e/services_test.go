@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -13,11 +14,14 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -25,6 +29,7 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
@@ -103,12 +108,17 @@ func (s *store) put(bucket, key string, content []byte) {
 // A library is a registry without TLS that wants a name and a password for everything.
 type library struct{ host string }
 
-const librarian, password = "e2e", "right"
+const (
+	librarian, password = "e2e", "right"
+	// libraryPort is where the nodes of the local cluster ask a registry of this machine without
+	// TLS (hack/cluster).
+	libraryPort = "5000"
+)
 
 func newLibrary(address string) *library {
 	GinkgoHelper()
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
-	s := sourcetest.Serve(GinkgoTB(), address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := sourcetest.ServeOn(GinkgoTB(), address, libraryPort, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if name, given, ok := r.BasicAuth(); !ok || name != librarian || given != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="e2e"`)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -152,10 +162,38 @@ type layer struct {
 	content     []byte
 }
 
-// push makes an artifact with ORAS and returns its manifest.
+// push makes an artifact with ORAS, as it does by default, and returns its manifest.
 func (l *library) push(ctx context.Context, repository, tag, artifactType string, layers ...layer) ocispec.Descriptor {
 	GinkgoHelper()
+	return l.pack(ctx, memory.New(), repository, tag, artifactType, nil, layers...)
+}
+
+// pushImage makes an artifact of files that nodes can mount: its layer is a tar, and its
+// configuration an image's.
+func (l *library) pushImage(ctx context.Context, repository, tag, artifactType string, files map[string][]byte) ocispec.Descriptor {
+	GinkgoHelper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		Expect(w.WriteHeader(&tar.Header{Name: "tiny/" + name, Mode: 0o444, Size: int64(len(files[name])), Typeflag: tar.TypeReg})).To(Succeed())
+		_, err := w.Write(files[name])
+		Expect(err).NotTo(HaveOccurred())
+	}
+	Expect(w.Close()).To(Succeed())
+	image, err := json.Marshal(ocispec.Image{
+		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(archive.Bytes())}},
+	})
+	Expect(err).NotTo(HaveOccurred())
 	local := memory.New()
+	config, err := oras.PushBytes(ctx, local, ocispec.MediaTypeImageConfig, image)
+	Expect(err).NotTo(HaveOccurred())
+	return l.pack(ctx, local, repository, tag, artifactType, &config, layer{ocispec.MediaTypeImageLayer, nil, archive.Bytes()})
+}
+
+// pack pushes layers and their manifest by way of a store that has the configuration.
+func (l *library) pack(ctx context.Context, local *memory.Store, repository, tag, artifactType string, config *ocispec.Descriptor, layers ...layer) ocispec.Descriptor {
+	GinkgoHelper()
 	var all []ocispec.Descriptor
 	for _, layer := range layers {
 		desc, err := oras.PushBytes(ctx, local, layer.media, layer.content)
@@ -163,7 +201,7 @@ func (l *library) push(ctx context.Context, repository, tag, artifactType string
 		desc.Annotations = layer.annotations
 		all = append(all, desc)
 	}
-	manifest, err := oras.PackManifest(ctx, local, oras.PackManifestVersion1_1, artifactType, oras.PackManifestOptions{Layers: all})
+	manifest, err := oras.PackManifest(ctx, local, oras.PackManifestVersion1_1, artifactType, oras.PackManifestOptions{Layers: all, ConfigDescriptor: config})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(local.Tag(ctx, manifest, tag)).To(Succeed())
 	_, err = oras.Copy(ctx, local, tag, l.repository(repository), tag, oras.CopyOptions{})

@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -29,8 +32,8 @@ func sources() {
 	var hub *sourcetest.Hub
 	var bucket *store
 	var shelf *library
-	var model ocispec.Descriptor
-	var trusted v1alpha1.PublicKey
+	var model, image ocispec.Descriptor
+	var trusted, signer v1alpha1.PublicKey
 
 	in := func(namespace, name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: namespace, Name: name}
@@ -69,6 +72,8 @@ func sources() {
 		for name, content := range files {
 			layers = append(layers, layer{"application/octet-stream", map[string]string{ocispec.AnnotationTitle: name}, content})
 		}
+		image = shelf.pushImage(ctx, "models/mounted", "v1", "application/vnd.example.model", files)
+		signer = shelf.sign(ctx, "models/mounted", image)
 		model = shelf.push(ctx, "models/tiny", "v1", "application/vnd.example.model", layers...)
 		trusted = shelf.sign(ctx, "models/tiny", model)
 
@@ -78,6 +83,7 @@ func sources() {
 			}})).To(Succeed())
 			Expect(cluster.Create(ctx, shelf.secret(namespace, registrySecret))).To(Succeed())
 		}
+		Expect(cluster.Create(ctx, &corev1.ConfigMap{ObjectMeta: in(takersNamespace, "demo-math"), BinaryData: sums})).To(Succeed())
 		Expect(cluster.Create(ctx, &corev1.Secret{ObjectMeta: in(makersNamespace, hubSecret), StringData: map[string]string{"token": hubToken}})).To(Succeed())
 		Expect(cluster.Create(ctx, &corev1.Secret{ObjectMeta: in(makersNamespace, bucketSecret), StringData: bucket.keys})).To(Succeed())
 	})
@@ -168,5 +174,93 @@ func sources() {
 		Expect(condition(ctx, base, v1alpha1.ConditionReady)).To(haveCondition(metav1.ConditionFalse, contract.ReasonSignatureInvalid))
 		Expect(base.Status.Artifact).To(BeNil(), "nothing of it is in the volume")
 		GinkgoWriter.Println(kubectl(ctx, "", "-n", takersNamespace, "describe", "basemodel", "stranger"))
+	}, SpecTimeout(4*time.Minute))
+
+	mounted := func(name, artifact string, keys ...v1alpha1.PublicKey) *v1alpha1.BaseModel {
+		base := onShelf(name, artifact, keys...)
+		base.Spec.Source.Delivery = v1alpha1.DeliveryImageVolume
+		if len(keys) == 0 {
+			base.Spec.Source.Verify = nil
+		}
+		return base
+	}
+
+	It("trains and serves on a model that nodes mount, of which the volume has nothing", func(ctx SpecContext) {
+		base := mounted("mounted", "models/mounted@"+image.Digest.String(), signer)
+		expert := shortTraining("mounted-sums", "sums", 2)
+		expert.Namespace, expert.Spec.BaseModelRef.Name = takersNamespace, "mounted"
+		policy := &v1alpha1.AdaptivePolicy{ObjectMeta: in(takersNamespace, "mounted"), Spec: v1alpha1.AdaptivePolicySpec{
+			BaseModelRef: v1alpha1.LocalRef{Name: "mounted"}, Experts: []v1alpha1.PolicyExpert{{Name: "mounted-sums"}},
+			Strategy: v1alpha1.Strategy{Type: v1alpha1.StrategyPrompt}, Serving: v1alpha1.ServingSpec{ContextLength: new(int32(384))},
+		}}
+		for _, o := range []client.Object{policy, expert, base} {
+			Expect(cluster.Create(ctx, o)).To(Succeed())
+		}
+		wait(ctx, takersNamespace, "basemodel/mounted", "expertvector/mounted-sums", "adaptivepolicy/mounted")
+
+		Expect(condition(ctx, base, v1alpha1.ConditionReady).Status).To(Equal(metav1.ConditionTrue))
+		Expect(base.Status.Artifact.Revision).To(Equal(image.Digest.String()))
+		Expect(base.Status.Artifact.Verified).To(HaveValue(HaveField("Method", contract.VerifyCosign)))
+		_, adaptation, err := askPolicy(ctx, takersNamespace, "mounted", "mounted:mounted-sums", question)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(adaptation.Expert).To(Equal("mounted-sums"))
+
+		var pods corev1.PodList
+		Expect(cluster.List(ctx, &pods, client.InNamespace(takersNamespace), client.MatchingLabels{v1alpha1.LabelPolicy: "mounted"})).To(Succeed())
+		Expect(pods.Items).To(HaveLen(1))
+		Expect(pods.Items[0].Spec.Volumes).To(ContainElement(HaveField("Image", HaveValue(HaveField("Reference", base.Spec.Source.OCI.Reference)))))
+		GinkgoWriter.Println(kubectl(ctx, "", "-n", takersNamespace, "describe", "basemodel", "mounted"))
+
+		By("looking at the volume, a folder beside the cluster's kubeconfig")
+		var claim corev1.PersistentVolumeClaim
+		Expect(cluster.Get(ctx, client.ObjectKeyFromObject(base), &claim)).To(Succeed())
+		var volume corev1.PersistentVolume
+		Expect(cluster.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &volume)).To(Succeed())
+		Expect(volume.Spec.HostPath).NotTo(BeNil())
+		folder := filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG")), "volumes", filepath.Base(volume.Spec.HostPath.Path))
+		var models []string
+		experts := 0
+		Expect(filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			Expect(err).NotTo(HaveOccurred())
+			if entry.IsDir() {
+				return nil
+			}
+			name, err := filepath.Rel(folder, path)
+			Expect(err).NotTo(HaveOccurred())
+			switch kind, _, _ := strings.Cut(name, "/"); kind {
+			case contract.DirExperts:
+				experts++
+			case contract.DirModels:
+				models = append(models, filepath.Base(name))
+			case contract.DirShared:
+				Fail("weights are shared by the volume: " + name)
+			}
+			return nil
+		})).To(Succeed())
+		Expect(experts).To(BeNumerically(">", 0), "the folder is the volume")
+		Expect(models).To(ConsistOf(contract.ManifestFile))
+	}, SpecTimeout(6*time.Minute))
+
+	It("says which form an artifact must have that would be mounted as an empty folder", func(ctx SpecContext) {
+		base := mounted("pushed", "models/tiny@"+model.Digest.String())
+		Expect(cluster.Create(ctx, base)).To(Succeed())
+		Eventually(func(g Gomega) {
+			c := condition(ctx, base, v1alpha1.ConditionStalled)
+			g.Expect(c).To(haveCondition(metav1.ConditionTrue, contract.ReasonNotMountable))
+			g.Expect(c.Message).To(And(ContainSubstring(ocispec.MediaTypeEmptyJSON), ContainSubstring("rootfs.diff_ids"), ContainSubstring("delivery: Copy")))
+		}).Should(Succeed())
+		Expect(condition(ctx, base, v1alpha1.ConditionReady)).To(haveCondition(metav1.ConditionFalse, contract.ReasonNotMountable))
+		GinkgoWriter.Println(kubectl(ctx, "", "-n", takersNamespace, "describe", "basemodel", "pushed"))
+	}, SpecTimeout(4*time.Minute))
+
+	It("says that a node cannot pull what is to be mounted", func(ctx SpecContext) {
+		base := mounted("missing", "models/mounted@sha256:"+strings.Repeat("7", 64))
+		Expect(cluster.Create(ctx, base)).To(Succeed())
+		Eventually(func(g Gomega) {
+			c := condition(ctx, base, v1alpha1.ConditionReady)
+			g.Expect(c).To(haveCondition(metav1.ConditionFalse, v1alpha1.ReasonImagePull))
+			g.Expect(c.Message).To(And(ContainSubstring("cannot mount the model's artifact "+base.Spec.Source.OCI.Reference), ContainSubstring("Copy")))
+		}).Should(Succeed())
+		GinkgoWriter.Println(kubectl(ctx, "", "-n", takersNamespace, "describe", "basemodel", "missing"))
 	}, SpecTimeout(4*time.Minute))
 }

@@ -70,6 +70,12 @@ var baseRows = slices.Concat([]baseRow{
 	s := &b.Spec.Source
 	return remote{&s.HTTP, &s.HuggingFace, &s.S3, &s.OCI}
 }), verifyRows("source.verify", func(b *v1alpha1.BaseModel) **v1alpha1.SourceVerification { return &b.Spec.Source.Verify }), []baseRow{
+	{"source.delivery", newRun, func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{
+			OCI:      &v1alpha1.OCISource{Reference: "registry.example.org/tiny@" + digest("c")},
+			Delivery: v1alpha1.DeliveryImageVolume,
+		}
+	}},
 	{"decomposition.modules", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.Modules = []v1alpha1.Module{"up_proj", "down_proj"} }},
 	{"decomposition.dtype", newRun, func(b *v1alpha1.BaseModel) { b.Spec.Decomposition.DType = v1alpha1.DTypeBF16 }},
 	{"storage.size", growth, func(b *v1alpha1.BaseModel) { b.Spec.Storage.Size = new(resource.MustParse("2Gi")) }},

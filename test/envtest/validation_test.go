@@ -82,6 +82,17 @@ var _ = DescribeTable("A BaseModel's schema", func(change func(*v1alpha1.BaseMod
 	Entry("wants a tag or a digest", func(b *v1alpha1.BaseModel) {
 		b.Spec.Source = v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "registry.example.org:5000/model"}}
 	}, "spec.source.oci.reference"),
+	Entry("takes an artifact that is mounted", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{
+			OCI: &v1alpha1.OCISource{Reference: "registry.example.org/model:v1@" + digest("a")}, Delivery: v1alpha1.DeliveryImageVolume,
+		}
+	}, accepted),
+	Entry("mounts no artifact whose tag may mean another", func(b *v1alpha1.BaseModel) {
+		b.Spec.Source = v1alpha1.ModelSource{OCI: &v1alpha1.OCISource{Reference: "registry.example.org/model:v1"}, Delivery: v1alpha1.DeliveryImageVolume}
+	}, "whose reference has a digest"),
+	Entry("mounts artifacts alone", func(b *v1alpha1.BaseModel) { b.Spec.Source.Delivery = v1alpha1.DeliveryImageVolume }, "is of oci sources"),
+	Entry("copies from any source", func(b *v1alpha1.BaseModel) { b.Spec.Source.Delivery = v1alpha1.DeliveryCopy }, accepted),
+	Entry("knows ways to deliver", func(b *v1alpha1.BaseModel) { b.Spec.Source.Delivery = "Lazy" }, "spec.source.delivery"),
 	Entry("knows digests", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = "sha256:abc" }, "spec.source.digest"),
 	Entry("knows digests in lower case", func(b *v1alpha1.BaseModel) { b.Spec.Source.Digest = v1alpha1.Digest(digest("A")) }, "spec.source.digest"),
 	Entry("takes names of folders with dots", func(b *v1alpha1.BaseModel) { b.Spec.Source.PersistentVolumeClaim.Path = "a..b/.c" }, accepted),

@@ -88,6 +88,20 @@ func NewOf(t testing.TB, kind Kind) *Volume {
 	return v
 }
 
+// Mount moves the model's files to a folder, as if they were mounted there and had never been
+// copied, and returns the folder.
+func (v *Volume) Mount(t testing.TB) string {
+	t.Helper()
+	m, err := artifact.ReadManifest[contract.ModelManifest](v.ModelDir)
+	check(t, err)
+	m.At = t.TempDir()
+	for _, f := range m.Files {
+		check(t, os.Rename(filepath.Join(v.ModelDir, f.Path), filepath.Join(m.At, f.Path)))
+	}
+	check(t, artifact.WriteManifest(v.ModelDir, m))
+	return m.At
+}
+
 func (v *Volume) makeModel(t testing.TB, kind Kind) {
 	dir := filepath.Join(v.Root, contract.DirModels, "new")
 	check(t, artifact.MkdirAll(dir))

@@ -72,7 +72,13 @@ func NewHubOn(t testing.TB, address string) *Hub {
 // Serve starts a server on a free port of an address of this machine, until the test ends.
 func Serve(t testing.TB, address string, handler http.Handler) *httptest.Server {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(address, "0"))
+	return ServeOn(t, address, "0", handler)
+}
+
+// ServeOn is Serve on a port, for clients that are told of none.
+func ServeOn(t testing.TB, address, port string, handler http.Handler) *httptest.Server {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(address, port))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1037,9 +1037,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: verified
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.VerifiedSignature
+- name: com.github.transformersquared.operator.api.v1alpha1.ModelDelivery
+  scalar: string
 - name: com.github.transformersquared.operator.api.v1alpha1.ModelSource
   map:
     fields:
+    - name: delivery
+      type:
+        namedType: com.github.transformersquared.operator.api.v1alpha1.ModelDelivery
     - name: digest
       type:
         namedType: com.github.transformersquared.operator.api.v1alpha1.Digest

@@ -331,6 +331,14 @@ func TestFindings(t *testing.T) {
 			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "gone"}}
 			return append(o, p)
 		}, level: Failed, says: "pod p cannot have r.example/t2:v1: ImagePullBackOff not found"},
+		{name: "a model's artifact that a node cannot pull", objects: func(o []client.Object) []client.Object {
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "team", Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}}}
+			p.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "r.example/models/tiny@sha256:77"}}}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "r.example/t2:v1", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+				Reason: "ErrImagePull", Message: "r.example/models/tiny@sha256:77 not found",
+			}}}}
+			return append(o, p)
+		}, level: Failed, says: "pod p cannot mount r.example/models/tiny@sha256:77: ErrImagePull"},
 		{name: "images that nobody publishes", objects: func(o []client.Object) []client.Object {
 			return deployment(o, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Args = nil })
 		}, level: Note, says: "no registry has the images"},

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/outcome"
 )
 
 // pullReasons are those of a container whose image cannot be had.
@@ -35,6 +36,11 @@ func (e *examination) images(ctx context.Context) error {
 		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 			if w := s.State.Waiting; w != nil && slices.Contains(pullReasons, w.Reason) {
 				bad++
+				if volume := outcome.VolumeOf(&p, w.Message); volume != nil {
+					e.add(Failed, area, "name a pull Secret in the BaseModel's spec.source.oci, or set spec.source.delivery to Copy",
+						"pod %s cannot mount %s: %s %s", p.Name, volume.Reference, w.Reason, w.Message)
+					continue
+				}
 				e.add(Failed, area, "name an image that is there, or a pull Secret, in the operator's flags or the BaseModel's spec.runtime",
 					"pod %s cannot have %s: %s %s", p.Name, s.Image, w.Reason, w.Message)
 			}

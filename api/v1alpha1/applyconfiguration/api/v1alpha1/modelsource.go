@@ -32,6 +32,9 @@ type ModelSourceApplyConfiguration struct {
 	Digest *apiv1alpha1.Digest `json:"digest,omitempty"`
 	// verify says whose signature the model must have. A change fetches again.
 	Verify *SourceVerificationApplyConfiguration `json:"verify,omitempty"`
+	// delivery says how the model's files come to pods: Copy, which is the default, or
+	// ImageVolume. A change fetches again, and replaces pods.
+	Delivery *apiv1alpha1.ModelDelivery `json:"delivery,omitempty"`
 }
 
 // ModelSourceApplyConfiguration constructs a declarative configuration of the ModelSource type for use with
@@ -93,5 +96,13 @@ func (b *ModelSourceApplyConfiguration) WithDigest(value apiv1alpha1.Digest) *Mo
 // If called multiple times, the Verify field is set to the value of the last call.
 func (b *ModelSourceApplyConfiguration) WithVerify(value *SourceVerificationApplyConfiguration) *ModelSourceApplyConfiguration {
 	b.Verify = value
+	return b
+}
+
+// WithDelivery sets the Delivery field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Delivery field is set to the value of the last call.
+func (b *ModelSourceApplyConfiguration) WithDelivery(value apiv1alpha1.ModelDelivery) *ModelSourceApplyConfiguration {
+	b.Delivery = &value
 	return b
 }

@@ -89,7 +89,11 @@ func (r *run) writeFiles(context.Context) error {
 			return err
 		}
 		for path, content := range files {
-			if err := os.WriteFile(path, content, 0o644); err != nil {
+			err := os.MkdirAll(filepath.Dir(path), 0o755)
+			if err == nil {
+				err = os.WriteFile(path, content, 0o644)
+			}
+			if err != nil {
 				return fmt.Errorf("writing a configuration file: %w", err)
 			}
 		}

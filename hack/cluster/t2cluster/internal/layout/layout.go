@@ -211,6 +211,9 @@ func (c Cluster) HostLink() string { return c.Name + "-host" }
 // HostIP is the machine's address on HostLink.
 func (c Cluster) HostIP() netip.Addr { return c.Subnet.Addr().Next() }
 
+// MachineRegistry is where nodes ask a registry without TLS, if this machine has one there.
+func (c Cluster) MachineRegistry() string { return c.HostIP().String() + ":5000" }
+
 // APIServer is the URL of the API server as seen from host and nodes.
 func (c Cluster) APIServer() string {
 	return "https://" + netip.AddrPortFrom(c.Node(1).IP, APIPort).String()

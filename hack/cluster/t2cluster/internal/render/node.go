@@ -74,6 +74,8 @@ func NodeFiles(c layout.Cluster, n layout.Node, host Host) (map[string][]byte, e
 		n.Path("kube-proxy.json"):         proxy,
 		n.Path("cni", "10-pods.conflist"): network,
 		n.Path("resolv.conf"):             []byte("# The local cluster has no name server.\n"),
+		n.Path("registries", c.MachineRegistry(), "hosts.toml"): fmt.Appendf(nil,
+			"# A registry of this machine, without TLS.\nserver = %q\n", "http://"+c.MachineRegistry()),
 	}, nil
 }
 
@@ -93,6 +95,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
   snapshotter = {{printf "%q" .Snapshotter}}
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = {{printf "%q" .Pause}}
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = {{printf "%q" .Registries}}
 
 [plugins."io.containerd.transfer.v1.local"]
   [[plugins."io.containerd.transfer.v1.local".unpack_config]]
@@ -132,6 +136,7 @@ func containerdConfig(c layout.Cluster, n layout.Node, host Host) ([]byte, error
 		"Pause":       layout.PauseImage,
 		"CNIBin":      host.CNIDir,
 		"CNIConf":     n.Path("cni"),
+		"Registries":  n.Path("registries"),
 		"Shim":        c.Bin + "/containerd-shim-runc-v2",
 		"Runc":        host.Runc,
 	})

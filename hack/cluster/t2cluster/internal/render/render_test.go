@@ -2,6 +2,7 @@ package render
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,8 +63,8 @@ func TestEveryFileOfANodeIsItsOwn(t *testing.T) {
 	// Two nodes on one machine get in each other's way by any path or address that they share.
 	for name, mine := range one {
 		other := two[c.Node(2).Path()+strings.TrimPrefix(name, c.Node(1).Path())]
-		if filepath.Base(name) == "kube-proxy.json" || filepath.Base(name) == "resolv.conf" {
-			continue // neither writes anything
+		if slices.Contains([]string{"kube-proxy.json", "resolv.conf", "hosts.toml"}, filepath.Base(name)) {
+			continue // none of them has anything written
 		}
 		if strings.Contains(string(other), c.Node(1).Path()) || strings.Contains(string(mine), c.Node(2).Path()) {
 			t.Errorf("%s names the other node's folder", name)
@@ -121,6 +122,19 @@ func TestContainerdQuotesPaths(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in:\n%s", want, text)
 		}
+	}
+}
+
+func TestNodesAskARegistryOfTheMachineWithoutTLS(t *testing.T) {
+	c := cluster(t)
+	n := c.Node(2)
+	all := files(t, c, n)
+	if want := fmt.Sprintf("config_path = %q", n.Path("registries")); !strings.Contains(string(all[n.Path("containerd.toml")]), want) {
+		t.Errorf("containerd is not told %s", want)
+	}
+	host := c.HostIP().String() + ":5000"
+	if got := string(all[n.Path("registries", host, "hosts.toml")]); !strings.Contains(got, `server = "http://`+host+`"`) {
+		t.Errorf("%s is asked so:\n%s", host, got)
 	}
 }
 
