@@ -110,8 +110,9 @@ func (w *witness) look(event watch.EventType, object client.Object) {
 		}
 		w.mustHold(o, v1alpha1.ConditionStalled, false)
 	case *batchv1.Job:
-		if !w.jobs[o.UID] && works(o) && !w.underWay[o.Labels[v1alpha1.LabelExpert]] && !w.underWay[o.Labels[v1alpha1.LabelEvaluation]] {
-			w.jobs[o.UID] = true
+		seen := w.jobs[o.UID]
+		w.jobs[o.UID] = true
+		if !seen && works(o) && !w.underWay[o.Labels[v1alpha1.LabelExpert]] && !w.underWay[o.Labels[v1alpha1.LabelEvaluation]] {
 			w.note("Job %s was made, to %s", o.Name, o.Labels[v1alpha1.LabelComponent])
 		}
 	case *corev1.Pod:
