@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	. "github.com/onsi/ginkgo/v2"
-	. "github.com/onsi/gomega"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,21 +28,21 @@ import (
 // Connect returns a client of the cluster. A call that takes longer than timeout fails, where
 // that is not 0; a watch does, too.
 func Connect(timeout time.Duration) client.WithWatch {
-	GinkgoHelper()
+	ginkgo.GinkgoHelper()
 	scheme := runtime.NewScheme()
-	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
-	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	gomega.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
+	gomega.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	Expect(err).NotTo(HaveOccurred())
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	config.Timeout = timeout
 	cluster, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	Expect(err).NotTo(HaveOccurred())
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	return cluster
 }
 
 // TryProgram runs a program and returns what it printed, on both streams.
 func TryProgram(ctx context.Context, program, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // Suites name their own programs.
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -52,9 +52,9 @@ func TryProgram(ctx context.Context, program, stdin string, args ...string) (str
 
 // Program is TryProgram, for what must succeed.
 func Program(ctx context.Context, program, stdin string, args ...string) string {
-	GinkgoHelper()
+	ginkgo.GinkgoHelper()
 	out, err := TryProgram(ctx, program, stdin, args...)
-	Expect(err).NotTo(HaveOccurred(), "%s %s: %s", filepath.Base(program), strings.Join(args, " "), out)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred(), "%s %s: %s", filepath.Base(program), strings.Join(args, " "), out)
 	return out
 }
 
@@ -65,13 +65,13 @@ func Try(ctx context.Context, stdin string, args ...string) (string, error) {
 
 // Kubectl is Program of kubectl.
 func Kubectl(ctx context.Context, stdin string, args ...string) string {
-	GinkgoHelper()
+	ginkgo.GinkgoHelper()
 	return Program(ctx, os.Getenv("KUBECTL"), stdin, args...)
 }
 
 // Print writes what a cluster shows of our objects in some namespaces, and of the operator in
 // its own, into the report of a spec that failed.
-func Print(ctx context.Context, report SpecReport, operator string, namespaces ...string) {
+func Print(ctx context.Context, report ginkgo.SpecReport, operator string, namespaces ...string) {
 	if !report.Failed() {
 		return
 	}
@@ -89,7 +89,7 @@ func Print(ctx context.Context, report SpecReport, operator string, namespaces .
 	}
 	for _, args := range commands {
 		out, err := Try(ctx, "", args...)
-		GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
+		ginkgo.GinkgoWriter.Printf("\n--- kubectl %s (%v)\n%s\n", strings.Join(args, " "), err, out)
 	}
 }
 
