@@ -148,7 +148,7 @@ func chain() {
 		}).WithTimeout(30 * time.Second).Should(Succeed())
 
 		By("training for real")
-		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "basemodel/tiny", "--timeout=180s")
+		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "basemodel/tiny", "--timeout=480s")
 		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector", "--all", "--timeout=900s")
 		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "adaptivepolicy/demo", "--timeout=120s")
 
@@ -227,7 +227,7 @@ func chain() {
 		Expect(before.Items).NotTo(BeEmpty())
 
 		Expect(cluster.Create(ctx, shortTraining("sums", "sums", 2))).To(Succeed())
-		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/sums", "--timeout=180s")
+		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/sums", "--timeout=480s")
 
 		var asked, failed atomic.Int64
 		var firstError atomic.Value
@@ -300,11 +300,11 @@ func chain() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(adaptation.Expert).To(Equal("sums"))
 
-		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/sums", "--timeout=180s")
+		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/sums", "--timeout=480s")
 		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "adaptivepolicy/demo", "--timeout=60s")
 		Expect(cluster.Get(ctx, client.ObjectKeyFromObject(&e), &e)).To(Succeed())
 		Expect(e.Status.Artifact.Digest).NotTo(Equal(old))
-	}, SpecTimeout(5*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 
 	It("is never Ready before the pods that are asked for are there", func(ctx SpecContext) {
 		policy := &v1alpha1.AdaptivePolicy{ObjectMeta: named("demo")}

@@ -50,7 +50,7 @@ func others() {
 		}).WithTimeout(4 * time.Second).Should(Succeed())
 
 		kubectl(ctx, "", "-n", namespace, "patch", "job", job.Name, "--type=merge", `-p={"spec":{"suspend":false}}`)
-		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/held", "--timeout=180s")
+		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", "expertvector/held", "--timeout=480s")
 		Expect(kubectl(ctx, "", "-n", namespace, "logs", "-l", v1alpha1.LabelExpert+"=held", "-c", "train", "--tail=-1")).
 			To(ContainSubstring("Training was continued"))
 		Expect(cluster.Get(ctx, client.ObjectKeyFromObject(held), held)).To(Succeed())
@@ -102,7 +102,7 @@ func others() {
 		after := pod()
 		Expect(after.UID).To(Equal(before.UID))
 		Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 }
 
 // uninstalling comes last: it leaves nothing for other specs.

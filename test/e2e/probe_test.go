@@ -67,7 +67,7 @@ func probed(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Spe
 			g.Expect(get(ctx, "demo-probe").Status.Probe).To(Equal(was))
 		}).WithTimeout(8 * time.Second).Should(Succeed())
 		wait(ctx, "adaptivepolicy/demo-probe")
-	}, SpecTimeout(3*time.Minute))
+	}, SpecTimeout(6*time.Minute))
 
 	It("is fitted again to other experts, without a restart of the pods", func(ctx SpecContext) {
 		was := get(ctx, "demo-probe")
@@ -88,5 +88,5 @@ func probed(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Spe
 		Expect(pods()).To(Equal(before))
 		choosesBy(ctx, "math-answer")
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy", "demo-probe")
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 }

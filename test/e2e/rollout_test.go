@@ -58,7 +58,7 @@ func rollouts(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(S
 		text, adaptation := ask(ctx, "gate-passes", "gate-passes")
 		Expect(adaptation.Expert).To(Equal("math"))
 		Expect(text).To(HaveSuffix("#### 7"))
-	}, SpecTimeout(5*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 
 	It("lets the base answer where the set fails, until the same numbers are enough", func(ctx SpecContext) {
 		var policy *v1alpha1.AdaptivePolicy

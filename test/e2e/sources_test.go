@@ -40,7 +40,7 @@ func sources() {
 	}
 	wait := func(ctx SpecContext, namespace string, objects ...string) {
 		GinkgoHelper()
-		kubectl(ctx, "", append([]string{"-n", namespace, "wait", "--for=condition=Ready", "--timeout=180s"}, objects...)...)
+		kubectl(ctx, "", append([]string{"-n", namespace, "wait", "--for=condition=Ready", "--timeout=480s"}, objects...)...)
 	}
 	onShelf := func(name, artifact string, keys ...v1alpha1.PublicKey) *v1alpha1.BaseModel {
 		return &v1alpha1.BaseModel{ObjectMeta: in(takersNamespace, name), Spec: v1alpha1.BaseModelSpec{

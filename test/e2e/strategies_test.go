@@ -37,7 +37,7 @@ func strategies() {
 	}
 	wait := func(ctx SpecContext, object string) {
 		GinkgoHelper()
-		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", object, "--timeout=180s")
+		kubectl(ctx, "", "-n", namespace, "wait", "--for=condition=Ready", object, "--timeout=480s")
 	}
 	get := func(ctx SpecContext, name string) *v1alpha1.AdaptivePolicy {
 		GinkgoHelper()
@@ -89,7 +89,7 @@ func strategies() {
 		_, one = ask(ctx, "fixed", "fixed:brought")
 		Expect(one.Expert).To(Equal("brought"))
 		gone(ctx, "adaptivepolicy/fixed")
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 
 	It("trains a classifier for its experts, and dispatches by it", func(ctx SpecContext) {
 		sample, err := os.ReadFile(root + "/config/samples/strategies/classifier.yaml")
@@ -108,7 +108,7 @@ func strategies() {
 		Expect(adaptation.Expert).To(Equal("math"))
 		Expect(text).To(HaveSuffix("#### 7"))
 		gone(ctx, "adaptivepolicy/demo-classified")
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 
 	Describe("A probe of experts that act on answers", Ordered, func() { probed(get, ask, wait) })
 
@@ -148,7 +148,7 @@ func strategies() {
 			_, _, err := askPolicy(ctx, namespace, "transferred", "transferred:math", question)
 			g.Expect(err).To(HaveOccurred(), "it is not served any more")
 		}).Should(Succeed())
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 }
 
 // fewShot is strategy FewShot, from the sample with a short search.
@@ -185,7 +185,7 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 				Expect(adaptation.Weights).To(HaveKey(w.Name))
 			}
 		}
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 
 	It("are not searched again for nothing", func(ctx SpecContext) {
 		was, jobs := get(ctx, "fewshot").Status.FewShot, searches(ctx)
@@ -195,7 +195,7 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 			g.Expect(get(ctx, "fewshot").Status.FewShot).To(Equal(was))
 		}).WithTimeout(8 * time.Second).Should(Succeed())
 		wait(ctx, "adaptivepolicy/fewshot")
-	}, SpecTimeout(3*time.Minute))
+	}, SpecTimeout(6*time.Minute))
 
 	It("are searched again when an example changes, and served until then", func(ctx SpecContext) {
 		was := get(ctx, "fewshot").Status.FewShot
@@ -218,7 +218,7 @@ func fewShot(get func(SpecContext, string) *v1alpha1.AdaptivePolicy, ask func(Sp
 		Expect(now.Examples).To(Equal(was.Examples - 1))
 		Expect(now.Runs).To(HaveLen(2))
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy", "fewshot")
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(9*time.Minute))
 }
 
 // disturb starts the operator anew, and changes nothing of these objects that matters.
