@@ -138,7 +138,7 @@ test("Mastra: answers, streams, and calls a tool", async () => {
 test("autoevals: judges by a call", async () => {
   const judge = LLMClassifierFromTemplate({ name: "same", promptTemplate: "Are {{output}} and {{expected}} the same?", choiceScores: { yes: 1, no: 0 }, model: "demo" });
   for (const useCoT of [false, true]) {
-    const { score, metadata } = await judge({ output: "7", expected: "seven", client, useCoT, maxTokens: 1000 });
+    const { score, metadata } = await judge({ output: "7", expected: "seven", client, useCoT, maxTokens: 1000, temperature: 0 });
     assert.ok([0, 1].includes(score), JSON.stringify(metadata));
   }
 });
