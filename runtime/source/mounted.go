@@ -37,14 +37,9 @@ func openMounted(ctx context.Context, s contract.OCISource, at string, o Options
 		return nil, failure.Permanentf(contract.ReasonUsage,
 			"%s is to be mounted, and its tag may mean something else to who mounts it: name it by its digest, registry/repository@sha256:…", t)
 	}
-	manifest, err := t.resolve(ctx)
+	manifest, err := t.resolveVerified(ctx, o.verify)
 	if err != nil {
 		return nil, err
-	}
-	if o.verify != nil && o.verify.method == contract.VerifyCosign {
-		if err := t.checkCosign(ctx, o.verify); err != nil {
-			return nil, err
-		}
 	}
 	if err := t.checkMountable(ctx, manifest); err != nil {
 		return nil, err

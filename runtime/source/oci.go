@@ -51,7 +51,7 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := t.resolve(ctx)
+	manifest, err := t.resolveVerified(ctx, o.verify)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +60,6 @@ func openOCI(ctx context.Context, s contract.OCISource, scratch string, o Option
 			err = errors.Join(err, t.close())
 		}
 	}()
-	if o.verify != nil && o.verify.method == contract.VerifyCosign {
-		if err := t.checkCosign(ctx, o.verify); err != nil {
-			return nil, err
-		}
-	}
 	if err := t.open(ctx, manifest, scratch); err != nil {
 		return nil, err
 	}
@@ -107,6 +102,15 @@ func pullCredentials(o Options) (credentials.Store, error) {
 		return nil, failure.Permanentf(contract.ReasonUsage, "the Docker configuration of this machine: %w", err)
 	}
 	return store, nil
+}
+
+// resolveVerified is resolve, for an artifact that cosign must have signed where v says so.
+func (t *ociTree) resolveVerified(ctx context.Context, v *verification) (ocispec.Manifest, error) {
+	manifest, err := t.resolve(ctx)
+	if err == nil && v != nil && v.method == contract.VerifyCosign {
+		err = t.checkCosign(ctx, v)
+	}
+	return manifest, err
 }
 
 // resolve fetches the manifest that the reference means.
