@@ -59,7 +59,7 @@ demo-down: ## Remove the demo's cluster and everything it left on this machine.
 	@$(T2C) down --name $(DEMO_CLUSTER)
 
 .PHONY: test
-test: setup lint unit monitoring arm64 test-cuda cluster-test chart-test envtest e2e ## Set up everything and run every layer of tests.
+test: setup lint unit monitoring arm64 test-cuda cluster-test chart-test envtest e2e chaos-short ## Set up everything and run every layer of tests.
 
 ##@ Layers of tests
 # How `make build` compiles. What is checked and tested without the race detector is compiled
@@ -192,6 +192,11 @@ chaos: cluster-bin images ## Faults on a local cluster of three nodes: pods, nod
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(CHAOS_CLUSTER)) KUBECTL=$(KUBECTL) T2CLUSTER=$(T2C) CLUSTER_BIN=$(CLUSTER) CHAOS_CLUSTER=$(CHAOS_CLUSTER) \
 	    $(STATIC) go test -count=1 -timeout 90m ./test/e2e/chaos -v -ginkgo.v $(CHAOSFLAGS)
 
+# What `make test` runs of it: a training killed at random moments, an API server that goes away.
+.PHONY: chaos-short
+chaos-short: CHAOSFLAGS := -ginkgo.label-filter=short
+chaos-short: chaos ## The short part of the faults, which is in make test.
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each.
 	@hack/fuzz.sh $(or $(FUZZTIME),20s)
@@ -233,6 +238,12 @@ bench-passes: ## What pass 1 costs beside pass 2, and the second turn of a conve
 bench-choosing: ## Experts that pass 1 chooses beside pinned ones, 32 clients at a time (BENCHFLAGS="--max-batch 32 …").
 	@mkdir -p $(BIN)
 	go run ./test/bench --choosing --shapes 135M --json $(BIN)/bench-choosing.json $(BENCHFLAGS)
+
+.PHONY: bench-gate
+bench-gate: ## From the change of an expert to its gate's verdict on the demo's cluster, beside the same by hand (after make demo; BENCHFLAGS="--rounds 5").
+	@export KUBECONFIG=$$($(T2C) kubeconfig --name $(DEMO_CLUSTER)); \
+	  $(KUBECTL) apply -k config/samples/rollout && \
+	  go run ./test/bench/gate --kubectl $(KUBECTL) --t2 $(BIN)/t2 --inside "$(T2C) exec --name $(DEMO_CLUSTER)" $(BENCHFLAGS)
 
 .PHONY: bench-shared
 bench-shared: ## The memory of up to four trainings at once that share their base (half an hour; BENCHFLAGS="--rounds 1": a third).

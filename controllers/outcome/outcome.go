@@ -66,7 +66,8 @@ type Outcome struct {
 	Device string
 	// Seen says that the pod by which the run ended is there to be read.
 	Seen bool
-	// CompletionTime is when the run ended; nil before.
+	// CompletionTime is when the run ended; nil before. A run that succeeded ended with its
+	// work, also where its Job does not know that yet.
 	CompletionTime *metav1.Time
 }
 
@@ -105,6 +106,11 @@ func Observe(job *batchv1.Job, pods []corev1.Pod, fields Fields) Outcome {
 			out.Reason, out.Message, out.Container = f.reason, f.message, f.container
 		}
 		out.GivenUp = failed.Reason == batchv1.JobReasonBackoffLimitExceeded
+		return out
+	}
+	// Its Job says so two seconds later, or more where a container beside it takes its time.
+	if end := done(newest); end != nil {
+		out.State, out.Seen, out.CompletionTime = Succeeded, true, end
 		return out
 	}
 	if job.Spec.Suspend != nil && *job.Spec.Suspend {
@@ -377,6 +383,26 @@ func working(pod *corev1.Pod) []corev1.ContainerStatus {
 			return c.Name == s.Name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 		})
 	})
+}
+
+// done is when the last container whose work the run is ended, if all of them did well: what
+// they made is in the volume, whatever becomes of the pod. Nil before.
+func done(pod *corev1.Pod) *metav1.Time {
+	if pod == nil {
+		return nil
+	}
+	var last *metav1.Time
+	for _, s := range working(pod) {
+		t := s.State.Terminated
+		if t == nil || t.ExitCode != contract.ExitOK || t.FinishedAt.IsZero() {
+			return nil
+		}
+		last = &t.FinishedAt
+	}
+	if len(pod.Status.ContainerStatuses) < len(pod.Spec.Containers) {
+		return nil // The kubelet has not told of all of them.
+	}
+	return last
 }
 
 func runningContainer(pod *corev1.Pod) string {

@@ -69,6 +69,17 @@ func terminated(container string, code int32, reason, message string) func(*core
 	}
 }
 
+// endedAt is when the containers ended that have.
+func endedAt(at metav1.Time) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		for _, s := range p.Status.ContainerStatuses {
+			if s.State.Terminated != nil {
+				s.State.Terminated.FinishedAt = at
+			}
+		}
+	}
+}
+
 func waiting(container, reason, message string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
@@ -214,6 +225,29 @@ func TestObserve(t *testing.T) {
 			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing}, wantMessage: []string{"is done"},
 		},
 		{
+			name: "a judge that goes on keeps nobody waiting when the trainer has said what it made", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning,
+				beside("judge", corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), terminated("train", 0, "Completed", termination(t, success)), endedAt(t0))},
+			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true, Results: map[string]contract.Termination{"train": success}},
+		},
+		{
+			name: "what is done is done, also where its Job is suspended before it knows", job: job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, terminated("train", 0, "Completed", termination(t, success)), endedAt(t0))},
+			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true, Results: map[string]contract.Termination{"train": success}},
+		},
+		{
+			name: "what is done and has another container that goes on is not done", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, terminated("fetch", 0, "Completed", termination(t, fetched)), endedAt(t0), running("train"))},
+			want: Outcome{State: Running, Container: "train", Results: map[string]contract.Termination{"fetch": fetched}},
+		},
+		{
+			name: "what is done is not done before the kubelet has told of every container", job: job(),
+			pods: []corev1.Pod{pod("p", 0, corev1.PodRunning, terminated("fetch", 0, "Completed", termination(t, fetched)), endedAt(t0), func(p *corev1.Pod) {
+				p.Spec.Containers = []corev1.Container{{Name: "fetch"}, {Name: "train"}}
+			})},
+			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing, Results: map[string]contract.Termination{"fetch": fetched}},
+		},
+		{
 			name: "a judge that was killed in the end is not why the trainer failed", job: job(),
 			pods: []corev1.Pod{pod("p", 0, corev1.PodFailed,
 				beside("judge", corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}}),
@@ -356,7 +390,7 @@ func TestObserve(t *testing.T) {
 			want: Outcome{State: Succeeded, CompletionTime: &t0, Seen: true},
 		},
 		{
-			name: "the pod is done, the Job not yet", job: job(),
+			name: "the pod is done, nobody knows since when, and the Job does not know", job: job(),
 			pods: []corev1.Pod{pod("p", 0, corev1.PodSucceeded, terminated("train", 0, "Completed", ""))},
 			want: Outcome{State: Pending, Reason: v1alpha1.ReasonFinishing},
 		},

@@ -170,7 +170,7 @@ func closing(o options, took time.Duration) {
 	if o.external {
 		fmt.Printf("  export KUBECONFIG=%s\n", o.kubeconfig)
 	} else {
-		fmt.Println(`  export KUBECONFIG=$(bin/t2cluster kubeconfig --name t2) PATH=$PWD/bin/cluster:$PATH`)
+		fmt.Printf("  export KUBECONFIG=%s PATH=$PWD/bin/cluster:$PATH\n", o.kubeconfig)
 	}
 	fmt.Printf("\n  kubectl -n %s get t2\n  kubectl -n %s describe expertvector math\n  kubectl -n %s get adaptivepolicy %s -o yaml\n", namespace, namespace, namespace, policyName)
 	if o.external {

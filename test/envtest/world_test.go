@@ -246,7 +246,7 @@ func ended(container string, code int32, reason string, result *contract.Termina
 		message = string(text)
 	}
 	return corev1.ContainerStatus{Name: container, State: corev1.ContainerState{
-		Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message},
+		Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message, FinishedAt: metav1.Now()},
 	}}
 }
 
