@@ -52,12 +52,12 @@ for file in "$dist/SHA256SUMS" "$chart"; do
   refused "$(basename "$file") by another key" verify_blob "$work/others.pub" "$file"
 done
 (cd "$dist" && sha256sum --quiet --check SHA256SUMS)
-named=0
+files=0
 while read -r _ file; do
   verify_provenance "$work/ours.pub" "$dist/$file"
-  named=$((named + 1))
+  files=$((files + 1))
 done <"$dist/SHA256SUMS"
-echo "    the provenance is of each of $named files"
+echo "    the provenance is of each of $files files"
 refused "the provenance by another key" verify_provenance "$work/others.pub" "$chart"
 cp "$chart" "$work/changed.tgz"
 echo >>"$work/changed.tgz"
@@ -97,25 +97,43 @@ for reference in "${images[@]}" "$charts"; do
   refused "the provenance of $reference by another key" attested "$work/others.pub" "$reference"
 done
 
-echo "==> the programs of both architectures"
-for program in manager t2; do
-  reference=$(printf '%s\n' "${images[@]}" | grep "/$program@")
-  for arch in ${RELEASE_ARCHES:-amd64 arm64}; do
-    mkdir -p "$work/$arch"
+echo "==> the programs of each architecture, from the images in the registry"
+read -ra arches <<<"${RELEASE_ARCHES:-amd64 arm64}"
+not_started=
+for arch in "${arches[@]}"; do
+  # What executes programs for it; nothing where this machine does.
+  emulator=()
+  if [ "$arch" != "$(go env GOHOSTARCH)" ]; then
+    case $arch in amd64) emulator=(qemu-x86_64-static) ;; arm64) emulator=(qemu-aarch64-static) ;; *) emulator=("qemu-$arch-static") ;; esac
+    if ! command -v "${emulator[0]}" >/dev/null; then
+      echo "    linux/$arch: NOT STARTED: there is no ${emulator[0]} here (Debian's qemu-user-static, which make setup installs)" >&2
+      not_started+=" linux/$arch"
+      continue
+    fi
+  fi
+  mkdir "$work/$arch"
+  for program in manager t2; do
+    reference=$(printf '%s\n' "${images[@]}" | grep "/$program@")
+    entry=$("$work/crane" config --insecure --platform "linux/$arch" "$reference" | sed -n 's/.*"Entrypoint":\["\([^"]*\)".*/\1/p')
+    if [ "$entry" != "/$program" ]; then
+      echo "release-dry-run: the image $program for $arch begins with \"$entry\", and not /$program" >&2
+      exit 1
+    fi
     "$work/crane" export --insecure --platform "linux/$arch" "$reference" - | tar -x -C "$work/$arch" "$program"
   done
-done
-emulate() { # ARCH PROGRAM ARGUMENT...
-  if [ "$1" = "$(go env GOHOSTARCH)" ]; then "$work/$1/$2" "${@:3}"; else "qemu-$([ "$1" = arm64 ] && echo aarch64 || echo x86_64)-static" "$work/$1/$2" "${@:3}"; fi
-}
-for arch in ${RELEASE_ARCHES:-amd64 arm64}; do
-  says=$(emulate "$arch" t2 --version)
+  says=$("${emulator[@]}" "$work/$arch/t2" --version)
   if [[ $says != *" $version" ]]; then
     echo "release-dry-run: t2 for $arch says that it is \"$says\", and not $version" >&2
     exit 1
   fi
-  emulate "$arch" manager -h >"$work/out" 2>&1 || { cat "$work/out" >&2; exit 1; }
+  "${emulator[@]}" "$work/$arch/manager" -h >"$work/out" 2>&1 || { cat "$work/out" >&2; exit 1; }
   grep -q -e -runtime-image "$work/out"
+  plugin=$dist/kubectl-t2-$version-linux-$arch.tar.gz
+  if [ -f "$plugin" ]; then
+    tar -x -C "$work/$arch" -f "$plugin" kubectl-t2
+    says+="; $("${emulator[@]}" "$work/$arch/kubectl-t2" --version)"
+  fi
   echo "    linux/$arch: $says; the manager says what its flags are"
+  echo "    linux/$arch: fetched, decomposed, trained and answered: $(hack/release/works.sh "$work/$arch/data" "${emulator[@]}" "$work/$arch/t2")"
 done
-echo "==> $named files, ${#images[@]} images and the chart are signed, and what is not ours is refused"
+echo "==> $files files, ${#images[@]} images and the chart are signed, and what is not ours is refused${not_started:+; NOT STARTED:$not_started}"

@@ -77,7 +77,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	c := mgr.GetClient()
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("adaptivepolicy").
-		For(&v1alpha1.AdaptivePolicy{}).
+		For(&v1alpha1.AdaptivePolicy{}, builder.WithPredicates(index.MoreThanProgress())).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
 		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).

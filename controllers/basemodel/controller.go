@@ -52,7 +52,7 @@ type Reconciler struct {
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("basemodel").
-		For(&v1alpha1.BaseModel{}).
+		For(&v1alpha1.BaseModel{}, builder.WithPredicates(index.MoreThanProgress())).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).
 		Watches(&corev1.PersistentVolumeClaim{}, index.Labelled(v1alpha1.LabelBaseModel, v1alpha1.ComponentDecompose)).

@@ -54,7 +54,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	c := mgr.GetClient()
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("expertvector").
-		For(&v1alpha1.ExpertVector{}).
+		For(&v1alpha1.ExpertVector{}, builder.WithPredicates(index.MoreThanProgress())).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentTrain)).
 		Watches(&corev1.Pod{}, index.Labelled(v1alpha1.LabelExpert, v1alpha1.ComponentPublish)).

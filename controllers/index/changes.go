@@ -17,28 +17,59 @@ import (
 // and the base, whose own writes would wake all n. So dependants wake for what they look
 // at, and for nothing else.
 
+// MoreThanProgress passes the changes of an object of ours but those of how far its own run
+// is. Its controller wrote that itself, and asks the pod again when it is time: to wake for
+// it would be to ask at once, and to write again, as fast as the run goes on.
+func MoreThanProgress() predicate.Predicate { return changed(still) }
+
 // Settled passes the changes of a BaseModel or an ExpertVector that concern what depends on
 // it: all but how far a run is, what a volume holds and who else depends on it.
 func Settled() predicate.Predicate {
 	return changed(func(o client.Object) client.Object {
-		switch object := o.DeepCopyObject().(type) {
+		o = still(o)
+		switch object := o.(type) {
 		case *v1alpha1.BaseModel:
 			s := &object.Status
-			s.Progress, s.ReferencedBy, s.Storage, s.Runs = nil, nil, nil, nil
-			quiet(s.Conditions, v1alpha1.ReasonFetching, v1alpha1.ReasonDecomposing)
-			return object
+			s.ReferencedBy, s.Storage, s.Runs = nil, nil, nil
 		case *v1alpha1.ExpertVector:
-			s := &object.Status
-			if s.Artifact == nil {
-				s.BaselineScore = "" // Of a run that goes on.
-			}
-			s.Progress, s.Runs = nil, nil
-			quiet(s.Conditions, v1alpha1.ReasonTraining, v1alpha1.ReasonImporting)
-			return object
-		default:
-			return o
+			object.Status.Runs = nil
 		}
+		return o
 	})
+}
+
+// still copies an object without how far its run is.
+func still(o client.Object) client.Object {
+	switch object := o.DeepCopyObject().(type) {
+	case *v1alpha1.BaseModel:
+		s := &object.Status
+		s.Progress = nil
+		quiet(s.Conditions, v1alpha1.ReasonFetching, v1alpha1.ReasonDecomposing)
+		return object
+	case *v1alpha1.ExpertVector:
+		s := &object.Status
+		if s.Artifact == nil {
+			s.BaselineScore = "" // Of a run that goes on.
+		}
+		s.Progress = nil
+		quiet(s.Conditions, v1alpha1.ReasonTraining, v1alpha1.ReasonImporting)
+		return object
+	case *v1alpha1.AdaptivePolicy:
+		s := &object.Status
+		if s.FewShot != nil {
+			s.FewShot.Progress = nil
+		}
+		if s.Probe != nil {
+			s.Probe.Progress = nil
+		}
+		if s.Rollout != nil {
+			s.Rollout.Progress = nil
+		}
+		quiet(s.Conditions, v1alpha1.ReasonSearching, v1alpha1.ReasonFitting, v1alpha1.ReasonEvaluating)
+		return object
+	default:
+		return o
+	}
 }
 
 // quiet empties the messages of conditions that say how far a run is.

@@ -24,6 +24,8 @@ func serving(change func(*v1alpha1.AdaptivePolicy)) *v1alpha1.AdaptivePolicy {
 	p := &v1alpha1.AdaptivePolicy{ObjectMeta: metav1.ObjectMeta{Name: "assistant"}}
 	p.Status.Experts = []v1alpha1.PolicyExpertStatus{{Name: "math", Digest: "sha256:1", State: v1alpha1.ExpertServed}}
 	p.Status.PodCounts = &v1alpha1.PodCounts{Total: new(int32(1)), Current: new(int32(1))}
+	p.Status.FewShot, p.Status.Probe, p.Status.Rollout = &v1alpha1.FewShotStatus{}, &v1alpha1.ProbeStatus{}, &v1alpha1.RolloutStatus{}
+	p.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonEvaluating, Message: "1/9"}}
 	change(p)
 	return p
 }
@@ -98,12 +100,35 @@ func TestDependantsWakeForWhatTheyLookAt(t *testing.T) {
 		{"to a base: another base", Refers(), expert(func(e *v1alpha1.ExpertVector) { e.Spec.BaseModelRef.Name = "other" }), true},
 		{"to a base: a policy's pods", Refers(), policy(func(p *v1alpha1.AdaptivePolicy) { p.Status.PodCounts.Current = new(int32(0)) }), false},
 		{"to a base: a policy's experts", Refers(), policy(func(p *v1alpha1.AdaptivePolicy) { p.Status.Experts[0].Digest = "sha256:2" }), true},
+
+		{"to its own controller: how far a training is", MoreThanProgress(), expert(func(e *v1alpha1.ExpertVector) {
+			e.Status.Progress.Summary, e.Status.Conditions[0].Message, e.Status.BaselineScore = "2/9", "Iteration 2/9", "0.5"
+		}), false},
+		{"to its own controller: a run", MoreThanProgress(), expert(func(e *v1alpha1.ExpertVector) {
+			e.Status.Runs = []v1alpha1.RunStatus{{ID: "1"}}
+		}), true},
+		{"to its own controller: an expert's description", MoreThanProgress(), expert(func(e *v1alpha1.ExpertVector) { e.Spec.Description = "sums" }), true},
+		{"to its own controller: how far a decomposition is", MoreThanProgress(), base(func(b *v1alpha1.BaseModel) {
+			b.Status.Progress, b.Status.Conditions[0].Message = &v1alpha1.StepProgress{Step: "Decomposing"}, "2 of 42"
+		}), false},
+		{"to its own controller: what a base's volume holds", MoreThanProgress(), base(func(b *v1alpha1.BaseModel) {
+			b.Status.Storage = &v1alpha1.StorageStatus{Summary: "1Gi of 2Gi"}
+		}), true},
+		{"to its own controller: how far a policy's Jobs are", MoreThanProgress(), policy(func(p *v1alpha1.AdaptivePolicy) {
+			p.Status.FewShot.Progress = &v1alpha1.FewShotProgress{Summary: "2/9"}
+			p.Status.Probe.Progress = &v1alpha1.ProbeProgress{Summary: "2/9"}
+			p.Status.Rollout.Progress = &v1alpha1.EvaluationProgress{Summary: "2/9"}
+			p.Status.Conditions[0].Message = "2/9"
+		}), false},
+		{"to its own controller: what a policy evaluated", MoreThanProgress(), policy(func(p *v1alpha1.AdaptivePolicy) {
+			p.Status.Rollout.Evaluation = &v1alpha1.RolloutEvaluation{}
+		}), true},
 	} {
 		if got := tc.predicate.Update(event.UpdateEvent{ObjectOld: tc.objects[0], ObjectNew: tc.objects[1]}); got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
-	for name, p := range map[string]predicate.Predicate{"Settled": Settled(), "Serves": Serves(), "Refers": Refers()} {
+	for name, p := range map[string]predicate.Predicate{"Settled": Settled(), "Serves": Serves(), "Refers": Refers(), "MoreThanProgress": MoreThanProgress()} {
 		if o := training(func(*v1alpha1.ExpertVector) {}); !p.Create(event.CreateEvent{Object: o}) || !p.Delete(event.DeleteEvent{Object: o}) {
 			t.Errorf("%s passes no creation or deletion", name)
 		}

@@ -3,9 +3,13 @@ package envtest
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
+	"math"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +28,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	operatormetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -119,29 +124,54 @@ func reconciliations(controller string) (n float64) {
 var reconcilers = []string{"basemodel", "expertvector", "adaptivepolicy"}
 
 // working is what the controllers have done since it was made.
-type working map[string]struct{ times, seconds float64 }
+type working map[string]work
+
+// work is how many times something was done, in how many seconds, and how many of these
+// times took at most as long as each bound.
+type work struct {
+	times, seconds float64
+	within         map[float64]float64
+}
 
 func startWorking() working {
 	GinkgoHelper()
 	w := working{}
 	for _, kind := range reconcilers {
-		at := w[kind]
+		at := work{within: map[float64]float64{}}
 		ofController("controller_runtime_reconcile_time_seconds", kind, func(m *dto.Metric) {
 			at.times += float64(m.GetHistogram().GetSampleCount())
 			at.seconds += m.GetHistogram().GetSampleSum()
+			for _, b := range m.GetHistogram().GetBucket() {
+				at.within[b.GetUpperBound()] += float64(b.GetCumulativeCount())
+			}
 		})
 		w[kind] = at
 	}
 	return w
 }
 
-// String says how many reconciliations there were since, and how long one took.
+// bound is the least of the bounds within which a part of what was done since lies.
+func (w work) bound(since work, part float64) time.Duration {
+	for _, bound := range slices.Sorted(maps.Keys(w.within)) {
+		if w.within[bound]-since.within[bound] >= part*(w.times-since.times) {
+			return time.Duration(bound * float64(time.Second))
+		}
+	}
+	return math.MaxInt64
+}
+
+// String says how many reconciliations there were since, and how long they took.
 func (w working) String() string {
 	var text []string
 	now := startWorking()
 	for _, kind := range reconcilers {
-		times, seconds := now[kind].times-w[kind].times, now[kind].seconds-w[kind].seconds
-		text = append(text, fmt.Sprintf("%s %.0f, %.1f ms each", kind, times, 1000*seconds/max(times, 1)))
+		is, was := now[kind], w[kind]
+		times, seconds := is.times-was.times, is.seconds-was.seconds
+		line := fmt.Sprintf("%s %.0f", kind, times)
+		if times > 0 {
+			line += fmt.Sprintf(", %.1f ms each, half within %s, 99 %% within %s", 1000*seconds/times, is.bound(was, 0.5), is.bound(was, 0.99))
+		}
+		text = append(text, line)
 	}
 	return strings.Join(text, "; ")
 }
@@ -183,29 +213,9 @@ var _ = Describe("Many experts", Serial, func() {
 			Expect(err).NotTo(HaveOccurred())
 		}
 		w := newWorld(ctx)
-		counted := &calls{by: map[string]int{}}
-		operator.stop()
-		before := config
-		config = rest.CopyConfig(before)
-		config.Wrap(counted.wrap)
-		config.QPS, config.Burst = 1000, 2000
-		// What other tests have left would be counted, too.
-		operator = startWith(config, ctrl.Options{Cache: controllers.CacheOptions(w.namespace)})
-		DeferCleanup(func() {
-			operator.stop()
-			config = before
-			operator = start()
-		})
-
-		w.decompose(ctx, "tiny")
+		counted := alone(w)
 		policies := n / expertsPerPolicy
-		for i := range policies {
-			policy := w.policy(fmt.Sprintf("p-%d", i))
-			policy.Spec.Experts = nil
-			policy.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"group": strconv.Itoa(i)}}
-			Expect(k8s.Create(ctx, policy)).To(Succeed())
-		}
-		many := lives{w: w, ctx: ctx, policies: policies}
+		many := begin(ctx, w, policies)
 
 		By("living one life after the other")
 		counted.take()
@@ -267,12 +277,65 @@ var _ = Describe("Many experts", Serial, func() {
 		told, kinds := counted.take()
 		AddReportEntry("calls of so many trainings in 10 s", fmt.Sprintf("%d trainings, %d calls: %s", running, told, kinds))
 		after := woke()
-		Expect(after[0]-settled[0]).To(BeNumerically("<=", 10*policies), "progress wakes policies")
+		// Each asks its pods what they serve every 30 s.
+		Expect(after[0]-settled[0]).To(BeNumerically("<=", policies), "progress wakes policies")
 		Expect(after[1]-settled[1]).To(BeNumerically("<=", 1), "progress wakes the base")
 		AddReportEntry("reconciliations of experts in 10 s", reconciliations("expertvector")-expertsWoke)
 		AddReportEntry("heap, MiB", heap())
 	}, SpecTimeout(20*time.Minute))
+
+	It("wake neither policies nor the base nor themselves by how far they are", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		alone(w)
+		few := begin(ctx, w, 1)
+		few.live(0, 1)
+		w.roll(ctx, "p-0")
+		const training, seconds = 5, 3
+		few.train(1, 1+training)
+		Eventually(func(g Gomega) { // A policy's pods are asked what they serve every 30 s.
+			told := few.iterations(g)
+			policies, bases, experts := reconciliations("adaptivepolicy"), reconciliations("basemodel"), reconciliations("expertvector")
+			time.Sleep(seconds * time.Second)
+			g.Expect(few.iterations(g)).To(HaveEach(Not(BeElementOf(told))))
+			g.Expect(reconciliations("adaptivepolicy")-policies).To(BeZero(), "reconciliations of the policy")
+			g.Expect(reconciliations("basemodel")-bases).To(BeZero(), "reconciliations of the base")
+			// Each pod is asked every second, and is further each time.
+			g.Expect(reconciliations("expertvector")-experts).To(BeNumerically("<=", training*(seconds+1)), "reconciliations of experts")
+		}).WithTimeout(50 * time.Second).WithPolling(time.Millisecond).Should(Succeed())
+	}, SpecTimeout(2*time.Minute))
 })
+
+// alone starts the operator anew, for one namespace, and counts its calls: what other tests
+// have left would be counted, too, and so would what is logged, which Ginkgo keeps.
+func alone(w world) *calls {
+	GinkgoHelper()
+	counted := &calls{by: map[string]int{}}
+	operator.stop()
+	before := config
+	config = rest.CopyConfig(before)
+	config.Wrap(counted.wrap)
+	config.QPS, config.Burst = 1000, 2000
+	operator = startWith(config, ctrl.Options{Cache: controllers.CacheOptions(w.namespace), Logger: zap.New(zap.WriteTo(io.Discard))})
+	DeferCleanup(func() {
+		operator.stop()
+		config = before
+		operator = start()
+	})
+	return counted
+}
+
+// begin makes a base and policies, each of which takes a part of the experts.
+func begin(ctx context.Context, w world, policies int) lives {
+	GinkgoHelper()
+	w.decompose(ctx, "tiny")
+	for i := range policies {
+		policy := w.policy(fmt.Sprintf("p-%d", i))
+		policy.Spec.Experts = nil
+		policy.Spec.ExpertSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"group": strconv.Itoa(i)}}
+		Expect(k8s.Create(ctx, policy)).To(Succeed())
+	}
+	return lives{w: w, ctx: ctx, policies: policies}
+}
 
 // lives are those of many experts.
 type lives struct {
@@ -356,4 +419,19 @@ func (l lives) train(first, last int) {
 		}))
 		l.w.setPod(l.ctx, pod, corev1.PodRunning, works("train"))
 	}
+}
+
+// iterations are how far the experts in training are, as their status says.
+func (l lives) iterations(g Gomega) []int32 {
+	GinkgoHelper()
+	var list v1alpha1.ExpertVectorList
+	g.Expect(k8s.List(l.ctx, &list, client.InNamespace(l.w.namespace))).To(Succeed())
+	var all []int32
+	for i := range list.Items {
+		if status := &list.Items[i].Status; status.Artifact == nil {
+			g.Expect(status.Progress).NotTo(BeNil(), list.Items[i].Name)
+			all = append(all, *status.Progress.Iteration)
+		}
+	}
+	return all
 }
