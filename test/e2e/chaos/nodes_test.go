@@ -52,10 +52,7 @@ func nodes() {
 		}).WithContext(ctx).Should(Succeed())
 		waitReady(ctx, policy)
 		clients.answered(ctx, time.Now(), 20)
-		for _, a := range lost(clients.end(ctx), policy.Status.ExpertSetDigest) {
-			Expect(a.Sent).To(BeTemporally("<", routed), "lost though nothing was sent to the node any more: %+v", a)
-			Expect(a.Sent).To(BeTemporally(">", broken.Add(-impatience)), "lost before anything was broken: %+v", a)
-		}
+		lostOnTheWay(ctx, clients, policy, broken, routed)
 	},
 		Entry("when a node loses its power", "kill", "start", SpecTimeout(12*time.Minute)),
 		Entry("when a node is cut off, and all of it runs on", "cut", "join", SpecTimeout(12*time.Minute)),
