@@ -59,7 +59,8 @@ func (d *disk) empty(ctx context.Context) {
 	tool(ctx, "exec", "rm", "-f", filepath.Join(d.path, "ballast"))
 }
 
-// protect makes it read-only, once nobody has a file open to write to, or else writable.
+// protect makes it read-only ("ro"), which the kernel does only while nobody has a file open to
+// write to, or writable again ("rw").
 func (d *disk) protect(ctx context.Context, mode string) {
 	GinkgoHelper()
 	Eventually(func() error {
@@ -69,7 +70,7 @@ func (d *disk) protect(ctx context.Context, mode string) {
 }
 
 func volumes() {
-	DescribeTable("says so, and a training goes on where it was when it is mended", func(ctx SpecContext, name, reason, says, remedy string, breaks, mend func(context.Context, *disk)) {
+	DescribeTable("says so, and a training goes on where it was when it is mended", func(ctx SpecContext, name, reason, says, remedy string, breaks func(context.Context, *disk, *v1alpha1.ExpertVector), mend func(context.Context, *disk)) {
 		d := newDisk(ctx, "chaos-"+name)
 		base := &v1alpha1.BaseModel{ObjectMeta: named(name), Spec: v1alpha1.BaseModelSpec{
 			Source:  v1alpha1.ModelSource{PersistentVolumeClaim: &v1alpha1.ClaimSource{ClaimName: "demo-assets", Path: "model"}},
@@ -88,8 +89,8 @@ func volumes() {
 
 		By("breaking the disk after iteration " + fmt.Sprint(at))
 		DeferCleanup(func(ctx SpecContext) { mend(ctx, d) }, NodeTimeout(time.Minute))
+		breaks(ctx, d, e)
 		Eventually(func(g Gomega) {
-			breaks(ctx, d)
 			c := conditionOf(ctx, g, e, v1alpha1.ConditionReady)
 			g.Expect(e.Status.Artifact).To(BeNil(), "it ended before its disk was broken")
 			g.Expect(c.Reason).To(Equal(reason), c.Message)
@@ -111,10 +112,19 @@ func volumes() {
 		Expect(pods).To(ContainSubstring("Training was continued"))
 	},
 		Entry("when a volume is full", "full", contract.ReasonDiskFull, "no space left on device", "enlarge the volume",
-			func(ctx context.Context, d *disk) { d.fill(ctx) },
+			func(ctx context.Context, d *disk, e *v1alpha1.ExpertVector) {
+				Eventually(func(g Gomega) { // What one checkpoint gives back is room for the next.
+					d.fill(ctx)
+					g.Expect(conditionOf(ctx, g, e, v1alpha1.ConditionReady).Reason).To(Equal(contract.ReasonDiskFull))
+				}).WithContext(ctx).Should(Succeed())
+			},
 			func(ctx context.Context, d *disk) { d.empty(ctx) }, SpecTimeout(10*time.Minute)),
 		Entry("when a volume is read-only", "protected", contract.ReasonDiskReadOnly, "read-only file system", "mount the volume writable",
-			func(ctx context.Context, d *disk) { d.protect(ctx, "ro") },
+			func(ctx context.Context, d *disk, e *v1alpha1.ExpertVector) {
+				// Between two pods: the first has files open as long as it lives.
+				Expect(signal(ctx, trainingPod(ctx, e), "SIGKILL")).To(BeTrue())
+				d.protect(ctx, "ro")
+			},
 			func(ctx context.Context, d *disk) { d.protect(ctx, "rw") }, SpecTimeout(10*time.Minute)),
 	)
 }
