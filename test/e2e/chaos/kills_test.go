@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
@@ -101,6 +103,13 @@ func signal(ctx context.Context, pod *corev1.Pod, name string) bool {
 	return false
 }
 
+// hears reports whether a pod's trainer runs for so long that it heeds signals.
+func hears(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.Name == desired.ContainerTrain && s.State.Running != nil && time.Since(s.State.Running.StartedAt.Time) > 3*time.Second
+	})
+}
+
 // anew waits for a pod that trains and was not seen before; nil if the training is over.
 func anew(ctx context.Context, e *v1alpha1.ExpertVector, seen map[string]bool) (found *corev1.Pod) {
 	GinkgoHelper()
@@ -149,7 +158,9 @@ func (t *tally) shake(ctx context.Context, name string) {
 	e.Spec.Training.BackoffLimit = new(int32(2 * killsEach))
 	begin(ctx, e)
 	begun := time.Now()
-	failures, seen := int32(0), map[string]bool{}
+	// A pod that is deleted before its trainer can say that it was interrupted has failed, says
+	// Kubernetes, if it had got so far.
+	failures, doubtful, seen := int32(0), int32(0), map[string]bool{}
 	for range killsEach {
 		phase, kind, moment, more := t.next()
 		if !more {
@@ -163,6 +174,7 @@ func (t *tally) shake(ctx context.Context, name string) {
 		due(ctx, e, phase, moment)
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 		Expect(client.IgnoreNotFound(err)).NotTo(HaveOccurred())
+		heard := hears(pod)
 		hit := err == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 		if hit && kind != "deleted" {
 			hit = signal(ctx, pod, kind)
@@ -185,6 +197,9 @@ func (t *tally) shake(ctx context.Context, name string) {
 			continue
 		}
 		t.hit(phase, kind)
+		if kind == "deleted" && !heard {
+			doubtful++
+		}
 		for _, s := range pod.Status.ContainerStatuses {
 			if end := s.State.Terminated; end != nil && end.ExitCode == 137 && kind == "SIGKILL" {
 				failures++
@@ -192,11 +207,8 @@ func (t *tally) shake(ctx context.Context, name string) {
 		}
 	}
 	ofOneRun(ctx, e)
-	if failures == 0 {
-		Expect(e.Status.Runs[0].Failures).To(Or(BeNil(), HaveValue(BeZero())), "what is interrupted or deleted is no failure")
-	} else {
-		Expect(e.Status.Runs[0].Failures).To(HaveValue(Equal(failures)), "what is interrupted or deleted is no failure")
-	}
+	Expect(ptr.Deref(e.Status.Runs[0].Failures, 0)).To(And(BeNumerically(">=", failures), BeNumerically("<=", failures+doubtful)),
+		"what is interrupted is no failure")
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.longest = max(t.longest, time.Since(begun))

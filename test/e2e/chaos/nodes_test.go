@@ -29,8 +29,10 @@ func nodes() {
 		GinkgoWriter.Printf("no request is sent to node %d after %s\n", node, routed.Sub(broken).Round(time.Second))
 		becomes(ctx, policy, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNodeLost,
 			"Node "+nodeName(node)+" of pod "+victim.Name+" does not report")
-		Expect(conditionOf(ctx, Default, policy, v1alpha1.ConditionAvailable).Status).To(Equal(metav1.ConditionTrue))
-		Expect(policy.Status.ReplicaSummary).To(Equal("1/2"))
+		Eventually(func(g Gomega) { // The node's condition is known before the Deployment has counted.
+			g.Expect(conditionOf(ctx, g, policy, v1alpha1.ConditionAvailable).Status).To(Equal(metav1.ConditionTrue))
+			g.Expect(policy.Status.ReplicaSummary).To(Equal("1/2"))
+		}).WithContext(ctx).WithTimeout(10 * time.Second).Should(Succeed())
 		clients.answered(ctx, routed, 40)
 
 		By("replacing the pod on the node that is left")
