@@ -113,13 +113,16 @@ func heldBefore(s *v1alpha1.AdaptivePolicyStatus) *v1alpha1.RolloutSet {
 // not to be asked answers if it did before (was): the kubelet asks it too, and
 // takes readiness away where it is wrong.
 func available(a answer, was bool) (holds bool, reason, message string) {
-	var answering, expected, partly int32
+	var answering, told, expected, partly int32
 	for _, o := range a.seen {
 		asked := o.trouble == "" || o.refused
 		if !podReady(o.pod) || (asked && o.status.ExpertSetDigest == "") || (!asked && !was) {
 			continue
 		}
 		answering++
+		if asked {
+			told++
+		}
 		if asked && o.status.ExpertSetDigest == a.expected {
 			expected++
 		}
@@ -134,8 +137,12 @@ func available(a answer, was bool) (holds bool, reason, message string) {
 		return false, v1alpha1.ReasonNoPodAnswers, "There is no pod yet"
 	case answering == 0:
 		return false, v1alpha1.ReasonNoPodAnswers, "None of " + countPods(total) + " is ready and has loaded experts"
+	case told == 0:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, though no pod can be asked with which experts"
 	case expected == answering:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, " + a.with
+	case expected == told:
+		return true, v1alpha1.ReasonAnswering, "Requests are answered, " + a.with + ", by those pods that can be asked"
 	case partly == answering:
 		return true, v1alpha1.ReasonAnswering, "Requests are answered, without all of the expected experts"
 	case partly > 0:

@@ -49,6 +49,8 @@ type observation struct {
 	trouble string
 	// refused says that it is the latter, or that the pod does not take the set.
 	refused bool
+	// silent says that the pod runs and could not be asked, for that trouble.
+	silent bool
 	// beside says why the pod does not have the candidate of the expected set.
 	beside string
 	// starting says that the pod has yet to run.
@@ -100,7 +102,7 @@ func (r *Reconciler) converse(ctx context.Context, o *observation, token string,
 	}
 	var err error
 	if o.status, err = r.Pods.ServingStatus(ctx, o.pod); err != nil {
-		o.trouble = unreachable(err)
+		o.silent, o.trouble = !errors.Is(err, podclient.ErrNoAddress), unreachable(err)
 		return
 	}
 	if o.current && (unaware(o.status, chosen.digest) || !has(o.status, chosen.set.Candidate)) {

@@ -129,7 +129,7 @@ func oldBase(o *observation) { o.current = false }
 func unready(o *observation) { o.pod.Status.Conditions[0].Status = corev1.ConditionFalse }
 
 func silent(o *observation) {
-	o.status, o.trouble = contract.ServingStatus{}, "asking pod "+o.pod.Name+": connection refused"
+	o.status, o.silent, o.trouble = contract.ServingStatus{}, true, "asking pod "+o.pod.Name+": connection refused"
 }
 
 func refusing(o *observation) { o.trouble, o.refused = "expert law: the file is truncated", true }

@@ -105,6 +105,8 @@ func TestMessages(t *testing.T) {
 	failed("a pod misses an expert", loaded(withMath, []observation{one, serving("p2", "before", missing("math", contract.ReasonExpertMissing, "1"))}))
 	failed("a pod has not loaded the set", loaded(choice{digest: "set"}, []observation{one, serving("p2", "before")}))
 
+	failed("a pod cannot be asked", loaded(choice{digest: "set"}, []observation{one, serving("p2", "", silent)}))
+
 	told := []observation{startingSince(time.Minute)}
 	if err := (&Reconciler{Live: eventsOf(t, told[0].pod, "FailedMount", "rpc error: no such share")}).warned(ctx, told); err != nil {
 		t.Fatal(err)
@@ -132,11 +134,13 @@ func TestMessages(t *testing.T) {
 		{"all answer", answer{expected: "set", seen: []observation{one}}},
 		{"one answers with the set from before", answer{expected: "set", seen: []observation{one, serving("q", "before")}}},
 		{"all answer with the set from before", answer{expected: "set", seen: []observation{serving("q", "before")}}},
+		{"one cannot be asked", answer{expected: "set", seen: []observation{one, serving("q", "", silent)}}},
+		{"none can be asked", answer{expected: "set", seen: []observation{serving("q", "", silent)}}},
 		{"one misses an expert", answer{expected: "set", seen: []observation{one, serving("q", "less", missing("math", contract.ReasonExpertMissing, "1"))}}},
 		{"one answers, one is not ready", answer{expected: "set", seen: []observation{one, serving("q", "", unready)}}},
 	} {
 		c.answer.with = answersWith(answering("1", "2"))
-		holds, reason, text := available(c.answer, false)
+		holds, reason, text := available(c.answer, true)
 		all = append(all, statustest.Message{Case: c.name + " (Available)", Ready: holds, Reason: reason, Text: text})
 	}
 	for _, c := range []struct {

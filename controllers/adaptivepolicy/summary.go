@@ -297,7 +297,7 @@ func deploymentCondition(d *appsv1.Deployment, conditionType appsv1.DeploymentCo
 // loaded says whether every pod serves the expected set.
 func loaded(chosen choice, seen []observation) error {
 	var have int
-	var refused *observation
+	var refused, silent *observation
 	for i := range seen {
 		o := &seen[i]
 		if o.serves(chosen) {
@@ -305,6 +305,9 @@ func loaded(chosen choice, seen []observation) error {
 		}
 		if o.refused && refused == nil {
 			refused = o
+		}
+		if o.silent && silent == nil {
+			silent = o
 		}
 	}
 	if err := lost(chosen, seen); err != nil {
@@ -321,7 +324,11 @@ func loaded(chosen choice, seen []observation) error {
 			"Pod %s does not serve all of the expert set: %s", refused.pod.Name, refused.trouble).Warn()
 	}
 	if have != len(seen) {
-		return status.Wait(v1alpha1.ReasonLoadingExperts, "%d of %s have loaded expert set %s", have, countPods(int32(len(seen))), chosen.digest)
+		told := fmt.Sprintf("%d of %s have loaded expert set %s", have, countPods(int32(len(seen))), chosen.digest)
+		if silent != nil { // It may well serve the set.
+			told = fmt.Sprintf("%d of %s report expert set %s. Pod %s cannot be asked: %s", have, countPods(int32(len(seen))), chosen.digest, silent.pod.Name, silent.trouble)
+		}
+		return status.Wait(v1alpha1.ReasonLoadingExperts, "%s", told)
 	}
 	return nil
 }

@@ -198,7 +198,7 @@ func (c *Client) call(ctx context.Context, method string, pod *corev1.Pod, path,
 	}
 	response, err := caller.Do(request)
 	if err != nil {
-		return fmt.Errorf("asking pod %s: %w", pod.Name, untimely(err))
+		return fmt.Errorf("asking pod %s: %w", pod.Name, distrusted(err))
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))

@@ -90,9 +90,13 @@ func (c *Client) Trusts(policy types.NamespacedName, from, until time.Time) bool
 	})
 }
 
-// untimely adds to an error of a certificate that is not valid now what to do; others it
-// leaves alone.
-func untimely(err error) error {
+// distrusted adds to an error of a certificate that is not valid now, or is none that the Secret
+// has, what to do; others it leaves alone.
+func distrusted(err error) error {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fmt.Errorf("%w. The policy's Secret does not have the certificate that the pod shows; the kubelet brings the one that it has to the pod within minutes; "+
+			"if this stays, delete the pod", err)
+	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired {
 		return err
 	}

@@ -88,7 +88,7 @@ func TestOnlyThePodsOfAPolicyAreTold(t *testing.T) {
 		wrong string
 	}{
 		{"the policy's certificate", good, good, ""},
-		{"one that nobody knows", issue(t, now, assistant.Name, nil), good, "certificate signed by unknown authority"},
+		{"one that nobody knows", issue(t, now, assistant.Name, nil), good, ". The policy's Secret does not have the certificate that the pod shows"},
 		{"one of another policy", other, other, "certificate is valid for other, not assistant"},
 		{"one that has ended", ended, ended, "certificate has expired"},
 		{"nothing is known", good, nil, "it is not known yet which certificate it has"},

@@ -41,6 +41,7 @@ var retries = map[string]pauses{
 	contract.ReasonSourceUnreachable: passing,
 	contract.ReasonSourceNotFound:    passing,
 	contract.ReasonDiskFull:          passing,
+	contract.ReasonDiskReadOnly:      passing,
 	contract.ReasonInterrupted:       passing,
 	contract.ReasonNoDevice:          passing,
 	v1alpha1.ReasonEvicted:           passing,

@@ -53,6 +53,7 @@ func TestWhichFailuresAreTriedAgain(t *testing.T) {
 		{contract.ReasonSourceUnreachable, true, false},
 		{contract.ReasonSourceNotFound, true, false},
 		{contract.ReasonDiskFull, true, false},
+		{contract.ReasonDiskReadOnly, true, false},
 		{v1alpha1.ReasonEvicted, true, false},
 		{contract.ReasonNoDevice, true, false},
 		{contract.ReasonDeviceMemory, false, false},

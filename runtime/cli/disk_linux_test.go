@@ -343,7 +343,7 @@ func (c *chain) try(t *testing.T, s step, before, after string) {
 			}
 			return
 		}
-		refused(t, d, o, contract.ReasonInternal, "read-only file system", "mount the volume writable")
+		refused(t, d, o, contract.ReasonDiskReadOnly, "read-only file system", "mount the volume writable")
 		again(t, d)
 	})
 }

@@ -397,6 +397,7 @@ const (
 	ReasonSignatureInvalid      = "SignatureInvalid"        // permanent: it is not what was signed, or by another key
 	ReasonTagImmutable          = "TagImmutable"            // permanent: a registry keeps a tag on what it names
 	ReasonDiskFull              = "DiskFull"                // retried
+	ReasonDiskReadOnly          = "DiskReadOnly"            // retried: nothing can be written there
 	ReasonInterrupted           = "Interrupted"             // retried: SIGTERM, after a checkpoint
 	ReasonDiverged              = "TrainingDiverged"        // permanent: NaN or infinite loss
 	ReasonJudgeUnavailable      = "JudgeUnavailable"        // retried: nothing runs programs

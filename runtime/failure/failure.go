@@ -64,8 +64,8 @@ func Transientf(reason, format string, args ...any) error {
 	return Transient(reason, fmt.Errorf(format, args...))
 }
 
-// Of returns the reason of err and whether it is permanent. A full disk, an
-// interruption and what a device lacks are recognised wherever they hide, because
+// Of returns the reason of err and whether it is permanent. A disk that is full or
+// read-only, an interruption and what a device lacks are recognised wherever they hide, because
 // code that reports "this file is invalid" may only have seen its tail missing for
 // that reason.
 func Of(err error) (reason string, permanent bool) {
@@ -74,6 +74,9 @@ func Of(err error) (reason string, permanent bool) {
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return contract.ReasonDiskFull, false
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return contract.ReasonDiskReadOnly, false
 	}
 	if errors.Is(err, context.Canceled) {
 		return contract.ReasonInterrupted, false

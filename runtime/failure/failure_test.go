@@ -34,7 +34,7 @@ func TestErrorsAreClassifiedByTheirCause(t *testing.T) {
 		{"a cancelled context", fmt.Errorf("x: %w", context.Canceled), contract.ReasonInterrupted, false},
 		{"the network", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), contract.ReasonSourceUnreachable, false},
 		{"a connection that breaks", fmt.Errorf("x: %w", &net.OpError{Op: "read", Err: syscall.ECONNRESET}), contract.ReasonSourceUnreachable, false},
-		{"a disk that is read-only", fmt.Errorf("x: %w", &os.PathError{Op: "mkdir", Path: "x", Err: syscall.EROFS}), contract.ReasonInternal, false},
+		{"a disk that is read-only", fmt.Errorf("x: %w", &os.PathError{Op: "mkdir", Path: "x", Err: syscall.EROFS}), contract.ReasonDiskReadOnly, false},
 		{"a disk that has failed", &os.PathError{Op: "read", Path: "x", Err: syscall.EIO}, contract.ReasonInternal, false},
 		{"a backend that this binary has not", fmt.Errorf("x: %w", backend.ErrUnknown), contract.ReasonUsage, true},
 		{"no driver", fmt.Errorf("opening backend cuda: %w", backend.ErrNoDevice), contract.ReasonNoDevice, false},

@@ -32,6 +32,7 @@ const (
 	roleClients = "clients"
 	roleSource  = "source"
 	roleNames   = "names"
+	roleShows   = "shows"
 )
 
 func play(role string, args []string) error {
@@ -39,6 +40,7 @@ func play(role string, args []string) error {
 	address := set.String("address", "", "where to listen, or to send requests")
 	name := set.String("name", "", "the policy, or the name that is known")
 	folder := set.String("folder", "", "what is served")
+	late := set.Duration("late", 0, "how long a name server takes for an answer")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +50,9 @@ func play(role string, args []string) error {
 	case roleSource:
 		return source(*address, *folder)
 	case roleNames:
-		return names(*address, *name)
+		return names(*address, *name, *late)
+	case roleShows:
+		return shows(context.Background(), *address)
 	}
 	return fmt.Errorf("no role %q", role)
 }
@@ -178,8 +182,9 @@ func source(address, folder string) error {
 	return nil
 }
 
-// names is a name server that knows one name, whose address is its own, until its input ends.
-func names(address, known string) error {
+// names is a name server that knows one name, whose address is its own, until its input ends. It
+// takes its time for each answer, and prints a line once it is given.
+func names(address, known string, late time.Duration) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
@@ -205,9 +210,11 @@ func names(address, known string) error {
 		if err != nil {
 			continue // Whoever sent that gets no answer.
 		}
-		if _, err := socket.WriteTo(answer, from); err != nil && !errors.Is(err, net.ErrClosed) {
-			return err
-		}
+		time.AfterFunc(late, func() {
+			if _, err := socket.WriteTo(answer, from); err == nil {
+				fmt.Println("answered")
+			}
+		})
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	sourceHost = "models.chaos.test"
 	sourcePort = "8088"
 	namesPort  = 5353
+	// lateNames is how long a name server takes: less than what resolvers wait (5 s).
+	lateNames = 3 * time.Second
 )
 
 // addressOf is a node's address.
@@ -28,7 +30,7 @@ func addressOf(ctx context.Context, node int) string {
 }
 
 func sources() {
-	It("says what fails, tries again, and succeeds when it is mended: no names, then errors of the server", func(ctx SpecContext) {
+	It("says what fails, tries again, and succeeds when it is mended: no names, then slow ones, then errors of the server", func(ctx SpecContext) {
 		at := addressOf(ctx, 1)
 		model, err := filepath.Abs(root + "/config/samples/demo")
 		Expect(err).NotTo(HaveOccurred())
@@ -43,8 +45,8 @@ func sources() {
 		}, NodeTimeout(3*time.Minute))
 		becomes(ctx, base, v1alpha1.ConditionReady, metav1.ConditionFalse, contract.ReasonSourceUnreachable, sourceHost, "lookup")
 
-		By("serving names")
-		act(roleNames, "--address="+at+":5353", "--name="+sourceHost)
+		By("serving names, slowly")
+		resolver := act(roleNames, "--address="+at+":5353", "--name="+sourceHost, "--late="+lateNames.String())
 		slice := &discoveryv1.EndpointSlice{
 			ObjectMeta:  metav1.ObjectMeta{Namespace: "kube-system", Name: "chaos-names", Labels: map[string]string{discoveryv1.LabelServiceName: "kube-dns"}},
 			AddressType: discoveryv1.AddressTypeIPv4,
@@ -55,6 +57,7 @@ func sources() {
 		DeferCleanup(func(ctx SpecContext) { Expect(cluster.Delete(ctx, slice)).To(Succeed()) })
 		becomes(ctx, base, v1alpha1.ConditionReady, metav1.ConditionFalse, contract.ReasonSourceUnreachable, url, "500")
 		Eventually(server.lines).WithContext(ctx).Should(Receive(HavePrefix("500 /model/")))
+		Eventually(resolver.lines).WithContext(ctx).Should(Receive(Equal("answered")))
 
 		By("serving the model")
 		_, err = server.input.Write([]byte("serve\n"))

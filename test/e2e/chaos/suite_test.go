@@ -68,6 +68,9 @@ var _ = Describe("A cluster", Ordered, func() {
 	Describe("whose control plane fails", controlPlane)
 	Describe("whose sources fail", sources)
 	Describe("whose nodes are lost", nodes)
+	Describe("whose operator's node is lost", leaders)
+	Describe("whose volumes fail", volumes)
+	Describe("whose certificates fail", certificates)
 })
 
 var _ = BeforeSuite(func(ctx SpecContext) {

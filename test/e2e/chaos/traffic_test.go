@@ -153,6 +153,16 @@ func lost(requests []asked, digest v1alpha1.Digest) []asked {
 	return gone
 }
 
+// lostOnTheWay ends the clients, and checks that nothing was lost but what was sent to a pod of a
+// node that was broken before requests were kept from it.
+func lostOnTheWay(ctx context.Context, clients *traffic, policy *v1alpha1.AdaptivePolicy, broken, routed time.Time) {
+	GinkgoHelper()
+	for _, a := range lost(clients.end(ctx), policy.Status.ExpertSetDigest) {
+		Expect(a.Sent).To(BeTemporally("<", routed), "lost though nothing was sent to the node any more: %+v", a)
+		Expect(a.Sent).To(BeTemporally(">", broken.Add(-impatience)), "lost before anything was broken: %+v", a)
+	}
+}
+
 // policyOf makes a policy of two pods, on the nodes that may be lost, that serves the expert
 // which every spec has; it goes with the spec.
 func policyOf(ctx context.Context, name string) *v1alpha1.AdaptivePolicy {

@@ -3,10 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -123,46 +119,8 @@ func ofOneRun(ctx context.Context, e *v1alpha1.ExpertVector) {
 	}).WithContext(ctx).Should(Succeed())
 }
 
-// signal sends the process of a pod's trainer a signal, as the kernel would.
-func signal(ctx context.Context, pod *corev1.Pod, name string) {
-	GinkgoHelper()
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.Name != desired.ContainerTrain {
-			continue
-		}
-		id := strings.TrimPrefix(s.ContainerID, "containerd://")
-		socket := filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG")), part(nodeNumber(pod)), "containerd.sock")
-		tool(ctx, "exec", filepath.Join(os.Getenv("CLUSTER_BIN"), "ctr"), "--address="+socket, "--namespace=k8s.io",
-			"tasks", "kill", "--signal="+name, id)
-		return
-	}
-	Fail("pod " + pod.Name + " has no trainer")
-}
-
 func trainings() {
-	It("goes on from the checkpoint when a training is killed at random moments", Label(short), func(ctx SpecContext) {
-		seed := uint64(GinkgoRandomSeed())
-		moments := rand.New(rand.NewPCG(seed, 0))
-		e := training("shaken")
-		e.Spec.Training.BackoffLimit = new(int32(6))
-		begin(ctx, e)
-		at := int32(0)
-		for _, kind := range []string{"SIGKILL", "SIGTERM", "deleted", "SIGKILL"} {
-			at = reaches(ctx, e, at+1+moments.Int32N(8))
-			pod := trainingPod(ctx, e)
-			By(fmt.Sprintf("%s after iteration %d, by seed %d", kind, at, seed))
-			if kind == "deleted" {
-				kubectl(ctx, "", "-n", namespace, "delete", "pod", pod.Name, "--wait=false")
-			} else {
-				signal(ctx, pod, kind)
-			}
-			Eventually(func(g Gomega) {
-				g.Expect(podsOf(ctx, g, e)).NotTo(ContainElement(HaveField("UID", pod.UID)))
-			}).WithContext(ctx).Should(Succeed())
-		}
-		ofOneRun(ctx, e)
-		Expect(e.Status.Runs[0].Failures).To(HaveValue(BeEquivalentTo(2)), "what is interrupted or deleted is no failure")
-	}, SpecTimeout(10*time.Minute))
+	killed()
 
 	It("says that a training lacks memory, gives up, and goes on where it was with more", func(ctx SpecContext) {
 		e := training("greedy")

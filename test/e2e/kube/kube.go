@@ -35,6 +35,7 @@ func Connect(timeout time.Duration) client.WithWatch {
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	config.Timeout = timeout
+	config.QPS = -1 // Specs look often, some of them side by side.
 	cluster, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	return cluster
