@@ -89,7 +89,7 @@ soak: ## What takes long of the faults: sets exchanged each second, candidates, 
 .PHONY: monitoring
 monitoring: ## Alerts and dashboards, by Prometheus' own tool and the types of Prometheus' operator and Grafana.
 	@echo "==> alerts and dashboards"
-	hack/monitoring/promtool.sh $(BIN)
+	hack/monitoring/prometheus.sh $(BIN)
 	$(STATIC) PROMTOOL=$(BIN)/promtool go -C hack/monitoring test ./...
 
 .PHONY: arm64
@@ -147,14 +147,22 @@ SOFTGPU = $(T2C) exec --name $(E2E_CLUSTER) $(BIN)/softgpu --driver $(BIN)/softc
 softgpu: softcuda
 	@CGO_ENABLED=0 $(ALIVE) "the software driver's device plugin: building" "seconds" go -C hack/cluster/kube build -buildvcs=false -o $(BIN)/softgpu ./softgpu
 
+# What HorizontalPodAutoscalers read metrics by, in the e2e cluster.
+.PHONY: prometheus
+prometheus:
+	@hack/monitoring/prometheus.sh $(BIN)
+	@CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath" $(ALIVE) "prometheus-adapter: building" "seconds, the first time 2 minutes" \
+	  go -C hack/monitoring/adapter build -ldflags '-s -w' -o $(BIN)/prometheus-adapter sigs.k8s.io/prometheus-adapter/cmd/adapter
+
 .PHONY: e2e
-e2e: cluster-bin images image-cuda softgpu helm kubectl-t2 ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
+e2e: cluster-bin images image-cuda softgpu helm kubectl-t2 prometheus ## The whole chain on a local cluster of its own (E2EFLAGS="-ginkgo.focus=GPUs" …).
 	@echo "==> end to end on a local cluster"
 	@$(T2C) down --name $(E2E_CLUSTER)
 	@trap '$(T2C) down --name $(E2E_CLUSTER)' EXIT; \
 	  $(T2C) up --name $(E2E_CLUSTER) --bin $(CLUSTER); \
 	  $(MAKE) --no-print-directory load-images CLUSTER_NAME=$(E2E_CLUSTER) IMAGES="$(IMAGES) t2-cuda"; \
 	  KUBECONFIG=$$($(T2C) kubeconfig --name $(E2E_CLUSTER)) KUBECTL=$(KUBECTL) T2=$(BIN)/t2 KUBECTL_T2=$(BIN)/kubectl-t2 SOFTGPU="$(SOFTGPU)" HELM=$(HELM) \
+	    T2_INSIDE="$(T2C) exec --name $(E2E_CLUSTER)" PROMETHEUS=$(BIN)/prometheus PROMETHEUS_ADAPTER=$(BIN)/prometheus-adapter \
 	    $(STATIC) go test -count=1 -p 1 -timeout 35m ./test/e2e ./test/e2e/chart -v -ginkgo.v $(E2EFLAGS)
 
 .PHONY: e2e-chart

@@ -16,6 +16,7 @@ go mod tidy -diff
 go -C hack/tools mod tidy -diff
 go -C hack/cluster mod tidy -diff
 go -C hack/monitoring mod tidy -diff
+go -C hack/monitoring/adapter mod tidy -diff
 go -C hack/gitops mod tidy -diff
 
 echo "==> kernels' PTX"

@@ -39,7 +39,7 @@ func promtool(t *testing.T, dir string, args ...string) {
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("%v: hack/monitoring/promtool.sh bin fetches it, or name one by PROMTOOL", err)
+		t.Fatalf("%v: hack/monitoring/prometheus.sh bin fetches it, or name one by PROMTOOL", err)
 	}
 	if err != nil {
 		t.Fatalf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

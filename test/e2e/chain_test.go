@@ -70,8 +70,7 @@ func complete(ctx context.Context, namespace, policy, model, question string) (r
 	if err != nil {
 		return reply{}, err
 	}
-	path := fmt.Sprintf("/api/v1/namespaces/%s/services/http:%s:80/proxy%s", namespace, policy, contract.PathChatCompletions)
-	out, err := try(ctx, string(body), "create", "--raw", path, "-f", "-")
+	out, err := try(ctx, string(body), "create", "--raw", completionsPath(namespace, policy), "-f", "-")
 	if err != nil {
 		return reply{}, fmt.Errorf("%w: %s", err, out)
 	}
@@ -83,6 +82,11 @@ func complete(ctx context.Context, namespace, policy, model, question string) (r
 		return reply{}, fmt.Errorf("%d choices in %s", len(r.Choices), out)
 	}
 	return r, nil
+}
+
+// completionsPath is where the API server takes chat completions for a policy.
+func completionsPath(namespace, policy string) string {
+	return fmt.Sprintf("/api/v1/namespaces/%s/services/http:%s:80/proxy%s", namespace, policy, contract.PathChatCompletions)
 }
 
 // shortTraining is a run of the demo's math skill that takes seconds.
@@ -125,6 +129,7 @@ var _ = Describe("Transformer²", Ordered, func() {
 	Describe("kubectl t2", kubectlT2)
 	Describe("Sources", sources)
 	Describe("Every way to adapt", strategies)
+	Describe("An autoscaled policy", autoscaling)
 	Describe("GPUs", gpus)
 	Describe("Bad input", badInput)
 	Describe("Uninstalling", uninstalling)

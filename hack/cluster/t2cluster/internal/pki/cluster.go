@@ -22,7 +22,16 @@ const (
 	Kubelet           = "kubelet"
 	KubeletServing    = "kubelet-serving"
 	ServiceAccounts   = "service-accounts"
+	FrontProxyClient  = "front-proxy-client"
 )
+
+// FrontProxyCA is the authority of the one certificate by which the API server proves itself to the servers of aggregated
+// APIs. It is apart from CA, whose clients would otherwise be believed to be anybody whom they name in a header.
+// There is <name>.crt and no key: nothing more is signed with it.
+const FrontProxyCA = "front-proxy-ca"
+
+// FrontProxyUser is the name in that certificate.
+const FrontProxyUser = "front-proxy-client"
 
 // WriteCluster makes everything that cluster c needs and writes it into dir, readable by root alone.
 func WriteCluster(c layout.Cluster, dir string, now time.Time) error {
@@ -54,11 +63,30 @@ func WriteCluster(c layout.Cluster, dir string, now time.Time) error {
 			return err
 		}
 	}
+	if err := writeFrontProxy(c, dir, now); err != nil {
+		return err
+	}
 	private, public, err := SigningKey()
 	if err != nil {
 		return err
 	}
 	return writePair(dir, ServiceAccounts, Pair{Cert: public, Key: private})
+}
+
+// writeFrontProxy makes what the API server's aggregation layer needs.
+func writeFrontProxy(c layout.Cluster, dir string, now time.Time) error {
+	authority, err := NewAuthority(c.CgroupName()+"-front-proxy", now)
+	if err != nil {
+		return err
+	}
+	if err := write(dir, FrontProxyCA+".crt", authority.Pair().Cert); err != nil {
+		return err
+	}
+	pair, err := authority.Client(Request{CommonName: FrontProxyUser})
+	if err != nil {
+		return err
+	}
+	return writePair(dir, FrontProxyClient, pair)
 }
 
 // clients lists who talks to the API server (or, as the API server, to a kubelet), with the user and group names that
@@ -98,10 +126,15 @@ func servers(c layout.Cluster) map[string]Request {
 }
 
 func writePair(dir, name string, pair Pair) error {
-	for suffix, content := range map[string][]byte{".crt": pair.Cert, ".key": pair.Key} {
-		if err := os.WriteFile(filepath.Join(dir, name+suffix), content, 0o600); err != nil {
-			return fmt.Errorf("writing a certificate or key: %w", err)
-		}
+	if err := write(dir, name+".crt", pair.Cert); err != nil {
+		return err
+	}
+	return write(dir, name+".key", pair.Key)
+}
+
+func write(dir, file string, content []byte) error {
+	if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
+		return fmt.Errorf("writing a certificate or key: %w", err)
 	}
 	return nil
 }

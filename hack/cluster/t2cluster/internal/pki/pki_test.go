@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -101,6 +102,59 @@ func TestEveryCertificateOfAClusterVerifies(t *testing.T) {
 				t.Errorf("key file: mode %v, %v, want 0600", info.Mode(), err)
 			}
 		})
+	}
+}
+
+// Whoever has a certificate of the front proxy's authority may say in a header who it is: the API server alone, and no
+// client of the cluster's own authority.
+func TestTheFrontProxyHasAnAuthorityOfItsOwn(t *testing.T) {
+	c, err := layout.New("t2", "/s", "", "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := WriteCluster(c, dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) []byte {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	pool := func(name string) *x509.CertPool {
+		t.Helper()
+		roots := x509.NewCertPool()
+		roots.AddCert(parse(t, read(name)))
+		return roots
+	}
+	own, front := pool(CA+".crt"), pool(FrontProxyCA+".crt")
+	if _, err := tls.X509KeyPair(read(FrontProxyClient+".crt"), read(FrontProxyClient+".key")); err != nil {
+		t.Errorf("key and certificate do not fit: %v", err)
+	}
+	proxy := parse(t, read(FrontProxyClient+".crt"))
+	if proxy.Subject.CommonName != FrontProxyUser {
+		t.Errorf("user: got %q, want %q", proxy.Subject.CommonName, FrontProxyUser)
+	}
+	for _, tt := range []struct {
+		name     string
+		cert     *x509.Certificate
+		roots    *x509.CertPool
+		verifies bool
+	}{
+		{"the front proxy, by its authority", proxy, front, true},
+		{"the front proxy, by the cluster's authority", proxy, own, false},
+		{"the administrator, by the front proxy's authority", parse(t, read(Admin+".crt")), front, false},
+	} {
+		_, err := tt.cert.Verify(x509.VerifyOptions{Roots: tt.roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if verifies := err == nil; verifies != tt.verifies {
+			t.Errorf("%s: verifies %v, want %v: %v", tt.name, verifies, tt.verifies, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, FrontProxyCA+".key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the authority's key lies there: %v", err)
 	}
 }
 

@@ -57,7 +57,9 @@ func Etcd(c layout.Cluster) Component {
 	}}
 }
 
-// APIServer is the Kubernetes API, with the authorizers and admission plugins that a production cluster has.
+// APIServer is the Kubernetes API, with the authorizers and admission plugins that a production cluster has. It hands
+// aggregated APIs, such as that of custom metrics, on to whoever an APIService names: it asks them at their Service's
+// address, proves itself by the front proxy's certificate, and says in headers whose request it is.
 func APIServer(c layout.Cluster) Component {
 	var impatient []string
 	if c.Impatient {
@@ -81,6 +83,14 @@ func APIServer(c layout.Cluster) Component {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + certFile(c, pki.ServiceAccounts),
 		"--service-account-signing-key-file=" + keyFile(c, pki.ServiceAccounts),
+		"--requestheader-client-ca-file=" + certFile(c, pki.FrontProxyCA),
+		"--requestheader-allowed-names=" + pki.FrontProxyUser,
+		"--requestheader-username-headers=X-Remote-User",
+		"--requestheader-uid-headers=X-Remote-Uid",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file=" + certFile(c, pki.FrontProxyClient),
+		"--proxy-client-key-file=" + keyFile(c, pki.FrontProxyClient),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",

@@ -159,6 +159,26 @@ func TestControlPlaneListensWhereItShould(t *testing.T) {
 	}
 }
 
+// An aggregated API believes the API server's headers if its certificate is of the authority, and has the name, that the
+// API server publishes.
+func TestTheAPIServerAggregates(t *testing.T) {
+	c := cluster(t)
+	for _, want := range []string{
+		"--requestheader-client-ca-file=/s/t2/pki/front-proxy-ca.crt",
+		"--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User",
+		"--requestheader-uid-headers=X-Remote-Uid",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file=/s/t2/pki/front-proxy-client.crt",
+		"--proxy-client-key-file=/s/t2/pki/front-proxy-client.key",
+	} {
+		if args := APIServer(c).Args; !slices.Contains(args, want) {
+			t.Errorf("no %s in %v", want, args)
+		}
+	}
+}
+
 // A node that is lost is found out, and left, by three components together.
 func TestAnImpatientClusterGivesUpNodesSooner(t *testing.T) {
 	patient := cluster(t)
