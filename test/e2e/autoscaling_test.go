@@ -256,8 +256,11 @@ func post(ctx context.Context, transport *http.Client, url string, body []byte) 
 		return fmt.Errorf("%s: %s", response.Status, text)
 	}
 	var r reply
-	if err := json.Unmarshal(text, &r); err != nil || len(r.Choices) != 1 {
-		return fmt.Errorf("%d choices (%v) in %s", len(r.Choices), err, text)
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("%w in %s", err, text)
+	}
+	if len(r.Choices) != 1 {
+		return fmt.Errorf("%d choices in %s", len(r.Choices), text)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func onNode(variable string, args ...string) {
 	inside, program := strings.Fields(os.Getenv("T2_INSIDE")), os.Getenv(variable)
 	Expect(inside).NotTo(BeEmpty(), "T2_INSIDE is not set: `make e2e` sets it to the command that runs a program on the node")
 	Expect(program).NotTo(BeEmpty(), "%s is not set: `make e2e` sets it to the program's path", variable)
-	cmd := exec.Command(inside[0], slices.Concat(inside[1:], []string{program}, args)...) //nolint:gosec // They are this suite's.
+	cmd := exec.Command(inside[0], slices.Concat(inside[1:], []string{program}, args)...)
 	cmd.Stdout, cmd.Stderr = GinkgoWriter, GinkgoWriter
 	Expect(cmd.Start()).To(Succeed())
 	DeferCleanup(func() {
