@@ -53,7 +53,11 @@ done <"$dist/images/digests.txt"
 
 [ -x "$bin/helm" ] || make --no-print-directory helm
 charts=${2:-$(head -n 1 "$dist/images/digests.txt" | sed 's#/[^/]*$##')}/charts
-"$bin/helm" push "$dist"/transformersquared-*.tgz "oci://$charts" "${helm_insecure[@]}" >"$work/chart.txt" 2>&1 || { cat "$work/chart.txt" >&2; exit 1; }
+# Helm writes the archive's time into the manifest: with none, the same chart has the same
+# digest in every registry.
+cp "$dist"/transformersquared-*.tgz "$work/"
+touch -d @0 "$work"/transformersquared-*.tgz
+"$bin/helm" push "$work"/transformersquared-*.tgz "oci://$charts" "${helm_insecure[@]}" >"$work/chart.txt" 2>&1 || { cat "$work/chart.txt" >&2; exit 1; }
 digest=$(sed -n 's/^Digest: //p' "$work/chart.txt")
 signed "$charts/transformersquared@$digest"
 echo "==> oci://$charts/transformersquared@$digest"
