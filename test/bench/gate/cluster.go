@@ -33,7 +33,7 @@ type verdict struct {
 
 // get reads an object.
 func (c cluster) get(ctx context.Context, kind, name string, into any) error {
-	b, err := output(ctx, "", c.kubectl, "-n", c.namespace, "get", kind, name, "-o", "json")
+	b, err := output(ctx, c.kubectl, "-n", c.namespace, "get", kind, name, "-o", "json")
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (c cluster) settled(ctx context.Context) error {
 // change gives the expert another seed, and waits for the verdict on it.
 func (c cluster) change(ctx context.Context, seed int64) (verdict, error) {
 	patch := fmt.Sprintf(`{"spec":{"training":{"seed":%d}}}`, seed)
-	if _, err := output(ctx, "", c.kubectl, "-n", c.namespace, "patch", "expertvector", c.expert, "--type=merge", "-p", patch); err != nil {
+	if _, err := output(ctx, c.kubectl, "-n", c.namespace, "patch", "expertvector", c.expert, "--type=merge", "-p", patch); err != nil {
 		return verdict{}, err
 	}
 	var v verdict
@@ -148,7 +148,7 @@ func (c cluster) copyVolume(ctx context.Context, to string) error {
 		return fmt.Errorf("volume %s is no folder of this machine: measure on the cluster of make demo", volume.Name)
 	}
 	command := append(strings.Fields(c.inside), "cp", "-a", volume.Spec.HostPath.Path+"/.", to)
-	_, err := output(ctx, "", command[0], command[1:]...)
+	_, err := output(ctx, command[0], command[1:]...)
 	return err
 }
 
@@ -191,7 +191,7 @@ func (c cluster) byHand(ctx context.Context, run, command, volume string) (done,
 		return done{}, err
 	}
 	begun := time.Now()
-	said, err := output(ctx, "", c.t2, command, "--json", "--spec", file)
+	said, err := output(ctx, c.t2, command, "--json", "--spec", file)
 	d := done{took: time.Since(begun)}
 	if err != nil {
 		return d, err

@@ -105,9 +105,8 @@ func (o options) measure(ctx context.Context, seed int64) (ratio float64, err er
 }
 
 // output runs a program and returns what it prints.
-func output(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
+func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // Programs are named by flags.
-	cmd.Stdin = strings.NewReader(stdin)
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
