@@ -67,7 +67,7 @@ func (r *Reconciler) readAdminSecret(ctx context.Context, policy *v1alpha1.Adapt
 	case err != nil:
 		return nil, fmt.Errorf("reading Secret %s: %w", key.Name, err)
 	case !metav1.IsControlledBy(secret, policy):
-		return nil, apply.NameTaken("Secret", key.Name)
+		return nil, apply.NameTaken(policy, "Secret", secret)
 	}
 	return secret, nil
 }

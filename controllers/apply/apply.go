@@ -30,9 +30,16 @@ import (
 // tells when somebody else's object disappears.
 const lookAgain = time.Minute
 
+// collectAgain is the same for what Kubernetes' garbage collector is to delete.
+const collectAgain = 5 * time.Second
+
 // ReasonNameTaken says that an object which the operator needs has the name of
 // one that somebody else made.
 const ReasonNameTaken = "NameTaken"
+
+// ReasonPreviousOwner says that an object which the operator needs is still that of an object
+// of the same kind and name, which was deleted.
+const ReasonPreviousOwner = "WaitingForPreviousOwner"
 
 // Applier applies configurations for one operator. Its copies share what they
 // remember of the API server's answers; New makes the first.
@@ -62,7 +69,7 @@ func (a Applier) Uncached() Applier {
 // call it is the object as the API server has it now: what it answered to the
 // write, or, where nothing had to be written, an object that is at least as new
 // as the last answer. It must be owner's (see Owns): an object of that name which
-// is not is left alone, and the error stalls the owner.
+// is not is left alone, and the error is that of NameTaken.
 func (a Applier) Apply(ctx context.Context, owner client.Object, live client.Object, config runtime.ApplyConfiguration) error {
 	object, found, err := a.find(ctx, owner, live, config)
 	if err != nil {
@@ -106,7 +113,7 @@ func (a Applier) find(ctx context.Context, owner, live client.Object, config run
 		return nil, false, err
 	}
 	if found && !Owns(owner, live) {
-		return nil, true, NameTaken(object.GetKind(), object.GetName())
+		return nil, true, NameTaken(owner, object.GetKind(), live)
 	}
 	return object, found, nil
 }
@@ -132,7 +139,7 @@ func (a Applier) Delete(ctx context.Context, object client.Object, options ...cl
 	uid := object.GetUID()
 	err := a.Client.Delete(ctx, object, append(options, client.Preconditions{UID: &uid})...)
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting %s %s: %w", reflect.TypeOf(object).Elem().Name(), object.GetName(), err)
+		return fmt.Errorf("deleting %s %s: %w", kindOf(object), object.GetName(), err)
 	}
 	a.answers.deleted(object)
 	return nil
@@ -146,14 +153,26 @@ func Owns(owner, object client.Object) bool {
 		(len(object.GetOwnerReferences()) == 0 && object.GetAnnotations()[v1alpha1.AnnotationOwner] == string(owner.GetUID()))
 }
 
-// NameTaken stalls the owner of an object whose name somebody else's has, until
-// that one is gone.
-func NameTaken(kind, name string) error {
+// NameTaken is the error of an owner whose object has the name of one that is there and not
+// its own. It stalls until that one is gone. One that its owner left behind when it was
+// deleted and made anew is waited for: the garbage collector deletes it, at once as a rule,
+// and hardly ever where the API server had just begun when the owner was deleted (it does
+// not look at custom resources again before half a minute, and misses what is deleted then).
+func NameTaken(owner client.Object, kind string, object client.Object) error {
+	name := object.GetName()
+	if before := metav1.GetControllerOf(object); before != nil && before.Name == owner.GetName() && before.UID != owner.GetUID() &&
+		before.APIVersion == v1alpha1.GroupVersion.String() && before.Kind == kindOf(owner) {
+		return status.Wait(ReasonPreviousOwner, "%s %s is still that of a %s of this name that was deleted (uid %s); Kubernetes deletes it, too. If it stays, delete it",
+			kind, name, before.Kind, before.UID).Again(collectAgain)
+	}
 	stalled := status.Stall(ReasonNameTaken,
 		"%s %s is there and belongs to somebody else; delete or rename one of the two", kind, name)
 	stalled.After = lookAgain
 	return stalled
 }
+
+// kindOf is the kind of an object, which those that were read by type do not say.
+func kindOf(object client.Object) string { return reflect.TypeOf(object).Elem().Name() }
 
 // Look reads an object and reports whether it is there: from the cache, unless
 // that has nothing (it knows only what carries the operator's labels) or

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/transformersquared/operator/api/v1alpha1"
 	"github.com/transformersquared/operator/controllers/status"
 )
 
@@ -329,5 +331,45 @@ func TestApplyLeavesAloneWhatBelongsToSomebodyElse(t *testing.T) {
 	}
 	if c.writes != 0 {
 		t.Errorf("%d writes", c.writes)
+	}
+}
+
+// Kubernetes deletes what belonged to an object that is deleted, but not at once: whoever
+// makes one of the same name anew waits for that, and is not told that somebody else has it.
+func TestWhatADeletedObjectLeftIsWaitedFor(t *testing.T) {
+	policy := &v1alpha1.AdaptivePolicy{ObjectMeta: metav1.ObjectMeta{Name: "assistant", Namespace: "demo", UID: "new"}}
+	by := func(kind, version, name string) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: "old", Controller: new(true)}}
+	}
+	ours := v1alpha1.GroupVersion.String()
+	for _, tc := range []struct {
+		name   string
+		owners []metav1.OwnerReference
+		waits  bool
+	}{
+		{"one of the same kind and name, which was deleted", by("AdaptivePolicy", ours, "assistant"), true},
+		{"nobody", nil, false},
+		{"one of another name", by("AdaptivePolicy", ours, "other"), false},
+		{"one of another kind", by("BaseModel", ours, "assistant"), false},
+		{"a kind of somebody else's", by("AdaptivePolicy", "example.com/v1", "assistant"), false},
+	} {
+		theirs := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "demo", OwnerReferences: tc.owners}}
+		a, c := applier(t, theirs)
+		err := a.Apply(t.Context(), policy, &corev1.Service{}, wanted(80))
+		if c.writes != 0 {
+			t.Errorf("%s: %d writes", tc.name, c.writes)
+		}
+		stalled, stalls := errors.AsType[*status.Stalled](err)
+		waiting, waits := errors.AsType[*status.Waiting](err)
+		if waits != tc.waits || stalls == tc.waits {
+			t.Errorf("%s: %v", tc.name, err)
+			continue
+		}
+		if waits && (waiting.Reason != ReasonPreviousOwner || waiting.After == 0 || !strings.Contains(waiting.Message, "uid old")) {
+			t.Errorf("%s: %+v", tc.name, waiting)
+		}
+		if stalls && (stalled.Reason != ReasonNameTaken || stalled.After == 0) {
+			t.Errorf("%s: %+v", tc.name, stalled)
+		}
 	}
 }

@@ -74,7 +74,7 @@ func (r Runner) Ensure(ctx context.Context, owner client.Object, selector client
 		return nil, nil, err
 	}
 	if there && !apply.Owns(owner, job) {
-		return nil, nil, apply.NameTaken("Job", job.Name)
+		return nil, nil, apply.NameTaken(owner, "Job", job)
 	}
 	if run.Suspend && queued(run.Job.Labels) && !Finished(job) {
 		return nil, nil, r.withdraw(ctx, job, there)

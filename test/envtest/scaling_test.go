@@ -3,6 +3,7 @@ package envtest
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -10,11 +11,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/transformersquared/operator/api/v1alpha1"
+	"github.com/transformersquared/operator/controllers/apply"
+	"github.com/transformersquared/operator/controllers/desired"
 )
 
 var _ = Describe("A policy's number of pods", func() {
@@ -147,6 +151,45 @@ var _ = Describe("A policy's number of pods", func() {
 			g.Expect(budget.Spec.MaxUnavailable.IntValue()).To(Equal(3))
 		}).Should(Succeed())
 	})
+})
+
+var _ = It("A policy that is made anew waits for what the one before left, and says so", func(ctx SpecContext) {
+	w := newWorld(ctx)
+	w.dataset(ctx, "{}")
+	w.decompose(ctx, "tiny")
+	w.train(ctx, w.expert("math"), "1")
+	Expect(k8s.Create(ctx, w.policy("assistant", "math"))).To(Succeed())
+	w.roll(ctx, "assistant")
+	w.becomes(ctx, w.policy("assistant", "math"), metav1.ConditionTrue, v1alpha1.ReasonServing)
+	var left corev1.Secret
+	w.get(ctx, "assistant-admin", &left)
+	Expect(k8s.Delete(ctx, w.policy("assistant", "math"))).To(Succeed()) // There is no garbage collector here.
+	Eventually(func() bool {
+		return apierrors.IsNotFound(k8s.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: "assistant"}, &v1alpha1.AdaptivePolicy{}))
+	}).Should(BeTrue())
+
+	policy := w.policy("assistant", "math")
+	Expect(k8s.Create(ctx, policy)).To(Succeed())
+	ready := w.becomes(ctx, policy, metav1.ConditionFalse, apply.ReasonPreviousOwner)
+	Expect(ready.Message).To(ContainSubstring("that was deleted (uid %s)", left.OwnerReferences[0].UID))
+	Expect(meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionStalled)).To(BeFalse())
+
+	By("going on once it is deleted, though nobody tells of it")
+	for _, object := range []client.Object{&corev1.Secret{ObjectMeta: w.meta("assistant-admin")}, w.deployed(ctx, "assistant"),
+		&corev1.Service{ObjectMeta: w.meta("assistant")}, &corev1.ConfigMap{ObjectMeta: w.meta(desired.ExpertSetName(policy))},
+		&policyv1.PodDisruptionBudget{ObjectMeta: w.meta("assistant")}} {
+		Expect(k8s.Delete(ctx, object)).To(Succeed())
+	}
+	for _, pod := range w.podsOf(ctx, "assistant") {
+		w.removePod(ctx, &pod)
+	}
+	Eventually(func(g Gomega) {
+		var secret corev1.Secret
+		g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(&left), &secret)).To(Succeed())
+		g.Expect(secret.OwnerReferences).To(ConsistOf(HaveField("UID", policy.UID)))
+	}).WithTimeout(20 * time.Second).Should(Succeed())
+	w.roll(ctx, "assistant")
+	w.becomes(ctx, policy, metav1.ConditionTrue, v1alpha1.ReasonServing)
 })
 
 var _ = DescribeTable("A policy's schema of running", func(change func(*v1alpha1.AdaptivePolicy), want string) {

@@ -46,8 +46,11 @@ func operatorWorks(ctx context.Context) (restarts int32) {
 
 func controlPlane() {
 	DescribeTable("serves on without it, trains on, and makes nothing twice", func(ctx SpecContext, component, breaking, mending string) {
-		policy := policyOf(ctx, "serves")
-		e := training("orphan")
+		// Names of their own: Kubernetes' garbage collector looks for custom resources twice a
+		// minute, finds none while an API server begins, and never hears of those that are
+		// deleted before it has looked again. What they leave behind stays.
+		policy := policyOf(ctx, "serves-without-"+component+"-"+breaking)
+		e := training("orphan-" + component + "-" + breaking)
 		begin(ctx, e)
 		reaches(ctx, e, 3)
 		before := operatorWorks(ctx)
