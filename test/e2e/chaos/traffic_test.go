@@ -181,7 +181,29 @@ func policyOf(ctx context.Context, name string) *v1alpha1.AdaptivePolicy {
 		kubectl(ctx, "", "-n", namespace, "delete", "adaptivepolicy", name, "--timeout=120s")
 	}, NodeTimeout(3*time.Minute))
 	waitReady(ctx, p)
+	routable(ctx, p.Name)
 	return p
+}
+
+// rules are node 1's, by which the clients' requests go.
+func rules(ctx context.Context) string {
+	GinkgoHelper()
+	return tool(ctx, "exec", "iptables-save", "-t", "nat")
+}
+
+// destination is how they name an address.
+func destination(address string) string { return fmt.Sprintf("--to-destination %s:", address) }
+
+// routable waits until the clients' requests reach every pod of a policy: kube-proxy may hear of
+// a Service half a minute late when the API server has been away.
+func routable(ctx context.Context, policy string) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		now := rules(ctx)
+		for _, pod := range servingPods(ctx, g, policy) {
+			g.Expect(now).To(ContainSubstring(destination(pod.Status.PodIP)))
+		}
+	}).WithContext(ctx).Should(Succeed())
 }
 
 // servingPods are the pods of a policy that are not to end.
@@ -193,7 +215,7 @@ func servingPods(ctx context.Context, g Gomega, policy string) []corev1.Pod {
 }
 
 // unroutable waits until no request is sent to an address any more: neither does the Service
-// have it as one that is ready, nor have the rules of node 1, by which the clients' go.
+// have it as one that is ready, nor have the rules of node 1.
 func unroutable(ctx context.Context, policy, address string) time.Time {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
@@ -206,9 +228,8 @@ func unroutable(ctx context.Context, policy, address string) time.Time {
 				}
 			}
 		}
-		rules := tool(ctx, "exec", "iptables-save", "-t", "nat")
-		for rule := range strings.SplitSeq(rules, "\n") {
-			g.Expect(rule).NotTo(ContainSubstring(fmt.Sprintf("--to-destination %s:", address)))
+		for rule := range strings.SplitSeq(rules(ctx), "\n") {
+			g.Expect(rule).NotTo(ContainSubstring(destination(address)))
 		}
 	}).WithContext(ctx).Should(Succeed())
 	return time.Now()
