@@ -155,9 +155,9 @@ func Owns(owner, object client.Object) bool {
 
 // NameTaken is the error of an owner whose object has the name of one that is there and not
 // its own. It stalls until that one is gone. One that its owner left behind when it was
-// deleted and made anew is waited for: the garbage collector deletes it, at once as a rule,
-// and hardly ever where the API server had just begun when the owner was deleted (it does
-// not look at custom resources again before half a minute, and misses what is deleted then).
+// deleted and made anew is waited for: the garbage collector deletes it, at once as a rule.
+// It may miss it where the API server had just begun when the owner was deleted, as it then
+// watches no custom resources until it looks for kinds again, half a minute later.
 func NameTaken(owner client.Object, kind string, object client.Object) error {
 	name := object.GetName()
 	if before := metav1.GetControllerOf(object); before != nil && before.Name == owner.GetName() && before.UID != owner.GetUID() &&
